@@ -1,0 +1,472 @@
+//! The time of the layer per element, as a ratio to a copy of the same bytes timed right before it.
+//!
+//! ```text
+//! cargo bench --bench throughput -- --json results.jsonl
+//! cargo bench --bench throughput -- --workload A,C --op train --backend avx2
+//! cargo bench --bench throughput -- --help
+//! ```
+//!
+//! The layer is batch norm with weight and bias, [`Relu`] and dropout with `p = 0.1`; it keeps running statistics.
+//!
+//! | op | what is timed |
+//! |---|---|
+//! | eval | `Layer::eval`: running statistics, no dropout |
+//! | mask | `Layer::fill_mask` alone: one bit per element is drawn and stored |
+//! | train | `Layer::fill_mask` and `Layer::train` together: the whole forward half, with the mask drawn and stored |
+//! | backward | `Layer::backward` through batch statistics: all three gradients, from the stored mask |
+//!
+//! Memory speed drifts from second to second, so only ratios inside one run mean anything. A round goes through all
+//! ops and backends of a workload, and times a copy (`copy_from_slice` of as many f32, from the input to the output
+//! buffer) before each. `ratio` is the median over the rounds of the op's time over that of its own copy; the two
+//! columns in nanoseconds are medians of their own. Where one call takes less than [`SAMPLE`], a sample is several
+//! calls, and as many copies. Time in which the thread waited for a core is subtracted where the kernel tells, so
+//! that other programs disturb no more than the caches and the memory. Every page is touched and every op run before
+//! the first round. Tensors start at a multiple of 64 bytes, as other libraries allocate them; a large `Vec` does not
+//! (16 bytes past one with glibc), and `--offset 4` measures that.
+//!
+//! Without `--bench`, which `cargo bench` passes and `cargo test` does not, arguments are ignored and every op runs
+//! once, to show that it does.
+
+use std::env;
+use std::error::Error;
+use std::fs::{self, File};
+use std::hint::black_box;
+use std::io::{BufWriter, Write};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use lexopt::{Arg, Parser, ValueExt};
+use normdrop::{
+    Backend, Backward, Config, Dropout, Eval, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved,
+    SavedMut, Shape, Statistics, Train,
+};
+use rand_xoshiro::Xoshiro128PlusPlus;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+use serde::Serialize;
+
+const HELP: &str = "\
+usage: cargo bench --bench throughput -- [options]
+  --json PATH       also write the results there, one JSON object a line
+  --workload A,C    some of the workloads A to H (all)
+  --op train        some of eval, mask, train, backward (all)
+  --backend avx2    some of portable, avx2, avx512 (all)
+  --rounds N        samples of each op, at least 1 (31)
+  --offset N        f32 values between a multiple of 64 bytes and each tensor, below 16 (0)
+  --help
+";
+
+const WORKLOADS: [Workload; 8] = [
+    Workload::new("A", "NC 256x1024", Shape::nc(256, 1024)),
+    Workload::new("B", "NC 4096x4096", Shape::nc(4096, 4096)),
+    Workload::new("C", "NCHW 32x64x56x56", Shape::nchw(32, 64, 56, 56)),
+    Workload::new("D", "NCHW 32x256x14x14", Shape::nchw(32, 256, 14, 14)),
+    Workload::new("E", "NHWC 32x56x56x64", Shape::nhwc(32, 56, 56, 64)),
+    Workload::new("F", "NCHW 8x512x7x7", Shape::nchw(8, 512, 7, 7)),
+    Workload::new("G", "NC 32x64", Shape::nc(32, 64)),
+    Workload::new("H", "NCL 16x32x4096", Shape::ncl(16, 32, 4096)),
+];
+
+/// The least time that the calls of one sample take together: long for the clock, short for the scheduler.
+const SAMPLE: Duration = Duration::from_micros(500);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let measure = env::args_os().any(|argument| argument == "--bench");
+    let options = if measure { Options::from_arguments()? } else { Some(Options::SMOKE) };
+    let Some(options) = options else {
+        print!("{HELP}");
+        return Ok(());
+    };
+    let mut json = options.json.as_ref().map(File::create).transpose()?.map(BufWriter::new);
+
+    println!("CPU: {}", cpu_model().as_deref().unwrap_or("unknown"));
+    let mut backends = Vec::new();
+    for backend in Backend::ALL.into_iter().filter(|backend| chosen(&options.backends, backend.name())) {
+        if backend.is_available() {
+            println!("{}: available", backend.name());
+            backends.push(backend);
+        } else {
+            println!("{}: not available on this CPU", backend.name());
+        }
+    }
+    println!(
+        "{:<20} {:<8} {:<8} {:>10} {:>15} {:>6}",
+        "workload", "op", "backend", "ns/element", "copy ns/element", "ratio"
+    );
+    for workload in WORKLOADS.iter().filter(|workload| chosen(&options.workloads, workload.name)) {
+        for result in workload.measure(&options, &backends)? {
+            println!(
+                "{:<20} {:<8} {:<8} {:>10.4} {:>15.4} {:>6.2}",
+                format!("{} {}", workload.name, workload.layout),
+                result.op,
+                result.backend,
+                result.ns_per_element,
+                result.copy_ns_per_element,
+                result.ratio
+            );
+            if let Some(json) = &mut json {
+                serde_json::to_writer(&mut *json, &result)?;
+                writeln!(json)?;
+            }
+        }
+    }
+    if let Some(mut json) = json {
+        json.flush()?;
+    }
+    Ok(())
+}
+
+/// One line of the results.
+#[derive(Serialize)]
+struct Measurement {
+    workload: &'static str,
+    op: &'static str,
+    backend: &'static str,
+    threads: usize,
+    ns_per_element: f64,
+    copy_ns_per_element: f64,
+    ratio: f64,
+}
+
+/// A tensor to run the layer on.
+struct Workload {
+    name: &'static str,
+    layout: &'static str,
+    shape: Shape,
+}
+
+impl Workload {
+    const fn new(name: &'static str, layout: &'static str, shape: Result<Shape, normdrop::Error>) -> Self {
+        match shape {
+            Ok(shape) => Self { name, layout, shape },
+            Err(_) => panic!("the shape is too large"),
+        }
+    }
+
+    fn measure(&self, options: &Options, backends: &[Backend]) -> Result<Vec<Measurement>, normdrop::Error> {
+        let layer = Layer::new(self.shape, Relu, Config { p: 0.1, ..Config::DEFAULT })?;
+        let mut buffers = Buffers::new(&layer, options.offset)?;
+        let mut series = Vec::new();
+        for &backend in backends {
+            for op in Op::ALL.into_iter().filter(|op| chosen(&options.ops, op.name())) {
+                let layer = layer.with_backend(backend)?;
+                let repeats = if options.smoke { 1 } else { repeats(|| buffers.run(&layer, op))? };
+                series.push(Series { op, backend, layer, repeats, samples: Vec::new() });
+            }
+        }
+        for _ in 0..options.rounds.get() {
+            for series in &mut series {
+                let copy = time(series.repeats, || {
+                    buffers.copy();
+                    Ok(())
+                })?;
+                let call = time(series.repeats, || buffers.run(&series.layer, series.op))?;
+                series.samples.push(Sample { call, copy });
+            }
+        }
+        Ok(series.iter().map(|series| series.result(self)).collect())
+    }
+}
+
+/// What is timed.
+#[derive(Clone, Copy)]
+enum Op {
+    Eval,
+    Mask,
+    Train,
+    Backward,
+}
+
+impl Op {
+    const ALL: [Self; 4] = [Self::Eval, Self::Mask, Self::Train, Self::Backward];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Eval => "eval",
+            Self::Mask => "mask",
+            Self::Train => "train",
+            Self::Backward => "backward",
+        }
+    }
+}
+
+/// One op on one backend, round after round.
+struct Series {
+    op: Op,
+    backend: Backend,
+    layer: Layer<Relu>,
+    /// The calls, and the copies, of one sample.
+    repeats: u32,
+    samples: Vec<Sample>,
+}
+
+/// The time of an op, and of the copy right before it.
+struct Sample {
+    call: Duration,
+    copy: Duration,
+}
+
+impl Series {
+    fn result(&self, workload: &Workload) -> Measurement {
+        let elements = workload.shape.len() as f64 * f64::from(self.repeats);
+        let median_of = |value: fn(&Sample) -> f64| median(self.samples.iter().map(value).collect());
+        Measurement {
+            workload: workload.name,
+            op: self.op.name(),
+            backend: self.backend.name(),
+            threads: 1,
+            ns_per_element: median_of(|sample| sample.call.as_secs_f64()) * 1e9 / elements,
+            copy_ns_per_element: median_of(|sample| sample.copy.as_secs_f64()) * 1e9 / elements,
+            ratio: median_of(|sample| sample.call.as_secs_f64() / sample.copy.as_secs_f64()),
+        }
+    }
+}
+
+/// Values at a known distance from a multiple of 64 bytes.
+struct Tensor {
+    memory: Vec<f32>,
+    start: usize,
+    len: usize,
+}
+
+impl Tensor {
+    fn new(values: &[f32], offset: usize) -> Self {
+        const LINE: usize = 64;
+        let memory = vec![1.0; values.len() + offset + LINE / size_of::<f32>()];
+        let start = memory.as_ptr().align_offset(LINE) + offset;
+        let mut tensor = Self { memory, start, len: values.len() };
+        tensor.values_mut().copy_from_slice(values);
+        tensor
+    }
+
+    fn values(&self) -> &[f32] {
+        &self.memory[self.start..][..self.len]
+    }
+
+    fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.memory[self.start..][..self.len]
+    }
+}
+
+/// Everything that the calls read and write; train, eval and backward share the output.
+struct Buffers {
+    input: Tensor,
+    grad_output: Tensor,
+    output: Tensor,
+    mask: Vec<u8>,
+    seed: u64,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    running_mean: Vec<f32>,
+    running_var: Vec<f32>,
+    saved_mean: Vec<f32>,
+    saved_mean_tail: Vec<f32>,
+    saved_inv_std: Vec<f64>,
+    grad_weight: Vec<f32>,
+    grad_bias: Vec<f32>,
+    scratch: Vec<f64>,
+}
+
+impl Buffers {
+    /// Buffers whose pages are all in memory, after one training call.
+    fn new(layer: &Layer<Relu>, offset: usize) -> Result<Self, normdrop::Error> {
+        let (elements, channels) = (layer.shape().len(), layer.shape().channels());
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
+        let mut values = |len, low, high| -> Vec<f32> { (0..len).map(|_| uniform(&mut rng, low, high)).collect() };
+        let mut buffers = Self {
+            input: Tensor::new(&values(elements, -1.0, 2.0), offset),
+            grad_output: Tensor::new(&values(elements, -1.0, 1.0), offset),
+            output: Tensor::new(&values(elements, 0.0, 1.0), offset),
+            // Not zero, here and below: a vector of zeros would be pages that nothing has touched.
+            mask: vec![1; layer.mask_len()],
+            seed: 0,
+            weight: values(channels, 0.5, 1.5),
+            bias: values(channels, -0.5, 0.5),
+            running_mean: values(channels, -0.5, 0.5),
+            running_var: values(channels, 0.5, 1.5),
+            saved_mean: vec![1.0; channels],
+            saved_mean_tail: vec![1.0; channels],
+            saved_inv_std: vec![1.0; channels],
+            grad_weight: vec![1.0; channels],
+            grad_bias: vec![1.0; channels],
+            scratch: vec![1.0; layer.scratch_len()],
+        };
+        buffers.run(layer, Op::Train)?;
+        Ok(buffers)
+    }
+
+    fn copy(&mut self) {
+        self.output.values_mut().copy_from_slice(black_box(self.input.values()));
+        black_box(&mut self.output);
+    }
+
+    fn run(&mut self, layer: &Layer<Relu>, op: Op) -> Result<(), normdrop::Error> {
+        let parameters = Parameters { weight: Some(&self.weight), bias: Some(&self.bias) };
+        let input = black_box(self.input.values());
+        match op {
+            Op::Eval => layer.eval(Eval {
+                parameters,
+                running: Running { mean: &self.running_mean, var: &self.running_var },
+                dropout: Dropout::Off,
+                input,
+                output: self.output.values_mut(),
+                scratch: &mut self.scratch,
+            })?,
+            Op::Mask => self.seed = draw(layer, self.seed, &mut self.mask)?,
+            Op::Train => {
+                self.seed = draw(layer, self.seed, &mut self.mask)?;
+                layer.train(Train {
+                    parameters,
+                    running: Some(RunningMut { mean: &mut self.running_mean, var: &mut self.running_var }),
+                    dropout: Dropout::Mask(&self.mask),
+                    input,
+                    output: self.output.values_mut(),
+                    saved: SavedMut {
+                        mean: &mut self.saved_mean,
+                        mean_tail: &mut self.saved_mean_tail,
+                        inv_std: &mut self.saved_inv_std,
+                    },
+                    scratch: &mut self.scratch,
+                })?;
+            }
+            Op::Backward => layer.backward(Backward {
+                parameters,
+                statistics: Statistics::Batch(Saved {
+                    mean: &self.saved_mean,
+                    mean_tail: &self.saved_mean_tail,
+                    inv_std: &self.saved_inv_std,
+                }),
+                dropout: Dropout::Mask(black_box(&self.mask)),
+                input,
+                grad_output: black_box(self.grad_output.values()),
+                grad_input: Some(self.output.values_mut()),
+                grad_parameters: ParameterGradients {
+                    weight: Some(&mut self.grad_weight),
+                    bias: Some(&mut self.grad_bias),
+                },
+                scratch: &mut self.scratch,
+            })?,
+        }
+        black_box(self);
+        Ok(())
+    }
+}
+
+/// Draws a new mask and returns the next seed.
+fn draw(layer: &Layer<Relu>, seed: u64, mask: &mut [u8]) -> Result<u64, normdrop::Error> {
+    layer.fill_mask(black_box(seed), mask)?;
+    black_box(mask);
+    Ok(seed.wrapping_add(1))
+}
+
+/// The time of some calls together.
+fn time(repeats: u32, mut call: impl FnMut() -> Result<(), normdrop::Error>) -> Result<Duration, normdrop::Error> {
+    let waited_before = waited();
+    let start = Instant::now();
+    for _ in 0..repeats {
+        call()?;
+    }
+    let elapsed = start.elapsed();
+    Ok(elapsed.saturating_sub(waited().saturating_sub(waited_before)))
+}
+
+/// How long this thread has waited for a core since it started, where the kernel tells (Linux with scheduler
+/// statistics); nothing elsewhere.
+fn waited() -> Duration {
+    let statistics = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = statistics.split_whitespace().nth(1).and_then(|field| field.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or(0))
+}
+
+/// How many calls together take [`SAMPLE`]: a power of two.
+fn repeats(mut call: impl FnMut() -> Result<(), normdrop::Error>) -> Result<u32, normdrop::Error> {
+    let mut repeats = 1;
+    while time(repeats, &mut call)? < SAMPLE && repeats < 1 << 20 {
+        repeats *= 2;
+    }
+    Ok(repeats)
+}
+
+/// The middle of some values, or the mean of the two in the middle.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
+}
+
+fn uniform(rng: &mut impl Rng, low: f32, high: f32) -> f32 {
+    let unit = (rng.next_u32() >> 8) as f32 / (1 << 24) as f32;
+    low + unit * (high - low)
+}
+
+/// The CPU's name, where the system tells.
+fn cpu_model() -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// Whether a name is in a list, where an empty list is everything.
+fn chosen(names: &[String], name: &str) -> bool {
+    names.is_empty() || names.iter().any(|chosen| chosen == name)
+}
+
+/// What the command line asks for. Empty lists are everything.
+struct Options {
+    json: Option<PathBuf>,
+    workloads: Vec<String>,
+    ops: Vec<String>,
+    backends: Vec<String>,
+    rounds: NonZeroU32,
+    offset: usize,
+    smoke: bool,
+}
+
+impl Options {
+    /// Everything, once.
+    const SMOKE: Self = Self {
+        json: None,
+        workloads: Vec::new(),
+        ops: Vec::new(),
+        backends: Vec::new(),
+        rounds: NonZeroU32::MIN,
+        offset: 0,
+        smoke: true,
+    };
+
+    /// The options of this process, or none if it was asked for help.
+    fn from_arguments() -> Result<Option<Self>, lexopt::Error> {
+        let mut options = Self { rounds: const { NonZeroU32::new(31).unwrap() }, smoke: false, ..Self::SMOKE };
+        let mut parser = Parser::from_env();
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Arg::Long("json") => options.json = Some(parser.value()?.into()),
+                Arg::Long("workload") => options.workloads = names(&mut parser, WORKLOADS.map(|it| it.name))?,
+                Arg::Long("op") => options.ops = names(&mut parser, Op::ALL.map(Op::name))?,
+                Arg::Long("backend") => options.backends = names(&mut parser, Backend::ALL.map(Backend::name))?,
+                Arg::Long("rounds") => options.rounds = parser.value()?.parse()?,
+                Arg::Long("offset") => options.offset = parser.value()?.parse_with(below_16)?,
+                Arg::Long("bench") => {}
+                Arg::Long("help") | Arg::Short('h') => return Ok(None),
+                other => return Err(other.unexpected()),
+            }
+        }
+        Ok(Some(options))
+    }
+}
+
+/// The value of an option that is a list of known names.
+fn names<const N: usize>(parser: &mut Parser, known: [&'static str; N]) -> Result<Vec<String>, lexopt::Error> {
+    let names: Vec<String> = parser.value()?.string()?.split(',').map(str::to_owned).collect();
+    match names.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(format!("{name:?} is none of {}", known.join(", ")).into()),
+        None => Ok(names),
+    }
+}
+
+fn below_16(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 0..16) => Ok(number),
+        _ => Err("not a number below 16".to_owned()),
+    }
+}

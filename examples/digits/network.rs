@@ -1,0 +1,217 @@
+//! The network, in the five variants that are compared.
+
+use normdrop::{Error, Identity, Relu};
+use rand_xoshiro::Xoshiro128PlusPlus;
+
+use crate::data::{CLASSES, PIXELS, Samples};
+use crate::linear::{Linear, Parameter};
+use crate::stage::Stage;
+
+/// The hidden units of each layer.
+const HIDDEN: usize = 128;
+/// The width of every layer, from the pixels to the digits.
+pub(crate) const LAYERS: [usize; 5] = [PIXELS, HIDDEN, HIDDEN, HIDDEN, CLASSES];
+/// The probability to drop a hidden unit, wherever there is dropout.
+const P: f64 = 0.2;
+
+/// What stands between one weight layer and the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// ReLU.
+    Plain,
+    /// Batch norm, ReLU.
+    BatchNorm,
+    /// ReLU, dropout.
+    Dropout,
+    /// Batch norm, ReLU, dropout: the usual order, and one call of the crate's layer.
+    BatchNormDropout,
+    /// ReLU, batch norm, dropout: batch norm and dropout form the "independent component" layer before the next
+    /// weight layer (Chen et al. 2019, arXiv 1905.05928).
+    IndependentComponent,
+}
+
+impl Variant {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Plain, Self::BatchNorm, Self::Dropout, Self::BatchNormDropout, Self::IndependentComponent];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::BatchNorm => "batch norm",
+            Self::Dropout => "dropout",
+            Self::BatchNormDropout => "batch norm + dropout",
+            Self::IndependentComponent => "independent component",
+        }
+    }
+
+    /// The order of things between two weight layers.
+    pub(crate) const fn order(self) -> &'static str {
+        match self {
+            Self::Plain => "ReLU",
+            Self::BatchNorm => "BN, ReLU",
+            Self::Dropout => "ReLU, dropout",
+            Self::BatchNormDropout => "BN, ReLU, dropout",
+            Self::IndependentComponent => "ReLU, BN, dropout",
+        }
+    }
+}
+
+/// A weight layer and what follows it before the next one.
+struct Block {
+    linear: Linear,
+    relu: Stage<Relu>,
+    component: Option<Stage<Identity>>,
+}
+
+impl Block {
+    fn new(inputs: usize, variant: Variant, rng: &mut Xoshiro128PlusPlus) -> Self {
+        let relu = |batch_norm, p| Stage::new(HIDDEN, Relu, batch_norm, p);
+        let (relu, component) = match variant {
+            Variant::Plain => (relu(false, 0.0), None),
+            Variant::BatchNorm => (relu(true, 0.0), None),
+            Variant::Dropout => (relu(false, P), None),
+            Variant::BatchNormDropout => (relu(true, P), None),
+            Variant::IndependentComponent => (relu(false, 0.0), Some(Stage::new(HIDDEN, Identity, true, P))),
+        };
+        Self { linear: Linear::new(inputs, HIDDEN, rng), relu, component }
+    }
+}
+
+/// The inputs of a block's parts in a forward pass, which its backward pass needs.
+struct Trace {
+    linear: Vec<f32>,
+    relu: Vec<f32>,
+    component: Vec<f32>,
+}
+
+/// A classifier of digits: hidden blocks, then a weight layer with one output per digit.
+pub(crate) struct Network {
+    blocks: Vec<Block>,
+    output: Linear,
+}
+
+impl Network {
+    /// The weights depend on `rng` only: all variants start from the same ones.
+    pub(crate) fn new(variant: Variant, rng: &mut Xoshiro128PlusPlus) -> Self {
+        let [inputs @ .., _, _] = LAYERS;
+        let blocks = inputs.map(|inputs| Block::new(inputs, variant, rng)).into();
+        Self { blocks, output: Linear::new(HIDDEN, CLASSES, rng) }
+    }
+
+    /// Sets all gradients and returns the mean loss of a batch. Block `i` draws its mask with seed `mask_seed + i`.
+    pub(crate) fn gradients(&mut self, batch: Samples, mask_seed: u64) -> Result<f64, Error> {
+        let mut traces = Vec::with_capacity(self.blocks.len());
+        let mut values = batch.pixels;
+        for (block, mask_seed) in self.blocks.iter_mut().zip(mask_seed..) {
+            let linear = values;
+            let relu = block.linear.forward(&linear);
+            let component = block.relu.train(&relu, mask_seed)?;
+            values = match &mut block.component {
+                Some(stage) => stage.train(&component, mask_seed)?,
+                None => component.clone(),
+            };
+            traces.push(Trace { linear, relu, component });
+        }
+
+        let mut logits = self.output.forward(&values);
+        let loss = cross_entropy(&mut logits, &batch.labels);
+
+        self.output.backward(&values, &logits);
+        let mut gradient = self.output.grad_input(&logits);
+        for (index, (block, trace)) in self.blocks.iter_mut().zip(&traces).enumerate().rev() {
+            if let Some(stage) = &mut block.component {
+                stage.backward(&trace.component, &mut gradient)?;
+            }
+            block.relu.backward(&trace.relu, &mut gradient)?;
+            block.linear.backward(&trace.linear, &gradient);
+            if index > 0 {
+                gradient = block.linear.grad_input(&gradient);
+            }
+        }
+        Ok(loss)
+    }
+
+    /// The share of samples whose digit gets the largest output, in use rather than in training.
+    pub(crate) fn accuracy(&mut self, samples: &Samples) -> Result<f64, Error> {
+        let mut values = samples.pixels.clone();
+        for block in &mut self.blocks {
+            values = block.linear.forward(&values);
+            block.relu.infer(&mut values)?;
+            if let Some(stage) = &mut block.component {
+                stage.infer(&mut values)?;
+            }
+        }
+        let logits = self.output.forward(&values);
+        let right = logits.chunks_exact(CLASSES).zip(&samples.labels).filter(|&(row, &label)| {
+            row.iter().enumerate().all(|(digit, &logit)| digit == label || logit < row[label])
+        });
+        Ok(right.count() as f64 / samples.len() as f64)
+    }
+
+    /// Everything that is learned, in a fixed order.
+    pub(crate) fn parameters(&mut self) -> impl Iterator<Item = &mut Parameter> {
+        let blocks = self.blocks.iter_mut().flat_map(|block| {
+            let component = block.component.iter_mut().flat_map(Stage::parameters);
+            block.linear.parameters().into_iter().chain(block.relu.parameters()).chain(component)
+        });
+        blocks.chain(self.output.parameters())
+    }
+}
+
+/// The mean of `-ln(softmax(logits)[label])`; its gradient replaces the logits.
+///
+/// `exp` and `ln` come from `libm`, because those of the standard library differ between platforms.
+fn cross_entropy(logits: &mut [f32], labels: &[usize]) -> f64 {
+    let mut loss = 0.0;
+    for (row, &label) in logits.chunks_exact_mut(CLASSES).zip(labels) {
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let of_label = row[label] - largest;
+        let mut sum = 0.0;
+        for logit in row.iter_mut() {
+            *logit = libm::expf(*logit - largest);
+            sum += *logit;
+        }
+        loss += f64::from(libm::logf(sum) - of_label);
+        for (digit, value) in row.iter_mut().enumerate() {
+            let target = if digit == label { 1.0 } else { 0.0 };
+            *value = (*value / sum - target) / labels.len() as f32;
+        }
+    }
+    loss / labels.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_xoshiro::rand_core::SeedableRng;
+
+    use super::*;
+
+    /// Along the gradient of each parameter, the loss rises as fast as that gradient is long.
+    #[test]
+    fn gradients_agree_with_finite_differences() -> Result<(), Error> {
+        const STEP: f32 = 1e-4;
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
+        let (batch, _) = Samples::all().split(&mut rng, 32);
+        for variant in Variant::ALL {
+            let mut network = Network::new(variant, &mut rng);
+            network.gradients(batch.clone(), 1)?;
+            let gradients: Vec<Vec<f32>> = network.parameters().map(|parameter| parameter.gradient.clone()).collect();
+            for (index, gradient) in gradients.iter().enumerate() {
+                let length = gradient.iter().map(|value| value * value).sum::<f32>().sqrt();
+                let mut loss_at = |distance: f32| {
+                    let start = network.parameters().nth(index).expect("one gradient per parameter").value.clone();
+                    let scale = distance / length.max(1e-6);
+                    let moved = start.iter().zip(gradient).map(|(start, gradient)| start + scale * gradient);
+                    network.parameters().nth(index).expect("as above").value = moved.collect();
+                    let loss = network.gradients(batch.clone(), 1);
+                    network.parameters().nth(index).expect("as above").value = start;
+                    loss
+                };
+                let slope = (loss_at(STEP)? - loss_at(-STEP)?) / f64::from(2.0 * STEP);
+                let error = (slope - f64::from(length)).abs();
+                assert!(error <= 2e-3 + 0.01 * f64::from(length), "{variant:?} {index}: {slope} is not {length}");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,401 @@
+//! The C functions.
+//!
+//! # Safety
+//! Every pointer is null or points to as many values as the length beside it says, and nobody else has the values while
+//! the call lasts.
+
+use normdrop::{
+    Activation, Backend, Backward, BackwardInPlace, Bernoulli, Buffer, Config, Dropout, Error, Eval, EvalInPlace,
+    Identity, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved, SavedMut, Shape, Statistics,
+    Train,
+};
+use rand_core::{Infallible, TryRng};
+
+/// A slice of the caller, or none if the pointer is null.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Slice<T> {
+    values: *mut T,
+    len: usize,
+}
+
+impl<T> Slice<T> {
+    unsafe fn get<'a>(self) -> Option<&'a [T]> {
+        // SAFETY: the caller of the C function says that the pointer and the length belong together.
+        if self.values.is_null() { None } else { Some(unsafe { core::slice::from_raw_parts(self.values, self.len) }) }
+    }
+
+    unsafe fn get_mut<'a>(self) -> Option<&'a mut [T]> {
+        if self.values.is_null() {
+            return None;
+        }
+        // SAFETY: as in `get`; and that nobody else has the values while the call lasts.
+        Some(unsafe { core::slice::from_raw_parts_mut(self.values, self.len) })
+    }
+
+    unsafe fn read<'a>(self) -> &'a [T] {
+        // SAFETY: passed on.
+        unsafe { self.get() }.unwrap_or_default()
+    }
+
+    unsafe fn write<'a>(self) -> &'a mut [T] {
+        // SAFETY: passed on.
+        unsafe { self.get_mut() }.unwrap_or_default()
+    }
+}
+
+/// Everything that any call of a layer takes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Call {
+    outer: usize,
+    channels: usize,
+    inner: usize,
+    eps: f32,
+    momentum: f64,
+    p: f64,
+    /// 0: the fastest, else one more than the index in `Backend::ALL`.
+    backend: usize,
+    /// Null: dropout is off.
+    mask: Slice<u8>,
+    /// Gradients past fixed statistics.
+    fixed: bool,
+    weight: Slice<f32>,
+    bias: Slice<f32>,
+    running_mean: Slice<f32>,
+    running_var: Slice<f32>,
+    saved_mean: Slice<f32>,
+    saved_mean_tail: Slice<f32>,
+    saved_inv_std: Slice<f64>,
+    input: Slice<f32>,
+    output: Slice<f32>,
+    grad_output: Slice<f32>,
+    grad_input: Slice<f32>,
+    grad_weight: Slice<f32>,
+    grad_bias: Slice<f32>,
+    scratch: Slice<f64>,
+}
+
+impl Call {
+    fn layer<A: Activation>(&self, activation: A) -> Result<Layer<A>, Error> {
+        let Self { outer, channels, inner, eps, momentum, p, .. } = *self;
+        let layer = Layer::new(Shape::new(outer, channels, inner)?, activation, Config { eps, momentum, p })?;
+        match Backend::ALL.get(self.backend.wrapping_sub(1)) {
+            Some(&backend) => layer.with_backend(backend),
+            None => Ok(layer),
+        }
+    }
+
+    unsafe fn parameters<'a>(&self) -> Parameters<'a> {
+        // SAFETY: passed on.
+        unsafe { Parameters { weight: self.weight.get(), bias: self.bias.get() } }
+    }
+
+    unsafe fn dropout<'a>(&self) -> Dropout<'a> {
+        // SAFETY: passed on.
+        unsafe { self.mask.get() }.map_or(Dropout::Off, Dropout::Mask)
+    }
+
+    unsafe fn running<'a>(&self) -> Running<'a> {
+        // SAFETY: passed on.
+        unsafe { Running { mean: self.running_mean.read(), var: self.running_var.read() } }
+    }
+
+    unsafe fn statistics<'a>(&self) -> Statistics<'a> {
+        if self.fixed {
+            // SAFETY: passed on.
+            return Statistics::Fixed(unsafe { self.running() });
+        }
+        // SAFETY: passed on.
+        unsafe {
+            Statistics::Batch(Saved {
+                mean: self.saved_mean.read(),
+                mean_tail: self.saved_mean_tail.read(),
+                inv_std: self.saved_inv_std.read(),
+            })
+        }
+    }
+
+    unsafe fn grad_parameters<'a>(&self) -> ParameterGradients<'a> {
+        // SAFETY: passed on.
+        unsafe { ParameterGradients { weight: self.grad_weight.get_mut(), bias: self.grad_bias.get_mut() } }
+    }
+
+    unsafe fn train(&self, activation: impl Activation) -> Result<(), Error> {
+        // SAFETY: passed on.
+        let call = unsafe {
+            Train {
+                parameters: self.parameters(),
+                running: match (self.running_mean.get_mut(), self.running_var.get_mut()) {
+                    (None, None) => None,
+                    (mean, var) => Some(RunningMut { mean: mean.unwrap_or_default(), var: var.unwrap_or_default() }),
+                },
+                dropout: self.dropout(),
+                input: self.input.read(),
+                output: self.output.write(),
+                saved: SavedMut {
+                    mean: self.saved_mean.write(),
+                    mean_tail: self.saved_mean_tail.write(),
+                    inv_std: self.saved_inv_std.write(),
+                },
+                scratch: self.scratch.write(),
+            }
+        };
+        self.layer(activation)?.train(call)
+    }
+
+    unsafe fn eval(&self, activation: impl Activation) -> Result<(), Error> {
+        // SAFETY: passed on.
+        let call = unsafe {
+            Eval {
+                parameters: self.parameters(),
+                running: self.running(),
+                dropout: self.dropout(),
+                input: self.input.read(),
+                output: self.output.write(),
+                scratch: self.scratch.write(),
+            }
+        };
+        self.layer(activation)?.eval(call)
+    }
+
+    unsafe fn eval_in_place(&self, activation: impl Activation) -> Result<(), Error> {
+        // SAFETY: passed on.
+        let call = unsafe {
+            EvalInPlace {
+                parameters: self.parameters(),
+                running: self.running(),
+                dropout: self.dropout(),
+                values: self.output.write(),
+                scratch: self.scratch.write(),
+            }
+        };
+        self.layer(activation)?.eval_in_place(call)
+    }
+
+    unsafe fn backward(&self, activation: impl Activation) -> Result<(), Error> {
+        // SAFETY: passed on.
+        let call = unsafe {
+            Backward {
+                parameters: self.parameters(),
+                statistics: self.statistics(),
+                dropout: self.dropout(),
+                input: self.input.read(),
+                grad_output: self.grad_output.read(),
+                grad_input: self.grad_input.get_mut(),
+                grad_parameters: self.grad_parameters(),
+                scratch: self.scratch.write(),
+            }
+        };
+        self.layer(activation)?.backward(call)
+    }
+
+    unsafe fn backward_in_place(&self, activation: impl Activation) -> Result<(), Error> {
+        // SAFETY: passed on.
+        let call = unsafe {
+            BackwardInPlace {
+                parameters: self.parameters(),
+                statistics: self.statistics(),
+                dropout: self.dropout(),
+                input: self.input.read(),
+                values: self.grad_output.write(),
+                grad_parameters: self.grad_parameters(),
+                scratch: self.scratch.write(),
+            }
+        };
+        self.layer(activation)?.backward_in_place(call)
+    }
+}
+
+/// 0 for success and another number for every error.
+fn code(result: Result<(), Error>) -> usize {
+    match result {
+        Ok(()) => 0,
+        Err(Error::Length { buffer, expected, actual }) => 1 ^ expected ^ actual ^ buffer.name().len(),
+        Err(Error::ShapeOverflow) => 2,
+        Err(Error::Eps { .. }) => 3,
+        Err(Error::Momentum { .. }) => 4,
+        Err(Error::Probability { .. }) => 5,
+        Err(Error::SingleSample) => 6,
+        Err(Error::BackendUnavailable) => 7,
+        Err(_) => 8,
+    }
+}
+
+macro_rules! calls {
+    ($($identity:ident, $relu:ident: $method:ident;)*) => {$(
+        #[doc = concat!("`Layer::", stringify!($method), "` without an activation.")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $identity(call: &Call) -> usize {
+            // SAFETY: passed on.
+            code(unsafe { call.$method(Identity) })
+        }
+
+        #[doc = concat!("`Layer::", stringify!($method), "` with ReLU.")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $relu(call: &Call) -> usize {
+            // SAFETY: passed on.
+            code(unsafe { call.$method(Relu) })
+        }
+    )*};
+}
+
+calls! {
+    normdrop_train, normdrop_train_relu: train;
+    normdrop_eval, normdrop_eval_relu: eval;
+    normdrop_eval_in_place, normdrop_eval_in_place_relu: eval_in_place;
+    normdrop_backward, normdrop_backward_relu: backward;
+    normdrop_backward_in_place, normdrop_backward_in_place_relu: backward_in_place;
+}
+
+/// `Layer::fill_mask`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_fill_mask(call: &Call, seed: u64, mask: Slice<u8>) -> usize {
+    // SAFETY: passed on.
+    let mask = unsafe { mask.write() };
+    code(call.layer(Relu).and_then(|layer| layer.fill_mask(seed, mask)))
+}
+
+/// The caller's own generator.
+struct Words(extern "C" fn() -> u64);
+
+impl TryRng for Words {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok((self.0() >> 32) as u32)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(self.0())
+    }
+
+    fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), Infallible> {
+        for byte in to {
+            *byte = self.0() as u8;
+        }
+        Ok(())
+    }
+}
+
+/// `Layer::fill_mask_with`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_fill_mask_with(call: &Call, words: extern "C" fn() -> u64, mask: Slice<u8>) -> usize {
+    // SAFETY: passed on.
+    let mask = unsafe { mask.write() };
+    code(call.layer(Relu).and_then(|layer| layer.fill_mask_with(&mut Words(words), mask)))
+}
+
+/// What a layer says about itself.
+#[repr(C)]
+pub struct Lengths {
+    len: usize,
+    samples: usize,
+    mask: usize,
+    eval_scratch: usize,
+    train_scratch: usize,
+    backward_scratch: usize,
+    scratch: usize,
+    threshold: u64,
+    eps: f32,
+}
+
+/// The lengths and getters of a layer.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_lengths(call: &Call, lengths: &mut Lengths) -> usize {
+    code(call.layer(Identity).map(|layer| {
+        *lengths = Lengths {
+            len: layer.shape().len(),
+            samples: layer.shape().samples(),
+            mask: layer.mask_len(),
+            eval_scratch: layer.eval_scratch_len(),
+            train_scratch: layer.train_scratch_len(),
+            backward_scratch: layer.backward_scratch_len(),
+            scratch: layer.scratch_len(),
+            threshold: layer.keep().threshold(),
+            eps: layer.config().eps,
+        };
+    }))
+}
+
+/// Every constructor of a shape: returns the sum of what they say, for any dimensions.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_shapes(dims: &[usize; 5]) -> usize {
+    let [n, c, d, h, w] = *dims;
+    [
+        Shape::new(n, c, d),
+        Shape::nc(n, c),
+        Shape::ncl(n, c, w),
+        Shape::nchw(n, c, h, w),
+        Shape::ncdhw(n, c, d, h, w),
+        Shape::nlc(n, w, c),
+        Shape::nhwc(n, h, w, c),
+        Shape::ndhwc(n, d, h, w, c),
+    ]
+    .into_iter()
+    .flatten()
+    .fold(0, |sum: usize, shape| {
+        let properties = [shape.outer(), shape.channels(), shape.inner(), shape.len(), shape.samples()];
+        properties.into_iter().fold(sum, usize::wrapping_add) ^ usize::from(shape.is_empty())
+    })
+}
+
+/// `Bernoulli::new` and its getters.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_bernoulli(
+    p: f64,
+    threshold: &mut u64,
+    keep_probability: &mut f64,
+    scale: &mut f32,
+) -> usize {
+    code(Bernoulli::new(p).map(|keep| {
+        (*threshold, *keep_probability, *scale) = (keep.threshold(), keep.keep_probability(), keep.scale());
+    }))
+}
+
+/// `Bernoulli::fill`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_bernoulli_fill(
+    p: f64,
+    seed: u64,
+    first: u64,
+    elements: usize,
+    mask: Slice<u8>,
+) -> usize {
+    // SAFETY: passed on.
+    let mask = unsafe { mask.write() };
+    code(Bernoulli::new(p).and_then(|keep| keep.fill(seed, first, elements, mask)))
+}
+
+/// `Bernoulli::fill_with`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_bernoulli_fill_with(
+    p: f64,
+    words: extern "C" fn() -> u64,
+    elements: usize,
+    mask: Slice<u8>,
+) -> usize {
+    // SAFETY: passed on.
+    let mask = unsafe { mask.write() };
+    code(Bernoulli::new(p).and_then(|keep| keep.fill_with(&mut Words(words), elements, mask)))
+}
+
+/// `mask_len`.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_mask_len(elements: usize) -> usize {
+    normdrop::mask_len(elements)
+}
+
+/// `seed_from`.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_seed_from(words: extern "C" fn() -> u64) -> u64 {
+    normdrop::seed_from(&mut Words(words))
+}
+
+/// What a backend and a buffer say about themselves.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_names(backend: usize) -> usize {
+    let backend = Backend::ALL.get(backend).copied().unwrap_or_else(Backend::detect);
+    let buffer = if backend.is_available() { Buffer::Input } else { Buffer::Output };
+    backend.name().len() ^ buffer.name().len() ^ code(backend.require().map(|_| ()))
+}

@@ -1,0 +1,9 @@
+//! Evaluation in place.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use normdrop_fuzz::input::LayerInput;
+use normdrop_fuzz::targets;
+
+fuzz_target!(|input: LayerInput| targets::eval_in_place(&input));

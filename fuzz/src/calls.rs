@@ -1,0 +1,276 @@
+//! The targets that call a layer: on every backend, then against the reference.
+
+use normdrop::{Backend, Buffer as Name, Layer};
+use normdrop_reference::layer::{Backward, Centre, Moments, Parameters, Statistics, widened};
+use normdrop_reference::units::{SMALLEST, U};
+
+use crate::bounds::{self, Comparison};
+use crate::buffer::same_bits;
+use crate::case::{Case, Entry, ForwardResult, Lengths, Memory, written};
+use crate::input::{Activation, LayerInput};
+
+/// Fuzzes one entry.
+pub(crate) fn entry(entry: Entry, input: &LayerInput) {
+    let mut case = Case::new(input);
+    match case.activation {
+        Activation::Identity => call(&mut case, entry, normdrop::Identity),
+        Activation::Relu => call(&mut case, entry, normdrop::Relu),
+    }
+}
+
+fn call<A: normdrop::Activation>(case: &mut Case, entry: Entry, activation: A) {
+    let layer = case.layer(activation);
+    if matches!(entry, Entry::Backward | Entry::BackwardInPlace) {
+        case.forward = forward(case, &layer);
+    }
+    let Some(memory) = on_every_backend(case, entry, &layer) else { return };
+    match entry {
+        Entry::Train => check_train(case, &memory),
+        Entry::Eval => check_eval(case, &memory),
+        Entry::EvalInPlace => {
+            let (apart, _) = alone(case, Entry::Eval, &layer);
+            assert!(same_bits(&memory.values, &apart.output), "evaluation in place differs from evaluation");
+            check_eval(case, &apart);
+        }
+        Entry::Backward => {
+            check_subset(case, &memory, &layer);
+            check_backward(case, &memory);
+        }
+        Entry::BackwardInPlace => {
+            case.wants_input = true;
+            let (apart, _) = alone(case, Entry::Backward, &layer);
+            let grad_input = apart.grad_input.as_deref().unwrap_or_default();
+            assert!(same_bits(&memory.values, grad_input), "backward in place differs from backward");
+            check_backward(case, &apart);
+        }
+    }
+}
+
+/// Calls an entry on every backend of this machine, each time with other garbage where no content may matter.
+///
+/// All must return the same, leave the same bits, and write nothing that is not theirs. Gives back the memory of the
+/// first, or nothing if the call was refused.
+fn on_every_backend<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>) -> Option<Memory> {
+    let backends = Backend::ALL.into_iter().filter(|backend| backend.is_available());
+    let layers = backends.map(|backend| layer.with_backend(backend).expect("the backend is available"));
+    let mut first: Option<Memory> = None;
+    for (run, layer) in std::iter::once(*layer).chain(layers).enumerate() {
+        let mut memory = Memory::new(case, entry, Lengths::AsGiven, scratch_len(entry, &layer), run);
+        let before = memory.clone();
+        let result = memory.call(case, entry, &layer);
+        let refusals = memory.refusals(case, entry, scratch_len(entry, &layer));
+        match result {
+            Ok(()) => assert!(refusals.is_empty(), "the call succeeded in spite of {refusals:?}"),
+            Err(error) => assert!(refusals.contains(&error), "{error:?} is none of {refusals:?}"),
+        }
+        let written = if result.is_ok() { written(case, entry) } else { &[] };
+        let reference = first.as_ref().map_or_else(|| memory.contents(), Memory::contents);
+        for (((name, bits), (_, before)), (_, reference)) in
+            memory.contents().iter().zip(&before.contents()).zip(&reference)
+        {
+            if written.contains(name) {
+                assert_eq!(bits, reference, "{} of run {run} differs from that of the first", name.name());
+            } else {
+                assert_eq!(bits, before, "{} was written and {result:?} returned", name.name());
+            }
+        }
+        if result.is_err() {
+            assert_eq!(memory.scratch_contents(), before.scratch_contents(), "a refused call wrote scratch");
+            continue;
+        }
+        first.get_or_insert(memory);
+    }
+    first
+}
+
+fn scratch_len<A: normdrop::Activation>(entry: Entry, layer: &Layer<A>) -> usize {
+    let len = match entry {
+        Entry::Train => layer.train_scratch_len(),
+        Entry::Eval | Entry::EvalInPlace => layer.eval_scratch_len(),
+        Entry::Backward | Entry::BackwardInPlace => layer.backward_scratch_len(),
+    };
+    assert!(len <= layer.scratch_len(), "one length must be enough for every call");
+    len
+}
+
+/// Calls an entry on buffers of the right lengths; the call may still be refused.
+fn alone<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>) -> (Memory, bool) {
+    let mut memory = Memory::new(case, entry, Lengths::Right, scratch_len(entry, layer), 1);
+    let result = memory.call(case, entry, layer);
+    (memory, result.is_ok())
+}
+
+/// What the forward call of a backward call leaves for it.
+fn forward<A: normdrop::Activation>(case: &Case, layer: &Layer<A>) -> ForwardResult {
+    let (memory, _) = alone(case, if case.fixed_statistics { Entry::Eval } else { Entry::Train }, layer);
+    let y = memory.output.to_vec();
+    if case.foreign_saved {
+        return ForwardResult {
+            saved_mean: case.running_mean.clone(),
+            saved_mean_tail: case.running_mean.iter().rev().copied().collect(),
+            saved_inv_std: widened(&case.running_var),
+            y,
+        };
+    }
+    ForwardResult {
+        saved_mean: memory.saved_mean.to_vec(),
+        saved_mean_tail: memory.saved_mean_tail.to_vec(),
+        saved_inv_std: memory.saved_inv_std.to_vec(),
+        y,
+    }
+}
+
+/// The learned parameters, for the reference.
+struct Widened {
+    weight: Option<Vec<f64>>,
+    bias: Option<Vec<f64>>,
+}
+
+impl Widened {
+    fn of(case: &Case) -> Self {
+        Self { weight: case.weight.as_deref().map(widened), bias: case.bias.as_deref().map(widened) }
+    }
+
+    fn parameters(&self) -> Parameters<'_> {
+        Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref() }
+    }
+}
+
+fn check_train(case: &Case, memory: &Memory) {
+    if case.shape.is_empty() {
+        return;
+    }
+    let moments = case.reference().moments(&widened(&case.x));
+    let centres = case.reference().batch_statistics(&moments);
+    check_statistics(case, memory, &moments, &centres);
+    check_y(case, &centres, &memory.output);
+    check_constant_channels(case, &memory.output);
+}
+
+fn check_eval(case: &Case, memory: &Memory) {
+    let (mean, var) = (widened(&case.running_mean), widened(&case.running_var));
+    check_y(case, &case.reference().fixed_statistics(&mean, &var), &memory.output);
+}
+
+/// What training saves, and the running statistics.
+fn check_statistics(case: &Case, memory: &Memory, moments: &[Moments], centres: &[Centre]) {
+    let mut means = Comparison::new("saved mean", bounds::MEAN);
+    let mut inv_stds = Comparison::new("saved inv_std", bounds::INV_STD);
+    let mut running_means = Comparison::new("running mean", 1.0);
+    let mut running_vars = Comparison::new("running var", 1.0);
+    let (mut mean, mut var) = (widened(&case.running_mean), widened(&case.running_var));
+    let (old_mean, old_var) = (mean.clone(), var.clone());
+    if case.has_running {
+        case.reference().update_running(moments, &mut mean, &mut var);
+    }
+    let momentum = case.config.momentum;
+    for (channel, (moments, centre)) in moments.iter().zip(centres).enumerate() {
+        let exact_mean = moments.mean.rounded();
+        let std = moments.var.sqrt();
+        // The pair holds 48 bits of the mean, and f64 holds it in between with 53.
+        let pair = f64::from(memory.saved_mean[channel]) + f64::from(memory.saved_mean_tail[channel]);
+        means.add(channel, pair, exact_mean, std, exact_mean.abs() / (1u64 << 46) as f64);
+        inv_stds.add(channel, memory.saved_inv_std[channel], centre.inv_std, centre.inv_std, 0.0);
+        // The errors of both shares are allowed for, the old one's unless it is NaN; then everything is rounded once.
+        let share = momentum * (bounds::MEAN * U * std + exact_mean.abs() / (1u64 << 46) as f64);
+        let slack = (f64::EPSILON * (1.0 - momentum) * old_mean[channel].abs()).max(0.0);
+        if !case.has_running {
+            continue;
+        }
+        let actual = f64::from(memory.running_mean[channel]);
+        running_means.add(channel, actual, mean[channel], mean[channel].abs(), share + slack);
+        let unbiased = moments.var * moments.count / (moments.count - 1.0);
+        let share = momentum * bounds::VAR * U * unbiased;
+        let slack = (f64::EPSILON * (1.0 - momentum) * old_var[channel].abs()).max(0.0);
+        let actual = f64::from(memory.running_var[channel]);
+        running_vars.add(channel, actual, var[channel], var[channel].abs(), share + slack);
+    }
+}
+
+fn check_y(case: &Case, centres: &[Centre], y: &[f32]) {
+    let (x, parameters) = (widened(&case.x), Widened::of(case));
+    let expected = case.reference().forward(parameters.parameters(), centres, case.mask.as_deref(), &x);
+    let mut errors = Comparison::new("y", bounds::Y).exactly_placed();
+    for channel in 0..case.shape.channels() {
+        // Of an infinite weight nothing is promised.
+        let promised = case.weight.as_ref().is_none_or(|weight| !weight[channel].is_infinite());
+        for index in case.reference().shape.indices(channel) {
+            let actual = y[index];
+            if !case.keeps(index) {
+                assert!(actual.to_bits() == 0, "y[{index}] was dropped and is {actual:e}");
+            } else if promised {
+                errors.add(index, f64::from(actual), expected.y[index], expected.y_scale[index], 0.0);
+            }
+        }
+    }
+}
+
+/// A constant channel gives exactly `act(bias)`, times the dropout scale.
+fn check_constant_channels(case: &Case, y: &[f32]) {
+    let reference = case.reference();
+    for channel in 0..case.shape.channels() {
+        let bias = case.bias.as_ref().map_or(0.0, |bias| bias[channel]);
+        let weight = case.weight.as_ref().map_or(1.0, |weight| weight[channel]);
+        let mut values = reference.shape.indices(channel).map(|index| case.x[index]);
+        let constant = values.next().filter(|&first| first.is_finite() && values.all(|value| value == first));
+        if constant.is_none() || !weight.is_finite() || !bias.is_finite() {
+            continue;
+        }
+        for index in reference.shape.indices(channel).filter(|&index| case.keeps(index)) {
+            let scale = if case.mask.is_some() { case.keep.scale() } else { 1.0 };
+            let expected = if case.activation == Activation::Relu && bias <= 0.0 { 0.0 } else { bias * scale };
+            assert!(y[index] == expected, "y[{index}] of a constant channel is {:e}, not {expected:e}", y[index]);
+        }
+    }
+}
+
+/// What a gradient is does not depend on which others are asked for.
+fn check_subset<A: normdrop::Activation>(case: &mut Case, memory: &Memory, layer: &Layer<A>) {
+    (case.wants_input, case.wants_weight, case.wants_bias) = (true, true, true);
+    let (all, _) = alone(case, Entry::Backward, layer);
+    for (name, some, all) in [
+        (Name::GradInput, &memory.grad_input, &all.grad_input),
+        (Name::GradWeight, &memory.grad_weight, &all.grad_weight),
+        (Name::GradBias, &memory.grad_bias, &all.grad_bias),
+    ] {
+        if let (Some(some), Some(all)) = (some, all) {
+            assert!(same_bits(some, all), "{} depends on which other gradients are asked for", name.name());
+        }
+    }
+}
+
+fn check_backward(case: &Case, memory: &Memory) {
+    let gradients = [&memory.grad_input, &memory.grad_weight, &memory.grad_bias];
+    if case.shape.is_empty() {
+        let mut values = gradients.into_iter().flatten().flat_map(|gradient| gradient.iter());
+        assert!(values.all(|value| value.to_bits() == 0), "a gradient of an empty tensor is not zero");
+        return;
+    }
+    if case.foreign_saved && !case.fixed_statistics {
+        return;
+    }
+    let reference = case.reference();
+    let (x, dy, parameters) = (widened(&case.x), widened(&case.dy), Widened::of(case));
+    let (centres, statistics) = if case.fixed_statistics {
+        let (mean, var) = (widened(&case.running_mean), widened(&case.running_var));
+        (reference.fixed_statistics(&mean, &var), Statistics::Fixed)
+    } else {
+        (reference.batch_statistics(&reference.moments(&x)), Statistics::Batch)
+    };
+    let call = Backward { mask: case.mask.as_deref(), x: &x, dy: &dy, y: Some(&case.forward.y) };
+    let expected = reference.backward(parameters.parameters(), &centres, statistics, call);
+    let [grad_input, grad_weight, grad_bias] = gradients;
+    // Products that underflow in a sum, one after another.
+    let underflow = SMALLEST * case.shape.samples() as f64 * f64::from(case.keep.scale());
+    for (what, bound, actual, expected, scale, allowance) in [
+        ("dx", bounds::DX, grad_input, &expected.dx, &expected.dx_scale, 0.0),
+        ("d_weight", bounds::SUMS, grad_weight, &expected.d_weight, &expected.d_weight_scale, underflow),
+        ("d_bias", bounds::SUMS, grad_bias, &expected.d_bias, &expected.d_bias_scale, 0.0),
+    ] {
+        let Some(actual) = actual else { continue };
+        let mut errors = Comparison::new(what, bound);
+        for (index, &actual) in actual.iter().enumerate() {
+            errors.add(index, f64::from(actual), expected[index], scale[index], allowance);
+        }
+    }
+}

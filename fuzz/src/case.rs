@@ -1,0 +1,512 @@
+//! One call of a layer, from its structured input: the constants, the values, and the memory that a call is given.
+
+use normdrop::{
+    Backward, BackwardInPlace, Bernoulli, Buffer as Name, Config, Dropout, Error, Eval, EvalInPlace, Layer, Parameters,
+    Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train,
+};
+use normdrop_reference::classes::CLASSES;
+use normdrop_reference::layer as reference;
+use normdrop_reference::mask::keeps;
+use normdrop_reference::random::SplitMix64;
+
+use crate::buffer::{Bits, Buffer};
+use crate::input::{Activation, Eps, Fraction, LayerInput, Mask, Size, Values, WrongLength};
+
+/// The public entries that a [`Case`] can be called through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Train,
+    Eval,
+    EvalInPlace,
+    Backward,
+    BackwardInPlace,
+}
+
+/// Whether the buffers of a call have the lengths that the shape asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lengths {
+    Right,
+    AsGiven,
+}
+
+/// A call whose every argument is decided.
+#[derive(Debug)]
+pub(crate) struct Case {
+    pub(crate) shape: Shape,
+    pub(crate) config: Config,
+    pub(crate) activation: Activation,
+    pub(crate) keep: Bernoulli,
+    pub(crate) x: Vec<f32>,
+    pub(crate) dy: Vec<f32>,
+    pub(crate) weight: Option<Vec<f32>>,
+    pub(crate) bias: Option<Vec<f32>>,
+    pub(crate) has_running: bool,
+    pub(crate) running_mean: Vec<f32>,
+    pub(crate) running_var: Vec<f32>,
+    pub(crate) mask: Option<Vec<u8>>,
+    pub(crate) fixed_statistics: bool,
+    pub(crate) foreign_saved: bool,
+    pub(crate) wants_input: bool,
+    pub(crate) wants_weight: bool,
+    pub(crate) wants_bias: bool,
+    misalign: usize,
+    scratch_extra: usize,
+    wrong: [WrongLength; 2],
+    /// What a forward call left for the backward call.
+    pub(crate) forward: ForwardResult,
+}
+
+/// What a backward call needs of its forward call, and its output, whose signs are its gates.
+#[derive(Debug, Default)]
+pub(crate) struct ForwardResult {
+    pub(crate) saved_mean: Vec<f32>,
+    pub(crate) saved_mean_tail: Vec<f32>,
+    pub(crate) saved_inv_std: Vec<f64>,
+    pub(crate) y: Vec<f32>,
+}
+
+impl Case {
+    pub(crate) fn new(input: &LayerInput) -> Self {
+        let shape = shape(input);
+        let eps = match input.eps {
+            Eps::Usual => 1e-5,
+            Eps::Zero => 0.0,
+            Eps::Smallest => f32::from_bits(1),
+            // Without the sign, and without the exponent of NaN and infinities.
+            Eps::Bits => f32::from_bits(input.eps_bits % 0x7F80_0000),
+        };
+        let p = fraction(input.p, input.p_bits);
+        let config = Config { eps, momentum: fraction(input.momentum, input.momentum_bits), p };
+        let keep = Bernoulli::new(p).expect("a fraction is a probability");
+        let seed = input.mask_seed;
+        let mask = mask(input.mask, seed, keep, shape.len());
+        let mut x = tensor(shape, &input.x);
+        let mut dy = tensor(shape, &input.dy);
+        let [mut weight, mut bias, mut running_mean, mut running_var] =
+            [&input.weight, &input.bias, &input.running_mean, &input.running_var]
+                .map(|values| class_values(values, 0, shape.channels()));
+        if !input.negative_var {
+            running_var.iter_mut().for_each(|var| *var = var.abs());
+        }
+        if input.nan_under_dropped {
+            for element in (0..shape.len()).filter(|&element| mask.as_ref().is_some_and(|mask| !keeps(mask, element))) {
+                dy[element] = f32::NAN;
+                if input.fixed_statistics {
+                    x[element] = f32::NAN;
+                }
+            }
+        }
+        for poke in &input.pokes {
+            let tensors = [&mut x, &mut dy, &mut weight, &mut bias, &mut running_mean, &mut running_var];
+            let number = usize::from(poke.tensor) % tensors.len();
+            for tensor in tensors.into_iter().skip(number).take(1).filter(|tensor| !tensor.is_empty()) {
+                let index = usize::from(poke.index) % tensor.len();
+                tensor[index] = f32::from_bits(poke.bits);
+            }
+        }
+        Self {
+            shape,
+            config,
+            activation: input.activation,
+            keep,
+            x,
+            dy,
+            weight: input.has_weight.then_some(weight),
+            bias: input.has_bias.then_some(bias),
+            has_running: input.has_running,
+            running_mean,
+            running_var,
+            mask,
+            fixed_statistics: input.fixed_statistics,
+            foreign_saved: input.foreign_saved,
+            wants_input: input.wants_input,
+            wants_weight: input.wants_weight,
+            wants_bias: input.wants_bias,
+            misalign: usize::from(input.misalign % 17),
+            scratch_extra: usize::from(input.scratch_extra),
+            wrong: input.wrong.clone(),
+            forward: ForwardResult::default(),
+        }
+    }
+
+    /// The layer under test.
+    pub(crate) fn layer<A: normdrop::Activation>(&self, activation: A) -> Layer<A> {
+        Layer::new(self.shape, activation, self.config).expect("the constants are valid")
+    }
+
+    /// The layer that it is compared with.
+    pub(crate) fn reference(&self) -> reference::Layer {
+        reference::Layer {
+            shape: reference::Shape {
+                outer: self.shape.outer(),
+                channels: self.shape.channels(),
+                inner: self.shape.inner(),
+            },
+            eps: self.config.eps,
+            momentum: self.config.momentum,
+            threshold: self.keep.threshold(),
+            activation: match self.activation {
+                Activation::Identity => reference::Activation::Identity,
+                Activation::Relu => reference::Activation::Relu,
+            },
+        }
+    }
+
+    /// Whether an element is kept.
+    pub(crate) fn keeps(&self, element: usize) -> bool {
+        self.mask.as_ref().is_none_or(|mask| self.keep.threshold() != 0 && keeps(mask, element))
+    }
+
+    /// Whether the call is through batch statistics.
+    fn is_batch(&self, entry: Entry) -> bool {
+        match entry {
+            Entry::Train => true,
+            Entry::Eval | Entry::EvalInPlace => false,
+            Entry::Backward | Entry::BackwardInPlace => !self.fixed_statistics,
+        }
+    }
+
+    /// The length that a buffer is given.
+    fn len(&self, lengths: Lengths, name: Name, right: usize) -> usize {
+        if lengths == Lengths::Right {
+            return right;
+        }
+        let number = NAMES.iter().position(|&other| other == name).expect("every buffer has a number");
+        let mut len = right;
+        for wrong in self.wrong.iter().filter(|wrong| usize::from(wrong.buffer) % NAMES.len() == number) {
+            len = match wrong.by {
+                i8::MAX => 2 * len,
+                i8::MIN => 0,
+                by => len.saturating_add_signed(isize::from(by)),
+            };
+        }
+        len
+    }
+}
+
+/// Every buffer, in the order of its number in the inputs.
+pub(crate) const NAMES: [Name; 16] = [
+    Name::Input,
+    Name::Output,
+    Name::Values,
+    Name::GradOutput,
+    Name::GradInput,
+    Name::Weight,
+    Name::Bias,
+    Name::GradWeight,
+    Name::GradBias,
+    Name::RunningMean,
+    Name::RunningVar,
+    Name::SavedMean,
+    Name::SavedMeanTail,
+    Name::SavedInvStd,
+    Name::Mask,
+    Name::Scratch,
+];
+
+fn shape(input: &LayerInput) -> Shape {
+    let limit = match input.size {
+        Size::Tiny => 32,
+        Size::Small => 128,
+        Size::Medium => 1024,
+        Size::Large => 16384,
+    };
+    // Each dimension up to what the others leave; a dimension of 0 leaves everything.
+    let outer = usize::from(input.outer) % (limit + 1);
+    let rest = limit / outer.max(1);
+    let channels = usize::from(input.channels) % (rest + 1);
+    let inner = usize::from(input.inner) % (rest / channels.max(1) + 1);
+    Shape::new(outer, channels, inner).expect("the dimensions are small")
+}
+
+fn fraction(choice: Fraction, bits: u32) -> f64 {
+    const UNIT: f64 = 1.0 / (1u64 << 32) as f64;
+    match choice {
+        Fraction::Usual => 0.1,
+        Fraction::Zero => 0.0,
+        Fraction::One => 1.0,
+        Fraction::Half => 0.5,
+        Fraction::AlmostOne => 1.0 - UNIT,
+        Fraction::Bits => f64::from(bits) * UNIT,
+    }
+}
+
+fn mask(choice: Mask, seed: u64, keep: Bernoulli, elements: usize) -> Option<Vec<u8>> {
+    let mut mask = vec![0; normdrop::mask_len(elements)];
+    match choice {
+        Mask::Off => return None,
+        Mask::Drawn => keep.fill(seed, 0, elements, &mut mask).expect("the mask has its length"),
+        Mask::Random => {
+            let mut random = SplitMix64::new(seed);
+            mask.iter_mut().for_each(|byte| *byte = random.next_u64().to_le_bytes()[0]);
+        }
+        Mask::AllKept => mask.fill(0xFF),
+        Mask::AllDropped => mask.fill(0),
+    }
+    Some(mask)
+}
+
+/// Values of a tensor, channel by channel.
+fn tensor(shape: Shape, values: &Values) -> Vec<f32> {
+    let (outer, channels, inner) = (shape.outer(), shape.channels(), shape.inner());
+    reference::Shape { outer, channels, inner }.tensor(|channel| class_values(values, channel, shape.samples()))
+}
+
+/// Values of one of the reference's classes, or any bits at all.
+fn class_values(values: &Values, channel: usize, count: usize) -> Vec<f32> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let seed = u64::from(values.seed) + channel as u64;
+    let number = usize::from(values.class) + if values.mixed { channel } else { 0 };
+    let Some(class) = CLASSES.get(number % (CLASSES.len() + 1)) else {
+        let mut random = SplitMix64::new(seed);
+        return (0..count).map(|_| f32::from_bits((random.next_u64() >> 32) as u32)).collect();
+    };
+    let mut made = class.values(seed, count);
+    if values.exponent != 0 {
+        let factor = f64::from(values.exponent).exp2();
+        for value in made.iter_mut().filter(|value| value.is_finite()) {
+            #[expect(clippy::cast_possible_truncation, reason = "rounded, and held within the finite numbers")]
+            let scaled = (f64::from(*value) * factor).clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32;
+            *value = scaled;
+        }
+    }
+    made
+}
+
+/// The memory of one call, every buffer in a heap allocation of its own that ends with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Memory {
+    input: Buffer<f32>,
+    pub(crate) output: Buffer<f32>,
+    pub(crate) values: Buffer<f32>,
+    grad_output: Buffer<f32>,
+    pub(crate) grad_input: Option<Buffer<f32>>,
+    weight: Option<Buffer<f32>>,
+    bias: Option<Buffer<f32>>,
+    pub(crate) grad_weight: Option<Buffer<f32>>,
+    pub(crate) grad_bias: Option<Buffer<f32>>,
+    pub(crate) running_mean: Buffer<f32>,
+    pub(crate) running_var: Buffer<f32>,
+    pub(crate) saved_mean: Buffer<f32>,
+    pub(crate) saved_mean_tail: Buffer<f32>,
+    pub(crate) saved_inv_std: Buffer<f64>,
+    mask: Option<Buffer<u8>>,
+    scratch: Buffer<f64>,
+}
+
+impl Memory {
+    /// The memory for a call of an entry. `run` chooses what is in it where no content may matter: in outputs, in
+    /// scratch, and in the unused bits of the mask.
+    pub(crate) fn new(case: &Case, entry: Entry, lengths: Lengths, scratch_len: usize, run: usize) -> Self {
+        const GARBAGE: [f64; 4] = [f64::NAN, -3.0, f64::INFINITY, 1e-40];
+        let garbage = GARBAGE[run % GARBAGE.len()];
+        #[expect(clippy::cast_possible_truncation, reason = "any f32 will do")]
+        let garbage32 = garbage as f32;
+        let (elements, channels) = (case.shape.len(), case.shape.channels());
+        let buffer =
+            |name, values: &[f32], right| Buffer::new(values, case.len(lengths, name, right), garbage32, case.misalign);
+        // What a training call does not write keeps its content: that of the saved statistics is known.
+        let forward = &case.forward;
+        let values: &[f32] = match entry {
+            Entry::EvalInPlace => &case.x,
+            Entry::BackwardInPlace => &case.dy,
+            Entry::Train | Entry::Eval | Entry::Backward => &[],
+        };
+        Self {
+            input: buffer(Name::Input, &case.x, elements),
+            output: buffer(Name::Output, &[], elements),
+            values: buffer(Name::Values, values, elements),
+            grad_output: buffer(Name::GradOutput, &case.dy, elements),
+            grad_input: case.wants_input.then(|| buffer(Name::GradInput, &[], elements)),
+            weight: case.weight.as_ref().map(|weight| buffer(Name::Weight, weight, channels)),
+            bias: case.bias.as_ref().map(|bias| buffer(Name::Bias, bias, channels)),
+            grad_weight: case.wants_weight.then(|| buffer(Name::GradWeight, &[], channels)),
+            grad_bias: case.wants_bias.then(|| buffer(Name::GradBias, &[], channels)),
+            running_mean: buffer(Name::RunningMean, &case.running_mean, channels),
+            running_var: buffer(Name::RunningVar, &case.running_var, channels),
+            saved_mean: buffer(Name::SavedMean, &forward.saved_mean, channels),
+            saved_mean_tail: buffer(Name::SavedMeanTail, &forward.saved_mean_tail, channels),
+            saved_inv_std: Buffer::new(
+                &forward.saved_inv_std,
+                case.len(lengths, Name::SavedInvStd, channels),
+                garbage,
+                case.misalign,
+            ),
+            mask: case.mask.as_ref().map(|mask| {
+                let mut bytes = mask.clone();
+                if let (used @ 1.., Some(last)) = (elements % 8, bytes.last_mut()) {
+                    let unused = !0 << used;
+                    *last = *last & !unused | [0, 0xFF, 0x55, 0xAA][run % 4] & unused;
+                }
+                Buffer::new(&bytes, case.len(lengths, Name::Mask, mask.len()), 0xFF, case.misalign)
+            }),
+            scratch: Buffer::new(
+                &[],
+                case.len(lengths, Name::Scratch, scratch_len + case.scratch_extra),
+                garbage,
+                case.misalign,
+            ),
+        }
+    }
+
+    /// Calls the layer.
+    pub(crate) fn call<A: normdrop::Activation>(
+        &mut self,
+        case: &Case,
+        entry: Entry,
+        layer: &Layer<A>,
+    ) -> Result<(), Error> {
+        let parameters = Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref() };
+        let dropout = self.mask.as_deref().map_or(Dropout::Off, Dropout::Mask);
+        let running = Running { mean: &self.running_mean, var: &self.running_var };
+        let scratch = &mut self.scratch;
+        let statistics = if case.fixed_statistics {
+            Statistics::Fixed(running)
+        } else {
+            let (mean, mean_tail, inv_std) = (&self.saved_mean, &self.saved_mean_tail, &self.saved_inv_std);
+            Statistics::Batch(Saved { mean, mean_tail, inv_std })
+        };
+        let grad_parameters = normdrop::ParameterGradients {
+            weight: self.grad_weight.as_deref_mut(),
+            bias: self.grad_bias.as_deref_mut(),
+        };
+        match entry {
+            Entry::Train => layer.train(Train {
+                parameters,
+                running: case
+                    .has_running
+                    .then_some(RunningMut { mean: &mut self.running_mean, var: &mut self.running_var }),
+                dropout,
+                input: &self.input,
+                output: &mut self.output,
+                saved: SavedMut {
+                    mean: &mut self.saved_mean,
+                    mean_tail: &mut self.saved_mean_tail,
+                    inv_std: &mut self.saved_inv_std,
+                },
+                scratch,
+            }),
+            Entry::Eval => {
+                layer.eval(Eval { parameters, running, dropout, input: &self.input, output: &mut self.output, scratch })
+            }
+            Entry::EvalInPlace => {
+                layer.eval_in_place(EvalInPlace { parameters, running, dropout, values: &mut self.values, scratch })
+            }
+            Entry::Backward => layer.backward(Backward {
+                parameters,
+                statistics,
+                dropout,
+                input: &self.input,
+                grad_output: &self.grad_output,
+                grad_input: self.grad_input.as_deref_mut(),
+                grad_parameters,
+                scratch,
+            }),
+            Entry::BackwardInPlace => layer.backward_in_place(BackwardInPlace {
+                parameters,
+                statistics,
+                dropout,
+                input: &self.input,
+                values: &mut self.values,
+                grad_parameters,
+                scratch,
+            }),
+        }
+    }
+
+    /// Every error that a call of the entry may return; none means that it must succeed.
+    pub(crate) fn refusals(&self, case: &Case, entry: Entry, scratch_len: usize) -> Vec<Error> {
+        let (elements, channels) = (case.shape.len(), case.shape.channels());
+        let mut refusals = Vec::new();
+        let mut check = |buffer, expected, actual| {
+            let right = if buffer == Name::Scratch { actual >= expected } else { actual == expected };
+            if !right {
+                refusals.push(Error::Length { buffer, expected, actual });
+            }
+        };
+        let backward = matches!(entry, Entry::Backward | Entry::BackwardInPlace);
+        for (name, buffer) in [(Name::Weight, &self.weight), (Name::Bias, &self.bias)] {
+            buffer.iter().for_each(|buffer| check(name, channels, buffer.len()));
+        }
+        if let Some(mask) = &self.mask {
+            check(Name::Mask, normdrop::mask_len(elements), mask.len());
+        }
+        check(Name::Scratch, scratch_len, self.scratch.len());
+        if entry != Entry::EvalInPlace {
+            check(Name::Input, elements, self.input.len());
+        }
+        match entry {
+            Entry::Train | Entry::Eval => check(Name::Output, elements, self.output.len()),
+            Entry::EvalInPlace | Entry::BackwardInPlace => check(Name::Values, elements, self.values.len()),
+            Entry::Backward => {
+                check(Name::GradOutput, elements, self.grad_output.len());
+                self.grad_input.iter().for_each(|buffer| check(Name::GradInput, elements, buffer.len()));
+            }
+        }
+        if backward {
+            for (name, buffer) in [(Name::GradWeight, &self.grad_weight), (Name::GradBias, &self.grad_bias)] {
+                buffer.iter().for_each(|buffer| check(name, channels, buffer.len()));
+            }
+        }
+        if !case.is_batch(entry) || (entry == Entry::Train && case.has_running) {
+            check(Name::RunningMean, channels, self.running_mean.len());
+            check(Name::RunningVar, channels, self.running_var.len());
+        }
+        if case.is_batch(entry) {
+            check(Name::SavedMean, channels, self.saved_mean.len());
+            check(Name::SavedMeanTail, channels, self.saved_mean_tail.len());
+            check(Name::SavedInvStd, channels, self.saved_inv_std.len());
+            if !case.shape.is_empty() && case.config.eps == 0.0 {
+                refusals.push(Error::Eps { eps: 0.0 });
+            }
+            if !case.shape.is_empty() && case.shape.samples() == 1 {
+                refusals.push(Error::SingleSample);
+            }
+        }
+        refusals
+    }
+
+    /// The bits of every buffer that a call could write, but scratch.
+    pub(crate) fn contents(&self) -> Vec<(Name, Vec<u64>)> {
+        fn bits<T: Bits>(buffer: &[T]) -> Vec<u64> {
+            buffer.iter().map(|value| value.bits()).collect()
+        }
+        let option = |buffer: &Option<Buffer<f32>>| bits(buffer.as_deref().unwrap_or_default());
+        vec![
+            (Name::Output, bits(&self.output)),
+            (Name::Values, bits(&self.values)),
+            (Name::GradInput, option(&self.grad_input)),
+            (Name::GradWeight, option(&self.grad_weight)),
+            (Name::GradBias, option(&self.grad_bias)),
+            (Name::RunningMean, bits(&self.running_mean)),
+            (Name::RunningVar, bits(&self.running_var)),
+            (Name::SavedMean, bits(&self.saved_mean)),
+            (Name::SavedMeanTail, bits(&self.saved_mean_tail)),
+            (Name::SavedInvStd, bits(&self.saved_inv_std)),
+        ]
+    }
+
+    /// The bits of scratch.
+    pub(crate) fn scratch_contents(&self) -> Vec<u64> {
+        self.scratch.iter().map(|value| value.bits()).collect()
+    }
+}
+
+/// The buffers that a successful call of an entry writes.
+pub(crate) fn written(case: &Case, entry: Entry) -> &'static [Name] {
+    use Name::{
+        GradBias, GradInput, GradWeight, Output, RunningMean, RunningVar, SavedInvStd, SavedMean, SavedMeanTail, Values,
+    };
+    match entry {
+        // An empty batch has no statistics.
+        Entry::Train if case.shape.is_empty() => &[Output],
+        Entry::Train if case.has_running => &[Output, RunningMean, RunningVar, SavedMean, SavedMeanTail, SavedInvStd],
+        Entry::Train => &[Output, SavedMean, SavedMeanTail, SavedInvStd],
+        Entry::Eval => &[Output],
+        Entry::EvalInPlace => &[Values],
+        Entry::Backward => &[GradInput, GradWeight, GradBias],
+        Entry::BackwardInPlace => &[Values, GradWeight, GradBias],
+    }
+}

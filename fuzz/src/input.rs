@@ -1,0 +1,312 @@
+//! The structured inputs of the targets: plain numbers and choices, each valid in every combination.
+
+use crate::encode::structured;
+
+structured! {
+    /// How large a tensor may become: most inputs should be small, because small ones run often.
+    pub enum Size {
+        /// 32 elements.
+        Tiny,
+        /// 128 elements.
+        Small,
+        /// 1024 elements.
+        Medium,
+        /// 16384 elements.
+        Large,
+    }
+}
+
+structured! {
+    /// The activation of a layer.
+    pub enum Activation {
+        /// `normdrop::Identity`.
+        Identity,
+        /// `normdrop::Relu`.
+        Relu,
+    }
+}
+
+structured! {
+    /// The `eps` of a layer.
+    pub enum Eps {
+        /// PyTorch's 1e-5.
+        Usual,
+        /// 0, which training refuses.
+        Zero,
+        /// The smallest f32 above 0.
+        Smallest,
+        /// Any finite number, from the bits beside the choice.
+        Bits,
+    }
+}
+
+structured! {
+    /// A momentum or a probability to drop.
+    pub enum Fraction {
+        /// 0.1.
+        Usual,
+        /// 0.
+        Zero,
+        /// 1.
+        One,
+        /// 0.5, for which a mask costs one random bit an element.
+        Half,
+        /// `1 - 2^-32`: the smallest keep probability but 0, with the largest scale.
+        AlmostOne,
+        /// Any multiple of `2^-32`, from the bits beside the choice.
+        Bits,
+    }
+}
+
+structured! {
+    /// The mask of a call.
+    pub enum Mask {
+        /// No dropout.
+        Off,
+        /// The one that the layer draws from the seed beside the choice.
+        Drawn,
+        /// Bits that have nothing to do with the probability, from the seed beside the choice.
+        Random,
+        /// Every element is kept.
+        AllKept,
+        /// Every element is dropped.
+        AllDropped,
+    }
+}
+
+structured! {
+    /// The values of one tensor.
+    pub struct Values {
+        /// The number of the class of data; channel after channel takes the next one where `mixed` says so.
+        pub class: u8,
+        /// The seed of the class.
+        pub seed: u16,
+        /// The power of two that the values are multiplied by.
+        pub exponent: i8,
+        /// Whether every channel has a class of its own.
+        pub mixed: bool,
+    }
+}
+
+structured! {
+    /// A buffer whose length is not what the shape asks for.
+    pub struct WrongLength {
+        /// The number of the buffer.
+        pub buffer: u8,
+        /// The length minus the right one; the largest and smallest value mean twice the right length and 0.
+        pub by: i8,
+    }
+}
+
+structured! {
+    /// One value, bit by bit.
+    pub struct Poke {
+        /// The number of the tensor.
+        pub tensor: u8,
+        /// The element.
+        pub index: u16,
+        /// The bits of the f32.
+        pub bits: u32,
+    }
+}
+
+structured! {
+    /// One call of a layer: forward or backward.
+    pub struct LayerInput {
+        /// The limit of the shape.
+        pub size: Size,
+        /// The dimension before the channels, up to the limit.
+        pub outer: u16,
+        /// The number of channels, up to what is left of the limit.
+        pub channels: u16,
+        /// The dimension after the channels, up to what is left of the limit.
+        pub inner: u16,
+        /// The activation.
+        pub activation: Activation,
+        /// The addend of the variance.
+        pub eps: Eps,
+        /// Its bits, where they are wanted.
+        pub eps_bits: u32,
+        /// The weight of the new value in the running statistics.
+        pub momentum: Fraction,
+        /// Its bits, where they are wanted.
+        pub momentum_bits: u32,
+        /// The probability to drop.
+        pub p: Fraction,
+        /// Its bits, where they are wanted.
+        pub p_bits: u32,
+        /// The mask.
+        pub mask: Mask,
+        /// The seed of the mask.
+        pub mask_seed: u64,
+        /// The input of the layer.
+        pub x: Values,
+        /// The gradient of its output.
+        pub dy: Values,
+        /// Whether there is a weight.
+        pub has_weight: bool,
+        /// The weight.
+        pub weight: Values,
+        /// Whether there is a bias.
+        pub has_bias: bool,
+        /// The bias.
+        pub bias: Values,
+        /// Whether training has running statistics to update.
+        pub has_running: bool,
+        /// The running mean.
+        pub running_mean: Values,
+        /// The running variance.
+        pub running_var: Values,
+        /// Whether the running variance may be negative.
+        pub negative_var: bool,
+        /// Whether backward is past fixed statistics.
+        pub fixed_statistics: bool,
+        /// Whether backward is given saved statistics that no forward call made: safety alone is promised then.
+        pub foreign_saved: bool,
+        /// Whether backward is asked for the input gradient.
+        pub wants_input: bool,
+        /// Whether backward is asked for the gradient of the weight.
+        pub wants_weight: bool,
+        /// Whether backward is asked for the gradient of the bias.
+        pub wants_bias: bool,
+        /// Whether elements that the mask drops are replaced by NaN: in `dy`, and in `x` with fixed statistics.
+        pub nan_under_dropped: bool,
+        /// How far the buffers are from the start of their memory.
+        pub misalign: u8,
+        /// How much longer than needed scratch is.
+        pub scratch_extra: u8,
+        /// Buffers of wrong lengths; a difference of 0 is none.
+        pub wrong: [WrongLength; 2],
+        /// Single values that replace those of the classes.
+        pub pokes: Vec<Poke>,
+    }
+}
+
+structured! {
+    /// How a wild dimension is made of its value.
+    pub enum Dimension {
+        /// The value.
+        Value,
+        /// The value modulo 6.
+        Small,
+        /// 2 to the power of the value modulo 64.
+        PowerOfTwo,
+        /// The largest number divided by the value modulo 8, or by 1.
+        FractionOfMax,
+    }
+}
+
+structured! {
+    /// Five dimensions, most of them absurd.
+    pub struct ShapeInput {
+        /// How each is made.
+        pub kinds: [Dimension; 5],
+        /// Of which number.
+        pub values: [u64; 5],
+        /// The lengths of the buffers that a layer of the shape is called with.
+        pub lengths: [u8; 4],
+    }
+}
+
+structured! {
+    /// The constants of a layer, valid or not.
+    pub struct ConfigInput {
+        /// The bits of the f32 `eps`.
+        pub eps: u32,
+        /// The bits of the f64 `momentum`.
+        pub momentum: u64,
+        /// The bits of the f64 `p`.
+        pub p: u64,
+    }
+}
+
+structured! {
+    /// A mask of a seed.
+    pub struct MaskInput {
+        /// The bits of the f64 `p`.
+        pub p: u64,
+        /// The seed.
+        pub seed: u64,
+        /// The first element.
+        pub first: u64,
+        /// The number of elements, up to 16384.
+        pub elements: u16,
+        /// The length of the mask minus the right one.
+        pub wrong: i8,
+        /// How far the mask is from the start of its memory.
+        pub misalign: u8,
+    }
+}
+
+structured! {
+    /// A mask of a caller's own generator.
+    pub struct MaskWithInput {
+        /// The bits of the f64 `p`.
+        pub p: u64,
+        /// The number of elements, up to 16384.
+        pub elements: u16,
+        /// The length of the mask minus the right one.
+        pub wrong: i8,
+        /// How far the mask is from the start of its memory.
+        pub misalign: u8,
+        /// What the generator goes on with after its first words.
+        pub seed: u64,
+        /// The first words of the generator.
+        pub words: Vec<u32>,
+    }
+}
+
+impl Default for Values {
+    /// Normal variates.
+    fn default() -> Self {
+        Self { class: 0, seed: 1, exponent: 0, mixed: false }
+    }
+}
+
+impl Default for WrongLength {
+    /// The right length.
+    fn default() -> Self {
+        Self { buffer: 0, by: 0 }
+    }
+}
+
+impl Default for LayerInput {
+    /// A layer of 3 x 5 x 7 normal variates with everything that a call can have, at PyTorch's constants.
+    fn default() -> Self {
+        Self {
+            size: Size::Medium,
+            outer: 3,
+            channels: 5,
+            inner: 7,
+            activation: Activation::Relu,
+            eps: Eps::Usual,
+            eps_bits: 0,
+            momentum: Fraction::Usual,
+            momentum_bits: 0,
+            p: Fraction::Usual,
+            p_bits: 0,
+            mask: Mask::Drawn,
+            mask_seed: 42,
+            x: Values::default(),
+            dy: Values { seed: 2, ..Values::default() },
+            has_weight: true,
+            weight: Values { seed: 3, ..Values::default() },
+            has_bias: true,
+            bias: Values { seed: 4, ..Values::default() },
+            has_running: true,
+            running_mean: Values { seed: 5, ..Values::default() },
+            running_var: Values { seed: 6, ..Values::default() },
+            negative_var: false,
+            fixed_statistics: false,
+            foreign_saved: false,
+            wants_input: true,
+            wants_weight: true,
+            wants_bias: true,
+            nan_under_dropped: false,
+            misalign: 0,
+            scratch_extra: 0,
+            wrong: [WrongLength::default(), WrongLength::default()],
+            pokes: Vec::new(),
+        }
+    }
+}

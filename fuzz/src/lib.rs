@@ -1,0 +1,13 @@
+//! What the fuzz targets of `normdrop` share: structured inputs, buffers that a sanitizer watches, the calls on every
+//! backend, and the comparison with the reference.
+
+mod bounds;
+mod buffer;
+mod calls;
+mod case;
+mod constants;
+pub mod encode;
+pub mod input;
+mod masks;
+pub mod seeds;
+pub mod targets;

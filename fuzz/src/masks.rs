@@ -1,0 +1,174 @@
+//! The targets of the dropout masks.
+
+use std::convert::Infallible;
+
+use normdrop::{Backend, Bernoulli, Buffer as Name, Config, Error, Layer, Shape, mask_len, seed_from};
+use normdrop_reference::mask;
+use normdrop_reference::random::SplitMix64;
+use rand_core::TryRng;
+
+use crate::buffer::Buffer;
+use crate::constants::check_keep;
+use crate::input::{MaskInput, MaskWithInput};
+
+/// The most elements of a mask.
+const MOST: usize = 16384;
+/// The elements that share one seeding of the generators.
+const BLOCK: u64 = 4096;
+
+/// A distribution, unless the probability is refused.
+fn bernoulli(p: u64) -> Option<Bernoulli> {
+    let p = f64::from_bits(p);
+    match Bernoulli::new(p) {
+        Ok(keep) => {
+            check_keep(keep, p);
+            Some(keep)
+        }
+        Err(error) => {
+            let refused = matches!(error, Error::Probability { p: refused } if refused.to_bits() == p.to_bits());
+            assert!(refused && !(0.0..=1.0).contains(&p), "{error:?} of {p:e}");
+            None
+        }
+    }
+}
+
+/// A mask with garbage in it, whose length may be wrong.
+fn mask_memory(elements: usize, wrong: i8, misalign: u8) -> Buffer<u8> {
+    let len = mask_len(elements).saturating_add_signed(isize::from(wrong));
+    Buffer::new(&[], len, 0xA5, usize::from(misalign % 65))
+}
+
+/// Panics unless a call did what the length of its mask asks for; says whether it filled the mask.
+fn filled(result: Result<(), Error>, elements: usize, mask: &[u8]) -> bool {
+    let (expected, actual) = (mask_len(elements), mask.len());
+    if expected == actual {
+        assert_eq!(result, Ok(()));
+        return true;
+    }
+    assert_eq!(result, Err(Error::Length { buffer: Name::Mask, expected, actual }));
+    assert!(mask.iter().all(|&byte| byte == 0xA5), "a refused call wrote");
+    false
+}
+
+/// `Bernoulli::fill` and `Layer::fill_mask`.
+pub(crate) fn mask(input: &MaskInput) {
+    let Some(keep) = bernoulli(input.p) else { return };
+    let elements = usize::from(input.elements) % (MOST + 1);
+    let memory = || mask_memory(elements, input.wrong, input.misalign);
+
+    let mut drawn = memory();
+    let result = keep.fill(input.seed, input.first, elements, &mut drawn);
+    if filled(result, elements, &drawn) {
+        check_range(keep, input, elements, &drawn);
+    }
+
+    // The layer draws the same from element 0 on, on every backend.
+    let shape = Shape::nc(1, elements).expect("the dimensions are small");
+    let config = Config { p: f64::from_bits(input.p), ..Config::DEFAULT };
+    let layer = Layer::new(shape, normdrop::Identity, config).expect("the constants are valid");
+    let expected = mask::bytes(input.seed, keep.threshold(), elements);
+    for backend in Backend::ALL.into_iter().filter(|backend| backend.is_available()) {
+        let mut drawn = memory();
+        let layer = layer.with_backend(backend).expect("the backend is available");
+        let result = layer.fill_mask(input.seed, &mut drawn);
+        if filled(result, elements, &drawn) {
+            assert_eq!(*drawn, expected, "{}", backend.name());
+        }
+    }
+}
+
+/// Compares a range of a mask with the reference's, or, where that would have to begin too far away, with a range of
+/// the crate's own that begins where a seeding begins.
+fn check_range(keep: Bernoulli, input: &MaskInput, elements: usize, drawn: &[u8]) {
+    let first = input.first;
+    let (skipped, longer) = if first <= MOST as u64 {
+        let skipped = usize::try_from(first).expect("the first element is near");
+        (skipped, mask::bytes(input.seed, keep.threshold(), skipped + elements))
+    } else {
+        let skipped = usize::try_from(first % BLOCK).expect("a remainder is small");
+        let mut longer = vec![0; mask_len(skipped + elements)];
+        keep.fill(input.seed, first - first % BLOCK, skipped + elements, &mut longer).expect("the mask has its length");
+        (skipped, longer)
+    };
+    let expected: Vec<bool> = (skipped..skipped + elements).map(|element| mask::keeps(&longer, element)).collect();
+    assert_eq!(drawn, mask::packed(&expected), "elements {first} to {first} + {elements}");
+}
+
+/// A generator that gives the fuzzer's words first.
+#[derive(Debug, Clone)]
+struct Words<'a> {
+    words: std::slice::Iter<'a, u32>,
+    then: SplitMix64,
+}
+
+impl TryRng for Words<'_> {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let word = self.words.next().copied();
+        Ok(word.unwrap_or_else(|| u32::try_from(self.then.next_u64() >> 32).expect("32 bits are left")))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let (low, high) = (self.try_next_u32()?, self.try_next_u32()?);
+        Ok(u64::from(low) | u64::from(high) << 32)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        for byte in bytes {
+            *byte = self.try_next_u32()?.to_le_bytes()[0];
+        }
+        Ok(())
+    }
+}
+
+/// `Bernoulli::fill_with`, `Layer::fill_mask_with` and `seed_from`.
+pub(crate) fn mask_with(input: &MaskWithInput) {
+    let Some(keep) = bernoulli(input.p) else { return };
+    let elements = usize::from(input.elements) % (MOST + 1);
+    let rng = Words { words: input.words.iter(), then: SplitMix64::new(input.seed) };
+    let memory = || mask_memory(elements, input.wrong, input.misalign);
+
+    let shape = Shape::nc(1, elements).expect("the dimensions are small");
+    let config = Config { p: f64::from_bits(input.p), ..Config::DEFAULT };
+    let layer = Layer::new(shape, normdrop::Identity, config).expect("the constants are valid");
+    let (mut drawn, mut drawn_by_layer) = (memory(), memory());
+    let mut used = rng.clone();
+    let result = keep.fill_with(&mut used, elements, &mut drawn);
+    let result_of_layer = layer.fill_mask_with(&mut rng.clone(), &mut drawn_by_layer);
+    assert_eq!((result, &*drawn), (result_of_layer, &*drawn_by_layer), "the layer draws something else");
+    let mut expected_use = rng.clone();
+    if filled(result, elements, &drawn) {
+        let kept = expected_bits(keep.threshold(), elements, &mut expected_use);
+        assert_eq!(*drawn, mask::packed(&kept));
+    }
+    // Neither more nor fewer words were taken than the contract says.
+    assert_eq!(seed_from(&mut used), expected_use.try_next_u64().unwrap_or_default());
+}
+
+/// The binary expansion, one element at a time, with the words of a caller's generator.
+fn expected_bits(threshold: u64, elements: usize, rng: &mut Words<'_>) -> Vec<bool> {
+    if threshold == 0 || threshold == 1 << 32 {
+        return vec![threshold != 0; elements];
+    }
+    let mut kept = Vec::new();
+    while kept.len() < elements {
+        let mut decisions = [None; 512];
+        for place in (0..32).rev() {
+            if threshold.is_multiple_of(1 << (place + 1)) || decisions.iter().all(Option::is_some) {
+                break;
+            }
+            let threshold_bit = threshold >> place & 1;
+            let words: [u32; 16] = std::array::from_fn(|_| rng.try_next_u32().unwrap_or_default());
+            for (element, decision) in decisions.iter_mut().enumerate() {
+                let random_bit = u64::from(words[element / 32] >> (element % 32) & 1);
+                if decision.is_none() && random_bit != threshold_bit {
+                    *decision = Some(random_bit < threshold_bit);
+                }
+            }
+        }
+        kept.extend(decisions.map(|decision| decision.unwrap_or(false)));
+    }
+    kept.truncate(elements);
+    kept
+}

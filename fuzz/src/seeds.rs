@@ -1,0 +1,291 @@
+//! The checked-in seeds: one input for each way in which other libraries broke, and for each boundary of the kernels.
+//!
+//! `cargo run --release --example seeds` writes them; the tests compare them with the files and run them all.
+
+use arbitrary::{Arbitrary, Unstructured};
+
+use crate::case::NAMES;
+use crate::encode::Encode;
+use crate::input::{
+    Activation, ConfigInput, Dimension, Eps, Fraction, LayerInput, Mask, MaskInput, MaskWithInput, Poke, ShapeInput,
+    Size, Values, WrongLength,
+};
+use crate::targets;
+
+/// One input of one kind.
+#[derive(Debug, Clone)]
+pub struct Seed {
+    /// The folder: the name of a target, or `layer` for the five targets that call a layer.
+    pub folder: &'static str,
+    /// The name of the file.
+    pub name: String,
+    /// What is in the file.
+    pub bytes: Vec<u8>,
+}
+
+/// Lengths on either side of every boundary of vectors, blocks, groups and parts.
+const BOUNDARIES: [u16; 9] = [255, 256, 257, 511, 512, 513, 4095, 4096, 4097];
+
+/// Every seed.
+#[must_use]
+pub fn all() -> Vec<Seed> {
+    let mut seeds = Vec::new();
+    let mut add = |folder, inputs: Vec<(String, Vec<u8>)>| {
+        seeds.extend(inputs.into_iter().map(|(name, bytes)| Seed { folder, name, bytes }));
+    };
+    add("shape", encoded(shapes()));
+    add("config", encoded(configs()));
+    add("mask", encoded(masks()));
+    add("mask_with", encoded(masks_with()));
+    add("layer", encoded([shaped(), lengths(), data(), constants(), gradients()].concat()));
+    seeds
+}
+
+/// Runs a seed through the targets of its folder, as the fuzzer would.
+///
+/// # Panics
+/// If the bytes are not an input, or the crate breaks a promise.
+pub fn run(folder: &str, bytes: &[u8]) {
+    match folder {
+        "shape" => targets::shape(&decoded(bytes)),
+        "config" => targets::config(&decoded(bytes)),
+        "mask" => targets::mask(&decoded(bytes)),
+        "mask_with" => targets::mask_with(&decoded(bytes)),
+        "layer" => {
+            let input = decoded(bytes);
+            targets::train(&input);
+            targets::eval(&input);
+            targets::eval_in_place(&input);
+            targets::backward(&input);
+            targets::backward_in_place(&input);
+        }
+        _ => panic!("no target takes seeds of {folder}"),
+    }
+}
+
+fn decoded<'a, T: Arbitrary<'a>>(bytes: &'a [u8]) -> T {
+    T::arbitrary_take_rest(Unstructured::new(bytes)).expect("plain fields can be read from any bytes")
+}
+
+fn encoded<T: Encode>(inputs: Vec<(String, T)>) -> Vec<(String, Vec<u8>)> {
+    inputs.into_iter().map(|(name, input)| (name, input.encoded())).collect()
+}
+
+type Layers = Vec<(String, LayerInput)>;
+
+/// A layer of a shape, with everything else as usual.
+fn layer(outer: u16, channels: u16, inner: u16) -> LayerInput {
+    LayerInput { size: Size::Large, outer, channels, inner, ..LayerInput::default() }
+}
+
+/// The number of a class of data.
+fn class(name: &str) -> u8 {
+    let classes = normdrop_reference::classes::CLASSES;
+    let number = classes.iter().position(|class| class.name == name).expect("the class exists");
+    u8::try_from(number).expect("there are few classes")
+}
+
+/// Single samples, empty dimensions, short lengths and the boundaries of blocks, in all layouts.
+fn shaped() -> Layers {
+    let mut seeds = vec![
+        ("one_sample".to_owned(), layer(1, 7, 1)),
+        ("one_sample_of_one_channel".to_owned(), layer(1, 1, 1)),
+        ("empty_outer".to_owned(), layer(0, 5, 7)),
+        ("empty_channels".to_owned(), layer(3, 0, 7)),
+        ("empty_inner".to_owned(), layer(3, 5, 0)),
+        ("empty_everything".to_owned(), layer(0, 0, 0)),
+        ("rows_share_a_vector".to_owned(), layer(1025, 3, 1)),
+        ("rows_share_a_vector_two_columns_each".to_owned(), layer(131, 3, 2)),
+        ("more_columns_than_a_strip".to_owned(), layer(5, 1031, 1)),
+        ("more_columns_than_a_strip_of_inner_3".to_owned(), layer(3, 515, 3)),
+        ("misaligned".to_owned(), LayerInput { misalign: 1, scratch_extra: 3, ..layer(9, 21, 5) }),
+    ];
+    for length in 0..=17 {
+        seeds.push((format!("length_{length:02}_inner"), layer(2, 2, length)));
+        seeds.push((format!("length_{length:02}_channels"), layer(3, length, 1)));
+        seeds.push((format!("length_{length:02}_of_one_channel"), layer(length, 1, 1)));
+    }
+    for length in BOUNDARIES {
+        seeds.push((format!("boundary_{length:04}_inner"), layer(1, 2, length)));
+        seeds.push((format!("boundary_{length:04}_outer"), layer(length, 3, 1)));
+    }
+    seeds
+}
+
+/// Every buffer too short, too long and empty.
+fn lengths() -> Layers {
+    let mut seeds = Vec::new();
+    for (number, name) in (0..).zip(NAMES) {
+        let name = name.name().replace(' ', "_");
+        for (what, by) in [("too_short", -1), ("too_long", 1), ("missing", i8::MIN)] {
+            let wrong = [WrongLength { buffer: number, by }, WrongLength::default()];
+            // Running statistics and inputs of backward calls are used by one half of the calls each.
+            let fixed_statistics = name.starts_with("running");
+            seeds.push((format!("{name}_{what}"), LayerInput { wrong, fixed_statistics, ..layer(4, 9, 2) }));
+        }
+    }
+    seeds
+}
+
+/// Data that other libraries lose.
+fn data() -> Layers {
+    let mut seeds = Vec::new();
+    for (name, class_name) in [
+        ("constant", "constant"),
+        ("offset_1e6", "offset -1e6"),
+        ("offset_1e7", "offset 1e7"),
+        ("1e30", "1e30"),
+        ("1e30_with_an_offset", "1e30 with an offset"),
+        ("3e38_of_both_signs", "3e38 of both signs"),
+        ("3e38", "3e38"),
+        ("first_value_an_outlier", "first value an outlier"),
+        ("alternating_1e8_and_1e-3", "alternating 1e8 and 1e-3"),
+        ("subnormal", "subnormal"),
+        ("all_magnitudes", "all magnitudes"),
+        ("lattice", "lattice"),
+        ("nan", "one NaN"),
+        ("infinity", "one Inf"),
+    ] {
+        let x = Values { class: class(class_name), ..Values::default() };
+        seeds.push((format!("{name}_planar"), LayerInput { x: x.clone(), ..layer(5, 3, 60) }));
+        seeds.push((format!("{name}_columns"), LayerInput { x, ..layer(150, 7, 1) }));
+    }
+    let any_bits = u8::try_from(normdrop_reference::classes::CLASSES.len()).expect("there are few classes");
+    let x = Values { class: any_bits, ..Values::default() };
+    seeds.push(("any_bits".to_owned(), LayerInput { x: x.clone(), dy: x, ..layer(3, 50, 1) }));
+    let x = Values { mixed: true, ..Values::default() };
+    seeds.push(("a_class_per_channel".to_owned(), LayerInput { x, ..layer(33, 40, 1) }));
+    seeds
+}
+
+/// Constants at the ends of their ranges.
+fn constants() -> Layers {
+    let base = || layer(6, 4, 5);
+    let nan = f32::NAN.to_bits();
+    // The tensors are numbered as the case has them: 4 and 5 are the running statistics.
+    let nan_running = (0..8).map(|index| Poke { tensor: 4 + (index % 2) as u8, index: index / 2, bits: nan }).collect();
+    let nan_running: Vec<Poke> = nan_running;
+    vec![
+        ("p_0".to_owned(), LayerInput { p: Fraction::Zero, ..base() }),
+        ("p_half".to_owned(), LayerInput { p: Fraction::Half, ..base() }),
+        ("p_1".to_owned(), LayerInput { p: Fraction::One, ..base() }),
+        ("p_1_of_all_kept".to_owned(), LayerInput { p: Fraction::One, mask: Mask::AllKept, ..base() }),
+        ("p_almost_1".to_owned(), LayerInput { p: Fraction::AlmostOne, mask: Mask::Random, ..base() }),
+        ("all_dropped".to_owned(), LayerInput { mask: Mask::AllDropped, ..base() }),
+        ("no_dropout".to_owned(), LayerInput { mask: Mask::Off, ..base() }),
+        ("eps_0".to_owned(), LayerInput { eps: Eps::Zero, fixed_statistics: true, ..base() }),
+        ("eps_smallest".to_owned(), LayerInput { eps: Eps::Smallest, ..base() }),
+        ("momentum_0".to_owned(), LayerInput { momentum: Fraction::Zero, pokes: nan_running.clone(), ..base() }),
+        ("momentum_1".to_owned(), LayerInput { momentum: Fraction::One, pokes: nan_running.clone(), ..base() }),
+        ("momentum_of_nan".to_owned(), LayerInput { pokes: nan_running, ..base() }),
+        ("no_parameters".to_owned(), LayerInput { has_weight: false, has_bias: false, has_running: false, ..base() }),
+    ]
+}
+
+/// What is special to backward, and dropped elements that are not finite.
+fn gradients() -> Layers {
+    let base = || layer(4, 3, 21);
+    vec![
+        ("frozen".to_owned(), LayerInput { fixed_statistics: true, ..base() }),
+        (
+            "nan_under_dropped_elements".to_owned(),
+            LayerInput { nan_under_dropped: true, fixed_statistics: true, ..base() },
+        ),
+        ("nan_gradient_under_dropped_elements".to_owned(), LayerInput { nan_under_dropped: true, ..base() }),
+        ("foreign_saved".to_owned(), LayerInput { foreign_saved: true, ..base() }),
+        ("input_gradient_alone".to_owned(), LayerInput { wants_weight: false, wants_bias: false, ..base() }),
+        ("parameter_gradients_alone".to_owned(), LayerInput { wants_input: false, ..base() }),
+        ("identity".to_owned(), LayerInput { activation: Activation::Identity, ..base() }),
+        (
+            "large_gradients".to_owned(),
+            LayerInput { dy: Values { class: class("3e38"), ..Values::default() }, ..base() },
+        ),
+    ]
+}
+
+fn shapes() -> Vec<(String, ShapeInput)> {
+    use Dimension::{FractionOfMax, PowerOfTwo, Value};
+    let of = |kinds, values| ShapeInput { kinds, values, lengths: [0; 4] };
+    let sixteenth = [PowerOfTwo; 5];
+    vec![
+        ("small".to_owned(), ShapeInput { lengths: [24, 3, 3, 255], ..of([Value; 5], [2, 3, 4, 1, 1]) }),
+        ("one_sample".to_owned(), ShapeInput { lengths: [1, 1, 1, 255], ..of([Value; 5], [1; 5]) }),
+        ("overflow_by_one_bit".to_owned(), of(sixteenth, [16, 16, 32, 0, 0])),
+        ("just_fits".to_owned(), of(sixteenth, [16, 16, 31, 0, 0])),
+        ("product_of_32_bits".to_owned(), of(sixteenth, [16, 16, 0, 0, 0])),
+        ("max".to_owned(), of([FractionOfMax; 5], [1; 5])),
+        ("zero_beside_overflow".to_owned(), of([FractionOfMax, FractionOfMax, Value, Value, Value], [1, 1, 0, 2, 2])),
+        ("zero_samples_of_max".to_owned(), of([Value, FractionOfMax, FractionOfMax, Value, Value], [0, 1, 1, 2, 2])),
+    ]
+}
+
+fn configs() -> Vec<(String, ConfigInput)> {
+    let of = |eps: f32, momentum: f64, p: f64| ConfigInput {
+        eps: eps.to_bits(),
+        momentum: momentum.to_bits(),
+        p: p.to_bits(),
+    };
+    vec![
+        ("usual".to_owned(), of(1e-5, 0.1, 0.1)),
+        ("ends".to_owned(), of(0.0, 0.0, 0.0)),
+        ("other_ends".to_owned(), of(f32::MAX, 1.0, 1.0)),
+        ("nan".to_owned(), of(f32::NAN, f64::NAN, f64::NAN)),
+        ("p_nan".to_owned(), of(1e-5, 0.1, f64::NAN)),
+        ("p_below_0".to_owned(), of(1e-5, 0.1, -f64::from_bits(1))),
+        ("p_above_1".to_owned(), of(1e-5, 0.1, 1.0 + f64::EPSILON)),
+        ("negative_zero".to_owned(), of(-0.0, -0.0, -0.0)),
+        ("infinite".to_owned(), of(f32::INFINITY, f64::INFINITY, f64::INFINITY)),
+        // `(1-p) * 2^32` on either side of a half.
+        ("p_rounds_up".to_owned(), of(1e-5, 0.1, 1.0 - 1.5 / (1u64 << 32) as f64)),
+        ("p_rounds_to_1".to_owned(), of(1e-5, 0.1, 1.0 - 0.25 / (1u64 << 32) as f64)),
+    ]
+}
+
+/// Probabilities of which a mask costs no, one, some and all 32 bits an element.
+const PROBABILITIES: [(&str, f64); 6] = [
+    ("0", 0.0),
+    ("tenth", 0.1),
+    ("half", 0.5),
+    ("1", 1.0),
+    ("almost_1", 1.0 - 1.0 / (1u64 << 32) as f64),
+    ("nan", f64::NAN),
+];
+
+fn masks() -> Vec<(String, MaskInput)> {
+    let of = |p: f64, first, elements| MaskInput { p: p.to_bits(), seed: 42, first, elements, wrong: 0, misalign: 0 };
+    let mut seeds = vec![
+        ("too_short".to_owned(), MaskInput { wrong: -1, ..of(0.1, 0, 100) }),
+        ("too_long".to_owned(), MaskInput { wrong: 1, ..of(0.1, 0, 100) }),
+        ("far_away".to_owned(), of(0.1, u64::MAX - 5000, 4000)),
+        ("past_the_end".to_owned(), of(0.1, u64::MAX - 5, 1000)),
+        ("between_bytes".to_owned(), MaskInput { misalign: 3, ..of(0.1, 4093, 1030) }),
+        ("between_groups".to_owned(), of(0.1, 520, 5000)),
+    ];
+    for (name, p) in PROBABILITIES {
+        seeds.push((format!("p_{name}"), of(p, 0, 1000)));
+    }
+    for elements in 0..=17 {
+        seeds.push((format!("length_{elements:02}"), of(0.1, 0, elements)));
+    }
+    for elements in BOUNDARIES {
+        seeds.push((format!("boundary_{elements:04}"), of(0.1, 1, elements)));
+    }
+    seeds
+}
+
+fn masks_with() -> Vec<(String, MaskWithInput)> {
+    let of =
+        |p: f64, elements, words| MaskWithInput { p: p.to_bits(), elements, wrong: 0, misalign: 0, seed: 1, words };
+    let mut seeds = vec![
+        ("too_short".to_owned(), MaskWithInput { wrong: -1, ..of(0.1, 100, vec![]) }),
+        ("stuck_at_0".to_owned(), of(0.1, 600, vec![0; 100])),
+        ("stuck_at_1".to_owned(), of(0.1, 600, vec![u32::MAX; 100])),
+    ];
+    for (name, p) in PROBABILITIES {
+        seeds.push((format!("p_{name}"), of(p, 1000, vec![])));
+    }
+    for elements in [0, 1, 7, 8, 9, 511, 512, 513] {
+        seeds.push((format!("length_{elements:03}"), of(0.5, elements, vec![0x1234_5678])));
+    }
+    seeds
+}

@@ -1,0 +1,50 @@
+//! One function per fuzz target; it panics where the crate breaks a promise.
+
+use crate::case::Entry;
+use crate::input::{ConfigInput, LayerInput, MaskInput, MaskWithInput, ShapeInput};
+use crate::{calls, constants, masks};
+
+/// The constructors of `Shape`, and `Layer::train` with short buffers.
+pub fn shape(input: &ShapeInput) {
+    constants::shape(input);
+}
+
+/// `Layer::new`, `Bernoulli::new`, `Layer::with_backend`.
+pub fn config(input: &ConfigInput) {
+    constants::config(input);
+}
+
+/// `Bernoulli::fill` and `Layer::fill_mask`.
+pub fn mask(input: &MaskInput) {
+    masks::mask(input);
+}
+
+/// `Bernoulli::fill_with`, `Layer::fill_mask_with` and `seed_from`.
+pub fn mask_with(input: &MaskWithInput) {
+    masks::mask_with(input);
+}
+
+/// `Layer::train`.
+pub fn train(input: &LayerInput) {
+    calls::entry(Entry::Train, input);
+}
+
+/// `Layer::eval`.
+pub fn eval(input: &LayerInput) {
+    calls::entry(Entry::Eval, input);
+}
+
+/// `Layer::eval_in_place`.
+pub fn eval_in_place(input: &LayerInput) {
+    calls::entry(Entry::EvalInPlace, input);
+}
+
+/// `Layer::backward`.
+pub fn backward(input: &LayerInput) {
+    calls::entry(Entry::Backward, input);
+}
+
+/// `Layer::backward_in_place`.
+pub fn backward_in_place(input: &LayerInput) {
+    calls::entry(Entry::BackwardInPlace, input);
+}

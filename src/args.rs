@@ -1,0 +1,234 @@
+//! The argument bundles of the layer's calls, their fields grouped by how long the data lives.
+//!
+//! `C` stands for the number of channels and `len` for the number of elements of the tensor. Every slice must
+//! have exactly the length that its field names, except scratch, which may be longer.
+
+use crate::channel::Centre;
+use crate::simd::Simd;
+
+/// The learned parameters, each optional: a missing weight is 1, a missing bias is 0.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Parameters<'a> {
+    /// The scale per channel, `C` values.
+    pub weight: Option<&'a [f32]>,
+    /// The shift per channel, `C` values.
+    pub bias: Option<&'a [f32]>,
+}
+
+impl Parameters<'_> {
+    #[inline(always)]
+    pub(crate) fn weight(&self, channel: usize) -> f32 {
+        self.weight.and_then(|weight| weight.get(channel)).copied().unwrap_or(1.0)
+    }
+
+    #[inline(always)]
+    pub(crate) fn bias(&self, channel: usize) -> f32 {
+        self.bias.and_then(|bias| bias.get(channel)).copied().unwrap_or(0.0)
+    }
+}
+
+/// The running statistics, read.
+#[derive(Debug, Clone, Copy)]
+pub struct Running<'a> {
+    /// The running mean per channel, `C` values.
+    pub mean: &'a [f32],
+    /// The running variance per channel, `C` values.
+    pub var: &'a [f32],
+}
+
+impl Running<'_> {
+    #[inline(always)]
+    pub(crate) fn centre<S: Simd>(&self, s: S, channel: usize, eps: f32) -> Centre {
+        match (self.mean.get(channel), self.var.get(channel)) {
+            (Some(&mean), Some(&var)) => Centre::fixed(s, mean, var, eps),
+            _ => Centre::NONE,
+        }
+    }
+}
+
+/// The running statistics, updated by a training call: exponential averages of the batch mean and of the
+/// unbiased batch variance.
+#[derive(Debug)]
+pub struct RunningMut<'a> {
+    /// The running mean per channel, `C` values.
+    pub mean: &'a mut [f32],
+    /// The running variance per channel, `C` values.
+    pub var: &'a mut [f32],
+}
+
+/// What the training forward pass saved for the backward pass, read.
+///
+/// The batch mean is a pair, `mean + mean_tail`, because the rounding of one f32 would be the largest error of
+/// the whole layer; the inverse standard deviation is f64, so that backward gates with exactly the numbers that
+/// forward used, and because `1/sqrt(var + eps)` of the largest inputs is not a normal f32.
+#[derive(Debug, Clone, Copy)]
+pub struct Saved<'a> {
+    /// The batch mean per channel, rounded to f32, `C` values.
+    pub mean: &'a [f32],
+    /// The batch mean per channel minus `mean`, `C` values.
+    pub mean_tail: &'a [f32],
+    /// `1/sqrt(var + eps)` per channel with the biased batch variance, `C` values.
+    pub inv_std: &'a [f64],
+}
+
+impl Saved<'_> {
+    #[inline(always)]
+    pub(crate) fn centre(&self, channel: usize) -> Centre {
+        match (self.mean.get(channel), self.mean_tail.get(channel), self.inv_std.get(channel)) {
+            (Some(&mean), Some(&tail), Some(&inv_std)) => Centre { mean, tail, inv_std },
+            _ => Centre::NONE,
+        }
+    }
+}
+
+impl Statistics<'_> {
+    #[inline(always)]
+    pub(crate) fn centre<S: Simd>(&self, s: S, channel: usize, eps: f32) -> Centre {
+        match self {
+            Self::Batch(saved) => saved.centre(channel),
+            Self::Fixed(running) => running.centre(s, channel, eps),
+        }
+    }
+}
+
+/// What the training forward pass saves for the backward pass, written. An empty batch leaves it untouched.
+#[derive(Debug)]
+pub struct SavedMut<'a> {
+    /// The batch mean per channel, rounded to f32, `C` values.
+    pub mean: &'a mut [f32],
+    /// The batch mean per channel minus `mean`, `C` values.
+    pub mean_tail: &'a mut [f32],
+    /// `1/sqrt(var + eps)` per channel with the biased batch variance, `C` values.
+    pub inv_std: &'a mut [f64],
+}
+
+impl SavedMut<'_> {
+    /// The same buffers, read.
+    #[must_use]
+    pub fn as_saved(&self) -> Saved<'_> {
+        Saved { mean: self.mean, mean_tail: self.mean_tail, inv_std: self.inv_std }
+    }
+}
+
+/// Whether elements are dropped, and which.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Dropout<'a> {
+    /// Nothing is dropped and nothing is scaled.
+    #[default]
+    Off,
+    /// Elements whose bit is 0 become +0.0, the others are scaled by the inverse of the keep probability.
+    ///
+    /// `mask_len` bytes; bit `i % 8` of byte `i / 8` gates element `i` of the tensor in memory order
+    /// (`numpy.packbits(bitorder="little")`, Arrow bitmaps). Make it with `fill_mask` of the layer, or by any
+    /// other means. Bits past the last element are never read.
+    Mask(&'a [u8]),
+}
+
+/// The statistics that a backward pass differentiates through.
+#[derive(Debug, Clone, Copy)]
+pub enum Statistics<'a> {
+    /// Batch statistics, as saved by the training forward pass: gradients flow through mean and variance.
+    Batch(Saved<'a>),
+    /// Running statistics, constants of the evaluation forward pass (frozen batch norm).
+    Fixed(Running<'a>),
+}
+
+/// A forward call with batch statistics: training.
+#[derive(Debug)]
+pub struct Train<'a> {
+    /// Weight and bias.
+    pub parameters: Parameters<'a>,
+    /// The running statistics to update, if any are kept.
+    pub running: Option<RunningMut<'a>>,
+    /// Which elements to drop.
+    pub dropout: Dropout<'a>,
+    /// `x`, `len` values.
+    pub input: &'a [f32],
+    /// `y`, `len` values, overwritten.
+    pub output: &'a mut [f32],
+    /// What backward will need, overwritten.
+    pub saved: SavedMut<'a>,
+    /// At least `train_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    pub scratch: &'a mut [f64],
+}
+
+/// A forward call with fixed statistics: evaluation; with a mask, Monte-Carlo dropout or frozen fine-tuning.
+#[derive(Debug)]
+pub struct Eval<'a> {
+    /// Weight and bias.
+    pub parameters: Parameters<'a>,
+    /// The running statistics to normalise with.
+    pub running: Running<'a>,
+    /// Which elements to drop.
+    pub dropout: Dropout<'a>,
+    /// `x`, `len` values.
+    pub input: &'a [f32],
+    /// `y`, `len` values, overwritten.
+    pub output: &'a mut [f32],
+    /// At least `eval_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    pub scratch: &'a mut [f64],
+}
+
+/// A forward call with fixed statistics that overwrites its input.
+#[derive(Debug)]
+pub struct EvalInPlace<'a> {
+    /// Weight and bias.
+    pub parameters: Parameters<'a>,
+    /// The running statistics to normalise with.
+    pub running: Running<'a>,
+    /// Which elements to drop.
+    pub dropout: Dropout<'a>,
+    /// `x` before the call and `y` after it, `len` values.
+    pub values: &'a mut [f32],
+    /// At least `eval_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    pub scratch: &'a mut [f64],
+}
+
+/// The gradients of the learned parameters, each computed only if asked for.
+#[derive(Debug, Default)]
+pub struct ParameterGradients<'a> {
+    /// The gradient of the weight, `C` values, overwritten.
+    pub weight: Option<&'a mut [f32]>,
+    /// The gradient of the bias, `C` values, overwritten.
+    pub bias: Option<&'a mut [f32]>,
+}
+
+/// A backward call.
+#[derive(Debug)]
+pub struct Backward<'a> {
+    /// The weight and bias of the forward call.
+    pub parameters: Parameters<'a>,
+    /// The statistics of the forward call.
+    pub statistics: Statistics<'a>,
+    /// The dropout of the forward call: the same bits, stored or made again.
+    pub dropout: Dropout<'a>,
+    /// `x` of the forward call, `len` values.
+    pub input: &'a [f32],
+    /// `dy`, `len` values.
+    pub grad_output: &'a [f32],
+    /// `dx`, `len` values, overwritten; `None` if nobody needs it.
+    pub grad_input: Option<&'a mut [f32]>,
+    /// The gradients of weight and bias.
+    pub grad_parameters: ParameterGradients<'a>,
+    /// At least `backward_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    pub scratch: &'a mut [f64],
+}
+
+/// A backward call that overwrites `grad_output` with `grad_input`.
+#[derive(Debug)]
+pub struct BackwardInPlace<'a> {
+    /// The weight and bias of the forward call.
+    pub parameters: Parameters<'a>,
+    /// The statistics of the forward call.
+    pub statistics: Statistics<'a>,
+    /// The dropout of the forward call: the same bits, stored or made again.
+    pub dropout: Dropout<'a>,
+    /// `x` of the forward call, `len` values.
+    pub input: &'a [f32],
+    /// `dy` before the call and `dx` after it, `len` values.
+    pub values: &'a mut [f32],
+    /// The gradients of weight and bias.
+    pub grad_parameters: ParameterGradients<'a>,
+    /// At least `backward_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    pub scratch: &'a mut [f64],
+}

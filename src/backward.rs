@@ -1,0 +1,174 @@
+//! Backward, top to bottom: for each channel, or strip of channels, the sums, the gradients of weight and bias made of
+//! them, the coefficients of the input gradient, and the input gradient.
+
+use crate::activation::Activation;
+use crate::args::{Dropout, ParameterGradients, Parameters, Statistics};
+use crate::channel::{Centre, Differentiate, GradientSums, Normalise};
+use crate::layer::Layer;
+use crate::pass::apply::Apply;
+use crate::pass::gradient::{self, ChannelGradient};
+use crate::pass::reduce::{self, ChannelReduce};
+use crate::pass::{Elements, Keep, Walk, put_column, table};
+use crate::simd::{Kernel, Simd, dispatch};
+
+/// The fields per column of this call's scratch.
+pub(crate) const FIELDS: usize = reduce::FIELDS;
+
+/// A backward call.
+pub(crate) struct BackwardCall<'a> {
+    pub(crate) parameters: Parameters<'a>,
+    pub(crate) statistics: Statistics<'a>,
+    pub(crate) dropout: Dropout<'a>,
+    pub(crate) input: &'a [f32],
+    pub(crate) grad_parameters: ParameterGradients<'a>,
+    pub(crate) scratch: &'a mut [f64],
+}
+
+/// Runs a backward call whose arguments have been checked. Without `write`, the input gradient is not wanted.
+pub(crate) fn run<A: Activation, E: Elements>(layer: &Layer<A>, call: BackwardCall<'_>, mut elements: E, write: bool) {
+    let keep = layer.keep_of(call.dropout);
+    let Some(keep) = keep.filter(|_| !layer.shape().is_empty()) else {
+        let ParameterGradients { weight, bias } = call.grad_parameters;
+        for gradient in [weight, bias].into_iter().flatten() {
+            gradient.fill(0.0);
+        }
+        if write {
+            elements.target().fill(0.0);
+        }
+        return;
+    };
+    dispatch(layer.backend(), Gradients { layer, keep, call, elements, write });
+}
+
+struct Gradients<'a, A, E> {
+    layer: &'a Layer<A>,
+    keep: Keep<'a>,
+    call: BackwardCall<'a>,
+    elements: E,
+    write: bool,
+}
+
+impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { layer, keep, call, mut elements, write } = self;
+        let BackwardCall { parameters, statistics, input, grad_parameters, scratch, .. } = call;
+        let apply = Apply { activation: layer.activation(), keep };
+        let batch = matches!(statistics, Statistics::Batch(_));
+        // Past fixed statistics the input gradient needs no sums.
+        let reduce = (batch && write) || grad_parameters.weight.is_some() || grad_parameters.bias.is_some();
+        let mut channels = ChannelGradients {
+            parameters,
+            statistics,
+            eps: layer.config().eps,
+            scale: keep.scale,
+            folded_scale: apply.folded_scale(),
+            samples: layer.shape().samples(),
+            grad_parameters,
+        };
+        match layer.walk() {
+            Walk::Empty => {}
+            Walk::Planar(planar) => {
+                for channel in 0..planar.channels {
+                    let centre = channels.centre(s, channel);
+                    let normalise = channels.normalise(channel, centre);
+                    let mut sums = GradientSums::ZERO;
+                    if reduce {
+                        let this = ChannelReduce { apply: &apply, normalise: &normalise, unit: centre.unit() };
+                        sums = reduce::planar(s, &planar, &this, channel, input, elements.source());
+                        channels.finish(channel, centre, sums);
+                    }
+                    if write {
+                        let differentiate = channels.differentiate(channel, centre, sums);
+                        let this =
+                            ChannelGradient { apply: &apply, normalise: &normalise, differentiate: &differentiate };
+                        if batch {
+                            gradient::planar::<S, A, true>(s, &planar, &this, channel, input, &mut elements);
+                        } else {
+                            gradient::planar::<S, A, false>(s, &planar, &this, channel, input, &mut elements);
+                        }
+                    }
+                }
+            }
+            Walk::Columns(columns) => {
+                let mut first = 0;
+                while first < columns.channels {
+                    let strip = columns.strip(first);
+                    let table = table(scratch, strip.columns);
+                    first += strip.channels;
+                    for (column, channel) in strip.column_channels(&columns).enumerate() {
+                        let centre = channels.centre(s, channel);
+                        let normalise = channels.normalise(channel, centre);
+                        put_column(table, column, 0, normalise.fields());
+                        put_column(table, column, reduce::UNIT, [centre.unit()]);
+                    }
+                    if reduce {
+                        reduce::columns(s, &columns, &apply, strip, input, elements.source(), table);
+                    }
+                    for channel in strip.first_channel..first {
+                        let centre = channels.centre(s, channel);
+                        let mut sums = GradientSums::ZERO;
+                        if reduce {
+                            sums = reduce::of_channel(&columns, strip, table, channel);
+                            channels.finish(channel, centre, sums);
+                        }
+                        let differentiate = channels.differentiate(channel, centre, sums);
+                        for column in strip.columns_of(&columns, channel) {
+                            put_column(table, column, reduce::SUMS, differentiate.fields());
+                        }
+                    }
+                    if write && batch {
+                        gradient::columns::<S, A, true>(s, &columns, &apply, strip, input, table, &mut elements);
+                    } else if write {
+                        gradient::columns::<S, A, false>(s, &columns, &apply, strip, input, table, &mut elements);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The coefficients of every channel, and what becomes of its sums.
+struct ChannelGradients<'a> {
+    parameters: Parameters<'a>,
+    statistics: Statistics<'a>,
+    eps: f32,
+    scale: f32,
+    folded_scale: f32,
+    samples: usize,
+    grad_parameters: ParameterGradients<'a>,
+}
+
+impl ChannelGradients<'_> {
+    #[inline(always)]
+    fn centre<S: Simd>(&self, s: S, channel: usize) -> Centre {
+        self.statistics.centre(s, channel, self.eps)
+    }
+
+    /// The normalisation of the forward call, to the bit.
+    #[inline(always)]
+    fn normalise(&self, channel: usize, centre: Centre) -> Normalise {
+        Normalise::new(centre, self.parameters.weight(channel), self.parameters.bias(channel), self.folded_scale)
+    }
+
+    /// Writes the gradients of weight and bias.
+    #[inline(always)]
+    fn finish(&mut self, channel: usize, centre: Centre, sums: GradientSums) {
+        if let Some(weight) = self.grad_parameters.weight.as_mut().and_then(|weight| weight.get_mut(channel)) {
+            *weight = sums.weight(centre, self.scale);
+        }
+        if let Some(bias) = self.grad_parameters.bias.as_mut().and_then(|bias| bias.get_mut(channel)) {
+            *bias = sums.bias(self.scale);
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 values")]
+    fn differentiate(&self, channel: usize, centre: Centre, sums: GradientSums) -> Differentiate {
+        let weight = self.parameters.weight(channel);
+        match self.statistics {
+            Statistics::Batch(_) => Differentiate::batch(centre, weight, self.scale, sums, self.samples as f64),
+            Statistics::Fixed(_) => Differentiate::fixed(centre, weight, self.scale),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The numbers that make one layer different from another of the same shape.
+
+use crate::error::Error;
+
+/// The constants of a layer, under PyTorch's names and with PyTorch's defaults.
+///
+/// ```
+/// use normdrop::Config;
+/// const CONFIG: Config = Config { p: 0.1, ..Config::DEFAULT };
+/// assert_eq!((CONFIG.eps, CONFIG.momentum, CONFIG.p), (1e-5, 0.1, 0.1));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Config {
+    /// Added to the variance under the square root: `inv_std = 1/sqrt(var + eps)`.
+    ///
+    /// Finite and at least 0; a training call (batch statistics) needs it above 0.
+    pub eps: f32,
+    /// The weight of the new value: `running = (1 - momentum)*running + momentum*batch`, in `[0, 1]`.
+    ///
+    /// ONNX, Keras and flax call the *decay* momentum: theirs is 1 minus this one. 0 leaves the running
+    /// statistics untouched and 1 replaces them, even where the other side is NaN.
+    pub momentum: f64,
+    /// The probability to *drop* an element, in `[0, 1]`. The keep probability is 1 minus this one.
+    pub p: f64,
+}
+
+impl Config {
+    /// `eps = 1e-5`, `momentum = 0.1`, `p = 0`.
+    pub const DEFAULT: Self = Self { eps: 1e-5, momentum: 0.1, p: 0.0 };
+
+    /// Checks what no call can accept. The probability is checked by whoever makes its threshold.
+    pub(crate) const fn check(&self) -> Result<(), Error> {
+        if !(self.eps >= 0.0 && self.eps <= f32::MAX) {
+            return Err(Error::Eps { eps: self.eps });
+        }
+        if !(self.momentum >= 0.0 && self.momentum <= 1.0) {
+            return Err(Error::Momentum { momentum: self.momentum });
+        }
+        Ok(())
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

@@ -1,0 +1,125 @@
+//! The one error type: which argument was refused, what was expected and what came.
+
+use core::fmt;
+
+/// A caller's buffer, as named in the argument bundles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Buffer {
+    /// The layer's input `x`.
+    Input,
+    /// The layer's output `y`.
+    Output,
+    /// The tensor that an in-place call reads and overwrites.
+    Values,
+    /// The gradient of the loss with respect to the output.
+    GradOutput,
+    /// The gradient of the loss with respect to the input.
+    GradInput,
+    /// The scale per channel.
+    Weight,
+    /// The shift per channel.
+    Bias,
+    /// The gradient of the loss with respect to the weight.
+    GradWeight,
+    /// The gradient of the loss with respect to the bias.
+    GradBias,
+    /// The running mean per channel.
+    RunningMean,
+    /// The running variance per channel.
+    RunningVar,
+    /// The batch mean per channel that the forward pass saved.
+    SavedMean,
+    /// What rounding left out of the saved mean.
+    SavedMeanTail,
+    /// The inverse standard deviation per channel that the forward pass saved.
+    SavedInvStd,
+    /// The dropout mask, one bit per element.
+    Mask,
+    /// The working memory of one call.
+    Scratch,
+}
+
+impl Buffer {
+    /// The name of the buffer, as the argument bundles spell it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Output => "output",
+            Self::Values => "values",
+            Self::GradOutput => "grad_output",
+            Self::GradInput => "grad_input",
+            Self::Weight => "weight",
+            Self::Bias => "bias",
+            Self::GradWeight => "grad_weight",
+            Self::GradBias => "grad_bias",
+            Self::RunningMean => "running mean",
+            Self::RunningVar => "running var",
+            Self::SavedMean => "saved mean",
+            Self::SavedMeanTail => "saved mean_tail",
+            Self::SavedInvStd => "saved inv_std",
+            Self::Mask => "mask",
+            Self::Scratch => "scratch",
+        }
+    }
+}
+
+/// Why a call was refused. Whenever a call returns an error, it has written nothing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Error {
+    /// A buffer does not have the length that the layer's shape asks for.
+    Length {
+        /// The buffer at fault.
+        buffer: Buffer,
+        /// The number of elements it must have (scratch: at least).
+        expected: usize,
+        /// The number of elements it has.
+        actual: usize,
+    },
+    /// The product of the dimensions does not fit a `usize`.
+    ShapeOverflow,
+    /// `eps` is not finite, is negative, or is zero where a training call needs it above zero.
+    Eps {
+        /// The value that was given.
+        eps: f32,
+    },
+    /// `momentum` is not in `[0, 1]`.
+    Momentum {
+        /// The value that was given.
+        momentum: f64,
+    },
+    /// The probability to drop is not in `[0, 1]`.
+    Probability {
+        /// The value that was given.
+        p: f64,
+    },
+    /// Training needs more than one value per channel: the unbiased variance of one value does not exist.
+    SingleSample,
+    /// The requested backend cannot run on this CPU or is not part of this build.
+    BackendUnavailable,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Length { buffer: Buffer::Scratch, expected, actual } => {
+                write!(f, "scratch must have at least {expected} elements but has {actual}; nothing was written")
+            }
+            Self::Length { buffer, expected, actual } => {
+                write!(f, "{} must have {expected} elements but has {actual}; nothing was written", buffer.name())
+            }
+            Self::ShapeOverflow => f.write_str("the product of the dimensions does not fit a usize"),
+            Self::Eps { eps } => {
+                write!(f, "eps must be finite and above 0 in training, or at least 0 in evaluation, but is {eps}")
+            }
+            Self::Momentum { momentum } => write!(f, "momentum must be in [0, 1] but is {momentum}"),
+            Self::Probability { p } => write!(f, "the probability to drop must be in [0, 1] but is {p}"),
+            Self::SingleSample => f.write_str("training needs more than one value per channel; nothing was written"),
+            Self::BackendUnavailable => f.write_str("the requested backend cannot run on this CPU or build"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}

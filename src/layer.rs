@@ -1,0 +1,363 @@
+//! The layer: a plan of a shape, constants and an activation. Checks every argument, then calls a phase.
+
+use rand_core::Rng;
+
+use crate::activation::Activation;
+use crate::args::{
+    Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, ParameterGradients, Parameters, Running, Saved, Statistics,
+    Train,
+};
+use crate::backward::{self, BackwardCall};
+use crate::config::Config;
+use crate::error::{Buffer, Error};
+use crate::eval::{self, EvalCall};
+use crate::mask::{Bernoulli, mask_len};
+use crate::pass::{Apart, InPlace, Keep, Walk};
+use crate::shape::Shape;
+use crate::simd::Backend;
+use crate::train;
+
+/// The fused layer `y = dropout(act(batchnorm(x)))`: a plan that fits a constant and holds no data.
+///
+/// Every buffer belongs to the caller; their lengths come from `const` functions, so that an embedded program can
+/// declare them as arrays and a layer that cannot exist is a compile error:
+///
+/// ```
+/// use normdrop::{Config, Layer, Relu, Shape};
+///
+/// const LAYER: Layer<Relu> = match Shape::nc(8, 32) {
+///     Ok(shape) => match Layer::new(shape, Relu, Config { p: 0.25, ..Config::DEFAULT }) {
+///         Ok(layer) => layer,
+///         Err(_) => panic!("eps, momentum or p out of range"),
+///     },
+///     Err(_) => panic!("the shape is too large"),
+/// };
+/// static SCRATCH: [f64; LAYER.scratch_len()] = [0.0; LAYER.scratch_len()];
+/// static MASK: [u8; LAYER.mask_len()] = [0; LAYER.mask_len()];
+/// ```
+///
+/// # Errors and panics
+/// Every call checks every length before it reads or writes anything; when it returns an error, nothing was
+/// written. No call panics or allocates. An empty tensor is accepted: gradients of parameters become zero and
+/// nothing else is touched.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Layer<A> {
+    shape: Shape,
+    activation: A,
+    config: Config,
+    keep: Bernoulli,
+    walk: Walk,
+    backend: Option<Backend>,
+}
+
+impl<A: Activation> Layer<A> {
+    /// A layer from its shape, its activation and its constants.
+    ///
+    /// # Errors
+    /// [`Error::Eps`], [`Error::Momentum`] or [`Error::Probability`] if a constant is out of its range.
+    pub const fn new(shape: Shape, activation: A, config: Config) -> Result<Self, Error> {
+        if let Err(error) = config.check() {
+            return Err(error);
+        }
+        match Bernoulli::new(config.p) {
+            Ok(keep) => Ok(Self { shape, activation, config, keep, walk: Walk::new(shape), backend: None }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same layer on a given backend, instead of the fastest one. The results are the same bits.
+    ///
+    /// # Errors
+    /// [`Error::BackendUnavailable`] if this CPU or this build cannot run it.
+    pub fn with_backend(self, backend: Backend) -> Result<Self, Error> {
+        Ok(Self { backend: Some(backend.require()?), ..self })
+    }
+
+    /// The shape of the tensor.
+    #[must_use]
+    pub const fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The constants.
+    #[must_use]
+    pub const fn config(&self) -> Config {
+        self.config
+    }
+
+    /// The distribution of the mask's bits, with the exact keep probability and scale.
+    #[must_use]
+    pub const fn keep(&self) -> Bernoulli {
+        self.keep
+    }
+
+    /// The bytes of a dropout mask.
+    #[must_use]
+    pub const fn mask_len(&self) -> usize {
+        mask_len(self.shape.len())
+    }
+
+    /// The f64 values of scratch that [`Layer::eval`] and [`Layer::eval_in_place`] need.
+    #[must_use]
+    pub const fn eval_scratch_len(&self) -> usize {
+        self.walk.table_len(eval::FIELDS)
+    }
+
+    /// The f64 values of scratch that [`Layer::train`] needs.
+    #[must_use]
+    pub const fn train_scratch_len(&self) -> usize {
+        self.walk.table_len(train::FIELDS)
+    }
+
+    /// The f64 values of scratch that [`Layer::backward`] and [`Layer::backward_in_place`] need.
+    #[must_use]
+    pub const fn backward_scratch_len(&self) -> usize {
+        self.walk.table_len(backward::FIELDS)
+    }
+
+    /// The f64 values of scratch that are enough for every call of this layer.
+    #[must_use]
+    pub const fn scratch_len(&self) -> usize {
+        let forward = if self.eval_scratch_len() > self.train_scratch_len() {
+            self.eval_scratch_len()
+        } else {
+            self.train_scratch_len()
+        };
+        if forward > self.backward_scratch_len() { forward } else { self.backward_scratch_len() }
+    }
+
+    /// Draws the dropout mask of `seed`: a pure function of the seed, `p` and the element's index.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if `mask` does not have [`Layer::mask_len`] bytes.
+    pub fn fill_mask(&self, seed: u64, mask: &mut [u8]) -> Result<(), Error> {
+        self.keep.fill_on(self.backend, seed, 0, self.shape.len(), mask)
+    }
+
+    /// Draws a dropout mask from the caller's own generator.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if `mask` does not have [`Layer::mask_len`] bytes.
+    pub fn fill_mask_with(&self, rng: &mut impl Rng, mask: &mut [u8]) -> Result<(), Error> {
+        self.keep.fill_with(rng, self.shape.len(), mask)
+    }
+
+    /// Training forward: batch statistics, optionally dropout; updates the running statistics and saves what
+    /// [`Layer::backward`] needs.
+    ///
+    /// Per channel, with `samples = outer*inner` (Ioffe and Szegedy, *Batch Normalization*, 2015; Srivastava et al.,
+    /// *Dropout*, 2014):
+    /// ```text
+    /// mean = sum(x)/samples          var = sum((x-mean)^2)/samples
+    /// inv_std = 1/sqrt(var + eps)    z = (x-mean)*inv_std*weight + bias
+    /// y = keep ? act(z)*scale : +0.0
+    /// running = (1-momentum)*running + momentum*batch     (the running variance takes the unbiased one)
+    /// ```
+    /// Memory: `x` is read twice (the second time from the cache where a channel fits it), `y` written
+    /// once, one mask bit read an element.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0, [`Error::SingleSample`] if
+    /// there is one value per channel.
+    pub fn train(&self, call: Train<'_>) -> Result<(), Error> {
+        self.check_parameters(call.parameters)?;
+        if let Some(running) = &call.running {
+            self.check_channels(Buffer::RunningMean, running.mean.len())?;
+            self.check_channels(Buffer::RunningVar, running.var.len())?;
+        }
+        self.check_dropout(call.dropout)?;
+        self.check_elements(Buffer::Input, call.input.len())?;
+        self.check_elements(Buffer::Output, call.output.len())?;
+        self.check_channels(Buffer::SavedMean, call.saved.mean.len())?;
+        self.check_channels(Buffer::SavedMeanTail, call.saved.mean_tail.len())?;
+        self.check_channels(Buffer::SavedInvStd, call.saved.inv_std.len())?;
+        check_scratch(self.train_scratch_len(), call.scratch.len())?;
+        self.check_batch_statistics()?;
+        train::run(self, call);
+        Ok(())
+    }
+
+    /// Evaluation forward: fixed (running) statistics, optionally dropout.
+    ///
+    /// ```text
+    /// y = keep ? act((x-mean)/sqrt(var + eps)*weight + bias)*scale : +0.0
+    /// ```
+    /// Memory: `x` is read once, `y` written once.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a buffer of the wrong length.
+    pub fn eval(&self, call: Eval<'_>) -> Result<(), Error> {
+        self.check_parameters(call.parameters)?;
+        self.check_running(call.running)?;
+        self.check_dropout(call.dropout)?;
+        self.check_elements(Buffer::Input, call.input.len())?;
+        self.check_elements(Buffer::Output, call.output.len())?;
+        check_scratch(self.eval_scratch_len(), call.scratch.len())?;
+        let Eval { parameters, running, dropout, input, output, scratch } = call;
+        eval::run(self, EvalCall { parameters, running, dropout, elements: Apart { input, output }, scratch });
+        Ok(())
+    }
+
+    /// [`Layer::eval`] that overwrites its input; the results are the same bits.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a buffer of the wrong length.
+    pub fn eval_in_place(&self, call: EvalInPlace<'_>) -> Result<(), Error> {
+        self.check_parameters(call.parameters)?;
+        self.check_running(call.running)?;
+        self.check_dropout(call.dropout)?;
+        self.check_elements(Buffer::Values, call.values.len())?;
+        check_scratch(self.eval_scratch_len(), call.scratch.len())?;
+        let EvalInPlace { parameters, running, dropout, values, scratch } = call;
+        eval::run(self, EvalCall { parameters, running, dropout, elements: InPlace { values }, scratch });
+        Ok(())
+    }
+
+    /// The gradients of the layer, through batch statistics or past fixed ones.
+    ///
+    /// Per channel, with `g = keep ? act'(z)*scale*dy : 0` (Ioffe and Szegedy, *Batch Normalization*, 2015, section
+    /// 3):
+    /// ```text
+    /// d_bias = sum(g)    d_weight = sum(g*xhat)
+    /// dx = weight*inv_std * (g - d_bias/samples - xhat*d_weight/samples)     batch statistics
+    /// dx = weight*inv_std * g                                               fixed statistics
+    /// ```
+    /// `z` is computed again from `x`, exactly as in the forward call. Memory: with batch statistics `x` and `dy` are
+    /// read twice (the second time from the cache where a channel fits it) and `dx` is written once.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a buffer of the wrong length; with batch statistics also [`Error::Eps`] if `eps` is 0
+    /// and [`Error::SingleSample`] if there is one value per channel.
+    pub fn backward(&self, call: Backward<'_>) -> Result<(), Error> {
+        self.check_elements(Buffer::GradOutput, call.grad_output.len())?;
+        if let Some(grad_input) = &call.grad_input {
+            self.check_elements(Buffer::GradInput, grad_input.len())?;
+        }
+        let Backward { parameters, statistics, dropout, input, grad_output, grad_input, grad_parameters, scratch } =
+            call;
+        self.check_backward(parameters, statistics, dropout, input, &grad_parameters, scratch)?;
+        let write = grad_input.is_some();
+        let elements = Apart { input: grad_output, output: grad_input.unwrap_or_default() };
+        let call = BackwardCall { parameters, statistics, dropout, input, grad_parameters, scratch };
+        backward::run(self, call, elements, write);
+        Ok(())
+    }
+
+    /// [`Layer::backward`] that overwrites `grad_output` with `grad_input`; the results are the same bits.
+    ///
+    /// # Errors
+    /// As [`Layer::backward`].
+    pub fn backward_in_place(&self, call: BackwardInPlace<'_>) -> Result<(), Error> {
+        self.check_elements(Buffer::Values, call.values.len())?;
+        let BackwardInPlace { parameters, statistics, dropout, input, values, grad_parameters, scratch } = call;
+        self.check_backward(parameters, statistics, dropout, input, &grad_parameters, scratch)?;
+        let call = BackwardCall { parameters, statistics, dropout, input, grad_parameters, scratch };
+        backward::run(self, call, InPlace { values }, true);
+        Ok(())
+    }
+
+    /// Which elements a call keeps, or nothing if it drops them all.
+    pub(crate) fn keep_of<'a>(&self, dropout: Dropout<'a>) -> Option<Keep<'a>> {
+        match dropout {
+            Dropout::Off => Some(Keep { mask: None, scale: 1.0 }),
+            Dropout::Mask(_) if self.keep.threshold() == 0 => None,
+            Dropout::Mask(mask) => Some(Keep { mask: Some(mask), scale: self.keep.scale() }),
+        }
+    }
+
+    pub(crate) fn walk(&self) -> Walk {
+        self.walk
+    }
+
+    pub(crate) fn activation(&self) -> A {
+        self.activation
+    }
+
+    pub(crate) fn backend(&self) -> Option<Backend> {
+        self.backend
+    }
+
+    fn check_backward(
+        &self,
+        parameters: Parameters<'_>,
+        statistics: Statistics<'_>,
+        dropout: Dropout<'_>,
+        input: &[f32],
+        grad_parameters: &ParameterGradients<'_>,
+        scratch: &[f64],
+    ) -> Result<(), Error> {
+        self.check_parameters(parameters)?;
+        match statistics {
+            Statistics::Batch(saved) => self.check_saved(saved)?,
+            Statistics::Fixed(running) => self.check_running(running)?,
+        }
+        self.check_dropout(dropout)?;
+        self.check_elements(Buffer::Input, input.len())?;
+        if let Some(weight) = &grad_parameters.weight {
+            self.check_channels(Buffer::GradWeight, weight.len())?;
+        }
+        if let Some(bias) = &grad_parameters.bias {
+            self.check_channels(Buffer::GradBias, bias.len())?;
+        }
+        check_scratch(self.backward_scratch_len(), scratch.len())?;
+        match statistics {
+            Statistics::Batch(_) => self.check_batch_statistics(),
+            Statistics::Fixed(_) => Ok(()),
+        }
+    }
+
+    fn check_parameters(&self, parameters: Parameters<'_>) -> Result<(), Error> {
+        if let Some(weight) = parameters.weight {
+            self.check_channels(Buffer::Weight, weight.len())?;
+        }
+        if let Some(bias) = parameters.bias {
+            self.check_channels(Buffer::Bias, bias.len())?;
+        }
+        Ok(())
+    }
+
+    fn check_running(&self, running: Running<'_>) -> Result<(), Error> {
+        self.check_channels(Buffer::RunningMean, running.mean.len())?;
+        self.check_channels(Buffer::RunningVar, running.var.len())
+    }
+
+    fn check_saved(&self, saved: Saved<'_>) -> Result<(), Error> {
+        self.check_channels(Buffer::SavedMean, saved.mean.len())?;
+        self.check_channels(Buffer::SavedMeanTail, saved.mean_tail.len())?;
+        self.check_channels(Buffer::SavedInvStd, saved.inv_std.len())
+    }
+
+    fn check_dropout(&self, dropout: Dropout<'_>) -> Result<(), Error> {
+        match dropout {
+            Dropout::Off => Ok(()),
+            Dropout::Mask(mask) => check_len(Buffer::Mask, self.mask_len(), mask.len()),
+        }
+    }
+
+    /// What batch statistics need beyond lengths. An empty tensor has none and needs nothing.
+    fn check_batch_statistics(&self) -> Result<(), Error> {
+        if self.shape.is_empty() {
+            return Ok(());
+        }
+        if self.config.eps == 0.0 {
+            return Err(Error::Eps { eps: self.config.eps });
+        }
+        if self.shape.samples() == 1 { Err(Error::SingleSample) } else { Ok(()) }
+    }
+
+    fn check_elements(&self, buffer: Buffer, actual: usize) -> Result<(), Error> {
+        check_len(buffer, self.shape.len(), actual)
+    }
+
+    fn check_channels(&self, buffer: Buffer, actual: usize) -> Result<(), Error> {
+        check_len(buffer, self.shape.channels(), actual)
+    }
+}
+
+const fn check_len(buffer: Buffer, expected: usize, actual: usize) -> Result<(), Error> {
+    if actual == expected { Ok(()) } else { Err(Error::Length { buffer, expected, actual }) }
+}
+
+const fn check_scratch(expected: usize, actual: usize) -> Result<(), Error> {
+    if actual >= expected { Ok(()) } else { Err(Error::Length { buffer: Buffer::Scratch, expected, actual }) }
+}

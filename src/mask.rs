@@ -1,0 +1,367 @@
+//! Dropout masks: one bit per element, a pure function of `(seed, p, index)`.
+//!
+//! Bit `i % 8` of byte `i / 8` gates element `i` in memory order, 1 means kept: the layout of
+//! `numpy.packbits(bitorder="little")` and of Arrow's bitmaps. Unused bits of the last byte are written 0 and never
+//! read.
+//!
+//! # How a bit is drawn
+//! The keep probability is `T / 2^32` with `T = round((1 - p) * 2^32)`. An element compares a uniform 32-bit number
+//! with `T`, one bit at a time from the most significant one, and stops at the first bit that differs (Bernoulli by
+//! binary expansion; Knuth and Yao, *The complexity of nonuniform random number generation*, 1976). 512 elements do
+//! so at once, one random bit each a step, until the last of them is decided or the rest of `T` is zero: one step
+//! for `p = 0.5`, about ten for any other `p`.
+//!
+//! The random words come from sixteen xoshiro128++ generators side by side (Blackman and Vigna, *Scrambled linear
+//! pseudorandom number generators*, 2021). Eight groups of 512 elements share one seeding: lane `l` of the block `b`
+//! of 4096 elements is `Xoshiro128PlusPlus::seed_from_u64(key + (16*b + l) * 2 * 0x9E3779B97F4A7C15)` with `key`
+//! the first output of `SplitMix64(seed)`, all modulo 2^64. Any block can so be made alone, in any order, by any
+//! thread, on any target.
+
+use rand_core::Rng;
+
+use crate::error::{Buffer, Error};
+use crate::simd::{Backend, Kernel, LANES, Simd, dispatch};
+
+/// The elements that one random word per lane decides at once.
+const GROUP: usize = 32 * LANES;
+/// The bytes of a group.
+const GROUP_BYTES: usize = GROUP / 8;
+/// The groups that share one seeding.
+const GROUPS_PER_BLOCK: u64 = 8;
+/// The weight of the keep probability 1: `2^32`.
+const ONE: u64 = 1 << 32;
+/// The increment of `SplitMix64`: 2^64 divided by the golden ratio, made odd.
+const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The number of bytes of a mask for `elements` elements.
+#[must_use]
+pub const fn mask_len(elements: usize) -> usize {
+    elements.div_ceil(8)
+}
+
+/// The distribution of one mask bit, for a probability `p` to drop.
+///
+/// ```
+/// use normdrop::{Bernoulli, mask_len};
+/// const KEEP: Bernoulli = match Bernoulli::new(0.1) {
+///     Ok(keep) => keep,
+///     Err(_) => panic!("p is a probability"),
+/// };
+/// let mut whole = [0; mask_len(10_000)];
+/// KEEP.fill(42, 0, 10_000, &mut whole)?;
+///
+/// // Any range can be made alone.
+/// let mut part = [0; mask_len(1_000)];
+/// KEEP.fill(42, 4_000, 1_000, &mut part)?;
+/// assert_eq!(part, whole[500..625]);
+/// # Ok::<(), normdrop::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Bernoulli {
+    /// `T`: the keep probability times 2^32.
+    threshold: u64,
+}
+
+impl Bernoulli {
+    /// The distribution that drops with probability `p`, rounded to a multiple of `2^-32`.
+    ///
+    /// # Errors
+    /// [`Error::Probability`] if `p` is not in `[0, 1]`.
+    pub const fn new(p: f64) -> Result<Self, Error> {
+        if !(p >= 0.0 && p <= 1.0) {
+            return Err(Error::Probability { p });
+        }
+        let exact = (1.0 - p) * ONE as f64;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 2^32")]
+        let below = exact as u64;
+        Ok(Self { threshold: below + (exact - below as f64 >= 0.5) as u64 })
+    }
+
+    /// `T`, the keep probability times 2^32, between 0 and 2^32.
+    #[must_use]
+    pub const fn threshold(self) -> u64 {
+        self.threshold
+    }
+
+    /// The keep probability, exactly.
+    #[must_use]
+    pub const fn keep_probability(self) -> f64 {
+        self.threshold as f64 / ONE as f64
+    }
+
+    /// What kept elements are multiplied by: the f32 nearest to `2^32 / T`, or 0 if everything is dropped.
+    #[must_use]
+    pub const fn scale(self) -> f32 {
+        if self.threshold == 0 {
+            return 0.0;
+        }
+        // The quotient with at least 26 bits and a sticky last bit: rounding it to f32 rounds only once.
+        let quotient = (ONE << 27) / self.threshold;
+        let sticky = (!(ONE << 27).is_multiple_of(self.threshold)) as u64;
+        (quotient | sticky) as f32 / (1u32 << 27) as f32
+    }
+
+    /// Writes the bits of `elements` elements from element `first` on: the first bit of `mask` gates element `first`.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if `mask` does not have [`mask_len`]`(elements)` bytes.
+    pub fn fill(self, seed: u64, first: u64, elements: usize, mask: &mut [u8]) -> Result<(), Error> {
+        self.fill_on(None, seed, first, elements, mask)
+    }
+
+    pub(crate) fn fill_on(
+        self,
+        backend: Option<Backend>,
+        seed: u64,
+        first: u64,
+        elements: usize,
+        mask: &mut [u8],
+    ) -> Result<(), Error> {
+        check_len(elements, mask)?;
+        if !self.fill_certain(elements, mask) {
+            dispatch(backend, Fill { threshold: self.rest(), key: splitmix64(seed, 1), first, elements, mask });
+        }
+        Ok(())
+    }
+
+    /// Writes the bits of `elements` elements with words from the caller's own generator, for example a hardware one.
+    ///
+    /// The binary expansion is the same; each step takes sixteen words of 32 bits, and bit `k` of word `l` decides
+    /// element `32*l + k` of the group of 512.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if `mask` does not have [`mask_len`]`(elements)` bytes.
+    pub fn fill_with(self, rng: &mut impl Rng, elements: usize, mask: &mut [u8]) -> Result<(), Error> {
+        check_len(elements, mask)?;
+        if !self.fill_certain(elements, mask) {
+            for bytes in mask.chunks_mut(GROUP_BYTES) {
+                let mut keep = [0; LANES];
+                let mut undecided = [u32::MAX; LANES];
+                let mut rest = self.rest();
+                while rest != 0 && undecided != [0; LANES] {
+                    let kept_below = rest >> 31 == 1;
+                    for (keep, undecided) in keep.iter_mut().zip(&mut undecided) {
+                        let random = rng.next_u32();
+                        if kept_below {
+                            *keep |= *undecided & !random;
+                            *undecided &= random;
+                        } else {
+                            *undecided &= !random;
+                        }
+                    }
+                    rest <<= 1;
+                }
+                for (byte, drawn) in bytes.iter_mut().zip(keep.into_iter().flat_map(u32::to_le_bytes)) {
+                    *byte = drawn;
+                }
+            }
+            clear_unused(elements, mask);
+        }
+        Ok(())
+    }
+
+    /// Fills a mask that needs no randomness, and says whether it did.
+    fn fill_certain(self, elements: usize, mask: &mut [u8]) -> bool {
+        match self.threshold {
+            0 => mask.fill(0),
+            ONE => {
+                mask.fill(0xFF);
+                clear_unused(elements, mask);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// The bits of `T`, most significant first, when `T` is below 2^32.
+    #[expect(clippy::cast_possible_truncation, reason = "T = 2^32 was handled before")]
+    const fn rest(self) -> u32 {
+        self.threshold as u32
+    }
+}
+
+/// Draws a seed from the caller's generator.
+#[must_use]
+pub fn seed_from(rng: &mut impl Rng) -> u64 {
+    rng.next_u64()
+}
+
+fn check_len(elements: usize, mask: &[u8]) -> Result<(), Error> {
+    let expected = mask_len(elements);
+    if mask.len() == expected {
+        Ok(())
+    } else {
+        Err(Error::Length { buffer: Buffer::Mask, expected, actual: mask.len() })
+    }
+}
+
+/// Clears the bits of the last byte that gate nothing.
+fn clear_unused(elements: usize, mask: &mut [u8]) {
+    if let (used @ 1.., Some(last)) = (elements % 8, mask.last_mut()) {
+        *last &= (1 << used) - 1;
+    }
+}
+
+/// Output number `index` (from 1) of the `SplitMix64` sequence that starts at `seed` (Steele, Lea and Flood, *Fast
+/// splittable pseudorandom number generators*, 2014, with the constants of Stafford's mix 13).
+#[inline(always)]
+const fn splitmix64(seed: u64, index: u64) -> u64 {
+    let z = seed.wrapping_add(index.wrapping_mul(GOLDEN_GAMMA));
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// Sixteen xoshiro128++ generators side by side.
+struct Generators<S: Simd> {
+    state: [S::U32; 4],
+}
+
+impl<S: Simd> Generators<S> {
+    /// The generators of a block of 4096 elements.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of a u64")]
+    fn seeded(s: S, key: u64, block: u64) -> Self {
+        let mut words = [[0; LANES]; 4];
+        let [w0, w1, w2, w3] = &mut words;
+        let first = block.wrapping_mul(2 * LANES as u64);
+        for ((((lane, w0), w1), w2), w3) in (0..).zip(w0).zip(w1).zip(w2).zip(w3) {
+            // The lane's own SplitMix64 is the sequence of `key`, `2*lane` outputs further on.
+            let low = splitmix64(key, first.wrapping_add(2 * lane + 1));
+            let high = splitmix64(key, first.wrapping_add(2 * lane + 2));
+            // SplitMix64 never repeats an output, so the two are not both zero and the state is a valid one.
+            (*w0, *w1, *w2, *w3) = (low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32);
+        }
+        Self { state: [s.load_u32(&words[0]), s.load_u32(&words[1]), s.load_u32(&words[2]), s.load_u32(&words[3])] }
+    }
+
+    /// One word per lane.
+    #[inline(always)]
+    fn next(&mut self, s: S) -> S::U32 {
+        let [s0, s1, s2, s3] = self.state;
+        let word = s.rotate_left::<7>(s0 + s3) + s0;
+        let s2 = s2 ^ s0;
+        let s3 = s3 ^ s1;
+        self.state = [s0 ^ s3, s1 ^ s2, s2 ^ s.shift_left::<9>(s1), s.rotate_left::<11>(s3)];
+        word
+    }
+
+    /// The keep bits of the next group.
+    #[inline(always)]
+    fn group(&mut self, s: S, threshold: u32) -> S::U32 {
+        let mut keep = s.splat_u32(0);
+        let mut undecided = s.splat_u32(u32::MAX);
+        let mut rest = threshold;
+        while rest != 0 {
+            let random = self.next(s);
+            if rest >> 31 == 1 {
+                keep = keep | s.without(undecided, random);
+                undecided = undecided & random;
+            } else {
+                undecided = s.without(undecided, random);
+            }
+            rest <<= 1;
+            if s.is_zero(undecided) {
+                break;
+            }
+        }
+        keep
+    }
+}
+
+/// The groups of a mask in order, from any one on.
+struct Groups<S: Simd> {
+    s: S,
+    threshold: u32,
+    key: u64,
+    /// The number of the next group.
+    next: u64,
+    generators: Generators<S>,
+}
+
+impl<S: Simd> Groups<S> {
+    #[inline(always)]
+    fn starting_at(s: S, threshold: u32, key: u64, group: u64) -> Self {
+        let mut generators = Generators::seeded(s, key, group / GROUPS_PER_BLOCK);
+        for _ in 0..group % GROUPS_PER_BLOCK {
+            let _ = generators.group(s, threshold);
+        }
+        Self { s, threshold, key, next: group, generators }
+    }
+
+    /// The bytes of the next group.
+    #[inline(always)]
+    fn bytes(&mut self) -> [u8; GROUP_BYTES] {
+        let mut words = [0; LANES];
+        self.s.store_u32(self.generators.group(self.s, self.threshold), &mut words);
+        self.next = self.next.wrapping_add(1);
+        if self.next.is_multiple_of(GROUPS_PER_BLOCK) {
+            self.generators = Generators::seeded(self.s, self.key, self.next / GROUPS_PER_BLOCK);
+        }
+        let mut bytes = [0; GROUP_BYTES];
+        for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
+        bytes
+    }
+}
+
+struct Fill<'a> {
+    threshold: u32,
+    key: u64,
+    first: u64,
+    elements: usize,
+    mask: &'a mut [u8],
+}
+
+impl Kernel for Fill<'_> {
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "positions inside a group")]
+    fn run<S: Simd>(self, s: S) {
+        let mut groups = Groups::starting_at(s, self.threshold, self.key, self.first / GROUP as u64);
+        let skip = (self.first % GROUP as u64) as usize / 8;
+        let shift = (self.first % 8) as usize;
+        if shift == 0 {
+            let (head, tail) = if skip == 0 {
+                (&mut [][..], &mut *self.mask)
+            } else {
+                let head = self.mask.len().min(GROUP_BYTES - skip);
+                self.mask.split_at_mut_checked(head).unwrap_or_default()
+            };
+            if !head.is_empty() {
+                copy(&groups.bytes(), skip, head);
+            }
+            for bytes in tail.chunks_mut(GROUP_BYTES) {
+                let drawn = groups.bytes();
+                match <&mut [u8; GROUP_BYTES]>::try_from(&mut *bytes) {
+                    Ok(bytes) => *bytes = drawn,
+                    Err(_) => copy(&drawn, 0, bytes),
+                }
+            }
+        } else {
+            // Every byte of the mask takes the upper bits of one drawn byte and the lower bits of the next.
+            let mut drawn = groups.bytes();
+            let mut position = skip;
+            let mut low = 0;
+            for byte in [&mut 0].into_iter().chain(self.mask.iter_mut()) {
+                if position == GROUP_BYTES {
+                    position = 0;
+                    drawn = groups.bytes();
+                }
+                let high = drawn.get(position).copied().unwrap_or(0);
+                position += 1;
+                *byte = low >> shift | high << (8 - shift);
+                low = high;
+            }
+        }
+        clear_unused(self.elements, self.mask);
+    }
+}
+
+/// Copies bytes from position `from` on, as many as there is room for.
+#[inline(always)]
+fn copy(bytes: &[u8; GROUP_BYTES], from: usize, to: &mut [u8]) {
+    for (to, &byte) in to.iter_mut().zip(bytes.iter().skip(from)) {
+        *to = byte;
+    }
+}

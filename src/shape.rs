@@ -1,0 +1,165 @@
+//! Tensor shapes: every layout in use is `[outer, channels, inner]`, row-major.
+
+use crate::error::Error;
+
+/// A tensor shape `[outer, channels, inner]`, row-major, whose number of elements fits a `usize`.
+///
+/// | layout | constructor | `outer` | `inner` |
+/// |---|---|---|---|
+/// | NC | [`Shape::nc`] | n | 1 |
+/// | NCL | [`Shape::ncl`] | n | l |
+/// | NCHW | [`Shape::nchw`] | n | h·w |
+/// | NCDHW | [`Shape::ncdhw`] | n | d·h·w |
+/// | NLC | [`Shape::nlc`] | n·l | 1 |
+/// | NHWC | [`Shape::nhwc`] | n·h·w | 1 |
+/// | NDHWC | [`Shape::ndhwc`] | n·d·h·w | 1 |
+///
+/// Any dimension may be zero; the tensor is then empty and every call on it is a no-op.
+///
+/// ```
+/// use normdrop::Shape;
+/// let shape = Shape::nchw(32, 64, 56, 56)?;
+/// assert_eq!((shape.outer(), shape.channels(), shape.inner()), (32, 64, 56 * 56));
+/// assert_eq!(shape.samples(), 32 * 56 * 56);
+/// # Ok::<(), normdrop::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape {
+    outer: usize,
+    channels: usize,
+    inner: usize,
+}
+
+const fn product<const N: usize>(factors: [usize; N]) -> Result<usize, Error> {
+    let mut product: usize = 1;
+    let mut overflow = false;
+    let mut i = 0;
+    while i < N {
+        // A zero dimension makes the tensor empty, whatever the others are.
+        if factors[i] == 0 {
+            return Ok(0);
+        }
+        match product.checked_mul(factors[i]) {
+            Some(next) => product = next,
+            None => overflow = true,
+        }
+        i += 1;
+    }
+    if overflow { Err(Error::ShapeOverflow) } else { Ok(product) }
+}
+
+impl Shape {
+    /// A shape from its three dimensions.
+    ///
+    /// # Errors
+    /// [`Error::ShapeOverflow`] if `outer * channels * inner` does not fit a `usize`.
+    pub const fn new(outer: usize, channels: usize, inner: usize) -> Result<Self, Error> {
+        match product([outer, channels, inner]) {
+            Ok(_) => Ok(Self { outer, channels, inner }),
+            Err(error) => Err(error),
+        }
+    }
+
+    const fn from_products(
+        outer: Result<usize, Error>,
+        channels: usize,
+        inner: Result<usize, Error>,
+    ) -> Result<Self, Error> {
+        match (outer, inner) {
+            (Ok(outer), Ok(inner)) => Self::new(outer, channels, inner),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        }
+    }
+
+    /// `[n, c]`: features of fully connected layers.
+    ///
+    /// # Errors
+    /// [`Error::ShapeOverflow`] if the product does not fit a `usize`.
+    pub const fn nc(n: usize, c: usize) -> Result<Self, Error> {
+        Self::new(n, c, 1)
+    }
+
+    /// `[n, c, l]`: sequences, channels first.
+    ///
+    /// # Errors
+    /// [`Error::ShapeOverflow`] if the product does not fit a `usize`.
+    pub const fn ncl(n: usize, c: usize, l: usize) -> Result<Self, Error> {
+        Self::new(n, c, l)
+    }
+
+    /// `[n, c, h, w]`: images, channels first.
+    ///
+    /// # Errors
+    /// [`Error::ShapeOverflow`] if the product does not fit a `usize`.
+    pub const fn nchw(n: usize, c: usize, h: usize, w: usize) -> Result<Self, Error> {
+        Self::from_products(Ok(n), c, product([h, w]))
+    }
+
+    /// `[n, c, d, h, w]`: volumes, channels first.
+    ///
+    /// # Errors
+    /// [`Error::ShapeOverflow`] if the product does not fit a `usize`.
+    pub const fn ncdhw(n: usize, c: usize, d: usize, h: usize, w: usize) -> Result<Self, Error> {
+        Self::from_products(Ok(n), c, product([d, h, w]))
+    }
+
+    /// `[n, l, c]`: sequences, channels last.
+    ///
+    /// # Errors
+    /// [`Error::ShapeOverflow`] if the product does not fit a `usize`.
+    pub const fn nlc(n: usize, l: usize, c: usize) -> Result<Self, Error> {
+        Self::from_products(product([n, l]), c, Ok(1))
+    }
+
+    /// `[n, h, w, c]`: images, channels last.
+    ///
+    /// # Errors
+    /// [`Error::ShapeOverflow`] if the product does not fit a `usize`.
+    pub const fn nhwc(n: usize, h: usize, w: usize, c: usize) -> Result<Self, Error> {
+        Self::from_products(product([n, h, w]), c, Ok(1))
+    }
+
+    /// `[n, d, h, w, c]`: volumes, channels last.
+    ///
+    /// # Errors
+    /// [`Error::ShapeOverflow`] if the product does not fit a `usize`.
+    pub const fn ndhwc(n: usize, d: usize, h: usize, w: usize, c: usize) -> Result<Self, Error> {
+        Self::from_products(product([n, d, h, w]), c, Ok(1))
+    }
+
+    /// The product of the dimensions before the channels.
+    #[must_use]
+    pub const fn outer(self) -> usize {
+        self.outer
+    }
+
+    /// The number of channels.
+    #[must_use]
+    pub const fn channels(self) -> usize {
+        self.channels
+    }
+
+    /// The product of the dimensions after the channels.
+    #[must_use]
+    pub const fn inner(self) -> usize {
+        self.inner
+    }
+
+    /// The number of elements of the tensor.
+    #[must_use]
+    pub const fn len(self) -> usize {
+        if self.is_empty() { 0 } else { self.outer * self.channels * self.inner }
+    }
+
+    /// Whether a dimension is zero.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.outer == 0 || self.channels == 0 || self.inner == 0
+    }
+
+    /// The number of values per channel, `outer * inner`.
+    #[must_use]
+    pub const fn samples(self) -> usize {
+        if self.outer == 0 || self.inner == 0 { 0 } else { self.outer.saturating_mul(self.inner) }
+    }
+}

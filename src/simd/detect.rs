@@ -1,0 +1,219 @@
+//! Which backend a call runs on: decided by the build where it can be, by CPUID where it must be.
+#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the tokens of the backends, and XGETBV"))]
+
+#[cfg(target_arch = "x86_64")]
+use super::x86::{Avx2, Avx512};
+use super::{Kernel, Portable};
+use crate::error::Error;
+
+/// The instruction sets that the kernels are written for. All give the same bits; they differ in speed alone.
+///
+/// ```
+/// use normdrop::Backend;
+/// assert!(Backend::Portable.is_available());
+/// println!("this CPU runs {:?}", Backend::detect());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Backend {
+    /// 128-bit registers where the target has them by default (SSE2, NEON, simd128), scalar arithmetic elsewhere.
+    Portable,
+    /// x86-64 with AVX2: 256-bit registers.
+    Avx2,
+    /// x86-64 with AVX-512 F, VL, BW and DQ: 512-bit registers.
+    Avx512,
+}
+
+impl Backend {
+    /// All backends, slowest first.
+    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+
+    /// The fastest backend that this CPU and this build can run; every call uses it unless told otherwise.
+    ///
+    /// With `--cfg normdrop_backend="portable"` (or `"avx2"`, `"avx512"`) in `RUSTFLAGS` it is at most the one named.
+    #[must_use]
+    #[inline]
+    pub fn detect() -> Self {
+        if cfg!(normdrop_backend = "portable") {
+            return Self::Portable;
+        }
+        let fastest = fastest();
+        if cfg!(normdrop_backend = "avx2") { fastest.min(Self::Avx2) } else { fastest }
+    }
+
+    /// Whether this CPU and this build can run the backend.
+    #[must_use]
+    #[inline]
+    pub fn is_available(self) -> bool {
+        self <= Self::detect()
+    }
+
+    /// The backend itself if it is available.
+    ///
+    /// # Errors
+    /// [`Error::BackendUnavailable`] if this CPU or this build cannot run it.
+    #[inline]
+    pub fn require(self) -> Result<Self, Error> {
+        if self.is_available() { Ok(self) } else { Err(Error::BackendUnavailable) }
+    }
+
+    /// The backend's name in lower case, as benchmarks and reports print it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+/// Runs a kernel on the requested backend, or on the fastest one if none is requested or it is not available.
+#[inline(always)]
+pub(crate) fn dispatch(requested: Option<Backend>, kernel: impl Kernel) {
+    let detected = Backend::detect();
+    let backend = match requested {
+        Some(requested) => requested.min(detected),
+        None => detected,
+    };
+    #[cfg(target_arch = "x86_64")]
+    {
+        // A token is made only here, right after detection.
+        match backend {
+            Backend::Avx512 if !cfg!(any(normdrop_backend = "portable", normdrop_backend = "avx2")) => {
+                // SAFETY: `detect` found AVX-512 F, VL, BW and DQ, and the operating system saves their registers.
+                return unsafe { Avx512::run(kernel) };
+            }
+            Backend::Avx2 if !cfg!(normdrop_backend = "portable") => {
+                // SAFETY: `detect` found AVX2 or better, and the operating system saves its registers.
+                return unsafe { Avx2::run(kernel) };
+            }
+            _ => {}
+        }
+    }
+    let _ = backend;
+    kernel.run(Portable);
+}
+
+#[cfg(not(all(
+    target_arch = "x86_64",
+    target_feature = "sse2",
+    not(target_os = "none"),
+    not(target_os = "uefi"),
+    not(target_env = "sgx")
+)))]
+#[inline(always)]
+const fn fastest() -> Backend {
+    // Other targets have one backend; bare x86-64, UEFI and SGX do not promise wide registers, or no CPUID.
+    Backend::Portable
+}
+
+#[cfg(all(
+    target_arch = "x86_64",
+    target_feature = "sse2",
+    not(target_os = "none"),
+    not(target_os = "uefi"),
+    not(target_env = "sgx")
+))]
+#[inline(always)]
+fn fastest() -> Backend {
+    use core::sync::atomic::{AtomicU8, Ordering};
+
+    // What `-C target-cpu` or `-C target-feature` promised at build time needs no question at run time.
+    if cfg!(all(
+        target_feature = "avx512f",
+        target_feature = "avx512vl",
+        target_feature = "avx512bw",
+        target_feature = "avx512dq"
+    )) {
+        return Backend::Avx512;
+    }
+
+    // CPUID traps in virtual machines and costs more than a small layer: it is asked once. Threads that race
+    // here store the same value.
+    const UNKNOWN: u8 = 0;
+    const PORTABLE: u8 = 1;
+    const AVX2: u8 = 2;
+    const AVX512: u8 = 3;
+    static CACHED: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+    #[cold]
+    #[inline(never)]
+    fn ask(cached: &AtomicU8) -> u8 {
+        let found = match cpu() {
+            Backend::Portable => PORTABLE,
+            Backend::Avx2 => AVX2,
+            Backend::Avx512 => AVX512,
+        };
+        cached.store(found, Ordering::Relaxed);
+        found
+    }
+
+    let found = match CACHED.load(Ordering::Relaxed) {
+        UNKNOWN => ask(&CACHED),
+        found => found,
+    };
+    match found {
+        AVX512 => Backend::Avx512,
+        AVX2 => Backend::Avx2,
+        _ if cfg!(target_feature = "avx2") => Backend::Avx2,
+        _ => Backend::Portable,
+    }
+}
+
+/// What the CPU has and the operating system saves.
+///
+/// Bits from the Intel Software Developer's Manual, volume 2A, CPUID, and volume 1, section 14.3 and 15.2
+/// (detection of AVX2 and AVX-512).
+#[cfg(all(
+    target_arch = "x86_64",
+    target_feature = "sse2",
+    not(target_os = "none"),
+    not(target_os = "uefi"),
+    not(target_env = "sgx")
+))]
+fn cpu() -> Backend {
+    use core::arch::x86_64::{__cpuid, __cpuid_count};
+
+    const OSXSAVE_AND_AVX: u32 = 1 << 27 | 1 << 28; // leaf 1, ECX
+    const AVX2: u32 = 1 << 5; // leaf 7, EBX
+    const AVX512: u32 = 1 << 16 | 1 << 17 | 1 << 30 | 1 << 31; // leaf 7, EBX: F, DQ, BW, VL
+    const YMM_SAVED: u32 = 0b110; // XCR0: xmm and the upper halves of ymm
+    const ZMM_SAVED: u32 = 0b1110_0110; // XCR0: also mask registers, upper halves and upper registers of zmm
+
+    if __cpuid(0).eax < 7 || __cpuid(1).ecx & OSXSAVE_AND_AVX != OSXSAVE_AND_AVX {
+        return Backend::Portable;
+    }
+    let saved = saved_state();
+    let features = __cpuid_count(7, 0).ebx;
+    if saved & YMM_SAVED != YMM_SAVED || features & AVX2 == 0 {
+        return Backend::Portable;
+    }
+    if saved & ZMM_SAVED != ZMM_SAVED || features & AVX512 != AVX512 {
+        return Backend::Avx2;
+    }
+    Backend::Avx512
+}
+
+/// The low half of XCR0: the register state that the operating system saves. Only if CPUID reports OSXSAVE.
+#[cfg(all(
+    target_arch = "x86_64",
+    target_feature = "sse2",
+    not(target_os = "none"),
+    not(target_os = "uefi"),
+    not(target_env = "sgx")
+))]
+fn saved_state() -> u32 {
+    let low: u32;
+    // SAFETY: the caller found OSXSAVE, so XGETBV exists and XCR0 may be read; it touches neither memory nor stack.
+    unsafe {
+        core::arch::asm!(
+            "xgetbv",
+            in("ecx") 0,
+            out("eax") low,
+            out("edx") _,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    low
+}

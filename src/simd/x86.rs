@@ -1,0 +1,590 @@
+//! AVX2 lanes (two 256-bit registers) and AVX-512 lanes (one 512-bit register), on `core::arch`.
+//!
+//! The tokens [`Avx2`] and [`Avx512`] and every value of their lanes exist only inside a call of `run`, which is
+//! unsafe and asks for the CPU feature. That is the reason why every intrinsic below may be called.
+#![expect(unsafe_code, reason = "intrinsics")]
+
+use core::arch::x86_64::*;
+use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
+
+use super::{Kernel, Lanes, Simd};
+
+/// The proof that the CPU has AVX2 and that its registers may be used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx2(());
+
+/// The proof that the CPU has AVX-512 F, VL, BW and DQ and that its registers may be used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx2 {
+    /// Runs a kernel on AVX2 lanes.
+    ///
+    /// # Safety
+    /// The CPU has AVX2 and the operating system saves its registers.
+    #[target_feature(enable = "avx2")]
+    pub(crate) unsafe fn run(kernel: impl Kernel) {
+        kernel.run(Self(()));
+    }
+}
+
+impl Avx512 {
+    /// Runs a kernel on AVX-512 lanes.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F, VL, BW and DQ and the operating system saves their registers.
+    #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
+    pub(crate) unsafe fn run(kernel: impl Kernel) {
+        kernel.run(Self(()));
+    }
+}
+
+/// Lanes of registers: a structure whose operators are one intrinsic a register.
+macro_rules! lanes {
+    ($(#[$doc:meta])* $name:ident([$register:ty; $n:literal]) $($trait:ident $method:ident $intrinsic:ident,)*) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name([$register; $n]);
+        $(
+            impl $trait for $name {
+                type Output = Self;
+                #[inline(always)]
+                fn $method(self, other: Self) -> Self {
+                    let mut result = self.0;
+                    for (value, other) in result.iter_mut().zip(other.0) {
+                        // SAFETY: these lanes exist, so the CPU has the feature (see the module).
+                        *value = unsafe { $intrinsic(*value, other) };
+                    }
+                    Self(result)
+                }
+            }
+        )*
+    };
+}
+
+lanes!(
+    /// Sixteen f32 in two registers.
+    Avx2F32([__m256; 2])
+    Add add _mm256_add_ps,
+    Sub sub _mm256_sub_ps,
+    Mul mul _mm256_mul_ps,
+);
+lanes!(
+    /// Sixteen f64 in four registers.
+    Avx2F64([__m256d; 4])
+    Add add _mm256_add_pd,
+    Sub sub _mm256_sub_pd,
+    Mul mul _mm256_mul_pd,
+    Div div _mm256_div_pd,
+);
+lanes!(
+    /// Sixteen u32 in two registers.
+    Avx2U32([__m256i; 2])
+    Add add _mm256_add_epi32,
+    BitAnd bitand _mm256_and_si256,
+    BitOr bitor _mm256_or_si256,
+    BitXor bitxor _mm256_xor_si256,
+);
+lanes!(
+    /// Sixteen truth values: all bits of a lane set or clear.
+    Avx2Mask([__m256; 2])
+    BitAnd bitand _mm256_and_ps,
+);
+lanes!(
+    /// Sixteen f32 in one register.
+    Avx512F32([__m512; 1])
+    Add add _mm512_add_ps,
+    Sub sub _mm512_sub_ps,
+    Mul mul _mm512_mul_ps,
+);
+lanes!(
+    /// Sixteen f64 in two registers.
+    Avx512F64([__m512d; 2])
+    Add add _mm512_add_pd,
+    Sub sub _mm512_sub_pd,
+    Mul mul _mm512_mul_pd,
+    Div div _mm512_div_pd,
+);
+lanes!(
+    /// Sixteen u32 in one register.
+    Avx512U32([__m512i; 1])
+    Add add _mm512_add_epi32,
+    BitAnd bitand _mm512_and_si512,
+    BitOr bitor _mm512_or_si512,
+    BitXor bitxor _mm512_xor_si512,
+);
+
+/// Sixteen truth values in a mask register.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512Mask(__mmask16);
+
+impl BitAnd for Avx512Mask {
+    type Output = Self;
+    #[inline(always)]
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+/// The sum of four lanes, upper half to lower: the last two steps of both folds.
+///
+/// # Safety
+/// The CPU has SSE2, which every x86-64 CPU has.
+#[inline(always)]
+unsafe fn fold4(quarter: __m128) -> f32 {
+    // SAFETY: SSE2 is part of x86-64.
+    unsafe {
+        let pair = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+        _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps::<0b01>(pair, pair)))
+    }
+}
+
+/// The sum of eight lanes, upper half to lower.
+///
+/// # Safety
+/// The CPU has AVX.
+#[inline(always)]
+unsafe fn fold8(half: __m256) -> f32 {
+    // SAFETY: the caller has AVX.
+    unsafe { fold4(_mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half))) }
+}
+
+/// The sum of four f64 lanes, upper half to lower.
+///
+/// # Safety
+/// The CPU has AVX.
+#[inline(always)]
+unsafe fn fold4_f64(quarter: __m256d) -> f64 {
+    // SAFETY: the caller has AVX.
+    unsafe {
+        let pair = _mm_add_pd(_mm256_castpd256_pd128(quarter), _mm256_extractf128_pd::<1>(quarter));
+        _mm_cvtsd_f64(_mm_add_sd(pair, _mm_unpackhi_pd(pair, pair)))
+    }
+}
+
+/// Eight lanes of all ones followed by eight of zeros: a window into it starting at lane `8 - n` selects `n` lanes.
+static WINDOW: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// All ones in the first `n` of eight lanes; `n` above 8 counts as 8.
+///
+/// # Safety
+/// The CPU has AVX.
+#[inline(always)]
+unsafe fn first_lanes(n: usize) -> __m256i {
+    // SAFETY: the window starts at lane 0 to 8 of sixteen, so its eight lanes are inside the array.
+    unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - n.min(8)).cast()) }
+}
+
+impl Simd for Avx2 {
+    type F32 = Avx2F32;
+    type F64 = Avx2F64;
+    type U32 = Avx2U32;
+    type Mask = Avx2Mask;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2F32([_mm256_set1_ps(value); 2]) }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &Lanes<f32>) -> Avx2F32 {
+        let from = from.as_ptr();
+        // SAFETY: the token proves AVX2; `from` is sixteen values.
+        unsafe { Avx2F32([_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))]) }
+    }
+
+    #[inline(always)]
+    fn load_partial(self, from: &[f32]) -> Avx2F32 {
+        let (from, n) = (from.as_ptr(), from.len());
+        // SAFETY: the token proves AVX2; a masked load touches only the first lanes, as many as there are values.
+        unsafe {
+            Avx2F32([
+                _mm256_maskload_ps(from, first_lanes(n)),
+                _mm256_maskload_ps(from.wrapping_add(8), first_lanes(n.saturating_sub(8))),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, value: Avx2F32, to: &mut Lanes<f32>) {
+        let to = to.as_mut_ptr();
+        // SAFETY: the token proves AVX2; `to` is sixteen values.
+        unsafe {
+            _mm256_storeu_ps(to, value.0[0]);
+            _mm256_storeu_ps(to.add(8), value.0[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn store_partial(self, value: Avx2F32, to: &mut [f32]) {
+        let (to, n) = (to.as_mut_ptr(), to.len());
+        // SAFETY: the token proves AVX2; a masked store touches only the first lanes, as many as there is room for.
+        unsafe {
+            _mm256_maskstore_ps(to, first_lanes(n), value.0[0]);
+            _mm256_maskstore_ps(to.wrapping_add(8), first_lanes(n.saturating_sub(8)), value.0[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn fold(self, value: Avx2F32) -> f32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { fold8(_mm256_add_ps(value.0[0], value.0[1])) }
+    }
+
+    #[inline(always)]
+    fn le(self, a: Avx2F32, b: Avx2F32) -> Avx2Mask {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2Mask([_mm256_cmp_ps::<_CMP_LE_OQ>(a.0[0], b.0[0]), _mm256_cmp_ps::<_CMP_LE_OQ>(a.0[1], b.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn keep(self, mask: Avx2Mask, value: Avx2F32) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2F32([_mm256_and_ps(mask.0[0], value.0[0]), _mm256_and_ps(mask.0[1], value.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn drop(self, mask: Avx2Mask, value: Avx2F32) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2F32([_mm256_andnot_ps(mask.0[0], value.0[0]), _mm256_andnot_ps(mask.0[1], value.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn mask(self, bits: u16) -> Avx2Mask {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let low = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            let high = _mm256_slli_epi32::<8>(low);
+            let bits = _mm256_set1_epi32(i32::from(bits));
+            Avx2Mask([
+                _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(bits, low), low)),
+                _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(bits, high), high)),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "eight bits each")]
+    fn bits(self, mask: Avx2Mask) -> u16 {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_movemask_ps(mask.0[0]) as u16 | (_mm256_movemask_ps(mask.0[1]) as u16) << 8 }
+    }
+
+    #[inline(always)]
+    fn splat_f64(self, value: f64) -> Avx2F64 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2F64([_mm256_set1_pd(value); 4]) }
+    }
+
+    #[inline(always)]
+    fn load_f64(self, from: &Lanes<f64>) -> Avx2F64 {
+        let from = from.as_ptr();
+        // SAFETY: the token proves AVX2; `from` is sixteen values.
+        unsafe {
+            Avx2F64([
+                _mm256_loadu_pd(from),
+                _mm256_loadu_pd(from.add(4)),
+                _mm256_loadu_pd(from.add(8)),
+                _mm256_loadu_pd(from.add(12)),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    fn store_f64(self, value: Avx2F64, to: &mut Lanes<f64>) {
+        let to = to.as_mut_ptr();
+        // SAFETY: the token proves AVX2; `to` is sixteen values.
+        unsafe {
+            _mm256_storeu_pd(to, value.0[0]);
+            _mm256_storeu_pd(to.add(4), value.0[1]);
+            _mm256_storeu_pd(to.add(8), value.0[2]);
+            _mm256_storeu_pd(to.add(12), value.0[3]);
+        }
+    }
+
+    #[inline(always)]
+    fn fold_f64(self, value: Avx2F64) -> f64 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let low = _mm256_add_pd(value.0[0], value.0[2]);
+            let high = _mm256_add_pd(value.0[1], value.0[3]);
+            fold4_f64(_mm256_add_pd(low, high))
+        }
+    }
+
+    #[inline(always)]
+    fn widen(self, value: Avx2F32) -> Avx2F64 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            Avx2F64([
+                _mm256_cvtps_pd(_mm256_castps256_ps128(value.0[0])),
+                _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(value.0[0])),
+                _mm256_cvtps_pd(_mm256_castps256_ps128(value.0[1])),
+                _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(value.0[1])),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    fn narrow(self, value: Avx2F64) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            Avx2F32([
+                _mm256_set_m128(_mm256_cvtpd_ps(value.0[1]), _mm256_cvtpd_ps(value.0[0])),
+                _mm256_set_m128(_mm256_cvtpd_ps(value.0[3]), _mm256_cvtpd_ps(value.0[2])),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, value: f64) -> f64 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let value = _mm_set_sd(value);
+            _mm_cvtsd_f64(_mm_sqrt_sd(value, value))
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "the same bits")]
+    fn splat_u32(self, value: u32) -> Avx2U32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2U32([_mm256_set1_epi32(value as i32); 2]) }
+    }
+
+    #[inline(always)]
+    fn load_u32(self, from: &Lanes<u32>) -> Avx2U32 {
+        let from = from.as_ptr();
+        // SAFETY: the token proves AVX2; `from` is sixteen values.
+        unsafe { Avx2U32([_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast())]) }
+    }
+
+    #[inline(always)]
+    fn store_u32(self, value: Avx2U32, to: &mut Lanes<u32>) {
+        let to = to.as_mut_ptr();
+        // SAFETY: the token proves AVX2; `to` is sixteen values.
+        unsafe {
+            _mm256_storeu_si256(to.cast(), value.0[0]);
+            _mm256_storeu_si256(to.add(8).cast(), value.0[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn without(self, value: Avx2U32, of: Avx2U32) -> Avx2U32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2U32([_mm256_andnot_si256(of.0[0], value.0[0]), _mm256_andnot_si256(of.0[1], value.0[1])]) }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "a count of at most 31")]
+    fn shift_left<const BITS: u32>(self, value: Avx2U32) -> Avx2U32 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let count = _mm_cvtsi32_si128(BITS as i32);
+            Avx2U32([_mm256_sll_epi32(value.0[0], count), _mm256_sll_epi32(value.0[1], count)])
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "counts of at most 31")]
+    fn rotate_left<const BITS: u32>(self, value: Avx2U32) -> Avx2U32 {
+        // SAFETY: the token proves AVX2.
+        let right = unsafe {
+            let count = _mm_cvtsi32_si128(32 - BITS as i32);
+            Avx2U32([_mm256_srl_epi32(value.0[0], count), _mm256_srl_epi32(value.0[1], count)])
+        };
+        self.shift_left::<BITS>(value) | right
+    }
+
+    #[inline(always)]
+    fn is_zero(self, value: Avx2U32) -> bool {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let any = _mm256_or_si256(value.0[0], value.0[1]);
+            _mm256_testz_si256(any, any) != 0
+        }
+    }
+}
+
+/// The mask of the first `n` lanes; `n` above 16 counts as 16.
+#[inline(always)]
+fn first_bits(n: usize) -> __mmask16 {
+    if n < 16 { (1 << n) - 1 } else { !0 }
+}
+
+impl Simd for Avx512 {
+    type F32 = Avx512F32;
+    type F64 = Avx512F64;
+    type U32 = Avx512U32;
+    type Mask = Avx512Mask;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F32([_mm512_set1_ps(value)]) }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &Lanes<f32>) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512; `from` is sixteen values.
+        unsafe { Avx512F32([_mm512_loadu_ps(from.as_ptr())]) }
+    }
+
+    #[inline(always)]
+    fn load_partial(self, from: &[f32]) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512; a masked load touches only as many lanes as there are values.
+        unsafe { Avx512F32([_mm512_maskz_loadu_ps(first_bits(from.len()), from.as_ptr())]) }
+    }
+
+    #[inline(always)]
+    fn store(self, value: Avx512F32, to: &mut Lanes<f32>) {
+        // SAFETY: the token proves AVX-512; `to` is sixteen values.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value.0[0]) }
+    }
+
+    #[inline(always)]
+    fn store_partial(self, value: Avx512F32, to: &mut [f32]) {
+        // SAFETY: the token proves AVX-512; a masked store touches only as many lanes as there is room for.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first_bits(to.len()), value.0[0]) }
+    }
+
+    #[inline(always)]
+    fn fold(self, value: Avx512F32) -> f32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { fold8(_mm256_add_ps(_mm512_castps512_ps256(value.0[0]), _mm512_extractf32x8_ps::<1>(value.0[0]))) }
+    }
+
+    #[inline(always)]
+    fn le(self, a: Avx512F32, b: Avx512F32) -> Avx512Mask {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512Mask(_mm512_cmp_ps_mask::<_CMP_LE_OQ>(a.0[0], b.0[0])) }
+    }
+
+    #[inline(always)]
+    fn keep(self, mask: Avx512Mask, value: Avx512F32) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F32([_mm512_maskz_mov_ps(mask.0, value.0[0])]) }
+    }
+
+    #[inline(always)]
+    fn drop(self, mask: Avx512Mask, value: Avx512F32) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F32([_mm512_maskz_mov_ps(!mask.0, value.0[0])]) }
+    }
+
+    #[inline(always)]
+    fn mask(self, bits: u16) -> Avx512Mask {
+        Avx512Mask(bits)
+    }
+
+    #[inline(always)]
+    fn bits(self, mask: Avx512Mask) -> u16 {
+        mask.0
+    }
+
+    #[inline(always)]
+    fn splat_f64(self, value: f64) -> Avx512F64 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F64([_mm512_set1_pd(value); 2]) }
+    }
+
+    #[inline(always)]
+    fn load_f64(self, from: &Lanes<f64>) -> Avx512F64 {
+        let from = from.as_ptr();
+        // SAFETY: the token proves AVX-512; `from` is sixteen values.
+        unsafe { Avx512F64([_mm512_loadu_pd(from), _mm512_loadu_pd(from.add(8))]) }
+    }
+
+    #[inline(always)]
+    fn store_f64(self, value: Avx512F64, to: &mut Lanes<f64>) {
+        let to = to.as_mut_ptr();
+        // SAFETY: the token proves AVX-512; `to` is sixteen values.
+        unsafe {
+            _mm512_storeu_pd(to, value.0[0]);
+            _mm512_storeu_pd(to.add(8), value.0[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn fold_f64(self, value: Avx512F64) -> f64 {
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            let half = _mm512_add_pd(value.0[0], value.0[1]);
+            fold4_f64(_mm256_add_pd(_mm512_castpd512_pd256(half), _mm512_extractf64x4_pd::<1>(half)))
+        }
+    }
+
+    #[inline(always)]
+    fn widen(self, value: Avx512F32) -> Avx512F64 {
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            Avx512F64([
+                _mm512_cvtps_pd(_mm512_castps512_ps256(value.0[0])),
+                _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(value.0[0])),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    fn narrow(self, value: Avx512F64) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            let low = _mm512_castps256_ps512(_mm512_cvtpd_ps(value.0[0]));
+            Avx512F32([_mm512_insertf32x8::<1>(low, _mm512_cvtpd_ps(value.0[1]))])
+        }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, value: f64) -> f64 {
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            let value = _mm_set_sd(value);
+            _mm_cvtsd_f64(_mm_sqrt_sd(value, value))
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "the same bits")]
+    fn splat_u32(self, value: u32) -> Avx512U32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512U32([_mm512_set1_epi32(value as i32)]) }
+    }
+
+    #[inline(always)]
+    fn load_u32(self, from: &Lanes<u32>) -> Avx512U32 {
+        // SAFETY: the token proves AVX-512; `from` is sixteen values.
+        unsafe { Avx512U32([_mm512_loadu_si512(from.as_ptr().cast())]) }
+    }
+
+    #[inline(always)]
+    fn store_u32(self, value: Avx512U32, to: &mut Lanes<u32>) {
+        // SAFETY: the token proves AVX-512; `to` is sixteen values.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), value.0[0]) }
+    }
+
+    #[inline(always)]
+    fn without(self, value: Avx512U32, of: Avx512U32) -> Avx512U32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512U32([_mm512_andnot_si512(of.0[0], value.0[0])]) }
+    }
+
+    #[inline(always)]
+    fn shift_left<const BITS: u32>(self, value: Avx512U32) -> Avx512U32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512U32([_mm512_slli_epi32::<BITS>(value.0[0])]) }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "a count of at most 31")]
+    fn rotate_left<const BITS: u32>(self, value: Avx512U32) -> Avx512U32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512U32([_mm512_rolv_epi32(value.0[0], _mm512_set1_epi32(BITS as i32))]) }
+    }
+
+    #[inline(always)]
+    fn is_zero(self, value: Avx512U32) -> bool {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_test_epi32_mask(value.0[0], value.0[0]) == 0 }
+    }
+}

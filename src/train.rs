@@ -1,0 +1,113 @@
+//! Forward with batch statistics, top to bottom: for each channel, or strip of channels, its moments, what is kept of
+//! them, its coefficients, and its output, which finds the input in the cache again where the channel fits it.
+
+use crate::activation::Activation;
+use crate::args::{Parameters, RunningMut, SavedMut, Train};
+use crate::channel::{Centre, Moments, Normalise, update_running};
+use crate::layer::Layer;
+use crate::pass::apply::{self, Apply};
+use crate::pass::{Apart, Keep, Walk, moments, put_column, table};
+use crate::simd::{Kernel, Simd, dispatch};
+
+/// The fields per column of this call's scratch: first the moments, then the coefficients in their place.
+pub(crate) const FIELDS: usize = {
+    assert!(moments::FIELDS == apply::FIELDS, "the coefficients take the place of the moments");
+    moments::FIELDS
+};
+
+/// Runs a training call whose arguments have been checked.
+pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: Train<'_>) {
+    let keep = layer.keep_of(call.dropout);
+    if keep.is_none() {
+        call.output.fill(0.0);
+    }
+    dispatch(layer.backend(), Forward { layer, keep, call });
+}
+
+struct Forward<'a, A> {
+    layer: &'a Layer<A>,
+    /// Nothing if every element is dropped; the statistics are wanted all the same.
+    keep: Option<Keep<'a>>,
+    call: Train<'a>,
+}
+
+impl<A: Activation> Kernel for Forward<'_, A> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { layer, keep, call } = self;
+        let Train { parameters, running, input, output, saved, scratch, .. } = call;
+        let mut elements = Apart { input, output };
+        let mut statistics =
+            ChannelStatistics { eps: layer.config().eps, momentum: layer.config().momentum, running, saved };
+        let apply = keep.map(|keep| Apply { activation: layer.activation(), keep });
+        match layer.walk() {
+            Walk::Empty => {}
+            Walk::Planar(planar) => {
+                for channel in 0..planar.channels {
+                    statistics.finish(s, channel, moments::planar(s, &planar, input, channel));
+                    if let Some(apply) = &apply {
+                        let normalise = statistics.normalise(channel, parameters, apply.folded_scale());
+                        apply::planar(s, &planar, apply, &normalise, channel, &mut elements);
+                    }
+                }
+            }
+            Walk::Columns(columns) => {
+                let mut first = 0;
+                while first < columns.channels {
+                    let strip = columns.strip(first);
+                    let table = table(scratch, strip.columns);
+                    first += strip.channels;
+                    moments::columns(s, &columns, strip, input, table);
+                    for channel in strip.first_channel..first {
+                        statistics.finish(s, channel, moments::of_channel(&columns, strip, table, channel));
+                    }
+                    let Some(apply) = &apply else { continue };
+                    for (column, channel) in strip.column_channels(&columns).enumerate() {
+                        let normalise = statistics.normalise(channel, parameters, apply.folded_scale());
+                        put_column(table, column, 0, normalise.fields());
+                    }
+                    apply::columns(s, &columns, apply, strip, table, &mut elements);
+                }
+            }
+        }
+    }
+}
+
+/// What becomes of the moments of a channel.
+struct ChannelStatistics<'a> {
+    eps: f32,
+    momentum: f64,
+    running: Option<RunningMut<'a>>,
+    saved: SavedMut<'a>,
+}
+
+impl ChannelStatistics<'_> {
+    /// Saves the centre of a channel for the backward pass and moves the running statistics.
+    #[inline(always)]
+    fn finish<S: Simd>(&mut self, s: S, channel: usize, moments: Moments) {
+        let centre = Centre::of_batch(s, moments, self.eps);
+        if let (Some(mean), Some(tail), Some(inv_std)) = (
+            self.saved.mean.get_mut(channel),
+            self.saved.mean_tail.get_mut(channel),
+            self.saved.inv_std.get_mut(channel),
+        ) {
+            (*mean, *tail, *inv_std) = (centre.mean, centre.tail, centre.inv_std);
+        }
+        if let Some(running) = &mut self.running
+            && let (Some(mean), Some(var)) = (running.mean.get_mut(channel), running.var.get_mut(channel))
+        {
+            update_running(mean, var, self.momentum, moments);
+        }
+    }
+
+    /// The normalisation of a channel, from the very numbers that were saved for backward.
+    #[inline(always)]
+    fn normalise(&self, channel: usize, parameters: Parameters<'_>, scale: f32) -> Normalise {
+        Normalise::new(
+            self.saved.as_saved().centre(channel),
+            parameters.weight(channel),
+            parameters.bias(channel),
+            scale,
+        )
+    }
+}

@@ -1,0 +1,569 @@
+//! Every call against the reference, in units `u = 2^-24` of each result's own scale.
+//!
+//! With `size = max(|xhat|, 1)` and a `g` that includes the dropout scale, the scales are
+//! ```text
+//! variance, inv_std   the value itself
+//! mean                max(|mean|, std)
+//! y                   dropout scale * (|weight|*size + |bias|)
+//! dx                  |weight|*inv_std*(|g| + mean(|g|) + size*mean(|g|*size))     batch statistics
+//!                     |weight|*inv_std*|g|                                         fixed statistics
+//! d_weight, d_bias    sum(|g|*size), sum(|g|)
+//! ```
+//! A ReLU's gate jumps at 0, where rounding decides: there the reference takes the gate from the sign of the crate's
+//! own output, and everywhere else from the exact `z`.
+//!
+//! The properties draw the same cases in every run, because the bounds are measured ones; `PROPTEST_RNG_SEED` and
+//! `PROPTEST_CASES` draw others. `cargo test --test contracts accuracy -- --nocapture` prints the worst error of every class.
+
+use crate::support::{Differentiated, Oracle, Problem};
+use normdrop::{Config, Identity, Relu, Statistics};
+use normdrop_reference::classes::{CLASSES, Class, class};
+use normdrop_reference::layer::{self as reference, Centre, widened};
+use normdrop_reference::mask;
+use normdrop_reference::random::SplitMix64;
+use normdrop_reference::units::{SMALLEST, Worst};
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::RngSeed;
+
+/// Bounds that depend on the data.
+#[derive(Debug, Clone, Copy)]
+struct Promise {
+    y: f64,
+    dx: f64,
+}
+
+/// What the crate promises.
+const PROMISE: Promise = Promise { y: 4.0, dx: 5.0 };
+
+/// Where a few values carry the whole variance, its error of up to 8 u is theirs as well: `y` takes half of it, and
+/// `dx`, which depends on `inv_std` three times over there, one and a half times.
+const HEAVY_TAILS: Promise = Promise { y: PROMISE.y + 0.5 * 8.0, dx: PROMISE.dx + 1.5 * 8.0 };
+
+/// The worst error of each kind of result, and how large it may be.
+#[derive(Debug, Clone)]
+struct Errors {
+    running_mean: (Worst, f64),
+    var: (Worst, f64),
+    inv_std: (Worst, f64),
+    batch: CallErrors,
+    fixed: CallErrors,
+}
+
+/// The errors of a forward and a backward call with one kind of statistics.
+#[derive(Debug, Clone)]
+struct CallErrors {
+    y: (Worst, f64),
+    dx: (Worst, f64),
+    d_weight: (Worst, f64),
+    d_bias: (Worst, f64),
+}
+
+impl Errors {
+    /// The bounds of variance, y and dx are the crate's promise. That of `inv_std` follows from the variance's; the
+    /// gradients' sums may be wrong by five roundings before the sum, as many in it and one after it, but are not.
+    fn none(promise: Promise) -> Self {
+        Self {
+            running_mean: (Worst::new("running mean"), 2.0),
+            var: (Worst::new("running variance"), 8.0),
+            inv_std: (Worst::new("inv_std"), 4.0),
+            batch: CallErrors {
+                y: (Worst::new("y"), promise.y),
+                dx: (Worst::new("dx"), promise.dx),
+                d_weight: (Worst::new("d_weight"), 5.0),
+                d_bias: (Worst::new("d_bias"), 3.0),
+            },
+            fixed: CallErrors {
+                y: (Worst::new("y with fixed statistics"), PROMISE.y),
+                dx: (Worst::new("dx past fixed statistics"), 3.0),
+                d_weight: (Worst::new("d_weight with fixed statistics"), 5.0),
+                d_bias: (Worst::new("d_bias with fixed statistics"), 3.0),
+            },
+        }
+    }
+
+    fn each(&self) -> [&(Worst, f64); 11] {
+        let Self { running_mean, var, inv_std, batch, fixed } = self;
+        let [a, b, c, d] = batch.each();
+        let [e, f, g, h] = fixed.each();
+        [running_mean, var, inv_std, a, b, c, d, e, f, g, h]
+    }
+
+    /// Whether every result is within its bound, and if not, a sentence each about those that are not.
+    fn check(&self) -> Result<(), String> {
+        let faults: Vec<String> = self.each().iter().filter_map(|(worst, bound)| worst.within(*bound).err()).collect();
+        if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        let Self { running_mean, var, inv_std, batch, fixed } = self;
+        running_mean.0.merge(&other.running_mean.0);
+        var.0.merge(&other.var.0);
+        inv_std.0.merge(&other.inv_std.0);
+        batch.merge(&other.batch);
+        fixed.merge(&other.fixed);
+    }
+}
+
+impl CallErrors {
+    fn each(&self) -> [&(Worst, f64); 4] {
+        [&self.y, &self.dx, &self.d_weight, &self.d_bias]
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.y.0.merge(&other.y.0);
+        self.dx.0.merge(&other.dx.0);
+        self.d_weight.0.merge(&other.d_weight.0);
+        self.d_bias.0.merge(&other.d_bias.0);
+    }
+}
+
+/// A problem as the reference takes it.
+struct Exact<'a> {
+    problem: &'a Problem,
+    layer: reference::Layer,
+    weight: Option<Vec<f64>>,
+    bias: Option<Vec<f64>>,
+    x: Vec<f64>,
+    dy: Vec<f64>,
+}
+
+impl<'a> Exact<'a> {
+    fn new<A: Oracle>(problem: &'a Problem) -> Self {
+        Self {
+            problem,
+            layer: problem.reference::<A>(),
+            weight: problem.weight.as_deref().map(widened),
+            bias: problem.bias.as_deref().map(widened),
+            x: widened(&problem.x),
+            dy: widened(&problem.dy),
+        }
+    }
+
+    fn parameters(&self) -> reference::Parameters<'_> {
+        reference::Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref() }
+    }
+
+    fn compare_y(&self, centres: &[Centre], y: &[f32], worst: &mut Worst) {
+        let exact = self.layer.forward(self.parameters(), centres, self.problem.mask.as_deref(), &self.x);
+        for (index, &y) in y.iter().enumerate() {
+            if self.problem.drops(index) {
+                assert_eq!(y.to_bits(), 0, "a dropped element is not +0.0");
+            }
+            worst.add(index, f64::from(y), exact.y[index], exact.y_scale[index], SMALLEST);
+        }
+    }
+
+    fn compare_gradients(
+        &self,
+        centres: &[Centre],
+        statistics: reference::Statistics,
+        y: &[f32],
+        actual: &Differentiated,
+        errors: &mut CallErrors,
+    ) {
+        let mask = self.problem.mask.as_deref();
+        let call = reference::Backward { mask, x: &self.x, dy: &self.dy, y: Some(y) };
+        let exact = self.layer.backward(self.parameters(), centres, statistics, call);
+        let shape = self.layer.shape;
+        let samples = shape.samples() as f64;
+        let dropout_scale = f64::from(mask.map_or(1.0, |_| mask::scale(self.layer.threshold)));
+        for (channel, centre) in centres.iter().enumerate() {
+            // A product that underflows is wrong by up to 2^-150, and the sums carry that into dx.
+            let slope = centre.inv_std * self.weight.as_ref().map_or(1.0, |weight| weight[channel].abs());
+            let of_dx = 2.0 * SMALLEST * (1.0 + slope * dropout_scale * samples.sqrt());
+            let of_sums = SMALLEST * (1.0 + samples * dropout_scale);
+            for index in shape.indices(channel) {
+                errors.dx.0.add(index, f64::from(actual.dx[index]), exact.dx[index], exact.dx_scale[index], of_dx);
+            }
+            let (weight, bias) = (f64::from(actual.d_weight[channel]), f64::from(actual.d_bias[channel]));
+            errors.d_weight.0.add(channel, weight, exact.d_weight[channel], exact.d_weight_scale[channel], of_sums);
+            errors.d_bias.0.add(channel, bias, exact.d_bias[channel], exact.d_bias_scale[channel], of_sums);
+        }
+    }
+
+    /// A training call and the backward call after it.
+    fn compare_training<A: Oracle>(&self, errors: &mut Errors) {
+        let moments = self.layer.moments(&self.x);
+        let centres = self.layer.batch_statistics(&moments);
+        let trained = self.problem.train::<A>();
+        for (channel, (moments, centre)) in moments.iter().zip(&centres).enumerate() {
+            if moments.var.is_nan() {
+                assert!(!trained.running_mean[channel].is_finite(), "the mean of what is not finite");
+                assert!(trained.running_var[channel].is_nan(), "the variance of what is not finite");
+            } else if self.problem.config.momentum == 1.0 {
+                let (mean, unbiased) = (moments.mean.rounded(), moments.var * moments.count / (moments.count - 1.0));
+                let (scale, actual) = (mean.abs().max(moments.var.sqrt()), trained.running_mean[channel]);
+                errors.running_mean.0.add(channel, f64::from(actual), mean, scale, SMALLEST);
+                errors.var.0.add(channel, f64::from(trained.running_var[channel]), unbiased, unbiased, SMALLEST);
+            }
+            errors.inv_std.0.add(channel, trained.inv_std[channel], centre.inv_std, centre.inv_std, 0.0);
+        }
+        self.compare_y(&centres, &trained.y, &mut errors.batch.y.0);
+        let gradients = self.problem.backward::<A>(Statistics::Batch(trained.saved()));
+        let kind = reference::Statistics::Batch;
+        self.compare_gradients(&centres, kind, &trained.y, &gradients, &mut errors.batch);
+    }
+
+    /// An evaluation call and the backward call after it.
+    fn compare_evaluation<A: Oracle>(&self, errors: &mut Errors) {
+        let running = (widened(&self.problem.running_mean), widened(&self.problem.running_var));
+        let centres = self.layer.fixed_statistics(&running.0, &running.1);
+        let y = self.problem.eval::<A>();
+        self.compare_y(&centres, &y, &mut errors.fixed.y.0);
+        let gradients = self.problem.backward::<A>(Statistics::Fixed(self.problem.running()));
+        self.compare_gradients(&centres, reference::Statistics::Fixed, &y, &gradients, &mut errors.fixed);
+    }
+}
+
+/// The errors of every call of a layer.
+fn errors<A: Oracle>(problem: &Problem, promise: Promise) -> Errors {
+    let (exact, mut errors) = (Exact::new::<A>(problem), Errors::none(promise));
+    exact.compare_training::<A>(&mut errors);
+    exact.compare_evaluation::<A>(&mut errors);
+    errors
+}
+
+fn promise_for(class: &Class) -> Promise {
+    if class.name == "heavy tails" { HEAVY_TAILS } else { PROMISE }
+}
+
+/// Shapes on either side of every boundary between the walks, blocks and tails of the kernels.
+const SHAPES: &[[usize; 3]] = &[
+    [2, 1, 1],
+    [7, 3, 1],
+    [64, 5, 1],
+    [200, 3, 1],
+    [257, 16, 1],
+    [300, 17, 1],
+    [70, 40, 1],
+    [33, 6, 4],
+    [40, 9, 15],
+    [20, 3, 16],
+    [19, 2, 17],
+    [9, 3, 49],
+    [5, 2, 128],
+    [5, 3, 129],
+    [3, 2, 256],
+    [3, 2, 257],
+    [2, 3, 300],
+    [1, 2, 4097],
+    [4200, 3, 1],
+];
+
+#[test]
+fn every_class_of_data_is_within_the_bounds_of_every_result() {
+    println!("| class | mean | var | inv_std | y | dx | d_weight | d_bias | fixed: y | dx | d_weight | d_bias |");
+    let mut faults = Vec::new();
+    for class in CLASSES {
+        let mut worst = Errors::none(promise_for(class));
+        for (seed, &shape) in (0..).zip(SHAPES) {
+            let plain = Problem::random(shape, |_| *class, seed);
+            let dropping = plain.clone().with_mask(0.1, seed);
+            worst.merge(&errors::<Identity>(&plain, PROMISE));
+            worst.merge(&errors::<Relu>(&plain, PROMISE));
+            worst.merge(&errors::<Relu>(&dropping, PROMISE));
+        }
+        let units: Vec<String> = worst.each().iter().map(|(worst, _)| format!("{:.2}", worst.units())).collect();
+        println!("| {} | {} |", class.name, units.join(" | "));
+        faults.extend(worst.check().err().map(|fault| format!("{}: {fault}", class.name)));
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The configuration of every property: see the module's documentation.
+fn configuration() -> ProptestConfig {
+    let configuration = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    match configuration.rng_seed {
+        RngSeed::Random => ProptestConfig { rng_seed: RngSeed::Fixed(0x6E6F_726D), ..configuration },
+        RngSeed::Fixed(_) => configuration,
+    }
+}
+
+fn shapes() -> impl Strategy<Value = [usize; 3]> {
+    let inner = select(vec![1, 1, 1, 2, 3, 4, 9, 15, 16, 17, 31, 49, 50, 100, 127, 128, 129, 196, 256, 257, 300, 1000]);
+    (inner, 1usize..=40, 1usize..=400).prop_map(|(inner, channels, outer)| {
+        // About 8000 elements at most, and two values per channel at least.
+        let outer = outer.min((8_000 / (inner * channels)).max(1));
+        [if inner == 1 { outer.max(2) } else { outer }, channels, inner]
+    })
+}
+
+fn probabilities() -> impl Strategy<Value = Option<f64>> {
+    prop_oneof![
+        3 => Just(None),
+        4 => select(vec![0.0, 1.0, 0.5, 0.1]).prop_map(Some),
+        2 => (0.0..1.0f64).prop_map(Some),
+    ]
+}
+
+/// What a random problem is made from, in a form that a failure can be reported in.
+#[derive(Debug, Clone)]
+struct Draw {
+    shape: [usize; 3],
+    /// The class of the first channel, and how many further in the list that of each next one is.
+    classes: (usize, usize),
+    gradient: &'static str,
+    seed: u64,
+    p: Option<f64>,
+    weight: bool,
+    bias: bool,
+    eps: f32,
+}
+
+fn draws() -> impl Strategy<Value = Draw> {
+    let gradients = ["normal", "sparse", "lattice", "offset 1e2", "alternating signs", "1e-30", "subnormal", "1e30"];
+    let switches = (any::<bool>(), any::<bool>(), select(vec![1e-5f32, 1e-3, 1e-12, 1e-30]));
+    let data = (any::<(u16, u16)>(), select(gradients.to_vec()), any::<u64>());
+    (shapes(), data, probabilities(), switches).prop_map(
+        |(shape, (classes, gradient, seed), p, (weight, bias, eps))| Draw {
+            shape,
+            classes: (classes.0.into(), classes.1.into()),
+            gradient,
+            seed,
+            p,
+            weight,
+            bias,
+            eps,
+        },
+    )
+}
+
+impl Draw {
+    /// The problem, whose channels hold data of different classes, side by side.
+    fn problem(&self, classes: &[Class]) -> Problem {
+        let (first, stride) = self.classes;
+        let class_of = |channel: usize| classes[(first + stride * channel) % classes.len()];
+        let mut problem = Problem::random(self.shape, class_of, self.seed);
+        problem.dy = class(self.gradient).values(self.seed, problem.dy.len());
+        problem.config = Config { eps: self.eps, ..problem.config };
+        problem.weight = problem.weight.filter(|_| self.weight);
+        problem.bias = problem.bias.filter(|_| self.bias);
+        match self.p {
+            Some(p) => problem.with_mask(p, self.seed),
+            None => problem,
+        }
+    }
+}
+
+fn classes(choose: impl Fn(&Class) -> bool) -> Vec<Class> {
+    CLASSES.iter().copied().filter(choose).collect()
+}
+
+/// Fails a property with a sentence.
+fn within_bounds(errors: &Errors) -> Result<(), TestCaseError> {
+    errors.check().map_err(TestCaseError::fail)
+}
+
+proptest! {
+    #![proptest_config(configuration())]
+
+    #[test]
+    fn every_call_is_within_the_bounds_without_an_activation(draw in draws()) {
+        let problem = draw.problem(&classes(|class| class.name != "heavy tails"));
+        within_bounds(&errors::<Identity>(&problem, PROMISE))?;
+    }
+
+    #[test]
+    fn every_call_is_within_the_bounds_with_relu(draw in draws()) {
+        let problem = draw.problem(&classes(|class| class.name != "heavy tails"));
+        within_bounds(&errors::<Relu>(&problem, PROMISE))?;
+    }
+
+    #[test]
+    fn heavy_tails_are_within_their_bounds(draw in draws()) {
+        let problem = draw.problem(&[class("heavy tails")]);
+        within_bounds(&errors::<Relu>(&problem, HEAVY_TAILS))?;
+    }
+
+    /// An infinity or a NaN is within no bound, unless the exact result does not fit an f32.
+    #[test]
+    fn finite_data_and_parameters_of_any_magnitude_give_finite_results(
+        draw in draws(),
+        exponents in prop::array::uniform3(-126..=126i32),
+    ) {
+        let [weight, bias, gradient] = exponents.map(|exponent| 2.0f32.powi(exponent));
+        let mut problem = draw.problem(&classes(|class| class.finite));
+        for (values, factor) in [(&mut problem.weight, weight), (&mut problem.bias, bias)] {
+            values.iter_mut().flatten().for_each(|value| *value *= factor);
+        }
+        problem.dy = class("normal").values(draw.seed, problem.dy.len());
+        problem.dy.iter_mut().for_each(|value| *value = (*value * gradient).clamp(f32::MIN, f32::MAX));
+        within_bounds(&errors::<Relu>(&problem, HEAVY_TAILS))?;
+    }
+
+    #[test]
+    fn finite_data_of_any_bits_gives_finite_results(
+        shape in shapes(),
+        values in prop::collection::vec(prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO, 64),
+    ) {
+        let mut problem = Problem::random(shape, |_| class("normal"), 1);
+        for (value, &other) in problem.x.iter_mut().zip(values.iter().cycle()) {
+            *value = other;
+        }
+        for (value, &other) in problem.dy.iter_mut().zip(values.iter().rev().cycle()) {
+            *value = other;
+        }
+        within_bounds(&errors::<Relu>(&problem, HEAVY_TAILS))?;
+    }
+}
+
+#[test]
+fn tiny_data_is_normalised_as_well_when_eps_is_tiny() {
+    for name in ["1e-10", "1e-20", "1e-30", "subnormal", "smallest"] {
+        for eps in [1e-20, 1e-30, 1e-45] {
+            for (seed, &shape) in (0..).zip(SHAPES) {
+                let mut problem = Problem::random(shape, |_| class(name), seed);
+                problem.config.eps = eps;
+                if let Err(fault) = errors::<Identity>(&problem, PROMISE).check() {
+                    panic!("{name}, eps {eps:e}, shape {shape:?}: {fault}");
+                }
+            }
+        }
+    }
+}
+
+/// A constant channel has variance 0, and every deviation is 0, whatever rounding does to the mean.
+#[test]
+fn a_constant_channel_gives_exactly_its_bias() {
+    let constants =
+        [0.0, -0.0, 0.1, -0.1, 0.3, 1.0, 7.0, 1e-3, 16_777_215.0, 1e8, 1e20, 1e30, 3e38, -3.4e38, 1e-38, 1e-45];
+    let biases: [f32; 4] = [0.0, 0.25, -1.7, 1e-20];
+    for &[outer, _, inner] in SHAPES.iter().chain(&[[10_003, 1, 1], [3, 1, 4_000]]) {
+        let mut problem = Problem::new(outer, constants.len(), inner);
+        problem.config = Config { momentum: 1.0, ..problem.config };
+        problem.x = problem.reference_shape().tensor(|channel| vec![constants[channel]; outer * inner]);
+        for eps in [1e-5, 1e-45] {
+            problem.config.eps = eps;
+            for bias in biases {
+                problem.bias = Some(vec![bias; constants.len()]);
+                let trained = problem.train::<Identity>();
+                let rectified = problem.train::<Relu>();
+                for (index, (&y, &rectified)) in trained.y.iter().zip(&rectified.y).enumerate() {
+                    let constant = constants[index / inner % constants.len()];
+                    assert_eq!(y, bias, "constant {constant:e}, shape [{outer}, _, {inner}], eps {eps:e}");
+                    assert_eq!(
+                        rectified,
+                        bias.max(0.0),
+                        "constant {constant:e}, shape [{outer}, _, {inner}], eps {eps:e}"
+                    );
+                }
+                assert_eq!(trained.running_mean, constants);
+                assert_eq!(trained.running_var, [0.0; 16]);
+            }
+        }
+    }
+}
+
+/// Classes for the large sizes, one channel each.
+const LARGE: [&str; 4] = ["offset 1e7", "one outlier", "alternating 1e8 and 1e-3", "uniform"];
+
+fn check_training<A: Oracle>(problem: &Problem) {
+    let mut errors = Errors::none(PROMISE);
+    Exact::new::<A>(problem).compare_training::<A>(&mut errors);
+    let units: Vec<String> = errors.each().iter().map(|(worst, _)| format!("{:.2}", worst.units())).collect();
+    println!("[{}, {}, {}]: {}", problem.outer, problem.channels, problem.inner, units.join(" | "));
+    if let Err(fault) = errors.check() {
+        panic!("{fault}");
+    }
+}
+
+#[test]
+fn a_million_values_per_channel_are_within_the_bounds_channels_first() {
+    check_training::<Relu>(&Problem::random([2, 4, 1 << 19], |channel| class(LARGE[channel]), 1).with_mask(0.5, 1));
+}
+
+#[test]
+fn a_million_values_per_channel_are_within_the_bounds_channels_last() {
+    check_training::<Relu>(&Problem::random([1 << 20, 4, 1], |channel| class(LARGE[channel]), 1).with_mask(0.5, 1));
+}
+
+#[test]
+#[ignore = "large"]
+fn the_largest_size_is_within_the_bounds_channels_first() {
+    for name in LARGE {
+        check_training::<Identity>(&Problem::random([1, 1, (1 << 24) + 17], |_| class(name), 1));
+    }
+}
+
+#[test]
+#[ignore = "large"]
+fn the_largest_size_is_within_the_bounds_channels_last() {
+    for names in LARGE.as_chunks::<2>().0 {
+        check_training::<Identity>(&Problem::random([(1 << 24) + 17, 2, 1], |channel| class(names[channel]), 1));
+    }
+}
+
+/// A loss of the reference's output, as a function of all that can be differentiated.
+struct Loss {
+    layer: reference::Layer,
+    mask: Option<Vec<u8>>,
+    running: Option<[Vec<f64>; 2]>,
+    dy: Vec<f64>,
+}
+
+impl Loss {
+    fn centres(&self, x: &[f64]) -> Vec<Centre> {
+        match &self.running {
+            Some([mean, var]) => self.layer.fixed_statistics(mean, var),
+            None => self.layer.batch_statistics(&self.layer.moments(x)),
+        }
+    }
+
+    /// `sum(dy*y)`, whose gradient with respect to `y` is `dy`.
+    fn value(&self, [x, weight, bias]: [&[f64]; 3]) -> f64 {
+        let parameters = reference::Parameters { weight: Some(weight), bias: Some(bias) };
+        let forward = self.layer.forward(parameters, &self.centres(x), self.mask.as_deref(), x);
+        forward.y.iter().zip(&self.dy).map(|(y, dy)| y * dy).sum()
+    }
+
+    /// Central differences with respect to argument number `which`.
+    fn differences(&self, arguments: [&[f64]; 3], which: usize) -> Vec<f64> {
+        const STEP: f64 = 1.0 / (1 << 16) as f64;
+        let moved = |index: usize, step: f64| {
+            let mut argument = arguments[which].to_vec();
+            argument[index] += step;
+            let mut arguments = arguments;
+            arguments[which] = &argument;
+            self.value(arguments)
+        };
+        (0..arguments[which].len()).map(|index| (moved(index, STEP) - moved(index, -STEP)) / (2.0 * STEP)).collect()
+    }
+}
+
+/// The oracle's gradients are the derivatives of its own forward pass.
+#[test]
+fn gradients_of_the_reference_are_its_finite_differences() {
+    let shape = reference::Shape { outer: 3, channels: 2, inner: 4 };
+    let mut random = SplitMix64::new(3);
+    let mut normal = |count: usize| (0..count).map(|_| random.next_normal()).collect::<Vec<f64>>();
+    for activation in [reference::Activation::Identity, reference::Activation::Relu] {
+        for running in [None, Some([vec![0.3, -0.2], vec![0.7, 2.0]])] {
+            for p in [None, Some(0.4)] {
+                let threshold = mask::threshold(p.unwrap_or(0.0));
+                let layer = reference::Layer { shape, eps: 0.1, momentum: 0.1, threshold, activation };
+                let mask = p.map(|_| mask::bytes(1, threshold, shape.len()));
+                let (x, weight, bias) = (normal(shape.len()), normal(2), normal(2));
+                let loss = Loss { layer, mask, running: running.clone(), dy: normal(shape.len()) };
+                let centres = loss.centres(&x);
+                let parameters = reference::Parameters { weight: Some(&weight), bias: Some(&bias) };
+                let z = layer.forward(parameters, &centres, loss.mask.as_deref(), &x).z;
+                assert!(z.iter().all(|z| z.abs() > 1e-3), "a difference across the kink of ReLU means nothing");
+
+                let kind = if running.is_some() { reference::Statistics::Fixed } else { reference::Statistics::Batch };
+                let call = reference::Backward { mask: loss.mask.as_deref(), x: &x, dy: &loss.dy, y: None };
+                let gradients = layer.backward(parameters, &centres, kind, call);
+                for (which, gradient) in [&gradients.dx, &gradients.d_weight, &gradients.d_bias].into_iter().enumerate()
+                {
+                    let differences = loss.differences([&x, &weight, &bias], which);
+                    for (index, (gradient, difference)) in gradient.iter().zip(&differences).enumerate() {
+                        assert!(
+                            (gradient - difference).abs() < 1e-7,
+                            "gradient {which} at {index} is {gradient} but the difference is {difference}: {layer:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

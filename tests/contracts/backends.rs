@@ -1,0 +1,710 @@
+//! Every backend against every other, bit for bit: every entry point, every walk, all lengths up to 1100 and around
+//! every size at which something changes; and one digest of everything, the same on every target.
+//!
+//! The portable backend is the measure. `std`'s own detection of CPU features says which others must have been
+//! compared with it: a backend that is there and did not run is a failure. NaN payloads are the one exception of the
+//! contract, so every NaN counts as the same pattern.
+
+use normdrop::{
+    Activation, Backend, Backward, BackwardInPlace, Bernoulli, Config, Dropout, Error, Eval, EvalInPlace, Identity,
+    Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, SavedMut, Shape, Statistics, Train, mask_len,
+};
+use normdrop_reference::random::SplitMix64;
+
+/// All lengths up to here are tried in every layout: two groups of a mask, four blocks, every tail of a vector, and
+/// the 1024 rows from which three channels are folded into a wider matrix.
+const ALL_LENGTHS: usize = 1100;
+
+/// The sizes at which something changes, and what. Each is tried one below, as it is and one above.
+const BOUNDARIES: &[(usize, &str)] = &[
+    (8, "the bits of a mask's byte; the lanes of an AVX2 register"),
+    (16, "the lanes; the rows of a block of columns; shorter runs are columns"),
+    (32, "the bits of a random word; the rows that a tile is worked in sequence"),
+    (64, "four vectors, which are added in sequence"),
+    (128, "the longest runs of which two share a block; the rows from which eight channels are folded"),
+    (256, "a block of a channel; the width up to which a matrix is folded"),
+    (512, "a group of a mask; the columns of a strip"),
+    (1024, "the rows from which an odd number of channels is folded sixteenfold"),
+    (4096, "one seeding of the mask's generators; the rows of a part"),
+    (8192, "two seedings, two parts"),
+    (65_536, "the values of a part; the values of a group of channels; the folded rows of a part"),
+];
+
+/// Shapes whose walk differs, and how.
+const WALKS: &[([usize; 3], &str)] = &[
+    ([5, 3, 16], "planar: five runs of one vector share a block"),
+    ([16, 2, 16], "planar: sixteen runs fill a block"),
+    ([33, 2, 16], "planar: two blocks of sixteen runs and one of one"),
+    ([19, 3, 17], "planar: eight runs share a block, each with a tail of one value"),
+    ([7, 2, 49], "planar: four runs of a 7x7 picture share a block"),
+    ([5, 2, 128], "planar: two runs share a block"),
+    ([5, 2, 129], "planar: nine vectors a run, so one run a block"),
+    ([3, 2, 255], "planar: a block of one run, short of one value"),
+    ([3, 2, 256], "planar: whole blocks only"),
+    ([3, 2, 257], "planar: a whole block, then a block of one value"),
+    ([2, 3, 4095], "planar: many blocks and a tail"),
+    ([4, 40, 1000], "planar: sixteen channels to a group that fits the cache"),
+    ([4097, 2, 16], "planar: 256 blocks of sixteen runs make a part, and one more run begins another"),
+    ([1, 2, 65_535], "planar: a part, short of one value"),
+    ([1, 2, 65_537], "planar: a part and one value"),
+    ([2, 1, 65_600], "one channel is one run: two parts and a rest"),
+    ([1, 1, 131_073], "one channel: two whole parts and one value"),
+    ([17, 16, 1], "columns: one tile, a block and one more row"),
+    ([33, 17, 1], "columns: a second tile of one lane"),
+    ([40, 31, 1], "columns: a second tile of fifteen lanes"),
+    ([50, 6, 15], "columns: runs of fifteen, one short of planar"),
+    ([50, 5, 7], "columns: channels that begin anywhere in a tile"),
+    ([4096, 16, 1], "columns: a part"),
+    ([4113, 16, 1], "columns: a part, a block and one more row"),
+    ([8193, 32, 1], "columns: two parts and one row"),
+    ([20, 512, 1], "columns: one strip of the largest width"),
+    ([20, 513, 1], "columns: a strip of 512 columns and one of one"),
+    ([18, 1040, 1], "columns: two whole strips and sixteen columns"),
+    ([18, 200, 3], "columns: a strip of 480 columns, because sixteen channels of 3 are the unit"),
+    ([17, 100, 15], "columns: strips of 32 channels of 15"),
+    ([4097, 257, 1], "columns: a part and one row, too wide to fold"),
+    ([1023, 3, 1], "columns: one row short of folding"),
+    ([1024, 3, 1], "folded: sixteen rows to one, 48 columns"),
+    ([1039, 3, 1], "folded: a last row of fifteen of sixteen"),
+    ([1025, 17, 1], "folded: sixteen rows to one, 272 columns, and a rest of one"),
+    ([511, 6, 1], "columns: one row short of folding eightfold"),
+    ([519, 6, 1], "folded: eight rows to one and a rest of seven"),
+    ([130, 8, 1], "folded: two rows to one"),
+    ([1030, 5, 3], "folded: sixteen rows to one, runs of three"),
+    ([1100, 255, 1], "folded: the widest row that is"),
+    ([65_553, 3, 1], "folded: a part of 4096 folded rows, one more and a rest"),
+    ([32_776, 2, 1], "folded: a part of 4096 eightfold rows and one more"),
+];
+
+/// The elements of the walks that are tried with every kind of data.
+const SMALL: usize = 30_000;
+
+/// What the values of a tensor are like. All are made from random bits by integer arithmetic and scaling by powers of
+/// two, so that they are the same on every target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Data {
+    /// Multiples of 2^-22 in [-2, 2).
+    Ordinary,
+    /// 10,000 and something, of either sign: the mean must not swamp the rest.
+    Offset,
+    /// One value of 32 is a NaN or an infinity.
+    NotFinite,
+    /// About 3e38, of either sign: sums and squares overflow f32.
+    Huge,
+    /// About 1e-30: squares underflow f32.
+    Tiny,
+    /// Not normal, down to the smallest f32.
+    Subnormal,
+    /// 0.0 and -0.0.
+    Zeros,
+    /// 0.1 everywhere.
+    Constant,
+    /// Any finite bits: every exponent.
+    AnyFinite,
+    /// Any bits at all.
+    AnyBits,
+    /// Each channel is one of the above, so that one vector of columns holds several.
+    ByChannel,
+}
+
+impl Data {
+    const UNIFORM: [Self; 10] = [
+        Self::Ordinary,
+        Self::Offset,
+        Self::NotFinite,
+        Self::Huge,
+        Self::Tiny,
+        Self::Subnormal,
+        Self::Zeros,
+        Self::Constant,
+        Self::AnyFinite,
+        Self::AnyBits,
+    ];
+
+    fn number(index: usize) -> Self {
+        Self::UNIFORM.get(index % 11).copied().unwrap_or(Self::ByChannel)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "some of the bits")]
+    fn value(self, channel: usize, word: u64) -> f32 {
+        let (low, sign) = (word as u32, (word >> 32) as u32 & 0x8000_0000);
+        let fraction = low >> 9;
+        match self {
+            // Numbers below 2^24 convert exactly, and so does division by a power of two.
+            Self::Ordinary => (low >> 8) as f32 / (1 << 22) as f32 - 2.0,
+            Self::Offset => f32::from_bits((10_000.0 + (low >> 20) as f32 / 1024.0).to_bits() | sign),
+            Self::NotFinite => match word >> 59 {
+                0 => [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::NAN][channel % 4],
+                _ => Self::Ordinary.value(channel, word),
+            },
+            Self::Huge => f32::from_bits(0x7F61_0000 | low >> 16 | sign),
+            Self::Tiny => f32::from_bits(0x0DA2_0000 | low >> 16 | sign),
+            Self::Subnormal => f32::from_bits(fraction >> (word >> 59) | sign),
+            Self::Zeros => f32::from_bits(sign),
+            Self::Constant => 0.1,
+            Self::AnyFinite => f32::from_bits((low % 0x7F80_0000) | sign),
+            Self::AnyBits => f32::from_bits(low),
+            Self::ByChannel => Self::UNIFORM[channel % 10].value(channel, word),
+        }
+    }
+}
+
+/// Everything that the calls of one layer are given.
+#[derive(Debug)]
+struct Problem {
+    shape: Shape,
+    data: Data,
+    config: Config,
+    weight: Option<Vec<f32>>,
+    bias: Option<Vec<f32>>,
+    running_mean: Vec<f32>,
+    running_var: Vec<f32>,
+    /// The mask, if dropout is on.
+    mask: Option<Vec<u8>>,
+    x: Vec<f32>,
+    dy: Vec<f32>,
+    seed: usize,
+}
+
+impl Problem {
+    /// Inputs of one kind, gradients of another, and parameters that may be missing: all decided by the seed.
+    fn new([outer, channels, inner]: [usize; 3], data: Data, p: Option<f64>, seed: usize) -> Self {
+        let shape = Shape::new(outer, channels, inner).expect("a shape that fits memory");
+        let mut random = SplitMix64::new(seed as u64);
+        let mut values = |data: Data, count: usize| -> Vec<f32> {
+            (0..count).map(|channel| data.value(channel, random.next_u64())).collect()
+        };
+        let parameters = if data == Data::Ordinary { Data::Ordinary } else { Data::ByChannel };
+        let weight = values(parameters, channels);
+        let bias = values(parameters, channels);
+        let running_mean = values(parameters, channels);
+        let running_var = values(parameters, channels).iter().map(|var| var.abs()).collect();
+        let mut tensor = |data: Data| -> Vec<f32> {
+            let mut tensor = Vec::with_capacity(shape.len());
+            for run in 0..outer * channels {
+                let channel = run % channels;
+                tensor.extend((0..inner).map(|_| data.value(channel, random.next_u64())));
+            }
+            tensor
+        };
+        // The gradients are seldom of the kind of the input, and most often ordinary.
+        let gradients = if seed.is_multiple_of(3) { Data::number(shape.len() + 3) } else { Data::Ordinary };
+        let (x, dy) = (tensor(data), tensor(gradients));
+        let config = Config { p: p.unwrap_or(0.0), momentum: 0.25, ..Config::DEFAULT };
+        let mask = p.map(|p| {
+            let mut mask = vec![0; mask_len(shape.len())];
+            let keep = Bernoulli::new(p).expect("a probability");
+            keep.fill(seed as u64, 0, shape.len(), &mut mask).expect("a mask of the right length");
+            // Bits past the end mean nothing: all set, so that a kernel that read them would show it.
+            if let (1.., Some(last)) = (shape.len() % 8, mask.last_mut()) {
+                *last |= u8::MAX << (shape.len() % 8);
+            }
+            mask
+        });
+        Self {
+            shape,
+            data,
+            config,
+            weight: (!seed.is_multiple_of(4)).then_some(weight),
+            bias: (!seed.is_multiple_of(5)).then_some(bias),
+            running_mean,
+            running_var,
+            mask,
+            x,
+            dy,
+            seed,
+        }
+    }
+
+    fn layer<A: Activation>(&self, activation: A, backend: Option<Backend>) -> Layer<A> {
+        let layer = Layer::new(self.shape, activation, self.config).expect("constants in their ranges");
+        match backend {
+            Some(backend) => layer.with_backend(backend).expect("a backend that is available"),
+            None => layer,
+        }
+    }
+}
+
+/// Which result of which call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part {
+    call: &'static str,
+    variant: &'static str,
+    field: &'static str,
+    /// The number of words of this part and all before it.
+    end: usize,
+}
+
+/// The results of every call of a layer, as bits.
+#[derive(Debug, Default)]
+struct Results {
+    bits: Vec<u32>,
+    parts: Vec<Part>,
+}
+
+impl Results {
+    fn clear(&mut self) {
+        self.bits.clear();
+        self.parts.clear();
+    }
+
+    fn add(&mut self, call: &'static str, variant: &'static str, field: &'static str, values: &[f32]) {
+        let bits = values.iter().map(|value| if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() });
+        self.bits.extend(bits);
+        self.parts.push(Part { call, variant, field, end: self.bits.len() });
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of a u64")]
+    fn add_f64(&mut self, call: &'static str, variant: &'static str, field: &'static str, values: &[f64]) {
+        let bits = values.iter().map(|value| if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() });
+        self.bits.extend(bits.flat_map(|bits| [bits as u32, (bits >> 32) as u32]));
+        self.parts.push(Part { call, variant, field, end: self.bits.len() });
+    }
+}
+
+/// The gradients that a backward call is asked for: of the input, the weight and the bias. With none of the last two
+/// and fixed statistics there are no sums to make; without the first one there is no second pass.
+const ASKED: &[(&str, bool, bool, bool)] = &[
+    ("all gradients", true, true, true),
+    ("the input's gradient", true, false, false),
+    ("the input's and the weight's gradient", true, true, false),
+    ("the input's and the bias's gradient", true, false, true),
+    ("the parameters' gradients", false, true, true),
+    ("the weight's gradient", false, true, false),
+    ("the bias's gradient", false, false, true),
+    ("no gradient", false, false, false),
+];
+
+/// What every buffer holds before a call: what is not written, and what is read though it must not be, shows.
+const BEFORE: f32 = 12_345.0;
+
+/// Every call, into `results`.
+fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &mut Results) {
+    results.clear();
+    let (len, channels) = (problem.shape.len(), problem.shape.channels());
+    let parameters = Parameters { weight: problem.weight.as_deref(), bias: problem.bias.as_deref() };
+    let dropout = problem.mask.as_deref().map_or(Dropout::Off, Dropout::Mask);
+    let running = Running { mean: &problem.running_mean, var: &problem.running_var };
+    let mut scratch = vec![f64::from(BEFORE); layer.scratch_len()];
+    let mut values = vec![BEFORE; len];
+
+    layer
+        .eval(Eval { parameters, running, dropout, input: &problem.x, output: &mut values, scratch: &mut scratch })
+        .expect("an evaluation call without faults");
+    results.add("eval", "", "y", &values);
+
+    values.copy_from_slice(&problem.x);
+    layer
+        .eval_in_place(EvalInPlace { parameters, running, dropout, values: &mut values, scratch: &mut scratch })
+        .expect("an evaluation call without faults");
+    results.add("eval_in_place", "", "y", &values);
+
+    let (mut mean, mut mean_tail, mut inv_std) = (vec![BEFORE; channels], vec![BEFORE; channels], vec![0.5; channels]);
+    for update in [true, false] {
+        values.fill(BEFORE);
+        let (mut running_mean, mut running_var) = (problem.running_mean.clone(), problem.running_var.clone());
+        let trained = layer.train(Train {
+            parameters,
+            running: update.then_some(RunningMut { mean: &mut running_mean, var: &mut running_var }),
+            dropout,
+            input: &problem.x,
+            output: &mut values,
+            saved: SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std },
+            scratch: &mut scratch,
+        });
+        assert!(trained.is_ok() || (trained == Err(Error::SingleSample) && problem.shape.samples() == 1));
+        let variant = if update { "with running statistics" } else { "without running statistics" };
+        results.add("train", variant, "y", &values);
+        results.add("train", variant, "running mean", &running_mean);
+        results.add("train", variant, "running variance", &running_var);
+        results.add("train", variant, "saved mean", &mean);
+        results.add("train", variant, "tail of the saved mean", &mean_tail);
+        results.add_f64("train", variant, "saved inv_std", &inv_std);
+    }
+
+    let saved = SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std };
+    let kinds: &[_] = &[
+        ("backward, batch statistics", "backward_in_place, batch statistics", Statistics::Batch(saved.as_saved())),
+        ("backward, fixed statistics", "backward_in_place, fixed statistics", Statistics::Fixed(running)),
+    ];
+    for &(call, call_in_place, statistics) in kinds {
+        if problem.shape.samples() == 1 && matches!(statistics, Statistics::Batch(_)) {
+            continue;
+        }
+        // All gradients, and one of the other choices: the seed walks through them.
+        for (variant, input, weight, bias) in [ASKED[0], ASKED[1 + problem.seed % (ASKED.len() - 1)]] {
+            let (mut grad_weight, mut grad_bias) = (vec![BEFORE; channels], vec![BEFORE; channels]);
+            values.fill(BEFORE);
+            layer
+                .backward(Backward {
+                    parameters,
+                    statistics,
+                    dropout,
+                    input: &problem.x,
+                    grad_output: &problem.dy,
+                    grad_input: input.then_some(&mut values[..]),
+                    grad_parameters: ParameterGradients {
+                        weight: weight.then_some(&mut grad_weight[..]),
+                        bias: bias.then_some(&mut grad_bias[..]),
+                    },
+                    scratch: &mut scratch,
+                })
+                .expect("a backward call without faults");
+            results.add(call, variant, "grad_input", &values);
+            results.add(call, variant, "grad_weight", &grad_weight);
+            results.add(call, variant, "grad_bias", &grad_bias);
+            if !input {
+                continue;
+            }
+            values.copy_from_slice(&problem.dy);
+            layer
+                .backward_in_place(BackwardInPlace {
+                    parameters,
+                    statistics,
+                    dropout,
+                    input: &problem.x,
+                    values: &mut values,
+                    grad_parameters: ParameterGradients {
+                        weight: weight.then_some(&mut grad_weight[..]),
+                        bias: bias.then_some(&mut grad_bias[..]),
+                    },
+                    scratch: &mut scratch,
+                })
+                .expect("a backward call without faults");
+            results.add(call_in_place, variant, "grad_input", &values);
+            results.add(call_in_place, variant, "grad_weight", &grad_weight);
+            results.add(call_in_place, variant, "grad_bias", &grad_bias);
+        }
+    }
+}
+
+/// The backends that must run here: what `std` finds on this CPU, up to the one that the build is capped at.
+fn expected_backends() -> Vec<Backend> {
+    let mut expected = vec![Backend::Portable];
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected;
+
+        if is_x86_feature_detected!("avx2") && !cfg!(normdrop_backend = "portable") {
+            expected.push(Backend::Avx2);
+        }
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && !cfg!(any(normdrop_backend = "portable", normdrop_backend = "avx2"))
+        {
+            expected.push(Backend::Avx512);
+        }
+    }
+    expected
+}
+
+/// Compares backends, and counts what it compared.
+#[derive(Debug)]
+struct Comparison {
+    /// The backends that must be compared with the portable one, and the number of values that were.
+    backends: Vec<(Backend, usize)>,
+    portable: Results,
+    other: Results,
+}
+
+impl Comparison {
+    fn new() -> Self {
+        let expected = expected_backends();
+        for backend in Backend::ALL {
+            assert_eq!(
+                backend.is_available(),
+                expected.contains(&backend),
+                "{}: what the crate finds, and what this CPU and this build have",
+                backend.name()
+            );
+        }
+        assert_eq!(expected.last(), Some(&Backend::detect()), "the fastest backend is the default");
+        let backends = expected.into_iter().map(|backend| (backend, 0)).collect();
+        Self { backends, portable: Results::default(), other: Results::default() }
+    }
+
+    /// Every call of a layer, on every backend.
+    fn calls<A: Activation>(&mut self, problem: &Problem, activation: A) {
+        let Self { backends, portable, other } = self;
+        run(&problem.layer(activation, Some(Backend::Portable)), problem, portable);
+        for (backend, compared) in backends {
+            if *backend != Backend::Portable {
+                run(&problem.layer(activation, Some(*backend)), problem, other);
+                compare(problem, activation, *backend, other, portable);
+            }
+            *compared += portable.bits.len();
+        }
+    }
+
+    /// Every call of a layer on the backend that is used by default.
+    fn default_calls<A: Activation>(&mut self, problem: &Problem, activation: A) {
+        run(&problem.layer(activation, Some(Backend::Portable)), problem, &mut self.portable);
+        run(&problem.layer(activation, None), problem, &mut self.other);
+        compare(problem, activation, Backend::detect(), &self.other, &self.portable);
+    }
+
+    /// [`Comparison::calls`] with both activations, with dropout and without.
+    fn all_calls(&mut self, shape: [usize; 3], data: Data, probabilities: &[Option<f64>], seed: usize) {
+        for &p in probabilities {
+            let problem = Problem::new(shape, data, p, seed);
+            self.calls(&problem, Identity);
+            self.calls(&problem, Relu);
+        }
+    }
+
+    /// The mask of one seed on every backend, and any range of it alone.
+    fn masks(&mut self, p: f64, seed: u64, elements: usize) {
+        let shape = Shape::new(1, 1, elements).expect("a shape that fits memory");
+        let layer = Layer::new(shape, Identity, Config { p, ..Config::DEFAULT }).expect("constants in their ranges");
+        let draw = |backend| {
+            let mut mask = vec![0xA5; layer.mask_len()];
+            let layer = layer.with_backend(backend).expect("a backend that is available");
+            layer.fill_mask(seed, &mut mask).expect("a mask of the right length");
+            mask
+        };
+        let portable = draw(Backend::Portable);
+        for (backend, compared) in &mut self.backends {
+            assert!(draw(*backend) == portable, "{}: p = {p}, {elements} elements, seed {seed}", backend.name());
+            *compared += elements;
+        }
+        for first in [1, 7, 8, 9, 500, 512, 517, 4090, 4096] {
+            if first < elements {
+                let mut range = vec![0xA5; mask_len(elements - first)];
+                layer.keep().fill(seed, first as u64, elements - first, &mut range).expect("the right length");
+                let expected = shifted(&portable, first, elements - first);
+                assert!(range == expected, "elements {first}..{elements}, p = {p}, seed {seed}");
+            }
+        }
+    }
+
+    /// Fails if a backend was not compared; says what was.
+    fn finish(self) {
+        for (backend, compared) in self.backends {
+            assert!(compared > 0, "{} is there and did not run", backend.name());
+            println!("{}: {compared} values, the same bits", backend.name());
+        }
+    }
+}
+
+/// The bits of a mask from one on, one bit after the other.
+fn shifted(mask: &[u8], first: usize, elements: usize) -> Vec<u8> {
+    let mut shifted = vec![0; mask_len(elements)];
+    for element in 0..elements {
+        let from = first + element;
+        shifted[element / 8] |= (mask[from / 8] >> (from % 8) & 1) << (element % 8);
+    }
+    shifted
+}
+
+/// Fails if the bits of two backends are not the same, and says where.
+fn compare(problem: &Problem, activation: impl Activation, backend: Backend, other: &Results, portable: &Results) {
+    assert_eq!(other.parts, portable.parts, "the same calls");
+    let Some(position) = other.bits.iter().zip(&portable.bits).position(|(a, b)| a != b) else { return };
+    let part = other.parts.partition_point(|part| part.end <= position);
+    let Part { call, variant, field, end } = other.parts[part];
+    let start = part.checked_sub(1).map_or(0, |before| other.parts[before].end);
+    let differing = (start..end).filter(|&index| other.bits[index] != portable.bits[index]).count();
+    panic!(
+        "{call} ({variant}), {field}: {} is not portable, {differing} of {} words differ, first number {}: {:08x} \
+         instead of {:08x}\n{activation:?}, {:?}, {:?} data, {:?}, weight {}, bias {}, mask {}",
+        backend.name(),
+        end - start,
+        position - start,
+        other.bits[position],
+        portable.bits[position],
+        problem.shape,
+        problem.data,
+        problem.config,
+        problem.weight.is_some(),
+        problem.bias.is_some(),
+        problem.mask.is_some(),
+    );
+}
+
+/// One below a size, the size itself, and one above.
+fn around(size: usize) -> [usize; 3] {
+    [size - 1, size, size + 1]
+}
+
+#[test]
+fn the_backends_that_ran() {
+    let mut comparison = Comparison::new();
+    for &(walk, _) in WALKS {
+        let problem = Problem::new(walk, Data::Ordinary, Some(0.5), 1);
+        comparison.default_calls(&problem, Identity);
+        if walk.iter().product::<usize>() < SMALL {
+            comparison.calls(&problem, Relu);
+        }
+    }
+    comparison.masks(0.1, 1, 10_000);
+    let ran: Vec<&str> = comparison.backends.iter().map(|(backend, _)| backend.name()).collect();
+    println!("backends on this CPU and in this build: {}; the default is {}", ran.join(", "), Backend::detect().name());
+    comparison.finish();
+}
+
+#[test]
+fn a_backend_that_is_not_there_is_refused() {
+    let expected = expected_backends();
+    let layer = Layer::new(Shape::nc(4, 3).expect("a small shape"), Relu, Config::DEFAULT).expect("defaults");
+    for backend in Backend::ALL {
+        let available = expected.contains(&backend);
+        assert_eq!(layer.with_backend(backend).is_ok(), available, "{}", backend.name());
+        assert_eq!(backend.require().is_ok(), available, "{}", backend.name());
+        if !available {
+            assert_eq!(layer.with_backend(backend).err(), Some(Error::BackendUnavailable));
+        }
+    }
+}
+
+#[test]
+fn masks_of_all_lengths_and_boundary_sizes_are_the_same_on_every_backend() {
+    let mut comparison = Comparison::new();
+    for elements in 0..=ALL_LENGTHS {
+        for p in [0.5, 0.1] {
+            comparison.masks(p, elements as u64, elements);
+        }
+    }
+    for &(size, _) in BOUNDARIES {
+        for elements in around(size).into_iter().chain(around(3 * size)) {
+            for p in [0.0, 1.0, 0.25, 0.9, 1.0 / 3.0, 1e-9, 1.0 - 1e-9] {
+                comparison.masks(p, !(elements as u64), elements);
+            }
+        }
+    }
+    comparison.finish();
+}
+
+/// All lengths in one layout: one kind of data after the other, so that each is met with every tail of a vector. The
+/// small tensors with both activations, with dropout and without; the large ones in turns, for the sake of time.
+fn all_lengths(shape: impl Fn(usize) -> [usize; 3]) {
+    let mut comparison = Comparison::new();
+    for length in 0..=ALL_LENGTHS {
+        let (shape, data) = (shape(length), Data::number(length));
+        let p = Some([0.5, 0.1, 0.9][length % 3]);
+        if shape.iter().product::<usize>() < 4_000 {
+            comparison.all_calls(shape, data, &[None, p], length);
+        } else {
+            let (identity, relu) = if length.is_multiple_of(2) { (None, p) } else { (p, None) };
+            comparison.calls(&Problem::new(shape, data, identity, length), Identity);
+            comparison.calls(&Problem::new(shape, data, relu, length), Relu);
+        }
+    }
+    comparison.finish();
+}
+
+#[test]
+fn planar_runs_of_all_lengths_are_the_same_on_every_backend() {
+    all_lengths(|length| [2, 2, length]);
+}
+
+#[test]
+fn one_channel_of_all_lengths_is_the_same_on_every_backend() {
+    all_lengths(|length| [length, 1, 1]);
+}
+
+#[test]
+fn columns_of_3_channels_and_all_lengths_are_the_same_on_every_backend() {
+    all_lengths(|length| [length, 3, 1]);
+}
+
+#[test]
+fn columns_of_16_channels_and_all_lengths_are_the_same_on_every_backend() {
+    all_lengths(|length| [length, 16, 1]);
+}
+
+#[test]
+fn columns_of_17_channels_and_all_lengths_are_the_same_on_every_backend() {
+    all_lengths(|length| [length, 17, 1]);
+}
+
+#[test]
+fn all_numbers_of_channels_are_the_same_on_every_backend() {
+    all_lengths(|channels| [3, channels, 1]);
+}
+
+#[test]
+fn planar_boundary_sizes_are_the_same_on_every_backend() {
+    let mut comparison = Comparison::new();
+    for &(size, _) in BOUNDARIES {
+        for length in around(size) {
+            for data in [Data::Ordinary, Data::Offset, Data::NotFinite, Data::AnyFinite] {
+                comparison.all_calls([1, 2, length], data, &[None, Some(0.1)], length);
+            }
+        }
+    }
+    comparison.finish();
+}
+
+#[test]
+fn column_boundary_sizes_are_the_same_on_every_backend() {
+    let mut comparison = Comparison::new();
+    for &(size, _) in BOUNDARIES {
+        for length in around(size) {
+            for data in [Data::Ordinary, Data::ByChannel] {
+                comparison.all_calls([length, 3, 1], data, &[None, Some(0.1)], length);
+            }
+            if length < 10_000 {
+                comparison.all_calls([length, 16, 1], Data::ByChannel, &[None, Some(0.1)], length);
+                comparison.all_calls([3, length, 1], Data::ByChannel, &[None, Some(0.1)], length);
+            }
+        }
+    }
+    comparison.finish();
+}
+
+#[test]
+fn every_walk_is_the_same_on_every_backend() {
+    let mut comparison = Comparison::new();
+    for &(walk, _) in WALKS {
+        let small = walk.iter().product::<usize>() < SMALL;
+        for index in 0..11 {
+            // The large walks meet some kinds of data only: what is large about them is in the merging.
+            if small || index % 5 == 0 {
+                comparison.all_calls(walk, Data::number(index), &[None, Some(0.1)], index + 1);
+            }
+        }
+        if small {
+            // Masks that need no randomness have code of their own.
+            comparison.all_calls(walk, Data::NotFinite, &[Some(0.0), Some(1.0)], 7);
+        }
+    }
+    comparison.finish();
+}
+
+/// FNV-1a, 64 bits (Fowler, Noll and Vo).
+struct Digest(u64);
+
+impl Digest {
+    const EMPTY: Self = Self(0xCBF2_9CE4_8422_2325);
+
+    fn add(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
+        }
+    }
+}
+
+/// The digest of all results of a fixed corpus, as recorded. It changes when any bit of any result does: that is a
+/// change of the numeric contract, to be made knowingly and noted in the changelog.
+const RECORDED: u64 = 0x8426_943b_6ec1_3806;
+
+#[test]
+fn the_bits_are_the_same_on_every_target_as_recorded() {
+    let mut digest = Digest::EMPTY;
+    let mut results = Results::default();
+    for (number, &(walk, _)) in (1..).zip(WALKS) {
+        if walk.iter().product::<usize>() < SMALL {
+            for (data, p) in [(Data::Ordinary, None), (Data::Offset, Some(0.5)), (Data::ByChannel, Some(0.1))] {
+                let problem = Problem::new(walk, data, p, number);
+                digest.add(problem.mask.as_deref().unwrap_or_default());
+                run(&problem.layer(Identity, None), &problem, &mut results);
+                results.bits.iter().for_each(|bits| digest.add(&bits.to_le_bytes()));
+                run(&problem.layer(Relu, None), &problem, &mut results);
+                results.bits.iter().for_each(|bits| digest.add(&bits.to_le_bytes()));
+            }
+        }
+    }
+    assert_eq!(digest.0, RECORDED, "{:#018x} instead of {RECORDED:#018x}", digest.0);
+}

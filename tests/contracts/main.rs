@@ -1,0 +1,10 @@
+//! What the crate promises, promise by promise. One program, because the kernels are compiled again for every program
+//! that uses them.
+
+mod accuracy;
+mod backends;
+mod mask;
+mod pytorch;
+mod safety;
+mod semantics;
+mod support;

@@ -1,0 +1,565 @@
+//! The safety contract: every length is checked before anything is written, nothing is allocated, every output is
+//! overwritten, and the contents of scratch influence nothing.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use normdrop::{
+    Backward, BackwardInPlace, Bernoulli, Buffer, Config, Dropout, Error, Eval, EvalInPlace, Identity, Layer,
+    ParameterGradients, Parameters, Relu, Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train,
+};
+use normdrop_reference::random::SplitMix64;
+
+/// The system's allocator, which counts what each thread asks of it.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every method passes its arguments on to the system's allocator, unchanged.
+#[expect(unsafe_code, reason = "the trait is unsafe to implement")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller upholds the contract of the same method.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller upholds the contract of the same method.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// A call of the layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Train,
+    Eval,
+    EvalInPlace,
+    BackwardThroughBatch,
+    BackwardPastFixed,
+    BackwardInPlaceThroughBatch,
+    BackwardInPlacePastFixed,
+    FillMask,
+    FillMaskWith,
+}
+
+const CALLS: [Call; 9] = [
+    Call::Train,
+    Call::Eval,
+    Call::EvalInPlace,
+    Call::BackwardThroughBatch,
+    Call::BackwardPastFixed,
+    Call::BackwardInPlaceThroughBatch,
+    Call::BackwardInPlacePastFixed,
+    Call::FillMask,
+    Call::FillMaskWith,
+];
+
+impl Call {
+    /// Every buffer that the call is given.
+    fn buffers(self) -> Vec<Buffer> {
+        let parameters = [Buffer::Weight, Buffer::Bias, Buffer::Mask, Buffer::Scratch];
+        let running = [Buffer::RunningMean, Buffer::RunningVar];
+        let saved = [Buffer::SavedMean, Buffer::SavedMeanTail, Buffer::SavedInvStd];
+        let gradients = [Buffer::Input, Buffer::GradWeight, Buffer::GradBias];
+        let apart = [Buffer::GradOutput, Buffer::GradInput];
+        let own: &[&[Buffer]] = match self {
+            Self::Train => &[&running, &saved, &[Buffer::Input, Buffer::Output]],
+            Self::Eval => &[&running, &[Buffer::Input, Buffer::Output]],
+            Self::EvalInPlace => &[&running, &[Buffer::Values]],
+            Self::BackwardThroughBatch => &[&saved, &gradients, &apart],
+            Self::BackwardPastFixed => &[&running, &gradients, &apart],
+            Self::BackwardInPlaceThroughBatch => &[&saved, &gradients, &[Buffer::Values]],
+            Self::BackwardInPlacePastFixed => &[&running, &gradients, &[Buffer::Values]],
+            Self::FillMask | Self::FillMaskWith => return vec![Buffer::Mask],
+        };
+        [&parameters[..], &own.concat()].concat()
+    }
+}
+
+/// The buffers of every call, with contents of no special meaning.
+#[derive(Debug, Clone)]
+struct Buffers {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    running_mean: Vec<f32>,
+    running_var: Vec<f32>,
+    mask: Vec<u8>,
+    input: Vec<f32>,
+    output: Vec<f32>,
+    values: Vec<f32>,
+    grad_output: Vec<f32>,
+    grad_input: Vec<f32>,
+    grad_weight: Vec<f32>,
+    grad_bias: Vec<f32>,
+    mean: Vec<f32>,
+    mean_tail: Vec<f32>,
+    inv_std: Vec<f64>,
+    scratch: Vec<f64>,
+}
+
+/// What outputs and scratch are full of before a call.
+const SENTINEL: f32 = -1.234_567e-7;
+
+/// The length that the layer asks of a buffer.
+fn right_length(layer: &Layer<Relu>, call: Call, buffer: Buffer) -> usize {
+    match buffer {
+        Buffer::Input | Buffer::Output | Buffer::Values | Buffer::GradOutput | Buffer::GradInput => layer.shape().len(),
+        Buffer::Mask => layer.mask_len(),
+        Buffer::Scratch => match call {
+            Call::Train => layer.train_scratch_len(),
+            Call::Eval | Call::EvalInPlace => layer.eval_scratch_len(),
+            _ => layer.backward_scratch_len(),
+        },
+        _ => layer.shape().channels(),
+    }
+}
+
+impl Buffers {
+    /// Buffers of the right lengths, but for those that `length` changes.
+    fn new(layer: &Layer<Relu>, call: Call, length: impl Fn(Buffer, usize) -> usize) -> Self {
+        let length = |buffer| length(buffer, right_length(layer, call, buffer));
+        let mut random = SplitMix64::new(1);
+        #[expect(clippy::cast_possible_truncation, reason = "rounded to f32")]
+        let mut data = |buffer| (0..length(buffer)).map(|_| 0.5 + random.next_unit() as f32).collect::<Vec<f32>>();
+        let sentinels = |buffer| vec![SENTINEL; length(buffer)];
+        Self {
+            weight: data(Buffer::Weight),
+            bias: data(Buffer::Bias),
+            running_mean: data(Buffer::RunningMean),
+            running_var: data(Buffer::RunningVar),
+            mask: vec![0b0110_1010; length(Buffer::Mask)],
+            input: data(Buffer::Input),
+            output: sentinels(Buffer::Output),
+            values: data(Buffer::Values),
+            grad_output: data(Buffer::GradOutput),
+            grad_input: sentinels(Buffer::GradInput),
+            grad_weight: sentinels(Buffer::GradWeight),
+            grad_bias: sentinels(Buffer::GradBias),
+            mean: data(Buffer::SavedMean),
+            mean_tail: vec![0.0; length(Buffer::SavedMeanTail)],
+            inv_std: vec![1.5; length(Buffer::SavedInvStd)],
+            scratch: vec![f64::from(SENTINEL); length(Buffer::Scratch)],
+        }
+    }
+
+    /// The bits of everything but scratch.
+    fn bits(&self) -> Vec<u64> {
+        let singles = [
+            &self.weight,
+            &self.bias,
+            &self.running_mean,
+            &self.running_var,
+            &self.input,
+            &self.output,
+            &self.values,
+            &self.grad_output,
+            &self.grad_input,
+            &self.grad_weight,
+            &self.grad_bias,
+            &self.mean,
+            &self.mean_tail,
+        ];
+        let singles = singles.into_iter().flatten().map(|value| u64::from(value.to_bits()));
+        let doubles = self.inv_std.iter().map(|value| value.to_bits());
+        singles.chain(doubles).chain(self.mask.iter().map(|&byte| u64::from(byte))).collect()
+    }
+
+    fn call(&mut self, layer: &Layer<Relu>, call: Call) -> Result<(), Error> {
+        let parameters = Parameters { weight: Some(&self.weight), bias: Some(&self.bias) };
+        let running = Running { mean: &self.running_mean, var: &self.running_var };
+        let saved = Saved { mean: &self.mean, mean_tail: &self.mean_tail, inv_std: &self.inv_std };
+        let dropout = Dropout::Mask(&self.mask);
+        let statistics = match call {
+            Call::BackwardThroughBatch | Call::BackwardInPlaceThroughBatch => Statistics::Batch(saved),
+            _ => Statistics::Fixed(running),
+        };
+        let grad_parameters =
+            ParameterGradients { weight: Some(&mut self.grad_weight), bias: Some(&mut self.grad_bias) };
+        let scratch = &mut self.scratch;
+        match call {
+            Call::Train => layer.train(Train {
+                parameters,
+                running: Some(RunningMut { mean: &mut self.running_mean, var: &mut self.running_var }),
+                dropout,
+                input: &self.input,
+                output: &mut self.output,
+                saved: SavedMut { mean: &mut self.mean, mean_tail: &mut self.mean_tail, inv_std: &mut self.inv_std },
+                scratch,
+            }),
+            Call::Eval => {
+                let (input, output) = (&self.input, &mut self.output);
+                layer.eval(Eval { parameters, running, dropout, input, output, scratch })
+            }
+            Call::EvalInPlace => {
+                layer.eval_in_place(EvalInPlace { parameters, running, dropout, values: &mut self.values, scratch })
+            }
+            Call::BackwardThroughBatch | Call::BackwardPastFixed => layer.backward(Backward {
+                parameters,
+                statistics,
+                dropout,
+                input: &self.input,
+                grad_output: &self.grad_output,
+                grad_input: Some(&mut self.grad_input),
+                grad_parameters,
+                scratch,
+            }),
+            Call::BackwardInPlaceThroughBatch | Call::BackwardInPlacePastFixed => {
+                layer.backward_in_place(BackwardInPlace {
+                    parameters,
+                    statistics,
+                    dropout,
+                    input: &self.input,
+                    values: &mut self.values,
+                    grad_parameters,
+                    scratch,
+                })
+            }
+            Call::FillMask => layer.fill_mask(1, &mut self.mask),
+            Call::FillMaskWith => layer.fill_mask_with(&mut rand_xoshiro_generator(), &mut self.mask),
+        }
+    }
+
+    /// The buffers that a call must overwrite, which hold sentinels before it.
+    fn overwritten(&self, call: Call) -> Vec<&Vec<f32>> {
+        match call {
+            Call::Train | Call::Eval => vec![&self.output],
+            Call::BackwardThroughBatch | Call::BackwardPastFixed => {
+                vec![&self.grad_input, &self.grad_weight, &self.grad_bias]
+            }
+            Call::BackwardInPlaceThroughBatch | Call::BackwardInPlacePastFixed => {
+                vec![&self.grad_weight, &self.grad_bias]
+            }
+            Call::EvalInPlace | Call::FillMask | Call::FillMaskWith => vec![],
+        }
+    }
+}
+
+fn rand_xoshiro_generator() -> rand_xoshiro::Xoshiro128PlusPlus {
+    use rand_xoshiro::rand_core::SeedableRng;
+    rand_xoshiro::Xoshiro128PlusPlus::seed_from_u64(1)
+}
+
+/// One shape of each walk, and those that have nothing to walk.
+const SHAPES: &[[usize; 3]] =
+    &[[6, 5, 20], [2, 3, 300], [40, 1, 1], [21, 19, 1], [200, 3, 1], [9, 7, 5], [20, 600, 1], [0, 3, 1], [2, 3, 0]];
+
+fn layer([outer, channels, inner]: [usize; 3], p: f64) -> Layer<Relu> {
+    let shape = Shape::new(outer, channels, inner).expect("a small shape");
+    Layer::new(shape, Relu, Config { p, ..Config::DEFAULT }).expect("constants in their ranges")
+}
+
+/// Calls with one buffer of a wrong length.
+fn for_each_fault(mut check: impl FnMut(&Layer<Relu>, Call, Buffer, usize, usize)) {
+    for &shape in SHAPES {
+        for p in [0.25, 1.0] {
+            let layer = layer(shape, p);
+            for call in CALLS {
+                for buffer in call.buffers() {
+                    let right = right_length(&layer, call, buffer);
+                    let mut wrong = vec![0, right.wrapping_sub(1), right + 1, 2 * right + 3];
+                    wrong.retain(|&length| length != right && length != usize::MAX);
+                    if buffer == Buffer::Scratch {
+                        wrong.retain(|&length| length < right);
+                    }
+                    for length in wrong {
+                        check(&layer, call, buffer, right, length);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_buffer_of_a_wrong_length_is_refused_by_name_with_both_lengths() {
+    let mut faults = 0;
+    for_each_fault(|layer, call, buffer, expected, actual| {
+        let mut buffers = Buffers::new(layer, call, |b, right| if b == buffer { actual } else { right });
+        let error = buffers.call(layer, call).expect_err("a wrong length");
+        assert_eq!(error, Error::Length { buffer, expected, actual }, "{call:?}, {:?}", layer.shape());
+        let text = error.to_string();
+        for part in [buffer.name(), &expected.to_string(), &actual.to_string()] {
+            assert!(text.contains(part), "{part:?} is not in {text:?}");
+        }
+        faults += 1;
+    });
+    assert!(faults > 1000, "only {faults} faults were tried");
+}
+
+#[test]
+fn nothing_is_written_when_a_length_is_wrong() {
+    for_each_fault(|layer, call, buffer, _, actual| {
+        let mut buffers = Buffers::new(layer, call, |b, right| if b == buffer { actual } else { right });
+        let before = (buffers.bits(), buffers.scratch.clone());
+        assert!(buffers.call(layer, call).is_err());
+        assert_eq!(before, (buffers.bits(), buffers.scratch), "{call:?}, {buffer:?}, {:?}", layer.shape());
+    });
+}
+
+#[test]
+fn nothing_is_written_when_several_lengths_are_wrong() {
+    for &shape in SHAPES {
+        let layer = layer(shape, 0.25);
+        for call in CALLS {
+            let mut buffers = Buffers::new(&layer, call, |_, right| right + 1);
+            let before = buffers.bits();
+            assert!(buffers.call(&layer, call).is_err(), "{call:?}, shape {shape:?}");
+            assert_eq!(before, buffers.bits(), "{call:?}, shape {shape:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_written_when_batch_statistics_do_not_exist() {
+    let shape = Shape::nc(4, 3).expect("a small shape");
+    let eps_of_zero = Layer::new(shape, Relu, Config { eps: 0.0, ..Config::DEFAULT }).expect("fine for evaluation");
+    for (layer, error) in [(layer([1, 3, 1], 0.5), Error::SingleSample), (eps_of_zero, Error::Eps { eps: 0.0 })] {
+        for call in [Call::Train, Call::BackwardThroughBatch, Call::BackwardInPlaceThroughBatch] {
+            let mut buffers = Buffers::new(&layer, call, |_, right| right);
+            let before = (buffers.bits(), buffers.scratch.clone());
+            assert_eq!(buffers.call(&layer, call), Err(error));
+            assert_eq!(before, (buffers.bits(), buffers.scratch), "{call:?}");
+        }
+    }
+}
+
+#[test]
+fn errors_of_constants_say_what_came() {
+    let shape = Shape::nc(4, 3).expect("a small shape");
+    let text = |config| Layer::new(shape, Relu, config).expect_err("a constant out of its range").to_string();
+    assert!(text(Config { eps: -2.5, ..Config::DEFAULT }).contains("-2.5"));
+    assert!(text(Config { momentum: 7.25, ..Config::DEFAULT }).contains("7.25"));
+    assert!(text(Config { p: 1.75, ..Config::DEFAULT }).contains("1.75"));
+    assert_eq!(Shape::new(usize::MAX, 2, 1), Err(Error::ShapeOverflow));
+    assert_eq!(Shape::nchw(1, 1, usize::MAX, 2), Err(Error::ShapeOverflow));
+    for error in [Error::ShapeOverflow, Error::SingleSample, Error::BackendUnavailable] {
+        assert!(error.to_string().len() > 20);
+    }
+}
+
+#[test]
+fn a_shape_with_an_empty_dimension_never_overflows() {
+    for dimensions in [[0, usize::MAX, usize::MAX], [usize::MAX, 0, usize::MAX], [usize::MAX, usize::MAX, 0]] {
+        let shape = Shape::new(dimensions[0], dimensions[1], dimensions[2]).expect("an empty shape");
+        assert!(shape.is_empty());
+        assert_eq!(shape.len(), 0);
+        let layer = Layer::new(shape, Identity, Config::DEFAULT).expect("constants in their ranges");
+        assert_eq!((layer.scratch_len(), layer.mask_len()), (0, 0));
+    }
+}
+
+#[test]
+fn every_output_is_overwritten() {
+    for &shape in SHAPES {
+        for p in [0.25, 1.0] {
+            let layer = layer(shape, p);
+            for call in CALLS {
+                let mut buffers = Buffers::new(&layer, call, |_, right| right);
+                buffers.call(&layer, call).expect("a call without faults");
+                for output in buffers.overwritten(call) {
+                    assert!(output.iter().all(|&value| value != SENTINEL), "{call:?}, shape {shape:?}, p {p}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_inputs_of_a_call_are_never_written() {
+    for &shape in SHAPES {
+        let layer = layer(shape, 0.25);
+        for call in CALLS {
+            let mut buffers = Buffers::new(&layer, call, |_, right| right);
+            let before = buffers.clone();
+            buffers.call(&layer, call).expect("a call without faults");
+            // What the call writes is taken from before it; then nothing else may differ.
+            let written = match call {
+                Call::Train => Buffers {
+                    output: before.output.clone(),
+                    running_mean: before.running_mean.clone(),
+                    running_var: before.running_var.clone(),
+                    mean: before.mean.clone(),
+                    mean_tail: before.mean_tail.clone(),
+                    inv_std: before.inv_std.clone(),
+                    ..buffers
+                },
+                Call::Eval => Buffers { output: before.output.clone(), ..buffers },
+                Call::EvalInPlace => Buffers { values: before.values.clone(), ..buffers },
+                Call::FillMask | Call::FillMaskWith => Buffers { mask: before.mask.clone(), ..buffers },
+                _ => Buffers {
+                    grad_input: before.grad_input.clone(),
+                    values: before.values.clone(),
+                    grad_weight: before.grad_weight.clone(),
+                    grad_bias: before.grad_bias.clone(),
+                    ..buffers
+                },
+            };
+            assert_eq!(written.bits(), before.bits(), "{call:?}, shape {shape:?}");
+        }
+    }
+}
+
+#[test]
+fn the_contents_of_scratch_influence_no_result() {
+    for &shape in SHAPES {
+        let layer = layer(shape, 0.25);
+        for call in CALLS {
+            let result = |contents: f64, more: usize| {
+                let mut buffers =
+                    Buffers::new(&layer, call, |b, right| if b == Buffer::Scratch { right + more } else { right });
+                buffers.scratch.fill(contents);
+                buffers.call(&layer, call).expect("a call without faults");
+                buffers.bits()
+            };
+            let expected = result(0.0, 0);
+            for contents in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
+                assert_eq!(result(contents, 0), expected, "{call:?}, shape {shape:?}, scratch full of {contents}");
+            }
+            for more in [1, 15, 16, 1000] {
+                assert_eq!(result(f64::NAN, more), expected, "{call:?}, shape {shape:?}, {more} more of scratch");
+            }
+        }
+    }
+}
+
+/// A tile with fewer columns than lanes, whose columns need f64: found by fuzzing, where large values of both signs in
+/// the idle lanes cancelled the flags of the others.
+#[test]
+#[expect(clippy::cast_possible_truncation, reason = "any f32 will do")]
+fn the_contents_of_scratch_do_not_hide_a_channel_that_needs_f64() {
+    const CHANNELS: usize = 6;
+    let layer = Layer::new(Shape::nc(40, CHANNELS).expect("small"), Identity, Config::DEFAULT).expect("defaults");
+    let mut random = SplitMix64::new(6);
+    let x: Vec<f32> = (0..40 * CHANNELS).map(|_| random.next_normal() as f32).collect();
+    let (weight, mean, var) = ([3e31; CHANNELS], [0.1; CHANNELS], [0.7; CHANNELS]);
+    let outputs = [[0.0, 0.0], [1e300, -1e300], [-1e300, 1e300]].map(|pair| {
+        let mut scratch: Vec<f64> = pair.into_iter().cycle().take(layer.eval_scratch_len()).collect();
+        let mut y = vec![0.0; x.len()];
+        let call = Eval {
+            parameters: Parameters { weight: Some(&weight), bias: None },
+            running: Running { mean: &mean, var: &var },
+            dropout: Dropout::Off,
+            input: &x,
+            output: &mut y,
+            scratch: &mut scratch,
+        };
+        layer.eval(call).expect("right lengths");
+        y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    });
+    assert_eq!(outputs[0], outputs[1]);
+    assert_eq!(outputs[0], outputs[2]);
+}
+
+#[test]
+fn one_scratch_is_enough_for_every_call_of_a_layer() {
+    for &shape in SHAPES {
+        let layer = layer(shape, 0.25);
+        let lengths = [layer.train_scratch_len(), layer.eval_scratch_len(), layer.backward_scratch_len()];
+        assert_eq!(Some(layer.scratch_len()), lengths.into_iter().max());
+    }
+}
+
+#[test]
+fn in_place_is_the_same_as_out_of_place_to_the_bit() {
+    let pairs = [
+        (Call::Eval, Call::EvalInPlace),
+        (Call::BackwardThroughBatch, Call::BackwardInPlaceThroughBatch),
+        (Call::BackwardPastFixed, Call::BackwardInPlacePastFixed),
+    ];
+    for &shape in SHAPES {
+        for p in [0.25, 1.0] {
+            let layer = layer(shape, p);
+            for (apart, in_place) in pairs {
+                let mut expected = Buffers::new(&layer, apart, |_, right| right);
+                let mut actual = Buffers::new(&layer, in_place, |_, right| right);
+                actual.values.clone_from(if apart == Call::Eval { &actual.input } else { &actual.grad_output });
+                expected.call(&layer, apart).expect("a call without faults");
+                actual.call(&layer, in_place).expect("a call without faults");
+                let written = if apart == Call::Eval { &expected.output } else { &expected.grad_input };
+                let (written, values) = (written.iter(), actual.values.iter());
+                assert!(written.map(|x| x.to_bits()).eq(values.map(|x| x.to_bits())), "{in_place:?}, shape {shape:?}");
+                assert_eq!(actual.grad_weight, expected.grad_weight, "{in_place:?}, shape {shape:?}");
+                assert_eq!(actual.grad_bias, expected.grad_bias, "{in_place:?}, shape {shape:?}");
+            }
+        }
+    }
+}
+
+/// The allocations of this thread while `work` runs.
+fn allocations<T>(work: impl FnOnce() -> T) -> usize {
+    let before = ALLOCATIONS.get();
+    let _ = std::hint::black_box(work());
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn the_allocator_of_these_tests_counts() {
+    assert_eq!(allocations(|| vec![1u8; 100]), 1);
+}
+
+#[test]
+fn no_call_allocates_whether_it_succeeds_or_fails() {
+    for &shape in SHAPES {
+        for p in [0.25, 1.0] {
+            assert_eq!(allocations(|| layer(shape, p)), 0);
+            let layer = layer(shape, p);
+            for call in CALLS {
+                let mut buffers = Buffers::new(&layer, call, |_, right| right);
+                assert_eq!(allocations(|| buffers.call(&layer, call)), 0, "{call:?}, shape {shape:?}");
+                let mut faulty = Buffers::new(&layer, call, |_, right| right + 1);
+                assert_eq!(allocations(|| faulty.call(&layer, call)), 0, "{call:?} that fails, shape {shape:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mask_of_a_wrong_length_is_refused_for_any_range() {
+    let keep = Bernoulli::new(0.5).expect("a probability");
+    for (elements, expected) in [(0, 0), (1, 1), (8, 1), (9, 2), (1000, 125_usize)] {
+        for actual in [expected + 1, expected + 100, expected.wrapping_sub(1)] {
+            if actual == usize::MAX {
+                continue;
+            }
+            let mut mask = vec![0xA5; actual];
+            let error = Err(Error::Length { buffer: Buffer::Mask, expected, actual });
+            assert_eq!(keep.fill(1, 3, elements, &mut mask), error);
+            assert_eq!(keep.fill_with(&mut rand_xoshiro_generator(), elements, &mut mask), error);
+            assert!(mask.iter().all(|&byte| byte == 0xA5));
+        }
+    }
+}
+
+/// A layer, its scratch and its mask as an embedded program declares them: arrays whose lengths are constants.
+#[test]
+fn lengths_are_constants() {
+    const LAYER: Layer<Relu> = match Shape::nhwc(2, 4, 4, 10) {
+        Ok(shape) => match Layer::new(shape, Relu, Config::DEFAULT) {
+            Ok(layer) => layer,
+            Err(_) => panic!("a constant is out of its range"),
+        },
+        Err(_) => panic!("the shape is too large"),
+    };
+    let mut scratch = [0.0; LAYER.scratch_len()];
+    let mask = [0xFF; LAYER.mask_len()];
+    let (input, mut output) = ([1.0; LAYER.shape().len()], [0.0; LAYER.shape().len()]);
+    let (mean, var) = ([0.0; LAYER.shape().channels()], [1.0; LAYER.shape().channels()]);
+    LAYER
+        .eval(Eval {
+            parameters: Parameters::default(),
+            running: Running { mean: &mean, var: &var },
+            dropout: Dropout::Mask(&mask),
+            input: &input,
+            output: &mut output,
+            scratch: &mut scratch,
+        })
+        .expect("a call without faults");
+    assert!(output.iter().all(|y| (y - 1.0).abs() < 1e-4));
+}

@@ -1,0 +1,528 @@
+//! What the layer means, point by point, beyond the numbers: which elements, which statistics, which constants.
+
+use crate::support::{Oracle, Problem, bits};
+use normdrop::{
+    Backward, Bernoulli, Config, Error, Identity, Layer, ParameterGradients, Relu, Saved, SavedMut, Shape, Statistics,
+    Train,
+};
+use normdrop_reference::classes::class;
+use normdrop_reference::layer::widened;
+use normdrop_reference::mask;
+use normdrop_reference::random::SplitMix64;
+
+/// One shape of each walk: planar with shared blocks and with whole ones, one channel, columns, columns of several rows.
+const SHAPES: &[[usize; 3]] = &[[6, 5, 20], [2, 3, 300], [40, 1, 1], [21, 19, 1], [130, 3, 1], [9, 7, 5]];
+
+const NOT_FINITE: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+
+fn normal(shape: [usize; 3], seed: u64) -> Problem {
+    Problem::random(shape, |_| class("normal"), seed)
+}
+
+fn channel_of(problem: &Problem, index: usize) -> usize {
+    index / problem.inner % problem.channels
+}
+
+#[test]
+fn a_dropped_element_is_positive_zero_even_if_it_was_not_finite() {
+    for &shape in SHAPES {
+        for p in [0.1, 0.5, 1.0] {
+            let mut problem = normal(shape, 1).with_mask(p, 1);
+            let dropped: Vec<usize> = (0..problem.x.len()).filter(|&index| problem.drops(index)).collect();
+            for (&index, &value) in dropped.iter().zip(NOT_FINITE.iter().cycle()) {
+                (problem.x[index], problem.dy[index]) = (value, value);
+            }
+            let fixed = Statistics::Fixed(problem.running());
+            let trained = problem.train::<Identity>();
+            for y in [&trained.y, &problem.train::<Relu>().y, &problem.eval::<Identity>(), &problem.eval::<Relu>()] {
+                assert!(dropped.iter().all(|&index| y[index].to_bits() == 0), "shape {shape:?}, p {p}");
+            }
+            let dx = problem.backward::<Relu>(fixed).dx;
+            assert!(dropped.iter().all(|&index| dx[index] == 0.0), "shape {shape:?}, p {p}");
+            // What is kept is not touched by what is dropped where statistics are fixed.
+            let y = problem.eval::<Identity>();
+            assert!(y.iter().all(|y| y.is_finite()), "shape {shape:?}, p {p}");
+        }
+    }
+}
+
+#[test]
+fn momentum_0_leaves_the_running_statistics_untouched_even_by_nan() {
+    for &shape in SHAPES {
+        let mut problem = normal(shape, 2);
+        problem.config.momentum = 0.0;
+        problem.x[0] = f32::NAN;
+        problem.running_mean[0] = f32::from_bits(0x7FC1_2345);
+        let trained = problem.train::<Identity>();
+        let untouched =
+            |before: &[f32], after: &[f32]| before.iter().map(|b| b.to_bits()).eq(after.iter().map(|a| a.to_bits()));
+        assert!(untouched(&problem.running_mean, &trained.running_mean), "shape {shape:?}");
+        assert!(untouched(&problem.running_var, &trained.running_var), "shape {shape:?}");
+    }
+}
+
+#[test]
+fn momentum_1_replaces_the_running_statistics_even_if_they_are_nan() {
+    for &shape in SHAPES {
+        let mut problem = normal(shape, 3);
+        let expected = problem.train::<Identity>();
+        problem.running_mean.fill(f32::NAN);
+        problem.running_var.fill(f32::INFINITY);
+        let trained = problem.train::<Identity>();
+        assert_eq!(trained.bits(), expected.bits(), "shape {shape:?}");
+        assert!(trained.running_mean.iter().chain(&trained.running_var).all(|value| value.is_finite()));
+    }
+}
+
+#[test]
+fn the_running_statistics_move_by_the_momentum_towards_the_unbiased_variance() {
+    for &shape in SHAPES {
+        for momentum in [0.1, 0.5, 1e-3] {
+            let mut problem = normal(shape, 4);
+            problem.config.momentum = momentum;
+            (problem.running_mean, problem.running_var) = (vec![3.0; shape[1]], vec![5.0; shape[1]]);
+            let (mut mean, mut var) = (widened(&problem.running_mean), widened(&problem.running_var));
+            let layer = problem.reference::<Identity>();
+            layer.update_running(&layer.moments(&widened(&problem.x)), &mut mean, &mut var);
+            let trained = problem.train::<Identity>();
+            let results = trained.running_mean.iter().chain(&trained.running_var);
+            for (&actual, expected) in results.zip(mean.iter().chain(&var)) {
+                assert!((f64::from(actual) - expected).abs() < 1e-6, "{actual} instead of {expected}, shape {shape:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_value_per_channel_is_an_error_with_batch_statistics_and_fine_with_fixed_ones() {
+    for shape in [[1, 3, 1], [1, 40, 1], [1, 1, 1]] {
+        let mut problem = Problem::new(shape[0], shape[1], shape[2]);
+        problem.x.fill(3.0);
+        problem.dy.fill(1.0);
+        assert_eq!(problem.try_train::<Relu>().err(), Some(Error::SingleSample));
+        let (zeros, inv_std) = (vec![0.0; shape[1]], vec![1.0; shape[1]]);
+        let saved = Saved { mean: &zeros, mean_tail: &zeros, inv_std: &inv_std };
+        assert_eq!(problem.try_backward::<Relu>(Statistics::Batch(saved)).err(), Some(Error::SingleSample));
+        assert!(problem.eval::<Relu>().iter().all(|&y| y > 2.9));
+        assert!(problem.backward::<Relu>(Statistics::Fixed(problem.running())).dx.iter().all(|&dx| dx > 0.9));
+    }
+}
+
+#[test]
+fn an_empty_tensor_is_no_error_leaves_everything_alone_and_has_gradients_of_zero() {
+    for shape in [[0, 3, 4], [5, 0, 4], [5, 3, 0], [0, 3, 1], [0, 0, 0], [1, 0, 1]] {
+        for p in [0.0, 0.3, 1.0] {
+            // Not even eps = 0, which batch statistics of something would need above 0, matters here.
+            let mut problem = Problem::new(shape[0], shape[1], shape[2]).with_mask(p, 1);
+            problem.config.eps = 0.0;
+            let trained = problem.train::<Relu>();
+            assert_eq!((&trained.running_mean, &trained.running_var), (&problem.running_mean, &problem.running_var));
+            assert!(trained.inv_std.iter().all(|value| value.is_nan()), "an empty batch has nothing to save");
+            assert!(problem.eval::<Relu>().is_empty());
+            for statistics in [Statistics::Batch(trained.saved()), Statistics::Fixed(problem.running())] {
+                let gradients = problem.backward::<Relu>(statistics);
+                assert_eq!(bits(&gradients.d_weight), vec![0; shape[1]]);
+                assert_eq!(bits(&gradients.d_bias), vec![0; shape[1]]);
+            }
+        }
+    }
+}
+
+#[test]
+fn eps_is_finite_and_not_negative_and_batch_statistics_need_it_above_zero() {
+    let shape = Shape::nc(4, 3).expect("a small shape");
+    let layer = |eps| Layer::new(shape, Relu, Config { eps, ..Config::DEFAULT });
+    for eps in [-1e-5, -f32::from_bits(1), f32::INFINITY, f32::NEG_INFINITY] {
+        assert_eq!(layer(eps).err(), Some(Error::Eps { eps }));
+    }
+    assert!(matches!(layer(f32::NAN), Err(Error::Eps { eps }) if eps.is_nan()));
+    for eps in [0.0, f32::from_bits(1), 1e-5, f32::MAX] {
+        assert!(layer(eps).is_ok());
+    }
+
+    let mut problem = normal([4, 3, 1], 5);
+    problem.config.eps = 0.0;
+    problem.running_var.fill(4.0);
+    problem.running_mean.fill(1.0);
+    (problem.weight, problem.bias) = (None, None);
+    assert_eq!(problem.try_train::<Identity>().err(), Some(Error::Eps { eps: 0.0 }));
+    let (mean, inv_std) = (vec![0.0; 3], vec![1.0; 3]);
+    let saved = Saved { mean: &mean, mean_tail: &mean, inv_std: &inv_std };
+    assert_eq!(problem.try_backward::<Identity>(Statistics::Batch(saved)).err(), Some(Error::Eps { eps: 0.0 }));
+    for (y, x) in problem.eval::<Identity>().iter().zip(&problem.x) {
+        assert_eq!(*y, (x - 1.0) / 2.0);
+    }
+    let gradients = problem.backward::<Identity>(Statistics::Fixed(problem.running()));
+    assert!(gradients.dx.iter().zip(&problem.dy).all(|(&dx, dy)| dx == dy / 2.0));
+}
+
+#[test]
+fn p_and_momentum_are_in_their_ranges() {
+    let shape = Shape::nc(4, 3).expect("a small shape");
+    for wrong in [-0.1, 1.1, -f64::from_bits(1), 1.0 + f64::EPSILON, f64::INFINITY, f64::NEG_INFINITY] {
+        let error = Layer::new(shape, Relu, Config { p: wrong, ..Config::DEFAULT }).err();
+        assert_eq!(error, Some(Error::Probability { p: wrong }));
+        assert_eq!(Bernoulli::new(wrong).err(), Some(Error::Probability { p: wrong }));
+        let error = Layer::new(shape, Relu, Config { momentum: wrong, ..Config::DEFAULT }).err();
+        assert_eq!(error, Some(Error::Momentum { momentum: wrong }));
+    }
+    let nan = Config { p: f64::NAN, ..Config::DEFAULT };
+    assert!(matches!(Layer::new(shape, Relu, nan), Err(Error::Probability { .. })));
+    let nan = Config { momentum: f64::NAN, ..Config::DEFAULT };
+    assert!(matches!(Layer::new(shape, Relu, nan), Err(Error::Momentum { .. })));
+    for right in [0.0, 0.5, 1.0] {
+        assert!(Layer::new(shape, Relu, Config { p: right, momentum: right, ..Config::DEFAULT }).is_ok());
+    }
+}
+
+#[test]
+fn the_keep_probability_and_the_scale_are_those_of_the_contract() {
+    let mut random = SplitMix64::new(6);
+    let drawn: Vec<f64> = (0..10_000).map(|_| random.next_unit()).collect();
+    let edges = [0.0, 1.0, 0.5, 0.1, 0.9, 0.25, 1.0 / 3.0, 2.0f64.powi(-32), 2.0f64.powi(-33), 1.0 - 2.0f64.powi(-33)];
+    for p in edges.into_iter().chain([1e-300, 1.0 - 2.0f64.powi(-32), 1.5 * 2.0f64.powi(-32)]).chain(drawn) {
+        let keep = Bernoulli::new(p).expect("a probability");
+        let threshold = mask::threshold(p);
+        assert_eq!(keep.threshold(), threshold, "p = {p}");
+        assert_eq!(keep.keep_probability(), threshold as f64 / 2.0f64.powi(32), "p = {p}");
+        assert_eq!(keep.scale(), mask::scale(threshold), "p = {p}");
+    }
+}
+
+#[test]
+fn p_is_the_probability_to_drop() {
+    for p in [0.1, 0.9] {
+        let problem = Problem::new(1, 1, 100_000).with_mask(p, 7);
+        let dropped = (0..problem.x.len()).filter(|&index| problem.drops(index)).count();
+        assert!((dropped as f64 / 1e5 - p).abs() < 0.01, "{dropped} of 100000 are dropped at p = {p}");
+    }
+}
+
+#[test]
+fn masks_are_those_of_the_reference() {
+    for (seed, p) in [(0, 0.5), (1, 0.1), (u64::MAX, 1.0 / 3.0), (42, 1e-9), (7, 0.0), (7, 1.0)] {
+        for len in [1, 7, 8, 511, 512, 513, 4095, 4096, 4097, 20_001] {
+            let problem = Problem::new(1, 1, len).with_mask(p, seed);
+            assert_eq!(
+                problem.mask,
+                Some(mask::bytes(seed, mask::threshold(p), len)),
+                "seed {seed}, p {p}, length {len}"
+            );
+        }
+    }
+}
+
+#[test]
+fn bits_past_the_last_element_are_never_read() {
+    for shape in [[3, 3, 1], [1, 1, 77], [21, 19, 1], [1, 3, 17]] {
+        let problem = normal(shape, 8).with_mask(0.5, 8);
+        let mut polluted = problem.clone();
+        let used = problem.x.len() % 8;
+        if let Some(last) = polluted.mask.as_mut().and_then(|mask| mask.last_mut()) {
+            *last |= 0xFF << used;
+        }
+        assert_ne!(problem.mask, polluted.mask);
+        let (clean, dirty) = (problem.train::<Relu>(), polluted.train::<Relu>());
+        assert_eq!(clean.bits(), dirty.bits());
+        assert_eq!(bits(&problem.eval::<Relu>()), bits(&polluted.eval::<Relu>()));
+        let statistics = Statistics::Batch(clean.saved());
+        assert_eq!(problem.backward::<Relu>(statistics).bits(), polluted.backward::<Relu>(statistics).bits());
+    }
+}
+
+#[test]
+fn p_1_gives_zeros_and_gradients_of_zero_but_statistics_all_the_same() {
+    for &shape in SHAPES {
+        for value in [0.0, f32::INFINITY, f32::NAN] {
+            let mut problem = normal(shape, 9);
+            problem.x[1] += value;
+            problem.dy[2] += value;
+            let expected = problem.train::<Identity>();
+            let mut problem = problem.with_mask(1.0, 9);
+            // Even a mask that keeps everything: the keep probability is 0, and so is all that comes of it.
+            problem.mask.as_mut().expect("dropout is on").fill(0xFF);
+            let trained = problem.train::<Identity>();
+            assert_eq!(bits(&trained.y), vec![0; problem.x.len()]);
+            assert_eq!(bits(&trained.running_mean), bits(&expected.running_mean));
+            assert_eq!(bits(&trained.running_var), bits(&expected.running_var));
+            assert_eq!(bits(&problem.eval::<Relu>()), vec![0; problem.x.len()]);
+            for statistics in [Statistics::Batch(trained.saved()), Statistics::Fixed(problem.running())] {
+                let gradients = problem.backward::<Relu>(statistics);
+                assert!(gradients.bits().iter().all(|&bits| bits == 0), "shape {shape:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn p_0_is_the_same_as_no_dropout_to_the_bit() {
+    for &shape in SHAPES {
+        let off = normal(shape, 10);
+        let on = off.clone().with_mask(0.0, 10);
+        let (trained, expected) = (on.train::<Relu>(), off.train::<Relu>());
+        assert_eq!(trained.bits(), expected.bits());
+        assert_eq!(bits(&on.eval::<Relu>()), bits(&off.eval::<Relu>()));
+        let statistics = Statistics::Batch(trained.saved());
+        assert_eq!(on.backward::<Relu>(statistics).bits(), off.backward::<Relu>(statistics).bits());
+    }
+}
+
+/// The four combinations of the two switches: dropout at p = 1/2 is a selection and an exact doubling, whichever
+/// statistics it comes after.
+fn check_that_dropout_doubles_or_drops<A: Oracle>() {
+    for &shape in SHAPES {
+        let off = normal(shape, 11);
+        let on = off.clone().with_mask(0.5, 11);
+        let doubled = |values: &[f32]| -> Vec<f32> {
+            (0..values.len()).map(|index| if on.drops(index) { 0.0 } else { 2.0 * values[index] }).collect()
+        };
+        let (trained, plain) = (on.train::<A>(), off.train::<A>());
+        assert_eq!(trained.y, doubled(&plain.y), "batch statistics, shape {shape:?}");
+        assert_eq!(on.eval::<A>(), doubled(&off.eval::<A>()), "fixed statistics, shape {shape:?}");
+        let behind = Problem { dy: doubled(&off.dy), ..off.clone() };
+        for statistics in [Statistics::Batch(plain.saved()), Statistics::Fixed(off.running())] {
+            let (with, without) = (on.backward::<A>(statistics), behind.backward::<A>(statistics));
+            assert_eq!(with.dx, without.dx, "{statistics:?}, shape {shape:?}");
+            assert_eq!(with.d_weight, without.d_weight, "{statistics:?}, shape {shape:?}");
+            assert_eq!(with.d_bias, without.d_bias, "{statistics:?}, shape {shape:?}");
+        }
+    }
+}
+
+#[test]
+fn dropout_is_on_or_off_with_either_statistics_independently() {
+    check_that_dropout_doubles_or_drops::<Identity>();
+    check_that_dropout_doubles_or_drops::<Relu>();
+}
+
+#[test]
+fn training_does_not_depend_on_the_running_statistics_nor_evaluation_on_the_batch() {
+    for &shape in SHAPES {
+        let problem = normal(shape, 12);
+        let mut other = problem.clone();
+        other.running_mean.fill(100.0);
+        other.running_var.fill(f32::NAN);
+        assert_eq!(bits(&problem.train::<Relu>().y), bits(&other.train::<Relu>().y));
+
+        let mut other = problem.clone();
+        let changed = other.x.len() - 1;
+        other.x[changed] += 1000.0;
+        let (mut y, mut expected) = (other.eval::<Relu>(), problem.eval::<Relu>());
+        y.truncate(changed);
+        expected.truncate(changed);
+        assert_eq!(bits(&y), bits(&expected));
+    }
+}
+
+#[test]
+fn relu_passes_nan_in_both_directions() {
+    for &shape in SHAPES {
+        let mut problem = normal(shape, 13);
+        let index = problem.x.len() - 1;
+        problem.x[index] = f32::NAN;
+        assert!(problem.eval::<Relu>()[index].is_nan());
+        assert!(problem.train::<Relu>().y[index].is_nan());
+        // The gate of NaN is open.
+        problem.dy[index] = 3.0;
+        problem.weight = Some(vec![0.5; shape[1]]);
+        problem.running_var.fill(1.0);
+        let dx = problem.backward::<Relu>(Statistics::Fixed(problem.running())).dx;
+        assert!((dx[index] - 1.5).abs() < 1e-4, "shape {shape:?}");
+        // And NaN goes through a gate that is open, but not through one that is shut.
+        let y = problem.eval::<Relu>();
+        problem.dy.fill(f32::NAN);
+        let dx = problem.backward::<Relu>(Statistics::Fixed(problem.running())).dx;
+        for (index, (dx, y)) in dx.iter().zip(&y).enumerate() {
+            assert_eq!(dx.is_nan(), *y != 0.0, "index {index}, shape {shape:?}");
+        }
+    }
+}
+
+#[test]
+fn relu_has_derivative_0_at_0() {
+    let mut problem = Problem::new(2, 16, 20);
+    problem.dy.fill(1.0);
+    assert!(problem.eval::<Relu>().iter().all(|y| y.to_bits() == 0));
+    assert!(problem.backward::<Relu>(Statistics::Fixed(problem.running())).dx.iter().all(|dx| dx.to_bits() == 0));
+}
+
+#[test]
+fn nan_and_inf_stay_inside_their_channel_to_the_bit() {
+    for &shape in SHAPES.iter().filter(|shape| shape[1] > 1) {
+        for value in NOT_FINITE {
+            for victim in [0, 1, shape[1] - 1] {
+                let healthy = normal(shape, 14).with_mask(0.1, 14);
+                let mut ill = healthy.clone();
+                let index = (0..ill.x.len()).rfind(|&index| channel_of(&ill, index) == victim).expect("an element");
+                (ill.x[index], ill.dy[index]) = (value, value);
+                let others = |values: &[f32]| -> Vec<u32> {
+                    let other = |&(index, _): &(usize, u32)| channel_of(&ill, index) != victim;
+                    bits(values).into_iter().enumerate().filter(other).map(|(_, bits)| bits).collect()
+                };
+                let other_channels = |values: &[f32]| -> Vec<u32> {
+                    let other = |&(channel, _): &(usize, u32)| channel != victim;
+                    bits(values).into_iter().enumerate().filter(other).map(|(_, bits)| bits).collect()
+                };
+                let (expected, trained) = (healthy.train::<Relu>(), ill.train::<Relu>());
+                assert_eq!(others(&trained.y), others(&expected.y), "shape {shape:?}, {value}");
+                for (after, before) in [
+                    (&trained.running_mean, &expected.running_mean),
+                    (&trained.running_var, &expected.running_var),
+                    (&trained.mean, &expected.mean),
+                    (&trained.mean_tail, &expected.mean_tail),
+                ] {
+                    assert_eq!(other_channels(after), other_channels(before), "shape {shape:?}, {value}");
+                }
+                assert!(trained.running_var[victim].is_nan(), "the ill channel says so");
+                assert_eq!(others(&ill.eval::<Relu>()), others(&healthy.eval::<Relu>()));
+                let pairs = [
+                    (
+                        ill.backward::<Relu>(Statistics::Batch(trained.saved())),
+                        healthy.backward::<Relu>(Statistics::Batch(expected.saved())),
+                    ),
+                    (
+                        ill.backward::<Relu>(Statistics::Fixed(ill.running())),
+                        healthy.backward::<Relu>(Statistics::Fixed(healthy.running())),
+                    ),
+                ];
+                for (after, before) in pairs {
+                    assert_eq!(others(&after.dx), others(&before.dx), "shape {shape:?}, {value}");
+                    assert_eq!(other_channels(&after.d_weight), other_channels(&before.d_weight));
+                    assert_eq!(other_channels(&after.d_bias), other_channels(&before.d_bias));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn permuting_the_channels_permutes_the_bits_of_every_result() {
+    for &shape in SHAPES.iter().filter(|shape| shape[1] > 1) {
+        let channels = shape[1];
+        let problem = normal(shape, 15);
+        let of = |channel: usize| (channel * 2 + 1) % channels;
+        assert!(channels % 2 == 1, "the permutation is one for odd numbers of channels");
+        let tensor = |values: &[f32]| {
+            let shape = problem.reference_shape();
+            shape.tensor(|channel| shape.indices(of(channel)).map(|index| values[index]).collect())
+        };
+        let per_channel = |values: &[f32]| -> Vec<f32> { (0..channels).map(|channel| values[of(channel)]).collect() };
+        let permuted = Problem {
+            x: tensor(&problem.x),
+            dy: tensor(&problem.dy),
+            weight: problem.weight.as_deref().map(per_channel),
+            bias: problem.bias.as_deref().map(per_channel),
+            running_mean: per_channel(&problem.running_mean),
+            running_var: per_channel(&problem.running_var),
+            ..problem.clone()
+        };
+        let (before, after) = (problem.train::<Relu>(), permuted.train::<Relu>());
+        assert_eq!(after.y, tensor(&before.y), "shape {shape:?}");
+        assert_eq!(after.running_mean, per_channel(&before.running_mean), "shape {shape:?}");
+        assert_eq!(after.running_var, per_channel(&before.running_var), "shape {shape:?}");
+        assert_eq!(after.mean_tail, per_channel(&before.mean_tail), "shape {shape:?}");
+        assert_eq!(permuted.eval::<Relu>(), tensor(&problem.eval::<Relu>()), "shape {shape:?}");
+        let pairs = [
+            (
+                problem.backward::<Relu>(Statistics::Batch(before.saved())),
+                permuted.backward::<Relu>(Statistics::Batch(after.saved())),
+            ),
+            (
+                problem.backward::<Relu>(Statistics::Fixed(problem.running())),
+                permuted.backward::<Relu>(Statistics::Fixed(permuted.running())),
+            ),
+        ];
+        for (before, after) in pairs {
+            assert_eq!(after.dx, tensor(&before.dx), "shape {shape:?}");
+            assert_eq!(after.d_weight, per_channel(&before.d_weight), "shape {shape:?}");
+            assert_eq!(after.d_bias, per_channel(&before.d_bias), "shape {shape:?}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_weight_is_1_and_a_missing_bias_is_0() {
+    for &shape in SHAPES {
+        let channels = shape[1];
+        let without = Problem { weight: None, bias: None, ..normal(shape, 16) };
+        let with = Problem { weight: Some(vec![1.0; channels]), bias: Some(vec![0.0; channels]), ..without.clone() };
+        let (trained, expected) = (without.train::<Relu>(), with.train::<Relu>());
+        assert_eq!(trained.bits(), expected.bits());
+        assert_eq!(bits(&without.eval::<Relu>()), bits(&with.eval::<Relu>()));
+        let statistics = Statistics::Batch(trained.saved());
+        assert_eq!(without.backward::<Relu>(statistics).bits(), with.backward::<Relu>(statistics).bits());
+    }
+}
+
+#[test]
+fn what_is_not_asked_for_changes_nothing_of_what_is() {
+    for &shape in SHAPES {
+        let problem = normal(shape, 17).with_mask(0.5, 17);
+        let (layer, expected) = (problem.layer::<Relu>(), problem.train::<Relu>());
+        let mut trained = problem.train::<Relu>();
+        trained.y.fill(f32::NAN);
+        let saved =
+            SavedMut { mean: &mut trained.mean, mean_tail: &mut trained.mean_tail, inv_std: &mut trained.inv_std };
+        let mut scratch = vec![f64::NAN; layer.scratch_len()];
+        layer
+            .train(Train {
+                parameters: problem.parameters(),
+                running: None,
+                dropout: problem.dropout(),
+                input: &problem.x,
+                output: &mut trained.y,
+                saved,
+                scratch: &mut scratch,
+            })
+            .expect("a training call without running statistics");
+        assert_eq!(trained.bits(), expected.bits(), "shape {shape:?}");
+
+        for statistics in [Statistics::Batch(expected.saved()), Statistics::Fixed(problem.running())] {
+            let all = problem.backward::<Relu>(statistics);
+            for asked in 0..8 {
+                let asks = |bit: u32| asked >> bit & 1 == 1;
+                let (mut dx, mut d_weight, mut d_bias) =
+                    (vec![0.0; problem.x.len()], vec![0.0; shape[1]], vec![0.0; shape[1]]);
+                layer
+                    .backward(Backward {
+                        parameters: problem.parameters(),
+                        statistics,
+                        dropout: problem.dropout(),
+                        input: &problem.x,
+                        grad_output: &problem.dy,
+                        grad_input: asks(0).then_some(&mut dx),
+                        grad_parameters: ParameterGradients {
+                            weight: asks(1).then_some(&mut d_weight),
+                            bias: asks(2).then_some(&mut d_bias),
+                        },
+                        scratch: &mut scratch,
+                    })
+                    .expect("a backward call for some of the gradients");
+                assert!(!asks(0) || bits(&dx) == bits(&all.dx), "{statistics:?}, shape {shape:?}");
+                assert!(!asks(1) || bits(&d_weight) == bits(&all.d_weight), "{statistics:?}, shape {shape:?}");
+                assert!(!asks(2) || bits(&d_bias) == bits(&all.d_bias), "{statistics:?}, shape {shape:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn batch_norm_is_its_textbook_self_without_dropout_and_activation() {
+    let mut problem = Problem::new(2, 1, 2);
+    problem.config = Config { eps: 1.0, momentum: 1.0, p: 0.0 };
+    problem.x = vec![1.0, 3.0, 5.0, 3.0];
+    problem.dy = vec![1.0, 0.0, 0.0, 0.0];
+    let trained = problem.train::<Identity>();
+    let inv_std = 1.0 / 3.0f64.sqrt();
+    assert_eq!((trained.mean[0], trained.mean_tail[0], trained.inv_std[0]), (3.0, 0.0, inv_std));
+    assert_eq!((trained.running_mean[0], trained.running_var[0]), (3.0, 8.0 / 3.0));
+    let gradients = problem.backward::<Identity>(Statistics::Batch(trained.saved()));
+    for (actual, expected) in trained.y.iter().zip([-2.0, 0.0, 2.0, 0.0]) {
+        assert!((f64::from(*actual) - expected * inv_std).abs() < 1e-6);
+    }
+    // g - mean(g) - xhat*mean(g*xhat), where only the first g is not 0 and its xhat is -2*inv_std.
+    for ((actual, g), deviation) in gradients.dx.iter().zip([1.0, 0.0, 0.0, 0.0]).zip([-2.0, 0.0, 2.0, 0.0]) {
+        let expected = inv_std * (g - 0.25 - deviation * inv_std * -2.0 * inv_std / 4.0);
+        assert!((f64::from(*actual) - expected).abs() < 1e-6, "{actual} instead of {expected}");
+    }
+}

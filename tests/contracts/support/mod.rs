@@ -1,0 +1,280 @@
+//! Owned buffers around the calls of the layer, so that a test reads as what it is about.
+//!
+//! Outputs are full of NaN before every call, so that what a call leaves unwritten shows. Every call is made twice, with
+//! different contents of scratch and, where there is one, in the form that works in place: the bits must be the same.
+
+use normdrop::{
+    Activation, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Identity, Layer,
+    ParameterGradients, Parameters, Relu, Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train,
+};
+use normdrop_reference::classes::{Class, class};
+use normdrop_reference::layer as reference;
+use normdrop_reference::random::SplitMix64;
+
+/// An activation of the crate and the same one of the reference.
+pub(crate) trait Oracle: Activation + PartialEq {
+    /// The value of the type.
+    const ACTIVATION: Self;
+    /// The same function in the reference.
+    const REFERENCE: reference::Activation;
+}
+
+impl Oracle for Identity {
+    const ACTIVATION: Self = Self;
+    const REFERENCE: reference::Activation = reference::Activation::Identity;
+}
+
+impl Oracle for Relu {
+    const ACTIVATION: Self = Self;
+    const REFERENCE: reference::Activation = reference::Activation::Relu;
+}
+
+/// Everything that the calls of one layer are given.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    pub(crate) outer: usize,
+    pub(crate) channels: usize,
+    pub(crate) inner: usize,
+    pub(crate) config: Config,
+    pub(crate) weight: Option<Vec<f32>>,
+    pub(crate) bias: Option<Vec<f32>>,
+    pub(crate) running_mean: Vec<f32>,
+    pub(crate) running_var: Vec<f32>,
+    /// The mask, if dropout is on.
+    pub(crate) mask: Option<Vec<u8>>,
+    pub(crate) x: Vec<f32>,
+    pub(crate) dy: Vec<f32>,
+}
+
+/// What a training call writes.
+#[derive(Debug, Clone)]
+pub(crate) struct Trained {
+    pub(crate) y: Vec<f32>,
+    pub(crate) running_mean: Vec<f32>,
+    pub(crate) running_var: Vec<f32>,
+    pub(crate) mean: Vec<f32>,
+    pub(crate) mean_tail: Vec<f32>,
+    pub(crate) inv_std: Vec<f64>,
+}
+
+/// What a backward call writes.
+#[derive(Debug, Clone)]
+pub(crate) struct Differentiated {
+    pub(crate) dx: Vec<f32>,
+    pub(crate) d_weight: Vec<f32>,
+    pub(crate) d_bias: Vec<f32>,
+}
+
+impl Trained {
+    pub(crate) fn saved(&self) -> Saved<'_> {
+        Saved { mean: &self.mean, mean_tail: &self.mean_tail, inv_std: &self.inv_std }
+    }
+
+    /// The bits of everything, to compare two results with.
+    pub(crate) fn bits(&self) -> Vec<u64> {
+        let singles = [&self.y, &self.running_mean, &self.running_var, &self.mean, &self.mean_tail];
+        let singles = singles.into_iter().flat_map(|values| bits(values)).map(u64::from);
+        singles.chain(self.inv_std.iter().map(|value| canonical(*value))).collect()
+    }
+}
+
+impl Differentiated {
+    /// The bits of everything, to compare two results with.
+    pub(crate) fn bits(&self) -> Vec<u32> {
+        [&self.dx, &self.d_weight, &self.d_bias].into_iter().flat_map(|values| bits(values)).collect()
+    }
+}
+
+/// The bits of values, with one and the same pattern for every NaN: payloads are not part of the contract.
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }).collect()
+}
+
+fn canonical(value: f64) -> u64 {
+    if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() }
+}
+
+impl Problem {
+    /// A problem of a shape, with the default constants, without parameters and dropout, and with the running
+    /// statistics that a new layer starts with. `x` and `dy` are 0.
+    pub(crate) fn new(outer: usize, channels: usize, inner: usize) -> Self {
+        let len = outer * channels * inner;
+        Self {
+            outer,
+            channels,
+            inner,
+            config: Config::DEFAULT,
+            weight: None,
+            bias: None,
+            running_mean: vec![0.0; channels],
+            running_var: vec![1.0; channels],
+            mask: None,
+            x: vec![0.0; len],
+            dy: vec![0.0; len],
+        }
+    }
+
+    /// A problem whose channels hold data of one class each, with normal gradients, random parameters, and running
+    /// statistics that are those of the data where an f32 can hold them; `momentum` is 1.
+    pub(crate) fn random([outer, channels, inner]: [usize; 3], class_of: impl Fn(usize) -> Class, seed: u64) -> Self {
+        let mut problem = Self::new(outer, channels, inner);
+        let mut random = SplitMix64::new(seed);
+        let (shape, samples) = (problem.reference_shape(), outer * inner);
+        let seeds: Vec<u64> = (0..channels).map(|_| random.next_u64()).collect();
+        problem.x = shape.tensor(|channel| class_of(channel).values(seeds[channel], samples));
+        problem.dy = class("normal").values(random.next_u64(), shape.len());
+        problem.config.momentum = 1.0;
+        let trained = problem.train::<Identity>();
+        let usable = |value: f32, otherwise: f32| if value.is_finite() { value } else { otherwise };
+        problem.running_mean = trained.running_mean.iter().map(|&mean| usable(mean, 0.5)).collect();
+        problem.running_var = trained.running_var.iter().map(|&var| usable(var, 2.0)).collect();
+        problem.weight = Some(per_channel(&mut random, channels, 2.0));
+        problem.bias = Some(per_channel(&mut random, channels, 2.0));
+        problem
+    }
+
+    pub(crate) fn layer<A: Oracle>(&self) -> Layer<A> {
+        let shape = Shape::new(self.outer, self.channels, self.inner).expect("a shape that fits memory");
+        Layer::new(shape, A::ACTIVATION, self.config).expect("constants in their ranges")
+    }
+
+    /// The reference of the layer.
+    pub(crate) fn reference<A: Oracle>(&self) -> reference::Layer {
+        reference::Layer {
+            shape: self.reference_shape(),
+            eps: self.config.eps,
+            momentum: self.config.momentum,
+            threshold: normdrop_reference::mask::threshold(self.config.p),
+            activation: A::REFERENCE,
+        }
+    }
+
+    pub(crate) fn reference_shape(&self) -> reference::Shape {
+        reference::Shape { outer: self.outer, channels: self.channels, inner: self.inner }
+    }
+
+    /// Turns dropout on.
+    pub(crate) fn with_mask(mut self, p: f64, seed: u64) -> Self {
+        self.config.p = p;
+        let layer = self.layer::<Identity>();
+        let mut mask = vec![0; layer.mask_len()];
+        layer.fill_mask(seed, &mut mask).expect("a mask of the right length");
+        self.mask = Some(mask);
+        self
+    }
+
+    pub(crate) fn parameters(&self) -> Parameters<'_> {
+        Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref() }
+    }
+
+    pub(crate) fn dropout(&self) -> Dropout<'_> {
+        self.mask.as_deref().map_or(Dropout::Off, Dropout::Mask)
+    }
+
+    pub(crate) fn running(&self) -> Running<'_> {
+        Running { mean: &self.running_mean, var: &self.running_var }
+    }
+
+    /// Whether an element is dropped.
+    pub(crate) fn drops(&self, index: usize) -> bool {
+        self.mask.as_ref().is_some_and(|mask| self.config.p == 1.0 || !normdrop_reference::mask::keeps(mask, index))
+    }
+
+    fn train_with_scratch<A: Oracle>(&self, contents: f64) -> Result<Trained, Error> {
+        let layer = self.layer::<A>();
+        let mut trained = Trained {
+            y: vec![f32::NAN; self.x.len()],
+            running_mean: self.running_mean.clone(),
+            running_var: self.running_var.clone(),
+            mean: vec![f32::NAN; self.channels],
+            mean_tail: vec![f32::NAN; self.channels],
+            inv_std: vec![f64::NAN; self.channels],
+        };
+        let Trained { y, running_mean, running_var, mean, mean_tail, inv_std } = &mut trained;
+        layer.train(Train {
+            parameters: self.parameters(),
+            running: Some(RunningMut { mean: running_mean, var: running_var }),
+            dropout: self.dropout(),
+            input: &self.x,
+            output: y,
+            saved: SavedMut { mean, mean_tail, inv_std },
+            scratch: &mut vec![contents; layer.train_scratch_len()],
+        })?;
+        Ok(trained)
+    }
+
+    pub(crate) fn try_train<A: Oracle>(&self) -> Result<Trained, Error> {
+        let trained = self.train_with_scratch::<A>(f64::NAN)?;
+        let again = self.train_with_scratch::<A>(0.0)?;
+        assert_eq!(trained.bits(), again.bits(), "the contents of scratch influence training");
+        Ok(trained)
+    }
+
+    pub(crate) fn train<A: Oracle>(&self) -> Trained {
+        self.try_train::<A>().expect("a training call without faults")
+    }
+
+    pub(crate) fn eval<A: Oracle>(&self) -> Vec<f32> {
+        let layer = self.layer::<A>();
+        let mut y = vec![f32::NAN; self.x.len()];
+        let mut scratch = vec![f64::NAN; layer.eval_scratch_len()];
+        let (parameters, running, dropout) = (self.parameters(), self.running(), self.dropout());
+        layer
+            .eval(Eval { parameters, running, dropout, input: &self.x, output: &mut y, scratch: &mut scratch })
+            .expect("an evaluation call without faults");
+        let mut values = self.x.clone();
+        scratch.fill(0.0);
+        layer
+            .eval_in_place(EvalInPlace { parameters, running, dropout, values: &mut values, scratch: &mut scratch })
+            .expect("an evaluation call without faults");
+        assert_eq!(bits(&values), bits(&y), "in place is not the same as out of place");
+        y
+    }
+
+    pub(crate) fn try_backward<A: Oracle>(&self, statistics: Statistics<'_>) -> Result<Differentiated, Error> {
+        let layer = self.layer::<A>();
+        let mut result = Differentiated {
+            dx: vec![f32::NAN; self.x.len()],
+            d_weight: vec![f32::NAN; self.channels],
+            d_bias: vec![f32::NAN; self.channels],
+        };
+        let mut in_place = Differentiated { dx: self.dy.clone(), ..result.clone() };
+        let mut scratch = vec![f64::NAN; layer.backward_scratch_len()];
+        layer.backward(Backward {
+            parameters: self.parameters(),
+            statistics,
+            dropout: self.dropout(),
+            input: &self.x,
+            grad_output: &self.dy,
+            grad_input: Some(&mut result.dx),
+            grad_parameters: ParameterGradients { weight: Some(&mut result.d_weight), bias: Some(&mut result.d_bias) },
+            scratch: &mut scratch,
+        })?;
+        scratch.fill(0.0);
+        layer.backward_in_place(BackwardInPlace {
+            parameters: self.parameters(),
+            statistics,
+            dropout: self.dropout(),
+            input: &self.x,
+            values: &mut in_place.dx,
+            grad_parameters: ParameterGradients {
+                weight: Some(&mut in_place.d_weight),
+                bias: Some(&mut in_place.d_bias),
+            },
+            scratch: &mut scratch,
+        })?;
+        assert_eq!(in_place.bits(), result.bits(), "in place is not the same as out of place");
+        Ok(result)
+    }
+
+    pub(crate) fn backward<A: Oracle>(&self, statistics: Statistics<'_>) -> Differentiated {
+        self.try_backward::<A>(statistics).expect("a backward call without faults")
+    }
+}
+
+/// Values per channel in `[-scale, scale]`, some of them 0.
+fn per_channel(random: &mut SplitMix64, channels: usize, scale: f32) -> Vec<f32> {
+    #[expect(clippy::cast_possible_truncation, reason = "rounded to f32")]
+    let value = |_| if random.next_below(8) == 0 { 0.0 } else { (2.0 * random.next_unit() - 1.0) as f32 * scale };
+    (0..channels).map(value).collect()
+}

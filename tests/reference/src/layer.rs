@@ -1,0 +1,480 @@
+//! The layer as its formulas: `y = dropout(act(batchnorm(x)))`, forward and backward, channel by channel.
+//!
+//! A tensor is `[outer, channels, inner]`, row-major; `samples = outer*inner` values belong to one channel.
+//! Everything takes and gives f64, so that gradients can be compared with finite differences.
+//!
+//! Sources: Ioffe and Szegedy, *Batch Normalization*, 2015; Srivastava et al., *Dropout*, 2014.
+
+use crate::double::Double;
+use crate::mask;
+use crate::units::{SMALLEST, U};
+
+/// A tensor shape `[outer, channels, inner]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// The product of the dimensions before the channels.
+    pub outer: usize,
+    /// The number of channels.
+    pub channels: usize,
+    /// The product of the dimensions after the channels.
+    pub inner: usize,
+}
+
+impl Shape {
+    /// The number of elements.
+    #[must_use]
+    pub fn len(self) -> usize {
+        self.outer * self.channels * self.inner
+    }
+
+    /// Whether there are no elements.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of values per channel.
+    #[must_use]
+    pub fn samples(self) -> usize {
+        self.outer * self.inner
+    }
+
+    /// Where the values of a channel are in memory, in order.
+    pub fn indices(self, channel: usize) -> impl Iterator<Item = usize> + Clone {
+        let Self { outer, channels, inner } = self;
+        (0..outer).flat_map(move |o| (0..inner).map(move |i| (o * channels + channel) * inner + i))
+    }
+
+    /// A tensor from the values of each of its channels.
+    pub fn tensor<T: Copy + Default>(self, mut values: impl FnMut(usize) -> Vec<T>) -> Vec<T> {
+        let mut tensor = vec![T::default(); self.len()];
+        for channel in 0..self.channels {
+            for (index, value) in self.indices(channel).zip(values(channel)) {
+                tensor[index] = value;
+            }
+        }
+        tensor
+    }
+}
+
+/// An activation function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `act(z) = z`.
+    Identity,
+    /// `act(z) = max(z, 0)`; NaN passes, in both directions, and the derivative at 0 is 0.
+    Relu,
+}
+
+impl Activation {
+    /// `act(z)`.
+    #[must_use]
+    pub fn value(self, z: f64) -> f64 {
+        match self {
+            Self::Identity => z,
+            Self::Relu => {
+                if z <= 0.0 {
+                    0.0
+                } else {
+                    z
+                }
+            }
+        }
+    }
+
+    /// `act'(z)`.
+    #[must_use]
+    pub fn derivative(self, z: f64) -> f64 {
+        match self {
+            Self::Identity => 1.0,
+            Self::Relu => {
+                if z <= 0.0 {
+                    0.0
+                } else {
+                    1.0
+                }
+            }
+        }
+    }
+}
+
+/// The layer: its shape and its constants.
+#[derive(Debug, Clone, Copy)]
+pub struct Layer {
+    /// The shape of the tensor.
+    pub shape: Shape,
+    /// Added to the variance.
+    pub eps: f32,
+    /// The weight of the new value in the running statistics.
+    pub momentum: f64,
+    /// `T`: the keep probability times 2^32.
+    pub threshold: u64,
+    /// The activation.
+    pub activation: Activation,
+}
+
+/// Weight and bias per channel; missing ones are 1 and 0.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Parameters<'a> {
+    /// The scale per channel.
+    pub weight: Option<&'a [f64]>,
+    /// The shift per channel.
+    pub bias: Option<&'a [f64]>,
+}
+
+impl Parameters<'_> {
+    fn weight(&self, channel: usize) -> f64 {
+        self.weight.map_or(1.0, |weight| weight[channel])
+    }
+
+    fn bias(&self, channel: usize) -> f64 {
+        self.bias.map_or(0.0, |bias| bias[channel])
+    }
+}
+
+/// The moments of one channel of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Moments {
+    /// The number of values.
+    pub count: f64,
+    /// Their mean.
+    pub mean: Double,
+    /// Their biased variance.
+    pub var: f64,
+}
+
+/// What a channel is normalised with.
+#[derive(Debug, Clone, Copy)]
+pub struct Centre {
+    /// The mean, of the batch or running.
+    pub mean: Double,
+    /// `1/sqrt(var + eps)`.
+    pub inv_std: f64,
+}
+
+/// The statistics that a backward pass differentiates through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statistics {
+    /// Those of the batch: gradients flow through mean and variance.
+    Batch,
+    /// Constants.
+    Fixed,
+}
+
+/// The result of a forward pass.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    /// `z = xhat*weight + bias`.
+    pub z: Vec<f64>,
+    /// What an error of `z` is measured in: `|weight|*max(|xhat|, 1) + |bias|`.
+    pub z_scale: Vec<f64>,
+    /// `y = keep ? act(z)*scale : +0.0`.
+    pub y: Vec<f64>,
+    /// What an error of `y` is measured in: the dropout scale times that of `z`, and 0 where the element is dropped.
+    pub y_scale: Vec<f64>,
+}
+
+/// The result of a backward pass.
+#[derive(Debug, Clone)]
+pub struct Gradients {
+    /// The gradient of the input.
+    pub dx: Vec<f64>,
+    /// What an error of `dx` is measured in, with `size = max(|xhat|, 1)`:
+    /// `|weight|*inv_std*(|g| + mean(|g|) + size*mean(|g|*size))` through batch statistics, where the dropout scale is
+    /// part of `g`, and `|weight|*inv_std*|g|` past fixed ones.
+    pub dx_scale: Vec<f64>,
+    /// The gradient of the weight per channel.
+    pub d_weight: Vec<f64>,
+    /// What an error of `d_weight` is measured in: `sum(|g|*max(|xhat|, 1))`.
+    pub d_weight_scale: Vec<f64>,
+    /// The gradient of the bias per channel.
+    pub d_bias: Vec<f64>,
+    /// What an error of `d_bias` is measured in: `sum(|g|)`.
+    pub d_bias_scale: Vec<f64>,
+}
+
+/// What a backward pass is given, beside its parameters and statistics.
+#[derive(Debug, Clone, Copy)]
+pub struct Backward<'a> {
+    /// The dropout mask, if dropout is on.
+    pub mask: Option<&'a [u8]>,
+    /// The input of the forward pass.
+    pub x: &'a [f64],
+    /// The gradient of the output.
+    pub dy: &'a [f64],
+    /// The output of the forward pass under test, if there is one.
+    ///
+    /// Where `|z|` is within [`GATE_TOLERANCE`] units of its scale, or below the smallest f32, rounding may have put it
+    /// on the other side of 0 or on 0, and a derivative that jumps there must be the one of that side: the sign of `y`
+    /// decides. Everywhere else the exact `z` does.
+    pub y: Option<&'a [f32]>,
+}
+
+/// The units of its scale within which the sign of `z` is left to the code under test.
+pub const GATE_TOLERANCE: f64 = 8.0;
+
+impl Layer {
+    /// Mean and biased variance of each channel, to about 30 and 15 digits.
+    ///
+    /// ```text
+    /// mean = sum(x)/samples          var = sum((x-mean)^2)/samples
+    /// ```
+    #[must_use]
+    pub fn moments(&self, x: &[f64]) -> Vec<Moments> {
+        let count = self.shape.samples() as f64;
+        let of_channel = |channel| {
+            let values = self.shape.indices(channel).map(|index| Double::from(x[index]));
+            let mean = values.clone().sum::<Double>() / Double::from(count);
+            let squares = values.map(|value| (value - mean) * (value - mean)).sum::<Double>();
+            Moments { count, mean, var: squares.rounded() / count }
+        };
+        (0..self.shape.channels).map(of_channel).collect()
+    }
+
+    /// What each channel of a batch is normalised with.
+    #[must_use]
+    pub fn batch_statistics(&self, moments: &[Moments]) -> Vec<Centre> {
+        moments.iter().map(|moments| Centre { mean: moments.mean, inv_std: self.inv_std(moments.var) }).collect()
+    }
+
+    /// What each channel is normalised with when its running statistics are.
+    #[must_use]
+    pub fn fixed_statistics(&self, running_mean: &[f64], running_var: &[f64]) -> Vec<Centre> {
+        let of_channel = |(&mean, &var)| Centre { mean: Double::from(mean), inv_std: self.inv_std(var) };
+        running_mean.iter().zip(running_var).map(of_channel).collect()
+    }
+
+    /// `1/sqrt(var + eps)`.
+    fn inv_std(&self, var: f64) -> f64 {
+        1.0 / (var + f64::from(self.eps)).sqrt()
+    }
+
+    /// The running statistics after a batch; an empty one changes nothing.
+    ///
+    /// ```text
+    /// running = (1-momentum)*running + momentum*batch     (the running variance takes the unbiased one)
+    /// ```
+    /// A side of weight 0 does not count, even if it is NaN.
+    pub fn update_running(&self, moments: &[Moments], running_mean: &mut [f64], running_var: &mut [f64]) {
+        let average = |running: &mut f64, batch: f64| {
+            if self.momentum == 1.0 {
+                *running = batch;
+            } else if self.momentum != 0.0 {
+                *running = (1.0 - self.momentum) * *running + self.momentum * batch;
+            }
+        };
+        if self.shape.is_empty() {
+            return;
+        }
+        for ((moments, mean), var) in moments.iter().zip(running_mean).zip(running_var) {
+            average(mean, moments.mean.rounded());
+            average(var, moments.var * moments.count / (moments.count - 1.0));
+        }
+    }
+
+    /// Forward, with either kind of statistics; dropout is on if there is a mask.
+    ///
+    /// ```text
+    /// xhat = (x-mean)*inv_std        z = xhat*weight + bias
+    /// y = keep ? act(z)*scale : +0.0
+    /// ```
+    #[must_use]
+    pub fn forward(&self, parameters: Parameters<'_>, centres: &[Centre], mask: Option<&[u8]>, x: &[f64]) -> Forward {
+        let zeros = vec![0.0; x.len()];
+        let mut forward = Forward { z: zeros.clone(), z_scale: zeros.clone(), y: zeros.clone(), y_scale: zeros };
+        for (channel, &centre) in centres.iter().enumerate() {
+            let (weight, bias) = (parameters.weight(channel), parameters.bias(channel));
+            for index in self.shape.indices(channel) {
+                let xhat = normalised(x[index], centre);
+                let z = xhat * weight + bias;
+                forward.z[index] = z;
+                forward.z_scale[index] = weight.abs() * xhat.abs().max(1.0) + bias.abs();
+                if let Some(scale) = self.dropout_scale(mask, index) {
+                    forward.y[index] = self.activation.value(z) * scale;
+                    forward.y_scale[index] = forward.z_scale[index] * scale;
+                }
+            }
+        }
+        forward
+    }
+
+    /// Backward.
+    ///
+    /// ```text
+    /// g = keep ? act'(z)*scale*dy : 0
+    /// d_bias = sum(g)                d_weight = sum(g*xhat)
+    /// dx = weight*inv_std * (g - d_bias/samples - xhat*d_weight/samples)     batch statistics
+    /// dx = weight*inv_std * g                                               fixed statistics
+    /// ```
+    /// Where everything is dropped because the keep probability is 0, every gradient is 0.
+    #[must_use]
+    pub fn backward(
+        &self,
+        parameters: Parameters<'_>,
+        centres: &[Centre],
+        statistics: Statistics,
+        call: Backward<'_>,
+    ) -> Gradients {
+        let (elements, channels) = (vec![0.0; call.x.len()], vec![0.0; self.shape.channels]);
+        let mut gradients = Gradients {
+            dx: elements.clone(),
+            dx_scale: elements,
+            d_weight: channels.clone(),
+            d_weight_scale: channels.clone(),
+            d_bias: channels.clone(),
+            d_bias_scale: channels,
+        };
+        if call.mask.is_some() && self.threshold == 0 {
+            return gradients;
+        }
+        let samples = self.shape.samples() as f64;
+        for (channel, &centre) in centres.iter().enumerate() {
+            let (weight, bias) = (parameters.weight(channel), parameters.bias(channel));
+            let xhat_and_g = |index: usize| {
+                let xhat = normalised(call.x[index], centre);
+                let Some(scale) = self.dropout_scale(call.mask, index) else { return (xhat, 0.0) };
+                let z = xhat * weight + bias;
+                let scale_of_z = weight.abs() * xhat.abs().max(1.0) + bias.abs();
+                let undecided = GATE_TOLERANCE * U * scale_of_z + SMALLEST;
+                let z = match call.y {
+                    Some(y) if z.abs() <= undecided => f64::from(y[index]),
+                    _ => z,
+                };
+                // A gate that is shut lets nothing through, not even NaN.
+                let derivative = self.activation.derivative(z);
+                (xhat, if derivative == 0.0 { 0.0 } else { derivative * scale * call.dy[index] })
+            };
+            let sum = |term: fn(f64, f64) -> f64| {
+                let terms = self.shape.indices(channel).map(xhat_and_g).map(|(xhat, g)| Double::from(term(xhat, g)));
+                terms.sum::<Double>().rounded()
+            };
+            let d_bias = sum(|_, g| g);
+            let d_weight = sum(|xhat, g| g * xhat);
+            let d_bias_scale = sum(|_, g| g.abs());
+            let d_weight_scale = sum(|xhat, g| g.abs() * xhat.abs().max(1.0));
+            for index in self.shape.indices(channel) {
+                let (xhat, g) = xhat_and_g(index);
+                let slope = weight * centre.inv_std;
+                (gradients.dx[index], gradients.dx_scale[index]) = match statistics {
+                    Statistics::Batch => (
+                        slope * (g - d_bias / samples - xhat * d_weight / samples),
+                        slope.abs() * (g.abs() + (d_bias_scale + xhat.abs().max(1.0) * d_weight_scale) / samples),
+                    ),
+                    Statistics::Fixed => (slope * g, slope.abs() * g.abs()),
+                };
+            }
+            gradients.d_weight[channel] = d_weight;
+            gradients.d_weight_scale[channel] = d_weight_scale;
+            gradients.d_bias[channel] = d_bias;
+            gradients.d_bias_scale[channel] = d_bias_scale;
+        }
+        gradients
+    }
+
+    /// What an element is multiplied by, or nothing if it is dropped.
+    fn dropout_scale(&self, mask: Option<&[u8]>, index: usize) -> Option<f64> {
+        match mask {
+            None => Some(1.0),
+            Some(_) if self.threshold == 0 => None,
+            Some(mask) => mask::keeps(mask, index).then(|| f64::from(mask::scale(self.threshold))),
+        }
+    }
+}
+
+/// `xhat = (x-mean)*inv_std`.
+fn normalised(x: f64, centre: Centre) -> f64 {
+    (Double::from(x) - centre.mean).rounded() * centre.inv_std
+}
+
+/// The same numbers in f64.
+#[must_use]
+pub fn widened(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAYER: Layer = Layer {
+        shape: Shape { outer: 2, channels: 2, inner: 2 },
+        eps: 1.0,
+        momentum: 0.25,
+        threshold: 1 << 31,
+        activation: Activation::Relu,
+    };
+    /// Channel 0 holds 1, 3, 5, 7: mean 4, variance 5. Channel 1 holds 2, 2, 2, 2.
+    const X: [f64; 8] = [1.0, 3.0, 2.0, 2.0, 5.0, 7.0, 2.0, 2.0];
+
+    #[test]
+    fn moments_of_small_numbers() {
+        let moments = LAYER.moments(&X);
+        assert_eq!(moments.iter().map(|m| (m.mean.rounded(), m.var)).collect::<Vec<_>>(), [(4.0, 5.0), (2.0, 0.0)]);
+    }
+
+    #[test]
+    fn moments_of_a_large_offset() {
+        let shape = Shape { outer: 1, channels: 1, inner: 4 };
+        let x = [1e30 + 2e14, 1e30, -1e30, -1e30].map(|value: f64| value + 1.0);
+        let moments = Layer { shape, ..LAYER }.moments(&x)[0];
+        let exact_mean = (x[0] - 1e30 + (x[2] + 1e30)) / 4.0;
+        assert_eq!(moments.mean.rounded(), exact_mean);
+    }
+
+    #[test]
+    fn forward_of_small_numbers() {
+        let moments = LAYER.moments(&X);
+        let centres = LAYER.batch_statistics(&moments);
+        let parameters = Parameters { weight: Some(&[2.0, 1.0]), bias: Some(&[0.0, 3.0]) };
+        let forward = LAYER.forward(parameters, &centres, Some(&[0b0111_1111]), &X);
+        let root = 6.0f64.sqrt();
+        let expected = [0.0, 0.0, 6.0, 6.0, 4.0 / root, 12.0 / root, 6.0, 0.0];
+        for (actual, expected) in forward.y.iter().zip(expected) {
+            assert!((actual - expected).abs() < 1e-15, "{:?}", forward.y);
+        }
+        assert_eq!(forward.y_scale[7], 0.0);
+    }
+
+    #[test]
+    fn running_statistics_move_by_the_momentum() {
+        let (mut mean, mut var) = ([0.0, f64::NAN], [1.0, 1.0]);
+        LAYER.update_running(&LAYER.moments(&X), &mut mean, &mut var);
+        assert_eq!((mean[0], var), (1.0, [0.75 + 0.25 * 20.0 / 3.0, 0.75]));
+        assert!(mean[1].is_nan());
+        Layer { momentum: 1.0, ..LAYER }.update_running(&LAYER.moments(&X), &mut mean, &mut var);
+        assert_eq!((mean, var), ([4.0, 2.0], [20.0 / 3.0, 0.0]));
+        Layer { momentum: 0.0, ..LAYER }.update_running(&LAYER.moments(&[f64::NAN; 8]), &mut mean, &mut var);
+        assert_eq!((mean, var), ([4.0, 2.0], [20.0 / 3.0, 0.0]));
+    }
+
+    #[test]
+    fn the_sign_of_y_decides_a_gate_only_where_z_is_lost_in_rounding() {
+        let centres = LAYER.fixed_statistics(&[1.0, 1.0], &[0.0, 0.0]);
+        let gradients = LAYER.backward(
+            Parameters::default(),
+            &centres,
+            Statistics::Fixed,
+            // z is 0, 2, 1, 1, 4, 6, 1, 1.
+            Backward { mask: None, x: &X, dy: &[1.0; 8], y: Some(&[1.0, -1.0, -1.0, 0.0, 1.0, 1.0, 1.0, 1.0]) },
+        );
+        assert_eq!(gradients.dx, [1.0; 8]);
+    }
+
+    #[test]
+    fn relu_passes_nan() {
+        assert!(Activation::Relu.value(f64::NAN).is_nan());
+        assert_eq!(Activation::Relu.derivative(f64::NAN), 1.0);
+        assert_eq!((Activation::Relu.value(-1.0), Activation::Relu.derivative(0.0)), (0.0, 0.0));
+    }
+
+    #[test]
+    fn nothing_is_kept_at_keep_probability_0() {
+        let layer = Layer { threshold: 0, ..LAYER };
+        let centres = layer.batch_statistics(&layer.moments(&X));
+        let mask = Some(&[0xFF][..]);
+        assert_eq!(layer.forward(Parameters::default(), &centres, mask, &X).y, [0.0; 8]);
+        let call = Backward { mask, x: &X, dy: &[f64::INFINITY; 8], y: None };
+        let gradients = layer.backward(Parameters::default(), &centres, Statistics::Batch, call);
+        assert_eq!((gradients.dx, gradients.d_weight, gradients.d_bias), (vec![0.0; 8], vec![0.0; 2], vec![0.0; 2]));
+    }
+}

@@ -2,7 +2,7 @@
 
 use normdrop::{Backend, Buffer as Name, Layer};
 use normdrop_reference::layer::{Backward, Centre, Moments, Parameters, Statistics, widened};
-use normdrop_reference::units::{SMALLEST, U};
+use normdrop_reference::units::U;
 
 use crate::bounds::{self, Comparison};
 use crate::buffer::same_bits;
@@ -260,17 +260,20 @@ fn check_backward(case: &Case, memory: &Memory) {
     let call = Backward { mask: case.mask.as_deref(), x: &x, dy: &dy, y: Some(&case.forward.y) };
     let expected = reference.backward(parameters.parameters(), &centres, statistics, call);
     let [grad_input, grad_weight, grad_bias] = gradients;
-    // Products that underflow in a sum, one after another.
-    let underflow = SMALLEST * case.shape.samples() as f64 * f64::from(case.keep.scale());
-    for (what, bound, actual, expected, scale, allowance) in [
-        ("dx", bounds::DX, grad_input, &expected.dx, &expected.dx_scale, 0.0),
-        ("d_weight", bounds::SUMS, grad_weight, &expected.d_weight, &expected.d_weight_scale, underflow),
-        ("d_bias", bounds::SUMS, grad_bias, &expected.d_bias, &expected.d_bias_scale, 0.0),
+    let of_dx: Vec<_> = {
+        let (channels, inner) = (case.shape.channels(), case.shape.inner());
+        (0..case.shape.len()).map(|index| expected.dx_underflow[index / inner % channels]).collect()
+    };
+    let of_sums = vec![expected.sums_underflow; case.shape.channels()];
+    for (what, bound, actual, expected, scale, underflow) in [
+        ("dx", bounds::DX, grad_input, &expected.dx, &expected.dx_scale, &of_dx),
+        ("d_weight", bounds::SUMS, grad_weight, &expected.d_weight, &expected.d_weight_scale, &of_sums),
+        ("d_bias", bounds::SUMS, grad_bias, &expected.d_bias, &expected.d_bias_scale, &of_sums),
     ] {
         let Some(actual) = actual else { continue };
         let mut errors = Comparison::new(what, bound);
         for (index, &actual) in actual.iter().enumerate() {
-            errors.add(index, f64::from(actual), expected[index], scale[index], allowance);
+            errors.add(index, f64::from(actual), expected[index], scale[index], underflow[index]);
         }
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! A block holds at most sixteen vectors. In it, in f32: the mean of the block, then `t = x - block_mean`,
 //! `e = sum(t)`, `q = sum(t*t)`, so that the sum of squared deviations is `q - e*e/n` and the mean
-//! `block_mean + e/n`. Vectors are added four in sequence, the results four in sequence again, and the lanes of `e`
-//! and `q` in f64. Blocks are merged in f64 by the formula of Chan, Golub and LeVeque (1979), 256 blocks to a part, then part to part.
+//! `block_mean + e/n`. Vectors are added in pairs, the pairs in pairs, at most four of these in sequence, and the lanes
+//! of `e` and `q` in f64: no sum is more than five roundings deep. Blocks are merged in f64 by the formula of Chan,
+//! Golub and LeVeque (1979), 256 blocks to a part, then part to part.
 //!
 //! Each value is read from memory once and used twice; 4 bytes per element.
+
+use core::ops::Add;
 
 use super::{BLOCK_VECTORS, BLOCKS_PER_PART, Columns, Planar, RowBlock, Strip, Tile, range};
 use crate::channel::{MergeWeights, Moments};
@@ -14,57 +17,99 @@ use crate::simd::{LANES, Lanes, Simd};
 /// Squares below this have lost bits to underflow: such a block is done again in f64. 2^-110.
 const SMALLEST_SQUARES: f64 = 1.0 / (1u128 << 110) as f64;
 
-/// Four vectors added in sequence.
+/// Four vectors added in pairs.
 #[inline(always)]
-pub(crate) fn in_sequence<S: Simd>([a, b, c, d]: [S::F32; 4]) -> S::F32 {
-    ((a + b) + c) + d
+fn in_pairs<S: Simd>([a, b, c, d]: [S::F32; 4]) -> S::F32 {
+    (a + b) + (c + d)
 }
 
 /// The sum of a row of at most 256 values, lane by lane.
 #[inline(always)]
 fn row_sum<S: Simd>(s: S, row: &[f32]) -> S::F32 {
     let (vectors, tail) = row.as_chunks();
-    let (fours, rest) = vectors.as_chunks();
+    let (eights, rest) = vectors.as_chunks();
+    let (fours, rest) = rest.as_chunks();
     let mut sum = s.splat(0.0);
+    for [a, b, c, d, e, f, g, h] in eights {
+        let first = in_pairs::<S>([s.load(a), s.load(b), s.load(c), s.load(d)]);
+        sum = sum + (first + in_pairs::<S>([s.load(e), s.load(f), s.load(g), s.load(h)]));
+    }
+    let mut last = if tail.is_empty() { s.splat(0.0) } else { s.load_partial(tail) };
+    last = match rest {
+        [a] => s.load(a) + last,
+        [a, b] => (s.load(a) + s.load(b)) + last,
+        [a, b, c] => (s.load(a) + s.load(b)) + (s.load(c) + last),
+        _ => last,
+    };
     for [a, b, c, d] in fours {
-        sum = sum + in_sequence::<S>([s.load(a), s.load(b), s.load(c), s.load(d)]);
-    }
-    let mut last = s.splat(0.0);
-    for vector in rest {
-        last = last + s.load(vector);
-    }
-    if !tail.is_empty() {
-        last = last + s.load_partial(tail);
+        last = in_pairs::<S>([s.load(a), s.load(b), s.load(c), s.load(d)]) + last;
     }
     sum + last
 }
 
-/// The sums of `t` and of `t*t` with `t = x - pivot` of a row of at most 256 values, lane by lane.
-#[inline(always)]
-fn row_deviations<S: Simd>(s: S, pivot: S::F32, row: &[f32]) -> (S::F32, S::F32) {
-    let (vectors, tail) = row.as_chunks();
-    let (fours, rest) = vectors.as_chunks();
-    let (mut e, mut q) = (s.splat(0.0), s.splat(0.0));
-    for [a, b, c, d] in fours {
-        let (four_e, four_q) = four_deviations(s, pivot, [s.load(a), s.load(b), s.load(c), s.load(d)]);
-        (e, q) = (e + four_e, q + four_q);
+/// The sums of `t` and of `t*t` with `t = x - pivot`, lane by lane.
+#[derive(Clone, Copy)]
+struct Deviations<S: Simd> {
+    e: S::F32,
+    q: S::F32,
+}
+
+impl<S: Simd> Deviations<S> {
+    #[inline(always)]
+    fn zero(s: S) -> Self {
+        Self { e: s.splat(0.0), q: s.splat(0.0) }
     }
-    let (mut last_e, mut last_q) = (s.splat(0.0), s.splat(0.0));
-    for vector in rest {
-        let t = s.load(vector) - pivot;
-        (last_e, last_q) = (last_e + t, last_q + t * t);
+
+    #[inline(always)]
+    fn of(pivot: S::F32, x: S::F32) -> Self {
+        let t = x - pivot;
+        Self { e: t, q: t * t }
     }
-    if !tail.is_empty() {
-        let t = s.keep(s.mask(first_lanes(tail.len())), s.load_partial(tail) - pivot);
-        (last_e, last_q) = (last_e + t, last_q + t * t);
+
+    /// Of a row of at most 256 values.
+    #[inline(always)]
+    fn of_row(s: S, pivot: S::F32, row: &[f32]) -> Self {
+        let (vectors, tail) = row.as_chunks();
+        let (eights, rest) = vectors.as_chunks();
+        let (fours, rest) = rest.as_chunks();
+        let mut sum = Self::zero(s);
+        for [a, b, c, d, e, f, g, h] in eights {
+            let first = four_deviations(s, pivot, [s.load(a), s.load(b), s.load(c), s.load(d)]);
+            sum = sum + (first + four_deviations(s, pivot, [s.load(e), s.load(f), s.load(g), s.load(h)]));
+        }
+        let mut last = Self::zero(s);
+        if !tail.is_empty() {
+            let t = s.keep(s.mask(first_lanes(tail.len())), s.load_partial(tail) - pivot);
+            last = Self { e: t, q: t * t };
+        }
+        last = match rest {
+            [a] => Self::of(pivot, s.load(a)) + last,
+            [a, b] => (Self::of(pivot, s.load(a)) + Self::of(pivot, s.load(b))) + last,
+            [a, b, c] => {
+                (Self::of(pivot, s.load(a)) + Self::of(pivot, s.load(b))) + (Self::of(pivot, s.load(c)) + last)
+            }
+            _ => last,
+        };
+        for [a, b, c, d] in fours {
+            last = four_deviations(s, pivot, [s.load(a), s.load(b), s.load(c), s.load(d)]) + last;
+        }
+        sum + last
     }
-    (e + last_e, q + last_q)
+}
+
+impl<S: Simd> Add for Deviations<S> {
+    type Output = Self;
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self { e: self.e + other.e, q: self.q + other.q }
+    }
 }
 
 #[inline(always)]
-fn four_deviations<S: Simd>(_: S, pivot: S::F32, [a, b, c, d]: [S::F32; 4]) -> (S::F32, S::F32) {
-    let (a, b, c, d) = (a - pivot, b - pivot, c - pivot, d - pivot);
-    (in_sequence::<S>([a, b, c, d]), in_sequence::<S>([a * a, b * b, c * c, d * d]))
+fn four_deviations<S: Simd>(_: S, pivot: S::F32, [a, b, c, d]: [S::F32; 4]) -> Deviations<S> {
+    let (a, b, c, d) =
+        (Deviations::of(pivot, a), Deviations::of(pivot, b), Deviations::of(pivot, c), Deviations::of(pivot, d));
+    (a + b) + (c + d)
 }
 
 /// The bits of the first `n` lanes, for `n` up to 16.
@@ -83,23 +128,30 @@ fn block_moments<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> Moments {
     let mut sum = s.splat(0.0);
     for _ in 0..block.rows.div_ceil(4) {
         let mut four = s.splat(0.0);
-        for row in rows.by_ref().take(4) {
-            four = four + row_sum(s, row);
+        for _ in 0..2 {
+            let mut two = s.splat(0.0);
+            for row in rows.by_ref().take(2) {
+                two = two + row_sum(s, row);
+            }
+            four = four + two;
         }
         sum = sum + four;
     }
     let pivot = s.fold(sum) / count;
     let mut rows = block.parts_of(input);
-    let (mut e, mut q) = (s.splat(0.0), s.splat(0.0));
+    let mut sum = Deviations::zero(s);
     for _ in 0..block.rows.div_ceil(4) {
-        let (mut four_e, mut four_q) = (s.splat(0.0), s.splat(0.0));
-        for row in rows.by_ref().take(4) {
-            let (row_e, row_q) = row_deviations(s, s.splat(pivot), row);
-            (four_e, four_q) = (four_e + row_e, four_q + row_q);
+        let mut four = Deviations::zero(s);
+        for _ in 0..2 {
+            let mut two = Deviations::zero(s);
+            for row in rows.by_ref().take(2) {
+                two = two + Deviations::of_row(s, s.splat(pivot), row);
+            }
+            four = four + two;
         }
-        (e, q) = (e + four_e, q + four_q);
+        sum = sum + four;
     }
-    let (e, q) = (s.fold_f64(s.widen(e)), s.fold_f64(s.widen(q)));
+    let (e, q) = (s.fold_f64(s.widen(sum.e)), s.fold_f64(s.widen(sum.q)));
     if !(SMALLEST_SQUARES..=f64::MAX).contains(&q) {
         return exact_moments(block, input);
     }
@@ -241,8 +293,8 @@ fn tile_moments<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> (S::F64, S::F6
         *x = block.load(s, row);
     }
     let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = quarters(x);
-    let sum = (in_sequence::<S>([a, b, c, d]) + in_sequence::<S>([e, f, g, h]))
-        + (in_sequence::<S>([i, j, k, l]) + in_sequence::<S>([m, n, o, p]));
+    let sum = (in_pairs::<S>([a, b, c, d]) + in_pairs::<S>([e, f, g, h]))
+        + (in_pairs::<S>([i, j, k, l]) + in_pairs::<S>([m, n, o, p]));
     let pivot = sum * s.splat(1.0 / block.rows as f32);
     let whole = block.rows == BLOCK_VECTORS;
     if !whole {
@@ -252,7 +304,7 @@ fn tile_moments<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> (S::F64, S::F6
     let [first, second, third, fourth] = quarters(x);
     let (first, second) = (four_deviations(s, pivot, first), four_deviations(s, pivot, second));
     let (third, fourth) = (four_deviations(s, pivot, third), four_deviations(s, pivot, fourth));
-    let (e, q) = ((first.0 + second.0) + (third.0 + fourth.0), (first.1 + second.1) + (third.1 + fourth.1));
+    let Deviations { e, q } = (first + second) + (third + fourth);
     let sound = s.bits(s.le(s.splat(SMALLEST_SQUARES as f32), q) & s.le(q, s.splat(f32::MAX)));
     let (e, q) = (s.widen(e), s.widen(q));
     let (mean, m2) = if whole {

@@ -2,8 +2,10 @@
 //!
 //! `g = keep ? act'(z)*dy : 0`, and the sums of `g` and of `g*(x - mean)*unit`, where `unit` is the power of two next
 //! below `1/sqrt(var + eps)`: an exact factor that keeps the products from under- and overflowing, in the blocks and parts of the
-//! moments: sixteen vectors in f32, four in sequence and the results four in sequence again, then f64. A block whose
+//! moments: sixteen vectors in f32, in pairs, then f64. A block whose
 //! sums overflow is done again in f64. 8 bytes read per element, and one mask bit.
+
+use core::ops::Add;
 
 use super::apply::{self, Apply, CoefficientFields, Coefficients, normalise_channel, normalise_tile};
 use super::{BLOCK_VECTORS, BLOCKS_PER_PART, Columns, Planar, RowBlock, Strip, Tile, lane_of, load};
@@ -30,11 +32,13 @@ impl<S: Simd> Sums<S> {
     fn zero(s: S) -> Self {
         Self { g: s.splat(0.0), g_deviation: s.splat(0.0) }
     }
+}
 
+impl<S: Simd> Add for Sums<S> {
+    type Output = Self;
     #[inline(always)]
-    fn add(&mut self, other: Self) {
-        self.g = self.g + other.g;
-        self.g_deviation = self.g_deviation + other.g_deviation;
+    fn add(self, other: Self) -> Self {
+        Self { g: self.g + other.g, g_deviation: self.g_deviation + other.g_deviation }
     }
 }
 
@@ -58,25 +62,48 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
     fn row(&self, s: S, x: &[f32], dy: &[f32], mut first: usize) -> Sums<S> {
         let ((x, x_tail), (dy, dy_tail)) = (x.as_chunks(), dy.as_chunks());
         let ((x, x_rest), (dy, dy_rest)) = (x.as_chunks(), dy.as_chunks());
-        let mut sums = Sums::zero(s);
-        for ([a, b, c, d], [e, f, g, h]) in x.iter().zip(dy) {
-            let mut four = self.of(s, s.load(a), s.load(e), first);
-            four.add(self.of(s, s.load(b), s.load(f), first + LANES));
-            four.add(self.of(s, s.load(c), s.load(g), first + 2 * LANES));
-            four.add(self.of(s, s.load(d), s.load(h), first + 3 * LANES));
-            sums.add(four);
+        let mut sum = Sums::zero(s);
+        for ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) in x.iter().zip(dy) {
+            let four = self.four(s, [a, b, c, d], [i, j, k, l], first);
+            sum = sum + (four + self.four(s, [e, f, g, h], [m, n, o, p], first + 4 * LANES));
+            first += 8 * LANES;
+        }
+        let ((x, x_rest), (dy, dy_rest)) = (x_rest.as_chunks(), dy_rest.as_chunks());
+        let mut fours = Sums::zero(s);
+        for ([a, b, c, d], [i, j, k, l]) in x.iter().zip(dy) {
+            fours = self.four(s, [a, b, c, d], [i, j, k, l], first);
             first += 4 * LANES;
         }
         let mut last = Sums::zero(s);
-        for (x, dy) in x_rest.iter().zip(dy_rest) {
-            last.add(self.of(s, s.load(x), s.load(dy), first));
-            first += LANES;
-        }
         if !x_tail.is_empty() {
-            last.add(self.of(s, s.load_partial(x_tail), s.load_partial(dy_tail), first));
+            let first = first + x_rest.len() * LANES;
+            last = self.of(s, s.load_partial(x_tail), s.load_partial(dy_tail), first);
         }
-        sums.add(last);
-        sums
+        let last = match (x_rest, dy_rest) {
+            ([a], [i]) => self.vector(s, a, i, first) + last,
+            ([a, b], [i, j]) => self.two(s, [a, b], [i, j], first) + last,
+            ([a, b, c], [i, j, k]) => {
+                let third = self.vector(s, c, k, first + 2 * LANES);
+                self.two(s, [a, b], [i, j], first) + (third + last)
+            }
+            _ => last,
+        };
+        sum + (fours + last)
+    }
+
+    #[inline(always)]
+    fn vector(&self, s: S, x: &Lanes<f32>, dy: &Lanes<f32>, first: usize) -> Sums<S> {
+        self.of(s, s.load(x), s.load(dy), first)
+    }
+
+    #[inline(always)]
+    fn two(&self, s: S, [a, b]: [&Lanes<f32>; 2], [i, j]: [&Lanes<f32>; 2], first: usize) -> Sums<S> {
+        self.vector(s, a, i, first) + self.vector(s, b, j, first + LANES)
+    }
+
+    #[inline(always)]
+    fn four(&self, s: S, [a, b, c, d]: [&Lanes<f32>; 4], [i, j, k, l]: [&Lanes<f32>; 4], first: usize) -> Sums<S> {
+        self.two(s, [a, b], [i, j], first) + self.two(s, [c, d], [k, l], first + 2 * LANES)
     }
 }
 
@@ -142,11 +169,15 @@ pub(crate) fn planar<S: Simd, A: Activation>(
         let mut sums = Sums::zero(s);
         for _ in 0..block.rows.div_ceil(4) {
             let mut four = Sums::zero(s);
-            for (x, dy) in rows.by_ref().take(4) {
-                four.add(summands.row(s, x, dy, first));
-                first += block.width;
+            for _ in 0..2 {
+                let mut two = Sums::zero(s);
+                for (x, dy) in rows.by_ref().take(2) {
+                    two = two + summands.row(s, x, dy, first);
+                    first += block.width;
+                }
+                four = four + two;
             }
-            sums.add(four);
+            sums = sums + four;
         }
         let sums = GradientSums { g: s.fold_f64(s.widen(sums.g)), g_deviation: s.fold_f64(s.widen(sums.g_deviation)) };
         let sound = sums.are_finite() && !channel.normalise.exact;
@@ -263,11 +294,15 @@ fn tile_sums<S: Simd, A: Activation>(
     let mut sums = Sums::zero(s);
     for _ in 0..block.rows.div_ceil(4) {
         let mut four = Sums::zero(s);
-        for (x, dy) in rows.by_ref().take(4) {
-            four.add(summands.of(s, block.load(s, x), block.load(s, dy), first));
-            first += block.width;
+        for _ in 0..2 {
+            let mut two = Sums::zero(s);
+            for (x, dy) in rows.by_ref().take(2) {
+                two = two + summands.of(s, block.load(s, x), block.load(s, dy), first);
+                first += block.width;
+            }
+            four = four + two;
         }
-        sums.add(four);
+        sums = sums + four;
     }
     let Sums { g, g_deviation } = sums;
     let (least, most) = (s.splat(f32::MIN), s.splat(f32::MAX));

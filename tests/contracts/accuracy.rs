@@ -166,13 +166,8 @@ impl<'a> Exact<'a> {
         let call = reference::Backward { mask, x: &self.x, dy: &self.dy, y: Some(y) };
         let exact = self.layer.backward(self.parameters(), centres, statistics, call);
         let shape = self.layer.shape;
-        let samples = shape.samples() as f64;
-        let dropout_scale = f64::from(mask.map_or(1.0, |_| mask::scale(self.layer.threshold)));
-        for (channel, centre) in centres.iter().enumerate() {
-            // A product that underflows is wrong by up to 2^-150, and the sums carry that into dx.
-            let slope = centre.inv_std * self.weight.as_ref().map_or(1.0, |weight| weight[channel].abs());
-            let of_dx = 2.0 * SMALLEST * (1.0 + slope * dropout_scale * samples.sqrt());
-            let of_sums = SMALLEST * (1.0 + samples * dropout_scale);
+        for channel in 0..centres.len() {
+            let (of_dx, of_sums) = (exact.dx_underflow[channel], exact.sums_underflow);
             for index in shape.indices(channel) {
                 errors.dx.0.add(index, f64::from(actual.dx[index]), exact.dx[index], exact.dx_scale[index], of_dx);
             }

@@ -191,6 +191,10 @@ pub struct Gradients {
     pub d_bias: Vec<f64>,
     /// What an error of `d_bias` is measured in: `sum(|g|)`.
     pub d_bias_scale: Vec<f64>,
+    /// The most that underflow may take away from `dx`, per channel.
+    pub dx_underflow: Vec<f64>,
+    /// The most that underflow may take away from `d_weight` and `d_bias`.
+    pub sums_underflow: f64,
 }
 
 /// What a backward pass is given, beside its parameters and statistics.
@@ -280,6 +284,7 @@ impl Layer {
     /// ```
     #[must_use]
     pub fn forward(&self, parameters: Parameters<'_>, centres: &[Centre], mask: Option<&[u8]>, x: &[f64]) -> Forward {
+        let dropout = Dropout::new(self.threshold, mask);
         let zeros = vec![0.0; x.len()];
         let mut forward = Forward { z: zeros.clone(), z_scale: zeros.clone(), y: zeros.clone(), y_scale: zeros };
         for (channel, &centre) in centres.iter().enumerate() {
@@ -289,7 +294,7 @@ impl Layer {
                 let z = xhat * weight + bias;
                 forward.z[index] = z;
                 forward.z_scale[index] = weight.abs() * xhat.abs().max(1.0) + bias.abs();
-                if let Some(scale) = self.dropout_scale(mask, index) {
+                if let Some(scale) = dropout.scale(index) {
                     forward.y[index] = self.activation.value(z) * scale;
                     forward.y_scale[index] = forward.z_scale[index] * scale;
                 }
@@ -322,17 +327,24 @@ impl Layer {
             d_weight: channels.clone(),
             d_weight_scale: channels.clone(),
             d_bias: channels.clone(),
-            d_bias_scale: channels,
+            d_bias_scale: channels.clone(),
+            dx_underflow: channels,
+            sums_underflow: 0.0,
         };
         if call.mask.is_some() && self.threshold == 0 {
             return gradients;
         }
+        let dropout = Dropout::new(self.threshold, call.mask);
         let samples = self.shape.samples() as f64;
         for (channel, &centre) in centres.iter().enumerate() {
             let (weight, bias) = (parameters.weight(channel), parameters.bias(channel));
+            // A product that underflows is wrong by up to 2^-150, and the sums carry that into dx.
+            let slope = weight.abs() * centre.inv_std * dropout.scale;
+            gradients.dx_underflow[channel] = 2.0 * SMALLEST * (1.0 + slope * samples.sqrt());
+            gradients.sums_underflow = SMALLEST * (1.0 + samples * dropout.scale);
             let xhat_and_g = |index: usize| {
                 let xhat = normalised(call.x[index], centre);
-                let Some(scale) = self.dropout_scale(call.mask, index) else { return (xhat, 0.0) };
+                let Some(scale) = dropout.scale(index) else { return (xhat, 0.0) };
                 let z = xhat * weight + bias;
                 let scale_of_z = weight.abs() * xhat.abs().max(1.0) + bias.abs();
                 let undecided = GATE_TOLERANCE * U * scale_of_z + SMALLEST;
@@ -370,14 +382,24 @@ impl Layer {
         }
         gradients
     }
+}
+
+/// The dropout of one call.
+#[derive(Clone, Copy)]
+struct Dropout<'a> {
+    mask: Option<&'a [u8]>,
+    scale: f64,
+}
+
+impl<'a> Dropout<'a> {
+    fn new(threshold: u64, mask: Option<&'a [u8]>) -> Self {
+        Self { mask, scale: mask.map_or(1.0, |_| f64::from(mask::scale(threshold))) }
+    }
 
     /// What an element is multiplied by, or nothing if it is dropped.
-    fn dropout_scale(&self, mask: Option<&[u8]>, index: usize) -> Option<f64> {
-        match mask {
-            None => Some(1.0),
-            Some(_) if self.threshold == 0 => None,
-            Some(mask) => mask::keeps(mask, index).then(|| f64::from(mask::scale(self.threshold))),
-        }
+    fn scale(&self, index: usize) -> Option<f64> {
+        let kept = self.mask.is_none_or(|mask| self.scale != 0.0 && mask::keeps(mask, index));
+        kept.then_some(self.scale)
     }
 }
 

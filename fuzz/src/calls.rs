@@ -143,13 +143,13 @@ fn check_train(case: &Case, memory: &Memory) {
     let moments = case.reference().moments(&widened(&case.x));
     let centres = case.reference().batch_statistics(&moments);
     check_statistics(case, memory, &moments, &centres);
-    check_y(case, &centres, &memory.output);
+    check_y(case, &centres, bounds::Y_BATCH, &memory.output);
     check_constant_channels(case, &memory.output);
 }
 
 fn check_eval(case: &Case, memory: &Memory) {
     let (mean, var) = (widened(&case.running_mean), widened(&case.running_var));
-    check_y(case, &case.reference().fixed_statistics(&mean, &var), &memory.output);
+    check_y(case, &case.reference().fixed_statistics(&mean, &var), bounds::Y_FIXED, &memory.output);
 }
 
 /// What training saves, and the running statistics.
@@ -187,10 +187,10 @@ fn check_statistics(case: &Case, memory: &Memory, moments: &[Moments], centres: 
     }
 }
 
-fn check_y(case: &Case, centres: &[Centre], y: &[f32]) {
+fn check_y(case: &Case, centres: &[Centre], bound: f64, y: &[f32]) {
     let (x, parameters) = (widened(&case.x), Widened::of(case));
     let expected = case.reference().forward(parameters.parameters(), centres, case.mask.as_deref(), &x);
-    let mut errors = Comparison::new("y", bounds::Y).exactly_placed();
+    let mut errors = Comparison::new("y", bound).exactly_placed();
     for channel in 0..case.shape.channels() {
         // Of an infinite weight nothing is promised.
         let promised = case.weight.as_ref().is_none_or(|weight| !weight[channel].is_infinite());

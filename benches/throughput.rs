@@ -310,6 +310,7 @@ impl Buffers {
                 dropout: Dropout::Off,
                 input,
                 output: self.output.values_mut(),
+                residual: None,
                 scratch: &mut self.scratch,
             })?,
             Op::Mask => self.seed = draw(layer, self.seed, &mut self.mask)?,
@@ -326,6 +327,7 @@ impl Buffers {
                         mean_tail: &mut self.saved_mean_tail,
                         inv_std: &mut self.saved_inv_std,
                     },
+                    residual: None,
                     scratch: &mut self.scratch,
                 })?;
             }
@@ -344,6 +346,8 @@ impl Buffers {
                     weight: Some(&mut self.grad_weight),
                     bias: Some(&mut self.grad_bias),
                 },
+                residual: None,
+                grad_residual: None,
                 scratch: &mut self.scratch,
             })?,
         }

@@ -118,9 +118,10 @@ pub enum Dropout<'a> {
     Off,
     /// Elements whose bit is 0 become +0.0, the others are scaled by the inverse of the keep probability.
     ///
-    /// `mask_len` bytes; bit `i % 8` of byte `i / 8` gates element `i` of the tensor in memory order
+    /// `mask_len` bytes; bit `i % 8` of byte `i / 8` gates element `i` of the tensor in memory order, or its `i`th
+    /// channel of a sample or sample: what [`Granularity`](crate::Granularity) says
     /// (`numpy.packbits(bitorder="little")`, Arrow bitmaps). Make it with `fill_mask` of the layer, or by any
-    /// other means. Bits past the last element are never read.
+    /// other means. Bits past the last one are never read.
     Mask(&'a [u8]),
 }
 
@@ -144,6 +145,8 @@ pub struct Train<'a> {
     pub dropout: Dropout<'a>,
     /// `x`, `len` values.
     pub input: &'a [f32],
+    /// What is added between normalisation and activation, `len` values; `None` adds nothing.
+    pub residual: Option<&'a [f32]>,
     /// `y`, `len` values, overwritten.
     pub output: &'a mut [f32],
     /// What backward will need, overwritten.
@@ -163,6 +166,8 @@ pub struct Eval<'a> {
     pub dropout: Dropout<'a>,
     /// `x`, `len` values.
     pub input: &'a [f32],
+    /// What is added between normalisation and activation, `len` values; `None` adds nothing.
+    pub residual: Option<&'a [f32]>,
     /// `y`, `len` values, overwritten.
     pub output: &'a mut [f32],
     /// At least `eval_scratch_len` values; their contents do not matter before the call and mean nothing after it.
@@ -178,6 +183,8 @@ pub struct EvalInPlace<'a> {
     pub running: Running<'a>,
     /// Which elements to drop.
     pub dropout: Dropout<'a>,
+    /// What is added between normalisation and activation, `len` values; `None` adds nothing.
+    pub residual: Option<&'a [f32]>,
     /// `x` before the call and `y` after it, `len` values.
     pub values: &'a mut [f32],
     /// At least `eval_scratch_len` values; their contents do not matter before the call and mean nothing after it.
@@ -204,10 +211,14 @@ pub struct Backward<'a> {
     pub dropout: Dropout<'a>,
     /// `x` of the forward call, `len` values.
     pub input: &'a [f32],
+    /// The residual of the forward call, `len` values.
+    pub residual: Option<&'a [f32]>,
     /// `dy`, `len` values.
     pub grad_output: &'a [f32],
     /// `dx`, `len` values, overwritten; `None` if nobody needs it.
     pub grad_input: Option<&'a mut [f32]>,
+    /// The gradient of the residual, `len` values, overwritten; `None` if nobody needs it.
+    pub grad_residual: Option<&'a mut [f32]>,
     /// The gradients of weight and bias.
     pub grad_parameters: ParameterGradients<'a>,
     /// At least `backward_scratch_len` values; their contents do not matter before the call and mean nothing after it.
@@ -225,8 +236,12 @@ pub struct BackwardInPlace<'a> {
     pub dropout: Dropout<'a>,
     /// `x` of the forward call, `len` values.
     pub input: &'a [f32],
+    /// The residual of the forward call, `len` values.
+    pub residual: Option<&'a [f32]>,
     /// `dy` before the call and `dx` after it, `len` values.
     pub values: &'a mut [f32],
+    /// The gradient of the residual, `len` values, overwritten; `None` if nobody needs it.
+    pub grad_residual: Option<&'a mut [f32]>,
     /// The gradients of weight and bias.
     pub grad_parameters: ParameterGradients<'a>,
     /// At least `backward_scratch_len` values; their contents do not matter before the call and mean nothing after it.

@@ -6,7 +6,7 @@ use crate::args::{Dropout, ParameterGradients, Parameters, Statistics};
 use crate::channel::{Centre, Differentiate, GradientSums, Normalise};
 use crate::layer::Layer;
 use crate::pass::apply::Apply;
-use crate::pass::gradient::{self, ChannelGradient};
+use crate::pass::gradient::{self, ChannelGradient, Tensors};
 use crate::pass::reduce::{self, ChannelReduce};
 use crate::pass::{Elements, Keep, Walk, put_column, table};
 use crate::simd::{Kernel, Simd, dispatch};
@@ -14,30 +14,48 @@ use crate::simd::{Kernel, Simd, dispatch};
 /// The fields per column of this call's scratch.
 pub(crate) const FIELDS: usize = reduce::FIELDS;
 
+/// What a backward call writes into the tensor that it was given for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Nothing: only gradients of parameters are wanted.
+    Nothing,
+    /// `dx`; the gradient of the residual, if wanted, has a tensor of its own.
+    Input,
+    /// The gradient of the residual, because nobody needs `dx`.
+    Residual,
+}
+
 /// A backward call.
 pub(crate) struct BackwardCall<'a> {
     pub(crate) parameters: Parameters<'a>,
     pub(crate) statistics: Statistics<'a>,
     pub(crate) dropout: Dropout<'a>,
     pub(crate) input: &'a [f32],
+    pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) grad_residual: Option<&'a mut [f32]>,
     pub(crate) grad_parameters: ParameterGradients<'a>,
     pub(crate) scratch: &'a mut [f64],
 }
 
-/// Runs a backward call whose arguments have been checked. Without `write`, the input gradient is not wanted.
-pub(crate) fn run<A: Activation, E: Elements>(layer: &Layer<A>, call: BackwardCall<'_>, mut elements: E, write: bool) {
+/// Runs a backward call whose arguments have been checked.
+pub(crate) fn run<A: Activation, E: Elements>(
+    layer: &Layer<A>,
+    call: BackwardCall<'_>,
+    mut elements: E,
+    target: Target,
+) {
     let keep = layer.keep_of(call.dropout);
     let Some(keep) = keep.filter(|_| !layer.shape().is_empty()) else {
         let ParameterGradients { weight, bias } = call.grad_parameters;
-        for gradient in [weight, bias].into_iter().flatten() {
+        for gradient in [weight, bias, call.grad_residual].into_iter().flatten() {
             gradient.fill(0.0);
         }
-        if write {
+        if target != Target::Nothing {
             elements.target().fill(0.0);
         }
         return;
     };
-    dispatch(layer.backend(), Gradients { layer, keep, call, elements, write });
+    dispatch(layer.backend(), Gradients { layer, keep, call, elements, target });
 }
 
 struct Gradients<'a, A, E> {
@@ -45,19 +63,24 @@ struct Gradients<'a, A, E> {
     keep: Keep<'a>,
     call: BackwardCall<'a>,
     elements: E,
-    write: bool,
+    target: Target,
 }
 
 impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { layer, keep, call, mut elements, write } = self;
-        let BackwardCall { parameters, statistics, input, grad_parameters, scratch, .. } = call;
-        let apply = Apply { activation: layer.activation(), keep };
-        let batch = matches!(statistics, Statistics::Batch(_));
+        let Self { layer, keep, call, elements, target } = self;
+        let BackwardCall { parameters, statistics, input, residual, grad_residual, grad_parameters, scratch, .. } =
+            call;
+        let mut tensors = Tensors { input, elements, grad_residual };
+        let apply = Apply { activation: layer.activation(), residual, keep };
+        // Only the input gradient is made of more than `g`.
+        let batch = matches!(statistics, Statistics::Batch(_)) && target == Target::Input;
         // Past fixed statistics the input gradient needs no sums.
-        let reduce = (batch && write) || grad_parameters.weight.is_some() || grad_parameters.bias.is_some();
+        let reduce = batch || grad_parameters.weight.is_some() || grad_parameters.bias.is_some();
+        let write = target != Target::Nothing;
         let mut channels = ChannelGradients {
+            target,
             parameters,
             statistics,
             eps: layer.config().eps,
@@ -75,7 +98,7 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
                     let mut sums = GradientSums::ZERO;
                     if reduce {
                         let this = ChannelReduce { apply: &apply, normalise: &normalise, unit: centre.unit() };
-                        sums = reduce::planar(s, &planar, &this, channel, input, elements.source());
+                        sums = reduce::planar(s, &planar, &this, channel, input, tensors.elements.source());
                         channels.finish(channel, centre, sums);
                     }
                     if write {
@@ -83,9 +106,9 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
                         let this =
                             ChannelGradient { apply: &apply, normalise: &normalise, differentiate: &differentiate };
                         if batch {
-                            gradient::planar::<S, A, true>(s, &planar, &this, channel, input, &mut elements);
+                            gradient::planar::<S, A, true>(s, &planar, &this, channel, &mut tensors);
                         } else {
-                            gradient::planar::<S, A, false>(s, &planar, &this, channel, input, &mut elements);
+                            gradient::planar::<S, A, false>(s, &planar, &this, channel, &mut tensors);
                         }
                     }
                 }
@@ -103,7 +126,7 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
                         put_column(table, column, reduce::UNIT, [centre.unit()]);
                     }
                     if reduce {
-                        reduce::columns(s, &columns, &apply, strip, input, elements.source(), table);
+                        reduce::columns(s, &columns, &apply, strip, input, tensors.elements.source(), table);
                     }
                     for channel in strip.first_channel..first {
                         let centre = channels.centre(s, channel);
@@ -118,9 +141,9 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
                         }
                     }
                     if write && batch {
-                        gradient::columns::<S, A, true>(s, &columns, &apply, strip, input, table, &mut elements);
+                        gradient::columns::<S, A, true>(s, &columns, &apply, strip, table, &mut tensors);
                     } else if write {
-                        gradient::columns::<S, A, false>(s, &columns, &apply, strip, input, table, &mut elements);
+                        gradient::columns::<S, A, false>(s, &columns, &apply, strip, table, &mut tensors);
                     }
                 }
             }
@@ -130,6 +153,7 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
 
 /// The coefficients of every channel, and what becomes of its sums.
 struct ChannelGradients<'a> {
+    target: Target,
     parameters: Parameters<'a>,
     statistics: Statistics<'a>,
     eps: f32,
@@ -167,6 +191,7 @@ impl ChannelGradients<'_> {
     fn differentiate(&self, channel: usize, centre: Centre, sums: GradientSums) -> Differentiate {
         let weight = self.parameters.weight(channel);
         match self.statistics {
+            _ if self.target == Target::Residual => Differentiate::residual(self.scale),
             Statistics::Batch(_) => Differentiate::batch(centre, weight, self.scale, sums, self.samples as f64),
             Statistics::Fixed(_) => Differentiate::fixed(centre, weight, self.scale),
         }

@@ -173,8 +173,8 @@ impl Normalise {
     /// `z` of one element, in f64.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "rounded once")]
-    pub(crate) fn exactly(&self, x: f32) -> f32 {
-        ((f64::from(x) - f64::from(self.mean)) * self.slope + self.shift) as f32
+    pub(crate) fn exactly(&self, x: f32, residual: f32) -> f32 {
+        ((f64::from(x) - f64::from(self.mean)) * self.slope + self.shift + f64::from(residual)) as f32
     }
 }
 
@@ -269,6 +269,12 @@ impl Differentiate {
     pub(crate) fn fixed(centre: Centre, weight: f32, scale: f32) -> Self {
         let slope = f64::from(weight) * centre.inv_std * f64::from(scale);
         Self { slope, tilt: 0.0, offset: 0.0, exact: !is_ordinary(slope) }
+    }
+
+    /// The gradient of the residual in place of the input's: `g*scale`.
+    #[inline(always)]
+    pub(crate) fn residual(scale: f32) -> Self {
+        Self { slope: f64::from(scale), tilt: 0.0, offset: 0.0, exact: false }
     }
 
     /// The coefficients as the fields of a table: slope, tilt, offset, and 1 if the channel needs f64.

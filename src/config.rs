@@ -22,11 +22,42 @@ pub struct Config {
     pub momentum: f64,
     /// The probability to *drop* an element, in `[0, 1]`. The keep probability is 1 minus this one.
     pub p: f64,
+    /// What one bit of the dropout mask decides about.
+    pub granularity: Granularity,
+}
+
+/// What is dropped together, by one bit of the mask.
+///
+/// A shape of `n` samples has `outer = n*positions`: its constructor tells the positions of a channels-last layout
+/// from the samples, and [`Shape::new`](crate::Shape::new) takes every outer index for a sample.
+///
+/// ```
+/// use normdrop::{Config, Granularity, Identity, Layer, Shape};
+/// let shape = Shape::nchw(8, 32, 28, 28)?;
+/// let mask_len = |granularity| {
+///     Layer::new(shape, Identity, Config { p: 0.1, granularity, ..Config::DEFAULT }).map(|layer| layer.mask_len())
+/// };
+/// assert_eq!(mask_len(Granularity::Element)?, 8 * 32 * 28 * 28 / 8);
+/// assert_eq!(mask_len(Granularity::Channel)?, 8 * 32 / 8);
+/// assert_eq!(mask_len(Granularity::Sample)?, 8 / 8);
+/// # Ok::<(), normdrop::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Granularity {
+    /// Each element: `outer*channels*inner` bits in memory order. PyTorch's `Dropout`.
+    #[default]
+    Element,
+    /// Each channel of each sample, all its positions: `n*channels` bits, bit `sample*channels + channel`. Spatial
+    /// dropout (Tompson et al., *Efficient object localization using convolutional networks*, 2015); PyTorch's
+    /// `Dropout1d`, `Dropout2d` and `Dropout3d`.
+    Channel,
+    /// Each sample: `n` bits. `DropPath`, stochastic depth (Huang et al., *Deep networks with stochastic depth*, 2016).
+    Sample,
 }
 
 impl Config {
-    /// `eps = 1e-5`, `momentum = 0.1`, `p = 0`.
-    pub const DEFAULT: Self = Self { eps: 1e-5, momentum: 0.1, p: 0.0 };
+    /// `eps = 1e-5`, `momentum = 0.1`, `p = 0`, a mask bit per element.
+    pub const DEFAULT: Self = Self { eps: 1e-5, momentum: 0.1, p: 0.0, granularity: Granularity::Element };
 
     /// Checks what no call can accept. The probability is checked by whoever makes its threshold.
     pub(crate) const fn check(&self) -> Result<(), Error> {

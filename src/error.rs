@@ -8,6 +8,8 @@ use core::fmt;
 pub enum Buffer {
     /// The layer's input `x`.
     Input,
+    /// What is added between normalisation and activation.
+    Residual,
     /// The layer's output `y`.
     Output,
     /// The tensor that an in-place call reads and overwrites.
@@ -16,6 +18,8 @@ pub enum Buffer {
     GradOutput,
     /// The gradient of the loss with respect to the input.
     GradInput,
+    /// The gradient of the loss with respect to the residual.
+    GradResidual,
     /// The scale per channel.
     Weight,
     /// The shift per channel.
@@ -34,7 +38,7 @@ pub enum Buffer {
     SavedMeanTail,
     /// The inverse standard deviation per channel that the forward pass saved.
     SavedInvStd,
-    /// The dropout mask, one bit per element.
+    /// The dropout mask, one bit per element, channel of a sample or sample.
     Mask,
     /// The working memory of one call.
     Scratch,
@@ -46,10 +50,12 @@ impl Buffer {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Input => "input",
+            Self::Residual => "residual",
             Self::Output => "output",
             Self::Values => "values",
             Self::GradOutput => "grad_output",
             Self::GradInput => "grad_input",
+            Self::GradResidual => "grad_residual",
             Self::Weight => "weight",
             Self::Bias => "bias",
             Self::GradWeight => "grad_weight",

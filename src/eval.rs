@@ -16,6 +16,7 @@ pub(crate) struct EvalCall<'a, E> {
     pub(crate) parameters: Parameters<'a>,
     pub(crate) running: Running<'a>,
     pub(crate) dropout: Dropout<'a>,
+    pub(crate) residual: Option<&'a [f32]>,
     pub(crate) elements: E,
     pub(crate) scratch: &'a mut [f64],
 }
@@ -38,8 +39,8 @@ impl<A: Activation, E: Elements> Kernel for Forward<'_, A, E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { layer, keep, call } = self;
-        let EvalCall { parameters, running, mut elements, scratch, .. } = call;
-        let apply = Apply { activation: layer.activation(), keep };
+        let EvalCall { parameters, running, residual, mut elements, scratch, .. } = call;
+        let apply = Apply { activation: layer.activation(), residual, keep };
         let coefficients =
             ChannelCoefficients { parameters, running, eps: layer.config().eps, scale: apply.folded_scale() };
         match layer.walk() {

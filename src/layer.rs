@@ -4,20 +4,19 @@ use rand_core::Rng;
 
 use crate::activation::Activation;
 use crate::args::{
-    Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, ParameterGradients, Parameters, Running, Saved, Statistics,
-    Train,
+    Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Parameters, Running, Saved, Statistics, Train,
 };
-use crate::backward::{self, BackwardCall};
-use crate::config::Config;
+use crate::backward::{self, BackwardCall, Target};
+use crate::config::{Config, Granularity};
 use crate::error::{Buffer, Error};
 use crate::eval::{self, EvalCall};
 use crate::mask::{Bernoulli, mask_len};
-use crate::pass::{Apart, InPlace, Keep, Walk};
+use crate::pass::{Apart, Gates, InPlace, Keep, SharedMask, Walk};
 use crate::shape::Shape;
 use crate::simd::Backend;
 use crate::train;
 
-/// The fused layer `y = dropout(act(batchnorm(x)))`: a plan that fits a constant and holds no data.
+/// The fused layer `y = dropout(act(batchnorm(x) + residual))`: a plan that fits a constant and holds no data.
 ///
 /// Every buffer belongs to the caller; their lengths come from `const` functions, so that an embedded program can
 /// declare them as arrays and a layer that cannot exist is a compile error:
@@ -91,10 +90,24 @@ impl<A: Activation> Layer<A> {
         self.keep
     }
 
-    /// The bytes of a dropout mask.
+    /// The bits of a dropout mask: one for each element, channel of a sample or sample that is dropped as a whole.
+    #[must_use]
+    pub const fn mask_bits(&self) -> usize {
+        if self.shape.is_empty() {
+            return 0;
+        }
+        let samples = self.shape.outer() / self.shape.positions();
+        match self.config.granularity {
+            Granularity::Element => self.shape.len(),
+            Granularity::Channel => samples * self.shape.channels(),
+            Granularity::Sample => samples,
+        }
+    }
+
+    /// The bytes of a dropout mask: [`Layer::mask_bits`] over 8, rounded up.
     #[must_use]
     pub const fn mask_len(&self) -> usize {
-        mask_len(self.shape.len())
+        mask_len(self.mask_bits())
     }
 
     /// The f64 values of scratch that [`Layer::eval`] and [`Layer::eval_in_place`] need.
@@ -126,12 +139,12 @@ impl<A: Activation> Layer<A> {
         if forward > self.backward_scratch_len() { forward } else { self.backward_scratch_len() }
     }
 
-    /// Draws the dropout mask of `seed`: a pure function of the seed, `p` and the element's index.
+    /// Draws the dropout mask of `seed`: a pure function of the seed, `p` and the bit's index.
     ///
     /// # Errors
     /// [`Error::Length`] if `mask` does not have [`Layer::mask_len`] bytes.
     pub fn fill_mask(&self, seed: u64, mask: &mut [u8]) -> Result<(), Error> {
-        self.keep.fill_on(self.backend, seed, 0, self.shape.len(), mask)
+        self.keep.fill_on(self.backend, seed, 0, self.mask_bits(), mask)
     }
 
     /// Draws a dropout mask from the caller's own generator.
@@ -139,7 +152,7 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] if `mask` does not have [`Layer::mask_len`] bytes.
     pub fn fill_mask_with(&self, rng: &mut impl Rng, mask: &mut [u8]) -> Result<(), Error> {
-        self.keep.fill_with(rng, self.shape.len(), mask)
+        self.keep.fill_with(rng, self.mask_bits(), mask)
     }
 
     /// Training forward: batch statistics, optionally dropout; updates the running statistics and saves what
@@ -149,7 +162,7 @@ impl<A: Activation> Layer<A> {
     /// *Dropout*, 2014):
     /// ```text
     /// mean = sum(x)/samples          var = sum((x-mean)^2)/samples
-    /// inv_std = 1/sqrt(var + eps)    z = (x-mean)*inv_std*weight + bias
+    /// inv_std = 1/sqrt(var + eps)    z = (x-mean)*inv_std*weight + bias + residual
     /// y = keep ? act(z)*scale : +0.0
     /// running = (1-momentum)*running + momentum*batch     (the running variance takes the unbiased one)
     /// ```
@@ -167,6 +180,7 @@ impl<A: Activation> Layer<A> {
         }
         self.check_dropout(call.dropout)?;
         self.check_elements(Buffer::Input, call.input.len())?;
+        self.check_residual(call.residual)?;
         self.check_elements(Buffer::Output, call.output.len())?;
         self.check_channels(Buffer::SavedMean, call.saved.mean.len())?;
         self.check_channels(Buffer::SavedMeanTail, call.saved.mean_tail.len())?;
@@ -180,7 +194,7 @@ impl<A: Activation> Layer<A> {
     /// Evaluation forward: fixed (running) statistics, optionally dropout.
     ///
     /// ```text
-    /// y = keep ? act((x-mean)/sqrt(var + eps)*weight + bias)*scale : +0.0
+    /// y = keep ? act((x-mean)/sqrt(var + eps)*weight + bias + residual)*scale : +0.0
     /// ```
     /// Memory: `x` is read once, `y` written once.
     ///
@@ -191,10 +205,12 @@ impl<A: Activation> Layer<A> {
         self.check_running(call.running)?;
         self.check_dropout(call.dropout)?;
         self.check_elements(Buffer::Input, call.input.len())?;
+        self.check_residual(call.residual)?;
         self.check_elements(Buffer::Output, call.output.len())?;
         check_scratch(self.eval_scratch_len(), call.scratch.len())?;
-        let Eval { parameters, running, dropout, input, output, scratch } = call;
-        eval::run(self, EvalCall { parameters, running, dropout, elements: Apart { input, output }, scratch });
+        let Eval { parameters, running, dropout, input, residual, output, scratch } = call;
+        let elements = Apart { input, output };
+        eval::run(self, EvalCall { parameters, running, dropout, residual, elements, scratch });
         Ok(())
     }
 
@@ -206,10 +222,12 @@ impl<A: Activation> Layer<A> {
         self.check_parameters(call.parameters)?;
         self.check_running(call.running)?;
         self.check_dropout(call.dropout)?;
+        self.check_residual(call.residual)?;
         self.check_elements(Buffer::Values, call.values.len())?;
         check_scratch(self.eval_scratch_len(), call.scratch.len())?;
-        let EvalInPlace { parameters, running, dropout, values, scratch } = call;
-        eval::run(self, EvalCall { parameters, running, dropout, elements: InPlace { values }, scratch });
+        let EvalInPlace { parameters, running, dropout, residual, values, scratch } = call;
+        let elements = InPlace { values };
+        eval::run(self, EvalCall { parameters, running, dropout, residual, elements, scratch });
         Ok(())
     }
 
@@ -218,7 +236,7 @@ impl<A: Activation> Layer<A> {
     /// Per channel, with `g = keep ? act'(z)*scale*dy : 0` (Ioffe and Szegedy, *Batch Normalization*, 2015, section
     /// 3):
     /// ```text
-    /// d_bias = sum(g)    d_weight = sum(g*xhat)
+    /// d_bias = sum(g)    d_weight = sum(g*xhat)    d_residual = g
     /// dx = weight*inv_std * (g - d_bias/samples - xhat*d_weight/samples)     batch statistics
     /// dx = weight*inv_std * g                                               fixed statistics
     /// ```
@@ -233,13 +251,21 @@ impl<A: Activation> Layer<A> {
         if let Some(grad_input) = &call.grad_input {
             self.check_elements(Buffer::GradInput, grad_input.len())?;
         }
-        let Backward { parameters, statistics, dropout, input, grad_output, grad_input, grad_parameters, scratch } =
-            call;
-        self.check_backward(parameters, statistics, dropout, input, &grad_parameters, scratch)?;
-        let write = grad_input.is_some();
-        let elements = Apart { input: grad_output, output: grad_input.unwrap_or_default() };
-        let call = BackwardCall { parameters, statistics, dropout, input, grad_parameters, scratch };
-        backward::run(self, call, elements, write);
+        if let Some(grad_residual) = &call.grad_residual {
+            self.check_elements(Buffer::GradResidual, grad_residual.len())?;
+        }
+        let Backward { parameters, statistics, dropout, input, residual, .. } = call;
+        let Backward { grad_output, grad_input, grad_residual, grad_parameters, scratch, .. } = call;
+        let (target, output, grad_residual) = match (grad_input, grad_residual) {
+            (Some(grad_input), grad_residual) => (Target::Input, grad_input, grad_residual),
+            (None, Some(grad_residual)) => (Target::Residual, grad_residual, None),
+            (None, None) => (Target::Nothing, &mut [][..], None),
+        };
+        let elements = Apart { input: grad_output, output };
+        let call =
+            BackwardCall { parameters, statistics, dropout, input, residual, grad_residual, grad_parameters, scratch };
+        self.check_backward(&call)?;
+        backward::run(self, call, elements, target);
         Ok(())
     }
 
@@ -249,19 +275,31 @@ impl<A: Activation> Layer<A> {
     /// As [`Layer::backward`].
     pub fn backward_in_place(&self, call: BackwardInPlace<'_>) -> Result<(), Error> {
         self.check_elements(Buffer::Values, call.values.len())?;
-        let BackwardInPlace { parameters, statistics, dropout, input, values, grad_parameters, scratch } = call;
-        self.check_backward(parameters, statistics, dropout, input, &grad_parameters, scratch)?;
-        let call = BackwardCall { parameters, statistics, dropout, input, grad_parameters, scratch };
-        backward::run(self, call, InPlace { values }, true);
+        if let Some(grad_residual) = &call.grad_residual {
+            self.check_elements(Buffer::GradResidual, grad_residual.len())?;
+        }
+        let BackwardInPlace { parameters, statistics, dropout, input, residual, .. } = call;
+        let BackwardInPlace { values, grad_residual, grad_parameters, scratch, .. } = call;
+        let call =
+            BackwardCall { parameters, statistics, dropout, input, residual, grad_residual, grad_parameters, scratch };
+        self.check_backward(&call)?;
+        backward::run(self, call, InPlace { values }, Target::Input);
         Ok(())
     }
 
     /// Which elements a call keeps, or nothing if it drops them all.
     pub(crate) fn keep_of<'a>(&self, dropout: Dropout<'a>) -> Option<Keep<'a>> {
         match dropout {
-            Dropout::Off => Some(Keep { mask: None, scale: 1.0 }),
+            Dropout::Off => Some(Keep { gates: Gates::Open, scale: 1.0 }),
             Dropout::Mask(_) if self.keep.threshold() == 0 => None,
-            Dropout::Mask(mask) => Some(Keep { mask: Some(mask), scale: self.keep.scale() }),
+            Dropout::Mask(mask) => {
+                let gates = if self.mask_bits() == self.shape.len() {
+                    Gates::Each(mask)
+                } else {
+                    Gates::Shared(SharedMask::new(self.shape, self.config.granularity, mask))
+                };
+                Some(Keep { gates, scale: self.keep.scale() })
+            }
         }
     }
 
@@ -277,15 +315,8 @@ impl<A: Activation> Layer<A> {
         self.backend
     }
 
-    fn check_backward(
-        &self,
-        parameters: Parameters<'_>,
-        statistics: Statistics<'_>,
-        dropout: Dropout<'_>,
-        input: &[f32],
-        grad_parameters: &ParameterGradients<'_>,
-        scratch: &[f64],
-    ) -> Result<(), Error> {
+    fn check_backward(&self, call: &BackwardCall<'_>) -> Result<(), Error> {
+        let BackwardCall { parameters, statistics, dropout, input, residual, .. } = *call;
         self.check_parameters(parameters)?;
         match statistics {
             Statistics::Batch(saved) => self.check_saved(saved)?,
@@ -293,13 +324,14 @@ impl<A: Activation> Layer<A> {
         }
         self.check_dropout(dropout)?;
         self.check_elements(Buffer::Input, input.len())?;
-        if let Some(weight) = &grad_parameters.weight {
+        self.check_residual(residual)?;
+        if let Some(weight) = &call.grad_parameters.weight {
             self.check_channels(Buffer::GradWeight, weight.len())?;
         }
-        if let Some(bias) = &grad_parameters.bias {
+        if let Some(bias) = &call.grad_parameters.bias {
             self.check_channels(Buffer::GradBias, bias.len())?;
         }
-        check_scratch(self.backward_scratch_len(), scratch.len())?;
+        check_scratch(self.backward_scratch_len(), call.scratch.len())?;
         match statistics {
             Statistics::Batch(_) => self.check_batch_statistics(),
             Statistics::Fixed(_) => Ok(()),
@@ -347,6 +379,13 @@ impl<A: Activation> Layer<A> {
 
     fn check_elements(&self, buffer: Buffer, actual: usize) -> Result<(), Error> {
         check_len(buffer, self.shape.len(), actual)
+    }
+
+    fn check_residual(&self, residual: Option<&[f32]>) -> Result<(), Error> {
+        match residual {
+            Some(residual) => self.check_elements(Buffer::Residual, residual.len()),
+            None => Ok(()),
+        }
     }
 
     fn check_channels(&self, buffer: Buffer, actual: usize) -> Result<(), Error> {

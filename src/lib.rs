@@ -21,7 +21,7 @@ pub use args::{
     Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, ParameterGradients, Parameters, Running, RunningMut, Saved,
     SavedMut, Statistics, Train,
 };
-pub use config::Config;
+pub use config::{Config, Granularity};
 pub use error::{Buffer, Error};
 pub use layer::Layer;
 pub use mask::{Bernoulli, mask_len, seed_from};

@@ -28,6 +28,8 @@ pub struct Shape {
     outer: usize,
     channels: usize,
     inner: usize,
+    /// The positions of one sample that are part of `outer`; 0 only if the tensor is empty.
+    positions: usize,
 }
 
 const fn product<const N: usize>(factors: [usize; N]) -> Result<usize, Error> {
@@ -55,19 +57,31 @@ impl Shape {
     /// [`Error::ShapeOverflow`] if `outer * channels * inner` does not fit a `usize`.
     pub const fn new(outer: usize, channels: usize, inner: usize) -> Result<Self, Error> {
         match product([outer, channels, inner]) {
-            Ok(_) => Ok(Self { outer, channels, inner }),
+            Ok(_) => Ok(Self { outer, channels, inner, positions: 1 }),
             Err(error) => Err(error),
         }
     }
 
-    const fn from_products(
-        outer: Result<usize, Error>,
-        channels: usize,
-        inner: Result<usize, Error>,
-    ) -> Result<Self, Error> {
-        match (outer, inner) {
-            (Ok(outer), Ok(inner)) => Self::new(outer, channels, inner),
-            (Err(error), _) | (_, Err(error)) => Err(error),
+    const fn channels_first(n: usize, channels: usize, positions: Result<usize, Error>) -> Result<Self, Error> {
+        match positions {
+            Ok(positions) => Self::new(n, channels, positions),
+            Err(error) => Err(error),
+        }
+    }
+
+    const fn channels_last(n: usize, positions: Result<usize, Error>, channels: usize) -> Result<Self, Error> {
+        let positions = match positions {
+            Ok(positions) => positions,
+            // Without a sample the tensor is empty, whatever its positions are.
+            Err(_) if n == 0 => 0,
+            Err(error) => return Err(error),
+        };
+        match product([n, positions]) {
+            Ok(outer) => match Self::new(outer, channels, 1) {
+                Ok(shape) => Ok(Self { positions, ..shape }),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
         }
     }
 
@@ -92,7 +106,7 @@ impl Shape {
     /// # Errors
     /// [`Error::ShapeOverflow`] if the product does not fit a `usize`.
     pub const fn nchw(n: usize, c: usize, h: usize, w: usize) -> Result<Self, Error> {
-        Self::from_products(Ok(n), c, product([h, w]))
+        Self::channels_first(n, c, product([h, w]))
     }
 
     /// `[n, c, d, h, w]`: volumes, channels first.
@@ -100,7 +114,7 @@ impl Shape {
     /// # Errors
     /// [`Error::ShapeOverflow`] if the product does not fit a `usize`.
     pub const fn ncdhw(n: usize, c: usize, d: usize, h: usize, w: usize) -> Result<Self, Error> {
-        Self::from_products(Ok(n), c, product([d, h, w]))
+        Self::channels_first(n, c, product([d, h, w]))
     }
 
     /// `[n, l, c]`: sequences, channels last.
@@ -108,7 +122,7 @@ impl Shape {
     /// # Errors
     /// [`Error::ShapeOverflow`] if the product does not fit a `usize`.
     pub const fn nlc(n: usize, l: usize, c: usize) -> Result<Self, Error> {
-        Self::from_products(product([n, l]), c, Ok(1))
+        Self::channels_last(n, Ok(l), c)
     }
 
     /// `[n, h, w, c]`: images, channels last.
@@ -116,7 +130,7 @@ impl Shape {
     /// # Errors
     /// [`Error::ShapeOverflow`] if the product does not fit a `usize`.
     pub const fn nhwc(n: usize, h: usize, w: usize, c: usize) -> Result<Self, Error> {
-        Self::from_products(product([n, h, w]), c, Ok(1))
+        Self::channels_last(n, product([h, w]), c)
     }
 
     /// `[n, d, h, w, c]`: volumes, channels last.
@@ -124,13 +138,20 @@ impl Shape {
     /// # Errors
     /// [`Error::ShapeOverflow`] if the product does not fit a `usize`.
     pub const fn ndhwc(n: usize, d: usize, h: usize, w: usize, c: usize) -> Result<Self, Error> {
-        Self::from_products(product([n, d, h, w]), c, Ok(1))
+        Self::channels_last(n, product([d, h, w]), c)
     }
 
     /// The product of the dimensions before the channels.
     #[must_use]
     pub const fn outer(self) -> usize {
         self.outer
+    }
+
+    /// The positions of one sample that are part of `outer`: `l`, `h*w` or `d*h*w` of a channels-last shape, else 1. A
+    /// mask of [`Granularity::Channel`](crate::Granularity) or `Sample` is shared by them.
+    #[must_use]
+    pub const fn positions(self) -> usize {
+        self.positions
     }
 
     /// The number of channels.

@@ -35,11 +35,11 @@ impl<A: Activation> Kernel for Forward<'_, A> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { layer, keep, call } = self;
-        let Train { parameters, running, input, output, saved, scratch, .. } = call;
+        let Train { parameters, running, input, residual, output, saved, scratch, .. } = call;
         let mut elements = Apart { input, output };
         let mut statistics =
             ChannelStatistics { eps: layer.config().eps, momentum: layer.config().momentum, running, saved };
-        let apply = keep.map(|keep| Apply { activation: layer.activation(), keep });
+        let apply = keep.map(|keep| Apply { activation: layer.activation(), residual, keep });
         match layer.walk() {
             Walk::Empty => {}
             Walk::Planar(planar) => {

@@ -75,6 +75,7 @@ impl<A: Activation> Stage<A> {
                     mean_tail: &mut self.saved_mean_tail,
                     inv_std: &mut self.saved_inv_std,
                 },
+                residual: None,
                 scratch: &mut self.scratch,
             })?;
         } else {
@@ -84,6 +85,7 @@ impl<A: Activation> Stage<A> {
                 dropout,
                 input,
                 output: &mut output,
+                residual: None,
                 scratch: &mut self.scratch,
             })?;
         }
@@ -112,6 +114,8 @@ impl<A: Activation> Stage<A> {
                 weight: Some(&mut self.weight.gradient),
                 bias: Some(&mut self.bias.gradient),
             },
+            residual: None,
+            grad_residual: None,
             scratch: &mut self.scratch,
         })
     }
@@ -124,6 +128,7 @@ impl<A: Activation> Stage<A> {
             running: Running { mean: &self.running_mean, var: &self.running_var },
             dropout: Dropout::Off,
             values,
+            residual: None,
             scratch: &mut self.scratch,
         })
     }

@@ -132,7 +132,7 @@ impl Widened {
     }
 
     fn parameters(&self) -> Parameters<'_> {
-        Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref() }
+        Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref(), residual: None }
     }
 }
 

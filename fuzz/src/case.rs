@@ -386,13 +386,14 @@ impl Memory {
                     mean_tail: &mut self.saved_mean_tail,
                     inv_std: &mut self.saved_inv_std,
                 },
+                residual: None,
                 scratch,
             }),
             Entry::Eval => {
-                layer.eval(Eval { parameters, running, dropout, input: &self.input, output: &mut self.output, scratch })
+                layer.eval(Eval { parameters, running, dropout, input: &self.input, output: &mut self.output, residual: None, scratch })
             }
             Entry::EvalInPlace => {
-                layer.eval_in_place(EvalInPlace { parameters, running, dropout, values: &mut self.values, scratch })
+                layer.eval_in_place(EvalInPlace { parameters, running, dropout, values: &mut self.values, residual: None, scratch })
             }
             Entry::Backward => layer.backward(Backward {
                 parameters,
@@ -402,6 +403,7 @@ impl Memory {
                 grad_output: &self.grad_output,
                 grad_input: self.grad_input.as_deref_mut(),
                 grad_parameters,
+                residual: None, grad_residual: None,
                 scratch,
             }),
             Entry::BackwardInPlace => layer.backward_in_place(BackwardInPlace {
@@ -411,6 +413,7 @@ impl Memory {
                 input: &self.input,
                 values: &mut self.values,
                 grad_parameters,
+                residual: None, grad_residual: None,
                 scratch,
             }),
         }

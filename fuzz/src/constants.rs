@@ -74,6 +74,7 @@ fn check_call(layer: &Layer<normdrop::Identity>, [elements, channels, mask, scra
         input: &input,
         output: &mut output,
         saved: SavedMut { mean: &mut mean, mean_tail: &mut tail, inv_std: &mut inv_std },
+        residual: None,
         scratch: &mut scratch,
     });
     match result {

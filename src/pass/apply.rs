@@ -1,9 +1,10 @@
 //! Normalise, activate and drop: the elementwise half of every forward call.
 //!
-//! `y = keep ? act((x - mean)*slope + shift) : +0.0`, with the dropout scale folded into slope and shift where the
-//! activation allows it. One pass: 4 bytes read and 4 written per element, and one mask bit.
+//! `y = keep ? act((x - mean)*slope + shift + residual)*scale : +0.0`, with the dropout scale folded into slope and shift
+//! where the activation allows it and there is no residual. One pass: 4 bytes read and 4 written per element, 4 more
+//! read with a residual, and one mask bit.
 
-use super::{Columns, Elements, Keep, Planar, RowBlock, Run, Slot, Strip, Tile, lane_of};
+use super::{Columns, Elements, Keep, Planar, RowBlock, Run, Slot, Strip, Tile, lane_of, load, range};
 use crate::activation::Activation;
 use crate::channel::Normalise;
 use crate::simd::{LANES, Lanes, Portable, Simd};
@@ -15,23 +16,95 @@ const ROWS: usize = 32;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Apply<'a, A> {
     pub(crate) activation: A,
+    /// What is added to the normalised values, if anything is.
+    pub(crate) residual: Option<&'a [f32]>,
     pub(crate) keep: Keep<'a>,
 }
 
 impl<A: Activation> Apply<'_, A> {
+    /// The same for the elements of a range alone.
+    #[inline(always)]
+    pub(crate) fn within(&self, first: usize, len: usize) -> Self {
+        Self { keep: self.keep.within(first, len), ..*self }
+    }
+
+    /// Whether the dropout scale is part of the normalisation.
+    #[inline(always)]
+    fn folds_scale(&self) -> bool {
+        A::HOMOGENEOUS && self.residual.is_none()
+    }
+
     /// The part of the dropout scale that belongs into the normalisation.
     #[inline(always)]
     pub(crate) fn folded_scale(&self) -> f32 {
-        if A::HOMOGENEOUS { self.keep.scale } else { 1.0 }
+        if self.folds_scale() { self.keep.scale } else { 1.0 }
+    }
+
+    /// `z` of a vector of one channel, where lane 0 is element `first` and there are `lanes` of them.
+    #[inline(always)]
+    pub(crate) fn channel_z<S: Simd, const EXACT: bool>(
+        &self,
+        s: S,
+        coefficients: &Coefficients<S>,
+        normalise: &Normalise,
+        x: S::F32,
+        (first, lanes): (usize, usize),
+    ) -> S::F32 {
+        match self.residual {
+            None if !EXACT => coefficients.normalise(x),
+            None => exact_channel(s, normalise, x, None),
+            Some(residual) => {
+                let residual = load(s, range(residual, first, lanes));
+                let z = coefficients.normalise(x);
+                // The sum may be finite though one of its terms is not.
+                if EXACT || !is_finite(s, z) {
+                    return exact_channel(s, normalise, x, Some(residual));
+                }
+                z + residual
+            }
+        }
+    }
+
+    /// `z` of a vector whose lanes are columns of a tile, some of which need f64 if `EXACT`.
+    #[inline(always)]
+    pub(crate) fn tile_z<S: Simd, const EXACT: bool>(
+        &self,
+        s: S,
+        coefficients: &Coefficients<S>,
+        tile: &CoefficientFields,
+        x: S::F32,
+        (first, lanes): (usize, usize),
+    ) -> S::F32 {
+        let z = coefficients.normalise(x);
+        match self.residual {
+            None if !EXACT => z,
+            None => exact_tile_z(s, tile, x, z, None),
+            Some(residual) => {
+                let residual = load(s, range(residual, first, lanes));
+                if EXACT || !is_finite(s, z) {
+                    return exact_tile_z(s, tile, x, z, Some(residual));
+                }
+                z + residual
+            }
+        }
     }
 
     /// From `z` to `y`, where lane 0 is element `first`.
     #[inline(always)]
     fn finish<S: Simd>(&self, s: S, z: S::F32, first: usize) -> S::F32 {
         let y = self.activation.forward(s, z);
-        let y = if A::HOMOGENEOUS { y } else { y * s.splat(self.keep.scale) };
+        let y = if self.folds_scale() { y } else { y * s.splat(self.keep.scale) };
         self.keep.select(s, first, y)
     }
+}
+
+/// What can be added to any number and leaves it as it is, the sign of zero included.
+const NOTHING: f32 = -0.0;
+
+/// Whether all lanes are finite.
+#[inline(always)]
+fn is_finite<S: Simd>(s: S, value: S::F32) -> bool {
+    s.bits(s.le(s.splat(f32::MIN), value) & s.le(value, s.splat(f32::MAX))) == u16::MAX
 }
 
 /// The coefficients of one vector: the same in every lane, or one column each.
@@ -69,21 +142,16 @@ impl<S: Simd> Coefficients<S> {
     }
 }
 
-/// `z` of a vector whose lanes belong to one channel.
+/// `z` of a vector of one channel, in f64.
 #[inline(always)]
-pub(crate) fn normalise_channel<S: Simd, const EXACT: bool>(
-    s: S,
-    coefficients: &Coefficients<S>,
-    normalise: &Normalise,
-    x: S::F32,
-) -> S::F32 {
-    if !EXACT {
-        return coefficients.normalise(x);
-    }
-    let mut values = [0.0; LANES];
+fn exact_channel<S: Simd>(s: S, normalise: &Normalise, x: S::F32, residual: Option<S::F32>) -> S::F32 {
+    let (mut values, mut residuals) = ([0.0; LANES], [NOTHING; LANES]);
     s.store(x, &mut values);
-    for value in &mut values {
-        *value = normalise.exactly(*value);
+    if let Some(residual) = residual {
+        s.store(residual, &mut residuals);
+    }
+    for (value, residual) in values.iter_mut().zip(residuals) {
+        *value = normalise.exactly(*value, residual);
     }
     s.load(&values)
 }
@@ -130,15 +198,19 @@ fn runs<S: Simd, A: Activation, const EXACT: bool>(
     let coefficients = Coefficients::of_channel(s, normalise);
     for outer in 0..planar.outer {
         let mut first = planar.start(outer, channel);
+        let apply = apply.within(first, planar.inner);
         let mut run = elements.run(first, planar.inner);
         for mut slot in run.chunks() {
-            let z = normalise_channel::<S, EXACT>(s, &coefficients, normalise, s.load(slot.input()));
+            let x = s.load(slot.input());
+            let z = apply.channel_z::<S, EXACT>(s, &coefficients, normalise, x, (first, LANES));
             s.store(apply.finish(s, z, first), slot.output());
             first += LANES;
         }
         let mut slot = run.rest();
-        if !slot.input().is_empty() {
-            let z = normalise_channel::<S, EXACT>(s, &coefficients, normalise, s.load_partial(slot.input()));
+        let lanes = slot.input().len();
+        if lanes != 0 {
+            let x = s.load_partial(slot.input());
+            let z = apply.channel_z::<S, EXACT>(s, &coefficients, normalise, x, (first, lanes));
             s.store_partial(apply.finish(s, z, first), slot.output());
         }
     }
@@ -172,26 +244,21 @@ pub(crate) fn column(tile: &CoefficientFields, lane: usize) -> Normalise {
     }
 }
 
-/// `z` of a vector whose lanes are columns of a tile, some of which need f64 if `EXACT`.
+/// `z` of a vector whose lanes are columns of a tile, in f64 where a column or its result needs it.
 #[inline(always)]
-pub(crate) fn normalise_tile<S: Simd, const EXACT: bool>(
-    s: S,
-    coefficients: &Coefficients<S>,
-    tile: &CoefficientFields,
-    x: S::F32,
-) -> S::F32 {
-    let z = coefficients.normalise(x);
-    if !EXACT {
-        return z;
-    }
-    let (mut values, mut results) = ([0.0; LANES], [0.0; LANES]);
+fn exact_tile_z<S: Simd>(s: S, tile: &CoefficientFields, x: S::F32, z: S::F32, residual: Option<S::F32>) -> S::F32 {
+    let (mut values, mut residuals, mut results) = ([0.0; LANES], [NOTHING; LANES], [0.0; LANES]);
     s.store(x, &mut values);
+    if let Some(residual) = residual {
+        s.store(residual, &mut residuals);
+    }
     s.store(z, &mut results);
-    for (lane, (&x, z)) in values.iter().zip(&mut results).enumerate() {
+    let with_residual = residual.is_some();
+    for (lane, ((&x, lane_residual), z)) in values.iter().zip(residuals).zip(&mut results).enumerate() {
         let normalise = column(tile, lane);
-        if normalise.exact {
-            *z = normalise.exactly(x);
-        }
+        // The sum with a residual may be finite though one of its terms is not.
+        let exact = normalise.exact || (with_residual && !z.is_finite());
+        *z = if exact { normalise.exactly(x, lane_residual) } else { *z + lane_residual };
     }
     s.load(&results)
 }
@@ -241,7 +308,7 @@ fn rows<S: Simd, A: Activation, const EXACT: bool>(
     let mut first = block.first();
     for mut slot in elements.rows(block) {
         let x = block.load(s, slot.input());
-        let z = normalise_tile::<S, EXACT>(s, &coefficients, tile, x);
+        let z = apply.tile_z::<S, EXACT>(s, &coefficients, tile, x, (first, block.columns));
         block.store(s, apply.finish(s, z, first), slot.output());
         first += block.width;
     }

@@ -1,11 +1,12 @@
 //! The input gradient: the elementwise half of every backward call.
 //!
 //! `dx = g*slope + ((x - mean)*tilt + offset)` through batch statistics and `dx = g*slope` past fixed ones, with `g`
-//! computed again from `x` and `dy`. One pass: 8 bytes read and 4 written per element, and one mask bit.
+//! computed again from `x` and `dy`; the gradient of a residual is `g*scale`. One pass: 8 bytes read and 4 written per
+//! element, 4 more of each with a residual, and one mask bit.
 
-use super::apply::{self, Apply, Coefficients, normalise_channel, normalise_tile};
+use super::apply::{self, Apply, Coefficients};
 use super::reduce::{FIELDS, SUMS, forward_fields};
-use super::{Columns, Elements, Planar, RowBlock, Run, Slot, Strip, Tile, lane_of, range};
+use super::{Columns, Elements, Planar, RowBlock, Run, Slot, Strip, Tile, lane_of, range, store_at};
 use crate::activation::Activation;
 use crate::channel::{Differentiate, Normalise};
 use crate::simd::{LANES, Portable, Simd};
@@ -29,6 +30,17 @@ impl<S: Simd> GradientCoefficients<S> {
     }
 }
 
+/// The tensors of a backward call.
+#[derive(Debug)]
+pub(crate) struct Tensors<'a, E> {
+    /// `x`.
+    pub(crate) input: &'a [f32],
+    /// From `dy` to `dx`.
+    pub(crate) elements: E,
+    /// The gradient of the residual, if it is wanted beside `dx`.
+    pub(crate) grad_residual: Option<&'a mut [f32]>,
+}
+
 /// One channel's coefficients of a backward call.
 pub(crate) struct ChannelGradient<'a, A> {
     pub(crate) apply: &'a Apply<'a, A>,
@@ -43,13 +55,12 @@ pub(crate) fn planar<S: Simd, A: Activation, const BATCH: bool>(
     planar: &Planar,
     channel: &ChannelGradient<'_, A>,
     number: usize,
-    input: &[f32],
-    elements: &mut impl Elements,
+    tensors: &mut Tensors<'_, impl Elements>,
 ) {
     if channel.normalise.exact || channel.differentiate.exact {
-        exact_planar::<A, BATCH>(planar, channel, number, input, elements);
+        exact_planar::<A, BATCH>(planar, channel, number, tensors);
     } else {
-        runs::<S, A, BATCH, false>(s, planar, channel, number, input, elements);
+        runs::<S, A, BATCH, false>(s, planar, channel, number, tensors);
     }
 }
 
@@ -60,10 +71,9 @@ fn exact_planar<A: Activation, const BATCH: bool>(
     planar: &Planar,
     channel: &ChannelGradient<'_, A>,
     number: usize,
-    input: &[f32],
-    elements: &mut impl Elements,
+    tensors: &mut Tensors<'_, impl Elements>,
 ) {
-    runs::<Portable, A, BATCH, true>(Portable, planar, channel, number, input, elements);
+    runs::<Portable, A, BATCH, true>(Portable, planar, channel, number, tensors);
 }
 
 #[inline(always)]
@@ -73,11 +83,11 @@ fn runs<S: Simd, A: Activation, const BATCH: bool, const EXACT: bool>(
     planar: &Planar,
     channel: &ChannelGradient<'_, A>,
     number: usize,
-    input: &[f32],
-    elements: &mut impl Elements,
+    tensors: &mut Tensors<'_, impl Elements>,
 ) {
-    let vectors = ChannelVectors {
+    let mut vectors = ChannelVectors {
         channel,
+        apply: *channel.apply,
         forward: Coefficients::of_channel(s, channel.normalise),
         backward: GradientCoefficients::<S> {
             slope: s.splat(channel.differentiate.slope as f32),
@@ -87,18 +97,22 @@ fn runs<S: Simd, A: Activation, const BATCH: bool, const EXACT: bool>(
     };
     for outer in 0..planar.outer {
         let mut first = planar.start(outer, number);
-        let (x, x_tail) = range(input, first, planar.inner).as_chunks();
-        let mut run = elements.run(first, planar.inner);
+        vectors.apply = channel.apply.within(first, planar.inner);
+        let (x, x_tail) = range(tensors.input, first, planar.inner).as_chunks();
+        let mut run = tensors.elements.run(first, planar.inner);
         for (x, mut slot) in x.iter().zip(run.chunks()) {
-            let dy = s.load(slot.input());
-            s.store(vectors.differentiate::<BATCH, EXACT>(s, s.load(x), dy, first), slot.output());
+            let (x, dy, place) = (s.load(x), s.load(slot.input()), (first, LANES));
+            let g = vectors.gradient::<EXACT>(s, x, dy, place);
+            store_at(s, vectors.of_residual(s, g), tensors.grad_residual.as_deref_mut(), place);
+            s.store(vectors.differentiate::<BATCH, EXACT>(s, x, g), slot.output());
             first += LANES;
         }
         if !x_tail.is_empty() {
             let mut slot = run.rest();
-            let dy = s.load_partial(slot.input());
-            let dx = vectors.differentiate::<BATCH, EXACT>(s, s.load_partial(x_tail), dy, first);
-            s.store_partial(dx, slot.output());
+            let (x, dy, place) = (s.load_partial(x_tail), s.load_partial(slot.input()), (first, x_tail.len()));
+            let g = vectors.gradient::<EXACT>(s, x, dy, place);
+            store_at(s, vectors.of_residual(s, g), tensors.grad_residual.as_deref_mut(), place);
+            s.store_partial(vectors.differentiate::<BATCH, EXACT>(s, x, g), slot.output());
         }
     }
 }
@@ -106,28 +120,40 @@ fn runs<S: Simd, A: Activation, const BATCH: bool, const EXACT: bool>(
 /// The coefficients of one channel in every lane.
 struct ChannelVectors<'a, S: Simd, A> {
     channel: &'a ChannelGradient<'a, A>,
+    apply: Apply<'a, A>,
     forward: Coefficients<S>,
     backward: GradientCoefficients<S>,
 }
 
 impl<S: Simd, A: Activation> ChannelVectors<'_, S, A> {
+    /// `g` without the dropout scale.
     #[inline(always)]
-    fn differentiate<const BATCH: bool, const EXACT: bool>(&self, s: S, x: S::F32, dy: S::F32, first: usize) -> S::F32 {
-        let ChannelGradient { apply, normalise, differentiate } = self.channel;
+    fn gradient<const EXACT: bool>(&self, s: S, x: S::F32, dy: S::F32, place: (usize, usize)) -> S::F32 {
+        let normalise = self.channel.normalise;
+        let z = if EXACT && normalise.exact {
+            self.apply.channel_z::<S, true>(s, &self.forward, normalise, x, place)
+        } else {
+            self.apply.channel_z::<S, false>(s, &self.forward, normalise, x, place)
+        };
+        self.apply.gradient(s, z, dy, place.0)
+    }
+
+    /// The gradient of the residual.
+    #[inline(always)]
+    fn of_residual(&self, s: S, g: S::F32) -> S::F32 {
+        g * s.splat(self.apply.keep.scale)
+    }
+
+    #[inline(always)]
+    fn differentiate<const BATCH: bool, const EXACT: bool>(&self, s: S, x: S::F32, g: S::F32) -> S::F32 {
         if !EXACT {
-            let g = apply.gradient(s, self.forward.normalise(x), dy, first);
             return self.backward.differentiate::<BATCH>(x - self.forward.mean, g);
         }
-        let z = if normalise.exact {
-            normalise_channel::<S, true>(s, &self.forward, normalise, x)
-        } else {
-            normalise_channel::<S, false>(s, &self.forward, normalise, x)
-        };
         let (mut values, mut gradients) = ([0.0; LANES], [0.0; LANES]);
         s.store(x, &mut values);
-        s.store(apply.gradient(s, z, dy, first), &mut gradients);
+        s.store(g, &mut gradients);
         for (&x, g) in values.iter().zip(&mut gradients) {
-            *g = differentiate.exactly::<BATCH>(normalise.mean, x, *g);
+            *g = self.channel.differentiate.exactly::<BATCH>(self.channel.normalise.mean, x, *g);
         }
         s.load(&gradients)
     }
@@ -146,16 +172,15 @@ pub(crate) fn columns<S: Simd, A: Activation, const BATCH: bool>(
     columns: &Columns,
     apply: &Apply<'_, A>,
     strip: Strip,
-    input: &[f32],
     table: &[Tile<FIELDS>],
-    elements: &mut impl Elements,
+    tensors: &mut Tensors<'_, impl Elements>,
 ) {
     for block in columns.all_rows(strip, ROWS) {
         for (tile, block) in table.iter().zip(block.tiles()) {
             if apply::any_exact(&tile[EXACT]) || apply::any_exact(&tile[apply::EXACT]) {
-                exact_tile::<A, BATCH>(apply, tile, block, input, elements);
+                exact_tile::<A, BATCH>(apply, tile, block, tensors);
             } else {
-                rows::<S, A, BATCH, false>(s, apply, tile, block, input, elements);
+                rows::<S, A, BATCH, false>(s, apply, tile, block, tensors);
             }
         }
     }
@@ -168,10 +193,9 @@ fn exact_tile<A: Activation, const BATCH: bool>(
     apply: &Apply<'_, A>,
     tile: &Tile<FIELDS>,
     block: RowBlock,
-    input: &[f32],
-    elements: &mut impl Elements,
+    tensors: &mut Tensors<'_, impl Elements>,
 ) {
-    rows::<Portable, A, BATCH, true>(Portable, apply, tile, block, input, elements);
+    rows::<Portable, A, BATCH, true>(Portable, apply, tile, block, tensors);
 }
 
 #[inline(always)]
@@ -180,8 +204,7 @@ fn rows<S: Simd, A: Activation, const BATCH: bool, const EXACT: bool>(
     apply: &Apply<'_, A>,
     tile: &Tile<FIELDS>,
     block: RowBlock,
-    input: &[f32],
-    elements: &mut impl Elements,
+    tensors: &mut Tensors<'_, impl Elements>,
 ) {
     let forward = Coefficients::of_tile(s, forward_fields(tile));
     let backward = GradientCoefficients::<S> {
@@ -190,10 +213,12 @@ fn rows<S: Simd, A: Activation, const BATCH: bool, const EXACT: bool>(
         offset: s.narrow(s.load_f64(&tile[OFFSET])),
     };
     let mut first = block.first();
-    for (x, mut slot) in block.rows_of(input).zip(elements.rows(block)) {
+    for (x, mut slot) in block.rows_of(tensors.input).zip(tensors.elements.rows(block)) {
         let x = block.load(s, x);
-        let z = normalise_tile::<S, EXACT>(s, &forward, forward_fields(tile), x);
+        let place = (first, block.columns);
+        let z = apply.tile_z::<S, EXACT>(s, &forward, forward_fields(tile), x, place);
         let g = apply.gradient(s, z, block.load(s, slot.input()), first);
+        store_at(s, g * s.splat(apply.keep.scale), tensors.grad_residual.as_deref_mut(), place);
         let mut dx = backward.differentiate::<BATCH>(x - forward.mean, g);
         if EXACT {
             dx = exact_lanes::<S, BATCH>(s, tile, x, g, dx);

@@ -7,7 +7,7 @@
 
 use core::ops::Add;
 
-use super::apply::{self, Apply, CoefficientFields, Coefficients, normalise_channel, normalise_tile};
+use super::apply::{self, Apply, CoefficientFields, Coefficients};
 use super::{BLOCK_VECTORS, BLOCKS_PER_PART, Columns, Planar, RowBlock, Strip, Tile, lane_of, load};
 use crate::activation::Activation;
 use crate::channel::{GradientSums, Normalise};
@@ -42,19 +42,20 @@ impl<S: Simd> Add for Sums<S> {
     }
 }
 
-/// What turns one vector into its summands.
+/// What turns a vector of one channel into its summands.
 struct Summands<'a, S: Simd, A> {
-    apply: &'a Apply<'a, A>,
+    apply: Apply<'a, A>,
+    normalise: &'a Normalise,
     forward: Coefficients<S>,
     unit: S::F32,
 }
 
 impl<S: Simd, A: Activation> Summands<'_, S, A> {
-    /// The summands of a vector, where lane 0 is element `first`.
+    /// The summands of a vector, where lane 0 is element `first` and there are `lanes` of them.
     #[inline(always)]
-    fn of(&self, s: S, x: S::F32, dy: S::F32, first: usize) -> Sums<S> {
-        let g = self.apply.gradient(s, self.forward.normalise(x), dy, first);
-        Sums { g, g_deviation: g * ((x - self.forward.mean) * self.unit) }
+    fn of(&self, s: S, x: S::F32, dy: S::F32, (first, lanes): (usize, usize)) -> Sums<S> {
+        let z = self.apply.channel_z::<S, false>(s, &self.forward, self.normalise, x, (first, lanes));
+        summands(s, &self.forward, self.unit, x, self.apply.gradient(s, z, dy, first))
     }
 
     /// The sums of a row of at most 256 values.
@@ -77,7 +78,7 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
         let mut last = Sums::zero(s);
         if !x_tail.is_empty() {
             let first = first + x_rest.len() * LANES;
-            last = self.of(s, s.load_partial(x_tail), s.load_partial(dy_tail), first);
+            last = self.of(s, s.load_partial(x_tail), s.load_partial(dy_tail), (first, x_tail.len()));
         }
         let last = match (x_rest, dy_rest) {
             ([a], [i]) => self.vector(s, a, i, first) + last,
@@ -93,7 +94,7 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
 
     #[inline(always)]
     fn vector(&self, s: S, x: &Lanes<f32>, dy: &Lanes<f32>, first: usize) -> Sums<S> {
-        self.of(s, s.load(x), s.load(dy), first)
+        self.of(s, s.load(x), s.load(dy), (first, LANES))
     }
 
     #[inline(always)]
@@ -105,6 +106,11 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
     fn four(&self, s: S, [a, b, c, d]: [&Lanes<f32>; 4], [i, j, k, l]: [&Lanes<f32>; 4], first: usize) -> Sums<S> {
         self.two(s, [a, b], [i, j], first) + self.two(s, [c, d], [k, l], first + 2 * LANES)
     }
+}
+
+#[inline(always)]
+fn summands<S: Simd>(_: S, forward: &Coefficients<S>, unit: S::F32, x: S::F32, g: S::F32) -> Sums<S> {
+    Sums { g, g_deviation: g * ((x - forward.mean) * unit) }
 }
 
 /// What one channel's sums are computed with.
@@ -127,11 +133,11 @@ impl<A: Activation> ChannelReduce<'_, A> {
         for (x, dy) in block.parts_of(input).zip(block.parts_of(grad)) {
             let mut first = row_first;
             for (x, dy) in x.chunks(LANES).zip(dy.chunks(LANES)) {
-                let vector = load(s, x);
+                let (vector, place) = (load(s, x), (first, x.len()));
                 let z = if self.normalise.exact {
-                    normalise_channel::<_, true>(s, &coefficients, self.normalise, vector)
+                    self.apply.channel_z::<_, true>(s, &coefficients, self.normalise, vector, place)
                 } else {
-                    normalise_channel::<_, false>(s, &coefficients, self.normalise, vector)
+                    self.apply.channel_z::<_, false>(s, &coefficients, self.normalise, vector, place)
                 };
                 let mut g = [0.0; LANES];
                 s.store(self.apply.gradient(s, z, load(s, dy), first), &mut g);
@@ -157,11 +163,7 @@ pub(crate) fn planar<S: Simd, A: Activation>(
     input: &[f32],
     grad: &[f32],
 ) -> GradientSums {
-    let summands = Summands {
-        apply: channel.apply,
-        forward: Coefficients::of_channel(s, channel.normalise),
-        unit: s.splat(channel.unit as f32),
-    };
+    let (forward, unit) = (Coefficients::of_channel(s, channel.normalise), s.splat(channel.unit as f32));
     let mut parts = Parts::default();
     for block in planar.blocks(number) {
         let mut rows = block.parts_of(input).zip(block.parts_of(grad));
@@ -172,6 +174,8 @@ pub(crate) fn planar<S: Simd, A: Activation>(
             for _ in 0..2 {
                 let mut two = Sums::zero(s);
                 for (x, dy) in rows.by_ref().take(2) {
+                    let apply = channel.apply.within(first, x.len());
+                    let summands = Summands { apply, normalise: channel.normalise, forward, unit };
                     two = two + summands.row(s, x, dy, first);
                     first += block.width;
                 }
@@ -284,11 +288,8 @@ fn tile_sums<S: Simd, A: Activation>(
     input: &[f32],
     grad: &[f32],
 ) -> (S::F64, S::F64) {
-    let summands = Summands {
-        apply,
-        forward: Coefficients::of_tile(s, forward_fields(tile)),
-        unit: s.narrow(s.load_f64(&tile[UNIT])),
-    };
+    let fields = forward_fields(tile);
+    let (forward, unit) = (Coefficients::of_tile(s, fields), s.narrow(s.load_f64(&tile[UNIT])));
     let mut rows = block.rows_of(input).zip(block.rows_of(grad));
     let mut first = block.first();
     let mut sums = Sums::zero(s);
@@ -297,7 +298,9 @@ fn tile_sums<S: Simd, A: Activation>(
         for _ in 0..2 {
             let mut two = Sums::zero(s);
             for (x, dy) in rows.by_ref().take(2) {
-                two = two + summands.of(s, block.load(s, x), block.load(s, dy), first);
+                let (x, dy) = (block.load(s, x), block.load(s, dy));
+                let z = apply.tile_z::<S, false>(s, &forward, fields, x, (first, block.columns));
+                two = two + summands(s, &forward, unit, x, apply.gradient(s, z, dy, first));
                 first += block.width;
             }
             four = four + two;
@@ -340,7 +343,7 @@ fn exact_lanes<A: Activation>(
     let mut sums = [GradientSums::ZERO; LANES];
     let mut first = block.first();
     for (x, dy) in block.parts_of(input).zip(block.parts_of(grad)) {
-        let z = normalise_tile::<_, true>(s, &forward, fields, load(s, x));
+        let z = apply.tile_z::<_, true>(s, &forward, fields, load(s, x), (first, x.len()));
         let mut g = [0.0; LANES];
         s.store(apply.gradient(s, z, load(s, dy), first), &mut g);
         for (lane, ((sums, &x), &g)) in sums.iter_mut().zip(x).zip(&g).enumerate() {

@@ -16,7 +16,7 @@
 //! `PROPTEST_CASES` draw others. `cargo test --test contracts accuracy -- --nocapture` prints the worst error of every class.
 
 use crate::support::{Differentiated, Oracle, Problem};
-use normdrop::{Config, Identity, Relu, Statistics};
+use normdrop::{Config, Granularity, Identity, Relu, Statistics};
 use normdrop_reference::classes::{CLASSES, Class, class};
 use normdrop_reference::layer::{self as reference, Centre, widened};
 use normdrop_reference::mask;
@@ -55,6 +55,7 @@ struct Errors {
 struct CallErrors {
     y: (Worst, f64),
     dx: (Worst, f64),
+    d_residual: (Worst, f64),
     d_weight: (Worst, f64),
     d_bias: (Worst, f64),
 }
@@ -70,23 +71,25 @@ impl Errors {
             batch: CallErrors {
                 y: (Worst::new("y"), promise.y),
                 dx: (Worst::new("dx"), promise.dx),
+                d_residual: (Worst::new("d_residual"), 1.0),
                 d_weight: (Worst::new("d_weight"), 5.0),
                 d_bias: (Worst::new("d_bias"), 3.0),
             },
             fixed: CallErrors {
                 y: (Worst::new("y with fixed statistics"), PROMISE.y),
                 dx: (Worst::new("dx past fixed statistics"), 3.0),
+                d_residual: (Worst::new("d_residual past fixed statistics"), 1.0),
                 d_weight: (Worst::new("d_weight with fixed statistics"), 5.0),
                 d_bias: (Worst::new("d_bias with fixed statistics"), 3.0),
             },
         }
     }
 
-    fn each(&self) -> [&(Worst, f64); 11] {
+    fn each(&self) -> [&(Worst, f64); 13] {
         let Self { running_mean, var, inv_std, batch, fixed } = self;
-        let [a, b, c, d] = batch.each();
-        let [e, f, g, h] = fixed.each();
-        [running_mean, var, inv_std, a, b, c, d, e, f, g, h]
+        let [a, b, c, d, e] = batch.each();
+        let [f, g, h, i, j] = fixed.each();
+        [running_mean, var, inv_std, a, b, c, d, e, f, g, h, i, j]
     }
 
     /// Whether every result is within its bound, and if not, a sentence each about those that are not.
@@ -106,13 +109,14 @@ impl Errors {
 }
 
 impl CallErrors {
-    fn each(&self) -> [&(Worst, f64); 4] {
-        [&self.y, &self.dx, &self.d_weight, &self.d_bias]
+    fn each(&self) -> [&(Worst, f64); 5] {
+        [&self.y, &self.dx, &self.d_residual, &self.d_weight, &self.d_bias]
     }
 
     fn merge(&mut self, other: &Self) {
         self.y.0.merge(&other.y.0);
         self.dx.0.merge(&other.dx.0);
+        self.d_residual.0.merge(&other.d_residual.0);
         self.d_weight.0.merge(&other.d_weight.0);
         self.d_bias.0.merge(&other.d_bias.0);
     }
@@ -124,6 +128,8 @@ struct Exact<'a> {
     layer: reference::Layer,
     weight: Option<Vec<f64>>,
     bias: Option<Vec<f64>>,
+    residual: Option<Vec<f64>>,
+    mask: Option<Vec<u8>>,
     x: Vec<f64>,
     dy: Vec<f64>,
 }
@@ -135,17 +141,23 @@ impl<'a> Exact<'a> {
             layer: problem.reference::<A>(),
             weight: problem.weight.as_deref().map(widened),
             bias: problem.bias.as_deref().map(widened),
+            residual: problem.residual.as_deref().map(widened),
+            mask: problem.mask_of_elements(),
             x: widened(&problem.x),
             dy: widened(&problem.dy),
         }
     }
 
     fn parameters(&self) -> reference::Parameters<'_> {
-        reference::Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref() }
+        reference::Parameters {
+            weight: self.weight.as_deref(),
+            bias: self.bias.as_deref(),
+            residual: self.residual.as_deref(),
+        }
     }
 
     fn compare_y(&self, centres: &[Centre], y: &[f32], worst: &mut Worst) {
-        let exact = self.layer.forward(self.parameters(), centres, self.problem.mask.as_deref(), &self.x);
+        let exact = self.layer.forward(self.parameters(), centres, self.mask.as_deref(), &self.x);
         for (index, &y) in y.iter().enumerate() {
             if self.problem.drops(index) {
                 assert_eq!(y.to_bits(), 0, "a dropped element is not +0.0");
@@ -162,7 +174,7 @@ impl<'a> Exact<'a> {
         actual: &Differentiated,
         errors: &mut CallErrors,
     ) {
-        let mask = self.problem.mask.as_deref();
+        let mask = self.mask.as_deref();
         let call = reference::Backward { mask, x: &self.x, dy: &self.dy, y: Some(y) };
         let exact = self.layer.backward(self.parameters(), centres, statistics, call);
         let shape = self.layer.shape;
@@ -170,6 +182,10 @@ impl<'a> Exact<'a> {
             let (of_dx, of_sums) = (exact.dx_underflow[channel], exact.sums_underflow);
             for index in shape.indices(channel) {
                 errors.dx.0.add(index, f64::from(actual.dx[index]), exact.dx[index], exact.dx_scale[index], of_dx);
+                if let Some(&g) = actual.d_residual.get(index) {
+                    let exact = exact.d_residual[index];
+                    errors.d_residual.0.add(index, f64::from(g), exact, exact.abs(), SMALLEST);
+                }
             }
             let (weight, bias) = (f64::from(actual.d_weight[channel]), f64::from(actual.d_bias[channel]));
             errors.d_weight.0.add(channel, weight, exact.d_weight[channel], exact.d_weight_scale[channel], of_sums);
@@ -303,6 +319,9 @@ struct Draw {
     p: Option<f64>,
     weight: bool,
     bias: bool,
+    residual: Option<&'static str>,
+    granularity: Granularity,
+    positions: usize,
     eps: f32,
 }
 
@@ -310,16 +329,27 @@ fn draws() -> impl Strategy<Value = Draw> {
     let gradients = ["normal", "sparse", "lattice", "offset 1e2", "alternating signs", "1e-30", "subnormal", "1e30"];
     let switches = (any::<bool>(), any::<bool>(), select(vec![1e-5f32, 1e-3, 1e-12, 1e-30]));
     let data = (any::<(u16, u16)>(), select(gradients.to_vec()), any::<u64>());
-    (shapes(), data, probabilities(), switches).prop_map(
-        |(shape, (classes, gradient, seed), p, (weight, bias, eps))| Draw {
-            shape,
-            classes: (classes.0.into(), classes.1.into()),
-            gradient,
-            seed,
-            p,
-            weight,
-            bias,
-            eps,
+    let residuals = prop_oneof![2 => Just(None), 1 => select(gradients.to_vec()).prop_map(Some)];
+    let granularities = select(vec![Granularity::Element, Granularity::Channel, Granularity::Sample]);
+    let variants = (residuals, granularities, 1usize..=9);
+    (shapes(), data, probabilities(), switches, variants).prop_map(
+        |([outer, channels, inner], (classes, gradient, seed), p, (weight, bias, eps), variants)| {
+            let (residual, granularity, positions) = variants;
+            // Positions are part of `outer` in channels-last shapes alone.
+            let positions = if inner == 1 && outer >= positions { positions } else { 1 };
+            Draw {
+                shape: [outer / positions * positions, channels, inner],
+                residual,
+                granularity,
+                positions,
+                classes: (classes.0.into(), classes.1.into()),
+                gradient,
+                seed,
+                p,
+                weight,
+                bias,
+                eps,
+            }
         },
     )
 }
@@ -334,6 +364,10 @@ impl Draw {
         problem.config = Config { eps: self.eps, ..problem.config };
         problem.weight = problem.weight.filter(|_| self.weight);
         problem.bias = problem.bias.filter(|_| self.bias);
+        if let Some(name) = self.residual {
+            problem = problem.with_residual(class(name), self.seed ^ 1);
+        }
+        problem = problem.with_granularity(self.granularity, self.positions);
         match self.p {
             Some(p) => problem.with_mask(p, self.seed),
             None => problem,
@@ -506,14 +540,14 @@ impl Loss {
     }
 
     /// `sum(dy*y)`, whose gradient with respect to `y` is `dy`.
-    fn value(&self, [x, weight, bias]: [&[f64]; 3]) -> f64 {
-        let parameters = reference::Parameters { weight: Some(weight), bias: Some(bias) };
+    fn value(&self, [x, weight, bias, residual]: [&[f64]; 4]) -> f64 {
+        let parameters = reference::Parameters { weight: Some(weight), bias: Some(bias), residual: Some(residual) };
         let forward = self.layer.forward(parameters, &self.centres(x), self.mask.as_deref(), x);
         forward.y.iter().zip(&self.dy).map(|(y, dy)| y * dy).sum()
     }
 
     /// Central differences with respect to argument number `which`.
-    fn differences(&self, arguments: [&[f64]; 3], which: usize) -> Vec<f64> {
+    fn differences(&self, arguments: [&[f64]; 4], which: usize) -> Vec<f64> {
         const STEP: f64 = 1.0 / (1 << 16) as f64;
         let moved = |index: usize, step: f64| {
             let mut argument = arguments[which].to_vec();
@@ -538,19 +572,20 @@ fn gradients_of_the_reference_are_its_finite_differences() {
                 let threshold = mask::threshold(p.unwrap_or(0.0));
                 let layer = reference::Layer { shape, eps: 0.1, momentum: 0.1, threshold, activation };
                 let mask = p.map(|_| mask::bytes(1, threshold, shape.len()));
-                let (x, weight, bias) = (normal(shape.len()), normal(2), normal(2));
+                let (x, weight, bias, residual) = (normal(shape.len()), normal(2), normal(2), normal(shape.len()));
                 let loss = Loss { layer, mask, running: running.clone(), dy: normal(shape.len()) };
                 let centres = loss.centres(&x);
-                let parameters = reference::Parameters { weight: Some(&weight), bias: Some(&bias) };
+                let parameters =
+                    reference::Parameters { weight: Some(&weight), bias: Some(&bias), residual: Some(&residual) };
                 let z = layer.forward(parameters, &centres, loss.mask.as_deref(), &x).z;
                 assert!(z.iter().all(|z| z.abs() > 1e-3), "a difference across the kink of ReLU means nothing");
 
                 let kind = if running.is_some() { reference::Statistics::Fixed } else { reference::Statistics::Batch };
                 let call = reference::Backward { mask: loss.mask.as_deref(), x: &x, dy: &loss.dy, y: None };
                 let gradients = layer.backward(parameters, &centres, kind, call);
-                for (which, gradient) in [&gradients.dx, &gradients.d_weight, &gradients.d_bias].into_iter().enumerate()
-                {
-                    let differences = loss.differences([&x, &weight, &bias], which);
+                let all = [&gradients.dx, &gradients.d_weight, &gradients.d_bias, &gradients.d_residual];
+                for (which, gradient) in all.into_iter().enumerate() {
+                    let differences = loss.differences([&x, &weight, &bias, &residual], which);
                     for (index, (gradient, difference)) in gradient.iter().zip(&differences).enumerate() {
                         assert!(
                             (gradient - difference).abs() < 1e-7,

@@ -289,13 +289,28 @@ fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &mut Results
     let mut values = vec![BEFORE; len];
 
     layer
-        .eval(Eval { parameters, running, dropout, input: &problem.x, output: &mut values, scratch: &mut scratch })
+        .eval(Eval {
+            parameters,
+            running,
+            dropout,
+            input: &problem.x,
+            output: &mut values,
+            residual: None,
+            scratch: &mut scratch,
+        })
         .expect("an evaluation call without faults");
     results.add("eval", "", "y", &values);
 
     values.copy_from_slice(&problem.x);
     layer
-        .eval_in_place(EvalInPlace { parameters, running, dropout, values: &mut values, scratch: &mut scratch })
+        .eval_in_place(EvalInPlace {
+            parameters,
+            running,
+            dropout,
+            values: &mut values,
+            residual: None,
+            scratch: &mut scratch,
+        })
         .expect("an evaluation call without faults");
     results.add("eval_in_place", "", "y", &values);
 
@@ -310,6 +325,7 @@ fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &mut Results
             input: &problem.x,
             output: &mut values,
             saved: SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std },
+            residual: None,
             scratch: &mut scratch,
         });
         assert!(trained.is_ok() || (trained == Err(Error::SingleSample) && problem.shape.samples() == 1));
@@ -347,6 +363,8 @@ fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &mut Results
                         weight: weight.then_some(&mut grad_weight[..]),
                         bias: bias.then_some(&mut grad_bias[..]),
                     },
+                    residual: None,
+                    grad_residual: None,
                     scratch: &mut scratch,
                 })
                 .expect("a backward call without faults");
@@ -368,6 +386,8 @@ fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &mut Results
                         weight: weight.then_some(&mut grad_weight[..]),
                         bias: bias.then_some(&mut grad_bias[..]),
                     },
+                    residual: None,
+                    grad_residual: None,
                     scratch: &mut scratch,
                 })
                 .expect("a backward call without faults");

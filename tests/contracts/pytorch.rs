@@ -196,6 +196,7 @@ impl Case {
             eps: self.eps,
             momentum: self.momentum_used.or(self.momentum).unwrap_or(Config::DEFAULT.momentum),
             p: self.p,
+            ..Config::DEFAULT
         };
         problem.weight = singles_of(self.weight_bits.as_ref());
         problem.bias = singles_of(self.bias_bits.as_ref());
@@ -258,7 +259,7 @@ impl Case {
         let layer = problem.reference::<A>();
         let (x, dy) = (widened(&problem.x), widened(&problem.dy));
         let (weight, bias) = (problem.weight.as_deref().map(widened), problem.bias.as_deref().map(widened));
-        let parameters = reference::Parameters { weight: weight.as_deref(), bias: bias.as_deref() };
+        let parameters = reference::Parameters { weight: weight.as_deref(), bias: bias.as_deref(), residual: None };
         let (mut mean, mut var) = (widened(&problem.running_mean), widened(&problem.running_var));
         let moments = layer.moments(&x);
         let (y, trained, gradients, centres) = if batch {
@@ -380,7 +381,8 @@ impl Case {
             ("NHWC", &[n, h, w, c]) => Shape::nhwc(n, h, w, c),
             other => panic!("unknown layout: {other:?}"),
         };
-        assert_eq!(shape, Shape::new(*outer, *channels, *inner), "{}", self.name);
+        let shape = shape.map(|shape| [shape.outer(), shape.channels(), shape.inner()]);
+        assert_eq!(shape, Ok([*outer, *channels, *inner]), "{}", self.name);
         let keep = problem.layer::<Identity>().keep();
         assert_eq!(keep.keep_probability(), self.keep_probability, "{}", self.name);
         assert_eq!(keep.scale(), self.scale.unwrap_or(0.0), "{}", self.name);

@@ -191,15 +191,21 @@ impl Buffers {
                 input: &self.input,
                 output: &mut self.output,
                 saved: SavedMut { mean: &mut self.mean, mean_tail: &mut self.mean_tail, inv_std: &mut self.inv_std },
+                residual: None,
                 scratch,
             }),
             Call::Eval => {
                 let (input, output) = (&self.input, &mut self.output);
-                layer.eval(Eval { parameters, running, dropout, input, output, scratch })
+                layer.eval(Eval { parameters, running, dropout, input, output, residual: None, scratch })
             }
-            Call::EvalInPlace => {
-                layer.eval_in_place(EvalInPlace { parameters, running, dropout, values: &mut self.values, scratch })
-            }
+            Call::EvalInPlace => layer.eval_in_place(EvalInPlace {
+                parameters,
+                running,
+                dropout,
+                values: &mut self.values,
+                residual: None,
+                scratch,
+            }),
             Call::BackwardThroughBatch | Call::BackwardPastFixed => layer.backward(Backward {
                 parameters,
                 statistics,
@@ -208,6 +214,8 @@ impl Buffers {
                 grad_output: &self.grad_output,
                 grad_input: Some(&mut self.grad_input),
                 grad_parameters,
+                residual: None,
+                grad_residual: None,
                 scratch,
             }),
             Call::BackwardInPlaceThroughBatch | Call::BackwardInPlacePastFixed => {
@@ -218,6 +226,8 @@ impl Buffers {
                     input: &self.input,
                     values: &mut self.values,
                     grad_parameters,
+                    residual: None,
+                    grad_residual: None,
                     scratch,
                 })
             }
@@ -448,6 +458,7 @@ fn the_contents_of_scratch_do_not_hide_a_channel_that_needs_f64() {
             dropout: Dropout::Off,
             input: &x,
             output: &mut y,
+            residual: None,
             scratch: &mut scratch,
         };
         layer.eval(call).expect("right lengths");
@@ -558,6 +569,7 @@ fn lengths_are_constants() {
             dropout: Dropout::Mask(&mask),
             input: &input,
             output: &mut output,
+            residual: None,
             scratch: &mut scratch,
         })
         .expect("a call without faults");

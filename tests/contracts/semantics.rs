@@ -472,6 +472,7 @@ fn what_is_not_asked_for_changes_nothing_of_what_is() {
                 input: &problem.x,
                 output: &mut trained.y,
                 saved,
+                residual: None,
                 scratch: &mut scratch,
             })
             .expect("a training call without running statistics");
@@ -495,6 +496,8 @@ fn what_is_not_asked_for_changes_nothing_of_what_is() {
                             weight: asks(1).then_some(&mut d_weight),
                             bias: asks(2).then_some(&mut d_bias),
                         },
+                        residual: None,
+                        grad_residual: None,
                         scratch: &mut scratch,
                     })
                     .expect("a backward call for some of the gradients");
@@ -509,7 +512,7 @@ fn what_is_not_asked_for_changes_nothing_of_what_is() {
 #[test]
 fn batch_norm_is_its_textbook_self_without_dropout_and_activation() {
     let mut problem = Problem::new(2, 1, 2);
-    problem.config = Config { eps: 1.0, momentum: 1.0, p: 0.0 };
+    problem.config = Config { eps: 1.0, momentum: 1.0, ..Config::DEFAULT };
     problem.x = vec![1.0, 3.0, 5.0, 3.0];
     problem.dy = vec![1.0, 0.0, 0.0, 0.0];
     let trained = problem.train::<Identity>();

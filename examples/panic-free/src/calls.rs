@@ -138,6 +138,7 @@ impl Call {
                     mean_tail: self.saved_mean_tail.write(),
                     inv_std: self.saved_inv_std.write(),
                 },
+                residual: None,
                 scratch: self.scratch.write(),
             }
         };
@@ -153,6 +154,7 @@ impl Call {
                 dropout: self.dropout(),
                 input: self.input.read(),
                 output: self.output.write(),
+                residual: None,
                 scratch: self.scratch.write(),
             }
         };
@@ -167,6 +169,7 @@ impl Call {
                 running: self.running(),
                 dropout: self.dropout(),
                 values: self.output.write(),
+                residual: None,
                 scratch: self.scratch.write(),
             }
         };
@@ -184,6 +187,7 @@ impl Call {
                 grad_output: self.grad_output.read(),
                 grad_input: self.grad_input.get_mut(),
                 grad_parameters: self.grad_parameters(),
+                residual: None, grad_residual: None,
                 scratch: self.scratch.write(),
             }
         };
@@ -200,6 +204,7 @@ impl Call {
                 input: self.input.read(),
                 values: self.grad_output.write(),
                 grad_parameters: self.grad_parameters(),
+                residual: None, grad_residual: None,
                 scratch: self.scratch.write(),
             }
         };

@@ -4,11 +4,12 @@
 //! different contents of scratch and, where there is one, in the form that works in place: the bits must be the same.
 
 use normdrop::{
-    Activation, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Identity, Layer,
+    Activation, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Granularity, Identity, Layer,
     ParameterGradients, Parameters, Relu, Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train,
 };
 use normdrop_reference::classes::{Class, class};
 use normdrop_reference::layer as reference;
+use normdrop_reference::mask;
 use normdrop_reference::random::SplitMix64;
 
 /// An activation of the crate and the same one of the reference.
@@ -35,11 +36,14 @@ pub(crate) struct Problem {
     pub(crate) outer: usize,
     pub(crate) channels: usize,
     pub(crate) inner: usize,
+    /// The positions of a sample that are part of `outer`; 1 unless `inner` is 1.
+    pub(crate) positions: usize,
     pub(crate) config: Config,
     pub(crate) weight: Option<Vec<f32>>,
     pub(crate) bias: Option<Vec<f32>>,
     pub(crate) running_mean: Vec<f32>,
     pub(crate) running_var: Vec<f32>,
+    pub(crate) residual: Option<Vec<f32>>,
     /// The mask, if dropout is on.
     pub(crate) mask: Option<Vec<u8>>,
     pub(crate) x: Vec<f32>,
@@ -61,6 +65,7 @@ pub(crate) struct Trained {
 #[derive(Debug, Clone)]
 pub(crate) struct Differentiated {
     pub(crate) dx: Vec<f32>,
+    pub(crate) d_residual: Vec<f32>,
     pub(crate) d_weight: Vec<f32>,
     pub(crate) d_bias: Vec<f32>,
 }
@@ -81,7 +86,7 @@ impl Trained {
 impl Differentiated {
     /// The bits of everything, to compare two results with.
     pub(crate) fn bits(&self) -> Vec<u32> {
-        [&self.dx, &self.d_weight, &self.d_bias].into_iter().flat_map(|values| bits(values)).collect()
+        [&self.dx, &self.d_residual, &self.d_weight, &self.d_bias].into_iter().flat_map(|values| bits(values)).collect()
     }
 }
 
@@ -103,11 +108,13 @@ impl Problem {
             outer,
             channels,
             inner,
+            positions: 1,
             config: Config::DEFAULT,
             weight: None,
             bias: None,
             running_mean: vec![0.0; channels],
             running_var: vec![1.0; channels],
+            residual: None,
             mask: None,
             x: vec![0.0; len],
             dy: vec![0.0; len],
@@ -134,7 +141,13 @@ impl Problem {
     }
 
     pub(crate) fn layer<A: Oracle>(&self) -> Layer<A> {
-        let shape = Shape::new(self.outer, self.channels, self.inner).expect("a shape that fits memory");
+        let Self { outer, channels, inner, positions, .. } = *self;
+        let shape = match inner {
+            1 => Shape::nlc(outer / positions, positions, channels),
+            _ => Shape::ncl(outer, channels, inner),
+        };
+        let shape = shape.expect("a shape that fits memory");
+        assert_eq!(shape.outer(), outer, "a whole number of samples");
         Layer::new(shape, A::ACTIVATION, self.config).expect("constants in their ranges")
     }
 
@@ -144,13 +157,40 @@ impl Problem {
             shape: self.reference_shape(),
             eps: self.config.eps,
             momentum: self.config.momentum,
-            threshold: normdrop_reference::mask::threshold(self.config.p),
+            threshold: mask::threshold(self.config.p),
             activation: A::REFERENCE,
         }
     }
 
     pub(crate) fn reference_shape(&self) -> reference::Shape {
         reference::Shape { outer: self.outer, channels: self.channels, inner: self.inner }
+    }
+
+    /// The mask of every element, if dropout is on.
+    pub(crate) fn mask_of_elements(&self) -> Option<Vec<u8>> {
+        let (shape, granularity) = ([self.channels, self.inner, self.positions], self.granularity());
+        self.mask.as_ref().map(|mask| mask::expanded(mask, self.x.len(), shape, granularity))
+    }
+
+    fn granularity(&self) -> mask::Granularity {
+        match self.config.granularity {
+            Granularity::Element => mask::Granularity::Element,
+            Granularity::Channel => mask::Granularity::Channel,
+            Granularity::Sample => mask::Granularity::Sample,
+        }
+    }
+
+    /// Adds a residual of one class of data.
+    pub(crate) fn with_residual(mut self, class: Class, seed: u64) -> Self {
+        self.residual = Some(class.values(seed, self.x.len()));
+        self
+    }
+
+    /// Drops whole channels or samples.
+    pub(crate) fn with_granularity(mut self, granularity: Granularity, positions: usize) -> Self {
+        self.config.granularity = granularity;
+        self.positions = positions;
+        self
     }
 
     /// Turns dropout on.
@@ -177,7 +217,8 @@ impl Problem {
 
     /// Whether an element is dropped.
     pub(crate) fn drops(&self, index: usize) -> bool {
-        self.mask.as_ref().is_some_and(|mask| self.config.p == 1.0 || !normdrop_reference::mask::keeps(mask, index))
+        let bit = mask::bit(index, [self.channels, self.inner, self.positions], self.granularity());
+        self.mask.as_ref().is_some_and(|mask| self.config.p == 1.0 || !mask::keeps(mask, bit))
     }
 
     fn train_with_scratch<A: Oracle>(&self, contents: f64) -> Result<Trained, Error> {
@@ -198,6 +239,7 @@ impl Problem {
             input: &self.x,
             output: y,
             saved: SavedMut { mean, mean_tail, inv_std },
+            residual: self.residual.as_deref(),
             scratch: &mut vec![contents; layer.train_scratch_len()],
         })?;
         Ok(trained)
@@ -220,12 +262,27 @@ impl Problem {
         let mut scratch = vec![f64::NAN; layer.eval_scratch_len()];
         let (parameters, running, dropout) = (self.parameters(), self.running(), self.dropout());
         layer
-            .eval(Eval { parameters, running, dropout, input: &self.x, output: &mut y, scratch: &mut scratch })
+            .eval(Eval {
+                parameters,
+                running,
+                dropout,
+                input: &self.x,
+                output: &mut y,
+                residual: self.residual.as_deref(),
+                scratch: &mut scratch,
+            })
             .expect("an evaluation call without faults");
         let mut values = self.x.clone();
         scratch.fill(0.0);
         layer
-            .eval_in_place(EvalInPlace { parameters, running, dropout, values: &mut values, scratch: &mut scratch })
+            .eval_in_place(EvalInPlace {
+                parameters,
+                running,
+                dropout,
+                values: &mut values,
+                residual: self.residual.as_deref(),
+                scratch: &mut scratch,
+            })
             .expect("an evaluation call without faults");
         assert_eq!(bits(&values), bits(&y), "in place is not the same as out of place");
         y
@@ -235,6 +292,7 @@ impl Problem {
         let layer = self.layer::<A>();
         let mut result = Differentiated {
             dx: vec![f32::NAN; self.x.len()],
+            d_residual: self.residual.iter().flat_map(|residual| vec![f32::NAN; residual.len()]).collect(),
             d_weight: vec![f32::NAN; self.channels],
             d_bias: vec![f32::NAN; self.channels],
         };
@@ -248,6 +306,8 @@ impl Problem {
             grad_output: &self.dy,
             grad_input: Some(&mut result.dx),
             grad_parameters: ParameterGradients { weight: Some(&mut result.d_weight), bias: Some(&mut result.d_bias) },
+            residual: self.residual.as_deref(),
+            grad_residual: self.residual.as_ref().map(|_| &mut result.d_residual[..]),
             scratch: &mut scratch,
         })?;
         scratch.fill(0.0);
@@ -261,6 +321,8 @@ impl Problem {
                 weight: Some(&mut in_place.d_weight),
                 bias: Some(&mut in_place.d_bias),
             },
+            residual: self.residual.as_deref(),
+            grad_residual: self.residual.as_ref().map(|_| &mut in_place.d_residual[..]),
             scratch: &mut scratch,
         })?;
         assert_eq!(in_place.bits(), result.bits(), "in place is not the same as out of place");

@@ -1,4 +1,4 @@
-//! The layer as its formulas: `y = dropout(act(batchnorm(x)))`, forward and backward, channel by channel.
+//! The layer as its formulas: `y = dropout(act(batchnorm(x) + residual))`, forward and backward, channel by channel.
 //!
 //! A tensor is `[outer, channels, inner]`, row-major; `samples = outer*inner` values belong to one channel.
 //! Everything takes and gives f64, so that gradients can be compared with finite differences.
@@ -113,13 +113,15 @@ pub struct Layer {
     pub activation: Activation,
 }
 
-/// Weight and bias per channel; missing ones are 1 and 0.
+/// What the normalised values are scaled with and shifted by; a missing weight is 1, the others are 0.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Parameters<'a> {
     /// The scale per channel.
     pub weight: Option<&'a [f64]>,
     /// The shift per channel.
     pub bias: Option<&'a [f64]>,
+    /// The residual: a shift per element.
+    pub residual: Option<&'a [f64]>,
 }
 
 impl Parameters<'_> {
@@ -129,6 +131,10 @@ impl Parameters<'_> {
 
     fn bias(&self, channel: usize) -> f64 {
         self.bias.map_or(0.0, |bias| bias[channel])
+    }
+
+    fn residual(&self, index: usize) -> f64 {
+        self.residual.map_or(0.0, |residual| residual[index])
     }
 }
 
@@ -166,7 +172,7 @@ pub enum Statistics {
 pub struct Forward {
     /// `z = xhat*weight + bias`.
     pub z: Vec<f64>,
-    /// What an error of `z` is measured in: `|weight|*max(|xhat|, 1) + |bias|`.
+    /// What an error of `z` is measured in: `|weight|*max(|xhat|, 1) + |bias| + |residual|`.
     pub z_scale: Vec<f64>,
     /// `y = keep ? act(z)*scale : +0.0`.
     pub y: Vec<f64>,
@@ -183,6 +189,8 @@ pub struct Gradients {
     /// `|weight|*inv_std*(|g| + mean(|g|) + size*mean(|g|*size))` through batch statistics, where the dropout scale is
     /// part of `g`, and `|weight|*inv_std*|g|` past fixed ones.
     pub dx_scale: Vec<f64>,
+    /// The gradient of the residual, `g`; its error is measured in itself.
+    pub d_residual: Vec<f64>,
     /// The gradient of the weight per channel.
     pub d_weight: Vec<f64>,
     /// What an error of `d_weight` is measured in: `sum(|g|*max(|xhat|, 1))`.
@@ -279,7 +287,7 @@ impl Layer {
     /// Forward, with either kind of statistics; dropout is on if there is a mask.
     ///
     /// ```text
-    /// xhat = (x-mean)*inv_std        z = xhat*weight + bias
+    /// xhat = (x-mean)*inv_std        z = xhat*weight + bias + residual
     /// y = keep ? act(z)*scale : +0.0
     /// ```
     #[must_use]
@@ -291,9 +299,10 @@ impl Layer {
             let (weight, bias) = (parameters.weight(channel), parameters.bias(channel));
             for index in self.shape.indices(channel) {
                 let xhat = normalised(x[index], centre);
-                let z = xhat * weight + bias;
+                let residual = parameters.residual(index);
+                let z = xhat * weight + bias + residual;
                 forward.z[index] = z;
-                forward.z_scale[index] = weight.abs() * xhat.abs().max(1.0) + bias.abs();
+                forward.z_scale[index] = weight.abs() * xhat.abs().max(1.0) + bias.abs() + residual.abs();
                 if let Some(scale) = dropout.scale(index) {
                     forward.y[index] = self.activation.value(z) * scale;
                     forward.y_scale[index] = forward.z_scale[index] * scale;
@@ -310,6 +319,7 @@ impl Layer {
     /// d_bias = sum(g)                d_weight = sum(g*xhat)
     /// dx = weight*inv_std * (g - d_bias/samples - xhat*d_weight/samples)     batch statistics
     /// dx = weight*inv_std * g                                               fixed statistics
+    /// d_residual = g
     /// ```
     /// Where everything is dropped because the keep probability is 0, every gradient is 0.
     #[must_use]
@@ -323,7 +333,8 @@ impl Layer {
         let (elements, channels) = (vec![0.0; call.x.len()], vec![0.0; self.shape.channels]);
         let mut gradients = Gradients {
             dx: elements.clone(),
-            dx_scale: elements,
+            dx_scale: elements.clone(),
+            d_residual: elements,
             d_weight: channels.clone(),
             d_weight_scale: channels.clone(),
             d_bias: channels.clone(),
@@ -345,8 +356,9 @@ impl Layer {
             let xhat_and_g = |index: usize| {
                 let xhat = normalised(call.x[index], centre);
                 let Some(scale) = dropout.scale(index) else { return (xhat, 0.0) };
-                let z = xhat * weight + bias;
-                let scale_of_z = weight.abs() * xhat.abs().max(1.0) + bias.abs();
+                let residual = parameters.residual(index);
+                let z = xhat * weight + bias + residual;
+                let scale_of_z = weight.abs() * xhat.abs().max(1.0) + bias.abs() + residual.abs();
                 let undecided = GATE_TOLERANCE * U * scale_of_z + SMALLEST;
                 let z = match call.y {
                     Some(y) if z.abs() <= undecided => f64::from(y[index]),
@@ -366,6 +378,7 @@ impl Layer {
             let d_weight_scale = sum(|xhat, g| g.abs() * xhat.abs().max(1.0));
             for index in self.shape.indices(channel) {
                 let (xhat, g) = xhat_and_g(index);
+                gradients.d_residual[index] = g;
                 let slope = weight * centre.inv_std;
                 (gradients.dx[index], gradients.dx_scale[index]) = match statistics {
                     Statistics::Batch => (
@@ -447,7 +460,7 @@ mod tests {
     fn forward_of_small_numbers() {
         let moments = LAYER.moments(&X);
         let centres = LAYER.batch_statistics(&moments);
-        let parameters = Parameters { weight: Some(&[2.0, 1.0]), bias: Some(&[0.0, 3.0]) };
+        let parameters = Parameters { weight: Some(&[2.0, 1.0]), bias: Some(&[0.0, 3.0]), residual: None };
         let forward = LAYER.forward(parameters, &centres, Some(&[0b0111_1111]), &X);
         let root = 6.0f64.sqrt();
         let expected = [0.0, 0.0, 6.0, 6.0, 4.0 / root, 12.0 / root, 6.0, 0.0];

@@ -46,6 +46,38 @@ pub fn scale(threshold: u64) -> f32 {
     (quotient + u128::from(up)) as f32 * unit
 }
 
+/// What one bit of a mask decides about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Granularity {
+    /// One element.
+    Element,
+    /// One channel of one sample.
+    Channel,
+    /// One sample.
+    Sample,
+}
+
+/// The bit of a mask that decides about an element of `[samples*positions, channels, inner]`.
+#[must_use]
+pub fn bit(index: usize, [channels, inner, positions]: [usize; 3], granularity: Granularity) -> usize {
+    let sample = index / (positions * channels * inner);
+    match granularity {
+        Granularity::Element => index,
+        Granularity::Channel => sample * channels + index / inner % channels,
+        Granularity::Sample => sample,
+    }
+}
+
+/// The mask with a bit for every element that does the same as one with fewer bits.
+#[must_use]
+pub fn expanded(mask: &[u8], elements: usize, shape: [usize; 3], granularity: Granularity) -> Vec<u8> {
+    let mut expanded = vec![0; elements.div_ceil(8)];
+    for index in (0..elements).filter(|&index| keeps(mask, bit(index, shape, granularity))) {
+        expanded[index / 8] |= 1 << (index % 8);
+    }
+    expanded
+}
+
 /// Whether the elements from 0 on are kept.
 #[must_use]
 pub fn kept(seed: u64, threshold: u64, elements: usize) -> Vec<bool> {

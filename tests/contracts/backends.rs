@@ -6,7 +6,7 @@
 //! contract, so every NaN counts as the same pattern.
 
 use normdrop::{
-    Activation, Backend, Backward, BackwardInPlace, Bernoulli, Config, Dropout, Error, Eval, EvalInPlace, Identity,
+    Activation, Backend, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Granularity, Identity,
     Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, SavedMut, Shape, Statistics, Train, mask_len,
 };
 use normdrop_reference::random::SplitMix64;
@@ -159,6 +159,7 @@ struct Problem {
     bias: Option<Vec<f32>>,
     running_mean: Vec<f32>,
     running_var: Vec<f32>,
+    residual: Option<Vec<f32>>,
     /// The mask, if dropout is on.
     mask: Option<Vec<u8>>,
     x: Vec<f32>,
@@ -169,7 +170,12 @@ struct Problem {
 impl Problem {
     /// Inputs of one kind, gradients of another, and parameters that may be missing: all decided by the seed.
     fn new([outer, channels, inner]: [usize; 3], data: Data, p: Option<f64>, seed: usize) -> Self {
-        let shape = Shape::new(outer, channels, inner).expect("a shape that fits memory");
+        // Every third tensor with a position per row has two of them a sample.
+        let shape = match inner {
+            1 if outer.is_multiple_of(2) && seed.is_multiple_of(3) => Shape::nlc(outer / 2, 2, channels),
+            _ => Shape::new(outer, channels, inner),
+        };
+        let shape = shape.expect("a shape that fits memory");
         let mut random = SplitMix64::new(seed as u64);
         let mut values = |data: Data, count: usize| -> Vec<f32> {
             (0..count).map(|channel| data.value(channel, random.next_u64())).collect()
@@ -190,14 +196,21 @@ impl Problem {
         // The gradients are seldom of the kind of the input, and most often ordinary.
         let gradients = if seed.is_multiple_of(3) { Data::number(shape.len() + 3) } else { Data::Ordinary };
         let (x, dy) = (tensor(data), tensor(gradients));
-        let config = Config { p: p.unwrap_or(0.0), momentum: 0.25, ..Config::DEFAULT };
-        let mask = p.map(|p| {
-            let mut mask = vec![0; mask_len(shape.len())];
-            let keep = Bernoulli::new(p).expect("a probability");
-            keep.fill(seed as u64, 0, shape.len(), &mut mask).expect("a mask of the right length");
+        let residual =
+            seed.is_multiple_of(2).then(|| tensor(if seed.is_multiple_of(8) { data } else { Data::Ordinary }));
+        let granularity = match seed % 5 {
+            0 => Granularity::Channel,
+            1 => Granularity::Sample,
+            _ => Granularity::Element,
+        };
+        let config = Config { p: p.unwrap_or(0.0), momentum: 0.25, granularity, ..Config::DEFAULT };
+        let layer = Layer::new(shape, Identity, config).expect("constants in their ranges");
+        let mask = p.map(|_| {
+            let mut mask = vec![0; layer.mask_len()];
+            layer.fill_mask(seed as u64, &mut mask).expect("a mask of the right length");
             // Bits past the end mean nothing: all set, so that a kernel that read them would show it.
-            if let (1.., Some(last)) = (shape.len() % 8, mask.last_mut()) {
-                *last |= u8::MAX << (shape.len() % 8);
+            if let (1.., Some(last)) = (layer.mask_bits() % 8, mask.last_mut()) {
+                *last |= u8::MAX << (layer.mask_bits() % 8);
             }
             mask
         });
@@ -209,6 +222,7 @@ impl Problem {
             bias: (!seed.is_multiple_of(5)).then_some(bias),
             running_mean,
             running_var,
+            residual,
             mask,
             x,
             dy,
@@ -285,6 +299,7 @@ fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &mut Results
     let parameters = Parameters { weight: problem.weight.as_deref(), bias: problem.bias.as_deref() };
     let dropout = problem.mask.as_deref().map_or(Dropout::Off, Dropout::Mask);
     let running = Running { mean: &problem.running_mean, var: &problem.running_var };
+    let residual = problem.residual.as_deref();
     let mut scratch = vec![f64::from(BEFORE); layer.scratch_len()];
     let mut values = vec![BEFORE; len];
 
@@ -295,7 +310,7 @@ fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &mut Results
             dropout,
             input: &problem.x,
             output: &mut values,
-            residual: None,
+            residual,
             scratch: &mut scratch,
         })
         .expect("an evaluation call without faults");
@@ -308,7 +323,7 @@ fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &mut Results
             running,
             dropout,
             values: &mut values,
-            residual: None,
+            residual,
             scratch: &mut scratch,
         })
         .expect("an evaluation call without faults");
@@ -325,7 +340,7 @@ fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &mut Results
             input: &problem.x,
             output: &mut values,
             saved: SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std },
-            residual: None,
+            residual,
             scratch: &mut scratch,
         });
         assert!(trained.is_ok() || (trained == Err(Error::SingleSample) && problem.shape.samples() == 1));
@@ -350,6 +365,7 @@ fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &mut Results
         // All gradients, and one of the other choices: the seed walks through them.
         for (variant, input, weight, bias) in [ASKED[0], ASKED[1 + problem.seed % (ASKED.len() - 1)]] {
             let (mut grad_weight, mut grad_bias) = (vec![BEFORE; channels], vec![BEFORE; channels]);
+            let mut grad_residual = vec![BEFORE; if residual.is_some() { len } else { 0 }];
             values.fill(BEFORE);
             layer
                 .backward(Backward {
@@ -363,17 +379,19 @@ fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &mut Results
                         weight: weight.then_some(&mut grad_weight[..]),
                         bias: bias.then_some(&mut grad_bias[..]),
                     },
-                    residual: None,
-                    grad_residual: None,
+                    residual,
+                    grad_residual: residual.map(|_| &mut grad_residual[..]),
                     scratch: &mut scratch,
                 })
                 .expect("a backward call without faults");
             results.add(call, variant, "grad_input", &values);
+            results.add(call, variant, "grad_residual", &grad_residual);
             results.add(call, variant, "grad_weight", &grad_weight);
             results.add(call, variant, "grad_bias", &grad_bias);
             if !input {
                 continue;
             }
+            grad_residual.fill(BEFORE);
             values.copy_from_slice(&problem.dy);
             layer
                 .backward_in_place(BackwardInPlace {
@@ -386,12 +404,13 @@ fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &mut Results
                         weight: weight.then_some(&mut grad_weight[..]),
                         bias: bias.then_some(&mut grad_bias[..]),
                     },
-                    residual: None,
-                    grad_residual: None,
+                    residual,
+                    grad_residual: residual.map(|_| &mut grad_residual[..]),
                     scratch: &mut scratch,
                 })
                 .expect("a backward call without faults");
             results.add(call_in_place, variant, "grad_input", &values);
+            results.add(call_in_place, variant, "grad_residual", &grad_residual);
             results.add(call_in_place, variant, "grad_weight", &grad_weight);
             results.add(call_in_place, variant, "grad_bias", &grad_bias);
         }

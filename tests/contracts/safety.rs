@@ -67,12 +67,12 @@ impl Call {
         let parameters = [Buffer::Weight, Buffer::Bias, Buffer::Mask, Buffer::Scratch];
         let running = [Buffer::RunningMean, Buffer::RunningVar];
         let saved = [Buffer::SavedMean, Buffer::SavedMeanTail, Buffer::SavedInvStd];
-        let gradients = [Buffer::Input, Buffer::GradWeight, Buffer::GradBias];
+        let gradients = [Buffer::Input, Buffer::Residual, Buffer::GradResidual, Buffer::GradWeight, Buffer::GradBias];
         let apart = [Buffer::GradOutput, Buffer::GradInput];
         let own: &[&[Buffer]] = match self {
-            Self::Train => &[&running, &saved, &[Buffer::Input, Buffer::Output]],
-            Self::Eval => &[&running, &[Buffer::Input, Buffer::Output]],
-            Self::EvalInPlace => &[&running, &[Buffer::Values]],
+            Self::Train => &[&running, &saved, &[Buffer::Input, Buffer::Residual, Buffer::Output]],
+            Self::Eval => &[&running, &[Buffer::Input, Buffer::Residual, Buffer::Output]],
+            Self::EvalInPlace => &[&running, &[Buffer::Residual, Buffer::Values]],
             Self::BackwardThroughBatch => &[&saved, &gradients, &apart],
             Self::BackwardPastFixed => &[&running, &gradients, &apart],
             Self::BackwardInPlaceThroughBatch => &[&saved, &gradients, &[Buffer::Values]],
@@ -92,10 +92,12 @@ struct Buffers {
     running_var: Vec<f32>,
     mask: Vec<u8>,
     input: Vec<f32>,
+    residual: Vec<f32>,
     output: Vec<f32>,
     values: Vec<f32>,
     grad_output: Vec<f32>,
     grad_input: Vec<f32>,
+    grad_residual: Vec<f32>,
     grad_weight: Vec<f32>,
     grad_bias: Vec<f32>,
     mean: Vec<f32>,
@@ -110,7 +112,8 @@ const SENTINEL: f32 = -1.234_567e-7;
 /// The length that the layer asks of a buffer.
 fn right_length(layer: &Layer<Relu>, call: Call, buffer: Buffer) -> usize {
     match buffer {
-        Buffer::Input | Buffer::Output | Buffer::Values | Buffer::GradOutput | Buffer::GradInput => layer.shape().len(),
+        Buffer::Input | Buffer::Residual | Buffer::Output | Buffer::Values => layer.shape().len(),
+        Buffer::GradOutput | Buffer::GradInput | Buffer::GradResidual => layer.shape().len(),
         Buffer::Mask => layer.mask_len(),
         Buffer::Scratch => match call {
             Call::Train => layer.train_scratch_len(),
@@ -136,10 +139,12 @@ impl Buffers {
             running_var: data(Buffer::RunningVar),
             mask: vec![0b0110_1010; length(Buffer::Mask)],
             input: data(Buffer::Input),
+            residual: data(Buffer::Residual),
             output: sentinels(Buffer::Output),
             values: data(Buffer::Values),
             grad_output: data(Buffer::GradOutput),
             grad_input: sentinels(Buffer::GradInput),
+            grad_residual: sentinels(Buffer::GradResidual),
             grad_weight: sentinels(Buffer::GradWeight),
             grad_bias: sentinels(Buffer::GradBias),
             mean: data(Buffer::SavedMean),
@@ -157,10 +162,12 @@ impl Buffers {
             &self.running_mean,
             &self.running_var,
             &self.input,
+            &self.residual,
             &self.output,
             &self.values,
             &self.grad_output,
             &self.grad_input,
+            &self.grad_residual,
             &self.grad_weight,
             &self.grad_bias,
             &self.mean,
@@ -191,19 +198,27 @@ impl Buffers {
                 input: &self.input,
                 output: &mut self.output,
                 saved: SavedMut { mean: &mut self.mean, mean_tail: &mut self.mean_tail, inv_std: &mut self.inv_std },
-                residual: None,
+                residual: Some(&self.residual),
                 scratch,
             }),
             Call::Eval => {
                 let (input, output) = (&self.input, &mut self.output);
-                layer.eval(Eval { parameters, running, dropout, input, output, residual: None, scratch })
+                layer.eval(Eval {
+                    parameters,
+                    running,
+                    dropout,
+                    input,
+                    output,
+                    residual: Some(&self.residual),
+                    scratch,
+                })
             }
             Call::EvalInPlace => layer.eval_in_place(EvalInPlace {
                 parameters,
                 running,
                 dropout,
                 values: &mut self.values,
-                residual: None,
+                residual: Some(&self.residual),
                 scratch,
             }),
             Call::BackwardThroughBatch | Call::BackwardPastFixed => layer.backward(Backward {
@@ -214,8 +229,8 @@ impl Buffers {
                 grad_output: &self.grad_output,
                 grad_input: Some(&mut self.grad_input),
                 grad_parameters,
-                residual: None,
-                grad_residual: None,
+                residual: Some(&self.residual),
+                grad_residual: Some(&mut self.grad_residual),
                 scratch,
             }),
             Call::BackwardInPlaceThroughBatch | Call::BackwardInPlacePastFixed => {
@@ -226,8 +241,8 @@ impl Buffers {
                     input: &self.input,
                     values: &mut self.values,
                     grad_parameters,
-                    residual: None,
-                    grad_residual: None,
+                    residual: Some(&self.residual),
+                    grad_residual: Some(&mut self.grad_residual),
                     scratch,
                 })
             }
@@ -241,10 +256,10 @@ impl Buffers {
         match call {
             Call::Train | Call::Eval => vec![&self.output],
             Call::BackwardThroughBatch | Call::BackwardPastFixed => {
-                vec![&self.grad_input, &self.grad_weight, &self.grad_bias]
+                vec![&self.grad_input, &self.grad_residual, &self.grad_weight, &self.grad_bias]
             }
             Call::BackwardInPlaceThroughBatch | Call::BackwardInPlacePastFixed => {
-                vec![&self.grad_weight, &self.grad_bias]
+                vec![&self.grad_residual, &self.grad_weight, &self.grad_bias]
             }
             Call::EvalInPlace | Call::FillMask | Call::FillMaskWith => vec![],
         }
@@ -405,6 +420,7 @@ fn the_inputs_of_a_call_are_never_written() {
                 Call::FillMask | Call::FillMaskWith => Buffers { mask: before.mask.clone(), ..buffers },
                 _ => Buffers {
                     grad_input: before.grad_input.clone(),
+                    grad_residual: before.grad_residual.clone(),
                     values: before.values.clone(),
                     grad_weight: before.grad_weight.clone(),
                     grad_bias: before.grad_bias.clone(),

@@ -2,8 +2,8 @@
 
 use crate::support::{Oracle, Problem, bits};
 use normdrop::{
-    Backward, Bernoulli, Config, Error, Identity, Layer, ParameterGradients, Relu, Saved, SavedMut, Shape, Statistics,
-    Train,
+    Backward, Bernoulli, Config, Error, Granularity, Identity, Layer, ParameterGradients, Relu, Saved, SavedMut, Shape,
+    Statistics, Train,
 };
 use normdrop_reference::classes::class;
 use normdrop_reference::layer::widened;
@@ -457,7 +457,7 @@ fn a_missing_weight_is_1_and_a_missing_bias_is_0() {
 #[test]
 fn what_is_not_asked_for_changes_nothing_of_what_is() {
     for &shape in SHAPES {
-        let problem = normal(shape, 17).with_mask(0.5, 17);
+        let problem = normal(shape, 17).with_mask(0.5, 17).with_residual(class("normal"), 18);
         let (layer, expected) = (problem.layer::<Relu>(), problem.train::<Relu>());
         let mut trained = problem.train::<Relu>();
         trained.y.fill(f32::NAN);
@@ -472,7 +472,7 @@ fn what_is_not_asked_for_changes_nothing_of_what_is() {
                 input: &problem.x,
                 output: &mut trained.y,
                 saved,
-                residual: None,
+                residual: problem.residual.as_deref(),
                 scratch: &mut scratch,
             })
             .expect("a training call without running statistics");
@@ -480,10 +480,10 @@ fn what_is_not_asked_for_changes_nothing_of_what_is() {
 
         for statistics in [Statistics::Batch(expected.saved()), Statistics::Fixed(problem.running())] {
             let all = problem.backward::<Relu>(statistics);
-            for asked in 0..8 {
+            for asked in 0..16 {
                 let asks = |bit: u32| asked >> bit & 1 == 1;
-                let (mut dx, mut d_weight, mut d_bias) =
-                    (vec![0.0; problem.x.len()], vec![0.0; shape[1]], vec![0.0; shape[1]]);
+                let (mut dx, mut d_residual) = (vec![0.0; problem.x.len()], vec![0.0; problem.x.len()]);
+                let (mut d_weight, mut d_bias) = (vec![0.0; shape[1]], vec![0.0; shape[1]]);
                 layer
                     .backward(Backward {
                         parameters: problem.parameters(),
@@ -496,12 +496,13 @@ fn what_is_not_asked_for_changes_nothing_of_what_is() {
                             weight: asks(1).then_some(&mut d_weight),
                             bias: asks(2).then_some(&mut d_bias),
                         },
-                        residual: None,
-                        grad_residual: None,
+                        residual: problem.residual.as_deref(),
+                        grad_residual: asks(3).then_some(&mut d_residual),
                         scratch: &mut scratch,
                     })
                     .expect("a backward call for some of the gradients");
                 assert!(!asks(0) || bits(&dx) == bits(&all.dx), "{statistics:?}, shape {shape:?}");
+                assert!(!asks(3) || bits(&d_residual) == bits(&all.d_residual), "{statistics:?}, shape {shape:?}");
                 assert!(!asks(1) || bits(&d_weight) == bits(&all.d_weight), "{statistics:?}, shape {shape:?}");
                 assert!(!asks(2) || bits(&d_bias) == bits(&all.d_bias), "{statistics:?}, shape {shape:?}");
             }
@@ -527,5 +528,86 @@ fn batch_norm_is_its_textbook_self_without_dropout_and_activation() {
     for ((actual, g), deviation) in gradients.dx.iter().zip([1.0, 0.0, 0.0, 0.0]).zip([-2.0, 0.0, 2.0, 0.0]) {
         let expected = inv_std * (g - 0.25 - deviation * inv_std * -2.0 * inv_std / 4.0);
         assert!((f64::from(*actual) - expected).abs() < 1e-6, "{actual} instead of {expected}");
+    }
+}
+
+/// One bit for a channel of a sample, or for a sample, is the same as a bit for each of its elements.
+fn check_that_a_shared_bit_is_that_of_every_element<A: Oracle>(problem: &Problem) {
+    let apart = Problem {
+        config: Config { granularity: Granularity::Element, ..problem.config },
+        mask: problem.mask_of_elements(),
+        ..problem.clone()
+    };
+    let (trained, expected) = (problem.train::<A>(), apart.train::<A>());
+    assert_eq!(trained.bits(), expected.bits());
+    assert_eq!(bits(&problem.eval::<A>()), bits(&apart.eval::<A>()));
+    for statistics in [Statistics::Batch(trained.saved()), Statistics::Fixed(problem.running())] {
+        assert_eq!(problem.backward::<A>(statistics).bits(), apart.backward::<A>(statistics).bits());
+    }
+}
+
+#[test]
+fn channels_and_samples_are_dropped_as_a_whole() {
+    let more = [[64, 2, 1], [12, 16, 1], [7, 1, 40], [3, 2, 15], [5, 33, 2], [4, 17, 16]];
+    for &shape in SHAPES.iter().chain(&more) {
+        for granularity in [Granularity::Channel, Granularity::Sample] {
+            for positions in [1, 2, 3, 6].into_iter().filter(|&positions| positions == 1 || shape[2] == 1) {
+                let [outer, channels, inner] = shape;
+                let shape = [outer / positions * positions, channels, inner];
+                let problem = normal(shape, 3).with_granularity(granularity, positions).with_mask(0.5, 5);
+                let samples = outer / positions;
+                let bits = if granularity == Granularity::Sample { samples } else { samples * channels };
+                assert_eq!(problem.layer::<Relu>().mask_bits(), bits);
+                check_that_a_shared_bit_is_that_of_every_element::<Relu>(&problem);
+                let problem = problem.with_residual(class("normal"), 7);
+                check_that_a_shared_bit_is_that_of_every_element::<Identity>(&problem);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_positions_of_a_channels_last_shape_share_the_bits_of_their_sample() {
+    let config = Config { p: 0.5, granularity: Granularity::Channel, ..Config::DEFAULT };
+    let bits = |shape: Result<Shape, Error>| {
+        Layer::new(shape.expect("a small shape"), Identity, config).expect("constants in their ranges").mask_bits()
+    };
+    for shape in [
+        Shape::nc(6, 5),
+        Shape::ncl(6, 5, 7),
+        Shape::nchw(6, 5, 7, 3),
+        Shape::ncdhw(6, 5, 7, 3, 2),
+        Shape::nlc(6, 7, 5),
+        Shape::nhwc(6, 7, 3, 5),
+        Shape::ndhwc(6, 7, 3, 2, 5),
+    ] {
+        assert_eq!(bits(shape), 30, "{shape:?}");
+    }
+}
+
+#[test]
+fn a_missing_residual_is_0() {
+    for &shape in SHAPES {
+        let without = normal(shape, 1);
+        let with = Problem { residual: Some(vec![0.0; without.x.len()]), ..without.clone() };
+        assert_eq!(with.train::<Relu>().y, without.train::<Relu>().y, "shape {shape:?}");
+        assert_eq!(with.eval::<Identity>(), without.eval::<Identity>(), "shape {shape:?}");
+    }
+}
+
+/// Twice 3e38 is no f32, but its sum with -3.1e38 is.
+#[test]
+fn a_sum_with_a_residual_is_finite_wherever_it_fits() {
+    for &shape in SHAPES {
+        let mut problem = normal(shape, 1);
+        problem.running_mean.fill(0.0);
+        problem.running_var.fill(1.0);
+        problem.config.eps = 0.0;
+        problem.weight = Some(vec![2.0; shape[1]]);
+        problem.bias = None;
+        problem.x.fill(3e38);
+        problem.residual = Some(vec![-3.1e38; problem.x.len()]);
+        let y = problem.eval::<Relu>();
+        assert!(y.iter().all(|&y| y == (2.0 * f64::from(3e38f32) - f64::from(3.1e38f32)) as f32), "shape {shape:?}");
     }
 }

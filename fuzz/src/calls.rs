@@ -124,15 +124,20 @@ fn forward<A: normdrop::Activation>(case: &Case, layer: &Layer<A>) -> ForwardRes
 struct Widened {
     weight: Option<Vec<f64>>,
     bias: Option<Vec<f64>>,
+    residual: Option<Vec<f64>>,
 }
 
 impl Widened {
     fn of(case: &Case) -> Self {
-        Self { weight: case.weight.as_deref().map(widened), bias: case.bias.as_deref().map(widened) }
+        Self {
+            weight: case.weight.as_deref().map(widened),
+            bias: case.bias.as_deref().map(widened),
+            residual: case.residual.as_deref().map(widened),
+        }
     }
 
     fn parameters(&self) -> Parameters<'_> {
-        Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref(), residual: None }
+        Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref(), residual: self.residual.as_deref() }
     }
 }
 
@@ -189,7 +194,9 @@ fn check_statistics(case: &Case, memory: &Memory, moments: &[Moments], centres: 
 
 fn check_y(case: &Case, centres: &[Centre], bound: f64, y: &[f32]) {
     let (x, parameters) = (widened(&case.x), Widened::of(case));
-    let expected = case.reference().forward(parameters.parameters(), centres, case.mask.as_deref(), &x);
+    let expected = case.reference().forward(parameters.parameters(), centres, case.mask_of_elements.as_deref(), &x);
+    // Two roundings more: of the sum with the residual, and of the dropout scale, which is no part of the slope then.
+    let bound = if case.residual.is_some() { bound + 2.0 } else { bound };
     let mut errors = Comparison::new("y", bound).exactly_placed();
     for channel in 0..case.shape.channels() {
         // Of an infinite weight nothing is promised.
@@ -205,8 +212,11 @@ fn check_y(case: &Case, centres: &[Centre], bound: f64, y: &[f32]) {
     }
 }
 
-/// A constant channel gives exactly `act(bias)`, times the dropout scale.
+/// Without a residual a constant channel gives exactly `act(bias)`, times the dropout scale.
 fn check_constant_channels(case: &Case, y: &[f32]) {
+    if case.residual.is_some() {
+        return;
+    }
     let reference = case.reference();
     for channel in 0..case.shape.channels() {
         let bias = case.bias.as_ref().map_or(0.0, |bias| bias[channel]);
@@ -226,10 +236,11 @@ fn check_constant_channels(case: &Case, y: &[f32]) {
 
 /// What a gradient is does not depend on which others are asked for.
 fn check_subset<A: normdrop::Activation>(case: &mut Case, memory: &Memory, layer: &Layer<A>) {
-    (case.wants_input, case.wants_weight, case.wants_bias) = (true, true, true);
+    (case.wants_input, case.wants_weight, case.wants_bias, case.wants_residual) = (true, true, true, true);
     let (all, _) = alone(case, Entry::Backward, layer);
     for (name, some, all) in [
         (Name::GradInput, &memory.grad_input, &all.grad_input),
+        (Name::GradResidual, &memory.grad_residual, &all.grad_residual),
         (Name::GradWeight, &memory.grad_weight, &all.grad_weight),
         (Name::GradBias, &memory.grad_bias, &all.grad_bias),
     ] {
@@ -240,7 +251,7 @@ fn check_subset<A: normdrop::Activation>(case: &mut Case, memory: &Memory, layer
 }
 
 fn check_backward(case: &Case, memory: &Memory) {
-    let gradients = [&memory.grad_input, &memory.grad_weight, &memory.grad_bias];
+    let gradients = [&memory.grad_input, &memory.grad_residual, &memory.grad_weight, &memory.grad_bias];
     if case.shape.is_empty() {
         let mut values = gradients.into_iter().flatten().flat_map(|gradient| gradient.iter());
         assert!(values.all(|value| value.to_bits() == 0), "a gradient of an empty tensor is not zero");
@@ -257,9 +268,10 @@ fn check_backward(case: &Case, memory: &Memory) {
     } else {
         (reference.batch_statistics(&reference.moments(&x)), Statistics::Batch)
     };
-    let call = Backward { mask: case.mask.as_deref(), x: &x, dy: &dy, y: Some(&case.forward.y) };
+    let call = Backward { mask: case.mask_of_elements.as_deref(), x: &x, dy: &dy, y: Some(&case.forward.y) };
     let expected = reference.backward(parameters.parameters(), &centres, statistics, call);
-    let [grad_input, grad_weight, grad_bias] = gradients;
+    let [grad_input, grad_residual, grad_weight, grad_bias] = gradients;
+    let scale_of_g: Vec<_> = expected.d_residual.iter().map(|g| g.abs()).collect();
     let of_dx: Vec<_> = {
         let (channels, inner) = (case.shape.channels(), case.shape.inner());
         (0..case.shape.len()).map(|index| expected.dx_underflow[index / inner % channels]).collect()
@@ -267,6 +279,7 @@ fn check_backward(case: &Case, memory: &Memory) {
     let of_sums = vec![expected.sums_underflow; case.shape.channels()];
     for (what, bound, actual, expected, scale, underflow) in [
         ("dx", bounds::DX, grad_input, &expected.dx, &expected.dx_scale, &of_dx),
+        ("d_residual", bounds::G, grad_residual, &expected.d_residual, &scale_of_g, &of_dx),
         ("d_weight", bounds::SUMS, grad_weight, &expected.d_weight, &expected.d_weight_scale, &of_sums),
         ("d_bias", bounds::SUMS, grad_bias, &expected.d_bias, &expected.d_bias_scale, &of_sums),
     ] {

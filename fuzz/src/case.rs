@@ -6,11 +6,11 @@ use normdrop::{
 };
 use normdrop_reference::classes::CLASSES;
 use normdrop_reference::layer as reference;
-use normdrop_reference::mask::keeps;
+use normdrop_reference::mask::{self, keeps};
 use normdrop_reference::random::SplitMix64;
 
 use crate::buffer::{Bits, Buffer};
-use crate::input::{Activation, Eps, Fraction, LayerInput, Mask, Size, Values, WrongLength};
+use crate::input::{Activation, Eps, Fraction, Granularity, LayerInput, Mask, Size, Values, WrongLength};
 
 /// The public entries that a [`Case`] can be called through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,15 +40,20 @@ pub(crate) struct Case {
     pub(crate) dy: Vec<f32>,
     pub(crate) weight: Option<Vec<f32>>,
     pub(crate) bias: Option<Vec<f32>>,
+    pub(crate) residual: Option<Vec<f32>>,
     pub(crate) has_running: bool,
     pub(crate) running_mean: Vec<f32>,
     pub(crate) running_var: Vec<f32>,
     pub(crate) mask: Option<Vec<u8>>,
+    /// The mask with a bit for every element.
+    pub(crate) mask_of_elements: Option<Vec<u8>>,
     pub(crate) fixed_statistics: bool,
     pub(crate) foreign_saved: bool,
     pub(crate) wants_input: bool,
     pub(crate) wants_weight: bool,
     pub(crate) wants_bias: bool,
+    pub(crate) wants_residual: bool,
+    mask_bits: usize,
     misalign: usize,
     scratch_extra: usize,
     wrong: [WrongLength; 2],
@@ -76,10 +81,21 @@ impl Case {
             Eps::Bits => f32::from_bits(input.eps_bits % 0x7F80_0000),
         };
         let p = fraction(input.p, input.p_bits);
-        let config = Config { eps, momentum: fraction(input.momentum, input.momentum_bits), p };
+        let (granularity, reference_granularity) = match input.granularity {
+            Granularity::Element => (normdrop::Granularity::Element, mask::Granularity::Element),
+            Granularity::Channel => (normdrop::Granularity::Channel, mask::Granularity::Channel),
+            Granularity::Sample => (normdrop::Granularity::Sample, mask::Granularity::Sample),
+        };
+        let momentum = fraction(input.momentum, input.momentum_bits);
+        let config = Config { eps, momentum, p, granularity };
         let keep = Bernoulli::new(p).expect("a fraction is a probability");
         let seed = input.mask_seed;
-        let mask = mask(input.mask, seed, keep, shape.len());
+        let layer = Layer::new(shape, normdrop::Identity, config).expect("the constants are valid");
+        let mask = drawn_mask(input.mask, seed, keep, layer.mask_bits());
+        let mask_of_elements = mask.as_ref().map(|mask| {
+            let dimensions = [shape.channels(), shape.inner(), shape.positions()];
+            mask::expanded(mask, shape.len(), dimensions, reference_granularity)
+        });
         let mut x = tensor(shape, &input.x);
         let mut dy = tensor(shape, &input.dy);
         let [mut weight, mut bias, mut running_mean, mut running_var] =
@@ -89,15 +105,18 @@ impl Case {
             running_var.iter_mut().for_each(|var| *var = var.abs());
         }
         if input.nan_under_dropped {
-            for element in (0..shape.len()).filter(|&element| mask.as_ref().is_some_and(|mask| !keeps(mask, element))) {
+            for element in
+                (0..shape.len()).filter(|&element| mask_of_elements.as_ref().is_some_and(|mask| !keeps(mask, element)))
+            {
                 dy[element] = f32::NAN;
                 if input.fixed_statistics {
                     x[element] = f32::NAN;
                 }
             }
         }
+        let mut residual = tensor(shape, &input.residual);
         for poke in &input.pokes {
-            let tensors = [&mut x, &mut dy, &mut weight, &mut bias, &mut running_mean, &mut running_var];
+            let tensors = [&mut x, &mut dy, &mut weight, &mut bias, &mut running_mean, &mut running_var, &mut residual];
             let number = usize::from(poke.tensor) % tensors.len();
             for tensor in tensors.into_iter().skip(number).take(1).filter(|tensor| !tensor.is_empty()) {
                 let index = usize::from(poke.index) % tensor.len();
@@ -113,15 +132,19 @@ impl Case {
             dy,
             weight: input.has_weight.then_some(weight),
             bias: input.has_bias.then_some(bias),
+            residual: input.has_residual.then_some(residual),
             has_running: input.has_running,
             running_mean,
             running_var,
             mask,
+            mask_of_elements,
             fixed_statistics: input.fixed_statistics,
             foreign_saved: input.foreign_saved,
             wants_input: input.wants_input,
             wants_weight: input.wants_weight,
             wants_bias: input.wants_bias,
+            wants_residual: input.wants_residual,
+            mask_bits: layer.mask_bits(),
             misalign: usize::from(input.misalign % 17),
             scratch_extra: usize::from(input.scratch_extra),
             wrong: input.wrong.clone(),
@@ -154,7 +177,7 @@ impl Case {
 
     /// Whether an element is kept.
     pub(crate) fn keeps(&self, element: usize) -> bool {
-        self.mask.as_ref().is_none_or(|mask| self.keep.threshold() != 0 && keeps(mask, element))
+        self.mask_of_elements.as_ref().is_none_or(|mask| self.keep.threshold() != 0 && keeps(mask, element))
     }
 
     /// Whether the call is through batch statistics.
@@ -185,12 +208,14 @@ impl Case {
 }
 
 /// Every buffer, in the order of its number in the inputs.
-pub(crate) const NAMES: [Name; 16] = [
+pub(crate) const NAMES: [Name; 18] = [
     Name::Input,
     Name::Output,
     Name::Values,
     Name::GradOutput,
     Name::GradInput,
+    Name::Residual,
+    Name::GradResidual,
     Name::Weight,
     Name::Bias,
     Name::GradWeight,
@@ -216,7 +241,11 @@ fn shape(input: &LayerInput) -> Shape {
     let rest = limit / outer.max(1);
     let channels = usize::from(input.channels) % (rest + 1);
     let inner = usize::from(input.inner) % (rest / channels.max(1) + 1);
-    Shape::new(outer, channels, inner).expect("the dimensions are small")
+    let shape = match usize::from(input.positions) {
+        positions @ 2.. if inner == 1 => Shape::nlc(outer / positions, positions, channels),
+        _ => Shape::new(outer, channels, inner),
+    };
+    shape.expect("the dimensions are small")
 }
 
 fn fraction(choice: Fraction, bits: u32) -> f64 {
@@ -231,7 +260,7 @@ fn fraction(choice: Fraction, bits: u32) -> f64 {
     }
 }
 
-fn mask(choice: Mask, seed: u64, keep: Bernoulli, elements: usize) -> Option<Vec<u8>> {
+fn drawn_mask(choice: Mask, seed: u64, keep: Bernoulli, elements: usize) -> Option<Vec<u8>> {
     let mut mask = vec![0; normdrop::mask_len(elements)];
     match choice {
         Mask::Off => return None,
@@ -283,6 +312,8 @@ pub(crate) struct Memory {
     pub(crate) values: Buffer<f32>,
     grad_output: Buffer<f32>,
     pub(crate) grad_input: Option<Buffer<f32>>,
+    residual: Option<Buffer<f32>>,
+    pub(crate) grad_residual: Option<Buffer<f32>>,
     weight: Option<Buffer<f32>>,
     bias: Option<Buffer<f32>>,
     pub(crate) grad_weight: Option<Buffer<f32>>,
@@ -320,6 +351,8 @@ impl Memory {
             values: buffer(Name::Values, values, elements),
             grad_output: buffer(Name::GradOutput, &case.dy, elements),
             grad_input: case.wants_input.then(|| buffer(Name::GradInput, &[], elements)),
+            residual: case.residual.as_ref().map(|residual| buffer(Name::Residual, residual, elements)),
+            grad_residual: case.wants_residual.then(|| buffer(Name::GradResidual, &[], elements)),
             weight: case.weight.as_ref().map(|weight| buffer(Name::Weight, weight, channels)),
             bias: case.bias.as_ref().map(|bias| buffer(Name::Bias, bias, channels)),
             grad_weight: case.wants_weight.then(|| buffer(Name::GradWeight, &[], channels)),
@@ -336,7 +369,7 @@ impl Memory {
             ),
             mask: case.mask.as_ref().map(|mask| {
                 let mut bytes = mask.clone();
-                if let (used @ 1.., Some(last)) = (elements % 8, bytes.last_mut()) {
+                if let (used @ 1.., Some(last)) = (case.mask_bits % 8, bytes.last_mut()) {
                     let unused = !0 << used;
                     *last = *last & !unused | [0, 0xFF, 0x55, 0xAA][run % 4] & unused;
                 }
@@ -386,15 +419,26 @@ impl Memory {
                     mean_tail: &mut self.saved_mean_tail,
                     inv_std: &mut self.saved_inv_std,
                 },
-                residual: None,
+                residual: self.residual.as_deref(),
                 scratch,
             }),
-            Entry::Eval => {
-                layer.eval(Eval { parameters, running, dropout, input: &self.input, output: &mut self.output, residual: None, scratch })
-            }
-            Entry::EvalInPlace => {
-                layer.eval_in_place(EvalInPlace { parameters, running, dropout, values: &mut self.values, residual: None, scratch })
-            }
+            Entry::Eval => layer.eval(Eval {
+                parameters,
+                running,
+                dropout,
+                input: &self.input,
+                output: &mut self.output,
+                residual: self.residual.as_deref(),
+                scratch,
+            }),
+            Entry::EvalInPlace => layer.eval_in_place(EvalInPlace {
+                parameters,
+                running,
+                dropout,
+                values: &mut self.values,
+                residual: self.residual.as_deref(),
+                scratch,
+            }),
             Entry::Backward => layer.backward(Backward {
                 parameters,
                 statistics,
@@ -403,7 +447,8 @@ impl Memory {
                 grad_output: &self.grad_output,
                 grad_input: self.grad_input.as_deref_mut(),
                 grad_parameters,
-                residual: None, grad_residual: None,
+                residual: self.residual.as_deref(),
+                grad_residual: self.grad_residual.as_deref_mut(),
                 scratch,
             }),
             Entry::BackwardInPlace => layer.backward_in_place(BackwardInPlace {
@@ -413,7 +458,8 @@ impl Memory {
                 input: &self.input,
                 values: &mut self.values,
                 grad_parameters,
-                residual: None, grad_residual: None,
+                residual: self.residual.as_deref(),
+                grad_residual: self.grad_residual.as_deref_mut(),
                 scratch,
             }),
         }
@@ -434,9 +480,10 @@ impl Memory {
             buffer.iter().for_each(|buffer| check(name, channels, buffer.len()));
         }
         if let Some(mask) = &self.mask {
-            check(Name::Mask, normdrop::mask_len(elements), mask.len());
+            check(Name::Mask, normdrop::mask_len(case.mask_bits), mask.len());
         }
         check(Name::Scratch, scratch_len, self.scratch.len());
+        self.residual.iter().for_each(|buffer| check(Name::Residual, elements, buffer.len()));
         if entry != Entry::EvalInPlace {
             check(Name::Input, elements, self.input.len());
         }
@@ -449,6 +496,7 @@ impl Memory {
             }
         }
         if backward {
+            self.grad_residual.iter().for_each(|buffer| check(Name::GradResidual, elements, buffer.len()));
             for (name, buffer) in [(Name::GradWeight, &self.grad_weight), (Name::GradBias, &self.grad_bias)] {
                 buffer.iter().for_each(|buffer| check(name, channels, buffer.len()));
             }
@@ -481,6 +529,7 @@ impl Memory {
             (Name::Output, bits(&self.output)),
             (Name::Values, bits(&self.values)),
             (Name::GradInput, option(&self.grad_input)),
+            (Name::GradResidual, option(&self.grad_residual)),
             (Name::GradWeight, option(&self.grad_weight)),
             (Name::GradBias, option(&self.grad_bias)),
             (Name::RunningMean, bits(&self.running_mean)),
@@ -500,7 +549,8 @@ impl Memory {
 /// The buffers that a successful call of an entry writes.
 pub(crate) fn written(case: &Case, entry: Entry) -> &'static [Name] {
     use Name::{
-        GradBias, GradInput, GradWeight, Output, RunningMean, RunningVar, SavedInvStd, SavedMean, SavedMeanTail, Values,
+        GradBias, GradInput, GradResidual, GradWeight, Output, RunningMean, RunningVar, SavedInvStd, SavedMean,
+        SavedMeanTail, Values,
     };
     match entry {
         // An empty batch has no statistics.
@@ -509,7 +559,7 @@ pub(crate) fn written(case: &Case, entry: Entry) -> &'static [Name] {
         Entry::Train => &[Output, SavedMean, SavedMeanTail, SavedInvStd],
         Entry::Eval => &[Output],
         Entry::EvalInPlace => &[Values],
-        Entry::Backward => &[GradInput, GradWeight, GradBias],
-        Entry::BackwardInPlace => &[Values, GradWeight, GradBias],
+        Entry::Backward => &[GradInput, GradResidual, GradWeight, GradBias],
+        Entry::BackwardInPlace => &[Values, GradResidual, GradWeight, GradBias],
     }
 }

@@ -88,7 +88,7 @@ fn check_call(layer: &Layer<normdrop::Identity>, [elements, channels, mask, scra
 pub(crate) fn config(input: &ConfigInput) {
     let (eps, momentum, p) = (f32::from_bits(input.eps), f64::from_bits(input.momentum), f64::from_bits(input.p));
     let shape = Shape::nc(2, 3).expect("the dimensions are small");
-    let layer = Layer::new(shape, normdrop::Relu, Config { eps, momentum, p });
+    let layer = Layer::new(shape, normdrop::Relu, Config { eps, momentum, p, ..Config::DEFAULT });
     let unit = 0.0..=1.0;
     let valid = [eps.is_finite() && eps >= 0.0, unit.contains(&momentum), unit.contains(&p)];
     let layer = match layer {
@@ -105,7 +105,7 @@ pub(crate) fn config(input: &ConfigInput) {
         }
     };
     assert_eq!(valid, [true; 3], "{eps:e}, {momentum:e}, {p:e} were accepted");
-    assert_eq!(layer.config(), Config { eps, momentum, p });
+    assert_eq!(layer.config(), Config { eps, momentum, p, ..Config::DEFAULT });
     check_keep(layer.keep(), p);
     for backend in Backend::ALL {
         assert_eq!(layer.with_backend(backend).is_ok(), backend.is_available(), "{}", backend.name());

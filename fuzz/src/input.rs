@@ -99,6 +99,18 @@ structured! {
 }
 
 structured! {
+    /// What is dropped as a whole.
+    pub enum Granularity {
+        /// An element.
+        Element,
+        /// A channel of a sample.
+        Channel,
+        /// A sample.
+        Sample,
+    }
+}
+
+structured! {
     /// One value, bit by bit.
     pub struct Poke {
         /// The number of the tensor.
@@ -121,6 +133,8 @@ structured! {
         pub channels: u16,
         /// The dimension after the channels, up to what is left of the limit.
         pub inner: u16,
+        /// The positions of a sample that are part of the dimension before the channels, where there is none after them.
+        pub positions: u8,
         /// The activation.
         pub activation: Activation,
         /// The addend of the variance.
@@ -135,6 +149,8 @@ structured! {
         pub p: Fraction,
         /// Its bits, where they are wanted.
         pub p_bits: u32,
+        /// What one bit of the mask decides about.
+        pub granularity: Granularity,
         /// The mask.
         pub mask: Mask,
         /// The seed of the mask.
@@ -151,6 +167,10 @@ structured! {
         pub has_bias: bool,
         /// The bias.
         pub bias: Values,
+        /// Whether there is a residual.
+        pub has_residual: bool,
+        /// The residual.
+        pub residual: Values,
         /// Whether training has running statistics to update.
         pub has_running: bool,
         /// The running mean.
@@ -169,6 +189,8 @@ structured! {
         pub wants_weight: bool,
         /// Whether backward is asked for the gradient of the bias.
         pub wants_bias: bool,
+        /// Whether backward is asked for the gradient of the residual.
+        pub wants_residual: bool,
         /// Whether elements that the mask drops are replaced by NaN: in `dy`, and in `x` with fixed statistics.
         pub nan_under_dropped: bool,
         /// How far the buffers are from the start of their memory.
@@ -278,6 +300,7 @@ impl Default for LayerInput {
             outer: 3,
             channels: 5,
             inner: 7,
+            positions: 1,
             activation: Activation::Relu,
             eps: Eps::Usual,
             eps_bits: 0,
@@ -285,6 +308,7 @@ impl Default for LayerInput {
             momentum_bits: 0,
             p: Fraction::Usual,
             p_bits: 0,
+            granularity: Granularity::Element,
             mask: Mask::Drawn,
             mask_seed: 42,
             x: Values::default(),
@@ -293,6 +317,8 @@ impl Default for LayerInput {
             weight: Values { seed: 3, ..Values::default() },
             has_bias: true,
             bias: Values { seed: 4, ..Values::default() },
+            has_residual: false,
+            residual: Values { seed: 7, ..Values::default() },
             has_running: true,
             running_mean: Values { seed: 5, ..Values::default() },
             running_var: Values { seed: 6, ..Values::default() },
@@ -302,6 +328,7 @@ impl Default for LayerInput {
             wants_input: true,
             wants_weight: true,
             wants_bias: true,
+            wants_residual: true,
             nan_under_dropped: false,
             misalign: 0,
             scratch_extra: 0,

@@ -7,8 +7,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use crate::case::NAMES;
 use crate::encode::Encode;
 use crate::input::{
-    Activation, ConfigInput, Dimension, Eps, Fraction, LayerInput, Mask, MaskInput, MaskWithInput, Poke, ShapeInput,
-    Size, Values, WrongLength,
+    Activation, ConfigInput, Dimension, Eps, Fraction, Granularity, LayerInput, Mask, MaskInput, MaskWithInput, Poke,
+    ShapeInput, Size, Values, WrongLength,
 };
 use crate::targets;
 
@@ -178,6 +178,18 @@ fn constants() -> Layers {
         ("momentum_0".to_owned(), LayerInput { momentum: Fraction::Zero, pokes: nan_running.clone(), ..base() }),
         ("momentum_1".to_owned(), LayerInput { momentum: Fraction::One, pokes: nan_running.clone(), ..base() }),
         ("momentum_of_nan".to_owned(), LayerInput { pokes: nan_running, ..base() }),
+        ("residual".to_owned(), LayerInput { has_residual: true, ..base() }),
+        ("residual_and_no_dropout".to_owned(), LayerInput { has_residual: true, mask: Mask::Off, ..base() }),
+        ("channel_mask".to_owned(), LayerInput { granularity: Granularity::Channel, ..base() }),
+        ("sample_mask".to_owned(), LayerInput { granularity: Granularity::Sample, ..base() }),
+        (
+            "channel_mask_of_positions".to_owned(),
+            LayerInput { granularity: Granularity::Channel, positions: 3, has_residual: true, ..layer(12, 20, 1) },
+        ),
+        (
+            "sample_mask_of_positions".to_owned(),
+            LayerInput { granularity: Granularity::Sample, positions: 3, ..layer(12, 20, 1) },
+        ),
         ("no_parameters".to_owned(), LayerInput { has_weight: false, has_bias: false, has_running: false, ..base() }),
     ]
 }
@@ -193,6 +205,10 @@ fn gradients() -> Layers {
         ),
         ("nan_gradient_under_dropped_elements".to_owned(), LayerInput { nan_under_dropped: true, ..base() }),
         ("foreign_saved".to_owned(), LayerInput { foreign_saved: true, ..base() }),
+        (
+            "residual_gradient_alone".to_owned(),
+            LayerInput { has_residual: true, wants_input: false, wants_weight: false, wants_bias: false, ..base() },
+        ),
         ("input_gradient_alone".to_owned(), LayerInput { wants_weight: false, wants_bias: false, ..base() }),
         ("parameter_gradients_alone".to_owned(), LayerInput { wants_input: false, ..base() }),
         ("identity".to_owned(), LayerInput { activation: Activation::Identity, ..base() }),

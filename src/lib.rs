@@ -9,6 +9,7 @@ mod channel;
 mod config;
 mod error;
 mod eval;
+mod fold;
 mod layer;
 mod mask;
 mod pass;
@@ -23,6 +24,7 @@ pub use args::{
 };
 pub use config::Config;
 pub use error::{Buffer, Error};
+pub use fold::{Fold, fold_into_next, fold_into_previous};
 pub use layer::Layer;
 pub use mask::{Bernoulli, mask_len, seed_from};
 pub use shape::Shape;

@@ -493,7 +493,7 @@ fn in_place_is_the_same_as_out_of_place_to_the_bit() {
 }
 
 /// The allocations of this thread while `work` runs.
-fn allocations<T>(work: impl FnOnce() -> T) -> usize {
+pub(crate) fn allocations<T>(work: impl FnOnce() -> T) -> usize {
     let before = ALLOCATIONS.get();
     let _ = std::hint::black_box(work());
     ALLOCATIONS.get() - before

@@ -123,11 +123,11 @@ pub struct Parameters<'a> {
 }
 
 impl Parameters<'_> {
-    fn weight(&self, channel: usize) -> f64 {
+    pub(crate) fn weight(&self, channel: usize) -> f64 {
         self.weight.map_or(1.0, |weight| weight[channel])
     }
 
-    fn bias(&self, channel: usize) -> f64 {
+    pub(crate) fn bias(&self, channel: usize) -> f64 {
         self.bias.map_or(0.0, |bias| bias[channel])
     }
 }

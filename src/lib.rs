@@ -19,10 +19,10 @@ mod train;
 
 pub use activation::{Activation, Identity, Relu};
 pub use args::{
-    Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, ParameterGradients, Parameters, Running, RunningMut, Saved,
-    SavedMut, Statistics, Train,
+    Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, ParameterGradients, Parameters, Running,
+    RunningMut, Saved, SavedMut, Statistics, Train,
 };
-pub use config::Config;
+pub use config::{Config, RunningVariance};
 pub use error::{Buffer, Error};
 pub use fold::{Fold, fold_into_next, fold_into_previous};
 pub use layer::Layer;

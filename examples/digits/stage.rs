@@ -1,8 +1,8 @@
 //! One use of the crate's layer, with the memory that it borrows.
 
 use normdrop::{
-    Activation, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Layer, ParameterGradients, Parameters,
-    Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train,
+    Activation, Average, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Layer, ParameterGradients,
+    Parameters, Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train,
 };
 
 use crate::linear::Parameter;
@@ -66,7 +66,11 @@ impl<A: Activation> Stage<A> {
         if self.batch_norm {
             layer.train(Train {
                 parameters,
-                running: Some(RunningMut { mean: &mut self.running_mean, var: &mut self.running_var }),
+                running: Some(RunningMut {
+                    mean: &mut self.running_mean,
+                    var: &mut self.running_var,
+                    average: Average::Exponential,
+                }),
                 dropout,
                 input,
                 output: &mut output,

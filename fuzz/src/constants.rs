@@ -1,6 +1,8 @@
 //! The targets of what holds no data: shapes and constants.
 
-use normdrop::{Backend, Bernoulli, Config, Dropout, Error, Layer, Parameters, RunningMut, SavedMut, Shape, Train};
+use normdrop::{
+    Average, Backend, Bernoulli, Config, Dropout, Error, Layer, Parameters, RunningMut, SavedMut, Shape, Train,
+};
 use normdrop_reference::mask;
 
 use crate::buffer::Buffer;
@@ -67,15 +69,22 @@ fn check_call(layer: &Layer<normdrop::Identity>, [elements, channels, mask, scra
     let mut scratch = Buffer::new(&[], scratch, 0.0, 0);
     let right = (elements, channels, mask.len()) == (shape.len(), shape.channels(), layer.mask_len())
         && scratch.len() >= layer.train_scratch_len();
+    let mut batches = 7;
     let result = layer.train(Train {
         parameters: Parameters::default(),
-        running: Some(RunningMut { mean: &mut running_mean, var: &mut running_var }),
+        running: Some(RunningMut {
+            mean: &mut running_mean,
+            var: &mut running_var,
+            average: Average::Cumulative { batches: &mut batches },
+        }),
         dropout: Dropout::Mask(&mask),
         input: &input,
         output: &mut output,
         saved: SavedMut { mean: &mut mean, mean_tail: &mut tail, inv_std: &mut inv_std },
         scratch: &mut scratch,
     });
+    let counted = result.is_ok() && !shape.is_empty();
+    assert_eq!(batches, 7 + u64::from(counted), "{result:?}");
     match result {
         Ok(()) => assert!(right && (shape.is_empty() || shape.samples() > 1)),
         Err(Error::SingleSample) => assert!(right && shape.samples() == 1),
@@ -87,7 +96,7 @@ fn check_call(layer: &Layer<normdrop::Identity>, [elements, channels, mask, scra
 pub(crate) fn config(input: &ConfigInput) {
     let (eps, momentum, p) = (f32::from_bits(input.eps), f64::from_bits(input.momentum), f64::from_bits(input.p));
     let shape = Shape::nc(2, 3).expect("the dimensions are small");
-    let layer = Layer::new(shape, normdrop::Relu, Config { eps, momentum, p });
+    let layer = Layer::new(shape, normdrop::Relu, Config { eps, momentum, p, ..Config::DEFAULT });
     let unit = 0.0..=1.0;
     let valid = [eps.is_finite() && eps >= 0.0, unit.contains(&momentum), unit.contains(&p)];
     let layer = match layer {
@@ -104,7 +113,7 @@ pub(crate) fn config(input: &ConfigInput) {
         }
     };
     assert_eq!(valid, [true; 3], "{eps:e}, {momentum:e}, {p:e} were accepted");
-    assert_eq!(layer.config(), Config { eps, momentum, p });
+    assert_eq!(layer.config(), Config { eps, momentum, p, ..Config::DEFAULT });
     check_keep(layer.keep(), p);
     for backend in Backend::ALL {
         assert_eq!(layer.with_backend(backend).is_ok(), backend.is_available(), "{}", backend.name());

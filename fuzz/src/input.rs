@@ -157,6 +157,10 @@ structured! {
         pub running_mean: Values,
         /// The running variance.
         pub running_var: Values,
+        /// Whether the biased variance goes into the running one.
+        pub biased: bool,
+        /// Whether the running statistics are the cumulative average, of as many batches as the bits of the momentum say.
+        pub cumulative: bool,
         /// Whether the running variance may be negative.
         pub negative_var: bool,
         /// Whether backward is past fixed statistics.
@@ -296,6 +300,8 @@ impl Default for LayerInput {
             has_running: true,
             running_mean: Values { seed: 5, ..Values::default() },
             running_var: Values { seed: 6, ..Values::default() },
+            biased: false,
+            cumulative: false,
             negative_var: false,
             fixed_statistics: false,
             foreign_saved: false,

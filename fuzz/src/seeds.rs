@@ -178,6 +178,9 @@ fn constants() -> Layers {
         ("momentum_0".to_owned(), LayerInput { momentum: Fraction::Zero, pokes: nan_running.clone(), ..base() }),
         ("momentum_1".to_owned(), LayerInput { momentum: Fraction::One, pokes: nan_running.clone(), ..base() }),
         ("momentum_of_nan".to_owned(), LayerInput { pokes: nan_running, ..base() }),
+        ("running_var_biased".to_owned(), LayerInput { biased: true, ..base() }),
+        ("average_of_the_first_batch".to_owned(), LayerInput { cumulative: true, ..base() }),
+        ("average_of_the_fourth_batch".to_owned(), LayerInput { cumulative: true, momentum_bits: 3, ..base() }),
         ("no_parameters".to_owned(), LayerInput { has_weight: false, has_bias: false, has_running: false, ..base() }),
     ]
 }

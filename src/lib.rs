@@ -29,3 +29,7 @@ pub use layer::Layer;
 pub use mask::{Bernoulli, mask_len, seed_from};
 pub use shape::Shape;
 pub use simd::Backend;
+
+#[cfg(doc)]
+#[doc = include_str!("guide.md")]
+pub mod guide {}

@@ -120,13 +120,21 @@ impl<A: Activation> Stage<A> {
         })
     }
 
-    /// Overwrites the input with the output in use: running statistics, nothing dropped.
-    pub(crate) fn infer(&mut self, values: &mut [f32]) -> Result<(), Error> {
+    /// Overwrites the input with the output in use: running statistics, and nothing dropped unless there is a seed of a
+    /// mask (Monte-Carlo dropout).
+    pub(crate) fn infer(&mut self, values: &mut [f32], mask_seed: Option<u64>) -> Result<(), Error> {
         let layer = self.plan(values.len())?;
+        let dropout = match mask_seed {
+            Some(seed) => {
+                layer.fill_mask(seed, &mut self.mask)?;
+                Dropout::Mask(&self.mask)
+            }
+            None => Dropout::Off,
+        };
         layer.eval_in_place(EvalInPlace {
             parameters: Parameters { weight: Some(&self.weight.value), bias: Some(&self.bias.value) },
             running: Running { mean: &self.running_mean, var: &self.running_var },
-            dropout: Dropout::Off,
+            dropout,
             values,
             scratch: &mut self.scratch,
         })

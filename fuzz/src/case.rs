@@ -266,7 +266,7 @@ fn tensor(shape: Shape, values: &Values) -> Vec<f32> {
 }
 
 /// Values of one of the reference's classes, or any bits at all.
-fn class_values(values: &Values, channel: usize, count: usize) -> Vec<f32> {
+pub(crate) fn class_values(values: &Values, channel: usize, count: usize) -> Vec<f32> {
     if count == 0 {
         return Vec::new();
     }

@@ -260,6 +260,30 @@ structured! {
     }
 }
 
+structured! {
+    /// A batch norm and the weights that it is folded into.
+    pub struct FoldInput {
+        /// Into the layer after the batch norm, not into the one before it.
+        pub into_next: bool,
+        /// The shape of the weights, each modulo 17.
+        pub dims: [u8; 3],
+        /// The bits of the f32 `eps`.
+        pub eps: u32,
+        /// Whether there is a weight, a bias, and a bias of the layer that is folded into.
+        pub has: [bool; 3],
+        /// Weight, bias, running mean and variance, and the weights and the bias of the layer.
+        pub values: [Values; 6],
+        /// Whether the running variance may be negative.
+        pub negative_var: bool,
+        /// How far the buffers are from the start of their memory.
+        pub misalign: u8,
+        /// A buffer of a wrong length; a difference of 0 is none.
+        pub wrong: WrongLength,
+        /// Single values that replace those of the classes.
+        pub pokes: Vec<Poke>,
+    }
+}
+
 impl Default for Values {
     /// Normal variates.
     fn default() -> Self {

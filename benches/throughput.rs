@@ -38,8 +38,8 @@ use std::time::{Duration, Instant};
 
 use lexopt::{Arg, Parser, ValueExt};
 use normdrop::{
-    Backend, Backward, Config, Dropout, Eval, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved,
-    SavedMut, Shape, Statistics, Train,
+    Average, Backend, Backward, Config, Dropout, Eval, Layer, ParameterGradients, Parameters, Relu, Running,
+    RunningMut, Saved, SavedMut, Shape, Statistics, Train,
 };
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -318,7 +318,11 @@ impl Buffers {
                 self.seed = draw(layer, self.seed, &mut self.mask)?;
                 layer.train(Train {
                     parameters,
-                    running: Some(RunningMut { mean: &mut self.running_mean, var: &mut self.running_var }),
+                    running: Some(RunningMut {
+                        mean: &mut self.running_mean,
+                        var: &mut self.running_var,
+                        average: Average::Exponential,
+                    }),
                     dropout: Dropout::Mask(&self.mask),
                     input,
                     output: self.output.values_mut(),

@@ -46,14 +46,47 @@ impl Running<'_> {
     }
 }
 
-/// The running statistics, updated by a training call: exponential averages of the batch mean and of the
-/// unbiased batch variance.
+/// The running statistics, updated by a training call: averages of the batch mean and of the batch variance.
+///
+/// The kind of variance is [`Config::running_var`](crate::Config::running_var).
 #[derive(Debug)]
 pub struct RunningMut<'a> {
     /// The running mean per channel, `C` values.
     pub mean: &'a mut [f32],
     /// The running variance per channel, `C` values.
     pub var: &'a mut [f32],
+    /// How much of the new value goes into the average.
+    pub average: Average<'a>,
+}
+
+/// How the running statistics are averaged over the batches.
+#[derive(Debug, Default)]
+pub enum Average<'a> {
+    /// `running = (1 - momentum)*running + momentum*batch`, with [`Config::momentum`](crate::Config::momentum).
+    #[default]
+    Exponential,
+    /// The mean of all batches, whatever their sizes: PyTorch's `momentum=None` with `num_batches_tracked`.
+    ///
+    /// A training call counts itself and then moves the running statistics with the momentum `1/batches`, computed in
+    /// f64. So the first batch replaces what was there, NaN included. A call that fails or has an empty batch does not
+    /// count, and a count of `u64::MAX` stays.
+    Cumulative {
+        /// The number of batches that the running statistics are the mean of; 0 for a new layer.
+        batches: &'a mut u64,
+    },
+}
+
+impl Average<'_> {
+    /// Counts a batch and returns the weight of its statistics.
+    pub(crate) fn next_momentum(&mut self, exponential: f64) -> f64 {
+        match self {
+            Self::Exponential => exponential,
+            Self::Cumulative { batches } => {
+                **batches = batches.saturating_add(1);
+                1.0 / **batches as f64
+            }
+        }
+    }
 }
 
 /// What the training forward pass saved for the backward pass, read.

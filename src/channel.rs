@@ -1,5 +1,6 @@
 //! The scalar arithmetic of one channel, in f64: moments, what is normalised with them, what is kept of them.
 
+use crate::config::RunningVariance;
 use crate::simd::Simd;
 
 /// The count, mean and sum of squared deviations of some values of one channel.
@@ -106,11 +107,25 @@ fn inv_std<S: Simd>(s: S, var: f64, eps: f32) -> f64 {
     1.0 / s.sqrt(var + f64::from(eps))
 }
 
-/// Moves the running statistics of one channel towards a batch whose moments hold more than one value.
-#[inline(always)]
-pub(crate) fn update_running(mean: &mut f32, var: &mut f32, momentum: f64, batch: Moments) {
-    average(mean, batch.mean, momentum);
-    average(var, batch.squares() / (batch.count - 1.0), momentum);
+/// How a call moves the running statistics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunningUpdate {
+    /// The weight of the batch.
+    pub(crate) momentum: f64,
+    pub(crate) variance: RunningVariance,
+}
+
+impl RunningUpdate {
+    /// Moves the running statistics of one channel towards a batch whose moments hold more than one value.
+    #[inline(always)]
+    pub(crate) fn apply(self, mean: &mut f32, var: &mut f32, batch: Moments) {
+        let divisor = match self.variance {
+            RunningVariance::Unbiased => batch.count - 1.0,
+            RunningVariance::Biased => batch.count,
+        };
+        average(mean, batch.mean, self.momentum);
+        average(var, batch.squares() / divisor, self.momentum);
+    }
 }
 
 /// `(1 - momentum)*running + momentum*batch`, where a side of weight 0 does not count even if it is NaN.

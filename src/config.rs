@@ -2,6 +2,17 @@
 
 use crate::error::Error;
 
+/// The variance that goes into the running variance; batches are normalised with the biased one in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum RunningVariance {
+    /// `sum((x-mean)^2)/(samples-1)`, the estimate of the variance that the batch is a sample of: PyTorch, and TensorFlow
+    /// 2 with its fused kernel.
+    #[default]
+    Unbiased,
+    /// `sum((x-mean)^2)/samples`, the variance that the batch itself is normalised with: Keras 3, flax, ONNX, oneDNN.
+    Biased,
+}
+
 /// The constants of a layer, under PyTorch's names and with PyTorch's defaults.
 ///
 /// ```
@@ -9,6 +20,20 @@ use crate::error::Error;
 /// const CONFIG: Config = Config { p: 0.1, ..Config::DEFAULT };
 /// assert_eq!((CONFIG.eps, CONFIG.momentum, CONFIG.p), (1e-5, 0.1, 0.1));
 /// ```
+///
+/// The same layer elsewhere, with each one's defaults in brackets:
+///
+/// | | its `momentum` | `momentum` here | `running_var` here | `eps` here |
+/// |---|---|---|---|---|
+/// | PyTorch | weight of the new value (0.1); `None` is [`Average::Cumulative`](crate::Average::Cumulative) | the same | `Unbiased` | `eps` (1e-5) |
+/// | Keras 3 | decay (0.99) | 1 − its (0.01) | `Biased` | `epsilon` (1e-3) |
+/// | `tf.keras` of TensorFlow 2, fused kernel (images) | decay (0.99) | 1 − its (0.01) | `Unbiased` | `epsilon` (1e-3) |
+/// | flax | decay (0.99) | 1 − its (0.01) | `Biased` | `epsilon` (1e-5) |
+/// | ONNX BatchNormalization-15 | decay (0.9) | 1 − its (0.1) | `Biased` | `epsilon` (1e-5) |
+/// | oneDNN | none: it returns the biased batch statistics | the caller's | the caller's; its documentation averages the biased ones | `epsilon` |
+///
+/// flax computes the variance as `E[x^2] - E[x]^2` unless `use_fast_variance=False`: where the mean is many standard
+/// deviations from 0 its running variance is wrong, down to 0, and not to be taken over as it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Config {
     /// Added to the variance under the square root: `inv_std = 1/sqrt(var + eps)`.
@@ -18,8 +43,11 @@ pub struct Config {
     /// The weight of the new value: `running = (1 - momentum)*running + momentum*batch`, in `[0, 1]`.
     ///
     /// ONNX, Keras and flax call the *decay* momentum: theirs is 1 minus this one. 0 leaves the running
-    /// statistics untouched and 1 replaces them, even where the other side is NaN.
+    /// statistics untouched and 1 replaces them, even where the other side is NaN. Not used by
+    /// [`Average::Cumulative`](crate::Average::Cumulative).
     pub momentum: f64,
+    /// The variance that goes into the running variance.
+    pub running_var: RunningVariance,
     /// The probability to *drop* an element, in `[0, 1]`. The keep probability is 1 minus this one.
     pub p: f64,
     /// What one bit of the dropout mask decides about.
@@ -56,8 +84,14 @@ pub enum Granularity {
 }
 
 impl Config {
-    /// `eps = 1e-5`, `momentum = 0.1`, `p = 0`, a mask bit per element.
-    pub const DEFAULT: Self = Self { eps: 1e-5, momentum: 0.1, p: 0.0, granularity: Granularity::Element };
+    /// `eps = 1e-5`, `momentum = 0.1`, the unbiased running variance, `p = 0`, a mask bit per element.
+    pub const DEFAULT: Self = Self {
+        eps: 1e-5,
+        momentum: 0.1,
+        running_var: RunningVariance::Unbiased,
+        p: 0.0,
+        granularity: Granularity::Element,
+    };
 
     /// Checks what no call can accept. The probability is checked by whoever makes its threshold.
     pub(crate) const fn check(&self) -> Result<(), Error> {

@@ -42,6 +42,10 @@ pub enum Buffer {
     Mask,
     /// The working memory of one call.
     Scratch,
+    /// The weights of the layer that batch norm is folded into.
+    FoldWeights,
+    /// The bias of the layer that batch norm is folded into.
+    FoldBias,
 }
 
 impl Buffer {
@@ -67,6 +71,8 @@ impl Buffer {
             Self::SavedInvStd => "saved inv_std",
             Self::Mask => "mask",
             Self::Scratch => "scratch",
+            Self::FoldWeights => "fold weights",
+            Self::FoldBias => "fold bias",
         }
     }
 }
@@ -105,6 +111,11 @@ pub enum Error {
     SingleSample,
     /// The requested backend cannot run on this CPU or is not part of this build.
     BackendUnavailable,
+    /// Folding would move a shift into the bias of a layer that has none.
+    MissingBias {
+        /// The first channel of the batch norm that has a shift.
+        channel: usize,
+    },
 }
 
 impl fmt::Display for Error {
@@ -124,6 +135,12 @@ impl fmt::Display for Error {
             Self::Probability { p } => write!(f, "the probability to drop must be in [0, 1] but is {p}"),
             Self::SingleSample => f.write_str("training needs more than one value per channel; nothing was written"),
             Self::BackendUnavailable => f.write_str("the requested backend cannot run on this CPU or build"),
+            Self::MissingBias { channel } => {
+                write!(
+                    f,
+                    "channel {channel} has a shift to fold into a bias, but there is no bias; nothing was written"
+                )
+            }
         }
     }
 }

@@ -164,7 +164,7 @@ impl<A: Activation> Layer<A> {
     /// mean = sum(x)/samples          var = sum((x-mean)^2)/samples
     /// inv_std = 1/sqrt(var + eps)    z = (x-mean)*inv_std*weight + bias + residual
     /// y = keep ? act(z)*scale : +0.0
-    /// running = (1-momentum)*running + momentum*batch     (the running variance takes the unbiased one)
+    /// running = (1-momentum)*running + momentum*batch     (by default the running variance takes the unbiased one)
     /// ```
     /// Memory: `x` is read twice (the second time from the cache where a channel fits it), `y` written
     /// once, one mask bit read an element.

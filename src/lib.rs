@@ -9,6 +9,7 @@ mod channel;
 mod config;
 mod error;
 mod eval;
+mod fold;
 mod layer;
 mod mask;
 mod pass;
@@ -18,12 +19,17 @@ mod train;
 
 pub use activation::{Activation, Identity, Relu};
 pub use args::{
-    Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, ParameterGradients, Parameters, Running, RunningMut, Saved,
-    SavedMut, Statistics, Train,
+    Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, ParameterGradients, Parameters, Running,
+    RunningMut, Saved, SavedMut, Statistics, Train,
 };
-pub use config::{Config, Granularity};
+pub use config::{Config, Granularity, RunningVariance};
 pub use error::{Buffer, Error};
+pub use fold::{Fold, fold_into_next, fold_into_previous};
 pub use layer::Layer;
 pub use mask::{Bernoulli, mask_len, seed_from};
 pub use shape::Shape;
 pub use simd::Backend;
+
+#[cfg(doc)]
+#[doc = include_str!("guide.md")]
+pub mod guide {}

@@ -3,7 +3,7 @@
 
 use crate::activation::Activation;
 use crate::args::{Parameters, RunningMut, SavedMut, Train};
-use crate::channel::{Centre, Moments, Normalise, update_running};
+use crate::channel::{Centre, Moments, Normalise, RunningUpdate};
 use crate::layer::Layer;
 use crate::pass::apply::{self, Apply};
 use crate::pass::{Apart, Keep, Walk, moments, put_column, table};
@@ -16,29 +16,35 @@ pub(crate) const FIELDS: usize = {
 };
 
 /// Runs a training call whose arguments have been checked.
-pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: Train<'_>) {
+pub(crate) fn run<A: Activation>(layer: &Layer<A>, mut call: Train<'_>) {
+    if layer.shape().is_empty() {
+        return;
+    }
     let keep = layer.keep_of(call.dropout);
     if keep.is_none() {
         call.output.fill(0.0);
     }
-    dispatch(layer.backend(), Forward { layer, keep, call });
+    let momentum = layer.config().momentum;
+    let momentum = call.running.as_mut().map_or(momentum, |running| running.average.next_momentum(momentum));
+    let update = RunningUpdate { momentum, variance: layer.config().running_var };
+    dispatch(layer.backend(), Forward { layer, keep, update, call });
 }
 
 struct Forward<'a, A> {
     layer: &'a Layer<A>,
     /// Nothing if every element is dropped; the statistics are wanted all the same.
     keep: Option<Keep<'a>>,
+    update: RunningUpdate,
     call: Train<'a>,
 }
 
 impl<A: Activation> Kernel for Forward<'_, A> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { layer, keep, call } = self;
+        let Self { layer, keep, update, call } = self;
         let Train { parameters, running, input, residual, output, saved, scratch, .. } = call;
         let mut elements = Apart { input, output };
-        let mut statistics =
-            ChannelStatistics { eps: layer.config().eps, momentum: layer.config().momentum, running, saved };
+        let mut statistics = ChannelStatistics { eps: layer.config().eps, update, running, saved };
         let apply = keep.map(|keep| Apply { activation: layer.activation(), residual, keep });
         match layer.walk() {
             Walk::Empty => {}
@@ -76,7 +82,7 @@ impl<A: Activation> Kernel for Forward<'_, A> {
 /// What becomes of the moments of a channel.
 struct ChannelStatistics<'a> {
     eps: f32,
-    momentum: f64,
+    update: RunningUpdate,
     running: Option<RunningMut<'a>>,
     saved: SavedMut<'a>,
 }
@@ -96,7 +102,7 @@ impl ChannelStatistics<'_> {
         if let Some(running) = &mut self.running
             && let (Some(mean), Some(var)) = (running.mean.get_mut(channel), running.var.get_mut(channel))
         {
-            update_running(mean, var, self.momentum, moments);
+            self.update.apply(mean, var, moments);
         }
     }
 

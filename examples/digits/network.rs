@@ -131,17 +131,24 @@ impl Network {
         Ok(loss)
     }
 
-    /// The share of samples whose digit gets the largest output, in use rather than in training.
-    pub(crate) fn accuracy(&mut self, samples: &Samples) -> Result<f64, Error> {
-        let mut values = samples.pixels.clone();
-        for block in &mut self.blocks {
+    /// The outputs for images in use rather than in training: running statistics, and dropout only if there is a seed of
+    /// masks, of which block `i` takes `mask_seed + i`.
+    pub(crate) fn logits(&mut self, pixels: &[f32], mask_seed: Option<u64>) -> Result<Vec<f32>, Error> {
+        let mut values = pixels.to_vec();
+        for (block, index) in self.blocks.iter_mut().zip(0..) {
+            let mask_seed = mask_seed.map(|seed| seed + index);
             values = block.linear.forward(&values);
-            block.relu.infer(&mut values)?;
+            block.relu.infer(&mut values, mask_seed)?;
             if let Some(stage) = &mut block.component {
-                stage.infer(&mut values)?;
+                stage.infer(&mut values, mask_seed)?;
             }
         }
-        let logits = self.output.forward(&values);
+        Ok(self.output.forward(&values))
+    }
+
+    /// The share of samples whose digit gets the largest output.
+    pub(crate) fn accuracy(&mut self, samples: &Samples) -> Result<f64, Error> {
+        let logits = self.logits(&samples.pixels, None)?;
         let right = logits.chunks_exact(CLASSES).zip(&samples.labels).filter(|&(row, &label)| {
             row.iter().enumerate().all(|(digit, &logit)| digit == label || logit < row[label])
         });
@@ -158,23 +165,38 @@ impl Network {
     }
 }
 
-/// The mean of `-ln(softmax(logits)[label])`; its gradient replaces the logits.
+/// What the outputs for one image were divided by: `exp(largest + log_sum)`.
+pub(crate) struct Softmax {
+    largest: f32,
+    log_sum: f32,
+}
+
+/// Turns the outputs for one image into probabilities.
 ///
 /// `exp` and `ln` come from `libm`, because those of the standard library differ between platforms.
+pub(crate) fn softmax(row: &mut [f32]) -> Softmax {
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for logit in row.iter_mut() {
+        *logit = libm::expf(*logit - largest);
+        sum += *logit;
+    }
+    for value in row {
+        *value /= sum;
+    }
+    Softmax { largest, log_sum: libm::logf(sum) }
+}
+
+/// The mean of `-ln(softmax(logits)[label])`; its gradient replaces the logits.
 fn cross_entropy(logits: &mut [f32], labels: &[usize]) -> f64 {
     let mut loss = 0.0;
     for (row, &label) in logits.chunks_exact_mut(CLASSES).zip(labels) {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let of_label = row[label] - largest;
-        let mut sum = 0.0;
-        for logit in row.iter_mut() {
-            *logit = libm::expf(*logit - largest);
-            sum += *logit;
-        }
-        loss += f64::from(libm::logf(sum) - of_label);
+        let of_label = row[label];
+        let Softmax { largest, log_sum } = softmax(row);
+        loss += f64::from(log_sum - (of_label - largest));
         for (digit, value) in row.iter_mut().enumerate() {
             let target = if digit == label { 1.0 } else { 0.0 };
-            *value = (*value / sum - target) / labels.len() as f32;
+            *value = (*value - target) / labels.len() as f32;
         }
     }
     loss / labels.len() as f64

@@ -1,8 +1,8 @@
 //! One use of the crate's layer, with the memory that it borrows.
 
 use normdrop::{
-    Activation, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Layer, ParameterGradients, Parameters,
-    Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train,
+    Activation, Average, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Layer, ParameterGradients,
+    Parameters, Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train,
 };
 
 use crate::linear::Parameter;
@@ -66,7 +66,11 @@ impl<A: Activation> Stage<A> {
         if self.batch_norm {
             layer.train(Train {
                 parameters,
-                running: Some(RunningMut { mean: &mut self.running_mean, var: &mut self.running_var }),
+                running: Some(RunningMut {
+                    mean: &mut self.running_mean,
+                    var: &mut self.running_var,
+                    average: Average::Exponential,
+                }),
                 dropout,
                 input,
                 output: &mut output,
@@ -120,13 +124,21 @@ impl<A: Activation> Stage<A> {
         })
     }
 
-    /// Overwrites the input with the output in use: running statistics, nothing dropped.
-    pub(crate) fn infer(&mut self, values: &mut [f32]) -> Result<(), Error> {
+    /// Overwrites the input with the output in use: running statistics, and nothing dropped unless there is a seed of a
+    /// mask (Monte-Carlo dropout).
+    pub(crate) fn infer(&mut self, values: &mut [f32], mask_seed: Option<u64>) -> Result<(), Error> {
         let layer = self.plan(values.len())?;
+        let dropout = match mask_seed {
+            Some(seed) => {
+                layer.fill_mask(seed, &mut self.mask)?;
+                Dropout::Mask(&self.mask)
+            }
+            None => Dropout::Off,
+        };
         layer.eval_in_place(EvalInPlace {
             parameters: Parameters { weight: Some(&self.weight.value), bias: Some(&self.bias.value) },
             running: Running { mean: &self.running_mean, var: &self.running_var },
-            dropout: Dropout::Off,
+            dropout,
             values,
             residual: None,
             scratch: &mut self.scratch,

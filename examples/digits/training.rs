@@ -40,6 +40,12 @@ pub(crate) struct Run {
 impl Plan {
     /// Trains, calling `after_epoch` each time.
     pub(crate) fn run(self, images: &Samples, after_epoch: impl Fn()) -> Result<Run, Error> {
+        let (_, run, _) = self.train(images, after_epoch)?;
+        Ok(run)
+    }
+
+    /// Trains, and gives back the network and the images that it has not seen as well.
+    pub(crate) fn train(self, images: &Samples, after_epoch: impl Fn()) -> Result<(Network, Run, Samples), Error> {
         let mut rng = Xoshiro128PlusPlus::seed_from_u64(self.seed.into());
         let (train, test) = images.split(&mut rng, self.train_samples);
         let mut network = Network::new(self.variant, &mut rng);
@@ -64,7 +70,7 @@ impl Plan {
             after_epoch();
         }
         let weights = network.parameters().flat_map(|parameter| &parameter.value).copied().collect();
-        Ok(Run { loss, accuracy, weights })
+        Ok((network, Run { loss, accuracy, weights }, test))
     }
 }
 

@@ -25,6 +25,9 @@ pub(crate) const INV_STD: f64 = VAR / 2.0;
 /// The mean, in standard deviations.
 pub(crate) const MEAN: f64 = 4.0;
 
+/// What is rounded to f32 once, after roundings in f64, relative to itself.
+pub(crate) const ROUNDED_ONCE: f64 = 1.0 + 1e-6;
+
 /// Compares one kind of result with the reference.
 #[derive(Debug)]
 pub(crate) struct Comparison {

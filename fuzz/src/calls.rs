@@ -166,9 +166,9 @@ fn check_statistics(case: &Case, memory: &Memory, moments: &[Moments], centres: 
     let (mut mean, mut var) = (widened(&case.running_mean), widened(&case.running_var));
     let (old_mean, old_var) = (mean.clone(), var.clone());
     if case.has_running {
-        case.reference().update_running(moments, &mut mean, &mut var);
+        case.reference().update_running(moments, case.average(), &mut mean, &mut var);
     }
-    let momentum = case.config.momentum;
+    let momentum = case.average().momentum(case.config.momentum);
     for (channel, (moments, centre)) in moments.iter().zip(centres).enumerate() {
         let exact_mean = moments.mean.rounded();
         let std = moments.var.sqrt();
@@ -184,8 +184,8 @@ fn check_statistics(case: &Case, memory: &Memory, moments: &[Moments], centres: 
         }
         let actual = f64::from(memory.running_mean[channel]);
         running_means.add(channel, actual, mean[channel], mean[channel].abs(), share + slack);
-        let unbiased = moments.var * moments.count / (moments.count - 1.0);
-        let share = momentum * bounds::VAR * U * unbiased;
+        let of_batch = case.reference().running_var.of(moments);
+        let share = momentum * bounds::VAR * U * of_batch;
         let slack = (f64::EPSILON * (1.0 - momentum) * old_var[channel].abs()).max(0.0);
         let actual = f64::from(memory.running_var[channel]);
         running_vars.add(channel, actual, var[channel], var[channel].abs(), share + slack);

@@ -1,8 +1,8 @@
 //! One call of a layer, from its structured input: the constants, the values, and the memory that a call is given.
 
 use normdrop::{
-    Backward, BackwardInPlace, Bernoulli, Buffer as Name, Config, Dropout, Error, Eval, EvalInPlace, Layer, Parameters,
-    Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train,
+    Average, Backward, BackwardInPlace, Bernoulli, Buffer as Name, Config, Dropout, Error, Eval, EvalInPlace, Layer,
+    Parameters, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape, Statistics, Train,
 };
 use normdrop_reference::classes::CLASSES;
 use normdrop_reference::layer as reference;
@@ -44,6 +44,8 @@ pub(crate) struct Case {
     pub(crate) has_running: bool,
     pub(crate) running_mean: Vec<f32>,
     pub(crate) running_var: Vec<f32>,
+    /// The batches so far, if the running statistics are the cumulative average.
+    batches: Option<u64>,
     pub(crate) mask: Option<Vec<u8>>,
     /// The mask with a bit for every element.
     pub(crate) mask_of_elements: Option<Vec<u8>>,
@@ -87,7 +89,8 @@ impl Case {
             Granularity::Sample => (normdrop::Granularity::Sample, mask::Granularity::Sample),
         };
         let momentum = fraction(input.momentum, input.momentum_bits);
-        let config = Config { eps, momentum, p, granularity };
+        let running_var = if input.biased { RunningVariance::Biased } else { RunningVariance::Unbiased };
+        let config = Config { eps, momentum, running_var, p, granularity };
         let keep = Bernoulli::new(p).expect("a fraction is a probability");
         let seed = input.mask_seed;
         let layer = Layer::new(shape, normdrop::Identity, config).expect("the constants are valid");
@@ -136,6 +139,7 @@ impl Case {
             has_running: input.has_running,
             running_mean,
             running_var,
+            batches: input.cumulative.then_some(input.momentum_bits.into()),
             mask,
             mask_of_elements,
             fixed_statistics: input.fixed_statistics,
@@ -167,12 +171,21 @@ impl Case {
             },
             eps: self.config.eps,
             momentum: self.config.momentum,
+            running_var: match self.config.running_var {
+                RunningVariance::Unbiased => reference::RunningVariance::Unbiased,
+                RunningVariance::Biased => reference::RunningVariance::Biased,
+            },
             threshold: self.keep.threshold(),
             activation: match self.activation {
                 Activation::Identity => reference::Activation::Identity,
                 Activation::Relu => reference::Activation::Relu,
             },
         }
+    }
+
+    /// The average that the call adds its batch to.
+    pub(crate) fn average(&self) -> reference::Average {
+        self.batches.map_or(reference::Average::Exponential, |batches| reference::Average::Cumulative(batches + 1))
     }
 
     /// Whether an element is kept.
@@ -282,7 +295,7 @@ fn tensor(shape: Shape, values: &Values) -> Vec<f32> {
 }
 
 /// Values of one of the reference's classes, or any bits at all.
-fn class_values(values: &Values, channel: usize, count: usize) -> Vec<f32> {
+pub(crate) fn class_values(values: &Values, channel: usize, count: usize) -> Vec<f32> {
     if count == 0 {
         return Vec::new();
     }
@@ -320,6 +333,7 @@ pub(crate) struct Memory {
     pub(crate) grad_bias: Option<Buffer<f32>>,
     pub(crate) running_mean: Buffer<f32>,
     pub(crate) running_var: Buffer<f32>,
+    batches: Option<u64>,
     pub(crate) saved_mean: Buffer<f32>,
     pub(crate) saved_mean_tail: Buffer<f32>,
     pub(crate) saved_inv_std: Buffer<f64>,
@@ -359,6 +373,7 @@ impl Memory {
             grad_bias: case.wants_bias.then(|| buffer(Name::GradBias, &[], channels)),
             running_mean: buffer(Name::RunningMean, &case.running_mean, channels),
             running_var: buffer(Name::RunningVar, &case.running_var, channels),
+            batches: case.batches,
             saved_mean: buffer(Name::SavedMean, &forward.saved_mean, channels),
             saved_mean_tail: buffer(Name::SavedMeanTail, &forward.saved_mean_tail, channels),
             saved_inv_std: Buffer::new(
@@ -408,9 +423,14 @@ impl Memory {
         match entry {
             Entry::Train => layer.train(Train {
                 parameters,
-                running: case
-                    .has_running
-                    .then_some(RunningMut { mean: &mut self.running_mean, var: &mut self.running_var }),
+                running: case.has_running.then_some(RunningMut {
+                    mean: &mut self.running_mean,
+                    var: &mut self.running_var,
+                    average: self
+                        .batches
+                        .as_mut()
+                        .map_or(Average::Exponential, |batches| Average::Cumulative { batches }),
+                }),
                 dropout,
                 input: &self.input,
                 output: &mut self.output,
@@ -533,7 +553,8 @@ impl Memory {
             (Name::GradWeight, option(&self.grad_weight)),
             (Name::GradBias, option(&self.grad_bias)),
             (Name::RunningMean, bits(&self.running_mean)),
-            (Name::RunningVar, bits(&self.running_var)),
+            // The count of the batches is written where the running statistics are.
+            (Name::RunningVar, bits(&self.running_var).into_iter().chain(self.batches).collect()),
             (Name::SavedMean, bits(&self.saved_mean)),
             (Name::SavedMeanTail, bits(&self.saved_mean_tail)),
             (Name::SavedInvStd, bits(&self.saved_inv_std)),

@@ -1,6 +1,8 @@
 //! The targets of what holds no data: shapes and constants.
 
-use normdrop::{Backend, Bernoulli, Config, Dropout, Error, Layer, Parameters, RunningMut, SavedMut, Shape, Train};
+use normdrop::{
+    Average, Backend, Bernoulli, Config, Dropout, Error, Layer, Parameters, RunningMut, SavedMut, Shape, Train,
+};
 use normdrop_reference::mask;
 
 use crate::buffer::Buffer;
@@ -67,9 +69,14 @@ fn check_call(layer: &Layer<normdrop::Identity>, [elements, channels, mask, scra
     let mut scratch = Buffer::new(&[], scratch, 0.0, 0);
     let right = (elements, channels, mask.len()) == (shape.len(), shape.channels(), layer.mask_len())
         && scratch.len() >= layer.train_scratch_len();
+    let mut batches = 7;
     let result = layer.train(Train {
         parameters: Parameters::default(),
-        running: Some(RunningMut { mean: &mut running_mean, var: &mut running_var }),
+        running: Some(RunningMut {
+            mean: &mut running_mean,
+            var: &mut running_var,
+            average: Average::Cumulative { batches: &mut batches },
+        }),
         dropout: Dropout::Mask(&mask),
         input: &input,
         output: &mut output,
@@ -77,6 +84,8 @@ fn check_call(layer: &Layer<normdrop::Identity>, [elements, channels, mask, scra
         residual: None,
         scratch: &mut scratch,
     });
+    let counted = result.is_ok() && !shape.is_empty();
+    assert_eq!(batches, 7 + u64::from(counted), "{result:?}");
     match result {
         Ok(()) => assert!(right && (shape.is_empty() || shape.samples() > 1)),
         Err(Error::SingleSample) => assert!(right && shape.samples() == 1),

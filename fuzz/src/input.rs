@@ -177,6 +177,10 @@ structured! {
         pub running_mean: Values,
         /// The running variance.
         pub running_var: Values,
+        /// Whether the biased variance goes into the running one.
+        pub biased: bool,
+        /// Whether the running statistics are the cumulative average, of as many batches as the bits of the momentum say.
+        pub cumulative: bool,
         /// Whether the running variance may be negative.
         pub negative_var: bool,
         /// Whether backward is past fixed statistics.
@@ -278,6 +282,30 @@ structured! {
     }
 }
 
+structured! {
+    /// A batch norm and the weights that it is folded into.
+    pub struct FoldInput {
+        /// Into the layer after the batch norm, not into the one before it.
+        pub into_next: bool,
+        /// The shape of the weights, each modulo 17.
+        pub dims: [u8; 3],
+        /// The bits of the f32 `eps`.
+        pub eps: u32,
+        /// Whether there is a weight, a bias, and a bias of the layer that is folded into.
+        pub has: [bool; 3],
+        /// Weight, bias, running mean and variance, and the weights and the bias of the layer.
+        pub values: [Values; 6],
+        /// Whether the running variance may be negative.
+        pub negative_var: bool,
+        /// How far the buffers are from the start of their memory.
+        pub misalign: u8,
+        /// A buffer of a wrong length; a difference of 0 is none.
+        pub wrong: WrongLength,
+        /// Single values that replace those of the classes.
+        pub pokes: Vec<Poke>,
+    }
+}
+
 impl Default for Values {
     /// Normal variates.
     fn default() -> Self {
@@ -322,6 +350,8 @@ impl Default for LayerInput {
             has_running: true,
             running_mean: Values { seed: 5, ..Values::default() },
             running_var: Values { seed: 6, ..Values::default() },
+            biased: false,
+            cumulative: false,
             negative_var: false,
             fixed_statistics: false,
             foreign_saved: false,

@@ -7,6 +7,7 @@ mod calls;
 mod case;
 mod constants;
 pub mod encode;
+mod folds;
 pub mod input;
 mod masks;
 pub mod seeds;

@@ -7,8 +7,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use crate::case::NAMES;
 use crate::encode::Encode;
 use crate::input::{
-    Activation, ConfigInput, Dimension, Eps, Fraction, Granularity, LayerInput, Mask, MaskInput, MaskWithInput, Poke,
-    ShapeInput, Size, Values, WrongLength,
+    Activation, ConfigInput, Dimension, Eps, FoldInput, Fraction, Granularity, LayerInput, Mask, MaskInput,
+    MaskWithInput, Poke, ShapeInput, Size, Values, WrongLength,
 };
 use crate::targets;
 
@@ -37,6 +37,7 @@ pub fn all() -> Vec<Seed> {
     add("config", encoded(configs()));
     add("mask", encoded(masks()));
     add("mask_with", encoded(masks_with()));
+    add("fold", encoded(folds()));
     add("layer", encoded([shaped(), lengths(), data(), constants(), gradients()].concat()));
     seeds
 }
@@ -51,6 +52,7 @@ pub fn run(folder: &str, bytes: &[u8]) {
         "config" => targets::config(&decoded(bytes)),
         "mask" => targets::mask(&decoded(bytes)),
         "mask_with" => targets::mask_with(&decoded(bytes)),
+        "fold" => targets::fold(&decoded(bytes)),
         "layer" => {
             let input = decoded(bytes);
             targets::train(&input);
@@ -190,6 +192,9 @@ fn constants() -> Layers {
             "sample_mask_of_positions".to_owned(),
             LayerInput { granularity: Granularity::Sample, positions: 3, ..layer(12, 20, 1) },
         ),
+        ("running_var_biased".to_owned(), LayerInput { biased: true, ..base() }),
+        ("average_of_the_first_batch".to_owned(), LayerInput { cumulative: true, ..base() }),
+        ("average_of_the_fourth_batch".to_owned(), LayerInput { cumulative: true, momentum_bits: 3, ..base() }),
         ("no_parameters".to_owned(), LayerInput { has_weight: false, has_bias: false, has_running: false, ..base() }),
     ]
 }
@@ -285,6 +290,47 @@ fn masks() -> Vec<(String, MaskInput)> {
     }
     for elements in BOUNDARIES {
         seeds.push((format!("boundary_{elements:04}"), of(0.1, 1, elements)));
+    }
+    seeds
+}
+
+fn folds() -> Vec<(String, FoldInput)> {
+    let mut seeds = Vec::new();
+    for (direction, into_next) in [("previous", false), ("next", true)] {
+        let base = || FoldInput {
+            into_next,
+            dims: [3, 4, 5],
+            eps: 1e-5f32.to_bits(),
+            has: [true; 3],
+            values: [1, 2, 3, 4, 5, 6].map(|seed| Values { seed, ..Values::default() }),
+            negative_var: false,
+            misalign: 0,
+            wrong: WrongLength::default(),
+            pokes: vec![],
+        };
+        let mut no_shift = FoldInput { has: [true, false, false], ..base() };
+        no_shift.pokes = (0..4).map(|index| Poke { tensor: 2, index, bits: 0 }).collect();
+        let mut cases = vec![
+            ("usual", base()),
+            ("no_parameters", FoldInput { has: [false, false, true], ..base() }),
+            ("missing_bias", FoldInput { has: [true, true, false], ..base() }),
+            ("no_shift", no_shift),
+            ("negative_var", FoldInput { negative_var: true, ..base() }),
+            ("eps_0", FoldInput { eps: 0, ..base() }),
+            ("eps_nan", FoldInput { eps: f32::NAN.to_bits(), ..base() }),
+            ("empty_outer", FoldInput { dims: [0, 4, 5], ..base() }),
+            ("empty_channels", FoldInput { dims: [3, 0, 5], ..base() }),
+            ("empty_inner", FoldInput { dims: [3, 4, 0], ..base() }),
+            ("nan_mean", FoldInput { pokes: vec![Poke { tensor: 2, index: 1, bits: 0x7FC0_0000 }], ..base() }),
+            ("infinite_var", FoldInput { pokes: vec![Poke { tensor: 3, index: 1, bits: 0x7F80_0000 }], ..base() }),
+        ];
+        let large = Values { class: class("3e38"), ..Values::default() };
+        cases.push(("large", FoldInput { values: std::array::from_fn(|_| large.clone()), ..base() }));
+        for (buffer, name) in (0..).zip(["weight", "bias", "mean", "var", "weights", "fold_bias"]) {
+            let wrong = WrongLength { buffer, by: if buffer % 2 == 0 { 1 } else { -1 } };
+            seeds.push((format!("{direction}_wrong_{name}"), FoldInput { wrong, ..base() }));
+        }
+        seeds.extend(cases.into_iter().map(|(name, input)| (format!("{direction}_{name}"), input)));
     }
     seeds
 }

@@ -1,8 +1,8 @@
 //! One function per fuzz target; it panics where the crate breaks a promise.
 
 use crate::case::Entry;
-use crate::input::{ConfigInput, LayerInput, MaskInput, MaskWithInput, ShapeInput};
-use crate::{calls, constants, masks};
+use crate::input::{ConfigInput, FoldInput, LayerInput, MaskInput, MaskWithInput, ShapeInput};
+use crate::{calls, constants, folds, masks};
 
 /// The constructors of `Shape`, and `Layer::train` with short buffers.
 pub fn shape(input: &ShapeInput) {
@@ -22,6 +22,11 @@ pub fn mask(input: &MaskInput) {
 /// `Bernoulli::fill_with`, `Layer::fill_mask_with` and `seed_from`.
 pub fn mask_with(input: &MaskWithInput) {
     masks::mask_with(input);
+}
+
+/// `fold_into_previous` and `fold_into_next`.
+pub fn fold(input: &FoldInput) {
+    folds::fold(input);
 }
 
 /// `Layer::train`.

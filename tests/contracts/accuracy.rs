@@ -16,7 +16,7 @@
 //! `PROPTEST_CASES` draw others. `cargo test --test contracts accuracy -- --nocapture` prints the worst error of every class.
 
 use crate::support::{Differentiated, Oracle, Problem};
-use normdrop::{Config, Granularity, Identity, Relu, Statistics};
+use normdrop::{Config, Granularity, Identity, Relu, RunningVariance, Statistics};
 use normdrop_reference::classes::{CLASSES, Class, class};
 use normdrop_reference::layer::{self as reference, Centre, widened};
 use normdrop_reference::mask;
@@ -35,6 +35,11 @@ struct Promise {
 
 /// What the crate promises.
 const PROMISE: Promise = Promise { y: 4.0, dx: 5.0 };
+
+/// Of the running mean, and of the running variance (a promise), with momentum 1; with any other, of the sum of the two
+/// terms of the average.
+const RUNNING_MEAN: f64 = 2.0;
+const VAR: f64 = 8.0;
 
 /// Where a few values carry the whole variance, its error of up to 8 u is theirs as well: `y` takes half of it, and
 /// `dx`, which depends on `inv_std` three times over there, one and a half times.
@@ -65,8 +70,8 @@ impl Errors {
     /// gradients' sums may be wrong by five roundings before the sum, as many in it and one after it, but are not.
     fn none(promise: Promise) -> Self {
         Self {
-            running_mean: (Worst::new("running mean"), 2.0),
-            var: (Worst::new("running variance"), 8.0),
+            running_mean: (Worst::new("running mean"), RUNNING_MEAN),
+            var: (Worst::new("running variance"), VAR),
             inv_std: (Worst::new("inv_std"), 4.0),
             batch: CallErrors {
                 y: (Worst::new("y"), promise.y),
@@ -202,11 +207,11 @@ impl<'a> Exact<'a> {
             if moments.var.is_nan() {
                 assert!(!trained.running_mean[channel].is_finite(), "the mean of what is not finite");
                 assert!(trained.running_var[channel].is_nan(), "the variance of what is not finite");
-            } else if self.problem.config.momentum == 1.0 {
-                let (mean, unbiased) = (moments.mean.rounded(), moments.var * moments.count / (moments.count - 1.0));
+            } else if self.problem.reference_average().momentum(self.problem.config.momentum) == 1.0 {
+                let (mean, var) = (moments.mean.rounded(), self.layer.running_var.of(moments));
                 let (scale, actual) = (mean.abs().max(moments.var.sqrt()), trained.running_mean[channel]);
                 errors.running_mean.0.add(channel, f64::from(actual), mean, scale, SMALLEST);
-                errors.var.0.add(channel, f64::from(trained.running_var[channel]), unbiased, unbiased, SMALLEST);
+                errors.var.0.add(channel, f64::from(trained.running_var[channel]), var, var, SMALLEST);
             }
             errors.inv_std.0.add(channel, trained.inv_std[channel], centre.inv_std, centre.inv_std, 0.0);
         }
@@ -323,17 +328,19 @@ struct Draw {
     granularity: Granularity,
     positions: usize,
     eps: f32,
+    running_var: RunningVariance,
 }
 
 fn draws() -> impl Strategy<Value = Draw> {
     let gradients = ["normal", "sparse", "lattice", "offset 1e2", "alternating signs", "1e-30", "subnormal", "1e30"];
-    let switches = (any::<bool>(), any::<bool>(), select(vec![1e-5f32, 1e-3, 1e-12, 1e-30]));
+    let variances = select(vec![RunningVariance::Unbiased, RunningVariance::Biased]);
+    let switches = (any::<bool>(), any::<bool>(), select(vec![1e-5f32, 1e-3, 1e-12, 1e-30]), variances);
     let data = (any::<(u16, u16)>(), select(gradients.to_vec()), any::<u64>());
     let residuals = prop_oneof![2 => Just(None), 1 => select(gradients.to_vec()).prop_map(Some)];
     let granularities = select(vec![Granularity::Element, Granularity::Channel, Granularity::Sample]);
     let variants = (residuals, granularities, 1usize..=9);
     (shapes(), data, probabilities(), switches, variants).prop_map(
-        |([outer, channels, inner], (classes, gradient, seed), p, (weight, bias, eps), variants)| {
+        |([outer, channels, inner], (classes, gradient, seed), p, (weight, bias, eps, running_var), variants)| {
             let (residual, granularity, positions) = variants;
             // Positions are part of `outer` in channels-last shapes alone.
             let positions = if inner == 1 && outer >= positions { positions } else { 1 };
@@ -349,6 +356,7 @@ fn draws() -> impl Strategy<Value = Draw> {
                 weight,
                 bias,
                 eps,
+                running_var,
             }
         },
     )
@@ -361,7 +369,7 @@ impl Draw {
         let class_of = |channel: usize| classes[(first + stride * channel) % classes.len()];
         let mut problem = Problem::random(self.shape, class_of, self.seed);
         problem.dy = class(self.gradient).values(self.seed, problem.dy.len());
-        problem.config = Config { eps: self.eps, ..problem.config };
+        problem.config = Config { eps: self.eps, running_var: self.running_var, ..problem.config };
         problem.weight = problem.weight.filter(|_| self.weight);
         problem.bias = problem.bias.filter(|_| self.bias);
         if let Some(name) = self.residual {
@@ -419,6 +427,35 @@ proptest! {
         problem.dy = class("normal").values(draw.seed, problem.dy.len());
         problem.dy.iter_mut().for_each(|value| *value = (*value * gradient).clamp(f32::MIN, f32::MAX));
         within_bounds(&errors::<Relu>(&problem, HEAVY_TAILS))?;
+    }
+
+    /// Each term of the average is as accurate as the statistic itself, and their sum is rounded once.
+    #[test]
+    fn running_statistics_of_any_average_are_within_the_bounds(
+        draw in draws(),
+        momentum in prop_oneof![select(vec![0.0, 1.0, 0.1, 1e-9]), 0.0..=1.0f64],
+        batches in prop_oneof![Just(None), (0..=5u64).prop_map(Some), any::<u64>().prop_map(Some)],
+    ) {
+        let mut problem = draw.problem(&classes(|class| class.finite && class.name != "heavy tails"));
+        problem.config.momentum = momentum;
+        problem.batches = batches;
+        let layer = problem.reference::<Identity>();
+        let moments = layer.moments(&widened(&problem.x));
+        let (mut mean, mut var) = (widened(&problem.running_mean), widened(&problem.running_var));
+        layer.update_running(&moments, problem.reference_average(), &mut mean, &mut var);
+        let trained = problem.train::<Identity>();
+        prop_assert_eq!(trained.batches, batches.map(|batches| batches.saturating_add(1)));
+        let momentum = problem.reference_average().momentum(momentum);
+        let (mut means, mut vars) = (Worst::new("running mean"), Worst::new("running variance"));
+        for (channel, moments) in moments.iter().enumerate() {
+            let scale = |before: f32, of_batch: f64| (1.0 - momentum) * f64::from(before).abs() + momentum * of_batch;
+            let of_mean = scale(problem.running_mean[channel], moments.mean.rounded().abs().max(moments.var.sqrt()));
+            let of_var = scale(problem.running_var[channel], layer.running_var.of(moments));
+            means.add(channel, trained.running_mean[channel].into(), mean[channel], of_mean, SMALLEST);
+            vars.add(channel, trained.running_var[channel].into(), var[channel], of_var, SMALLEST);
+        }
+        means.within(RUNNING_MEAN).map_err(TestCaseError::fail)?;
+        vars.within(VAR).map_err(TestCaseError::fail)?;
     }
 
     #[test]
@@ -570,7 +607,8 @@ fn gradients_of_the_reference_are_its_finite_differences() {
         for running in [None, Some([vec![0.3, -0.2], vec![0.7, 2.0]])] {
             for p in [None, Some(0.4)] {
                 let threshold = mask::threshold(p.unwrap_or(0.0));
-                let layer = reference::Layer { shape, eps: 0.1, momentum: 0.1, threshold, activation };
+                let running_var = reference::RunningVariance::Unbiased;
+                let layer = reference::Layer { shape, eps: 0.1, momentum: 0.1, running_var, threshold, activation };
                 let mask = p.map(|_| mask::bytes(1, threshold, shape.len()));
                 let (x, weight, bias, residual) = (normal(shape.len()), normal(2), normal(2), normal(shape.len()));
                 let loss = Loss { layer, mask, running: running.clone(), dy: normal(shape.len()) };

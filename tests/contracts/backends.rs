@@ -6,8 +6,9 @@
 //! contract, so every NaN counts as the same pattern.
 
 use normdrop::{
-    Activation, Backend, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Granularity, Identity,
-    Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, SavedMut, Shape, Statistics, Train, mask_len,
+    Activation, Average, Backend, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Granularity,
+    Identity, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, SavedMut, Shape, Statistics, Train,
+    mask_len,
 };
 use normdrop_reference::random::SplitMix64;
 
@@ -335,7 +336,11 @@ fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &mut Results
         let (mut running_mean, mut running_var) = (problem.running_mean.clone(), problem.running_var.clone());
         let trained = layer.train(Train {
             parameters,
-            running: update.then_some(RunningMut { mean: &mut running_mean, var: &mut running_var }),
+            running: update.then_some(RunningMut {
+                mean: &mut running_mean,
+                var: &mut running_var,
+                average: Average::Exponential,
+            }),
             dropout,
             input: &problem.x,
             output: &mut values,

@@ -3,6 +3,7 @@
 
 mod accuracy;
 mod backends;
+mod fold;
 mod mask;
 mod pytorch;
 mod safety;

@@ -67,7 +67,7 @@ struct Case {
     momentum: Option<f64>,
     momentum_used: Option<f64>,
     sequence: Option<String>,
-    sequence_index: Option<usize>,
+    sequence_index: Option<u64>,
     statistics: String,
     activation: String,
     dropout: String,
@@ -194,10 +194,12 @@ impl Case {
         let mut problem = Problem::new(outer, channels, inner);
         problem.config = Config {
             eps: self.eps,
-            momentum: self.momentum_used.or(self.momentum).unwrap_or(Config::DEFAULT.momentum),
+            momentum: self.momentum.unwrap_or(Config::DEFAULT.momentum),
             p: self.p,
             ..Config::DEFAULT
         };
+        // PyTorch's `num_batches_tracked` before the batch: it was given one over the number after it.
+        problem.batches = self.sequence.as_ref().and(self.sequence_index).map(|number| number - 1);
         problem.weight = singles_of(self.weight_bits.as_ref());
         problem.bias = singles_of(self.bias_bits.as_ref());
         // Without running statistics the layer is given the ones of a new layer, and what becomes of them is ignored.
@@ -319,7 +321,7 @@ impl Case {
         ];
         let Some(trained) = trained else { return outcomes };
 
-        let momentum = problem.config.momentum;
+        let momentum = problem.reference_average().momentum(problem.config.momentum);
         // A side of weight 0 does not count, even if it is NaN.
         let term = |weight: f64, value: f64| if weight == 0.0 { 0.0 } else { weight * value };
         let average = |before: &f64, batch: f64| term(1.0 - momentum, before.abs()) + term(momentum, batch);
@@ -328,7 +330,7 @@ impl Case {
         let mean_scale =
             mean.iter().zip(&moments).map(|(before, batch)| average(before, size_of_mean(batch))).collect();
         let var_scale = var.iter().zip(&moments).map(|(before, batch)| average(before, unbiased(batch))).collect();
-        layer.update_running(&moments, &mut mean, &mut var);
+        layer.update_running(&moments, problem.reference_average(), &mut mean, &mut var);
         let inv_std: Vec<f64> = centres.iter().map(|centre| centre.inv_std).collect();
         outcomes.extend([
             Outcome {
@@ -418,19 +420,24 @@ fn every_recorded_case_is_as_pytorch_has_it() {
 }
 
 #[test]
-fn a_momentum_of_1_over_n_is_the_cumulative_average() {
+fn the_cumulative_average_is_that_of_pytorch() {
     let record = record();
     let mut batches: Vec<&Case> = record.cases.iter().filter(|case| case.sequence.is_some()).collect();
     batches.sort_by_key(|case| case.sequence_index);
     assert_eq!(batches.len(), 3);
     let mut problem = batches[0].problem();
-    for (case, number) in batches.iter().zip(1..) {
+    problem.batches = Some(0);
+    for (case, number) in batches.iter().zip(1_u32..) {
+        // PyTorch was told `momentum=None`, and made this of it.
+        assert_eq!((case.momentum, case.momentum_used), (None, Some(1.0 / f64::from(number))));
         // Each batch goes on from where the layer itself was, not from where PyTorch was.
-        problem = Problem { running_mean: problem.running_mean, running_var: problem.running_var, ..case.problem() };
-        assert_eq!(problem.config.momentum, 1.0 / f64::from(number));
+        let Problem { running_mean, running_var, batches, .. } = problem;
+        problem = Problem { running_mean, running_var, batches, ..case.problem() };
         let trained = problem.train::<Identity>();
         (problem.running_mean, problem.running_var) = (trained.running_mean, trained.running_var);
+        problem.batches = trained.batches;
     }
+    assert_eq!(problem.batches, Some(3));
     let last = batches[2];
     for (actual, bits) in
         [(&problem.running_mean, &last.running_mean_after_bits), (&problem.running_var, &last.running_var_after_bits)]

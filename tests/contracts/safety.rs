@@ -5,7 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use normdrop::{
-    Backward, BackwardInPlace, Bernoulli, Buffer, Config, Dropout, Error, Eval, EvalInPlace, Identity, Layer,
+    Average, Backward, BackwardInPlace, Bernoulli, Buffer, Config, Dropout, Error, Eval, EvalInPlace, Identity, Layer,
     ParameterGradients, Parameters, Relu, Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train,
 };
 use normdrop_reference::random::SplitMix64;
@@ -104,6 +104,7 @@ struct Buffers {
     mean_tail: Vec<f32>,
     inv_std: Vec<f64>,
     scratch: Vec<f64>,
+    batches: u64,
 }
 
 /// What outputs and scratch are full of before a call.
@@ -151,6 +152,7 @@ impl Buffers {
             mean_tail: vec![0.0; length(Buffer::SavedMeanTail)],
             inv_std: vec![1.5; length(Buffer::SavedInvStd)],
             scratch: vec![f64::from(SENTINEL); length(Buffer::Scratch)],
+            batches: 3,
         }
     }
 
@@ -175,7 +177,7 @@ impl Buffers {
         ];
         let singles = singles.into_iter().flatten().map(|value| u64::from(value.to_bits()));
         let doubles = self.inv_std.iter().map(|value| value.to_bits());
-        singles.chain(doubles).chain(self.mask.iter().map(|&byte| u64::from(byte))).collect()
+        singles.chain(doubles).chain(self.mask.iter().map(|&byte| u64::from(byte))).chain([self.batches]).collect()
     }
 
     fn call(&mut self, layer: &Layer<Relu>, call: Call) -> Result<(), Error> {
@@ -193,7 +195,11 @@ impl Buffers {
         match call {
             Call::Train => layer.train(Train {
                 parameters,
-                running: Some(RunningMut { mean: &mut self.running_mean, var: &mut self.running_var }),
+                running: Some(RunningMut {
+                    mean: &mut self.running_mean,
+                    var: &mut self.running_var,
+                    average: Average::Cumulative { batches: &mut self.batches },
+                }),
                 dropout,
                 input: &self.input,
                 output: &mut self.output,
@@ -410,6 +416,7 @@ fn the_inputs_of_a_call_are_never_written() {
                     output: before.output.clone(),
                     running_mean: before.running_mean.clone(),
                     running_var: before.running_var.clone(),
+                    batches: before.batches,
                     mean: before.mean.clone(),
                     mean_tail: before.mean_tail.clone(),
                     inv_std: before.inv_std.clone(),
@@ -520,7 +527,7 @@ fn in_place_is_the_same_as_out_of_place_to_the_bit() {
 }
 
 /// The allocations of this thread while `work` runs.
-fn allocations<T>(work: impl FnOnce() -> T) -> usize {
+pub(crate) fn allocations<T>(work: impl FnOnce() -> T) -> usize {
     let before = ALLOCATIONS.get();
     let _ = std::hint::black_box(work());
     ALLOCATIONS.get() - before

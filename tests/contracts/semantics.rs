@@ -2,8 +2,8 @@
 
 use crate::support::{Oracle, Problem, bits};
 use normdrop::{
-    Backward, Bernoulli, Config, Error, Granularity, Identity, Layer, ParameterGradients, Relu, Saved, SavedMut, Shape,
-    Statistics, Train,
+    Backward, Bernoulli, Config, Error, Granularity, Identity, Layer, ParameterGradients, Relu, RunningVariance, Saved,
+    SavedMut, Shape, Statistics, Train,
 };
 use normdrop_reference::classes::class;
 use normdrop_reference::layer::widened;
@@ -75,15 +75,22 @@ fn momentum_1_replaces_the_running_statistics_even_if_they_are_nan() {
 }
 
 #[test]
-fn the_running_statistics_move_by_the_momentum_towards_the_unbiased_variance() {
+fn the_running_statistics_move_by_the_momentum_towards_either_variance() {
     for &shape in SHAPES {
-        for momentum in [0.1, 0.5, 1e-3] {
+        for (momentum, running_var) in [
+            (0.1, RunningVariance::Unbiased),
+            (0.5, RunningVariance::Unbiased),
+            (1e-3, RunningVariance::Unbiased),
+            (0.1, RunningVariance::Biased),
+            (1.0, RunningVariance::Biased),
+        ] {
             let mut problem = normal(shape, 4);
-            problem.config.momentum = momentum;
+            problem.config = Config { momentum, running_var, ..problem.config };
             (problem.running_mean, problem.running_var) = (vec![3.0; shape[1]], vec![5.0; shape[1]]);
             let (mut mean, mut var) = (widened(&problem.running_mean), widened(&problem.running_var));
             let layer = problem.reference::<Identity>();
-            layer.update_running(&layer.moments(&widened(&problem.x)), &mut mean, &mut var);
+            let moments = layer.moments(&widened(&problem.x));
+            layer.update_running(&moments, problem.reference_average(), &mut mean, &mut var);
             let trained = problem.train::<Identity>();
             let results = trained.running_mean.iter().chain(&trained.running_var);
             for (&actual, expected) in results.zip(mean.iter().chain(&var)) {
@@ -91,6 +98,65 @@ fn the_running_statistics_move_by_the_momentum_towards_the_unbiased_variance() {
             }
         }
     }
+}
+
+#[test]
+fn a_cumulative_average_is_the_mean_of_all_batches_whatever_was_there_before() {
+    for &shape in SHAPES {
+        for running_var in [RunningVariance::Unbiased, RunningVariance::Biased] {
+            let mut problem = normal(shape, 4);
+            // The momentum does not count, and neither does what the first batch finds.
+            problem.config = Config { momentum: 0.0, running_var, ..problem.config };
+            problem.running_mean.fill(f32::NAN);
+            problem.running_var.fill(f32::INFINITY);
+            problem.batches = Some(0);
+            let (mut mean, mut var) = (vec![0.0; shape[1]], vec![0.0; shape[1]]);
+            const BATCHES: u64 = 7;
+            for batch in 1..=BATCHES {
+                problem.x = normal(shape, 100 + batch).x;
+                let trained = problem.train::<Identity>();
+                assert_eq!(trained.batches, Some(batch));
+                (problem.running_mean, problem.running_var) = (trained.running_mean, trained.running_var);
+                problem.batches = trained.batches;
+                let layer = problem.reference::<Identity>();
+                for (channel, moments) in layer.moments(&widened(&problem.x)).iter().enumerate() {
+                    mean[channel] += moments.mean.rounded() / BATCHES as f64;
+                    var[channel] += layer.running_var.of(moments) / BATCHES as f64;
+                }
+            }
+            let results = problem.running_mean.iter().chain(&problem.running_var);
+            for (&actual, expected) in results.zip(mean.iter().chain(&var)) {
+                assert!((f64::from(actual) - expected).abs() < 1e-6, "{actual} instead of {expected}, shape {shape:?}");
+            }
+        }
+    }
+}
+
+/// One third in f32 is wrong by 1e-8, which is all that is left here.
+#[test]
+fn the_weight_of_a_batch_in_a_cumulative_average_is_as_exact_as_f64() {
+    let problem = Problem { batches: Some(2), running_mean: vec![-0.5], x: vec![1.0, 1.0], ..Problem::new(2, 1, 1) };
+    let mean = problem.train::<Identity>().running_mean[0];
+    assert!(mean.abs() < 1e-15, "two thirds of -1/2 and one third of 1 are {mean:e}");
+}
+
+#[test]
+fn a_batch_is_counted_where_it_moves_the_running_statistics_and_nowhere_else() {
+    // No count wraps, and the last one stays.
+    for (before, after) in [(0, 1), (41, 42), (u64::MAX - 1, u64::MAX), (u64::MAX, u64::MAX)] {
+        let mut problem = normal([6, 5, 20], 5).with_mask(0.3, 5);
+        problem.batches = Some(before);
+        assert_eq!(problem.train::<Relu>().batches, Some(after));
+        // Everything dropped is a batch all the same.
+        assert_eq!(problem.with_mask(1.0, 5).train::<Relu>().batches, Some(after));
+    }
+    for shape in [[0, 3, 4], [5, 0, 4], [5, 3, 0]] {
+        let problem = Problem { batches: Some(3), ..Problem::new(shape[0], shape[1], shape[2]) };
+        assert_eq!(problem.train::<Relu>().batches, Some(3), "an empty batch, shape {shape:?}");
+    }
+    // With the largest count the batch has next to no weight, but it still has one: 2^-64.
+    let problem = Problem { batches: Some(u64::MAX), x: vec![f32::NAN, 1.0], ..Problem::new(2, 1, 1) };
+    assert!(problem.train::<Identity>().running_mean[0].is_nan());
 }
 
 #[test]

@@ -5,9 +5,9 @@
 //! the call lasts.
 
 use normdrop::{
-    Activation, Backend, Backward, BackwardInPlace, Bernoulli, Buffer, Config, Dropout, Error, Eval, EvalInPlace,
-    Identity, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved, SavedMut, Shape, Statistics,
-    Train,
+    Activation, Average, Backend, Backward, BackwardInPlace, Bernoulli, Buffer, Config, Dropout, Error, Eval,
+    EvalInPlace, Fold, Identity, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, RunningVariance,
+    Saved, SavedMut, Shape, Statistics, Train,
 };
 use rand_core::{Infallible, TryRng};
 
@@ -53,6 +53,8 @@ pub struct Call {
     inner: usize,
     eps: f32,
     momentum: f64,
+    /// Whether the biased variance goes into the running one.
+    biased: bool,
     p: f64,
     /// 0: the fastest, else one more than the index in `Backend::ALL`.
     backend: usize,
@@ -64,6 +66,8 @@ pub struct Call {
     bias: Slice<f32>,
     running_mean: Slice<f32>,
     running_var: Slice<f32>,
+    /// Empty or null: the running statistics are the exponential average.
+    batches: Slice<u64>,
     saved_mean: Slice<f32>,
     saved_mean_tail: Slice<f32>,
     saved_inv_std: Slice<f64>,
@@ -78,8 +82,10 @@ pub struct Call {
 
 impl Call {
     fn layer<A: Activation>(&self, activation: A) -> Result<Layer<A>, Error> {
-        let Self { outer, channels, inner, eps, momentum, p, .. } = *self;
-        let layer = Layer::new(Shape::new(outer, channels, inner)?, activation, Config { eps, momentum, p })?;
+        let Self { outer, channels, inner, eps, momentum, biased, p, .. } = *self;
+        let running_var = if biased { RunningVariance::Biased } else { RunningVariance::Unbiased };
+        let layer =
+            Layer::new(Shape::new(outer, channels, inner)?, activation, Config { eps, momentum, running_var, p })?;
         match Backend::ALL.get(self.backend.wrapping_sub(1)) {
             Some(&backend) => layer.with_backend(backend),
             None => Ok(layer),
@@ -128,7 +134,14 @@ impl Call {
                 parameters: self.parameters(),
                 running: match (self.running_mean.get_mut(), self.running_var.get_mut()) {
                     (None, None) => None,
-                    (mean, var) => Some(RunningMut { mean: mean.unwrap_or_default(), var: var.unwrap_or_default() }),
+                    (mean, var) => Some(RunningMut {
+                        mean: mean.unwrap_or_default(),
+                        var: var.unwrap_or_default(),
+                        average: match self.batches.write() {
+                            [batches, ..] => Average::Cumulative { batches },
+                            [] => Average::Exponential,
+                        },
+                    }),
                 },
                 dropout: self.dropout(),
                 input: self.input.read(),
@@ -223,7 +236,8 @@ fn code(result: Result<(), Error>) -> usize {
         Err(Error::Probability { .. }) => 5,
         Err(Error::SingleSample) => 6,
         Err(Error::BackendUnavailable) => 7,
-        Err(_) => 8,
+        Err(Error::MissingBias { channel }) => 8 ^ channel,
+        Err(_) => 9,
     }
 }
 
@@ -251,6 +265,39 @@ calls! {
     normdrop_eval_in_place, normdrop_eval_in_place_relu: eval_in_place;
     normdrop_backward, normdrop_backward_relu: backward;
     normdrop_backward_in_place, normdrop_backward_in_place_relu: backward_in_place;
+}
+
+impl Call {
+    /// The weights are `input`, and the bias of their layer is `output`.
+    unsafe fn fold(&self, fold: fn(Fold<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        let shape = Shape::new(self.outer, self.channels, self.inner)?;
+        // SAFETY: passed on.
+        let call = unsafe {
+            Fold {
+                parameters: self.parameters(),
+                running: self.running(),
+                eps: self.eps,
+                shape,
+                weights: self.input.write(),
+                bias: self.output.get_mut(),
+            }
+        };
+        fold(call)
+    }
+}
+
+/// `fold_into_previous`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_fold_into_previous(call: &Call) -> usize {
+    // SAFETY: passed on.
+    code(unsafe { call.fold(normdrop::fold_into_previous) })
+}
+
+/// `fold_into_next`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_fold_into_next(call: &Call) -> usize {
+    // SAFETY: passed on.
+    code(unsafe { call.fold(normdrop::fold_into_next) })
 }
 
 /// `Layer::fill_mask`.

@@ -4,8 +4,9 @@
 //! different contents of scratch and, where there is one, in the form that works in place: the bits must be the same.
 
 use normdrop::{
-    Activation, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Granularity, Identity, Layer,
-    ParameterGradients, Parameters, Relu, Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train,
+    Activation, Average, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Granularity, Identity,
+    Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape,
+    Statistics, Train,
 };
 use normdrop_reference::classes::{Class, class};
 use normdrop_reference::layer as reference;
@@ -44,6 +45,8 @@ pub(crate) struct Problem {
     pub(crate) running_mean: Vec<f32>,
     pub(crate) running_var: Vec<f32>,
     pub(crate) residual: Option<Vec<f32>>,
+    /// The batches so far, if the running statistics are the cumulative average.
+    pub(crate) batches: Option<u64>,
     /// The mask, if dropout is on.
     pub(crate) mask: Option<Vec<u8>>,
     pub(crate) x: Vec<f32>,
@@ -56,6 +59,7 @@ pub(crate) struct Trained {
     pub(crate) y: Vec<f32>,
     pub(crate) running_mean: Vec<f32>,
     pub(crate) running_var: Vec<f32>,
+    pub(crate) batches: Option<u64>,
     pub(crate) mean: Vec<f32>,
     pub(crate) mean_tail: Vec<f32>,
     pub(crate) inv_std: Vec<f64>,
@@ -79,7 +83,7 @@ impl Trained {
     pub(crate) fn bits(&self) -> Vec<u64> {
         let singles = [&self.y, &self.running_mean, &self.running_var, &self.mean, &self.mean_tail];
         let singles = singles.into_iter().flat_map(|values| bits(values)).map(u64::from);
-        singles.chain(self.inv_std.iter().map(|value| canonical(*value))).collect()
+        singles.chain(self.inv_std.iter().map(|value| canonical(*value))).chain(self.batches).collect()
     }
 }
 
@@ -115,6 +119,7 @@ impl Problem {
             running_mean: vec![0.0; channels],
             running_var: vec![1.0; channels],
             residual: None,
+            batches: None,
             mask: None,
             x: vec![0.0; len],
             dy: vec![0.0; len],
@@ -157,9 +162,19 @@ impl Problem {
             shape: self.reference_shape(),
             eps: self.config.eps,
             momentum: self.config.momentum,
+            running_var: match self.config.running_var {
+                RunningVariance::Unbiased => reference::RunningVariance::Unbiased,
+                RunningVariance::Biased => reference::RunningVariance::Biased,
+            },
             threshold: mask::threshold(self.config.p),
             activation: A::REFERENCE,
         }
+    }
+
+    /// The average that the next batch goes into.
+    pub(crate) fn reference_average(&self) -> reference::Average {
+        let cumulative = |batches: u64| reference::Average::Cumulative(batches.saturating_add(1));
+        self.batches.map_or(reference::Average::Exponential, cumulative)
     }
 
     pub(crate) fn reference_shape(&self) -> reference::Shape {
@@ -227,14 +242,16 @@ impl Problem {
             y: vec![f32::NAN; self.x.len()],
             running_mean: self.running_mean.clone(),
             running_var: self.running_var.clone(),
+            batches: self.batches,
             mean: vec![f32::NAN; self.channels],
             mean_tail: vec![f32::NAN; self.channels],
             inv_std: vec![f64::NAN; self.channels],
         };
-        let Trained { y, running_mean, running_var, mean, mean_tail, inv_std } = &mut trained;
+        let Trained { y, running_mean, running_var, batches, mean, mean_tail, inv_std } = &mut trained;
+        let average = batches.as_mut().map_or(Average::Exponential, |batches| Average::Cumulative { batches });
         layer.train(Train {
             parameters: self.parameters(),
-            running: Some(RunningMut { mean: running_mean, var: running_var }),
+            running: Some(RunningMut { mean: running_mean, var: running_var, average }),
             dropout: self.dropout(),
             input: &self.x,
             output: y,

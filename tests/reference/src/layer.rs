@@ -98,6 +98,46 @@ impl Activation {
     }
 }
 
+/// The variance that goes into the running variance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunningVariance {
+    /// `sum((x-mean)^2)/(samples-1)`.
+    Unbiased,
+    /// `sum((x-mean)^2)/samples`.
+    Biased,
+}
+
+impl RunningVariance {
+    /// The variance of a batch.
+    #[must_use]
+    pub fn of(self, batch: &Moments) -> f64 {
+        match self {
+            Self::Unbiased => batch.var * batch.count / (batch.count - 1.0),
+            Self::Biased => batch.var,
+        }
+    }
+}
+
+/// How the running statistics are averaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Average {
+    /// With the momentum of the layer.
+    Exponential,
+    /// The mean of this many batches, the one that is being added included.
+    Cumulative(u64),
+}
+
+impl Average {
+    /// The weight of the new value.
+    #[must_use]
+    pub fn momentum(self, exponential: f64) -> f64 {
+        match self {
+            Self::Exponential => exponential,
+            Self::Cumulative(batches) => 1.0 / batches as f64,
+        }
+    }
+}
+
 /// The layer: its shape and its constants.
 #[derive(Debug, Clone, Copy)]
 pub struct Layer {
@@ -107,6 +147,8 @@ pub struct Layer {
     pub eps: f32,
     /// The weight of the new value in the running statistics.
     pub momentum: f64,
+    /// The variance that goes into the running variance.
+    pub running_var: RunningVariance,
     /// `T`: the keep probability times 2^32.
     pub threshold: u64,
     /// The activation.
@@ -125,11 +167,11 @@ pub struct Parameters<'a> {
 }
 
 impl Parameters<'_> {
-    fn weight(&self, channel: usize) -> f64 {
+    pub(crate) fn weight(&self, channel: usize) -> f64 {
         self.weight.map_or(1.0, |weight| weight[channel])
     }
 
-    fn bias(&self, channel: usize) -> f64 {
+    pub(crate) fn bias(&self, channel: usize) -> f64 {
         self.bias.map_or(0.0, |bias| bias[channel])
     }
 
@@ -264,15 +306,23 @@ impl Layer {
     /// The running statistics after a batch; an empty one changes nothing.
     ///
     /// ```text
-    /// running = (1-momentum)*running + momentum*batch     (the running variance takes the unbiased one)
+    /// running = (1-momentum)*running + momentum*batch
     /// ```
-    /// A side of weight 0 does not count, even if it is NaN.
-    pub fn update_running(&self, moments: &[Moments], running_mean: &mut [f64], running_var: &mut [f64]) {
+    /// A side of weight 0 does not count, even if it is NaN. In a cumulative average the momentum is 1 over the number
+    /// of batches.
+    pub fn update_running(
+        &self,
+        moments: &[Moments],
+        average: Average,
+        running_mean: &mut [f64],
+        running_var: &mut [f64],
+    ) {
+        let momentum = average.momentum(self.momentum);
         let average = |running: &mut f64, batch: f64| {
-            if self.momentum == 1.0 {
+            if momentum == 1.0 {
                 *running = batch;
-            } else if self.momentum != 0.0 {
-                *running = (1.0 - self.momentum) * *running + self.momentum * batch;
+            } else if momentum != 0.0 {
+                *running = (1.0 - momentum) * *running + momentum * batch;
             }
         };
         if self.shape.is_empty() {
@@ -280,7 +330,7 @@ impl Layer {
         }
         for ((moments, mean), var) in moments.iter().zip(running_mean).zip(running_var) {
             average(mean, moments.mean.rounded());
-            average(var, moments.var * moments.count / (moments.count - 1.0));
+            average(var, self.running_var.of(moments));
         }
     }
 
@@ -435,6 +485,7 @@ mod tests {
         shape: Shape { outer: 2, channels: 2, inner: 2 },
         eps: 1.0,
         momentum: 0.25,
+        running_var: RunningVariance::Unbiased,
         threshold: 1 << 31,
         activation: Activation::Relu,
     };
@@ -473,13 +524,33 @@ mod tests {
     #[test]
     fn running_statistics_move_by_the_momentum() {
         let (mut mean, mut var) = ([0.0, f64::NAN], [1.0, 1.0]);
-        LAYER.update_running(&LAYER.moments(&X), &mut mean, &mut var);
+        let exponential = Average::Exponential;
+        LAYER.update_running(&LAYER.moments(&X), exponential, &mut mean, &mut var);
         assert_eq!((mean[0], var), (1.0, [0.75 + 0.25 * 20.0 / 3.0, 0.75]));
         assert!(mean[1].is_nan());
-        Layer { momentum: 1.0, ..LAYER }.update_running(&LAYER.moments(&X), &mut mean, &mut var);
+        Layer { momentum: 1.0, ..LAYER }.update_running(&LAYER.moments(&X), exponential, &mut mean, &mut var);
         assert_eq!((mean, var), ([4.0, 2.0], [20.0 / 3.0, 0.0]));
-        Layer { momentum: 0.0, ..LAYER }.update_running(&LAYER.moments(&[f64::NAN; 8]), &mut mean, &mut var);
+        Layer { momentum: 0.0, ..LAYER }.update_running(
+            &LAYER.moments(&[f64::NAN; 8]),
+            exponential,
+            &mut mean,
+            &mut var,
+        );
         assert_eq!((mean, var), ([4.0, 2.0], [20.0 / 3.0, 0.0]));
+    }
+
+    #[test]
+    fn a_cumulative_average_is_the_mean_of_the_batches() {
+        let layer = Layer { running_var: RunningVariance::Biased, ..LAYER };
+        let (mut mean, mut var) = ([f64::NAN; 2], [f64::NAN; 2]);
+        for (batches, factor) in [(1, 1.0), (2, 3.0), (3, 2.0)] {
+            let moments = layer.moments(&X.map(|x| factor * x));
+            layer.update_running(&moments, Average::Cumulative(batches), &mut mean, &mut var);
+        }
+        // Means 4 and 2 times 1, 3 and 2; variances 5 and 0 times 1, 9 and 4.
+        for (actual, expected) in mean.into_iter().chain(var).zip([8.0, 4.0, 70.0 / 3.0, 0.0]) {
+            assert!((actual - expected).abs() < 1e-14, "{actual} instead of {expected}");
+        }
     }
 
     #[test]

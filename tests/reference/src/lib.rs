@@ -6,6 +6,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`layer`] | batch norm, activation and dropout, forward and backward, with the scale of each result's error |
+//! | [`fold`] | batch norm folded into the weights of the layer before it or after it |
 //! | [`mask`] | the dropout mask, one element at a time |
 //! | [`random`] | the two published generators that masks and data are made with |
 //! | [`classes`] | the kinds of data that accuracy is promised for, and those that must not break anything |
@@ -14,6 +15,7 @@
 
 pub mod classes;
 pub mod double;
+pub mod fold;
 pub mod layer;
 pub mod mask;
 pub mod random;

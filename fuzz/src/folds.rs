@@ -1,0 +1,146 @@
+//! The target of folding.
+
+use normdrop::{Buffer as Name, Error, Fold, Parameters, Running, Shape, fold_into_next, fold_into_previous};
+use normdrop_reference::fold::{BatchNorm, Folded};
+use normdrop_reference::layer::{self as reference, widened};
+
+use crate::bounds::{self, Comparison};
+use crate::buffer::{Buffer, same_bits};
+use crate::case::class_values;
+use crate::input::FoldInput;
+
+/// The buffers of a call, in the order of their numbers in the inputs.
+const NAMES: [Name; 6] =
+    [Name::Weight, Name::Bias, Name::RunningMean, Name::RunningVar, Name::FoldWeights, Name::FoldBias];
+
+/// A call whose every argument is decided.
+struct Case {
+    into_next: bool,
+    shape: Shape,
+    eps: f32,
+    /// The buffers of [`NAMES`] with the lengths that they should have, but for those that are not given.
+    values: [Option<Vec<f32>>; 6],
+}
+
+impl Case {
+    fn new(input: &FoldInput) -> Self {
+        let [outer, channels, inner] = input.dims.map(|dimension| usize::from(dimension % 17));
+        let shape = Shape::new(outer, channels, inner).expect("the dimensions are small");
+        let lengths =
+            [channels, channels, channels, channels, shape.len(), if input.into_next { outer } else { channels }];
+        let given = [input.has[0], input.has[1], true, true, true, input.has[2]];
+        let mut values: [Option<Vec<f32>>; 6] = std::array::from_fn(|buffer| {
+            given[buffer].then(|| class_values(&input.values[buffer], 0, lengths[buffer]))
+        });
+        if !input.negative_var {
+            values[3].iter_mut().flatten().for_each(|var| *var = var.abs());
+        }
+        for poke in &input.pokes {
+            let buffer = values[usize::from(poke.tensor) % 6].as_mut();
+            if let Some(buffer) = buffer.filter(|buffer| !buffer.is_empty()) {
+                let index = usize::from(poke.index) % buffer.len();
+                buffer[index] = f32::from_bits(poke.bits);
+            }
+        }
+        Self { into_next: input.into_next, shape, eps: f32::from_bits(input.eps), values }
+    }
+
+    /// The exact result, where a bias that is missing counts as zeros.
+    fn exact(&self) -> Folded {
+        let values = self.values.each_ref().map(|values| values.as_deref().map(widened));
+        let [weight, bias, mean, var, weights, fold_bias] = &values;
+        let given = |values: &Option<Vec<f64>>| values.clone().expect("it is always given");
+        let batch_norm = BatchNorm {
+            parameters: reference::Parameters { weight: weight.as_deref(), bias: bias.as_deref(), residual: None },
+            mean: &given(mean),
+            var: &given(var),
+            eps: self.eps,
+        };
+        let (outer, channels, inner) = (self.shape.outer(), self.shape.channels(), self.shape.inner());
+        let shape = reference::Shape { outer, channels, inner };
+        let fold = if self.into_next { BatchNorm::fold_into_next } else { BatchNorm::fold_into_previous };
+        let outputs = if self.into_next { outer } else { channels };
+        fold(&batch_norm, shape, &given(weights), fold_bias.as_ref().unwrap_or(&vec![0.0; outputs]))
+    }
+
+    /// The shift of each channel and the sum of the magnitudes that it is the sum of.
+    fn shifts(&self) -> Vec<(f64, f64)> {
+        let shape = Shape::new(1, self.shape.channels(), 0).expect("an empty shape");
+        let mut zeros = Self { into_next: false, shape, eps: self.eps, values: self.values.clone() };
+        (zeros.values[4], zeros.values[5]) = (Some(vec![]), None);
+        let exact = zeros.exact();
+        exact.bias.into_iter().zip(exact.bias_size).collect()
+    }
+}
+
+/// Folding in either direction.
+pub(crate) fn fold(input: &FoldInput) {
+    let case = Case::new(input);
+    let len = |number: usize, right: usize| match input.wrong.by {
+        by if usize::from(input.wrong.buffer) % NAMES.len() == number => right.saturating_add_signed(by.into()),
+        _ => right,
+    };
+    let mut number = 0;
+    let memory = case.values.each_ref().map(|values| {
+        number += 1;
+        let values = values.as_ref()?;
+        let (right, lead) = (values.len(), usize::from(input.misalign % 17));
+        Some((Buffer::new(values, len(number - 1, right), 0.5, lead), right))
+    });
+    let before = memory.clone();
+    let buffers = memory.map(|memory| memory.map(|(buffer, _)| buffer));
+    let [weight, bias, mean, var, mut weights, mut fold_bias] = buffers;
+    let call = Fold {
+        parameters: Parameters { weight: weight.as_deref(), bias: bias.as_deref() },
+        running: Running { mean: mean.as_deref().unwrap_or_default(), var: var.as_deref().unwrap_or_default() },
+        eps: case.eps,
+        shape: case.shape,
+        weights: weights.as_deref_mut().unwrap_or_default(),
+        bias: fold_bias.as_deref_mut(),
+    };
+    let result = if case.into_next { fold_into_next(call) } else { fold_into_previous(call) };
+
+    let wrong_length = |name: Name, expected: usize, actual: usize| {
+        let number = NAMES.iter().position(|&other| other == name);
+        number
+            .and_then(|number| before[number].as_ref())
+            .is_some_and(|(buffer, right)| (buffer.len(), *right) == (actual, expected) && actual != expected)
+    };
+    let right_lengths = before.iter().flatten().all(|(buffer, right)| buffer.len() == *right);
+    match result {
+        Ok(()) => assert!(right_lengths && case.eps.is_finite() && case.eps >= 0.0, "wrong arguments were accepted"),
+        Err(error) => {
+            let refused = match error {
+                Error::Length { buffer, expected, actual } => wrong_length(buffer, expected, actual),
+                Error::Eps { eps } => eps.to_bits() == case.eps.to_bits() && !(case.eps.is_finite() && case.eps >= 0.0),
+                Error::MissingBias { channel } => fold_bias.is_none() && case.shifts()[channel].0 != 0.0,
+                _ => false,
+            };
+            assert!(refused, "{error:?}");
+            for (buffer, number) in [(&weights, 4), (&fold_bias, 5)] {
+                let before = before[number].as_ref().map(|(buffer, _)| &**buffer).unwrap_or_default();
+                assert!(same_bits(buffer.as_deref().unwrap_or_default(), before), "a refused call wrote");
+            }
+            return;
+        }
+    }
+    if fold_bias.is_none() && !(case.into_next && case.shape.is_empty()) {
+        // A shift that f64 cannot tell from 0 is none.
+        for (channel, (shift, size)) in case.shifts().into_iter().enumerate() {
+            assert!(shift.abs() <= 4.0 * f64::EPSILON * size, "the shift of channel {channel} is lost");
+        }
+    }
+
+    let exact = case.exact();
+    let mut comparison = Comparison::new("fold weight", bounds::ROUNDED_ONCE);
+    for (index, (&actual, expected)) in weights.iter().flat_map(|weights| weights.iter()).zip(exact.weights).enumerate()
+    {
+        comparison.add(index, actual.into(), expected, expected.abs(), 0.0);
+    }
+    let mut comparison = Comparison::new("fold bias", bounds::ROUNDED_ONCE);
+    let roundings = f64::EPSILON * (4 + case.shape.channels() * case.shape.inner()) as f64;
+    for (index, &actual) in fold_bias.iter().flat_map(|bias| bias.iter()).enumerate() {
+        let expected = exact.bias[index];
+        comparison.add(index, actual.into(), expected, expected.abs(), roundings * exact.bias_size[index]);
+    }
+}

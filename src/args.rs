@@ -280,3 +280,92 @@ pub struct BackwardInPlace<'a> {
     /// At least `backward_scratch_len` values; their contents do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
+
+/// The moments of a part of a batch, to be merged with those of the other parts.
+#[derive(Debug)]
+pub struct Moments<'a> {
+    /// `x` of the part, `len` values.
+    pub input: &'a [f32],
+    /// The moments, `moments_len` values, overwritten: `C` counts, `C` means, `C` sums of squared deviations.
+    pub moments: &'a mut [f64],
+    /// At least `train_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    pub scratch: &'a mut [f64],
+}
+
+/// From the moments of a whole batch to its statistics.
+#[derive(Debug)]
+pub struct Finish<'a> {
+    /// The moments of all parts, merged, `moments_len` values.
+    pub moments: &'a [f64],
+    /// The running statistics to update, if any are kept.
+    pub running: Option<RunningMut<'a>>,
+    /// What [`Apply`], [`Reduce`] and [`ApplyGradient`] will need, overwritten.
+    pub saved: SavedMut<'a>,
+}
+
+/// The forward call of a part of a batch, with the statistics of the whole.
+#[derive(Debug)]
+pub struct Apply<'a> {
+    /// Weight and bias.
+    pub parameters: Parameters<'a>,
+    /// The statistics of the batch.
+    pub saved: Saved<'a>,
+    /// Which elements of the part to drop.
+    pub dropout: Dropout<'a>,
+    /// `x` of the part, `len` values.
+    pub input: &'a [f32],
+    /// What is added between normalisation and activation, `len` values; `None` adds nothing.
+    pub residual: Option<&'a [f32]>,
+    /// `y` of the part, `len` values, overwritten.
+    pub output: &'a mut [f32],
+    /// At least `eval_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    pub scratch: &'a mut [f64],
+}
+
+/// The sums over a part of a batch that gradients are made of, to be merged with those of the other parts.
+#[derive(Debug)]
+pub struct Reduce<'a> {
+    /// The weight and bias of the forward call.
+    pub parameters: Parameters<'a>,
+    /// The statistics of the forward call.
+    pub statistics: Statistics<'a>,
+    /// The dropout of the part's forward call.
+    pub dropout: Dropout<'a>,
+    /// `x` of the part, `len` values.
+    pub input: &'a [f32],
+    /// The residual of the part's forward call, `len` values.
+    pub residual: Option<&'a [f32]>,
+    /// `dy` of the part, `len` values.
+    pub grad_output: &'a [f32],
+    /// The sums, `sums_len` values, overwritten: `C` sums of `g`, then `C` sums of `g*xhat`.
+    pub sums: &'a mut [f64],
+    /// At least `backward_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    pub scratch: &'a mut [f64],
+}
+
+/// The gradients of the elements of a part of a batch, through the statistics of the whole.
+#[derive(Debug)]
+pub struct ApplyGradient<'a> {
+    /// The weight and bias of the forward call.
+    pub parameters: Parameters<'a>,
+    /// The statistics of the batch.
+    pub saved: Saved<'a>,
+    /// The values per channel of the whole batch: the count of its moments.
+    pub samples: f64,
+    /// The sums of all parts, merged, `sums_len` values.
+    pub sums: &'a [f64],
+    /// The dropout of the part's forward call.
+    pub dropout: Dropout<'a>,
+    /// `x` of the part, `len` values.
+    pub input: &'a [f32],
+    /// The residual of the part's forward call, `len` values.
+    pub residual: Option<&'a [f32]>,
+    /// `dy` of the part, `len` values.
+    pub grad_output: &'a [f32],
+    /// `dx` of the part, `len` values, overwritten.
+    pub grad_input: &'a mut [f32],
+    /// The gradient of the residual, `len` values, overwritten; `None` if nobody needs it.
+    pub grad_residual: Option<&'a mut [f32]>,
+    /// At least `backward_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    pub scratch: &'a mut [f64],
+}

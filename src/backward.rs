@@ -3,7 +3,7 @@
 
 use crate::activation::Activation;
 use crate::args::{Dropout, ParameterGradients, Parameters, Statistics};
-use crate::channel::{Centre, Differentiate, GradientSums, Normalise};
+use crate::channel::{Centre, ChannelSums, Differentiate, Normalise};
 use crate::layer::Layer;
 use crate::pass::apply::Apply;
 use crate::pass::gradient::{self, ChannelGradient, Tensors};
@@ -25,11 +25,28 @@ pub(crate) enum Target {
     Residual,
 }
 
+/// Which part of a backward call is wanted.
+#[derive(Debug)]
+pub(crate) enum Phase<'a> {
+    /// All of it, for a tensor that is the whole batch.
+    Whole,
+    /// The sums of a part of a batch: those of `g`, then those of `g*xhat`.
+    Reduce(&'a mut [f64]),
+    /// The gradients of the elements of a part of a batch, from the sums over the whole of it.
+    Apply {
+        /// The sums.
+        sums: &'a [f64],
+        /// The values per channel of the whole batch.
+        samples: f64,
+    },
+}
+
 /// A backward call.
 pub(crate) struct BackwardCall<'a> {
     pub(crate) parameters: Parameters<'a>,
     pub(crate) statistics: Statistics<'a>,
     pub(crate) dropout: Dropout<'a>,
+    pub(crate) phase: Phase<'a>,
     pub(crate) input: &'a [f32],
     pub(crate) residual: Option<&'a [f32]>,
     pub(crate) grad_residual: Option<&'a mut [f32]>,
@@ -46,6 +63,9 @@ pub(crate) fn run<A: Activation, E: Elements>(
 ) {
     let keep = layer.keep_of(call.dropout);
     let Some(keep) = keep.filter(|_| !layer.shape().is_empty()) else {
+        if let Phase::Reduce(sums) = call.phase {
+            sums.fill(0.0);
+        }
         let ParameterGradients { weight, bias } = call.grad_parameters;
         for gradient in [weight, bias, call.grad_residual].into_iter().flatten() {
             gradient.fill(0.0);
@@ -70,17 +90,31 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { layer, keep, call, elements, target } = self;
-        let BackwardCall { parameters, statistics, input, residual, grad_residual, grad_parameters, scratch, .. } =
-            call;
+        let BackwardCall {
+            parameters,
+            statistics,
+            phase,
+            input,
+            residual,
+            grad_residual,
+            grad_parameters,
+            scratch,
+            ..
+        } = call;
         let mut tensors = Tensors { input, elements, grad_residual };
         let apply = Apply { activation: layer.activation(), residual, keep };
         // Only the input gradient is made of more than `g`.
         let batch = matches!(statistics, Statistics::Batch(_)) && target == Target::Input;
         // Past fixed statistics the input gradient needs no sums.
-        let reduce = batch || grad_parameters.weight.is_some() || grad_parameters.bias.is_some();
+        let reduce = match phase {
+            Phase::Whole => batch || grad_parameters.weight.is_some() || grad_parameters.bias.is_some(),
+            Phase::Reduce(_) => true,
+            Phase::Apply { .. } => false,
+        };
         let write = target != Target::Nothing;
         let mut channels = ChannelGradients {
             target,
+            phase,
             parameters,
             statistics,
             eps: layer.config().eps,
@@ -88,6 +122,7 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
             folded_scale: apply.folded_scale(),
             samples: layer.shape().samples(),
             grad_parameters,
+            sums: ChannelSums::default(),
         };
         match layer.walk() {
             Walk::Empty => {}
@@ -95,14 +130,13 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
                 for channel in 0..planar.channels {
                     let centre = channels.centre(s, channel);
                     let normalise = channels.normalise(channel, centre);
-                    let mut sums = GradientSums::ZERO;
                     if reduce {
                         let this = ChannelReduce { apply: &apply, normalise: &normalise, unit: centre.unit() };
-                        sums = reduce::planar(s, &planar, &this, channel, input, tensors.elements.source());
-                        channels.finish(channel, centre, sums);
+                        let sums = reduce::planar(s, &planar, &this, channel, input, tensors.elements.source());
+                        channels.finish(channel, sums.finish(centre, keep.scale));
                     }
                     if write {
-                        let differentiate = channels.differentiate(channel, centre, sums);
+                        let differentiate = channels.differentiate(channel, centre);
                         let this =
                             ChannelGradient { apply: &apply, normalise: &normalise, differentiate: &differentiate };
                         if batch {
@@ -130,12 +164,11 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
                     }
                     for channel in strip.first_channel..first {
                         let centre = channels.centre(s, channel);
-                        let mut sums = GradientSums::ZERO;
                         if reduce {
-                            sums = reduce::of_channel(&columns, strip, table, channel);
-                            channels.finish(channel, centre, sums);
+                            let sums = reduce::of_channel(&columns, strip, table, channel);
+                            channels.finish(channel, sums.finish(centre, keep.scale));
                         }
-                        let differentiate = channels.differentiate(channel, centre, sums);
+                        let differentiate = channels.differentiate(channel, centre);
                         for column in strip.columns_of(&columns, channel) {
                             put_column(table, column, reduce::SUMS, differentiate.fields());
                         }
@@ -154,6 +187,7 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
 /// The coefficients of every channel, and what becomes of its sums.
 struct ChannelGradients<'a> {
     target: Target,
+    phase: Phase<'a>,
     parameters: Parameters<'a>,
     statistics: Statistics<'a>,
     eps: f32,
@@ -161,6 +195,8 @@ struct ChannelGradients<'a> {
     folded_scale: f32,
     samples: usize,
     grad_parameters: ParameterGradients<'a>,
+    /// The sums of the channel that was finished last.
+    sums: ChannelSums,
 }
 
 impl ChannelGradients<'_> {
@@ -175,25 +211,58 @@ impl ChannelGradients<'_> {
         Normalise::new(centre, self.parameters.weight(channel), self.parameters.bias(channel), self.folded_scale)
     }
 
-    /// Writes the gradients of weight and bias.
+    /// Writes what the sums of a channel are wanted for.
     #[inline(always)]
-    fn finish(&mut self, channel: usize, centre: Centre, sums: GradientSums) {
+    fn finish(&mut self, channel: usize, sums: ChannelSums) {
+        self.sums = sums;
         if let Some(weight) = self.grad_parameters.weight.as_mut().and_then(|weight| weight.get_mut(channel)) {
-            *weight = sums.weight(centre, self.scale);
+            *weight = sums.weight();
         }
         if let Some(bias) = self.grad_parameters.bias.as_mut().and_then(|bias| bias.get_mut(channel)) {
-            *bias = sums.bias(self.scale);
+            *bias = sums.bias();
+        }
+        if let Phase::Reduce(out) = &mut self.phase {
+            let (g, g_xhat) = out.split_at_mut_checked(out.len() / 2).unwrap_or_default();
+            if let (Some(g), Some(g_xhat)) = (g.get_mut(channel), g_xhat.get_mut(channel)) {
+                (*g, *g_xhat) = (sums.g, sums.g_xhat);
+            }
         }
     }
 
+    /// The coefficients of a channel whose sums, if they are needed, have just been finished.
     #[inline(always)]
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 values")]
-    fn differentiate(&self, channel: usize, centre: Centre, sums: GradientSums) -> Differentiate {
+    fn differentiate(&self, channel: usize, centre: Centre) -> Differentiate {
         let weight = self.parameters.weight(channel);
+        let (sums, samples) = match self.phase {
+            Phase::Apply { sums, samples } => (channel_sums(sums, channel), samples),
+            Phase::Whole | Phase::Reduce(_) => (self.sums, self.samples as f64),
+        };
         match self.statistics {
             _ if self.target == Target::Residual => Differentiate::residual(self.scale),
-            Statistics::Batch(_) => Differentiate::batch(centre, weight, self.scale, sums, self.samples as f64),
+            Statistics::Batch(_) => Differentiate::batch(centre, weight, self.scale, sums, samples),
             Statistics::Fixed(_) => Differentiate::fixed(centre, weight, self.scale),
         }
+    }
+}
+
+/// The sums of one channel from those of all: first those of `g`, then those of `g*xhat`.
+#[inline(always)]
+fn channel_sums(sums: &[f64], channel: usize) -> ChannelSums {
+    let (g, g_xhat) = sums.split_at_checked(sums.len() / 2).unwrap_or_default();
+    match (g.get(channel), g_xhat.get(channel)) {
+        (Some(&g), Some(&g_xhat)) => ChannelSums { g, g_xhat },
+        _ => ChannelSums::default(),
+    }
+}
+
+/// The gradients of weight and bias from the sums over the whole batch.
+pub(crate) fn parameter_gradients(sums: &[f64], gradients: ParameterGradients<'_>) {
+    let sums = |channel| channel_sums(sums, channel);
+    for (channel, weight) in gradients.weight.into_iter().flatten().enumerate() {
+        *weight = sums(channel).weight();
+    }
+    for (channel, bias) in gradients.bias.into_iter().flatten().enumerate() {
+        *bias = sums(channel).bias();
     }
 }

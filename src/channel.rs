@@ -236,18 +236,36 @@ impl GradientSums {
         self.g_deviation * (centre.inv_std / centre.unit()) - centre.tail_xhat() * self.g
     }
 
+    /// The sums that gradients are made of.
+    #[inline(always)]
+    pub(crate) fn finish(self, centre: Centre, scale: f32) -> ChannelSums {
+        let scale = f64::from(scale);
+        ChannelSums { g: self.g * scale, g_xhat: self.g_xhat(centre) * scale }
+    }
+}
+
+/// What every gradient of one channel is made of; `g` has the dropout scale here.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct ChannelSums {
+    /// The sum of `g`.
+    pub(crate) g: f64,
+    /// The sum of `g*xhat`.
+    pub(crate) g_xhat: f64,
+}
+
+impl ChannelSums {
     /// The gradient of the bias.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "rounded once")]
-    pub(crate) fn bias(self, scale: f32) -> f32 {
-        (self.g * f64::from(scale)) as f32
+    pub(crate) fn bias(self) -> f32 {
+        self.g as f32
     }
 
     /// The gradient of the weight.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "rounded once")]
-    pub(crate) fn weight(self, centre: Centre, scale: f32) -> f32 {
-        (self.g_xhat(centre) * f64::from(scale)) as f32
+    pub(crate) fn weight(self) -> f32 {
+        self.g_xhat as f32
     }
 }
 
@@ -256,9 +274,9 @@ impl GradientSums {
 pub(crate) struct Differentiate {
     /// `weight*inv_std*scale`.
     pub(crate) slope: f64,
-    /// `-slope*inv_std*sum(g*xhat)/samples`, 0 with fixed statistics.
+    /// `-weight*inv_std^2*sum(g*xhat)/samples`, 0 with fixed statistics.
     pub(crate) tilt: f64,
-    /// `-slope*(sum(g) - tail*inv_std*sum(g*xhat))/samples`, 0 with fixed statistics.
+    /// `-weight*inv_std*(sum(g) - tail*inv_std*sum(g*xhat))/samples`, 0 with fixed statistics.
     pub(crate) offset: f64,
     /// Whether the channel has magnitudes that f32 arithmetic would lose.
     pub(crate) exact: bool,
@@ -267,14 +285,15 @@ pub(crate) struct Differentiate {
 impl Differentiate {
     /// Through batch statistics of `samples` values.
     #[inline(always)]
-    pub(crate) fn batch(centre: Centre, weight: f32, scale: f32, sums: GradientSums, samples: f64) -> Self {
-        let slope = f64::from(weight) * centre.inv_std * f64::from(scale);
+    pub(crate) fn batch(centre: Centre, weight: f32, scale: f32, sums: ChannelSums, samples: f64) -> Self {
+        let unscaled = f64::from(weight) * centre.inv_std;
+        let slope = unscaled * f64::from(scale);
         let mean_g = sums.g / samples;
-        let mean_g_xhat = sums.g_xhat(centre) / samples;
-        let tilt = -slope * centre.inv_std * mean_g_xhat;
-        let offset = -slope * (mean_g - centre.tail_xhat() * mean_g_xhat);
+        let mean_g_xhat = sums.g_xhat / samples;
+        let tilt = -unscaled * centre.inv_std * mean_g_xhat;
+        let offset = -unscaled * (mean_g - centre.tail_xhat() * mean_g_xhat);
         // No deviation exceeds sqrt(samples) standard deviations, so this bounds every (x - mean)*tilt.
-        let largest = slope * mean_g_xhat * samples;
+        let largest = unscaled * mean_g_xhat * samples;
         let exact = !(is_ordinary(slope) && is_ordinary(tilt) && is_small(offset) && is_small(largest));
         Self { slope, tilt, offset, exact: exact || !is_small(f64::from(centre.mean)) }
     }

@@ -38,6 +38,10 @@ pub enum Buffer {
     SavedMeanTail,
     /// The inverse standard deviation per channel that the forward pass saved.
     SavedInvStd,
+    /// The moments of a part of a batch: counts, means, sums of squared deviations.
+    Moments,
+    /// The sums that gradients are made of.
+    Sums,
     /// The dropout mask, one bit per element, channel of a sample or sample.
     Mask,
     /// The working memory of one call.
@@ -69,6 +73,8 @@ impl Buffer {
             Self::SavedMean => "saved mean",
             Self::SavedMeanTail => "saved mean_tail",
             Self::SavedInvStd => "saved inv_std",
+            Self::Moments => "moments",
+            Self::Sums => "sums",
             Self::Mask => "mask",
             Self::Scratch => "scratch",
             Self::FoldWeights => "fold weights",

@@ -1,7 +1,7 @@
-//! Forward with fixed statistics, top to bottom: coefficients from the running statistics, then one pass.
+//! Forward with given statistics, top to bottom: coefficients from the statistics, then one pass.
 
 use crate::activation::Activation;
-use crate::args::{Dropout, Parameters, Running};
+use crate::args::{Dropout, Parameters, Statistics};
 use crate::channel::Normalise;
 use crate::layer::Layer;
 use crate::pass::apply::{self, Apply};
@@ -11,10 +11,10 @@ use crate::simd::{Kernel, Simd, dispatch};
 /// The fields per column of this call's scratch.
 pub(crate) const FIELDS: usize = apply::FIELDS;
 
-/// A forward call with fixed statistics.
+/// A forward call with given statistics.
 pub(crate) struct EvalCall<'a, E> {
     pub(crate) parameters: Parameters<'a>,
-    pub(crate) running: Running<'a>,
+    pub(crate) statistics: Statistics<'a>,
     pub(crate) dropout: Dropout<'a>,
     pub(crate) residual: Option<&'a [f32]>,
     pub(crate) elements: E,
@@ -39,10 +39,10 @@ impl<A: Activation, E: Elements> Kernel for Forward<'_, A, E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { layer, keep, call } = self;
-        let EvalCall { parameters, running, residual, mut elements, scratch, .. } = call;
+        let EvalCall { parameters, statistics, residual, mut elements, scratch, .. } = call;
         let apply = Apply { activation: layer.activation(), residual, keep };
         let coefficients =
-            ChannelCoefficients { parameters, running, eps: layer.config().eps, scale: apply.folded_scale() };
+            ChannelCoefficients { parameters, statistics, eps: layer.config().eps, scale: apply.folded_scale() };
         match layer.walk() {
             Walk::Empty => {}
             Walk::Planar(planar) => {
@@ -68,7 +68,7 @@ impl<A: Activation, E: Elements> Kernel for Forward<'_, A, E> {
 
 struct ChannelCoefficients<'a> {
     parameters: Parameters<'a>,
-    running: Running<'a>,
+    statistics: Statistics<'a>,
     eps: f32,
     scale: f32,
 }
@@ -77,7 +77,7 @@ impl ChannelCoefficients<'_> {
     #[inline(always)]
     fn of<S: Simd>(&self, s: S, channel: usize) -> Normalise {
         Normalise::new(
-            self.running.centre(s, channel, self.eps),
+            self.statistics.centre(s, channel, self.eps),
             self.parameters.weight(channel),
             self.parameters.bias(channel),
             self.scale,

@@ -4,13 +4,15 @@ use rand_core::Rng;
 
 use crate::activation::Activation;
 use crate::args::{
-    Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Parameters, Running, Saved, Statistics, Train,
+    Apply, ApplyGradient, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Finish, Moments, ParameterGradients,
+    Parameters, Reduce, Running, RunningMut, Saved, Statistics, Train,
 };
-use crate::backward::{self, BackwardCall, Target};
+use crate::backward::{self, BackwardCall, Phase, Target};
 use crate::config::{Config, Granularity};
 use crate::error::{Buffer, Error};
 use crate::eval::{self, EvalCall};
 use crate::mask::{Bernoulli, mask_len};
+use crate::moments::{self, moments_len};
 use crate::pass::{Apart, Gates, InPlace, Keep, SharedMask, Walk};
 use crate::shape::Shape;
 use crate::simd::Backend;
@@ -139,6 +141,18 @@ impl<A: Activation> Layer<A> {
         if forward > self.backward_scratch_len() { forward } else { self.backward_scratch_len() }
     }
 
+    /// The f64 values of the moments of a part: three per channel.
+    #[must_use]
+    pub const fn moments_len(&self) -> usize {
+        moments_len(self.shape.channels())
+    }
+
+    /// The f64 values of the sums of a part: two per channel.
+    #[must_use]
+    pub const fn sums_len(&self) -> usize {
+        self.shape.channels().saturating_mul(2)
+    }
+
     /// Draws the dropout mask of `seed`: a pure function of the seed, `p` and the bit's index.
     ///
     /// # Errors
@@ -174,19 +188,14 @@ impl<A: Activation> Layer<A> {
     /// there is one value per channel.
     pub fn train(&self, call: Train<'_>) -> Result<(), Error> {
         self.check_parameters(call.parameters)?;
-        if let Some(running) = &call.running {
-            self.check_channels(Buffer::RunningMean, running.mean.len())?;
-            self.check_channels(Buffer::RunningVar, running.var.len())?;
-        }
+        self.check_running_mut(call.running.as_ref())?;
         self.check_dropout(call.dropout)?;
         self.check_elements(Buffer::Input, call.input.len())?;
         self.check_residual(call.residual)?;
         self.check_elements(Buffer::Output, call.output.len())?;
-        self.check_channels(Buffer::SavedMean, call.saved.mean.len())?;
-        self.check_channels(Buffer::SavedMeanTail, call.saved.mean_tail.len())?;
-        self.check_channels(Buffer::SavedInvStd, call.saved.inv_std.len())?;
+        self.check_saved(call.saved.as_saved())?;
         check_scratch(self.train_scratch_len(), call.scratch.len())?;
-        self.check_batch_statistics()?;
+        self.check_batch_statistics(self.shape.samples() > 1)?;
         train::run(self, call);
         Ok(())
     }
@@ -210,7 +219,8 @@ impl<A: Activation> Layer<A> {
         check_scratch(self.eval_scratch_len(), call.scratch.len())?;
         let Eval { parameters, running, dropout, input, residual, output, scratch } = call;
         let elements = Apart { input, output };
-        eval::run(self, EvalCall { parameters, running, dropout, residual, elements, scratch });
+        let statistics = Statistics::Fixed(running);
+        eval::run(self, EvalCall { parameters, statistics, dropout, residual, elements, scratch });
         Ok(())
     }
 
@@ -227,7 +237,8 @@ impl<A: Activation> Layer<A> {
         check_scratch(self.eval_scratch_len(), call.scratch.len())?;
         let EvalInPlace { parameters, running, dropout, residual, values, scratch } = call;
         let elements = InPlace { values };
-        eval::run(self, EvalCall { parameters, running, dropout, residual, elements, scratch });
+        let statistics = Statistics::Fixed(running);
+        eval::run(self, EvalCall { parameters, statistics, dropout, residual, elements, scratch });
         Ok(())
     }
 
@@ -262,8 +273,17 @@ impl<A: Activation> Layer<A> {
             (None, None) => (Target::Nothing, &mut [][..], None),
         };
         let elements = Apart { input: grad_output, output };
-        let call =
-            BackwardCall { parameters, statistics, dropout, input, residual, grad_residual, grad_parameters, scratch };
+        let call = BackwardCall {
+            parameters,
+            statistics,
+            dropout,
+            phase: Phase::Whole,
+            input,
+            residual,
+            grad_residual,
+            grad_parameters,
+            scratch,
+        };
         self.check_backward(&call)?;
         backward::run(self, call, elements, target);
         Ok(())
@@ -280,10 +300,151 @@ impl<A: Activation> Layer<A> {
         }
         let BackwardInPlace { parameters, statistics, dropout, input, residual, .. } = call;
         let BackwardInPlace { values, grad_residual, grad_parameters, scratch, .. } = call;
-        let call =
-            BackwardCall { parameters, statistics, dropout, input, residual, grad_residual, grad_parameters, scratch };
+        let call = BackwardCall {
+            parameters,
+            statistics,
+            dropout,
+            phase: Phase::Whole,
+            input,
+            residual,
+            grad_residual,
+            grad_parameters,
+            scratch,
+        };
         self.check_backward(&call)?;
         backward::run(self, call, InPlace { values }, Target::Input);
+        Ok(())
+    }
+
+    /// The moments of a part of a batch: the first phase of [`Layer::train`]. The shape of this layer is that of the part.
+    ///
+    /// One pass over `x`. Merge the moments of all parts with [`merge_moments`](crate::merge_moments), then
+    /// [`Layer::finish`].
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a buffer of the wrong length.
+    pub fn moments(&self, call: Moments<'_>) -> Result<(), Error> {
+        self.check_elements(Buffer::Input, call.input.len())?;
+        check_len(Buffer::Moments, self.moments_len(), call.moments.len())?;
+        check_scratch(self.train_scratch_len(), call.scratch.len())?;
+        moments::run(self, call.input, call.moments, call.scratch);
+        Ok(())
+    }
+
+    /// The statistics of a batch from the moments of all its parts: saves them for the phases that follow, and updates the
+    /// running statistics. The outer and inner dimensions of this layer do not matter.
+    ///
+    /// Without any values (all counts 0) nothing is touched.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0, [`Error::SingleSample`] if a
+    /// channel has one value.
+    pub fn finish(&self, call: Finish<'_>) -> Result<(), Error> {
+        check_len(Buffer::Moments, self.moments_len(), call.moments.len())?;
+        self.check_running_mut(call.running.as_ref())?;
+        self.check_saved(call.saved.as_saved())?;
+        let counts = call.moments.get(..self.shape.channels()).unwrap_or_default();
+        if counts.iter().all(|&count| count == 0.0) {
+            return Ok(());
+        }
+        if self.config.eps == 0.0 {
+            return Err(Error::Eps { eps: self.config.eps });
+        }
+        if counts.contains(&1.0) {
+            return Err(Error::SingleSample);
+        }
+        train::finish(self, call);
+        Ok(())
+    }
+
+    /// The forward call of a part of a batch, with the statistics of the whole: the last phase of [`Layer::train`].
+    ///
+    /// One pass: `x` is read once, `y` written once. The same bits as [`Layer::train`] gives with these statistics.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a buffer of the wrong length.
+    pub fn apply(&self, call: Apply<'_>) -> Result<(), Error> {
+        self.check_parameters(call.parameters)?;
+        self.check_saved(call.saved)?;
+        self.check_dropout(call.dropout)?;
+        self.check_elements(Buffer::Input, call.input.len())?;
+        self.check_residual(call.residual)?;
+        self.check_elements(Buffer::Output, call.output.len())?;
+        check_scratch(self.eval_scratch_len(), call.scratch.len())?;
+        let Apply { parameters, saved, dropout, input, residual, output, scratch } = call;
+        let (statistics, elements) = (Statistics::Batch(saved), Apart { input, output });
+        eval::run(self, EvalCall { parameters, statistics, dropout, residual, elements, scratch });
+        Ok(())
+    }
+
+    /// The sums over a part of a batch that gradients are made of: the first phase of [`Layer::backward`].
+    ///
+    /// One pass over `x` and `dy`. Merge the sums of all parts with [`merge_sums`](crate::merge_sums), then
+    /// [`Layer::finish_gradients`] and [`Layer::apply_gradient`].
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a buffer of the wrong length; with batch statistics also [`Error::Eps`] if `eps` is 0.
+    pub fn reduce(&self, call: Reduce<'_>) -> Result<(), Error> {
+        self.check_elements(Buffer::GradOutput, call.grad_output.len())?;
+        check_len(Buffer::Sums, self.sums_len(), call.sums.len())?;
+        let Reduce { parameters, statistics, dropout, input, residual, grad_output, sums, scratch } = call;
+        let call = BackwardCall {
+            parameters,
+            statistics,
+            dropout,
+            phase: Phase::Reduce(sums),
+            input,
+            residual,
+            grad_residual: None,
+            grad_parameters: ParameterGradients::default(),
+            scratch,
+        };
+        self.check_backward(&call)?;
+        backward::run(self, call, Apart { input: grad_output, output: &mut [] }, Target::Nothing);
+        Ok(())
+    }
+
+    /// The gradients of weight and bias from the sums over the whole batch.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a buffer of the wrong length.
+    pub fn finish_gradients(&self, sums: &[f64], gradients: ParameterGradients<'_>) -> Result<(), Error> {
+        check_len(Buffer::Sums, self.sums_len(), sums.len())?;
+        self.check_parameter_gradients(&gradients)?;
+        backward::parameter_gradients(sums, gradients);
+        Ok(())
+    }
+
+    /// The gradients of the elements of a part of a batch, through the statistics of the whole: the last phase of
+    /// [`Layer::backward`]. Past fixed statistics no sums are needed, and `backward` serves every part.
+    ///
+    /// One pass: `x` and `dy` are read once, `dx` written once.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0, [`Error::SingleSample`] if
+    /// `samples` is not above 1 and the part is not empty.
+    pub fn apply_gradient(&self, call: ApplyGradient<'_>) -> Result<(), Error> {
+        self.check_elements(Buffer::GradOutput, call.grad_output.len())?;
+        self.check_elements(Buffer::GradInput, call.grad_input.len())?;
+        if let Some(grad_residual) = &call.grad_residual {
+            self.check_elements(Buffer::GradResidual, grad_residual.len())?;
+        }
+        check_len(Buffer::Sums, self.sums_len(), call.sums.len())?;
+        let ApplyGradient { parameters, saved, samples, sums, dropout, input, residual, .. } = call;
+        let ApplyGradient { grad_output, grad_input, grad_residual, scratch, .. } = call;
+        let call = BackwardCall {
+            parameters,
+            statistics: Statistics::Batch(saved),
+            dropout,
+            phase: Phase::Apply { sums, samples },
+            input,
+            residual,
+            grad_residual,
+            grad_parameters: ParameterGradients::default(),
+            scratch,
+        };
+        self.check_backward(&call)?;
+        backward::run(self, call, Apart { input: grad_output, output: grad_input }, Target::Input);
         Ok(())
     }
 
@@ -325,17 +486,26 @@ impl<A: Activation> Layer<A> {
         self.check_dropout(dropout)?;
         self.check_elements(Buffer::Input, input.len())?;
         self.check_residual(residual)?;
-        if let Some(weight) = &call.grad_parameters.weight {
-            self.check_channels(Buffer::GradWeight, weight.len())?;
-        }
-        if let Some(bias) = &call.grad_parameters.bias {
-            self.check_channels(Buffer::GradBias, bias.len())?;
-        }
+        self.check_parameter_gradients(&call.grad_parameters)?;
         check_scratch(self.backward_scratch_len(), call.scratch.len())?;
         match statistics {
-            Statistics::Batch(_) => self.check_batch_statistics(),
+            Statistics::Batch(_) => self.check_batch_statistics(match call.phase {
+                Phase::Whole => self.shape.samples() > 1,
+                Phase::Reduce(_) => true,
+                Phase::Apply { samples, .. } => samples > 1.0,
+            }),
             Statistics::Fixed(_) => Ok(()),
         }
+    }
+
+    fn check_parameter_gradients(&self, gradients: &ParameterGradients<'_>) -> Result<(), Error> {
+        if let Some(weight) = &gradients.weight {
+            self.check_channels(Buffer::GradWeight, weight.len())?;
+        }
+        if let Some(bias) = &gradients.bias {
+            self.check_channels(Buffer::GradBias, bias.len())?;
+        }
+        Ok(())
     }
 
     fn check_parameters(&self, parameters: Parameters<'_>) -> Result<(), Error> {
@@ -353,6 +523,13 @@ impl<A: Activation> Layer<A> {
         self.check_channels(Buffer::RunningVar, running.var.len())
     }
 
+    fn check_running_mut(&self, running: Option<&RunningMut<'_>>) -> Result<(), Error> {
+        match running {
+            Some(running) => self.check_running(Running { mean: running.mean, var: running.var }),
+            None => Ok(()),
+        }
+    }
+
     fn check_saved(&self, saved: Saved<'_>) -> Result<(), Error> {
         self.check_channels(Buffer::SavedMean, saved.mean.len())?;
         self.check_channels(Buffer::SavedMeanTail, saved.mean_tail.len())?;
@@ -367,14 +544,14 @@ impl<A: Activation> Layer<A> {
     }
 
     /// What batch statistics need beyond lengths. An empty tensor has none and needs nothing.
-    fn check_batch_statistics(&self) -> Result<(), Error> {
+    fn check_batch_statistics(&self, exist: bool) -> Result<(), Error> {
         if self.shape.is_empty() {
             return Ok(());
         }
         if self.config.eps == 0.0 {
             return Err(Error::Eps { eps: self.config.eps });
         }
-        if self.shape.samples() == 1 { Err(Error::SingleSample) } else { Ok(()) }
+        if exist { Ok(()) } else { Err(Error::SingleSample) }
     }
 
     fn check_elements(&self, buffer: Buffer, actual: usize) -> Result<(), Error> {

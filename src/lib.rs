@@ -12,6 +12,7 @@ mod eval;
 mod fold;
 mod layer;
 mod mask;
+mod moments;
 mod pass;
 mod shape;
 mod simd;
@@ -19,14 +20,15 @@ mod train;
 
 pub use activation::{Activation, Identity, Relu};
 pub use args::{
-    Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, ParameterGradients, Parameters, Running,
-    RunningMut, Saved, SavedMut, Statistics, Train,
+    Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Finish, Moments,
+    ParameterGradients, Parameters, Reduce, Running, RunningMut, Saved, SavedMut, Statistics, Train,
 };
 pub use config::{Config, Granularity, RunningVariance};
 pub use error::{Buffer, Error};
 pub use fold::{Fold, fold_into_next, fold_into_previous};
 pub use layer::Layer;
 pub use mask::{Bernoulli, mask_len, seed_from};
+pub use moments::{merge_moments, merge_sums, moments_len};
 pub use shape::Shape;
 pub use simd::Backend;
 

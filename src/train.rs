@@ -2,12 +2,14 @@
 //! them, its coefficients, and its output, which finds the input in the cache again where the channel fits it.
 
 use crate::activation::Activation;
-use crate::args::{Parameters, RunningMut, SavedMut, Train};
+use crate::args::{Finish, Parameters, RunningMut, SavedMut, Train};
 use crate::channel::{Centre, Moments, Normalise, RunningUpdate};
+use crate::config::Config;
 use crate::layer::Layer;
+use crate::moments::channel_moments;
 use crate::pass::apply::{self, Apply};
 use crate::pass::{Apart, Keep, Walk, moments, put_column, table};
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, Portable, Simd, dispatch};
 
 /// The fields per column of this call's scratch: first the moments, then the coefficients in their place.
 pub(crate) const FIELDS: usize = {
@@ -24,10 +26,29 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, mut call: Train<'_>) {
     if keep.is_none() {
         call.output.fill(0.0);
     }
-    let momentum = layer.config().momentum;
-    let momentum = call.running.as_mut().map_or(momentum, |running| running.average.next_momentum(momentum));
-    let update = RunningUpdate { momentum, variance: layer.config().running_var };
+    let update = next_update(layer.config(), call.running.as_mut());
     dispatch(layer.backend(), Forward { layer, keep, update, call });
+}
+
+/// How a batch moves the running statistics; counts it.
+fn next_update(config: Config, running: Option<&mut RunningMut<'_>>) -> RunningUpdate {
+    let momentum = config.momentum;
+    let momentum = running.map_or(momentum, |running| running.average.next_momentum(momentum));
+    RunningUpdate { momentum, variance: config.running_var }
+}
+
+/// Finishes the moments of a batch, in a call whose arguments have been checked.
+pub(crate) fn finish<A: Activation>(layer: &Layer<A>, call: Finish<'_>) {
+    let Finish { moments, mut running, saved } = call;
+    let update = next_update(layer.config(), running.as_mut());
+    let mut statistics = ChannelStatistics { eps: layer.config().eps, update, running, saved };
+    for channel in 0..layer.shape().channels() {
+        let moments = channel_moments(moments, channel);
+        if moments.count != 0.0 {
+            // Square roots are rounded the same way everywhere.
+            statistics.finish(Portable, channel, moments);
+        }
+    }
 }
 
 struct Forward<'a, A> {

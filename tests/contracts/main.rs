@@ -5,6 +5,7 @@ mod accuracy;
 mod backends;
 mod fold;
 mod mask;
+mod phases;
 mod pytorch;
 mod safety;
 mod semantics;

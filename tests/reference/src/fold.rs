@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     const BATCH_NORM: BatchNorm<'_> = BatchNorm {
-        parameters: Parameters { weight: Some(&[2.0, 3.0]), bias: Some(&[0.5, 0.0]) },
+        parameters: Parameters { weight: Some(&[2.0, 3.0]), bias: Some(&[0.5, 0.0]), residual: None },
         mean: &[3.0, 1.0],
         var: &[15.0, 8.0],
         eps: 1.0,

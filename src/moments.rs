@@ -1,0 +1,124 @@
+//! Moments of parts of a batch: computed apart, merged, finished together.
+//!
+//! The moments of `C` channels are one flat slice of `3*C` f64: first the counts, then the means, then the sums of squared
+//! deviations from the mean, each per channel. It can be stored, sent, and merged with any other of as many channels.
+
+use crate::activation::Activation;
+use crate::channel;
+use crate::error::{Buffer, Error};
+use crate::layer::Layer;
+use crate::pass::{Walk, moments, table};
+use crate::simd::{Kernel, Simd, dispatch};
+
+/// The length of the moments of so many channels.
+#[must_use]
+pub const fn moments_len(channels: usize) -> usize {
+    channels.saturating_mul(3)
+}
+
+/// Merges the moments of one part of a batch into those of another: afterwards `into` has those of both together, by the
+/// formula of Chan, Golub and LeVeque (*Updating formulae and a pairwise algorithm for computing sample variances*, 1979).
+///
+/// Merging the same parts in the same order gives the same bits. A part without values changes nothing.
+///
+/// # Errors
+/// [`Error::Length`] if the two do not have the same length or it is not a multiple of 3; nothing was written then.
+pub fn merge_moments(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
+    check_len(3, into.len(), from.len())?;
+    let channels = from.len() / 3;
+    let (counts, rest) = into.split_at_mut_checked(channels).unwrap_or_default();
+    let (means, m2s) = rest.split_at_mut_checked(channels).unwrap_or_default();
+    for (channel, ((count, mean), m2)) in counts.iter_mut().zip(means).zip(m2s).enumerate() {
+        let other = channel_moments(from, channel);
+        if other.count != 0.0 {
+            let mut both = channel::Moments { count: *count, mean: *mean, m2: *m2 };
+            both.merge(other);
+            (*count, *mean, *m2) = (both.count, both.mean, both.m2);
+        }
+    }
+    Ok(())
+}
+
+/// Merges the sums of one part of a batch into those of another: element by element, a plain addition.
+///
+/// # Errors
+/// [`Error::Length`] if the two do not have the same length or it is not a multiple of 2; nothing was written then.
+pub fn merge_sums(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
+    check_len(2, into.len(), from.len()).map_err(|error| match error {
+        Error::Length { expected, actual, .. } => Error::Length { buffer: Buffer::Sums, expected, actual },
+        other => other,
+    })?;
+    for (into, from) in into.iter_mut().zip(from) {
+        *into += from;
+    }
+    Ok(())
+}
+
+fn check_len(fields: usize, into: usize, from: usize) -> Result<(), Error> {
+    let whole = into / fields * fields;
+    let actual = if into == whole { from } else { into };
+    if actual == whole { Ok(()) } else { Err(Error::Length { buffer: Buffer::Moments, expected: whole, actual }) }
+}
+
+/// The moments of one channel from those of all.
+pub(crate) fn channel_moments(moments: &[f64], channel: usize) -> channel::Moments {
+    let channels = moments.len() / 3;
+    match (moments.get(channel), moments.get(channels + channel), moments.get(2 * channels + channel)) {
+        (Some(&count), Some(&mean), Some(&m2)) => channel::Moments { count, mean, m2 },
+        _ => channel::Moments::EMPTY,
+    }
+}
+
+/// Computes the moments of a part whose buffers have been checked.
+pub(crate) fn run<A: Activation>(layer: &Layer<A>, input: &[f32], moments: &mut [f64], scratch: &mut [f64]) {
+    if layer.shape().is_empty() {
+        moments.fill(0.0);
+        return;
+    }
+    dispatch(layer.backend(), PartMoments { walk: layer.walk(), input, moments, scratch });
+}
+
+struct PartMoments<'a> {
+    walk: Walk,
+    input: &'a [f32],
+    moments: &'a mut [f64],
+    scratch: &'a mut [f64],
+}
+
+impl Kernel for PartMoments<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { walk, input, moments: out, scratch } = self;
+        match walk {
+            Walk::Empty => {}
+            Walk::Planar(planar) => {
+                for channel in 0..planar.channels {
+                    put(out, channel, moments::planar(s, &planar, input, channel));
+                }
+            }
+            Walk::Columns(columns) => {
+                let mut first = 0;
+                while first < columns.channels {
+                    let strip = columns.strip(first);
+                    let table = table(scratch, strip.columns);
+                    first += strip.channels;
+                    moments::columns(s, &columns, strip, input, table);
+                    for channel in strip.first_channel..first {
+                        put(out, channel, moments::of_channel(&columns, strip, table, channel));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn put(out: &mut [f64], channel: usize, moments: channel::Moments) {
+    let channels = out.len() / 3;
+    let fields = [moments.count, moments.mean, moments.m2];
+    for (field, value) in out.chunks_exact_mut(channels.max(1)).zip(fields) {
+        if let Some(out) = field.get_mut(channel) {
+            *out = value;
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! The phases of a call, one by one: what they make of a whole batch and of its parts.
+
+use normdrop::{
+    Apply, ApplyGradient, Average, Buffer, Config, Error, Finish, Identity, Layer, Moments, ParameterGradients, Reduce,
+    Relu, Running, RunningMut, Saved, SavedMut, Shape, Statistics, merge_moments, merge_sums,
+};
+use normdrop_reference::classes::class;
+use normdrop_reference::layer::{self as reference, widened};
+use normdrop_reference::units::{SMALLEST, Worst};
+
+use crate::support::{Differentiated, Oracle, Problem, Trained, bits};
+
+/// One shape of each walk, with enough rows for parts of blocks and blocks of parts.
+const SHAPES: &[[usize; 3]] =
+    &[[6, 5, 20], [5, 3, 300], [40, 1, 1], [41, 19, 1], [1300, 3, 1], [9, 7, 5], [20, 600, 1], [4, 2, 70_000]];
+
+fn normal([outer, channels, inner]: [usize; 3], seed: u64) -> Problem {
+    Problem::random([outer, channels, inner], |channel| class(["normal", "offset 1e4"][channel % 2]), seed)
+}
+
+/// The rows `from..to` of a problem, with their part of every tensor; `outer` stays a multiple of eight elements.
+fn part(problem: &Problem, from: usize, to: usize) -> Problem {
+    let row = problem.channels * problem.inner;
+    let elements = |tensor: &[f32]| tensor[from * row..to * row].to_vec();
+    let mask = problem.mask.as_ref().map(|mask| {
+        let mut bytes = vec![0; ((to - from) * row).div_ceil(8)];
+        for (index, bit) in (from * row..to * row).enumerate() {
+            bytes[index / 8] |= (mask[bit / 8] >> (bit % 8) & 1) << (index % 8);
+        }
+        bytes
+    });
+    Problem {
+        outer: to - from,
+        x: elements(&problem.x),
+        dy: elements(&problem.dy),
+        residual: problem.residual.as_deref().map(elements),
+        mask,
+        ..problem.clone()
+    }
+}
+
+fn moments<A: Oracle>(problem: &Problem) -> Vec<f64> {
+    let layer = problem.layer::<A>();
+    let mut moments = vec![f64::NAN; layer.moments_len()];
+    let scratch = &mut vec![f64::NAN; layer.train_scratch_len()];
+    layer.moments(Moments { input: &problem.x, moments: &mut moments, scratch }).expect("moments of a part");
+    moments
+}
+
+/// A training and a backward call, phase by phase, of a batch in parts.
+fn in_parts<A: Oracle>(whole: &Problem, parts: &[Problem]) -> (Trained, Differentiated) {
+    let channels = whole.channels;
+    let layer = whole.layer::<A>();
+    let mut total = vec![0.0; layer.moments_len()];
+    for part in parts {
+        merge_moments(&mut total, &moments::<A>(part)).expect("moments of as many channels");
+    }
+    let mut trained = Trained {
+        y: Vec::new(),
+        batches: whole.batches,
+        running_mean: whole.running_mean.clone(),
+        running_var: whole.running_var.clone(),
+        mean: vec![f32::NAN; channels],
+        mean_tail: vec![f32::NAN; channels],
+        inv_std: vec![f64::NAN; channels],
+    };
+    let Trained { running_mean, running_var, mean, mean_tail, inv_std, .. } = &mut trained;
+    layer
+        .finish(Finish {
+            moments: &total,
+            running: Some(RunningMut { mean: running_mean, var: running_var, average: Average::Exponential }),
+            saved: SavedMut { mean, mean_tail, inv_std },
+        })
+        .expect("the moments of a batch");
+
+    let saved = Saved { mean: &trained.mean, mean_tail: &trained.mean_tail, inv_std: &trained.inv_std };
+    let mut sums = vec![0.0; layer.sums_len()];
+    let mut y = Vec::new();
+    for part in parts {
+        let layer = part.layer::<A>();
+        let mut output = vec![f32::NAN; part.x.len()];
+        let scratch = &mut vec![f64::NAN; layer.eval_scratch_len()];
+        layer
+            .apply(Apply {
+                parameters: part.parameters(),
+                saved,
+                dropout: part.dropout(),
+                input: &part.x,
+                residual: part.residual.as_deref(),
+                output: &mut output,
+                scratch,
+            })
+            .expect("the forward call of a part");
+        y.extend(output);
+
+        let mut of_part = vec![f64::NAN; layer.sums_len()];
+        let scratch = &mut vec![f64::NAN; layer.backward_scratch_len()];
+        layer
+            .reduce(Reduce {
+                parameters: part.parameters(),
+                statistics: Statistics::Batch(saved),
+                dropout: part.dropout(),
+                input: &part.x,
+                residual: part.residual.as_deref(),
+                grad_output: &part.dy,
+                sums: &mut of_part,
+                scratch,
+            })
+            .expect("the sums of a part");
+        merge_sums(&mut sums, &of_part).expect("sums of as many channels");
+    }
+
+    let mut result = Differentiated {
+        dx: Vec::new(),
+        d_residual: Vec::new(),
+        d_weight: vec![f32::NAN; channels],
+        d_bias: vec![f32::NAN; channels],
+    };
+    let gradients = ParameterGradients { weight: Some(&mut result.d_weight), bias: Some(&mut result.d_bias) };
+    layer.finish_gradients(&sums, gradients).expect("sums and gradients of as many channels");
+    for part in parts {
+        let layer = part.layer::<A>();
+        let mut dx = vec![f32::NAN; part.x.len()];
+        let mut d_residual = vec![f32::NAN; part.residual.as_ref().map_or(0, Vec::len)];
+        let scratch = &mut vec![f64::NAN; layer.backward_scratch_len()];
+        layer
+            .apply_gradient(ApplyGradient {
+                parameters: part.parameters(),
+                saved,
+                samples: total[0],
+                sums: &sums,
+                dropout: part.dropout(),
+                input: &part.x,
+                residual: part.residual.as_deref(),
+                grad_output: &part.dy,
+                grad_input: &mut dx,
+                grad_residual: part.residual.as_ref().map(|_| &mut d_residual[..]),
+                scratch,
+            })
+            .expect("the gradients of a part");
+        result.dx.extend(dx);
+        result.d_residual.extend(d_residual);
+    }
+    trained.y = y;
+    (trained, result)
+}
+
+fn check_that_one_part_is_the_whole<A: Oracle>(problem: &Problem) {
+    let (trained, differentiated) = in_parts::<A>(problem, std::slice::from_ref(problem));
+    let expected = problem.train::<A>();
+    assert_eq!(trained.bits(), expected.bits());
+    let expected = problem.backward::<A>(Statistics::Batch(expected.saved()));
+    assert_eq!(differentiated.bits(), expected.bits());
+}
+
+#[test]
+fn the_whole_calls_are_their_phases_to_the_bit() {
+    for &shape in SHAPES {
+        let problem = normal(shape, 1);
+        check_that_one_part_is_the_whole::<Identity>(&problem);
+        let problem = problem.with_mask(0.3, 1);
+        check_that_one_part_is_the_whole::<Relu>(&problem);
+        check_that_one_part_is_the_whole::<Relu>(&problem.with_residual(class("normal"), 2));
+        check_that_one_part_is_the_whole::<Relu>(&normal(shape, 1).with_mask(1.0, 1));
+    }
+}
+
+/// Parts of a batch with exact statistics of the whole: gradient accumulation, several machines.
+#[test]
+fn a_batch_in_parts_is_within_the_bounds_of_the_whole() {
+    for &shape in SHAPES {
+        let [outer, ..] = shape;
+        for cuts in [vec![0, outer / 2, outer], vec![0, 0, 1, outer / 3, outer, outer]] {
+            let problem = normal(shape, 3).with_mask(0.25, 3).with_residual(class("normal"), 4);
+            let parts: Vec<Problem> = cuts.windows(2).map(|ends| part(&problem, ends[0], ends[1])).collect();
+            let (trained, differentiated) = in_parts::<Relu>(&problem, &parts);
+
+            let layer = problem.reference::<Relu>();
+            let (x, dy) = (widened(&problem.x), widened(&problem.dy));
+            let [weight, bias, residual] =
+                [&problem.weight, &problem.bias, &problem.residual].map(|values| values.as_deref().map(widened));
+            let parameters = reference::Parameters {
+                weight: weight.as_deref(),
+                bias: bias.as_deref(),
+                residual: residual.as_deref(),
+            };
+            let centres = layer.batch_statistics(&layer.moments(&x));
+            let mask = problem.mask.as_deref();
+            let forward = layer.forward(parameters, &centres, mask, &x);
+            let call = reference::Backward { mask, x: &x, dy: &dy, y: Some(&trained.y) };
+            let backward = layer.backward(parameters, &centres, reference::Statistics::Batch, call);
+
+            let mut worst = [("inv_std", 4.0), ("y", 4.0), ("dx", 5.0), ("d_weight", 5.0), ("d_bias", 3.0)]
+                .map(|(name, bound)| (Worst::new(name), bound));
+            let [inv_std, y, dx, d_weight, d_bias] = &mut worst;
+            for (channel, centre) in centres.iter().enumerate() {
+                inv_std.0.add(channel, trained.inv_std[channel], centre.inv_std, centre.inv_std, 0.0);
+                for (worst, actual, exact, scale) in [
+                    (&mut *d_weight, &differentiated.d_weight, &backward.d_weight, &backward.d_weight_scale),
+                    (&mut *d_bias, &differentiated.d_bias, &backward.d_bias, &backward.d_bias_scale),
+                ] {
+                    worst.0.add(channel, f64::from(actual[channel]), exact[channel], scale[channel], SMALLEST);
+                }
+            }
+            for index in 0..x.len() {
+                y.0.add(index, f64::from(trained.y[index]), forward.y[index], forward.y_scale[index], SMALLEST);
+                let actual = f64::from(differentiated.dx[index]);
+                dx.0.add(index, actual, backward.dx[index], backward.dx_scale[index], SMALLEST);
+            }
+            for (worst, bound) in &worst {
+                worst.within(*bound).unwrap_or_else(|fault| panic!("shape {shape:?}, cuts {cuts:?}: {fault}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn moments_are_counts_means_and_squared_deviations() {
+    let mut problem = Problem::new(2, 2, 2);
+    problem.x = vec![1.0, 2.0, -1.0, -1.0, 3.0, 6.0, -1.0, -1.0];
+    assert_eq!(moments::<Identity>(&problem), [4.0, 4.0, 3.0, -1.0, 14.0, 0.0]);
+    assert_eq!(moments::<Identity>(&Problem::new(0, 2, 2)), [0.0; 6]);
+}
+
+#[test]
+fn merging_nothing_changes_nothing() {
+    let mut into = [4.0, 3.0, 14.0];
+    merge_moments(&mut into, &[0.0, f64::NAN, f64::NAN]).expect("one channel each");
+    assert_eq!(into, [4.0, 3.0, 14.0]);
+    let mut empty = [0.0, 7.0, 0.0];
+    empty[1] = 0.0;
+    merge_moments(&mut empty, &into).expect("one channel each");
+    assert_eq!(empty, into);
+    merge_moments(&mut [], &[]).expect("no channels at all");
+    merge_sums(&mut [], &[]).expect("no channels at all");
+}
+
+#[test]
+fn merged_moments_are_those_of_both() {
+    let mut into = [4.0, 3.0, 14.0];
+    merge_moments(&mut into, &[2.0, 9.0, 8.0]).expect("one channel each");
+    // 14 + 8 + (9 - 3)^2 * 4*2/6
+    assert_eq!(into, [6.0, 5.0, 70.0]);
+}
+
+#[test]
+fn merges_of_different_lengths_are_refused_and_change_nothing() {
+    let refused = |buffer, expected, actual| Err(Error::Length { buffer, expected, actual });
+    let mut into = [1.0; 6];
+    assert_eq!(merge_moments(&mut into, &[2.0; 3]), refused(Buffer::Moments, 6, 3));
+    assert_eq!(merge_moments(&mut into, &[2.0; 9]), refused(Buffer::Moments, 6, 9));
+    assert_eq!(merge_moments(&mut into[..4], &[2.0; 4]), refused(Buffer::Moments, 3, 4));
+    assert_eq!(merge_sums(&mut into, &[2.0; 4]), refused(Buffer::Sums, 6, 4));
+    assert_eq!(merge_sums(&mut into[..3], &[2.0; 3]), refused(Buffer::Sums, 2, 3));
+    assert_eq!(into, [1.0; 6]);
+}
+
+/// A layer, and buffers of the right lengths for each of its phases.
+struct Phases {
+    layer: Layer<Relu>,
+    elements: Vec<f32>,
+    written: Vec<f32>,
+    channels: Vec<f32>,
+    inv_std: Vec<f64>,
+    moments: Vec<f64>,
+    sums: Vec<f64>,
+    mask: Vec<u8>,
+    scratch: Vec<f64>,
+}
+
+const PHASES: [&str; 6] = ["moments", "finish", "apply", "reduce", "finish_gradients", "apply_gradient"];
+
+impl Phases {
+    fn new(config: Config) -> Self {
+        let layer = Layer::new(Shape::nc(6, 40).expect("a small shape"), Relu, config).expect("valid constants");
+        Self {
+            layer,
+            elements: vec![1.5; 240],
+            written: vec![-7.0; 240],
+            channels: vec![2.0; 40],
+            inv_std: vec![0.5; 40],
+            moments: vec![6.0; layer.moments_len()],
+            sums: vec![1.0; layer.sums_len()],
+            mask: vec![0xFF; layer.mask_len()],
+            scratch: vec![0.0; layer.scratch_len()],
+        }
+    }
+
+    /// Calls a phase with one buffer too short by one.
+    fn call(&mut self, phase: &str, short: Option<Buffer>) -> Result<(), Error> {
+        let cut = |buffer, len: usize| len - usize::from(short == Some(buffer));
+        let Self { layer, elements, written, channels, inv_std, moments, sums, mask, scratch } = self;
+        let scratch_len = match phase {
+            "moments" => layer.train_scratch_len(),
+            "apply" => layer.eval_scratch_len(),
+            _ => layer.backward_scratch_len(),
+        };
+        let parameters = normdrop::Parameters {
+            weight: Some(&channels[..cut(Buffer::Weight, 40)]),
+            bias: Some(&channels[..cut(Buffer::Bias, 40)]),
+        };
+        let saved = Saved {
+            mean: &channels[..cut(Buffer::SavedMean, 40)],
+            mean_tail: &channels[..cut(Buffer::SavedMeanTail, 40)],
+            inv_std: &inv_std[..cut(Buffer::SavedInvStd, 40)],
+        };
+        let dropout = normdrop::Dropout::Mask(&mask[..cut(Buffer::Mask, 30)]);
+        let input = &elements[..cut(Buffer::Input, 240)];
+        let residual = Some(&elements[..cut(Buffer::Residual, 240)]);
+        let grad_output = &elements[..cut(Buffer::GradOutput, 240)];
+        let mut more = (written.clone(), channels.clone(), channels.clone(), inv_std.clone());
+        let scratch = &mut scratch[..cut(Buffer::Scratch, scratch_len)];
+        match phase {
+            "moments" => {
+                let moments = &mut moments[..cut(Buffer::Moments, 120)];
+                layer.moments(Moments { input, moments, scratch })
+            }
+            "finish" => {
+                let running = RunningMut {
+                    mean: &mut more.0[..cut(Buffer::RunningMean, 40)],
+                    var: &mut written[..cut(Buffer::RunningVar, 40)],
+                    average: Average::Exponential,
+                };
+                layer.finish(Finish {
+                    moments: &moments[..cut(Buffer::Moments, 120)],
+                    running: Some(running),
+                    saved: SavedMut {
+                        mean: &mut more.1[..cut(Buffer::SavedMean, 40)],
+                        mean_tail: &mut more.2[..cut(Buffer::SavedMeanTail, 40)],
+                        inv_std: &mut more.3[..cut(Buffer::SavedInvStd, 40)],
+                    },
+                })
+            }
+            "apply" => {
+                let output = &mut written[..cut(Buffer::Output, 240)];
+                layer.apply(Apply { parameters, saved, dropout, input, residual, output, scratch })
+            }
+            "reduce" => layer.reduce(Reduce {
+                parameters,
+                statistics: Statistics::Batch(saved),
+                dropout,
+                input,
+                residual,
+                grad_output,
+                sums: &mut sums[..cut(Buffer::Sums, 80)],
+                scratch,
+            }),
+            "finish_gradients" => layer.finish_gradients(
+                &sums[..cut(Buffer::Sums, 80)],
+                ParameterGradients {
+                    weight: Some(&mut written[..cut(Buffer::GradWeight, 40)]),
+                    bias: Some(&mut more.0[..cut(Buffer::GradBias, 40)]),
+                },
+            ),
+            _ => layer.apply_gradient(ApplyGradient {
+                parameters,
+                saved,
+                samples: 12.0,
+                sums: &sums[..cut(Buffer::Sums, 80)],
+                dropout,
+                input,
+                residual,
+                grad_output,
+                grad_input: &mut written[..cut(Buffer::GradInput, 240)],
+                grad_residual: Some(&mut more.0[..cut(Buffer::GradResidual, 240)]),
+                scratch,
+            }),
+        }
+    }
+}
+
+#[test]
+fn every_buffer_of_a_phase_is_checked_and_nothing_is_written_on_error() {
+    use Buffer::{
+        Bias, GradBias, GradInput, GradOutput, GradResidual, GradWeight, Input, Mask, Output, Residual, RunningMean,
+        RunningVar, SavedInvStd, SavedMean, SavedMeanTail, Scratch, Sums, Weight,
+    };
+    let forward = [Weight, Bias, SavedMean, SavedMeanTail, SavedInvStd, Mask, Input, Residual, Scratch];
+    let lists: [Vec<Buffer>; 6] = [
+        vec![Input, Buffer::Moments, Scratch],
+        vec![Buffer::Moments, RunningMean, RunningVar, SavedMean, SavedMeanTail, SavedInvStd],
+        [&forward[..], &[Output]].concat(),
+        [&forward[..], &[GradOutput, Sums]].concat(),
+        vec![Sums, GradWeight, GradBias],
+        [&forward[..], &[GradOutput, Sums, GradInput, GradResidual]].concat(),
+    ];
+    let config = Config { p: 0.5, ..Config::DEFAULT };
+    for (phase, buffers) in PHASES.into_iter().zip(lists) {
+        Phases::new(config).call(phase, None).expect("a phase without faults");
+        for short in buffers {
+            let mut phases = Phases::new(config);
+            match phases.call(phase, Some(short)) {
+                Err(Error::Length { buffer, expected, actual }) => {
+                    assert_eq!((buffer, actual), (short, expected - 1), "{phase}");
+                }
+                other => panic!("{phase} with a short {short:?} returned {other:?}"),
+            }
+            let unchanged = Phases::new(config);
+            assert_eq!(bits(&phases.written), bits(&unchanged.written), "{phase}, {short:?}");
+            assert_eq!((phases.moments, phases.sums), (unchanged.moments, unchanged.sums), "{phase}, {short:?}");
+        }
+    }
+}
+
+#[test]
+fn what_has_no_statistics_is_refused_or_left_alone() {
+    let layer = Layer::new(Shape::nc(1, 1).expect("a small shape"), Relu, Config::DEFAULT).expect("valid constants");
+    let finish = |layer: &Layer<Relu>, moments: [f64; 3]| {
+        let (mut mean, mut mean_tail, mut inv_std) = ([7.0], [7.0], [7.0]);
+        let (mut running_mean, mut running_var, mut batches) = ([7.0], [7.0], 7);
+        let result = layer.finish(Finish {
+            moments: &moments,
+            running: Some(RunningMut {
+                mean: &mut running_mean,
+                var: &mut running_var,
+                average: Average::Cumulative { batches: &mut batches },
+            }),
+            saved: SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std },
+        });
+        let untouched = [mean, mean_tail, running_mean, running_var] == [[7.0]; 4] && inv_std == [7.0] && batches == 7;
+        (result, untouched)
+    };
+    assert_eq!(finish(&layer, [0.0; 3]), (Ok(()), true), "a batch without values");
+    assert_eq!(finish(&layer, [1.0, 3.0, 0.0]), (Err(Error::SingleSample), true));
+    assert_eq!(finish(&layer, [2.0, 3.0, 1.0]), (Ok(()), false), "parts of one value each");
+    let without_eps = Layer::new(layer.shape(), Relu, Config { eps: 0.0, ..Config::DEFAULT }).expect("valid constants");
+    assert_eq!(finish(&without_eps, [2.0, 3.0, 1.0]), (Err(Error::Eps { eps: 0.0 }), true));
+
+    for samples in [1.0, 0.0, -3.0, f64::NAN] {
+        let mut dx = [7.0];
+        let result = layer.apply_gradient(ApplyGradient {
+            parameters: normdrop::Parameters::default(),
+            saved: Saved { mean: &[0.0], mean_tail: &[0.0], inv_std: &[1.0] },
+            samples,
+            sums: &[1.0, 1.0],
+            dropout: normdrop::Dropout::Off,
+            input: &[1.0],
+            residual: None,
+            grad_output: &[1.0],
+            grad_input: &mut dx,
+            grad_residual: None,
+            scratch: &mut vec![0.0; layer.backward_scratch_len()],
+        });
+        assert_eq!((result, dx), (Err(Error::SingleSample), [7.0]));
+    }
+}
+
+/// Past fixed statistics the sums of parts give the gradients of weight and bias.
+#[test]
+fn sums_past_fixed_statistics_are_the_gradients_of_the_parameters() {
+    for &shape in SHAPES {
+        let problem = normal(shape, 5).with_mask(0.5, 5);
+        let running = Running { mean: &problem.running_mean, var: &problem.running_var };
+        let layer = problem.layer::<Relu>();
+        let mut sums = vec![f64::NAN; layer.sums_len()];
+        layer
+            .reduce(Reduce {
+                parameters: problem.parameters(),
+                statistics: Statistics::Fixed(running),
+                dropout: problem.dropout(),
+                input: &problem.x,
+                residual: None,
+                grad_output: &problem.dy,
+                sums: &mut sums,
+                scratch: &mut vec![f64::NAN; layer.backward_scratch_len()],
+            })
+            .expect("the sums of a part");
+        let (mut d_weight, mut d_bias) = (vec![f32::NAN; shape[1]], vec![f32::NAN; shape[1]]);
+        let gradients = ParameterGradients { weight: Some(&mut d_weight), bias: Some(&mut d_bias) };
+        layer.finish_gradients(&sums, gradients).expect("sums and gradients of as many channels");
+        let expected = problem.backward::<Relu>(Statistics::Fixed(running));
+        assert_eq!((bits(&d_weight), bits(&d_bias)), (bits(&expected.d_weight), bits(&expected.d_bias)));
+    }
+}

@@ -16,7 +16,7 @@ mod shape;
 mod simd;
 mod train;
 
-pub use activation::{Activation, Identity, Relu};
+pub use activation::{Activation, Gelu, HardSwish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh};
 pub use args::{
     Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, ParameterGradients, Parameters, Running, RunningMut, Saved,
     SavedMut, Statistics, Train,

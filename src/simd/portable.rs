@@ -122,6 +122,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn select(self, mask: Mask, yes: f32x16, no: f32x16) -> f32x16 {
+        (yes & f32x16::from_bits(mask.0)) | (no & f32x16::from_bits(!mask.0))
+    }
+
+    #[inline(always)]
     fn mask(self, bits: u16) -> Mask {
         Mask((u32x16::splat(u32::from(bits)) & BIT_OF_LANE).simd_eq(BIT_OF_LANE))
     }
@@ -202,6 +207,16 @@ impl Simd for Portable {
     #[inline(always)]
     fn rotate_left<const BITS: u32>(self, value: u32x16) -> u32x16 {
         (value << BITS) | (value >> (32 - BITS))
+    }
+
+    #[inline(always)]
+    fn to_bits(self, value: f32x16) -> u32x16 {
+        value.to_bits()
+    }
+
+    #[inline(always)]
+    fn with_bits(self, bits: u32x16) -> f32x16 {
+        f32x16::from_bits(bits)
     }
 
     #[inline(always)]

@@ -68,6 +68,7 @@ lanes!(
     Add add _mm256_add_ps,
     Sub sub _mm256_sub_ps,
     Mul mul _mm256_mul_ps,
+    Div div _mm256_div_ps,
 );
 lanes!(
     /// Sixteen f64 in four registers.
@@ -96,6 +97,7 @@ lanes!(
     Add add _mm512_add_ps,
     Sub sub _mm512_sub_ps,
     Mul mul _mm512_mul_ps,
+    Div div _mm512_div_ps,
 );
 lanes!(
     /// Sixteen f64 in two registers.
@@ -251,6 +253,14 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn select(self, mask: Avx2Mask, yes: Avx2F32, no: Avx2F32) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            Avx2F32([_mm256_blendv_ps(no.0[0], yes.0[0], mask.0[0]), _mm256_blendv_ps(no.0[1], yes.0[1], mask.0[1])])
+        }
+    }
+
+    #[inline(always)]
     fn mask(self, bits: u16) -> Avx2Mask {
         // SAFETY: the token proves AVX2.
         unsafe {
@@ -398,6 +408,18 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn to_bits(self, value: Avx2F32) -> Avx2U32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2U32([_mm256_castps_si256(value.0[0]), _mm256_castps_si256(value.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn with_bits(self, bits: Avx2U32) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2F32([_mm256_castsi256_ps(bits.0[0]), _mm256_castsi256_ps(bits.0[1])]) }
+    }
+
+    #[inline(always)]
     fn is_zero(self, value: Avx2U32) -> bool {
         // SAFETY: the token proves AVX2.
         unsafe {
@@ -471,6 +493,12 @@ impl Simd for Avx512 {
     fn drop(self, mask: Avx512Mask, value: Avx512F32) -> Avx512F32 {
         // SAFETY: the token proves AVX-512.
         unsafe { Avx512F32([_mm512_maskz_mov_ps(!mask.0, value.0[0])]) }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: Avx512Mask, yes: Avx512F32, no: Avx512F32) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F32([_mm512_mask_blend_ps(mask.0, no.0[0], yes.0[0])]) }
     }
 
     #[inline(always)]
@@ -580,6 +608,18 @@ impl Simd for Avx512 {
     fn rotate_left<const BITS: u32>(self, value: Avx512U32) -> Avx512U32 {
         // SAFETY: the token proves AVX-512.
         unsafe { Avx512U32([_mm512_rolv_epi32(value.0[0], _mm512_set1_epi32(BITS as i32))]) }
+    }
+
+    #[inline(always)]
+    fn to_bits(self, value: Avx512F32) -> Avx512U32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512U32([_mm512_castps_si512(value.0[0])]) }
+    }
+
+    #[inline(always)]
+    fn with_bits(self, bits: Avx512U32) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F32([_mm512_castsi512_ps(bits.0[0])]) }
     }
 
     #[inline(always)]

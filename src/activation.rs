@@ -5,14 +5,14 @@
 //!
 //! Those that are not piecewise linear are within 2 ulp of the exact function for every finite f32, where the ulp is that
 //! of the exact result and `2^-149` at least. Their derivatives are within 6 u of `max(|act'|, 1/4)`, with `u = 2^-24`,
-//! have the right limits at both infinities, and are finite for every finite `z`. A product `act'(z)*dy` that does not
-//! fit an f32 is infinite.
+//! have the right limits at both infinities, and are finite for every finite `z`. A `z` or a product `act'(z)*dy` that does
+//! not fit an f32 is infinite.
 #![expect(private_bounds, reason = "the lane functions seal the trait")]
 
 mod exponential;
 
 use crate::error::Error;
-use crate::simd::Simd;
+use crate::simd::{Kernel, LANES, Lanes, Simd};
 use exponential::{Logistic, Reduced, Slope, negative, negative_enough};
 
 /// An activation function; implemented by the types of this module and by no others.
@@ -178,15 +178,71 @@ impl Lanewise for HardSwish {
     }
 }
 
+/// An activation function of so many operations that it is one function of its own per backend and direction. Inlined,
+/// it would be there dozens of times: a walk works several vectors at once, whole and partial ones.
+pub(crate) trait Long: Copy {
+    /// `act(z)`.
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32;
+
+    /// `act'(z) * dy`.
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32;
+}
+
+/// One vector of a [`Long`] activation, forward: `z` becomes `act(z)`.
+struct Forward<'a, A> {
+    activation: A,
+    z: &'a mut Lanes<f32>,
+}
+
+impl<A: Long> Kernel for Forward<'_, A> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        s.store(self.activation.forward(s, s.load(self.z)), self.z);
+    }
+}
+
+/// One vector of a [`Long`] activation, backward: `dy` becomes `act'(z)*dy`.
+struct Backward<'a, A> {
+    activation: A,
+    z: &'a Lanes<f32>,
+    dy: &'a mut Lanes<f32>,
+}
+
+impl<A: Long> Kernel for Backward<'_, A> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        s.store(self.activation.backward(s, s.load(self.z), s.load(self.dy)), self.dy);
+    }
+}
+
+impl<A: Long> Lanewise for A {
+    const HOMOGENEOUS: bool = false;
+
+    #[inline(always)]
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
+        let mut values = [0.0; LANES];
+        s.store(z, &mut values);
+        s.apart(Forward { activation: self, z: &mut values });
+        s.load(&values)
+    }
+
+    #[inline(always)]
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
+        let (mut values, mut gradients) = ([0.0; LANES], [0.0; LANES]);
+        s.store(z, &mut values);
+        s.store(dy, &mut gradients);
+        s.apart(Backward { activation: self, z: &values, dy: &mut gradients });
+        s.load(&gradients)
+    }
+}
+
 /// `act(z) = 1/(1 + exp(-z))`, the logistic function, within 2 ulp of the exact function.
 ///
 /// 0 and 1 for −∞ and ∞. NaN passes, in both directions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sigmoid;
 
-impl Lanewise for Sigmoid {
-    const HOMOGENEOUS: bool = false;
-
+impl Long for Sigmoid {
     #[inline(always)]
     fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
         let smaller = Logistic::new(s, Reduced::new(s, negative_enough(s, z))).value(s);
@@ -205,9 +261,7 @@ impl Lanewise for Sigmoid {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tanh;
 
-impl Lanewise for Tanh {
-    const HOMOGENEOUS: bool = false;
-
+impl Long for Tanh {
     #[inline(always)]
     fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
         exponential::tanh(s, z)
@@ -228,9 +282,7 @@ impl Lanewise for Tanh {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Silu;
 
-impl Lanewise for Silu {
-    const HOMOGENEOUS: bool = false;
-
+impl Long for Silu {
     #[inline(always)]
     fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
         let v = negative_enough(s, z);
@@ -261,9 +313,7 @@ impl Gelu {
     const LEAST: f32 = -11.0;
 }
 
-impl Lanewise for Gelu {
-    const HOMOGENEOUS: bool = false;
-
+impl Long for Gelu {
     #[inline(always)]
     fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
         let by = negative(s, z, Self::LEAST);

@@ -48,6 +48,10 @@ pub(crate) trait Simd: Copy {
     /// Sixteen truth values.
     type Mask: Copy + BitAnd<Output = Self::Mask>;
 
+    /// Runs a kernel in a function of its own that has the backend's CPU feature: for what is too large to be repeated
+    /// wherever it is used. Its vectors go through memory.
+    fn apart(self, kernel: impl Kernel);
+
     /// `value` in every lane.
     fn splat(self, value: f32) -> Self::F32;
     /// Sixteen values from memory.

@@ -7,7 +7,7 @@ use core::ops::{Add, BitAnd, Div, Mul, Sub};
 
 use wide::{f32x16, u32x16};
 
-use super::{LANES, Lanes, Simd};
+use super::{Kernel, LANES, Lanes, Simd};
 
 /// The backend that every target has.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +66,11 @@ impl Simd for Portable {
     type F64 = F64;
     type U32 = u32x16;
     type Mask = Mask;
+
+    #[inline(never)]
+    fn apart(self, kernel: impl Kernel) {
+        kernel.run(self);
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> f32x16 {

@@ -18,6 +18,13 @@ pub(crate) struct Avx2(());
 pub(crate) struct Avx512(());
 
 impl Avx2 {
+    /// [`Self::run`] in a function of its own.
+    #[target_feature(enable = "avx2")]
+    #[inline(never)]
+    fn run_apart(self, kernel: impl Kernel) {
+        kernel.run(self);
+    }
+
     /// Runs a kernel on AVX2 lanes.
     ///
     /// # Safety
@@ -29,6 +36,13 @@ impl Avx2 {
 }
 
 impl Avx512 {
+    /// [`Self::run`] in a function of its own.
+    #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
+    #[inline(never)]
+    fn run_apart(self, kernel: impl Kernel) {
+        kernel.run(self);
+    }
+
     /// Runs a kernel on AVX-512 lanes.
     ///
     /// # Safety
@@ -182,6 +196,12 @@ impl Simd for Avx2 {
     type F64 = Avx2F64;
     type U32 = Avx2U32;
     type Mask = Avx2Mask;
+
+    #[inline(always)]
+    fn apart(self, kernel: impl Kernel) {
+        // SAFETY: the token proves AVX2.
+        unsafe { self.run_apart(kernel) }
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> Avx2F32 {
@@ -440,6 +460,12 @@ impl Simd for Avx512 {
     type F64 = Avx512F64;
     type U32 = Avx512U32;
     type Mask = Avx512Mask;
+
+    #[inline(always)]
+    fn apart(self, kernel: impl Kernel) {
+        // SAFETY: the token proves AVX-512.
+        unsafe { self.run_apart(kernel) }
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> Avx512F32 {

@@ -9,13 +9,16 @@
 //!                     |weight|*inv_std*|g|                                         fixed statistics
 //! d_weight, d_bias    sum(|g|*size), sum(|g|)
 //! ```
-//! A ReLU's gate jumps at 0, where rounding decides: there the reference takes the gate from the sign of the crate's
-//! own output, and everywhere else from the exact `z`.
+//! The other activations' own errors and what they make of an error of `z` are added to the scales, as stated at
+//! `normdrop_reference::activation::Activation::value_scale` and `derivative_scale`.
+//!
+//! Some derivatives jump, that of ReLU at 0, where rounding decides: there the reference takes the side from the crate's
+//! own `z`, which is the output of the same layer without an activation, and everywhere else from the exact `z`.
 //!
 //! The properties draw the same cases in every run, because the bounds are measured ones; `PROPTEST_RNG_SEED` and
 //! `PROPTEST_CASES` draw others. `cargo test --test contracts accuracy -- --nocapture` prints the worst error of every class.
 
-use crate::support::{Differentiated, Oracle, Problem};
+use crate::support::{ACTIVATIONS, Differentiated, Oracle, Problem, Visitor, with_activation};
 use normdrop::{Config, Identity, Relu, Statistics};
 use normdrop_reference::classes::{CLASSES, Class, class};
 use normdrop_reference::layer::{self as reference, Centre, widened};
@@ -144,13 +147,17 @@ impl<'a> Exact<'a> {
         reference::Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref() }
     }
 
+    fn has_kinks(&self) -> bool {
+        !self.layer.activation.kinks().is_empty()
+    }
+
     fn compare_y(&self, centres: &[Centre], y: &[f32], worst: &mut Worst) {
         let exact = self.layer.forward(self.parameters(), centres, self.problem.mask.as_deref(), &self.x);
         for (index, &y) in y.iter().enumerate() {
             if self.problem.drops(index) {
                 assert_eq!(y.to_bits(), 0, "a dropped element is not +0.0");
             }
-            worst.add(index, f64::from(y), exact.y[index], exact.y_scale[index], SMALLEST);
+            worst.add(index, f64::from(y), exact.y[index], exact.y_scale[index], exact.y_underflow);
         }
     }
 
@@ -158,12 +165,12 @@ impl<'a> Exact<'a> {
         &self,
         centres: &[Centre],
         statistics: reference::Statistics,
-        y: &[f32],
+        z: Option<&[f32]>,
         actual: &Differentiated,
         errors: &mut CallErrors,
     ) {
         let mask = self.problem.mask.as_deref();
-        let call = reference::Backward { mask, x: &self.x, dy: &self.dy, y: Some(y) };
+        let call = reference::Backward { mask, x: &self.x, dy: &self.dy, z };
         let exact = self.layer.backward(self.parameters(), centres, statistics, call);
         let shape = self.layer.shape;
         for channel in 0..centres.len() {
@@ -197,7 +204,8 @@ impl<'a> Exact<'a> {
         self.compare_y(&centres, &trained.y, &mut errors.batch.y.0);
         let gradients = self.problem.backward::<A>(Statistics::Batch(trained.saved()));
         let kind = reference::Statistics::Batch;
-        self.compare_gradients(&centres, kind, &trained.y, &gradients, &mut errors.batch);
+        let z = self.has_kinks().then(|| self.problem.sides::<A>().train::<Identity>().y);
+        self.compare_gradients(&centres, kind, z.as_deref(), &gradients, &mut errors.batch);
     }
 
     /// An evaluation call and the backward call after it.
@@ -207,7 +215,8 @@ impl<'a> Exact<'a> {
         let y = self.problem.eval::<A>();
         self.compare_y(&centres, &y, &mut errors.fixed.y.0);
         let gradients = self.problem.backward::<A>(Statistics::Fixed(self.problem.running()));
-        self.compare_gradients(&centres, reference::Statistics::Fixed, &y, &gradients, &mut errors.fixed);
+        let z = self.has_kinks().then(|| self.problem.sides::<A>().eval::<Identity>());
+        self.compare_gradients(&centres, reference::Statistics::Fixed, z.as_deref(), &gradients, &mut errors.fixed);
     }
 }
 
@@ -217,6 +226,18 @@ fn errors<A: Oracle>(problem: &Problem, promise: Promise) -> Errors {
     exact.compare_training::<A>(&mut errors);
     exact.compare_evaluation::<A>(&mut errors);
     errors
+}
+
+/// [`errors`] of whichever activation.
+#[derive(Clone, Copy)]
+struct ErrorsOf<'a>(&'a Problem, Promise);
+
+impl Visitor for ErrorsOf<'_> {
+    type Result = Errors;
+
+    fn visit<A: Oracle>(self) -> Errors {
+        errors::<A>(self.0, self.1)
+    }
 }
 
 fn promise_for(class: &Class) -> Promise {
@@ -249,15 +270,26 @@ const SHAPES: &[[usize; 3]] = &[
 #[test]
 fn every_class_of_data_is_within_the_bounds_of_every_result() {
     println!("| class | mean | var | inv_std | y | dx | d_weight | d_bias | fixed: y | dx | d_weight | d_bias |");
-    let mut faults = Vec::new();
+    let (mut faults, mut shapes_seen) = (Vec::new(), 0);
     for class in CLASSES {
         let mut worst = Errors::none(promise_for(class));
         for (seed, &shape) in (0..).zip(SHAPES) {
             let plain = Problem::random(shape, |_| *class, seed);
             let dropping = plain.clone().with_mask(0.1, seed);
             worst.merge(&errors::<Identity>(&plain, PROMISE));
-            worst.merge(&errors::<Relu>(&plain, PROMISE));
             worst.merge(&errors::<Relu>(&dropping, PROMISE));
+            // The others take turns, one without dropout and one with it.
+            for (problem, turn) in [(&plain, 2 * shapes_seen), (&dropping, 2 * shapes_seen + 1)] {
+                let number = turn % ACTIVATIONS;
+                let of_activation = with_activation(number, ErrorsOf(problem, PROMISE));
+                if std::env::var_os("NORMDROP_PRINT").is_some() {
+                    let units: Vec<String> =
+                        of_activation.each().iter().map(|(worst, _)| format!("{:.2}", worst.units())).collect();
+                    println!("activation {number}: {}", units.join(" | "));
+                }
+                worst.merge(&of_activation);
+            }
+            shapes_seen += 1;
         }
         let units: Vec<String> = worst.each().iter().map(|(worst, _)| format!("{:.2}", worst.units())).collect();
         println!("| {} | {} |", class.name, units.join(" | "));
@@ -304,14 +336,16 @@ struct Draw {
     weight: bool,
     bias: bool,
     eps: f32,
+    /// The number of the activation, where the property is about all of them.
+    activation: usize,
 }
 
 fn draws() -> impl Strategy<Value = Draw> {
     let gradients = ["normal", "sparse", "lattice", "offset 1e2", "alternating signs", "1e-30", "subnormal", "1e30"];
     let switches = (any::<bool>(), any::<bool>(), select(vec![1e-5f32, 1e-3, 1e-12, 1e-30]));
     let data = (any::<(u16, u16)>(), select(gradients.to_vec()), any::<u64>());
-    (shapes(), data, probabilities(), switches).prop_map(
-        |(shape, (classes, gradient, seed), p, (weight, bias, eps))| Draw {
+    (shapes(), data, probabilities(), switches, 0..ACTIVATIONS).prop_map(
+        |(shape, (classes, gradient, seed), p, (weight, bias, eps), activation)| Draw {
             shape,
             classes: (classes.0.into(), classes.1.into()),
             gradient,
@@ -320,6 +354,7 @@ fn draws() -> impl Strategy<Value = Draw> {
             weight,
             bias,
             eps,
+            activation,
         },
     )
 }
@@ -366,9 +401,15 @@ proptest! {
     }
 
     #[test]
+    fn every_call_is_within_the_bounds_with_any_activation(draw in draws()) {
+        let problem = draw.problem(&classes(|class| class.name != "heavy tails"));
+        within_bounds(&with_activation(draw.activation, ErrorsOf(&problem, PROMISE)))?;
+    }
+
+    #[test]
     fn heavy_tails_are_within_their_bounds(draw in draws()) {
         let problem = draw.problem(&[class("heavy tails")]);
-        within_bounds(&errors::<Relu>(&problem, HEAVY_TAILS))?;
+        within_bounds(&with_activation(draw.activation, ErrorsOf(&problem, HEAVY_TAILS)))?;
     }
 
     /// An infinity or a NaN is within no bound, unless the exact result does not fit an f32.
@@ -383,13 +424,16 @@ proptest! {
             values.iter_mut().flatten().for_each(|value| *value *= factor);
         }
         problem.dy = class("normal").values(draw.seed, problem.dy.len());
-        problem.dy.iter_mut().for_each(|value| *value = (*value * gradient).clamp(f32::MIN, f32::MAX));
-        within_bounds(&errors::<Relu>(&problem, HEAVY_TAILS))?;
+        // Derivatives are up to 1.5, and a product with one has to fit an f32.
+        let most = if draw.activation < 2 { f32::MAX } else { f32::MAX / 1.5 };
+        problem.dy.iter_mut().for_each(|value| *value = (*value * gradient).clamp(-most, most));
+        within_bounds(&with_activation(draw.activation, ErrorsOf(&problem, HEAVY_TAILS)))?;
     }
 
     #[test]
     fn finite_data_of_any_bits_gives_finite_results(
         shape in shapes(),
+        activation in 0..ACTIVATIONS,
         values in prop::collection::vec(prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO, 64),
     ) {
         let mut problem = Problem::random(shape, |_| class("normal"), 1);
@@ -397,9 +441,10 @@ proptest! {
             *value = other;
         }
         for (value, &other) in problem.dy.iter_mut().zip(values.iter().rev().cycle()) {
-            *value = other;
+            // Derivatives are up to 1.5, and a product with one has to fit an f32.
+            *value = if activation < 2 { other } else { other / 1.5 };
         }
-        within_bounds(&errors::<Relu>(&problem, HEAVY_TAILS))?;
+        within_bounds(&with_activation(activation, ErrorsOf(&problem, HEAVY_TAILS)))?;
     }
 }
 
@@ -526,13 +571,24 @@ impl Loss {
     }
 }
 
+/// The activation of the reference.
+struct Reference;
+
+impl Visitor for Reference {
+    type Result = reference::Activation;
+
+    fn visit<A: Oracle>(self) -> reference::Activation {
+        A::REFERENCE
+    }
+}
+
 /// The oracle's gradients are the derivatives of its own forward pass.
 #[test]
 fn gradients_of_the_reference_are_its_finite_differences() {
     let shape = reference::Shape { outer: 3, channels: 2, inner: 4 };
     let mut random = SplitMix64::new(3);
     let mut normal = |count: usize| (0..count).map(|_| random.next_normal()).collect::<Vec<f64>>();
-    for activation in [reference::Activation::Identity, reference::Activation::Relu] {
+    for activation in (0..ACTIVATIONS).map(|number| with_activation(number, Reference)) {
         for running in [None, Some([vec![0.3, -0.2], vec![0.7, 2.0]])] {
             for p in [None, Some(0.4)] {
                 let threshold = mask::threshold(p.unwrap_or(0.0));
@@ -543,10 +599,14 @@ fn gradients_of_the_reference_are_its_finite_differences() {
                 let centres = loss.centres(&x);
                 let parameters = reference::Parameters { weight: Some(&weight), bias: Some(&bias) };
                 let z = layer.forward(parameters, &centres, loss.mask.as_deref(), &x).z;
-                assert!(z.iter().all(|z| z.abs() > 1e-3), "a difference across the kink of ReLU means nothing");
+                let distances = z.iter().flat_map(|z| activation.kinks().iter().map(move |kink| (z - kink).abs()));
+                assert!(
+                    distances.into_iter().all(|distance| distance > 1e-3),
+                    "a difference across a kink means nothing"
+                );
 
                 let kind = if running.is_some() { reference::Statistics::Fixed } else { reference::Statistics::Batch };
-                let call = reference::Backward { mask: loss.mask.as_deref(), x: &x, dy: &loss.dy, y: None };
+                let call = reference::Backward { mask: loss.mask.as_deref(), x: &x, dy: &loss.dy, z: None };
                 let gradients = layer.backward(parameters, &centres, kind, call);
                 for (which, gradient) in [&gradients.dx, &gradients.d_weight, &gradients.d_bias].into_iter().enumerate()
                 {

@@ -280,14 +280,7 @@ fn every_class_of_data_is_within_the_bounds_of_every_result() {
             worst.merge(&errors::<Relu>(&dropping, PROMISE));
             // The others take turns, one without dropout and one with it.
             for (problem, turn) in [(&plain, 2 * shapes_seen), (&dropping, 2 * shapes_seen + 1)] {
-                let number = turn % ACTIVATIONS;
-                let of_activation = with_activation(number, ErrorsOf(problem, PROMISE));
-                if std::env::var_os("NORMDROP_PRINT").is_some() {
-                    let units: Vec<String> =
-                        of_activation.each().iter().map(|(worst, _)| format!("{:.2}", worst.units())).collect();
-                    println!("activation {number}: {}", units.join(" | "));
-                }
-                worst.merge(&of_activation);
+                worst.merge(&with_activation(turn % ACTIVATIONS, ErrorsOf(problem, PROMISE)));
             }
             shapes_seen += 1;
         }

@@ -739,7 +739,7 @@ const RECORDED_ACTIVATIONS: [u64; ACTIVATIONS] = [
     0xe172_e87f_413d_15f0,
     0x6e0c_434e_eacd_a078,
     0x9bf4_6f25_163a_b2fc,
-    0xab43_1b85_cf11_91e8,
+    0xab43_1b85_cf19_11e8,
     0xb8f2_bc1a_4580_5b94,
     0x563c_bb6a_0586_721c,
     0x7a01_8db1_16dd_9990,

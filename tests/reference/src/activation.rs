@@ -139,10 +139,12 @@ impl Activation {
     /// it 5 u of its value (2 ulp are 4 u at most, and dropout's scale is another one) where 4 u of the whole are allowed.
     #[must_use]
     pub fn value_scale(self, z: f64, z_scale: f64) -> f64 {
-        let carried = self.steepest() * z_scale;
+        let own = 1.25 * self.value(z).abs();
         match self {
-            Self::Identity | Self::Relu => carried,
-            _ => carried + 1.25 * self.value(z).abs(),
+            Self::Identity | Self::Relu => z_scale,
+            // Where z is infinite, it is so exactly.
+            _ if z.is_infinite() => own,
+            _ => self.steepest() * z_scale + own,
         }
     }
 
@@ -155,6 +157,8 @@ impl Activation {
             Self::Identity | Self::Relu | Self::Relu6 => size,
             // One product.
             Self::LeakyRelu(_) => size * 4.0 / 3.0,
+            // Where z is infinite, it is so exactly.
+            _ if z.is_infinite() => size + 2.0 * size.max(0.25),
             _ => size + 2.0 * size.max(0.25) + self.curvature() * z_scale * 4.0 / 3.0,
         }
     }

@@ -2,9 +2,18 @@
 //!
 //! Each is a type of its own and the layer is generic over it, so that a program which uses one carries no code
 //! of the others. To add one: a type, the three items of [`Lanewise`], a line in the tests' table.
+//!
+//! Those that are not piecewise linear are within 2 ulp of the exact function for every finite f32, where the ulp is that
+//! of the exact result and `2^-149` at least. Their derivatives are within 6 u of `max(|act'|, 1/4)`, with `u = 2^-24`,
+//! have the right limits at both infinities, and are finite for every finite `z`. A `z` or a product `act'(z)*dy` that does
+//! not fit an f32 is infinite.
 #![expect(private_bounds, reason = "the lane functions seal the trait")]
 
-use crate::simd::Simd;
+mod exponential;
+
+use crate::error::Error;
+use crate::simd::{Kernel, LANES, Lanes, Simd};
+use exponential::{Logistic, Reduced, Slope, negative, negative_enough};
 
 /// An activation function; implemented by the types of this module and by no others.
 pub trait Activation: Lanewise + Copy + core::fmt::Debug {}
@@ -59,4 +68,284 @@ impl Lanewise for Relu {
     fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
         s.drop(s.le(z, s.splat(0.0)), dy)
     }
+}
+
+/// `act(z) = min(max(z, 0), 6)` (Krizhevsky, *Convolutional Deep Belief Networks on CIFAR-10*, 2010).
+///
+/// The derivative is 1 between 0 and 6 and 0 elsewhere, 0 and 6 included, as in PyTorch. NaN passes, in both directions;
+/// −0.0 becomes +0.0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Relu6;
+
+impl Lanewise for Relu6 {
+    const HOMOGENEOUS: bool = false;
+
+    #[inline(always)]
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
+        let six = s.splat(6.0);
+        s.drop(s.le(z, s.splat(0.0)), s.select(s.le(six, z), six, z))
+    }
+
+    #[inline(always)]
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
+        let dy = s.drop(s.le(s.splat(6.0), z), s.drop(s.le(z, s.splat(0.0)), dy));
+        unless_nan(s, z, dy)
+    }
+}
+
+/// `act(z) = z > 0 ? z : slope*z` (Maas, Hannun and Ng, *Rectifier Nonlinearities Improve Neural Network Acoustic
+/// Models*, 2013).
+///
+/// The derivative at 0 is the slope, as in PyTorch. NaN passes, in both directions. With a slope of 0, −∞ gives NaN, as
+/// in PyTorch; [`Relu`] gives 0.
+///
+/// ```
+/// use normdrop::{Error, LeakyRelu};
+/// const LEAKY: LeakyRelu = match LeakyRelu::new(0.2) {
+///     Ok(leaky) => leaky,
+///     Err(_) => panic!("the slope is not finite"),
+/// };
+/// assert_eq!(LEAKY.slope(), 0.2);
+/// assert_eq!(LeakyRelu::new(f32::INFINITY), Err(Error::Slope { slope: f32::INFINITY }));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LeakyRelu {
+    slope: f32,
+}
+
+impl LeakyRelu {
+    /// With a slope for the negative side, which PyTorch calls `negative_slope`.
+    ///
+    /// # Errors
+    /// [`Error::Slope`] if it is infinite or NaN.
+    pub const fn new(slope: f32) -> Result<Self, Error> {
+        if slope.is_finite() { Ok(Self { slope }) } else { Err(Error::Slope { slope }) }
+    }
+
+    /// The slope of the negative side.
+    #[must_use]
+    pub const fn slope(self) -> f32 {
+        self.slope
+    }
+}
+
+impl Default for LeakyRelu {
+    /// A slope of 0.01, PyTorch's default.
+    fn default() -> Self {
+        Self { slope: 0.01 }
+    }
+}
+
+impl Lanewise for LeakyRelu {
+    const HOMOGENEOUS: bool = true;
+
+    #[inline(always)]
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
+        s.select(s.le(z, s.splat(0.0)), z * s.splat(self.slope), z)
+    }
+
+    #[inline(always)]
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
+        unless_nan(s, z, s.select(s.le(z, s.splat(0.0)), dy * s.splat(self.slope), dy))
+    }
+}
+
+/// `act(z) = z*min(max(z + 3, 0), 6)/6` (Howard et al., *Searching for `MobileNetV3`*, 2019), within 2 ulp of the exact
+/// function.
+///
+/// +0.0 for −∞ and all `z <= -3`. The derivative is 0 for `z <= -3`, 1 for `z >= 3` and `z/3 + 1/2` between them,
+/// as in PyTorch since its [correction] (before it, −3 and 3 counted as between). NaN passes, in both directions.
+///
+/// [correction]: https://github.com/pytorch/pytorch/pull/148049
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HardSwish;
+
+impl Lanewise for HardSwish {
+    const HOMOGENEOUS: bool = false;
+
+    #[inline(always)]
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
+        let (three, six) = (s.splat(3.0), s.splat(6.0));
+        let shifted = z + three;
+        let part = s.select(s.le(six, shifted), six, shifted) / six;
+        s.drop(s.le(z, s.splat(-3.0)), part * z)
+    }
+
+    #[inline(always)]
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
+        let between = (z * s.splat(1.0 / 3.0) + s.splat(0.5)) * dy;
+        s.drop(s.le(z, s.splat(-3.0)), s.select(s.le(s.splat(3.0), z), dy, between))
+    }
+}
+
+/// An activation function of so many operations that it is one function of its own per backend and direction. Inlined,
+/// it would be there dozens of times: a walk works several vectors at once, whole and partial ones.
+pub(crate) trait Long: Copy {
+    /// `act(z)`.
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32;
+
+    /// `act'(z) * dy`.
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32;
+}
+
+/// One vector of a [`Long`] activation, forward: `z` becomes `act(z)`.
+struct Forward<'a, A> {
+    activation: A,
+    z: &'a mut Lanes<f32>,
+}
+
+impl<A: Long> Kernel for Forward<'_, A> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        s.store(self.activation.forward(s, s.load(self.z)), self.z);
+    }
+}
+
+/// One vector of a [`Long`] activation, backward: `dy` becomes `act'(z)*dy`.
+struct Backward<'a, A> {
+    activation: A,
+    z: &'a Lanes<f32>,
+    dy: &'a mut Lanes<f32>,
+}
+
+impl<A: Long> Kernel for Backward<'_, A> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        s.store(self.activation.backward(s, s.load(self.z), s.load(self.dy)), self.dy);
+    }
+}
+
+impl<A: Long> Lanewise for A {
+    const HOMOGENEOUS: bool = false;
+
+    #[inline(always)]
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
+        let mut values = [0.0; LANES];
+        s.store(z, &mut values);
+        s.apart(Forward { activation: self, z: &mut values });
+        s.load(&values)
+    }
+
+    #[inline(always)]
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
+        let (mut values, mut gradients) = ([0.0; LANES], [0.0; LANES]);
+        s.store(z, &mut values);
+        s.store(dy, &mut gradients);
+        s.apart(Backward { activation: self, z: &values, dy: &mut gradients });
+        s.load(&gradients)
+    }
+}
+
+/// `act(z) = 1/(1 + exp(-z))`, the logistic function, within 2 ulp of the exact function.
+///
+/// 0 and 1 for −∞ and ∞. NaN passes, in both directions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sigmoid;
+
+impl Long for Sigmoid {
+    #[inline(always)]
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
+        let smaller = Logistic::new(s, Reduced::new(s, negative_enough(s, z))).value(s);
+        s.select(s.le(z, s.splat(0.0)), smaller, s.splat(1.0) - smaller)
+    }
+
+    #[inline(always)]
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
+        Slope::new(s, negative_enough(s, z), s.le(z, s.splat(0.0))).derivative * dy
+    }
+}
+
+/// `act(z) = tanh(z)`, within 2 ulp of the exact function.
+///
+/// −1 and 1 for −∞ and ∞, and never beyond. −0.0 stays −0.0. NaN passes, in both directions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tanh;
+
+impl Long for Tanh {
+    #[inline(always)]
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
+        exponential::tanh(s, z)
+    }
+
+    #[inline(always)]
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
+        // tanh(z) = 2*sigmoid(2*z) - 1.
+        let half = negative(s, z, -55.0);
+        (s.splat(4.0) * Slope::new(s, half + half, s.le(z, s.splat(0.0))).derivative) * dy
+    }
+}
+
+/// `act(z) = z/(1 + exp(-z))`, the sigmoid linear unit (Elfwing, Uchibe and Doya, 2018; Ramachandran, Zoph and Le,
+/// *Searching for Activation Functions*, 2017, as Swish), within 2 ulp of the exact function.
+///
+/// −0.0 for −∞, and ∞ for ∞; both zeros give a zero. NaN passes, in both directions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Silu;
+
+impl Long for Silu {
+    #[inline(always)]
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
+        let v = negative_enough(s, z);
+        gated(s, z, Logistic::new(s, Reduced::new(s, v)).times(s, v))
+    }
+
+    #[inline(always)]
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
+        let (v, below) = (negative_enough(s, z), s.le(z, s.splat(0.0)));
+        let sigmoid = Slope::new(s, v, below);
+        let z = s.select(below, v, s.splat(0.0) - v);
+        (sigmoid.value + z * sigmoid.derivative) * dy
+    }
+}
+
+/// `act(z) = z/(1 + exp(-v))` with `v = 2*sqrt(2/π)*(z + 0.044715*z³)`, the Gaussian error linear unit in its tanh form
+/// (Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016), within 2 ulp of the exact function of this form.
+///
+/// It is PyTorch's `approximate="tanh"`. −0.0 for −∞, and ∞ for ∞; both zeros give a zero. NaN passes, in both
+/// directions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gelu;
+
+impl Gelu {
+    /// `2*sqrt(2/π)`, and that times 0.044715.
+    const CUBIC: [f64; 2] = [1.595_769_121_605_730_8, 1.595_769_121_605_730_8 * 0.044_715];
+    /// Below this, the result rounds to zero.
+    const LEAST: f32 = -11.0;
+}
+
+impl Long for Gelu {
+    #[inline(always)]
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
+        let by = negative(s, z, Self::LEAST);
+        let wide = s.widen(by);
+        let v = wide * (s.splat_f64(Self::CUBIC[0]) + s.splat_f64(Self::CUBIC[1]) * (wide * wide));
+        gated(s, z, Logistic::new(s, Reduced::of_f64(s, v)).times(s, by))
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
+        const LINEAR: f32 = Gelu::CUBIC[0] as f32;
+        const CUBIC: f32 = Gelu::CUBIC[1] as f32;
+        const CUBIC_TIMES_3: f32 = (3.0 * Gelu::CUBIC[1]) as f32;
+        let (by, below) = (negative(s, z, Self::LEAST), s.le(z, s.splat(0.0)));
+        let square = by * by;
+        let v = by * (s.splat(LINEAR) + s.splat(CUBIC) * square);
+        let sigmoid = Slope::new(s, v, below);
+        let z = s.select(below, by, s.splat(0.0) - by);
+        let z_times_slope_of_v = z * (s.splat(LINEAR) + s.splat(CUBIC_TIMES_3) * square);
+        (sigmoid.value + z_times_slope_of_v * sigmoid.derivative) * dy
+    }
+}
+
+/// `z*sigmoid(v)` from `below = -|z|*sigmoid(-|v|)`: because `sigmoid(v) = 1 - sigmoid(-v)`, it is `z + below` above 0.
+#[inline(always)]
+fn gated<S: Simd>(s: S, z: S::F32, below: S::F32) -> S::F32 {
+    s.select(s.le(z, s.splat(0.0)), below, z + below)
+}
+
+/// `value`, and NaN where `z` is NaN.
+#[inline(always)]
+fn unless_nan<S: Simd>(s: S, z: S::F32, value: S::F32) -> S::F32 {
+    s.select(s.le(z, z), value, z)
 }

@@ -113,6 +113,11 @@ pub enum Error {
         /// The value that was given.
         p: f64,
     },
+    /// The slope of a leaky ReLU is not finite.
+    Slope {
+        /// The value that was given.
+        slope: f32,
+    },
     /// Training needs more than one value per channel: the unbiased variance of one value does not exist.
     SingleSample,
     /// The requested backend cannot run on this CPU or is not part of this build.
@@ -139,6 +144,7 @@ impl fmt::Display for Error {
             }
             Self::Momentum { momentum } => write!(f, "momentum must be in [0, 1] but is {momentum}"),
             Self::Probability { p } => write!(f, "the probability to drop must be in [0, 1] but is {p}"),
+            Self::Slope { slope } => write!(f, "the slope must be finite but is {slope}"),
             Self::SingleSample => f.write_str("training needs more than one value per channel; nothing was written"),
             Self::BackendUnavailable => f.write_str("the requested backend cannot run on this CPU or build"),
             Self::MissingBias { channel } => {

@@ -18,7 +18,7 @@ mod shape;
 mod simd;
 mod train;
 
-pub use activation::{Activation, Identity, Relu};
+pub use activation::{Activation, Gelu, HardSwish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh};
 pub use args::{
     Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Finish, Moments,
     ParameterGradients, Parameters, Reduce, Running, RunningMut, Saved, SavedMut, Statistics, Train,

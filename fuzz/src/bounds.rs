@@ -14,8 +14,8 @@ pub(crate) const Y_FIXED: f64 = 4.0 + 1e-5;
 pub(crate) const Y_BATCH: f64 = 8.0;
 /// `dx`, in the scale that [`normdrop_reference::layer::Gradients::dx_scale`] states; twice the bound of the tests.
 pub(crate) const DX: f64 = 10.0;
-/// The gradient of the residual, in itself: one rounding.
-pub(crate) const G: f64 = 1.0;
+/// The gradient of the residual, in the scale of its derivative; twice the bound of the tests.
+pub(crate) const G: f64 = 6.0;
 /// The gradients of weight and bias, in `sum(|g|*max(|xhat|, 1))` and `sum(|g|)`; twice the bound of the tests.
 pub(crate) const SUMS: f64 = 10.0;
 /// The variance, relative to itself.

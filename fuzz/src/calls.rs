@@ -1,6 +1,6 @@
 //! The targets that call a layer: on every backend, then against the reference.
 
-use normdrop::{Backend, Buffer as Name, Layer};
+use normdrop::{Backend, Buffer as Name, Config, Dropout, EvalInPlace, Layer, Running, Shape};
 use normdrop_reference::layer::{Backward, Centre, Moments, Parameters, Statistics, widened};
 use normdrop_reference::units::U;
 
@@ -15,6 +15,13 @@ pub(crate) fn entry(entry: Entry, input: &LayerInput) {
     match case.activation {
         Activation::Identity => call(&mut case, entry, normdrop::Identity),
         Activation::Relu => call(&mut case, entry, normdrop::Relu),
+        Activation::Relu6 => call(&mut case, entry, normdrop::Relu6),
+        Activation::LeakyRelu => call(&mut case, entry, normdrop::LeakyRelu::default()),
+        Activation::HardSwish => call(&mut case, entry, normdrop::HardSwish),
+        Activation::Sigmoid => call(&mut case, entry, normdrop::Sigmoid),
+        Activation::Tanh => call(&mut case, entry, normdrop::Tanh),
+        Activation::Silu => call(&mut case, entry, normdrop::Silu),
+        Activation::Gelu => call(&mut case, entry, normdrop::Gelu),
     }
 }
 
@@ -101,23 +108,35 @@ fn alone<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>) -
 }
 
 /// What the forward call of a backward call leaves for it.
-fn forward<A: normdrop::Activation>(case: &Case, layer: &Layer<A>) -> ForwardResult {
-    let (memory, _) = alone(case, if case.fixed_statistics { Entry::Eval } else { Entry::Train }, layer);
-    let y = memory.output.to_vec();
+fn forward<A: normdrop::Activation>(case: &mut Case, layer: &Layer<A>) -> ForwardResult {
+    let entry = if case.fixed_statistics { Entry::Eval } else { Entry::Train };
+    let (memory, _) = alone(case, entry, layer);
+    let z = sides(case, entry);
     if case.foreign_saved {
         return ForwardResult {
             saved_mean: case.running_mean.clone(),
             saved_mean_tail: case.running_mean.iter().rev().copied().collect(),
             saved_inv_std: widened(&case.running_var),
-            y,
+            z,
         };
     }
     ForwardResult {
         saved_mean: memory.saved_mean.to_vec(),
         saved_mean_tail: memory.saved_mean_tail.to_vec(),
         saved_inv_std: memory.saved_inv_std.to_vec(),
-        y,
+        z,
     }
+}
+
+/// What tells on which side of a kink a `z` is: see [`ForwardResult::z`].
+fn sides(case: &mut Case, entry: Entry) -> Vec<f32> {
+    let folded = matches!(case.activation, Activation::Relu | Activation::LeakyRelu);
+    let mask = if folded { None } else { case.mask.take() };
+    let (memory, _) = alone(case, entry, &case.layer(normdrop::Identity));
+    if !folded {
+        case.mask = mask;
+    }
+    memory.output.to_vec()
 }
 
 /// The learned parameters, for the reference.
@@ -206,7 +225,7 @@ fn check_y(case: &Case, centres: &[Centre], bound: f64, y: &[f32]) {
             if !case.keeps(index) {
                 assert!(actual.to_bits() == 0, "y[{index}] was dropped and is {actual:e}");
             } else if promised {
-                errors.add(index, f64::from(actual), expected.y[index], expected.y_scale[index], 0.0);
+                errors.add(index, f64::from(actual), expected.y[index], expected.y_scale[index], expected.y_underflow);
             }
         }
     }
@@ -228,9 +247,51 @@ fn check_constant_channels(case: &Case, y: &[f32]) {
         }
         for index in reference.shape.indices(channel).filter(|&index| case.keeps(index)) {
             let scale = if case.mask.is_some() { case.keep.scale() } else { 1.0 };
-            let expected = if case.activation == Activation::Relu && bias <= 0.0 { 0.0 } else { bias * scale };
+            // What the dropout scale is folded into is rounded with it.
+            let expected = match case.activation {
+                Activation::Identity => bias * scale,
+                Activation::Relu => {
+                    if bias <= 0.0 {
+                        0.0
+                    } else {
+                        bias * scale
+                    }
+                }
+                Activation::LeakyRelu => activated(case, bias * scale),
+                _ => activated(case, bias) * scale,
+            };
             assert!(y[index] == expected, "y[{index}] of a constant channel is {:e}, not {expected:e}", y[index]);
         }
+    }
+}
+
+/// `act(z)` of the layer under test, from a layer in which it is alone.
+fn activated(case: &Case, z: f32) -> f32 {
+    fn alone<A: normdrop::Activation>(activation: A, z: f32) -> f32 {
+        let shape = Shape::nc(1, 1).expect("a small shape");
+        let layer = Layer::new(shape, activation, Config { eps: 0.0, ..Config::DEFAULT }).expect("valid constants");
+        let mut values = [z];
+        let call = EvalInPlace {
+            parameters: normdrop::Parameters::default(),
+            running: Running { mean: &[0.0], var: &[1.0] },
+            dropout: Dropout::Off,
+            residual: None,
+            values: &mut values,
+            scratch: &mut vec![0.0; layer.eval_scratch_len()],
+        };
+        layer.eval_in_place(call).expect("a call without faults");
+        values[0]
+    }
+    match case.activation {
+        Activation::Identity => alone(normdrop::Identity, z),
+        Activation::Relu => alone(normdrop::Relu, z),
+        Activation::Relu6 => alone(normdrop::Relu6, z),
+        Activation::LeakyRelu => alone(normdrop::LeakyRelu::default(), z),
+        Activation::HardSwish => alone(normdrop::HardSwish, z),
+        Activation::Sigmoid => alone(normdrop::Sigmoid, z),
+        Activation::Tanh => alone(normdrop::Tanh, z),
+        Activation::Silu => alone(normdrop::Silu, z),
+        Activation::Gelu => alone(normdrop::Gelu, z),
     }
 }
 
@@ -268,10 +329,9 @@ fn check_backward(case: &Case, memory: &Memory) {
     } else {
         (reference.batch_statistics(&reference.moments(&x)), Statistics::Batch)
     };
-    let call = Backward { mask: case.mask_of_elements.as_deref(), x: &x, dy: &dy, y: Some(&case.forward.y) };
+    let call = Backward { mask: case.mask_of_elements.as_deref(), x: &x, dy: &dy, z: Some(&case.forward.z) };
     let expected = reference.backward(parameters.parameters(), &centres, statistics, call);
     let [grad_input, grad_residual, grad_weight, grad_bias] = gradients;
-    let scale_of_g: Vec<_> = expected.d_residual.iter().map(|g| g.abs()).collect();
     let of_dx: Vec<_> = {
         let (channels, inner) = (case.shape.channels(), case.shape.inner());
         (0..case.shape.len()).map(|index| expected.dx_underflow[index / inner % channels]).collect()
@@ -280,7 +340,7 @@ fn check_backward(case: &Case, memory: &Memory) {
     let of_sums = vec![expected.sums_underflow; case.shape.channels()];
     for (what, bound, actual, expected, scale, underflow) in [
         ("dx", bounds::DX, grad_input, &expected.dx, &expected.dx_scale, &of_dx),
-        ("d_residual", bounds::G, grad_residual, &expected.d_residual, &scale_of_g, &none),
+        ("d_residual", bounds::G, grad_residual, &expected.d_residual, &expected.d_residual_scale, &none),
         ("d_weight", bounds::SUMS, grad_weight, &expected.d_weight, &expected.d_weight_scale, &of_sums),
         ("d_bias", bounds::SUMS, grad_bias, &expected.d_bias, &expected.d_bias_scale, &of_sums),
     ] {

@@ -63,13 +63,15 @@ pub(crate) struct Case {
     pub(crate) forward: ForwardResult,
 }
 
-/// What a backward call needs of its forward call, and its output, whose signs are its gates.
+/// What a backward call needs of its forward call, and the `z` that tell on which side of a kink it was.
 #[derive(Debug, Default)]
 pub(crate) struct ForwardResult {
     pub(crate) saved_mean: Vec<f32>,
     pub(crate) saved_mean_tail: Vec<f32>,
     pub(crate) saved_inv_std: Vec<f64>,
-    pub(crate) y: Vec<f32>,
+    /// The output of the same layer without an activation: `z`, times the dropout scale where that is folded into the
+    /// normalisation, which is where 0 is the only kink.
+    pub(crate) z: Vec<f32>,
 }
 
 impl Case {
@@ -126,6 +128,10 @@ impl Case {
                 tensor[index] = f32::from_bits(poke.bits);
             }
         }
+        if matches!(input.activation, Activation::HardSwish | Activation::Silu | Activation::Gelu) {
+            // Derivatives are up to 1.5, and a product with one has to fit an f32.
+            dy.iter_mut().for_each(|dy| *dy *= 0.5);
+        }
         Self {
             shape,
             config,
@@ -176,10 +182,24 @@ impl Case {
                 RunningVariance::Biased => reference::RunningVariance::Biased,
             },
             threshold: self.keep.threshold(),
-            activation: match self.activation {
-                Activation::Identity => reference::Activation::Identity,
-                Activation::Relu => reference::Activation::Relu,
-            },
+            activation: self.reference_activation(),
+        }
+    }
+
+    /// The activation of the reference.
+    pub(crate) fn reference_activation(&self) -> reference::Activation {
+        match self.activation {
+            Activation::Identity => reference::Activation::Identity,
+            Activation::Relu => reference::Activation::Relu,
+            Activation::Relu6 => reference::Activation::Relu6,
+            Activation::LeakyRelu => {
+                reference::Activation::LeakyRelu(f64::from(normdrop::LeakyRelu::default().slope()))
+            }
+            Activation::HardSwish => reference::Activation::HardSwish,
+            Activation::Sigmoid => reference::Activation::Sigmoid,
+            Activation::Tanh => reference::Activation::Tanh,
+            Activation::Silu => reference::Activation::Silu,
+            Activation::Gelu => reference::Activation::Gelu,
         }
     }
 

@@ -23,6 +23,20 @@ structured! {
         Identity,
         /// `normdrop::Relu`.
         Relu,
+        /// `normdrop::Relu6`.
+        Relu6,
+        /// `normdrop::LeakyRelu` with a slope of 0.01.
+        LeakyRelu,
+        /// `normdrop::HardSwish`.
+        HardSwish,
+        /// `normdrop::Sigmoid`.
+        Sigmoid,
+        /// `normdrop::Tanh`.
+        Tanh,
+        /// `normdrop::Silu`.
+        Silu,
+        /// `normdrop::Gelu`.
+        Gelu,
     }
 }
 

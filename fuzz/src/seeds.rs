@@ -217,6 +217,13 @@ fn gradients() -> Layers {
         ("input_gradient_alone".to_owned(), LayerInput { wants_weight: false, wants_bias: false, ..base() }),
         ("parameter_gradients_alone".to_owned(), LayerInput { wants_input: false, ..base() }),
         ("identity".to_owned(), LayerInput { activation: Activation::Identity, ..base() }),
+        ("relu6".to_owned(), LayerInput { activation: Activation::Relu6, ..base() }),
+        ("leaky_relu".to_owned(), LayerInput { activation: Activation::LeakyRelu, ..base() }),
+        ("hard_swish".to_owned(), LayerInput { activation: Activation::HardSwish, ..base() }),
+        ("sigmoid".to_owned(), LayerInput { activation: Activation::Sigmoid, ..base() }),
+        ("tanh".to_owned(), LayerInput { activation: Activation::Tanh, ..base() }),
+        ("silu".to_owned(), LayerInput { activation: Activation::Silu, ..base() }),
+        ("gelu".to_owned(), LayerInput { activation: Activation::Gelu, ..base() }),
         (
             "large_gradients".to_owned(),
             LayerInput { dy: Values { class: class("3e38"), ..Values::default() }, ..base() },

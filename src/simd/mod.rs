@@ -28,7 +28,11 @@ pub(crate) type Lanes<T> = [T; LANES];
 /// without the CPU feature and runs twenty times slower.
 pub(crate) trait Simd: Copy {
     /// Sixteen f32.
-    type F32: Copy + Add<Output = Self::F32> + Sub<Output = Self::F32> + Mul<Output = Self::F32>;
+    type F32: Copy
+        + Add<Output = Self::F32>
+        + Sub<Output = Self::F32>
+        + Mul<Output = Self::F32>
+        + Div<Output = Self::F32>;
     /// Sixteen f64.
     type F64: Copy
         + Add<Output = Self::F64>
@@ -43,6 +47,10 @@ pub(crate) trait Simd: Copy {
         + BitXor<Output = Self::U32>;
     /// Sixteen truth values.
     type Mask: Copy + BitAnd<Output = Self::Mask>;
+
+    /// Runs a kernel in a function of its own that has the backend's CPU feature: for what is too large to be repeated
+    /// wherever it is used. Its vectors go through memory.
+    fn apart(self, kernel: impl Kernel);
 
     /// `value` in every lane.
     fn splat(self, value: f32) -> Self::F32;
@@ -63,6 +71,8 @@ pub(crate) trait Simd: Copy {
     fn keep(self, mask: Self::Mask, value: Self::F32) -> Self::F32;
     /// `value` where the mask is false, +0.0 elsewhere, whatever `value` is there.
     fn drop(self, mask: Self::Mask, value: Self::F32) -> Self::F32;
+    /// `yes` where the mask is true, `no` elsewhere.
+    fn select(self, mask: Self::Mask, yes: Self::F32, no: Self::F32) -> Self::F32;
     /// The mask whose lane `i` is bit `i`.
     fn mask(self, bits: u16) -> Self::Mask;
     /// The bits of a mask: bit `i` is lane `i`.
@@ -99,6 +109,10 @@ pub(crate) trait Simd: Copy {
     fn shift_left<const BITS: u32>(self, value: Self::U32) -> Self::U32;
     /// Every lane rotated left.
     fn rotate_left<const BITS: u32>(self, value: Self::U32) -> Self::U32;
+    /// The bits of every lane, as they are.
+    fn to_bits(self, value: Self::F32) -> Self::U32;
+    /// The values that have these bits.
+    fn with_bits(self, bits: Self::U32) -> Self::F32;
     /// Whether every bit of every lane is zero.
     fn is_zero(self, value: Self::U32) -> bool;
 }

@@ -7,7 +7,7 @@ use core::ops::{Add, BitAnd, Div, Mul, Sub};
 
 use wide::{f32x16, u32x16};
 
-use super::{LANES, Lanes, Simd};
+use super::{Kernel, LANES, Lanes, Simd};
 
 /// The backend that every target has.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +67,11 @@ impl Simd for Portable {
     type U32 = u32x16;
     type Mask = Mask;
 
+    #[inline(never)]
+    fn apart(self, kernel: impl Kernel) {
+        kernel.run(self);
+    }
+
     #[inline(always)]
     fn splat(self, value: f32) -> f32x16 {
         f32x16::splat(value)
@@ -119,6 +124,11 @@ impl Simd for Portable {
     #[inline(always)]
     fn drop(self, mask: Mask, value: f32x16) -> f32x16 {
         value & f32x16::from_bits(!mask.0)
+    }
+
+    #[inline(always)]
+    fn select(self, mask: Mask, yes: f32x16, no: f32x16) -> f32x16 {
+        (yes & f32x16::from_bits(mask.0)) | (no & f32x16::from_bits(!mask.0))
     }
 
     #[inline(always)]
@@ -202,6 +212,16 @@ impl Simd for Portable {
     #[inline(always)]
     fn rotate_left<const BITS: u32>(self, value: u32x16) -> u32x16 {
         (value << BITS) | (value >> (32 - BITS))
+    }
+
+    #[inline(always)]
+    fn to_bits(self, value: f32x16) -> u32x16 {
+        value.to_bits()
+    }
+
+    #[inline(always)]
+    fn with_bits(self, bits: u32x16) -> f32x16 {
+        f32x16::from_bits(bits)
     }
 
     #[inline(always)]

@@ -18,6 +18,13 @@ pub(crate) struct Avx2(());
 pub(crate) struct Avx512(());
 
 impl Avx2 {
+    /// [`Self::run`] in a function of its own.
+    #[target_feature(enable = "avx2")]
+    #[inline(never)]
+    fn run_apart(self, kernel: impl Kernel) {
+        kernel.run(self);
+    }
+
     /// Runs a kernel on AVX2 lanes.
     ///
     /// # Safety
@@ -29,6 +36,13 @@ impl Avx2 {
 }
 
 impl Avx512 {
+    /// [`Self::run`] in a function of its own.
+    #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
+    #[inline(never)]
+    fn run_apart(self, kernel: impl Kernel) {
+        kernel.run(self);
+    }
+
     /// Runs a kernel on AVX-512 lanes.
     ///
     /// # Safety
@@ -68,6 +82,7 @@ lanes!(
     Add add _mm256_add_ps,
     Sub sub _mm256_sub_ps,
     Mul mul _mm256_mul_ps,
+    Div div _mm256_div_ps,
 );
 lanes!(
     /// Sixteen f64 in four registers.
@@ -96,6 +111,7 @@ lanes!(
     Add add _mm512_add_ps,
     Sub sub _mm512_sub_ps,
     Mul mul _mm512_mul_ps,
+    Div div _mm512_div_ps,
 );
 lanes!(
     /// Sixteen f64 in two registers.
@@ -182,6 +198,12 @@ impl Simd for Avx2 {
     type Mask = Avx2Mask;
 
     #[inline(always)]
+    fn apart(self, kernel: impl Kernel) {
+        // SAFETY: the token proves AVX2.
+        unsafe { self.run_apart(kernel) }
+    }
+
+    #[inline(always)]
     fn splat(self, value: f32) -> Avx2F32 {
         // SAFETY: the token proves AVX2.
         unsafe { Avx2F32([_mm256_set1_ps(value); 2]) }
@@ -248,6 +270,14 @@ impl Simd for Avx2 {
     fn drop(self, mask: Avx2Mask, value: Avx2F32) -> Avx2F32 {
         // SAFETY: the token proves AVX2.
         unsafe { Avx2F32([_mm256_andnot_ps(mask.0[0], value.0[0]), _mm256_andnot_ps(mask.0[1], value.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: Avx2Mask, yes: Avx2F32, no: Avx2F32) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            Avx2F32([_mm256_blendv_ps(no.0[0], yes.0[0], mask.0[0]), _mm256_blendv_ps(no.0[1], yes.0[1], mask.0[1])])
+        }
     }
 
     #[inline(always)]
@@ -398,6 +428,18 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn to_bits(self, value: Avx2F32) -> Avx2U32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2U32([_mm256_castps_si256(value.0[0]), _mm256_castps_si256(value.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn with_bits(self, bits: Avx2U32) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2F32([_mm256_castsi256_ps(bits.0[0]), _mm256_castsi256_ps(bits.0[1])]) }
+    }
+
+    #[inline(always)]
     fn is_zero(self, value: Avx2U32) -> bool {
         // SAFETY: the token proves AVX2.
         unsafe {
@@ -418,6 +460,12 @@ impl Simd for Avx512 {
     type F64 = Avx512F64;
     type U32 = Avx512U32;
     type Mask = Avx512Mask;
+
+    #[inline(always)]
+    fn apart(self, kernel: impl Kernel) {
+        // SAFETY: the token proves AVX-512.
+        unsafe { self.run_apart(kernel) }
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> Avx512F32 {
@@ -471,6 +519,12 @@ impl Simd for Avx512 {
     fn drop(self, mask: Avx512Mask, value: Avx512F32) -> Avx512F32 {
         // SAFETY: the token proves AVX-512.
         unsafe { Avx512F32([_mm512_maskz_mov_ps(!mask.0, value.0[0])]) }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: Avx512Mask, yes: Avx512F32, no: Avx512F32) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F32([_mm512_mask_blend_ps(mask.0, no.0[0], yes.0[0])]) }
     }
 
     #[inline(always)]
@@ -580,6 +634,18 @@ impl Simd for Avx512 {
     fn rotate_left<const BITS: u32>(self, value: Avx512U32) -> Avx512U32 {
         // SAFETY: the token proves AVX-512.
         unsafe { Avx512U32([_mm512_rolv_epi32(value.0[0], _mm512_set1_epi32(BITS as i32))]) }
+    }
+
+    #[inline(always)]
+    fn to_bits(self, value: Avx512F32) -> Avx512U32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512U32([_mm512_castps_si512(value.0[0])]) }
+    }
+
+    #[inline(always)]
+    fn with_bits(self, bits: Avx512U32) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F32([_mm512_castsi512_ps(bits.0[0])]) }
     }
 
     #[inline(always)]

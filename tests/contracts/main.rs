@@ -2,6 +2,7 @@
 //! that uses them.
 
 mod accuracy;
+mod activations;
 mod backends;
 mod fold;
 mod mask;

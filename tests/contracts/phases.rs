@@ -187,7 +187,7 @@ fn a_batch_in_parts_is_within_the_bounds_of_the_whole() {
             let centres = layer.batch_statistics(&layer.moments(&x));
             let mask = problem.mask.as_deref();
             let forward = layer.forward(parameters, &centres, mask, &x);
-            let call = reference::Backward { mask, x: &x, dy: &dy, y: Some(&trained.y) };
+            let call = reference::Backward { mask, x: &x, dy: &dy, z: Some(&trained.y) };
             let backward = layer.backward(parameters, &centres, reference::Statistics::Batch, call);
 
             let mut worst = [("inv_std", 4.0), ("y", 4.0), ("dx", 5.0), ("d_weight", 5.0), ("d_bias", 3.0)]

@@ -279,7 +279,7 @@ impl Case {
         let mask = problem.mask.as_deref();
         let forward = layer.forward(parameters, &centres, mask, &x);
         let kind = if batch { reference::Statistics::Batch } else { reference::Statistics::Fixed };
-        let call = reference::Backward { mask, x: &x, dy: &dy, y: Some(&y) };
+        let call = reference::Backward { mask, x: &x, dy: &dy, z: Some(&y) };
         let backward = layer.backward(parameters, &centres, kind, call);
         let mut outcomes = vec![
             Outcome {

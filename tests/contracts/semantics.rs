@@ -1,6 +1,6 @@
 //! What the layer means, point by point, beyond the numbers: which elements, which statistics, which constants.
 
-use crate::support::{Oracle, Problem, bits};
+use crate::support::{Oracle, Problem, Visitor, bits, every_activation};
 use normdrop::{
     Backward, Bernoulli, Config, Error, Granularity, Identity, Layer, ParameterGradients, Relu, RunningVariance, Saved,
     SavedMut, Shape, Statistics, Train,
@@ -357,8 +357,18 @@ fn check_that_dropout_doubles_or_drops<A: Oracle>() {
 
 #[test]
 fn dropout_is_on_or_off_with_either_statistics_independently() {
-    check_that_dropout_doubles_or_drops::<Identity>();
-    check_that_dropout_doubles_or_drops::<Relu>();
+    #[derive(Clone)]
+    struct Check;
+
+    impl Visitor for Check {
+        type Result = ();
+
+        fn visit<A: Oracle>(self) {
+            check_that_dropout_doubles_or_drops::<A>();
+        }
+    }
+
+    every_activation(&Check);
 }
 
 #[test]
@@ -402,6 +412,47 @@ fn relu_passes_nan_in_both_directions() {
             assert_eq!(dx.is_nan(), *y != 0.0, "index {index}, shape {shape:?}");
         }
     }
+}
+
+/// Dropped elements, `p = 0`, `p = 1` and a NaN in one channel, with one activation after the other.
+#[derive(Clone)]
+struct DropoutAndNan;
+
+impl Visitor for DropoutAndNan {
+    type Result = ();
+
+    fn visit<A: Oracle>(self) {
+        let name = format!("{:?}", A::ACTIVATION);
+        for &shape in SHAPES {
+            let off = normal(shape, 21);
+            let on = off.clone().with_mask(0.0, 21);
+            let (trained, plain) = (on.train::<A>(), off.train::<A>());
+            assert_eq!(trained.bits(), plain.bits(), "{name}, shape {shape:?}");
+            let statistics = Statistics::Batch(trained.saved());
+            assert_eq!(on.backward::<A>(statistics).bits(), off.backward::<A>(statistics).bits(), "{name}");
+
+            let mut all = off.clone().with_mask(1.0, 21);
+            (all.x[0], all.dy[0]) = (f32::NAN, f32::INFINITY);
+            assert_eq!(bits(&all.eval::<A>()), vec![0; all.x.len()], "{name}, shape {shape:?}");
+            let gradients = all.backward::<A>(Statistics::Fixed(all.running()));
+            assert!(gradients.bits().iter().all(|&bits| bits == 0), "{name}, shape {shape:?}");
+
+            let healthy = off.clone().with_mask(0.5, 21);
+            let mut ill = healthy.clone();
+            for index in (0..ill.x.len()).filter(|&index| healthy.drops(index)) {
+                (ill.x[index], ill.dy[index]) = (f32::NAN, f32::INFINITY);
+            }
+            assert_eq!(bits(&ill.eval::<A>()), bits(&healthy.eval::<A>()), "{name}, shape {shape:?}");
+            let [ill, healthy] =
+                [ill, healthy].map(|problem| problem.backward::<A>(Statistics::Fixed(problem.running())).dx);
+            assert_eq!(bits(&ill), bits(&healthy), "{name}, shape {shape:?}");
+        }
+    }
+}
+
+#[test]
+fn dropout_is_a_selection_after_every_activation() {
+    every_activation(&DropoutAndNan);
 }
 
 #[test]

@@ -5,9 +5,7 @@
 //! the call lasts.
 
 use normdrop::{
-    Activation, Average, Backend, Backward, BackwardInPlace, Bernoulli, Buffer, Config, Dropout, Error, Eval,
-    EvalInPlace, Fold, Identity, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, RunningVariance,
-    Saved, SavedMut, Shape, Statistics, Train,
+    Activation, Average, Backend, Backward, BackwardInPlace, Bernoulli, Buffer, Config, Dropout, Error, Eval, EvalInPlace, Fold, Gelu, HardSwish, Identity, Layer, LeakyRelu, ParameterGradients, Parameters, Relu, Relu6, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape, Sigmoid, Silu, Statistics, Tanh, Train,
 };
 use rand_core::{Infallible, TryRng};
 
@@ -237,34 +235,60 @@ fn code(result: Result<(), Error>) -> usize {
         Err(Error::SingleSample) => 6,
         Err(Error::BackendUnavailable) => 7,
         Err(Error::MissingBias { channel }) => 8 ^ channel,
+        Err(Error::Slope { .. }) => 9,
         Err(_) => 9,
     }
 }
 
 macro_rules! calls {
-    ($($identity:ident, $relu:ident: $method:ident;)*) => {$(
-        #[doc = concat!("`Layer::", stringify!($method), "` without an activation.")]
+    ($($name:ident: $method:ident($activation:expr);)*) => {$(
+        #[doc = concat!("`Layer::", stringify!($method), "` with ", stringify!($activation), ".")]
         #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $identity(call: &Call) -> usize {
+        pub unsafe extern "C" fn $name(call: &Call) -> usize {
             // SAFETY: passed on.
-            code(unsafe { call.$method(Identity) })
-        }
-
-        #[doc = concat!("`Layer::", stringify!($method), "` with ReLU.")]
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $relu(call: &Call) -> usize {
-            // SAFETY: passed on.
-            code(unsafe { call.$method(Relu) })
+            code(unsafe { call.$method($activation) })
         }
     )*};
 }
 
 calls! {
-    normdrop_train, normdrop_train_relu: train;
-    normdrop_eval, normdrop_eval_relu: eval;
-    normdrop_eval_in_place, normdrop_eval_in_place_relu: eval_in_place;
-    normdrop_backward, normdrop_backward_relu: backward;
-    normdrop_backward_in_place, normdrop_backward_in_place_relu: backward_in_place;
+    normdrop_train: train(Identity);
+    normdrop_eval: eval(Identity);
+    normdrop_eval_in_place: eval_in_place(Identity);
+    normdrop_backward: backward(Identity);
+    normdrop_backward_in_place: backward_in_place(Identity);
+    normdrop_train_relu: train(Relu);
+    normdrop_eval_relu: eval(Relu);
+    normdrop_eval_in_place_relu: eval_in_place(Relu);
+    normdrop_backward_relu: backward(Relu);
+    normdrop_backward_in_place_relu: backward_in_place(Relu);
+    // The walks are the same with every activation: two calls each reach all of the others' code.
+    normdrop_eval_relu6: eval(Relu6);
+    normdrop_backward_relu6: backward(Relu6);
+    normdrop_eval_hard_swish: eval(HardSwish);
+    normdrop_backward_hard_swish: backward(HardSwish);
+    normdrop_eval_sigmoid: eval(Sigmoid);
+    normdrop_backward_sigmoid: backward(Sigmoid);
+    normdrop_eval_tanh: eval(Tanh);
+    normdrop_backward_tanh: backward(Tanh);
+    normdrop_eval_silu: eval(Silu);
+    normdrop_backward_silu: backward(Silu);
+    normdrop_eval_gelu: eval(Gelu);
+    normdrop_backward_gelu: backward(Gelu);
+}
+
+/// `Layer::eval` with a leaky ReLU of any slope.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_eval_leaky_relu(call: &Call, slope: f32) -> usize {
+    // SAFETY: passed on.
+    code(LeakyRelu::new(slope).and_then(|leaky| unsafe { call.eval(leaky) }))
+}
+
+/// `Layer::backward` with a leaky ReLU of any slope.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_backward_leaky_relu(call: &Call, slope: f32) -> usize {
+    // SAFETY: passed on.
+    code(LeakyRelu::new(slope).and_then(|leaky| unsafe { call.backward(leaky) }))
 }
 
 impl Call {

@@ -4,9 +4,9 @@
 //! different contents of scratch and, where there is one, in the form that works in place: the bits must be the same.
 
 use normdrop::{
-    Activation, Average, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Granularity, Identity,
-    Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape,
-    Statistics, Train,
+    Activation, Average, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Gelu, Granularity,
+    HardSwish, Identity, Layer, LeakyRelu, ParameterGradients, Parameters, Relu, Relu6, Running, RunningMut,
+    RunningVariance, Saved, SavedMut, Shape, Sigmoid, Silu, Statistics, Tanh, Train,
 };
 use normdrop_reference::classes::{Class, class};
 use normdrop_reference::layer as reference;
@@ -21,14 +21,58 @@ pub(crate) trait Oracle: Activation + PartialEq {
     const REFERENCE: reference::Activation;
 }
 
-impl Oracle for Identity {
-    const ACTIVATION: Self = Self;
-    const REFERENCE: reference::Activation = reference::Activation::Identity;
+/// The activations under test: type, value, and the same function in the reference. One line each.
+macro_rules! table {
+    ($($activation:ident: $value:expr, $reference:expr;)*) => {
+        $(impl Oracle for $activation {
+            const ACTIVATION: Self = $value;
+            const REFERENCE: reference::Activation = $reference;
+        })*
+
+        /// The number of activations.
+        pub(crate) const ACTIVATIONS: usize = [$(stringify!($activation)),*].len();
+
+        /// Does something with one activation of the table.
+        pub(crate) fn with_activation<V: Visitor>(number: usize, visitor: V) -> V::Result {
+            let mut count = 0..;
+            $(if count.next() == Some(number) {
+                return visitor.visit::<$activation>();
+            })*
+            panic!("there is no activation number {number}");
+        }
+    };
 }
 
-impl Oracle for Relu {
-    const ACTIVATION: Self = Self;
-    const REFERENCE: reference::Activation = reference::Activation::Relu;
+table! {
+    Identity: Self, reference::Activation::Identity;
+    Relu: Self, reference::Activation::Relu;
+    Relu6: Self, reference::Activation::Relu6;
+    LeakyRelu: LEAKY, reference::Activation::LeakyRelu(SLOPE as f64);
+    HardSwish: Self, reference::Activation::HardSwish;
+    Sigmoid: Self, reference::Activation::Sigmoid;
+    Tanh: Self, reference::Activation::Tanh;
+    Silu: Self, reference::Activation::Silu;
+    Gelu: Self, reference::Activation::Gelu;
+}
+
+/// Any slope will do.
+const SLOPE: f32 = 0.2;
+
+const LEAKY: LeakyRelu = match LeakyRelu::new(SLOPE) {
+    Ok(leaky) => leaky,
+    Err(_) => panic!("the slope is not finite"),
+};
+
+/// What is done with an activation.
+pub(crate) trait Visitor {
+    type Result;
+
+    fn visit<A: Oracle>(self) -> Self::Result;
+}
+
+/// Does something with every activation.
+pub(crate) fn every_activation<V: Visitor<Result = ()> + Clone>(visitor: &V) {
+    (0..ACTIVATIONS).for_each(|number| with_activation(number, visitor.clone()));
 }
 
 /// Everything that the calls of one layer are given.
@@ -303,6 +347,13 @@ impl Problem {
             .expect("an evaluation call without faults");
         assert_eq!(bits(&values), bits(&y), "in place is not the same as out of place");
         y
+    }
+
+    /// What tells the reference on which side of a kink a `z` is: the output of the same layer without an activation. It
+    /// is `z`, times the dropout scale where that is folded into the normalisation, which is where 0 is the only kink.
+    pub(crate) fn sides<A: Oracle>(&self) -> Self {
+        let folded = matches!(A::REFERENCE, reference::Activation::Relu | reference::Activation::LeakyRelu(_));
+        Self { mask: self.mask.clone().filter(|_| folded), ..self.clone() }
     }
 
     pub(crate) fn try_backward<A: Oracle>(&self, statistics: Statistics<'_>) -> Result<Differentiated, Error> {

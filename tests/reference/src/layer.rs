@@ -5,6 +5,7 @@
 //!
 //! Sources: Ioffe and Szegedy, *Batch Normalization*, 2015; Srivastava et al., *Dropout*, 2014.
 
+pub use crate::activation::Activation;
 use crate::double::Double;
 use crate::mask;
 use crate::units::{SMALLEST, U};
@@ -54,47 +55,6 @@ impl Shape {
             }
         }
         tensor
-    }
-}
-
-/// An activation function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `act(z) = z`.
-    Identity,
-    /// `act(z) = max(z, 0)`; NaN passes, in both directions, and the derivative at 0 is 0.
-    Relu,
-}
-
-impl Activation {
-    /// `act(z)`.
-    #[must_use]
-    pub fn value(self, z: f64) -> f64 {
-        match self {
-            Self::Identity => z,
-            Self::Relu => {
-                if z <= 0.0 {
-                    0.0
-                } else {
-                    z
-                }
-            }
-        }
-    }
-
-    /// `act'(z)`.
-    #[must_use]
-    pub fn derivative(self, z: f64) -> f64 {
-        match self {
-            Self::Identity => 1.0,
-            Self::Relu => {
-                if z <= 0.0 {
-                    0.0
-                } else {
-                    1.0
-                }
-            }
-        }
     }
 }
 
@@ -218,8 +178,11 @@ pub struct Forward {
     pub z_scale: Vec<f64>,
     /// `y = keep ? act(z)*scale : +0.0`.
     pub y: Vec<f64>,
-    /// What an error of `y` is measured in: the dropout scale times that of `z`, and 0 where the element is dropped.
+    /// What an error of `y` is measured in: the dropout scale times [`Activation::value_scale`], which is the scale of `z`
+    /// for Identity and ReLU; and 0 where the element is dropped.
     pub y_scale: Vec<f64>,
+    /// The most that underflow may take away from `y`.
+    pub y_underflow: f64,
 }
 
 /// The result of a backward pass.
@@ -229,10 +192,13 @@ pub struct Gradients {
     pub dx: Vec<f64>,
     /// What an error of `dx` is measured in, with `size = max(|xhat|, 1)`:
     /// `|weight|*inv_std*(|g| + mean(|g|) + size*mean(|g|*size))` through batch statistics, where the dropout scale is
-    /// part of `g`, and `|weight|*inv_std*|g|` past fixed ones.
+    /// part of `g`, and `|weight|*inv_std*|g|` past fixed ones. For `|g|` here and below, the derivative in `g` counts as
+    /// its [`Activation::derivative_scale`], which is its size for Identity and ReLU.
     pub dx_scale: Vec<f64>,
-    /// The gradient of the residual, `g`; its error is measured in itself.
+    /// The gradient of the residual, `g`.
     pub d_residual: Vec<f64>,
+    /// What an error of `d_residual` is measured in: `|g|`.
+    pub d_residual_scale: Vec<f64>,
     /// The gradient of the weight per channel.
     pub d_weight: Vec<f64>,
     /// What an error of `d_weight` is measured in: `sum(|g|*max(|xhat|, 1))`.
@@ -256,16 +222,20 @@ pub struct Backward<'a> {
     pub x: &'a [f64],
     /// The gradient of the output.
     pub dy: &'a [f64],
-    /// The output of the forward pass under test, if there is one.
+    /// `z` as the code under test computed it, if there is any, or the product of it and a positive number if the
+    /// activation's only kink is at 0: there the sign is enough, and ReLU's output has it.
     ///
-    /// Where `|z|` is within [`GATE_TOLERANCE`] units of its scale, or below the smallest f32, rounding may have put it
-    /// on the other side of 0 or on 0, and a derivative that jumps there must be the one of that side: the sign of `y`
-    /// decides. Everywhere else the exact `z` does.
-    pub y: Option<&'a [f32]>,
+    /// Where the exact `z` is within [`KINK_TOLERANCE`] units of its scale of a kink, or within the smallest f32, rounding
+    /// may have put it on the other side or on the kink, and a derivative that jumps there must be the one of that side.
+    /// Everywhere else the exact `z` decides.
+    pub z: Option<&'a [f32]>,
 }
 
-/// The units of its scale within which the sign of `z` is left to the code under test.
-pub const GATE_TOLERANCE: f64 = 8.0;
+/// The units of its scale within which the side of a kink that `z` is on is left to the code under test.
+pub const KINK_TOLERANCE: f64 = 8.0;
+
+/// Where rounding decides whether a number fits an f32.
+const ALMOST_TOO_LARGE: f64 = 0.999 * f32::MAX as f64;
 
 impl Layer {
     /// Mean and biased variance of each channel, to about 30 and 15 digits.
@@ -344,7 +314,9 @@ impl Layer {
     pub fn forward(&self, parameters: Parameters<'_>, centres: &[Centre], mask: Option<&[u8]>, x: &[f64]) -> Forward {
         let dropout = Dropout::new(self.threshold, mask);
         let zeros = vec![0.0; x.len()];
-        let mut forward = Forward { z: zeros.clone(), z_scale: zeros.clone(), y: zeros.clone(), y_scale: zeros };
+        let y_underflow = SMALLEST * (1.0 + self.activation.underflow() * dropout.scale);
+        let mut forward =
+            Forward { z: zeros.clone(), z_scale: zeros.clone(), y: zeros.clone(), y_scale: zeros, y_underflow };
         for (channel, &centre) in centres.iter().enumerate() {
             let (weight, bias) = (parameters.weight(channel), parameters.bias(channel));
             for index in self.shape.indices(channel) {
@@ -355,7 +327,11 @@ impl Layer {
                 forward.z_scale[index] = weight.abs() * xhat.abs().max(1.0) + bias.abs() + residual.abs();
                 if let Some(scale) = dropout.scale(index) {
                     forward.y[index] = self.activation.value(z) * scale;
-                    forward.y_scale[index] = forward.z_scale[index] * scale;
+                    forward.y_scale[index] = self.activation.value_scale(z, forward.z_scale[index]) * scale;
+                    // What does not fit an f32 before a slope below 1 is infinite, although it would fit after it.
+                    if matches!(self.activation, Activation::LeakyRelu(_)) && (z * scale).abs() >= ALMOST_TOO_LARGE {
+                        forward.y_scale[index] = f64::INFINITY;
+                    }
                 }
             }
         }
@@ -384,7 +360,8 @@ impl Layer {
         let mut gradients = Gradients {
             dx: elements.clone(),
             dx_scale: elements.clone(),
-            d_residual: elements,
+            d_residual: elements.clone(),
+            d_residual_scale: elements,
             d_weight: channels.clone(),
             d_weight_scale: channels.clone(),
             d_bias: channels.clone(),
@@ -403,39 +380,42 @@ impl Layer {
             let slope = weight.abs() * centre.inv_std * dropout.scale;
             gradients.dx_underflow[channel] = 2.0 * SMALLEST * (1.0 + slope * samples.sqrt());
             gradients.sums_underflow = SMALLEST * (1.0 + samples * dropout.scale);
-            let xhat_and_g = |index: usize| {
+            // Of every element: xhat, g, and what stands for |g| in the scales.
+            let terms_of = |index: usize| {
                 let xhat = normalised(call.x[index], centre);
-                let Some(scale) = dropout.scale(index) else { return (xhat, 0.0) };
+                let Some(scale) = dropout.scale(index) else { return (xhat, 0.0, 0.0) };
                 let residual = parameters.residual(index);
                 let z = xhat * weight + bias + residual;
                 let scale_of_z = weight.abs() * xhat.abs().max(1.0) + bias.abs() + residual.abs();
-                let undecided = GATE_TOLERANCE * U * scale_of_z + SMALLEST;
-                let z = match call.y {
-                    Some(y) if z.abs() <= undecided => f64::from(y[index]),
+                let undecided = KINK_TOLERANCE * U * scale_of_z + SMALLEST;
+                let z = match call.z {
+                    Some(z_under_test) if self.activation.kinks().iter().any(|kink| (z - kink).abs() <= undecided) => {
+                        f64::from(z_under_test[index])
+                    }
                     _ => z,
                 };
-                // A gate that is shut lets nothing through, not even NaN.
-                let derivative = self.activation.derivative(z);
-                (xhat, if derivative == 0.0 { 0.0 } else { derivative * scale * call.dy[index] })
+                let Some(derivative) = self.activation.derivative(z) else { return (xhat, 0.0, 0.0) };
+                let g_scale = self.activation.derivative_scale(z, scale_of_z) * (scale * call.dy[index]).abs();
+                (xhat, derivative * scale * call.dy[index], g_scale)
             };
-            let sum = |term: fn(f64, f64) -> f64| {
-                let terms = self.shape.indices(channel).map(xhat_and_g).map(|(xhat, g)| Double::from(term(xhat, g)));
-                terms.sum::<Double>().rounded()
+            let sum = |term: fn(f64, f64, f64) -> f64| {
+                let terms = self.shape.indices(channel).map(terms_of);
+                terms.map(|(xhat, g, g_scale)| Double::from(term(xhat, g, g_scale))).sum::<Double>().rounded()
             };
-            let d_bias = sum(|_, g| g);
-            let d_weight = sum(|xhat, g| g * xhat);
-            let d_bias_scale = sum(|_, g| g.abs());
-            let d_weight_scale = sum(|xhat, g| g.abs() * xhat.abs().max(1.0));
+            let d_bias = sum(|_, g, _| g);
+            let d_weight = sum(|xhat, g, _| g * xhat);
+            let d_bias_scale = sum(|_, _, g_scale| g_scale);
+            let d_weight_scale = sum(|xhat, _, g_scale| g_scale * xhat.abs().max(1.0));
             for index in self.shape.indices(channel) {
-                let (xhat, g) = xhat_and_g(index);
-                gradients.d_residual[index] = g;
+                let (xhat, g, g_scale) = terms_of(index);
+                (gradients.d_residual[index], gradients.d_residual_scale[index]) = (g, g_scale);
                 let slope = weight * centre.inv_std;
                 (gradients.dx[index], gradients.dx_scale[index]) = match statistics {
                     Statistics::Batch => (
                         slope * (g - d_bias / samples - xhat * d_weight / samples),
-                        slope.abs() * (g.abs() + (d_bias_scale + xhat.abs().max(1.0) * d_weight_scale) / samples),
+                        slope.abs() * (g_scale + (d_bias_scale + xhat.abs().max(1.0) * d_weight_scale) / samples),
                     ),
-                    Statistics::Fixed => (slope * g, slope.abs() * g.abs()),
+                    Statistics::Fixed => (slope * g, slope.abs() * g_scale),
                 };
             }
             gradients.d_weight[channel] = d_weight;
@@ -554,23 +534,16 @@ mod tests {
     }
 
     #[test]
-    fn the_sign_of_y_decides_a_gate_only_where_z_is_lost_in_rounding() {
+    fn the_code_under_test_decides_a_gate_only_where_z_is_lost_in_rounding() {
         let centres = LAYER.fixed_statistics(&[1.0, 1.0], &[0.0, 0.0]);
         let gradients = LAYER.backward(
             Parameters::default(),
             &centres,
             Statistics::Fixed,
             // z is 0, 2, 1, 1, 4, 6, 1, 1.
-            Backward { mask: None, x: &X, dy: &[1.0; 8], y: Some(&[1.0, -1.0, -1.0, 0.0, 1.0, 1.0, 1.0, 1.0]) },
+            Backward { mask: None, x: &X, dy: &[1.0; 8], z: Some(&[1.0, -1.0, -1.0, 0.0, 1.0, 1.0, 1.0, 1.0]) },
         );
         assert_eq!(gradients.dx, [1.0; 8]);
-    }
-
-    #[test]
-    fn relu_passes_nan() {
-        assert!(Activation::Relu.value(f64::NAN).is_nan());
-        assert_eq!(Activation::Relu.derivative(f64::NAN), 1.0);
-        assert_eq!((Activation::Relu.value(-1.0), Activation::Relu.derivative(0.0)), (0.0, 0.0));
     }
 
     #[test]
@@ -579,7 +552,7 @@ mod tests {
         let centres = layer.batch_statistics(&layer.moments(&X));
         let mask = Some(&[0xFF][..]);
         assert_eq!(layer.forward(Parameters::default(), &centres, mask, &X).y, [0.0; 8]);
-        let call = Backward { mask, x: &X, dy: &[f64::INFINITY; 8], y: None };
+        let call = Backward { mask, x: &X, dy: &[f64::INFINITY; 8], z: None };
         let gradients = layer.backward(Parameters::default(), &centres, Statistics::Batch, call);
         assert_eq!((gradients.dx, gradients.d_weight, gradients.d_bias), (vec![0.0; 8], vec![0.0; 2], vec![0.0; 2]));
     }

@@ -7,12 +7,14 @@
 //! |---|---|
 //! | [`layer`] | batch norm, activation and dropout, forward and backward, with the scale of each result's error |
 //! | [`fold`] | batch norm folded into the weights of the layer before it or after it |
+//! | [`activation`] | the activations and their derivatives, with the scale of their errors |
 //! | [`mask`] | the dropout mask, one element at a time |
 //! | [`random`] | the two published generators that masks and data are made with |
 //! | [`classes`] | the kinds of data that accuracy is promised for, and those that must not break anything |
 //! | [`units`] | errors in units in the last place of a scale, and the worst of them |
 //! | [`double`] | double-double arithmetic |
 
+pub mod activation;
 pub mod classes;
 pub mod double;
 pub mod fold;

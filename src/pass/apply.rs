@@ -150,10 +150,16 @@ fn exact_channel<S: Simd>(s: S, normalise: &Normalise, x: S::F32, residual: Opti
     if let Some(residual) = residual {
         s.store(residual, &mut residuals);
     }
-    for (value, residual) in values.iter_mut().zip(residuals) {
+    exact_channel_lanes(normalise, &mut values, &residuals);
+    s.load(&values)
+}
+
+#[cold]
+#[inline(never)]
+fn exact_channel_lanes(normalise: &Normalise, values: &mut Lanes<f32>, residuals: &Lanes<f32>) {
+    for (value, &residual) in values.iter_mut().zip(residuals) {
         *value = normalise.exactly(*value, residual);
     }
-    s.load(&values)
 }
 
 /// Applies the layer to all runs of one channel.
@@ -253,14 +259,25 @@ fn exact_tile_z<S: Simd>(s: S, tile: &CoefficientFields, x: S::F32, z: S::F32, r
         s.store(residual, &mut residuals);
     }
     s.store(z, &mut results);
-    let with_residual = residual.is_some();
-    for (lane, ((&x, lane_residual), z)) in values.iter().zip(residuals).zip(&mut results).enumerate() {
-        let normalise = column(tile, lane);
-        // The sum with a residual may be finite though one of its terms is not.
-        let exact = normalise.exact || (with_residual && !z.is_finite());
-        *z = if exact { normalise.exactly(x, lane_residual) } else { *z + lane_residual };
-    }
+    exact_tile_lanes(tile, &values, residual.is_some().then_some(&residuals), &mut results);
     s.load(&results)
+}
+
+#[cold]
+#[inline(never)]
+fn exact_tile_lanes(
+    tile: &CoefficientFields,
+    values: &Lanes<f32>,
+    residuals: Option<&Lanes<f32>>,
+    results: &mut Lanes<f32>,
+) {
+    for (lane, (&x, z)) in values.iter().zip(results).enumerate() {
+        let normalise = column(tile, lane);
+        let residual = residuals.map_or(NOTHING, |residuals| residuals[lane % LANES]);
+        // The sum with a residual may be finite though one of its terms is not.
+        let exact = normalise.exact || (residuals.is_some() && !z.is_finite());
+        *z = if exact { normalise.exactly(x, residual) } else { *z + residual };
+    }
 }
 
 /// Applies the layer to all rows of one strip, with a table of its coefficients.

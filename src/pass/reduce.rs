@@ -58,53 +58,50 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
         summands(s, &self.forward, self.unit, x, self.apply.gradient(s, z, dy, first))
     }
 
-    /// The sums of a row of at most 256 values.
+    /// The sums of a row of at most 256 values: vectors in pairs, pairs in pairs, these in pairs, and so on in sequence.
+    ///
+    /// Whole groups of eight vectors first, then the rest with a check each: as few copies of the summands' code as
+    /// speed allows.
     #[inline(always)]
     fn row(&self, s: S, x: &[f32], dy: &[f32], mut first: usize) -> Sums<S> {
-        let ((x, x_tail), (dy, dy_tail)) = (x.as_chunks(), dy.as_chunks());
-        let ((x, x_rest), (dy, dy_rest)) = (x.as_chunks(), dy.as_chunks());
+        let ((x, x_rest), (dy, dy_rest)) = (x.as_chunks::<{ 4 * LANES }>(), dy.as_chunks::<{ 4 * LANES }>());
         let mut sum = Sums::zero(s);
-        for ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) in x.iter().zip(dy) {
-            let four = self.four(s, [a, b, c, d], [i, j, k, l], first);
-            sum = sum + (four + self.four(s, [e, f, g, h], [m, n, o, p], first + 4 * LANES));
-            first += 8 * LANES;
-        }
-        let ((x, x_rest), (dy, dy_rest)) = (x_rest.as_chunks(), dy_rest.as_chunks());
-        let mut fours = Sums::zero(s);
-        for ([a, b, c, d], [i, j, k, l]) in x.iter().zip(dy) {
-            fours = self.four(s, [a, b, c, d], [i, j, k, l], first);
+        let mut before = None;
+        for (x, dy) in x.iter().zip(dy) {
+            let four = self.four(s, x, dy, first);
             first += 4 * LANES;
-        }
-        let mut last = Sums::zero(s);
-        if !x_tail.is_empty() {
-            let first = first + x_rest.len() * LANES;
-            last = self.of(s, s.load_partial(x_tail), s.load_partial(dy_tail), (first, x_tail.len()));
-        }
-        let last = match (x_rest, dy_rest) {
-            ([a], [i]) => self.vector(s, a, i, first) + last,
-            ([a, b], [i, j]) => self.two(s, [a, b], [i, j], first) + last,
-            ([a, b, c], [i, j, k]) => {
-                let third = self.vector(s, c, k, first + 2 * LANES);
-                self.two(s, [a, b], [i, j], first) + (third + last)
+            match before.take() {
+                Some(fours) => sum = sum + (fours + four),
+                None => before = Some(four),
             }
-            _ => last,
-        };
-        sum + (fours + last)
+        }
+        let mut rest = x_rest.chunks(LANES).zip(dy_rest.chunks(LANES));
+        let mut last = Sums::zero(s);
+        for _ in 0..2 {
+            let mut two = Sums::zero(s);
+            for (x, dy) in rest.by_ref().take(2) {
+                two = two + self.of(s, load(s, x), load(s, dy), (first, x.len()));
+                first += LANES;
+            }
+            last = last + two;
+        }
+        match before {
+            Some(fours) => sum + (fours + last),
+            None => sum + last,
+        }
     }
 
+    /// The sums of four vectors, in pairs.
     #[inline(always)]
-    fn vector(&self, s: S, x: &Lanes<f32>, dy: &Lanes<f32>, first: usize) -> Sums<S> {
-        self.of(s, s.load(x), s.load(dy), (first, LANES))
-    }
-
-    #[inline(always)]
-    fn two(&self, s: S, [a, b]: [&Lanes<f32>; 2], [i, j]: [&Lanes<f32>; 2], first: usize) -> Sums<S> {
-        self.vector(s, a, i, first) + self.vector(s, b, j, first + LANES)
-    }
-
-    #[inline(always)]
-    fn four(&self, s: S, [a, b, c, d]: [&Lanes<f32>; 4], [i, j, k, l]: [&Lanes<f32>; 4], first: usize) -> Sums<S> {
-        self.two(s, [a, b], [i, j], first) + self.two(s, [c, d], [k, l], first + 2 * LANES)
+    fn four(&self, s: S, x: &[f32; 4 * LANES], dy: &[f32; 4 * LANES], mut first: usize) -> Sums<S> {
+        let mut four = Sums::zero(s);
+        let (x, dy) = (x.as_chunks().0.as_chunks().0, dy.as_chunks().0.as_chunks().0);
+        for ([a, b], [i, j]) in x.iter().zip(dy) {
+            let one = self.of(s, s.load(a), s.load(i), (first, LANES));
+            four = four + (one + self.of(s, s.load(b), s.load(j), (first + LANES, LANES)));
+            first += 2 * LANES;
+        }
+        four
     }
 }
 

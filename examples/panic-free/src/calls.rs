@@ -5,7 +5,10 @@
 //! the call lasts.
 
 use normdrop::{
-    Activation, Average, Backend, Backward, BackwardInPlace, Bernoulli, Buffer, Config, Dropout, Error, Eval, EvalInPlace, Fold, Gelu, HardSwish, Identity, Layer, LeakyRelu, ParameterGradients, Parameters, Relu, Relu6, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape, Sigmoid, Silu, Statistics, Tanh, Train,
+    Activation, Apply, ApplyGradient, Average, Backend, Backward, BackwardInPlace, Bernoulli, Buffer, Config, Dropout,
+    Error, Eval, EvalInPlace, Finish, Fold, Gelu, Granularity, HardSwish, Identity, Layer, LeakyRelu, Moments,
+    ParameterGradients, Parameters, Reduce, Relu, Relu6, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape,
+    Sigmoid, Silu, Statistics, Tanh, Train,
 };
 use rand_core::{Infallible, TryRng};
 
@@ -70,20 +73,36 @@ pub struct Call {
     saved_mean_tail: Slice<f32>,
     saved_inv_std: Slice<f64>,
     input: Slice<f32>,
+    residual: Slice<f32>,
     output: Slice<f32>,
     grad_output: Slice<f32>,
     grad_input: Slice<f32>,
+    grad_residual: Slice<f32>,
     grad_weight: Slice<f32>,
     grad_bias: Slice<f32>,
+    /// The moments or the sums of a part of a batch.
+    part: Slice<f64>,
+    /// The values per channel of the whole batch.
+    total: f64,
     scratch: Slice<f64>,
+    positions: usize,
+    granularity: u8,
 }
 
 impl Call {
     fn layer<A: Activation>(&self, activation: A) -> Result<Layer<A>, Error> {
         let Self { outer, channels, inner, eps, momentum, biased, p, .. } = *self;
         let running_var = if biased { RunningVariance::Biased } else { RunningVariance::Unbiased };
-        let layer =
-            Layer::new(Shape::new(outer, channels, inner)?, activation, Config { eps, momentum, running_var, p })?;
+        let granularity = match self.granularity {
+            0 => Granularity::Element,
+            1 => Granularity::Channel,
+            _ => Granularity::Sample,
+        };
+        let shape = match inner {
+            1 => Shape::nlc(outer, self.positions, channels)?,
+            _ => Shape::new(outer, channels, inner)?,
+        };
+        let layer = Layer::new(shape, activation, Config { eps, momentum, running_var, p, granularity })?;
         match Backend::ALL.get(self.backend.wrapping_sub(1)) {
             Some(&backend) => layer.with_backend(backend),
             None => Ok(layer),
@@ -149,7 +168,7 @@ impl Call {
                     mean_tail: self.saved_mean_tail.write(),
                     inv_std: self.saved_inv_std.write(),
                 },
-                residual: None,
+                residual: self.residual.get(),
                 scratch: self.scratch.write(),
             }
         };
@@ -165,7 +184,7 @@ impl Call {
                 dropout: self.dropout(),
                 input: self.input.read(),
                 output: self.output.write(),
-                residual: None,
+                residual: self.residual.get(),
                 scratch: self.scratch.write(),
             }
         };
@@ -180,7 +199,7 @@ impl Call {
                 running: self.running(),
                 dropout: self.dropout(),
                 values: self.output.write(),
-                residual: None,
+                residual: self.residual.get(),
                 scratch: self.scratch.write(),
             }
         };
@@ -198,7 +217,8 @@ impl Call {
                 grad_output: self.grad_output.read(),
                 grad_input: self.grad_input.get_mut(),
                 grad_parameters: self.grad_parameters(),
-                residual: None, grad_residual: None,
+                residual: self.residual.get(),
+                grad_residual: self.grad_residual.get_mut(),
                 scratch: self.scratch.write(),
             }
         };
@@ -215,12 +235,127 @@ impl Call {
                 input: self.input.read(),
                 values: self.grad_output.write(),
                 grad_parameters: self.grad_parameters(),
-                residual: None, grad_residual: None,
+                residual: self.residual.get(),
+                grad_residual: self.grad_residual.get_mut(),
                 scratch: self.scratch.write(),
             }
         };
         self.layer(activation)?.backward_in_place(call)
     }
+}
+
+/// The phases of a batch in parts.
+impl Call {
+    unsafe fn saved<'a>(&self) -> Saved<'a> {
+        // SAFETY: passed on.
+        unsafe {
+            Saved {
+                mean: self.saved_mean.read(),
+                mean_tail: self.saved_mean_tail.read(),
+                inv_std: self.saved_inv_std.read(),
+            }
+        }
+    }
+
+    unsafe fn moments(&self, activation: impl Activation) -> Result<(), Error> {
+        // SAFETY: passed on.
+        let call =
+            unsafe { Moments { input: self.input.read(), moments: self.part.write(), scratch: self.scratch.write() } };
+        self.layer(activation)?.moments(call)
+    }
+
+    unsafe fn finish(&self, activation: impl Activation) -> Result<(), Error> {
+        // SAFETY: passed on.
+        let call = unsafe {
+            Finish {
+                moments: self.part.read(),
+                running: Some(RunningMut {
+                    mean: self.running_mean.write(),
+                    var: self.running_var.write(),
+                    average: Average::Exponential,
+                }),
+                saved: SavedMut {
+                    mean: self.saved_mean.write(),
+                    mean_tail: self.saved_mean_tail.write(),
+                    inv_std: self.saved_inv_std.write(),
+                },
+            }
+        };
+        self.layer(activation)?.finish(call)
+    }
+
+    unsafe fn apply(&self, activation: impl Activation) -> Result<(), Error> {
+        // SAFETY: passed on.
+        let call = unsafe {
+            Apply {
+                parameters: self.parameters(),
+                saved: self.saved(),
+                dropout: self.dropout(),
+                input: self.input.read(),
+                residual: self.residual.get(),
+                output: self.output.write(),
+                scratch: self.scratch.write(),
+            }
+        };
+        self.layer(activation)?.apply(call)
+    }
+
+    unsafe fn reduce(&self, activation: impl Activation) -> Result<(), Error> {
+        // SAFETY: passed on.
+        let call = unsafe {
+            Reduce {
+                parameters: self.parameters(),
+                statistics: self.statistics(),
+                dropout: self.dropout(),
+                input: self.input.read(),
+                residual: self.residual.get(),
+                grad_output: self.grad_output.read(),
+                sums: self.part.write(),
+                scratch: self.scratch.write(),
+            }
+        };
+        self.layer(activation)?.reduce(call)
+    }
+
+    unsafe fn finish_gradients(&self, activation: impl Activation) -> Result<(), Error> {
+        // SAFETY: passed on.
+        let (sums, gradients) = unsafe { (self.part.read(), self.grad_parameters()) };
+        self.layer(activation)?.finish_gradients(sums, gradients)
+    }
+
+    unsafe fn apply_gradient(&self, activation: impl Activation) -> Result<(), Error> {
+        // SAFETY: passed on.
+        let call = unsafe {
+            ApplyGradient {
+                parameters: self.parameters(),
+                saved: self.saved(),
+                samples: self.total,
+                sums: self.part.read(),
+                dropout: self.dropout(),
+                input: self.input.read(),
+                residual: self.residual.get(),
+                grad_output: self.grad_output.read(),
+                grad_input: self.grad_input.write(),
+                grad_residual: self.grad_residual.get_mut(),
+                scratch: self.scratch.write(),
+            }
+        };
+        self.layer(activation)?.apply_gradient(call)
+    }
+}
+
+/// `merge_moments`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_merge_moments(into: Slice<f64>, from: Slice<f64>) -> usize {
+    // SAFETY: passed on.
+    code(unsafe { normdrop::merge_moments(into.write(), from.read()) })
+}
+
+/// `merge_sums`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_merge_sums(into: Slice<f64>, from: Slice<f64>) -> usize {
+    // SAFETY: passed on.
+    code(unsafe { normdrop::merge_sums(into.write(), from.read()) })
 }
 
 /// 0 for success and another number for every error.
@@ -236,7 +371,7 @@ fn code(result: Result<(), Error>) -> usize {
         Err(Error::BackendUnavailable) => 7,
         Err(Error::MissingBias { channel }) => 8 ^ channel,
         Err(Error::Slope { .. }) => 9,
-        Err(_) => 9,
+        Err(_) => 10,
     }
 }
 
@@ -262,6 +397,12 @@ calls! {
     normdrop_eval_in_place_relu: eval_in_place(Relu);
     normdrop_backward_relu: backward(Relu);
     normdrop_backward_in_place_relu: backward_in_place(Relu);
+    normdrop_moments: moments(Relu);
+    normdrop_finish: finish(Relu);
+    normdrop_apply: apply(Relu);
+    normdrop_reduce: reduce(Relu);
+    normdrop_finish_gradients: finish_gradients(Relu);
+    normdrop_apply_gradient: apply_gradient(Relu);
     // The walks are the same with every activation: two calls each reach all of the others' code.
     normdrop_eval_relu6: eval(Relu6);
     normdrop_backward_relu6: backward(Relu6);

@@ -12,8 +12,8 @@ use normdrop_reference::units::U;
 /// A forward pass is within so many ulp of the exact function, where the ulp is that of the exact result.
 const FORWARD: f64 = 2.0;
 
-/// A derivative is within so many u of `max(|act'|, 1/4)`.
-const BACKWARD: f64 = 6.0;
+/// A derivative is within so many u of `max(|act'|, 1/4)`. Over all numbers the worst is GELU's, 6.17 u at -1.4984347.
+const BACKWARD: f64 = 7.0;
 
 /// Numbers per call.
 const CHUNK: u64 = 1 << 16;
@@ -116,6 +116,7 @@ fn special() -> Vec<f32> {
         1e-30,
         1e-10,
         0.75246,
+        1.498_434_7,
         1.0,
         1.27846,
         3.0,

@@ -148,7 +148,7 @@ impl Activation {
         }
     }
 
-    /// What an error of `act'(z)` is measured in: its size; where computing it rounds, as much as leaves it 6 u of
+    /// What an error of `act'(z)` is measured in: its size; where computing it rounds, as much as leaves it 7 u of
     /// `max(|act'|, 1/4)` where 3 u of the whole are allowed; and what an error of `z`, 4 u of its scale, comes to.
     #[must_use]
     pub fn derivative_scale(self, z: f64, z_scale: f64) -> f64 {
@@ -158,8 +158,8 @@ impl Activation {
             // One product.
             Self::LeakyRelu(_) => size * 4.0 / 3.0,
             // Where z is infinite, it is so exactly.
-            _ if z.is_infinite() => size + 2.0 * size.max(0.25),
-            _ => size + 2.0 * size.max(0.25) + self.curvature() * z_scale * 4.0 / 3.0,
+            _ if z.is_infinite() => size + 7.0 / 3.0 * size.max(0.25),
+            _ => size + 7.0 / 3.0 * size.max(0.25) + self.curvature() * z_scale * 4.0 / 3.0,
         }
     }
 

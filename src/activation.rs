@@ -153,10 +153,8 @@ impl Lanewise for LeakyRelu {
 /// `act(z) = z*min(max(z + 3, 0), 6)/6` (Howard et al., *Searching for `MobileNetV3`*, 2019), within 2 ulp of the exact
 /// function.
 ///
-/// +0.0 for −∞ and all `z <= -3`. The derivative is 0 for `z <= -3`, 1 for `z >= 3` and `z/3 + 1/2` between them,
-/// as in PyTorch since its [correction] (before it, −3 and 3 counted as between). NaN passes, in both directions.
-///
-/// [correction]: https://github.com/pytorch/pytorch/pull/148049
+/// +0.0 for −∞ and all `z <= -3`. The derivative is 0 for `z <= -3`, 1 for `z >= 3` and `z/3 + 1/2` between them; at
+/// exactly −3 and 3, where there is none, libraries and their versions differ. NaN passes, in both directions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HardSwish;
 

@@ -196,7 +196,7 @@ impl<'a> Exact<'a> {
                 errors.dx.0.add(index, f64::from(actual.dx[index]), exact.dx[index], exact.dx_scale[index], of_dx);
                 if let Some(&g) = actual.d_residual.get(index) {
                     let scale = exact.d_residual_scale[index];
-                    errors.d_residual.0.add(index, f64::from(g), exact.d_residual[index], scale, SMALLEST);
+                    errors.d_residual.0.add(index, f64::from(g), exact.d_residual[index], scale, of_sums);
                 }
             }
             let (weight, bias) = (f64::from(actual.d_weight[channel]), f64::from(actual.d_bias[channel]));

@@ -551,7 +551,7 @@ fn a_batch_in_halves_with_statistics_of_the_whole_is_what_pytorch_makes_of_the_w
         "train_nc_33x16",
         "train_nchw_2x3x7x7_p0.5_relu",
         "train_nhwc_2x4x4x3_relu",
-        "train_nchw_2x3x3x3_p0.5_silu",
+        "train_nchw_2x2x4x5_p0.5_silu",
         "offset_1e3_nc",
         "residual_train_nchw_p0.5_relu",
     ] {

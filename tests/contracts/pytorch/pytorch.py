@@ -859,7 +859,7 @@ def cases():
     for name, activation, slope, affine in OTHER_ACTIVATIONS:
         other = {"activation": activation, "slope": slope, "affine": affine}
         yield Case(f"train_nc_6x17_{name}", "NC", (6, 17), **other)
-        yield Case(f"train_nchw_2x3x3x3_p0.5_{name}", "NCHW", (2, 3, 3, 3), p=0.5, **other)
+        yield Case(f"train_nchw_2x2x4x5_p0.5_{name}", "NCHW", (2, 2, 4, 5), p=0.5, **other)
         yield Case(f"eval_nc_5x3_{name}", "NC", (5, 3), **fixed, **other)
         yield Case(
             f"frozen_nchw_2x3x2x2_p0.5_{name}", "NCHW", (2, 3, 2, 2), p=0.5, **frozen, **other
@@ -868,14 +868,14 @@ def cases():
     # Something added before the activation.
     added = {"residual": True}
     yield Case("residual_train_nc_relu", "NC", (9, 3), **added, **relu)
-    yield Case("residual_train_nchw", "NCHW", (2, 3, 3, 3), **added)
+    yield Case("residual_train_nchw", "NCHW", (2, 3, 4, 5), **added)
     yield Case("residual_train_nchw_p0.5_relu", "NCHW", (2, 3, 3, 3), p=0.5, **added, **relu)
     yield Case("residual_train_nhwc_p0.1", "NHWC", (2, 2, 2, 17), p=0.1, **added)
     yield Case("residual_train_neither_relu", "NCL", (3, 3, 4), **added, **plain, **relu)
     yield Case("residual_eval_nc_relu", "NC", (5, 3), **fixed, **added, **relu)
     yield Case("residual_eval_nchw", "NCHW", (2, 3, 2, 2), **fixed, **added)
     yield Case(
-        "residual_frozen_nchw_p0.5_relu", "NCHW", (2, 3, 2, 2), p=0.5, **frozen, **added, **relu
+        "residual_frozen_nchw_p0.5_relu", "NCHW", (2, 2, 5, 5), p=0.5, **frozen, **added, **relu
     )
     yield Case("residual_frozen_nc_p0.1", "NC", (6, 3), p=0.1, **frozen, **added)
     yield Case(
@@ -894,7 +894,7 @@ def cases():
     channels = {"dropout": "multiply", "granularity": "channel"}
     yield Case("dropout1d_train_ncl_p0.5_relu", "NCL", (4, 3, 5), p=0.5, **channels, **relu)
     yield Case("dropout1d_frozen_ncl_p0.25", "NCL", (4, 3, 5), p=0.25, **frozen, **channels)
-    yield Case("dropout2d_train_nchw_p0.5_relu", "NCHW", (4, 3, 3, 3), p=0.5, **channels, **relu)
+    yield Case("dropout2d_train_nchw_p0.5_relu", "NCHW", (3, 3, 5, 5), p=0.5, **channels, **relu)
     yield Case("dropout2d_train_nhwc_p0.25", "NHWC", (4, 2, 2, 3), p=0.25, **channels)
     yield Case(
         "dropout2d_frozen_nhwc_p0.5_relu",
@@ -925,11 +925,11 @@ def cases():
         known=multiplied + dropped,
     )
     yield Case(
-        "dropout3d_train_ncdhw_p0.25_relu", "NCDHW", (4, 3, 2, 2, 2), p=0.25, **channels, **relu
+        "dropout3d_train_ncdhw_p0.25_relu", "NCDHW", (3, 3, 2, 3, 3), p=0.25, **channels, **relu
     )
     samples = {"dropout": "multiply", "granularity": "sample"}
     yield Case("drop_path_train_nc_p0.5", "NC", (9, 3), p=0.5, **samples)
-    yield Case("drop_path_train_nchw_p0.25_relu", "NCHW", (5, 3, 3, 3), p=0.25, **samples, **relu)
+    yield Case("drop_path_train_nchw_p0.25_relu", "NCHW", (5, 2, 5, 5), p=0.25, **samples, **relu)
     yield Case("drop_path_train_nhwc_p0.5_relu", "NHWC", (6, 2, 2, 3), p=0.5, **samples, **relu)
     yield Case("drop_path_frozen_ncl_p0.25", "NCL", (5, 3, 4), p=0.25, **frozen, **samples)
     yield Case(

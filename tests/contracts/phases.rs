@@ -19,7 +19,7 @@ fn normal([outer, channels, inner]: [usize; 3], seed: u64) -> Problem {
 }
 
 /// The rows `from..to` of a problem, with their part of every tensor; `outer` stays a multiple of eight elements.
-fn part(problem: &Problem, from: usize, to: usize) -> Problem {
+pub(crate) fn part(problem: &Problem, from: usize, to: usize) -> Problem {
     let row = problem.channels * problem.inner;
     let elements = |tensor: &[f32]| tensor[from * row..to * row].to_vec();
     let mask = problem.mask.as_ref().map(|mask| {
@@ -48,7 +48,7 @@ fn moments<A: Oracle>(problem: &Problem) -> Vec<f64> {
 }
 
 /// A training and a backward call, phase by phase, of a batch in parts.
-fn in_parts<A: Oracle>(whole: &Problem, parts: &[Problem]) -> (Trained, Differentiated) {
+pub(crate) fn in_parts<A: Oracle>(whole: &Problem, parts: &[Problem]) -> (Trained, Differentiated) {
     let channels = whole.channels;
     let layer = whole.layer::<A>();
     let mut total = vec![0.0; layer.moments_len()];

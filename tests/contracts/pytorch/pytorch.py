@@ -22,7 +22,7 @@ What is in the file
 -------------------
 
 One object: `format` (the number 1), `torch`, `numpy`, `cpu_capability`,
-`threads`, `cases` and `known_differences`.
+`threads`, `cases`, `activations` and `known_differences`.
 
 Floats are kept exactly:
 
@@ -38,7 +38,8 @@ channels, inner] row-major; the others have one value per channel.
 A case computes
 
     z = batch_norm(x)                     "statistics": "batch" or "fixed"
-    a = z or relu(z)                      "activation": "identity" or "relu"
+    z = batch_norm(x) + residual          if there is "residual_bits"
+    a = activation(z)                     "activation": a name of ACTIVATIONS
     y = where(keep, a / keep_probability, 0)      if "keep_mask" is not null
 
 and the gradients of sum(y * grad_output).  `keep_probability` is not 1 - p but
@@ -46,6 +47,16 @@ what normdrop has: round((1 - p) * 2^32) / 2^32; its reciprocal is `scale`
 (null for p = 1, where y is all zeros and no division takes place).  In the few
 cases where `dropout` is "multiply", y is that of torch.nn.functional.dropout,
 i.e. a * (keep / keep_probability), which lets a dropped NaN through.
+
+Some fields are only there where they say something.  `slope_bits` is the slope
+of a leaky relu, which PyTorch was given as this f32 in both precisions.  With
+`residual_bits` go `grad_residual_bits` and `grad_residual_f64`.  `granularity`
+is "channel" where y is that of torch.nn.functional.dropout1d, dropout2d or
+dropout3d, whichever has the dimensions of x, and "sample" where it is that of
+`stochastic_depth` below; then `keep_mask` has one character per channel of a
+sample, [n, channels], or per sample, as the zeros of the output show, and
+`mask_bytes` are the same bits as numpy.packbits packs them, little end first,
+in hexadecimal.
 
 `statistics` is "batch" when the mean and variance are those of x, and "fixed"
 when they are the running ones.  `mode` only says how a module would get there:
@@ -63,6 +74,11 @@ larger cases to keep the file small.  In float64 PyTorch is still not exact.
 
 If PyTorch raised an exception the results are null and `error` holds its type
 and message; it is null everywhere else.
+
+`activations` has an object per activation with its values (`output`) and
+derivatives (`derivative`, the gradient of a grad_output of 1) at the numbers
+`input_bits`, in both precisions.  Each number fills a tensor of 64 elements, so
+that the results are those of PyTorch's vector code.
 
 `known_differences` lists behaviours of PyTorch which normdrop need not copy,
 each observed during the run: `name`, `what` (prose), `cases` (names of cases
@@ -96,9 +112,39 @@ CUT = 1 << 32
 # Cases with more elements than this have no per-element float64 results.
 F64_ELEMENTS = 280
 
-# No input to a relu is nearer to zero than this (unless a case puts it there):
-# else the gradient would depend on the last bit.
-RELU_MARGIN = 1e-4
+# No input to an activation is nearer to one of its kinks than this (unless a
+# case puts it there): else the gradient would depend on the last bit.
+KINK_MARGIN = 1e-4
+
+# The functions, given z and the slope of a leaky relu.
+ACTIVATIONS = {
+    "identity": lambda z, slope: z,
+    "relu": lambda z, slope: F.relu(z),
+    "relu6": lambda z, slope: F.relu6(z),
+    "leaky_relu": F.leaky_relu,
+    "hard_swish": lambda z, slope: F.hardswish(z),
+    "sigmoid": lambda z, slope: torch.sigmoid(z),
+    "tanh": lambda z, slope: torch.tanh(z),
+    "silu": lambda z, slope: F.silu(z),
+    "gelu": lambda z, slope: F.gelu(z, approximate="tanh"),
+}
+
+# Where their derivatives jump.
+KINKS = {"relu": (0.0,), "leaky_relu": (0.0,), "relu6": (0.0, 6.0), "hard_swish": (-3.0, 3.0)}
+
+# Those beside identity and relu: name in a case, activation, slope, and what
+# the drawn weights and biases are multiplied by and biases have added, so that
+# z is on all sides of the kinks.
+OTHER_ACTIVATIONS = (
+    ("relu6", "relu6", None, (3.0, 3.0)),
+    ("leaky_relu_0.01", "leaky_relu", float(np.float32(0.01)), (1.0, 0.0)),
+    ("leaky_relu_0.2", "leaky_relu", float(np.float32(0.2)), (1.0, 0.0)),
+    ("hard_swish", "hard_swish", None, (3.0, 0.0)),
+    ("sigmoid", "sigmoid", None, (2.0, 0.0)),
+    ("tanh", "tanh", None, (2.0, 0.0)),
+    ("silu", "silu", None, (2.0, 0.0)),
+    ("gelu", "gelu", None, (2.0, 0.0)),
+)
 
 
 # Writing numbers
@@ -172,6 +218,12 @@ class Case:
     bias: bool = True
     tracked: bool = True
     dropout: str = "where"
+    # "channel" and "sample" need dropout "multiply".
+    granularity: str = "element"
+    slope: Optional[float] = None
+    residual: bool = False
+    # What weights and biases are multiplied by, and what biases have added.
+    affine: tuple = (1.0, 0.0)
     # Changes the inputs in place once they are drawn.
     edit: Optional[Callable] = None
     # Overrides the drawn running statistics.
@@ -205,8 +257,8 @@ class Case:
 
 @dataclass
 class Inputs:
-    """Drawn f32 arrays: x, grad and mask with the dims of the case, the others
-    with one value per channel."""
+    """Drawn f32 arrays: x, grad, mask and residual with the dims of the case,
+    the others with one value per channel."""
 
     x: np.ndarray
     grad: np.ndarray
@@ -215,6 +267,7 @@ class Inputs:
     bias: Optional[np.ndarray]
     mean: Optional[np.ndarray]
     var: Optional[np.ndarray]
+    residual: Optional[np.ndarray]
 
 
 @dataclass
@@ -230,15 +283,48 @@ class Results:
     grad_input: torch.Tensor
     grad_weight: Optional[torch.Tensor]
     grad_bias: Optional[torch.Tensor]
+    grad_residual: Optional[torch.Tensor]
+
+
+def stochastic_depth(x, p):
+    """torchvision.ops.stochastic_depth(x, p, mode="row"): drops samples."""
+    survival = 1.0 - p
+    noise = torch.empty([x.shape[0]] + [1] * (x.ndim - 1), dtype=x.dtype).bernoulli_(survival)
+    if survival > 0.0:
+        noise.div_(survival)
+    return x * noise
+
+
+def real_dropout(case, x):
+    """What PyTorch itself makes of x in a "multiply" case.  The case decides
+    the seed, so the mask is always the same one."""
+    torch.manual_seed(zlib.crc32(case.name.encode()))
+    if case.granularity == "element":
+        return F.dropout(x, case.p, training=True)
+    if case.granularity == "sample":
+        return stochastic_depth(x, case.p)
+    by_dimensions = {3: F.dropout1d, 4: F.dropout2d, 5: F.dropout3d}
+    return by_dimensions[x.ndim](x, case.p, training=True)
 
 
 def real_dropout_mask(case):
-    """The mask which torch.nn.functional.dropout draws after the seed that
-    `run` sets for a "multiply" case."""
+    """The mask of that, one value per element."""
     ones = to_torch(case.layout, np.ones(case.dims, np.float32))
-    torch.manual_seed(zlib.crc32(case.name.encode()))
-    kept = F.dropout(ones, case.p, training=True) != 0
-    return to_memory(case.layout, kept).numpy()
+    return to_memory(case.layout, real_dropout(case, ones) != 0).numpy()
+
+
+def mask_of_granules(case, mask):
+    """The mask with one value per channel of a sample or per sample."""
+    if case.granularity == "element":
+        return mask
+    # In PyTorch's order, since the positions of a sample may be before its
+    # channels in memory.
+    kept = to_torch(case.layout, mask).numpy()
+    first = (0,) * (kept.ndim - (2 if case.granularity == "channel" else 1))
+    granules = kept[(...,) + first]
+    assert (kept == granules.reshape(granules.shape + (1,) * len(first))).all(), case.name
+    assert case.p == 1.0 or 0 < granules.sum() < granules.size, case.name
+    return granules
 
 
 def draw(case):
@@ -268,6 +354,9 @@ def draw(case):
                 keep = real_dropout_mask(case)
         if case.running is not None:
             mean, var = (np.array(v, np.float32) for v in case.running)
+        factor, shift = (np.float32(value) for value in case.affine)
+        weight, bias = weight * factor, bias * factor + shift
+        residual = normal(case.dims) if case.residual else None
         inputs = Inputs(
             x,
             grad,
@@ -276,16 +365,19 @@ def draw(case):
             bias if case.bias else None,
             mean if case.tracked else None,
             var if case.tracked else None,
+            residual,
         )
         if case.edit is not None:
             case.edit(case, inputs)
             return inputs
         raises = case.statistics == "batch" and x.size == channels
-        if case.activation != "relu" or x.size == 0 or raises:
+        kinks = KINKS.get(case.activation, ())
+        if x.size == 0 or raises or not kinks:
             return inputs
-        if run(case, inputs, torch.float64).z.abs().min() > RELU_MARGIN:
+        z = run(case, inputs, torch.float64).z
+        if all((z - kink).abs().min() > KINK_MARGIN for kink in kinks):
             return inputs
-    raise RuntimeError(f"{case.name}: no inputs far enough from zero")
+    raise RuntimeError(f"{case.name}: no inputs far enough from the kinks")
 
 
 def run(case, inputs, dtype):
@@ -322,7 +414,11 @@ def run(case, inputs, dtype):
         if dtype == torch.float32:
             assert same(again, z), case.name
 
-    a = F.relu(z) if case.activation == "relu" else z
+    residual = None
+    if inputs.residual is not None:
+        residual = to_torch(case.layout, inputs.residual).to(dtype).detach().requires_grad_()
+        z = z + residual
+    a = ACTIVATIONS[case.activation](z, case.slope)
     y = a
     if case.p is not None:
         keep = to_torch(case.layout, inputs.mask)
@@ -333,10 +429,9 @@ def run(case, inputs, dtype):
             kept = a / (keep_probability or 1.0)
             y = torch.where(keep, kept, torch.zeros((), dtype=dtype))
         else:
-            y = a * (keep.to(dtype) / keep_probability)
+            y = a * (keep.to(dtype) / (keep_probability or 1.0))
             if dtype == torch.float32:
-                torch.manual_seed(zlib.crc32(case.name.encode()))
-                real = F.dropout(a, case.p, training=True)
+                real = real_dropout(case, a)
                 assert same(real, y), case.name
                 y = real
 
@@ -353,6 +448,7 @@ def run(case, inputs, dtype):
         to_memory(case.layout, x.grad),
         None if weight is None else weight.grad,
         None if bias is None else bias.grad,
+        None if residual is None else to_memory(case.layout, residual.grad),
     )
 
 
@@ -382,8 +478,8 @@ def record(case, inputs=None):
 
     outer, channels, inner = case.shape
     keep = case.keep_probability
-    mask = inputs.mask
-    return {
+    mask = None if inputs.mask is None else mask_of_granules(case, inputs.mask)
+    recorded = {
         "name": case.name,
         "mode": case.mode,
         "shape": {
@@ -431,7 +527,17 @@ def record(case, inputs=None):
         "grad_input_f64": double("grad_input", True),
         "grad_weight_f64": double("grad_weight"),
         "grad_bias_f64": double("grad_bias"),
-    }, results
+    }
+    if case.slope is not None:
+        recorded["slope_bits"] = bits(np.float32(case.slope))
+    if case.residual:
+        recorded["residual_bits"] = bits(inputs.residual)
+        recorded["grad_residual_bits"] = single("grad_residual")
+        recorded["grad_residual_f64"] = double("grad_residual", True)
+    if case.granularity != "element":
+        recorded["granularity"] = case.granularity
+        recorded["mask_bytes"] = np.packbits(mask.reshape(-1), bitorder="little").tobytes().hex()
+    return recorded, results
 
 
 # Edits
@@ -749,6 +855,87 @@ def cases():
     yield Case("single_value_nchw", "NCHW", (1, 3, 1, 1), known=one)
     yield Case("single_value_p0.5_relu", "NC", (1, 3), p=0.5, **relu, known=one)
 
+    # The other activations.
+    for name, activation, slope, affine in OTHER_ACTIVATIONS:
+        other = {"activation": activation, "slope": slope, "affine": affine}
+        yield Case(f"train_nc_6x17_{name}", "NC", (6, 17), **other)
+        yield Case(f"train_nchw_2x2x4x5_p0.5_{name}", "NCHW", (2, 2, 4, 5), p=0.5, **other)
+        yield Case(f"eval_nc_5x3_{name}", "NC", (5, 3), **fixed, **other)
+        yield Case(
+            f"frozen_nchw_2x3x2x2_p0.5_{name}", "NCHW", (2, 3, 2, 2), p=0.5, **frozen, **other
+        )
+
+    # Something added before the activation.
+    added = {"residual": True}
+    yield Case("residual_train_nc_relu", "NC", (9, 3), **added, **relu)
+    yield Case("residual_train_nchw", "NCHW", (2, 3, 4, 5), **added)
+    yield Case("residual_train_nchw_p0.5_relu", "NCHW", (2, 3, 3, 3), p=0.5, **added, **relu)
+    yield Case("residual_train_nhwc_p0.1", "NHWC", (2, 2, 2, 17), p=0.1, **added)
+    yield Case("residual_train_neither_relu", "NCL", (3, 3, 4), **added, **plain, **relu)
+    yield Case("residual_eval_nc_relu", "NC", (5, 3), **fixed, **added, **relu)
+    yield Case("residual_eval_nchw", "NCHW", (2, 3, 2, 2), **fixed, **added)
+    yield Case(
+        "residual_frozen_nchw_p0.5_relu", "NCHW", (2, 2, 5, 5), p=0.5, **frozen, **added, **relu
+    )
+    yield Case("residual_frozen_nc_p0.1", "NC", (6, 3), p=0.1, **frozen, **added)
+    yield Case(
+        "residual_nonfinite_frozen_p0.5_relu",
+        "NCL",
+        (2, 3, 4),
+        p=0.5,
+        **frozen,
+        **added,
+        **relu,
+        edit=by_keep("residual", NONFINITE, NONFINITE),
+        known=gate,
+    )
+
+    # Dropout of whole channels, and of whole samples.
+    channels = {"dropout": "multiply", "granularity": "channel"}
+    yield Case("dropout1d_train_ncl_p0.5_relu", "NCL", (4, 3, 5), p=0.5, **channels, **relu)
+    yield Case("dropout1d_frozen_ncl_p0.25", "NCL", (4, 3, 5), p=0.25, **frozen, **channels)
+    yield Case("dropout2d_train_nchw_p0.5_relu", "NCHW", (3, 3, 5, 5), p=0.5, **channels, **relu)
+    yield Case("dropout2d_train_nhwc_p0.25", "NHWC", (4, 2, 2, 3), p=0.25, **channels)
+    yield Case(
+        "dropout2d_frozen_nhwc_p0.5_relu",
+        "NHWC",
+        (3, 2, 3, 5),
+        p=0.5,
+        **frozen,
+        **channels,
+        **relu,
+    )
+    yield Case(
+        "dropout2d_residual_train_nchw_p0.5_relu",
+        "NCHW",
+        (4, 3, 2, 2),
+        p=0.5,
+        **channels,
+        **added,
+        **relu,
+    )
+    yield Case(
+        "dropout2d_nonfinite_frozen_nchw_p0.5",
+        "NCHW",
+        (4, 3, 2, 2),
+        p=0.5,
+        **frozen,
+        **channels,
+        edit=by_keep("x", NONFINITE, NONFINITE),
+        known=multiplied + dropped,
+    )
+    yield Case(
+        "dropout3d_train_ncdhw_p0.25_relu", "NCDHW", (3, 3, 2, 3, 3), p=0.25, **channels, **relu
+    )
+    samples = {"dropout": "multiply", "granularity": "sample"}
+    yield Case("drop_path_train_nc_p0.5", "NC", (9, 3), p=0.5, **samples)
+    yield Case("drop_path_train_nchw_p0.25_relu", "NCHW", (5, 2, 5, 5), p=0.25, **samples, **relu)
+    yield Case("drop_path_train_nhwc_p0.5_relu", "NHWC", (6, 2, 2, 3), p=0.5, **samples, **relu)
+    yield Case("drop_path_frozen_ncl_p0.25", "NCL", (5, 3, 4), p=0.25, **frozen, **samples)
+    yield Case(
+        "drop_path_p1_train_nchw", "NCHW", (3, 3, 2, 2), p=1.0, **samples, known=("dropout_p1",)
+    )
+
 
 def cumulative():
     """Three batches with momentum=None, next to the module itself."""
@@ -795,6 +982,46 @@ def check_other_channels():
         for name in ("mean", "var", "saved_mean", "saved_inv_std", "grad_weight", "grad_bias"):
             a, b = (getattr(r, name).numpy()[others] for r in (spoilt, whole))
             assert bits(a) == bits(b), (case.name, name)
+
+
+# Single values
+
+
+def values_and_derivatives(name, slope, x):
+    """An activation and its derivative at each element of x."""
+    leaf = x.clone().requires_grad_()
+    y = ACTIVATIONS[name](leaf, slope)
+    y.backward(torch.ones_like(y))
+    return y.detach(), leaf.grad
+
+
+# Numbers at, next to and between the kinks, and on the way to infinity.
+POINTS = (
+    [0.0, 1e-45, 1e-40, 2.0**-126, 1e-20, 1e-3, 0.1, 0.5, 1.0, 1.5, 2.0, 2.5]
+    + [3.0 - 2.0**-22, 3.0, 3.0 + 2.0**-22, 4.0, 5.0]
+    + [6.0 - 2.0**-21, 6.0, 6.0 + 2.0**-21, 8.0, 10.0, 15.0, 20.0, 50.0, 88.0, 90.0, 100.0, 104.0]
+    + [1e4, 1e10, 1e20, 1e30, 3.4e38, INF]
+)
+POINTS = np.array([sign * point for point in POINTS for sign in (1.0, -1.0)] + [NAN], np.float32)
+
+
+def activations():
+    """The table of every activation but the identity."""
+    x = torch.from_numpy(POINTS)
+    for name, activation, slope, _ in (("relu", "relu", None, ()),) + OTHER_ACTIVATIONS:
+        table = {
+            "name": name,
+            "activation": activation,
+            "slope_bits": None if slope is None else bits(np.float32(slope)),
+            "input_bits": bits(x),
+        }
+        for write, suffix, points in ((bits, "bits", x), (doubles, "f64", x.double())):
+            repeated = values_and_derivatives(activation, slope, points.repeat_interleave(64))
+            for field, values in zip(("output", "derivative"), repeated):
+                rows = values.reshape(-1, 64)
+                assert all(same(row.float(), row[:1].float().expand(64)) for row in rows), name
+                table[f"{field}_{suffix}"] = write(rows[:, 0].contiguous())
+        yield table
 
 
 # Known differences
@@ -1081,6 +1308,92 @@ def known_differences(recorded):
         grad_input_bits=bits(leaf.grad),
     )
 
+    # The other activations
+    def at(activation, points, slope=None):
+        """What an activation gives at points, in 64 elements each and alone."""
+        x = f32(*points)
+        observed = {f"{activation}_input_bits": bits(x)}
+        many = values_and_derivatives(activation, slope, x.repeat_interleave(64))
+        y, derivative = (values[::64].contiguous() for values in many)
+        alone = [values_and_derivatives(activation, slope, x[i : i + 1]) for i in range(len(x))]
+        exact = values_and_derivatives(activation, slope, x.double())
+        observed[f"{activation}_output_bits"] = bits(y)
+        observed[f"{activation}_derivative_bits"] = bits(derivative)
+        observed[f"{activation}_derivative_alone_bits"] = bits(torch.cat([d for _, d in alone]))
+        observed[f"{activation}_output_f64"] = doubles(exact[0])
+        observed[f"{activation}_derivative_f64"] = doubles(exact[1])
+        return observed, y, derivative
+
+    observed = {}
+    for activation, slope in (("relu6", None), ("leaky_relu", 0.2), ("hard_swish", None)):
+        seen, y, derivative = at(activation, (NAN,), slope)
+        assert torch.isnan(y).all()
+        assert torch.isnan(derivative).all() == (activation == "hard_swish")
+        observed.update(seen)
+    assert observed["hard_swish_derivative_alone_bits"] == bits(f32(1.0))
+    yield entry(
+        "activation_gradient_at_nan",
+        "The gradient at z = NaN. relu6 has 0 in its vector code and 1 in the code for the last "
+        "few elements of a tensor, hardswish NaN and 1, leaky_relu the slope. The value is NaN in "
+        "all of them.",
+        **observed,
+    )
+    observed = {}
+    for activation in ("hard_swish", "silu", "gelu"):
+        seen, y, derivative = at(activation, (-INF, INF))
+        assert torch.isnan(y).tolist() == [True, False] and y[1] == INF
+        assert torch.isnan(derivative).all() != (activation == "hard_swish")
+        observed.update(seen)
+    yield entry(
+        "activation_at_infinities",
+        "hardswish, silu and gelu of -inf are infinity times 0, NaN, instead of 0; the gradients "
+        "of silu and gelu at both infinities are NaN instead of 0 and 1.",
+        **observed,
+    )
+    seen, y, derivative = at("hard_swish", (3.4e38,))
+    assert y[0] == INF
+    yield entry(
+        "hard_swish_overflows",
+        "hardswish multiplies by 6 before it divides by 6, so that values above 5.7e37 become "
+        "infinite in f32.",
+        **seen,
+    )
+    observed, y, _ = at("silu", (-88.0, -90.0, -100.0))
+    seen, sigmoid, _ = at("sigmoid", (-88.0, -90.0, -100.0))
+    assert y[1:].tolist() == [0.0, 0.0] and sigmoid[1:].tolist() == [0.0, 0.0] and y[0] < 0.0
+    yield entry(
+        "sigmoid_flushes_to_zero",
+        "1 / (1 + exp(-z)) is 0 where exp(-z) overflows, from -88.8 on; the sigmoid function is "
+        "above the smallest f32 down to -103.9, and silu down to -108.",
+        **observed,
+        **seen,
+    )
+    seen, y, derivative = at("gelu", (-4.0, -5.0, -6.0, -8.0))
+    assert abs(y[1] / -2.2917961972623857e-07 - 1) > 0.1 and y[3] == 0.0
+    yield entry(
+        "gelu_cancels",
+        "0.5 * z * (1 + tanh(...)) loses all digits of large negative z, since tanh is next to -1: "
+        "-5 is wrong by 30 per cent in f32, and from -6 on the result is 0. Its float64 has half "
+        "the digits of -5, and 0 from -8 on.",
+        **seen,
+    )
+    seen, y, derivative = at("gelu", (-1e20, 1e20))
+    assert torch.isnan(derivative).all()
+    yield entry(
+        "gelu_gradient_overflows",
+        "The square of z in the derivative of gelu overflows from 1.8e19 on, and infinity times 0 "
+        "makes the gradient NaN instead of 0 and 1.",
+        **seen,
+    )
+    seen, y, derivative = at("tanh", (-8.0, -10.0))
+    assert derivative[1] == 0.0
+    yield entry(
+        "tanh_gradient_cancels",
+        "The gradient of tanh is 1 - y * y from the rounded y: 6 per cent off at -8, and 0 from -9.1 "
+        "on.",
+        **seen,
+    )
+
     # Running statistics
     def update(running, data, momentum):
         mean, var = f32(running), f32(running)
@@ -1207,6 +1520,7 @@ def main():
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "cases": recorded,
+        "activations": list(activations()),
         "known_differences": differences,
     }
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"

@@ -19,14 +19,20 @@ pub(crate) trait Oracle: Activation + PartialEq {
     const ACTIVATION: Self;
     /// The same function in the reference.
     const REFERENCE: reference::Activation;
+
+    /// Both with a slope, if the activation has one.
+    fn with_slope(_slope: f32) -> (Self, reference::Activation) {
+        (Self::ACTIVATION, Self::REFERENCE)
+    }
 }
 
 /// The activations under test: type, value, and the same function in the reference. One line each.
 macro_rules! table {
-    ($($activation:ident: $value:expr, $reference:expr;)*) => {
+    ($($activation:ident: $value:expr, $reference:expr $(, { $($more:tt)* })?;)*) => {
         $(impl Oracle for $activation {
             const ACTIVATION: Self = $value;
             const REFERENCE: reference::Activation = $reference;
+            $($($more)*)?
         })*
 
         /// The number of activations.
@@ -47,7 +53,11 @@ table! {
     Identity: Self, reference::Activation::Identity;
     Relu: Self, reference::Activation::Relu;
     Relu6: Self, reference::Activation::Relu6;
-    LeakyRelu: LEAKY, reference::Activation::LeakyRelu(SLOPE as f64);
+    LeakyRelu: LEAKY, reference::Activation::LeakyRelu(SLOPE as f64), {
+        fn with_slope(slope: f32) -> (Self, reference::Activation) {
+            (Self::new(slope).expect("a finite slope"), reference::Activation::LeakyRelu(f64::from(slope)))
+        }
+    };
     HardSwish: Self, reference::Activation::HardSwish;
     Sigmoid: Self, reference::Activation::Sigmoid;
     Tanh: Self, reference::Activation::Tanh;
@@ -84,6 +94,8 @@ pub(crate) struct Problem {
     /// The positions of a sample that are part of `outer`; 1 unless `inner` is 1.
     pub(crate) positions: usize,
     pub(crate) config: Config,
+    /// That of a leaky ReLU.
+    pub(crate) slope: f32,
     pub(crate) weight: Option<Vec<f32>>,
     pub(crate) bias: Option<Vec<f32>>,
     pub(crate) running_mean: Vec<f32>,
@@ -158,6 +170,7 @@ impl Problem {
             inner,
             positions: 1,
             config: Config::DEFAULT,
+            slope: SLOPE,
             weight: None,
             bias: None,
             running_mean: vec![0.0; channels],
@@ -197,7 +210,7 @@ impl Problem {
         };
         let shape = shape.expect("a shape that fits memory");
         assert_eq!(shape.outer(), outer, "a whole number of samples");
-        Layer::new(shape, A::ACTIVATION, self.config).expect("constants in their ranges")
+        Layer::new(shape, A::with_slope(self.slope).0, self.config).expect("constants in their ranges")
     }
 
     /// The reference of the layer.
@@ -211,7 +224,7 @@ impl Problem {
                 RunningVariance::Biased => reference::RunningVariance::Biased,
             },
             threshold: mask::threshold(self.config.p),
-            activation: A::REFERENCE,
+            activation: A::with_slope(self.slope).1,
         }
     }
 

@@ -336,13 +336,20 @@ fn check_backward(case: &Case, memory: &Memory) {
         let (channels, inner) = (case.shape.channels(), case.shape.inner());
         (0..case.shape.len()).map(|index| expected.dx_underflow[index / inner % channels]).collect()
     };
-    let of_g = vec![expected.sums_underflow; case.shape.len()];
-    let of_sums = vec![expected.sums_underflow; case.shape.channels()];
+    let of_residual = vec![expected.d_residual_underflow; case.shape.len()];
+    let of_bias = vec![expected.d_bias_underflow; case.shape.channels()];
     for (what, bound, actual, expected, scale, underflow) in [
         ("dx", bounds::DX, grad_input, &expected.dx, &expected.dx_scale, &of_dx),
-        ("d_residual", bounds::G, grad_residual, &expected.d_residual, &expected.d_residual_scale, &of_g),
-        ("d_weight", bounds::SUMS, grad_weight, &expected.d_weight, &expected.d_weight_scale, &of_sums),
-        ("d_bias", bounds::SUMS, grad_bias, &expected.d_bias, &expected.d_bias_scale, &of_sums),
+        ("d_residual", bounds::G, grad_residual, &expected.d_residual, &expected.d_residual_scale, &of_residual),
+        (
+            "d_weight",
+            bounds::SUMS,
+            grad_weight,
+            &expected.d_weight,
+            &expected.d_weight_scale,
+            &expected.d_weight_underflow,
+        ),
+        ("d_bias", bounds::SUMS, grad_bias, &expected.d_bias, &expected.d_bias_scale, &of_bias),
     ] {
         let Some(actual) = actual else { continue };
         let mut errors = Comparison::new(what, bound);

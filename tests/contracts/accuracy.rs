@@ -191,17 +191,18 @@ impl<'a> Exact<'a> {
         let exact = self.layer.backward(self.parameters(), centres, statistics, call);
         let shape = self.layer.shape;
         for channel in 0..centres.len() {
-            let (of_dx, of_sums) = (exact.dx_underflow[channel], exact.sums_underflow);
+            let (of_dx, of_weight) = (exact.dx_underflow[channel], exact.d_weight_underflow[channel]);
+            let (of_bias, of_residual) = (exact.d_bias_underflow, exact.d_residual_underflow);
             for index in shape.indices(channel) {
                 errors.dx.0.add(index, f64::from(actual.dx[index]), exact.dx[index], exact.dx_scale[index], of_dx);
                 if let Some(&g) = actual.d_residual.get(index) {
                     let scale = exact.d_residual_scale[index];
-                    errors.d_residual.0.add(index, f64::from(g), exact.d_residual[index], scale, of_sums);
+                    errors.d_residual.0.add(index, f64::from(g), exact.d_residual[index], scale, of_residual);
                 }
             }
             let (weight, bias) = (f64::from(actual.d_weight[channel]), f64::from(actual.d_bias[channel]));
-            errors.d_weight.0.add(channel, weight, exact.d_weight[channel], exact.d_weight_scale[channel], of_sums);
-            errors.d_bias.0.add(channel, bias, exact.d_bias[channel], exact.d_bias_scale[channel], of_sums);
+            errors.d_weight.0.add(channel, weight, exact.d_weight[channel], exact.d_weight_scale[channel], of_weight);
+            errors.d_bias.0.add(channel, bias, exact.d_bias[channel], exact.d_bias_scale[channel], of_bias);
         }
     }
 

@@ -209,8 +209,12 @@ pub struct Gradients {
     pub d_bias_scale: Vec<f64>,
     /// The most that underflow may take away from `dx`, per channel.
     pub dx_underflow: Vec<f64>,
-    /// The most that underflow may take away from `d_weight` and `d_bias`.
-    pub sums_underflow: f64,
+    /// The most that underflow may take away from `d_weight`, per channel.
+    pub d_weight_underflow: Vec<f64>,
+    /// The most that underflow may take away from `d_bias`.
+    pub d_bias_underflow: f64,
+    /// The most that underflow may take away from `d_residual`.
+    pub d_residual_underflow: f64,
 }
 
 /// What a backward pass is given, beside its parameters and statistics.
@@ -367,7 +371,9 @@ impl Layer {
             d_bias: channels.clone(),
             d_bias_scale: channels.clone(),
             dx_underflow: channels,
-            sums_underflow: 0.0,
+            d_weight_underflow: vec![0.0; self.shape.channels],
+            d_bias_underflow: 0.0,
+            d_residual_underflow: 0.0,
         };
         if call.mask.is_some() && self.threshold == 0 {
             return gradients;
@@ -379,7 +385,8 @@ impl Layer {
             // A product that underflows is wrong by up to 2^-150, and the sums carry that into dx.
             let slope = weight.abs() * centre.inv_std * dropout.scale;
             gradients.dx_underflow[channel] = 2.0 * SMALLEST * (1.0 + slope * samples.sqrt());
-            gradients.sums_underflow = SMALLEST * (1.0 + samples * dropout.scale);
+            gradients.d_bias_underflow = SMALLEST * (1.0 + samples * dropout.scale);
+            gradients.d_residual_underflow = SMALLEST * (1.0 + dropout.scale);
             // Of every element: xhat, g, and what stands for |g| in the scales.
             let terms_of = |index: usize| {
                 let xhat = normalised(call.x[index], centre);
@@ -406,6 +413,9 @@ impl Layer {
             let d_weight = sum(|xhat, g, _| g * xhat);
             let d_bias_scale = sum(|_, _, g_scale| g_scale);
             let d_weight_scale = sum(|xhat, _, g_scale| g_scale * xhat.abs().max(1.0));
+            // Where g itself is rounded, its underflow is multiplied by xhat.
+            let sizes = if self.activation.underflow() == 0.0 { 0.0 } else { sum(|xhat, _, _| xhat.abs()) };
+            gradients.d_weight_underflow[channel] = gradients.d_bias_underflow + SMALLEST * dropout.scale * sizes;
             for index in self.shape.indices(channel) {
                 let (xhat, g, g_scale) = terms_of(index);
                 (gradients.d_residual[index], gradients.d_residual_scale[index]) = (g, g_scale);

@@ -148,11 +148,8 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
                 }
             }
             Walk::Columns(columns) => {
-                let mut first = 0;
-                while first < columns.channels {
-                    let strip = columns.strip(first);
+                for strip in columns.strips() {
                     let table = table(scratch, strip.columns);
-                    first += strip.channels;
                     for (column, channel) in strip.column_channels(&columns).enumerate() {
                         let centre = channels.centre(s, channel);
                         let normalise = channels.normalise(channel, centre);
@@ -162,7 +159,7 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
                     if reduce {
                         reduce::columns(s, &columns, &apply, strip, input, tensors.elements.source(), table);
                     }
-                    for channel in strip.first_channel..first {
+                    for channel in strip.range() {
                         let centre = channels.centre(s, channel);
                         if reduce {
                             let sums = reduce::of_channel(&columns, strip, table, channel);

@@ -51,11 +51,8 @@ impl<A: Activation, E: Elements> Kernel for Forward<'_, A, E> {
                 }
             }
             Walk::Columns(columns) => {
-                let mut first = 0;
-                while first < columns.channels {
-                    let strip = columns.strip(first);
+                for strip in columns.strips() {
                     let table = table(scratch, strip.columns);
-                    first += strip.channels;
                     for (column, channel) in strip.column_channels(&columns).enumerate() {
                         put_column(table, column, 0, coefficients.of(s, channel).fields());
                     }

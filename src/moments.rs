@@ -97,13 +97,10 @@ impl Kernel for PartMoments<'_> {
                 }
             }
             Walk::Columns(columns) => {
-                let mut first = 0;
-                while first < columns.channels {
-                    let strip = columns.strip(first);
+                for strip in columns.strips() {
                     let table = table(scratch, strip.columns);
-                    first += strip.channels;
                     moments::columns(s, &columns, strip, input, table);
-                    for channel in strip.first_channel..first {
+                    for channel in strip.range() {
                         put(out, channel, moments::of_channel(&columns, strip, table, channel));
                     }
                 }

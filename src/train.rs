@@ -79,13 +79,10 @@ impl<A: Activation> Kernel for Forward<'_, A> {
                 }
             }
             Walk::Columns(columns) => {
-                let mut first = 0;
-                while first < columns.channels {
-                    let strip = columns.strip(first);
+                for strip in columns.strips() {
                     let table = table(scratch, strip.columns);
-                    first += strip.channels;
                     moments::columns(s, &columns, strip, input, table);
-                    for channel in strip.first_channel..first {
+                    for channel in strip.range() {
                         statistics.finish(s, channel, moments::of_channel(&columns, strip, table, channel));
                     }
                     let Some(apply) = &apply else { continue };

@@ -144,6 +144,17 @@ impl Columns {
         Strip { first_channel, channels, first_column: first_channel * self.inner, columns: channels * self.inner }
     }
 
+    /// The strips that cover all channels.
+    #[inline(always)]
+    pub(crate) fn strips(self) -> impl Iterator<Item = Strip> {
+        let mut first = 0;
+        core::iter::from_fn(move || {
+            let strip = (first < self.channels).then(|| self.strip(first))?;
+            first += strip.channels;
+            Some(strip)
+        })
+    }
+
     /// The number of values in a column.
     #[inline(always)]
     pub(crate) const fn column_count(&self, column: usize) -> f64 {
@@ -245,6 +256,12 @@ impl Columns {
 }
 
 impl Strip {
+    /// The channels, each once.
+    #[inline(always)]
+    pub(crate) fn range(self) -> core::ops::Range<usize> {
+        self.first_channel..self.first_channel + self.channels
+    }
+
     /// The channels of the strip's columns, in order: each column's own channel.
     #[inline(always)]
     pub(crate) fn column_channels(self, columns: &Columns) -> impl Iterator<Item = usize> {

@@ -95,11 +95,10 @@ impl<A: Activation> Layer<A> {
     /// The bits of a dropout mask: one for each element, channel of a sample or sample that is dropped as a whole.
     #[must_use]
     pub const fn mask_bits(&self) -> usize {
-        if self.shape.is_empty() {
-            return 0;
-        }
-        let samples = self.shape.outer() / self.shape.positions();
+        // An empty tensor may have no positions.
+        let Some(samples) = self.shape.outer().checked_div(self.shape.positions()) else { return 0 };
         match self.config.granularity {
+            _ if self.shape.is_empty() => 0,
             Granularity::Element => self.shape.len(),
             Granularity::Channel => samples * self.shape.channels(),
             Granularity::Sample => samples,

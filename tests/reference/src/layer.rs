@@ -318,7 +318,9 @@ impl Layer {
     pub fn forward(&self, parameters: Parameters<'_>, centres: &[Centre], mask: Option<&[u8]>, x: &[f64]) -> Forward {
         let dropout = Dropout::new(self.threshold, mask);
         let zeros = vec![0.0; x.len()];
-        let y_underflow = SMALLEST * (1.0 + self.activation.underflow() * dropout.scale);
+        // With a residual the dropout scale comes after z, and multiplies what underflow took away from it.
+        let of_z = if parameters.residual.is_some() { self.activation.steepest() } else { 0.0 };
+        let y_underflow = SMALLEST * (1.0 + (self.activation.underflow() + 2.0 * of_z) * dropout.scale);
         let mut forward =
             Forward { z: zeros.clone(), z_scale: zeros.clone(), y: zeros.clone(), y_scale: zeros, y_underflow };
         for (channel, &centre) in centres.iter().enumerate() {

@@ -4,6 +4,7 @@
 //! have exactly the length that its field names, except scratch, which may be longer.
 
 use crate::channel::Centre;
+use crate::error::{Buffer, Error, check_len};
 use crate::simd::Simd;
 
 /// The learned parameters, each optional: a missing weight is 1, a missing bias is 0.
@@ -16,6 +17,17 @@ pub struct Parameters<'a> {
 }
 
 impl Parameters<'_> {
+    /// Checks the lengths.
+    pub(crate) fn check(&self, channels: usize) -> Result<(), Error> {
+        if let Some(weight) = self.weight {
+            check_len(Buffer::Weight, channels, weight.len())?;
+        }
+        match self.bias {
+            Some(bias) => check_len(Buffer::Bias, channels, bias.len()),
+            None => Ok(()),
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn weight(&self, channel: usize) -> f32 {
         self.weight.and_then(|weight| weight.get(channel)).copied().unwrap_or(1.0)
@@ -37,6 +49,12 @@ pub struct Running<'a> {
 }
 
 impl Running<'_> {
+    /// Checks the lengths.
+    pub(crate) fn check(&self, channels: usize) -> Result<(), Error> {
+        check_len(Buffer::RunningMean, channels, self.mean.len())?;
+        check_len(Buffer::RunningVar, channels, self.var.len())
+    }
+
     #[inline(always)]
     pub(crate) fn centre<S: Simd>(&self, s: S, channel: usize, eps: f32) -> Centre {
         match (self.mean.get(channel), self.var.get(channel)) {

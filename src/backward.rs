@@ -122,7 +122,6 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
             folded_scale: apply.folded_scale(),
             samples: layer.shape().samples(),
             grad_parameters,
-            sums: ChannelSums::default(),
         };
         match layer.walk() {
             Walk::Empty => {}
@@ -130,13 +129,15 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
                 for channel in 0..planar.channels {
                     let centre = channels.centre(s, channel);
                     let normalise = channels.normalise(channel, centre);
+                    let mut sums = channels.given_sums(channel);
                     if reduce {
                         let this = ChannelReduce { apply: &apply, normalise: &normalise, unit: centre.unit() };
-                        let sums = reduce::planar(s, &planar, &this, channel, input, tensors.elements.source());
-                        channels.finish(channel, sums.finish(centre, keep.scale));
+                        let of_part = reduce::planar(s, &planar, &this, channel, input, tensors.elements.source());
+                        sums = of_part.finish(centre, keep.scale);
+                        channels.finish(channel, sums);
                     }
                     if write {
-                        let differentiate = channels.differentiate(channel, centre);
+                        let differentiate = channels.differentiate(channel, centre, sums);
                         let this =
                             ChannelGradient { apply: &apply, normalise: &normalise, differentiate: &differentiate };
                         if batch {
@@ -161,11 +162,12 @@ impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
                     }
                     for channel in strip.range() {
                         let centre = channels.centre(s, channel);
+                        let mut sums = channels.given_sums(channel);
                         if reduce {
-                            let sums = reduce::of_channel(&columns, strip, table, channel);
-                            channels.finish(channel, sums.finish(centre, keep.scale));
+                            sums = reduce::of_channel(&columns, strip, table, channel).finish(centre, keep.scale);
+                            channels.finish(channel, sums);
                         }
-                        let differentiate = channels.differentiate(channel, centre);
+                        let differentiate = channels.differentiate(channel, centre, sums);
                         for column in strip.columns_of(&columns, channel) {
                             put_column(table, column, reduce::SUMS, differentiate.fields());
                         }
@@ -192,8 +194,6 @@ struct ChannelGradients<'a> {
     folded_scale: f32,
     samples: usize,
     grad_parameters: ParameterGradients<'a>,
-    /// The sums of the channel that was finished last.
-    sums: ChannelSums,
 }
 
 impl ChannelGradients<'_> {
@@ -211,7 +211,6 @@ impl ChannelGradients<'_> {
     /// Writes what the sums of a channel are wanted for.
     #[inline(always)]
     fn finish(&mut self, channel: usize, sums: ChannelSums) {
-        self.sums = sums;
         if let Some(weight) = self.grad_parameters.weight.as_mut().and_then(|weight| weight.get_mut(channel)) {
             *weight = sums.weight();
         }
@@ -226,14 +225,22 @@ impl ChannelGradients<'_> {
         }
     }
 
-    /// The coefficients of a channel whose sums, if they are needed, have just been finished.
+    /// The sums that the call was given, and 0 where it was given none.
+    #[inline(always)]
+    fn given_sums(&self, channel: usize) -> ChannelSums {
+        match self.phase {
+            Phase::Apply { sums, .. } => channel_sums(sums, channel),
+            Phase::Whole | Phase::Reduce(_) => ChannelSums::default(),
+        }
+    }
+
     #[inline(always)]
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 values")]
-    fn differentiate(&self, channel: usize, centre: Centre) -> Differentiate {
+    fn differentiate(&self, channel: usize, centre: Centre, sums: ChannelSums) -> Differentiate {
         let weight = self.parameters.weight(channel);
-        let (sums, samples) = match self.phase {
-            Phase::Apply { sums, samples } => (channel_sums(sums, channel), samples),
-            Phase::Whole | Phase::Reduce(_) => (self.sums, self.samples as f64),
+        let samples = match self.phase {
+            Phase::Apply { samples, .. } => samples,
+            Phase::Whole | Phase::Reduce(_) => self.samples as f64,
         };
         match self.statistics {
             _ if self.target == Target::Residual => Differentiate::residual(self.scale),

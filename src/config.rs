@@ -95,8 +95,8 @@ impl Config {
 
     /// Checks what no call can accept. The probability is checked by whoever makes its threshold.
     pub(crate) const fn check(&self) -> Result<(), Error> {
-        if !(self.eps >= 0.0 && self.eps <= f32::MAX) {
-            return Err(Error::Eps { eps: self.eps });
+        if let Err(error) = check_eps(self.eps) {
+            return Err(error);
         }
         if !(self.momentum >= 0.0 && self.momentum <= 1.0) {
             return Err(Error::Momentum { momentum: self.momentum });
@@ -109,4 +109,9 @@ impl Default for Config {
     fn default() -> Self {
         Self::DEFAULT
     }
+}
+
+/// Checks that an `eps` is finite and not negative.
+pub(crate) const fn check_eps(eps: f32) -> Result<(), Error> {
+    if eps >= 0.0 && eps <= f32::MAX { Ok(()) } else { Err(Error::Eps { eps }) }
 }

@@ -129,6 +129,11 @@ pub enum Error {
     },
 }
 
+/// Checks the length of a buffer.
+pub(crate) const fn check_len(buffer: Buffer, expected: usize, actual: usize) -> Result<(), Error> {
+    if actual == expected { Ok(()) } else { Err(Error::Length { buffer, expected, actual }) }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

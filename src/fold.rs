@@ -4,7 +4,8 @@
 //! on either side can do that as well as its own work. No pass over the activations is left.
 
 use crate::args::{Parameters, Running};
-use crate::error::{Buffer, Error};
+use crate::config::check_eps;
+use crate::error::{Buffer, Error, check_len};
 use crate::shape::Shape;
 
 /// Batch norm and the weight layer that takes its place, for [`fold_into_previous`] and [`fold_into_next`].
@@ -178,22 +179,13 @@ impl Fold<'_> {
     /// Checks everything but whether a bias is needed.
     fn check(&self, outputs: usize) -> Result<(), Error> {
         let channels = self.shape.channels();
-        let check = |buffer, expected, actual| {
-            if actual == expected { Ok(()) } else { Err(Error::Length { buffer, expected, actual }) }
-        };
-        if let Some(weight) = self.parameters.weight {
-            check(Buffer::Weight, channels, weight.len())?;
-        }
-        if let Some(bias) = self.parameters.bias {
-            check(Buffer::Bias, channels, bias.len())?;
-        }
-        check(Buffer::RunningMean, channels, self.running.mean.len())?;
-        check(Buffer::RunningVar, channels, self.running.var.len())?;
-        check(Buffer::FoldWeights, self.shape.len(), self.weights.len())?;
+        self.parameters.check(channels)?;
+        self.running.check(channels)?;
+        check_len(Buffer::FoldWeights, self.shape.len(), self.weights.len())?;
         if let Some(bias) = &self.bias {
-            check(Buffer::FoldBias, outputs, bias.len())?;
+            check_len(Buffer::FoldBias, outputs, bias.len())?;
         }
-        if self.eps >= 0.0 && self.eps <= f32::MAX { Ok(()) } else { Err(Error::Eps { eps: self.eps }) }
+        check_eps(self.eps)
     }
 
     /// Checks that no channel needs a bias.

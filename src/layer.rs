@@ -9,7 +9,7 @@ use crate::args::{
 };
 use crate::backward::{self, BackwardCall, Phase, Target};
 use crate::config::{Config, Granularity};
-use crate::error::{Buffer, Error};
+use crate::error::{Buffer, Error, check_len};
 use crate::eval::{self, EvalCall};
 use crate::mask::{Bernoulli, mask_len};
 use crate::moments::{self, moments_len};
@@ -190,7 +190,7 @@ impl<A: Activation> Layer<A> {
         self.check_running_mut(call.running.as_ref())?;
         self.check_dropout(call.dropout)?;
         self.check_elements(Buffer::Input, call.input.len())?;
-        self.check_residual(call.residual)?;
+        self.check_optional_elements(Buffer::Residual, call.residual)?;
         self.check_elements(Buffer::Output, call.output.len())?;
         self.check_saved(call.saved.as_saved())?;
         check_scratch(self.train_scratch_len(), call.scratch.len())?;
@@ -213,7 +213,7 @@ impl<A: Activation> Layer<A> {
         self.check_running(call.running)?;
         self.check_dropout(call.dropout)?;
         self.check_elements(Buffer::Input, call.input.len())?;
-        self.check_residual(call.residual)?;
+        self.check_optional_elements(Buffer::Residual, call.residual)?;
         self.check_elements(Buffer::Output, call.output.len())?;
         check_scratch(self.eval_scratch_len(), call.scratch.len())?;
         let Eval { parameters, running, dropout, input, residual, output, scratch } = call;
@@ -231,7 +231,7 @@ impl<A: Activation> Layer<A> {
         self.check_parameters(call.parameters)?;
         self.check_running(call.running)?;
         self.check_dropout(call.dropout)?;
-        self.check_residual(call.residual)?;
+        self.check_optional_elements(Buffer::Residual, call.residual)?;
         self.check_elements(Buffer::Values, call.values.len())?;
         check_scratch(self.eval_scratch_len(), call.scratch.len())?;
         let EvalInPlace { parameters, running, dropout, residual, values, scratch } = call;
@@ -258,14 +258,20 @@ impl<A: Activation> Layer<A> {
     /// and [`Error::SingleSample`] if there is one value per channel.
     pub fn backward(&self, call: Backward<'_>) -> Result<(), Error> {
         self.check_elements(Buffer::GradOutput, call.grad_output.len())?;
-        if let Some(grad_input) = &call.grad_input {
-            self.check_elements(Buffer::GradInput, grad_input.len())?;
-        }
-        if let Some(grad_residual) = &call.grad_residual {
-            self.check_elements(Buffer::GradResidual, grad_residual.len())?;
-        }
-        let Backward { parameters, statistics, dropout, input, residual, .. } = call;
-        let Backward { grad_output, grad_input, grad_residual, grad_parameters, scratch, .. } = call;
+        self.check_optional_elements(Buffer::GradInput, call.grad_input.as_deref())?;
+        self.check_optional_elements(Buffer::GradResidual, call.grad_residual.as_deref())?;
+        let Backward {
+            parameters,
+            statistics,
+            dropout,
+            input,
+            residual,
+            grad_output,
+            grad_input,
+            grad_residual,
+            grad_parameters,
+            scratch,
+        } = call;
         let (target, output, grad_residual) = match (grad_input, grad_residual) {
             (Some(grad_input), grad_residual) => (Target::Input, grad_input, grad_residual),
             (None, Some(grad_residual)) => (Target::Residual, grad_residual, None),
@@ -294,11 +300,18 @@ impl<A: Activation> Layer<A> {
     /// As [`Layer::backward`].
     pub fn backward_in_place(&self, call: BackwardInPlace<'_>) -> Result<(), Error> {
         self.check_elements(Buffer::Values, call.values.len())?;
-        if let Some(grad_residual) = &call.grad_residual {
-            self.check_elements(Buffer::GradResidual, grad_residual.len())?;
-        }
-        let BackwardInPlace { parameters, statistics, dropout, input, residual, .. } = call;
-        let BackwardInPlace { values, grad_residual, grad_parameters, scratch, .. } = call;
+        self.check_optional_elements(Buffer::GradResidual, call.grad_residual.as_deref())?;
+        let BackwardInPlace {
+            parameters,
+            statistics,
+            dropout,
+            input,
+            residual,
+            values,
+            grad_residual,
+            grad_parameters,
+            scratch,
+        } = call;
         let call = BackwardCall {
             parameters,
             statistics,
@@ -367,7 +380,7 @@ impl<A: Activation> Layer<A> {
         self.check_saved(call.saved)?;
         self.check_dropout(call.dropout)?;
         self.check_elements(Buffer::Input, call.input.len())?;
-        self.check_residual(call.residual)?;
+        self.check_optional_elements(Buffer::Residual, call.residual)?;
         self.check_elements(Buffer::Output, call.output.len())?;
         check_scratch(self.eval_scratch_len(), call.scratch.len())?;
         let Apply { parameters, saved, dropout, input, residual, output, scratch } = call;
@@ -425,12 +438,21 @@ impl<A: Activation> Layer<A> {
     pub fn apply_gradient(&self, call: ApplyGradient<'_>) -> Result<(), Error> {
         self.check_elements(Buffer::GradOutput, call.grad_output.len())?;
         self.check_elements(Buffer::GradInput, call.grad_input.len())?;
-        if let Some(grad_residual) = &call.grad_residual {
-            self.check_elements(Buffer::GradResidual, grad_residual.len())?;
-        }
+        self.check_optional_elements(Buffer::GradResidual, call.grad_residual.as_deref())?;
         check_len(Buffer::Sums, self.sums_len(), call.sums.len())?;
-        let ApplyGradient { parameters, saved, samples, sums, dropout, input, residual, .. } = call;
-        let ApplyGradient { grad_output, grad_input, grad_residual, scratch, .. } = call;
+        let ApplyGradient {
+            parameters,
+            saved,
+            samples,
+            sums,
+            dropout,
+            input,
+            residual,
+            grad_output,
+            grad_input,
+            grad_residual,
+            scratch,
+        } = call;
         let call = BackwardCall {
             parameters,
             statistics: Statistics::Batch(saved),
@@ -484,7 +506,7 @@ impl<A: Activation> Layer<A> {
         }
         self.check_dropout(dropout)?;
         self.check_elements(Buffer::Input, input.len())?;
-        self.check_residual(residual)?;
+        self.check_optional_elements(Buffer::Residual, residual)?;
         self.check_parameter_gradients(&call.grad_parameters)?;
         check_scratch(self.backward_scratch_len(), call.scratch.len())?;
         match statistics {
@@ -508,18 +530,11 @@ impl<A: Activation> Layer<A> {
     }
 
     fn check_parameters(&self, parameters: Parameters<'_>) -> Result<(), Error> {
-        if let Some(weight) = parameters.weight {
-            self.check_channels(Buffer::Weight, weight.len())?;
-        }
-        if let Some(bias) = parameters.bias {
-            self.check_channels(Buffer::Bias, bias.len())?;
-        }
-        Ok(())
+        parameters.check(self.shape.channels())
     }
 
     fn check_running(&self, running: Running<'_>) -> Result<(), Error> {
-        self.check_channels(Buffer::RunningMean, running.mean.len())?;
-        self.check_channels(Buffer::RunningVar, running.var.len())
+        running.check(self.shape.channels())
     }
 
     fn check_running_mut(&self, running: Option<&RunningMut<'_>>) -> Result<(), Error> {
@@ -557,9 +572,9 @@ impl<A: Activation> Layer<A> {
         check_len(buffer, self.shape.len(), actual)
     }
 
-    fn check_residual(&self, residual: Option<&[f32]>) -> Result<(), Error> {
-        match residual {
-            Some(residual) => self.check_elements(Buffer::Residual, residual.len()),
+    fn check_optional_elements(&self, buffer: Buffer, tensor: Option<&[f32]>) -> Result<(), Error> {
+        match tensor {
+            Some(tensor) => self.check_elements(buffer, tensor.len()),
             None => Ok(()),
         }
     }
@@ -567,10 +582,6 @@ impl<A: Activation> Layer<A> {
     fn check_channels(&self, buffer: Buffer, actual: usize) -> Result<(), Error> {
         check_len(buffer, self.shape.channels(), actual)
     }
-}
-
-const fn check_len(buffer: Buffer, expected: usize, actual: usize) -> Result<(), Error> {
-    if actual == expected { Ok(()) } else { Err(Error::Length { buffer, expected, actual }) }
 }
 
 const fn check_scratch(expected: usize, actual: usize) -> Result<(), Error> {

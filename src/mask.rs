@@ -19,7 +19,7 @@
 
 use rand_core::Rng;
 
-use crate::error::{Buffer, Error};
+use crate::error::{Buffer, Error, check_len};
 use crate::simd::{Backend, Kernel, LANES, Simd, dispatch};
 
 /// The elements that one random word per lane decides at once.
@@ -117,7 +117,7 @@ impl Bernoulli {
         elements: usize,
         mask: &mut [u8],
     ) -> Result<(), Error> {
-        check_len(elements, mask)?;
+        check_len(Buffer::Mask, mask_len(elements), mask.len())?;
         if !self.fill_certain(elements, mask) {
             dispatch(backend, Fill { threshold: self.rest(), key: splitmix64(seed, 1), first, elements, mask });
         }
@@ -132,7 +132,7 @@ impl Bernoulli {
     /// # Errors
     /// [`Error::Length`] if `mask` does not have [`mask_len`]`(elements)` bytes.
     pub fn fill_with(self, rng: &mut impl Rng, elements: usize, mask: &mut [u8]) -> Result<(), Error> {
-        check_len(elements, mask)?;
+        check_len(Buffer::Mask, mask_len(elements), mask.len())?;
         if !self.fill_certain(elements, mask) {
             for bytes in mask.chunks_mut(GROUP_BYTES) {
                 let mut keep = [0; LANES];
@@ -184,15 +184,6 @@ impl Bernoulli {
 #[must_use]
 pub fn seed_from(rng: &mut impl Rng) -> u64 {
     rng.next_u64()
-}
-
-fn check_len(elements: usize, mask: &[u8]) -> Result<(), Error> {
-    let expected = mask_len(elements);
-    if mask.len() == expected {
-        Ok(())
-    } else {
-        Err(Error::Length { buffer: Buffer::Mask, expected, actual: mask.len() })
-    }
 }
 
 /// Clears the bits of the last byte that gate nothing.

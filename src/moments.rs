@@ -5,7 +5,7 @@
 
 use crate::activation::Activation;
 use crate::channel;
-use crate::error::{Buffer, Error};
+use crate::error::{Buffer, Error, check_len};
 use crate::layer::Layer;
 use crate::pass::{Walk, moments, table};
 use crate::simd::{Kernel, Simd, dispatch};
@@ -24,7 +24,7 @@ pub const fn moments_len(channels: usize) -> usize {
 /// # Errors
 /// [`Error::Length`] if the two do not have the same length or it is not a multiple of 3; nothing was written then.
 pub fn merge_moments(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
-    check_len(3, into.len(), from.len())?;
+    check_both(Buffer::Moments, 3, into.len(), from.len())?;
     let channels = from.len() / 3;
     let (counts, rest) = into.split_at_mut_checked(channels).unwrap_or_default();
     let (means, m2s) = rest.split_at_mut_checked(channels).unwrap_or_default();
@@ -44,20 +44,17 @@ pub fn merge_moments(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Length`] if the two do not have the same length or it is not a multiple of 2; nothing was written then.
 pub fn merge_sums(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
-    check_len(2, into.len(), from.len()).map_err(|error| match error {
-        Error::Length { expected, actual, .. } => Error::Length { buffer: Buffer::Sums, expected, actual },
-        other => other,
-    })?;
+    check_both(Buffer::Sums, 2, into.len(), from.len())?;
     for (into, from) in into.iter_mut().zip(from) {
         *into += from;
     }
     Ok(())
 }
 
-fn check_len(fields: usize, into: usize, from: usize) -> Result<(), Error> {
-    let whole = into / fields * fields;
-    let actual = if into == whole { from } else { into };
-    if actual == whole { Ok(()) } else { Err(Error::Length { buffer: Buffer::Moments, expected: whole, actual }) }
+/// Checks that two slices have the same length, so many values for each channel.
+fn check_both(buffer: Buffer, fields: usize, into: usize, from: usize) -> Result<(), Error> {
+    check_len(buffer, into / fields * fields, into)?;
+    check_len(buffer, into, from)
 }
 
 /// The moments of one channel from those of all.

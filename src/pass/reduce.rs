@@ -2,8 +2,8 @@
 //!
 //! `g = keep ? act'(z)*dy : 0`, and the sums of `g` and of `g*(x - mean)*unit`, where `unit` is the power of two next
 //! below `1/sqrt(var + eps)`: an exact factor that keeps the products from under- and overflowing, in the blocks and parts of the
-//! moments: sixteen vectors in f32, in pairs, then f64. A block whose
-//! sums overflow is done again in f64. 8 bytes read per element, and one mask bit.
+//! moments: sixteen vectors in f32, in pairs, then f64. A block whose sums overflow is done again in f64. 8 bytes read per
+//! element, 4 more with a residual, and one mask bit.
 
 use core::ops::Add;
 
@@ -58,9 +58,9 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
         summands(s, &self.forward, self.unit, x, self.apply.gradient(s, z, dy, first))
     }
 
-    /// The sums of a row of at most 256 values: vectors in pairs, pairs in pairs, these in pairs, and so on in sequence.
+    /// The sums of a row of at most 256 values: vectors in pairs, pairs in pairs, these in pairs, and those in sequence.
     ///
-    /// Whole groups of eight vectors first, then the rest with a check each: as few copies of the summands' code as
+    /// Whole groups of four vectors first, then the rest with a check each: as few copies of the summands' code as
     /// speed allows.
     #[inline(always)]
     fn row(&self, s: S, x: &[f32], dy: &[f32], mut first: usize) -> Sums<S> {

@@ -18,7 +18,7 @@ fn normal([outer, channels, inner]: [usize; 3], seed: u64) -> Problem {
     Problem::random([outer, channels, inner], |channel| class(["normal", "offset 1e4"][channel % 2]), seed)
 }
 
-/// The rows `from..to` of a problem, with their part of every tensor; `outer` stays a multiple of eight elements.
+/// The rows `from..to` of a problem, with their part of every tensor and of the mask.
 pub(crate) fn part(problem: &Problem, from: usize, to: usize) -> Problem {
     let row = problem.channels * problem.inner;
     let elements = |tensor: &[f32]| tensor[from * row..to * row].to_vec();
@@ -227,8 +227,7 @@ fn merging_nothing_changes_nothing() {
     let mut into = [4.0, 3.0, 14.0];
     merge_moments(&mut into, &[0.0, f64::NAN, f64::NAN]).expect("one channel each");
     assert_eq!(into, [4.0, 3.0, 14.0]);
-    let mut empty = [0.0, 7.0, 0.0];
-    empty[1] = 0.0;
+    let mut empty = [0.0; 3];
     merge_moments(&mut empty, &into).expect("one channel each");
     assert_eq!(empty, into);
     merge_moments(&mut [], &[]).expect("no channels at all");
@@ -259,9 +258,11 @@ fn merges_of_different_lengths_are_refused_and_change_nothing() {
 struct Phases {
     layer: Layer<Relu>,
     elements: Vec<f32>,
-    written: Vec<f32>,
     channels: Vec<f32>,
     inv_std: Vec<f64>,
+    /// Three tensors to write, of which calls that write per channel take as much.
+    written: [Vec<f32>; 3],
+    written_inv_std: Vec<f64>,
     moments: Vec<f64>,
     sums: Vec<f64>,
     mask: Vec<u8>,
@@ -276,9 +277,10 @@ impl Phases {
         Self {
             layer,
             elements: vec![1.5; 240],
-            written: vec![-7.0; 240],
             channels: vec![2.0; 40],
             inv_std: vec![0.5; 40],
+            written: [-7.0, -8.0, -9.0].map(|value| vec![value; 240]),
+            written_inv_std: vec![-7.0; 40],
             moments: vec![6.0; layer.moments_len()],
             sums: vec![1.0; layer.sums_len()],
             mask: vec![0xFF; layer.mask_len()],
@@ -289,7 +291,8 @@ impl Phases {
     /// Calls a phase with one buffer too short by one.
     fn call(&mut self, phase: &str, short: Option<Buffer>) -> Result<(), Error> {
         let cut = |buffer, len: usize| len - usize::from(short == Some(buffer));
-        let Self { layer, elements, written, channels, inv_std, moments, sums, mask, scratch } = self;
+        let Self { layer, elements, channels, inv_std, written, written_inv_std, moments, sums, mask, scratch } = self;
+        let [first, second, third] = written;
         let scratch_len = match phase {
             "moments" => layer.train_scratch_len(),
             "apply" => layer.eval_scratch_len(),
@@ -308,7 +311,6 @@ impl Phases {
         let input = &elements[..cut(Buffer::Input, 240)];
         let residual = Some(&elements[..cut(Buffer::Residual, 240)]);
         let grad_output = &elements[..cut(Buffer::GradOutput, 240)];
-        let mut more = (written.clone(), channels.clone(), channels.clone(), inv_std.clone());
         let scratch = &mut scratch[..cut(Buffer::Scratch, scratch_len)];
         match phase {
             "moments" => {
@@ -316,23 +318,25 @@ impl Phases {
                 layer.moments(Moments { input, moments, scratch })
             }
             "finish" => {
+                // Both running statistics are in one of the tensors.
+                let (mean, var) = third.split_at_mut(120);
                 let running = RunningMut {
-                    mean: &mut more.0[..cut(Buffer::RunningMean, 40)],
-                    var: &mut written[..cut(Buffer::RunningVar, 40)],
+                    mean: &mut mean[..cut(Buffer::RunningMean, 40)],
+                    var: &mut var[..cut(Buffer::RunningVar, 40)],
                     average: Average::Exponential,
                 };
                 layer.finish(Finish {
                     moments: &moments[..cut(Buffer::Moments, 120)],
                     running: Some(running),
                     saved: SavedMut {
-                        mean: &mut more.1[..cut(Buffer::SavedMean, 40)],
-                        mean_tail: &mut more.2[..cut(Buffer::SavedMeanTail, 40)],
-                        inv_std: &mut more.3[..cut(Buffer::SavedInvStd, 40)],
+                        mean: &mut first[..cut(Buffer::SavedMean, 40)],
+                        mean_tail: &mut second[..cut(Buffer::SavedMeanTail, 40)],
+                        inv_std: &mut written_inv_std[..cut(Buffer::SavedInvStd, 40)],
                     },
                 })
             }
             "apply" => {
-                let output = &mut written[..cut(Buffer::Output, 240)];
+                let output = &mut first[..cut(Buffer::Output, 240)];
                 layer.apply(Apply { parameters, saved, dropout, input, residual, output, scratch })
             }
             "reduce" => layer.reduce(Reduce {
@@ -348,8 +352,8 @@ impl Phases {
             "finish_gradients" => layer.finish_gradients(
                 &sums[..cut(Buffer::Sums, 80)],
                 ParameterGradients {
-                    weight: Some(&mut written[..cut(Buffer::GradWeight, 40)]),
-                    bias: Some(&mut more.0[..cut(Buffer::GradBias, 40)]),
+                    weight: Some(&mut first[..cut(Buffer::GradWeight, 40)]),
+                    bias: Some(&mut second[..cut(Buffer::GradBias, 40)]),
                 },
             ),
             _ => layer.apply_gradient(ApplyGradient {
@@ -361,8 +365,8 @@ impl Phases {
                 input,
                 residual,
                 grad_output,
-                grad_input: &mut written[..cut(Buffer::GradInput, 240)],
-                grad_residual: Some(&mut more.0[..cut(Buffer::GradResidual, 240)]),
+                grad_input: &mut first[..cut(Buffer::GradInput, 240)],
+                grad_residual: Some(&mut second[..cut(Buffer::GradResidual, 240)]),
                 scratch,
             }),
         }
@@ -386,7 +390,11 @@ fn every_buffer_of_a_phase_is_checked_and_nothing_is_written_on_error() {
     ];
     let config = Config { p: 0.5, ..Config::DEFAULT };
     for (phase, buffers) in PHASES.into_iter().zip(lists) {
-        Phases::new(config).call(phase, None).expect("a phase without faults");
+        let mut phases = Phases::new(config);
+        phases.call(phase, None).expect("a phase without faults");
+        let (before, after) = (Phases::new(config), phases);
+        let written = (&after.written, &after.moments, &after.sums) != (&before.written, &before.moments, &before.sums);
+        assert!(written, "{phase} wrote nothing, so that this test could not see it write");
         for short in buffers {
             let mut phases = Phases::new(config);
             match phases.call(phase, Some(short)) {
@@ -396,7 +404,8 @@ fn every_buffer_of_a_phase_is_checked_and_nothing_is_written_on_error() {
                 other => panic!("{phase} with a short {short:?} returned {other:?}"),
             }
             let unchanged = Phases::new(config);
-            assert_eq!(bits(&phases.written), bits(&unchanged.written), "{phase}, {short:?}");
+            assert_eq!(phases.written, unchanged.written, "{phase}, {short:?}");
+            assert_eq!(phases.written_inv_std, unchanged.written_inv_std, "{phase}, {short:?}");
             assert_eq!((phases.moments, phases.sums), (unchanged.moments, unchanged.sums), "{phase}, {short:?}");
         }
     }

@@ -16,9 +16,9 @@ use crate::simd::{Kernel, LANES, Lanes, Simd};
 use exponential::{Logistic, Reduced, Slope, negative, negative_enough};
 
 /// An activation function; implemented by the types of this module and by no others.
-pub trait Activation: Lanewise + Copy + core::fmt::Debug {}
+pub trait Activation: Lanewise + Copy + Send + Sync + core::fmt::Debug {}
 
-impl<A: Lanewise + Copy + core::fmt::Debug> Activation for A {}
+impl<A: Lanewise + Copy + Send + Sync + core::fmt::Debug> Activation for A {}
 
 /// What the kernels need of an activation function.
 pub(crate) trait Lanewise {

@@ -3,9 +3,7 @@
 //! `C` stands for the number of channels and `len` for the number of elements of the tensor. Every slice must
 //! have exactly the length that its field names, except scratch, which may be longer.
 
-use crate::channel::Centre;
 use crate::error::{Buffer, Error, check_len};
-use crate::simd::Simd;
 
 /// The learned parameters, each optional: a missing weight is 1, a missing bias is 0.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,16 +25,6 @@ impl Parameters<'_> {
             None => Ok(()),
         }
     }
-
-    #[inline(always)]
-    pub(crate) fn weight(&self, channel: usize) -> f32 {
-        self.weight.and_then(|weight| weight.get(channel)).copied().unwrap_or(1.0)
-    }
-
-    #[inline(always)]
-    pub(crate) fn bias(&self, channel: usize) -> f32 {
-        self.bias.and_then(|bias| bias.get(channel)).copied().unwrap_or(0.0)
-    }
 }
 
 /// The running statistics, read.
@@ -53,14 +41,6 @@ impl Running<'_> {
     pub(crate) fn check(&self, channels: usize) -> Result<(), Error> {
         check_len(Buffer::RunningMean, channels, self.mean.len())?;
         check_len(Buffer::RunningVar, channels, self.var.len())
-    }
-
-    #[inline(always)]
-    pub(crate) fn centre<S: Simd>(&self, s: S, channel: usize, eps: f32) -> Centre {
-        match (self.mean.get(channel), self.var.get(channel)) {
-            (Some(&mean), Some(&var)) => Centre::fixed(s, mean, var, eps),
-            _ => Centre::NONE,
-        }
     }
 }
 
@@ -120,26 +100,6 @@ pub struct Saved<'a> {
     pub mean_tail: &'a [f32],
     /// `1/sqrt(var + eps)` per channel with the biased batch variance, `C` values.
     pub inv_std: &'a [f64],
-}
-
-impl Saved<'_> {
-    #[inline(always)]
-    pub(crate) fn centre(&self, channel: usize) -> Centre {
-        match (self.mean.get(channel), self.mean_tail.get(channel), self.inv_std.get(channel)) {
-            (Some(&mean), Some(&tail), Some(&inv_std)) => Centre { mean, tail, inv_std },
-            _ => Centre::NONE,
-        }
-    }
-}
-
-impl Statistics<'_> {
-    #[inline(always)]
-    pub(crate) fn centre<S: Simd>(&self, s: S, channel: usize, eps: f32) -> Centre {
-        match self {
-            Self::Batch(saved) => saved.centre(channel),
-            Self::Fixed(running) => running.centre(s, channel, eps),
-        }
-    }
 }
 
 /// What the training forward pass saves for the backward pass, written. An empty batch leaves it untouched.

@@ -1,18 +1,21 @@
-//! Backward, top to bottom: for each channel, or strip of channels, the sums, the gradients of weight and bias made of
-//! them, the coefficients of the input gradient, and the input gradient.
+//! Backward, top to bottom: for each group of channels the coefficients of the forward call, the sums, the gradients of
+//! weight and bias made of them, the coefficients of the input gradient, and the input gradient.
 
 use crate::activation::Activation;
 use crate::args::{Dropout, ParameterGradients, Parameters, Statistics};
-use crate::channel::{Centre, ChannelSums, Differentiate, Normalise};
+use crate::channel::{Channels, Differential, Differentiation, Normalisation, Sums, flags};
 use crate::layer::Layer;
-use crate::pass::apply::Apply;
-use crate::pass::gradient::{self, ChannelGradient, Tensors};
-use crate::pass::reduce::{self, ChannelReduce};
-use crate::pass::{Elements, Keep, Walk, put_column, table};
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::pass::apply::{Apply, folded_scale};
+use crate::pass::gradient::{self, Gradient};
+use crate::pass::reduce;
+use crate::pass::{Group, Tile, table};
+use crate::simd::{Kernel, LANES, Simd, load_f64, store_f64};
+use crate::tasks::Written;
 
-/// The fields per column of this call's scratch.
+/// The fields per column of this call's table.
 pub(crate) const FIELDS: usize = reduce::FIELDS;
+/// The fields per column of each task's own table.
+pub(crate) const TASK_FIELDS: usize = reduce::TASK_FIELDS;
 
 /// What a backward call writes into the tensor that it was given for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,224 +52,173 @@ pub(crate) struct BackwardCall<'a> {
     pub(crate) phase: Phase<'a>,
     pub(crate) input: &'a [f32],
     pub(crate) residual: Option<&'a [f32]>,
-    pub(crate) grad_residual: Option<&'a mut [f32]>,
     pub(crate) grad_parameters: ParameterGradients<'a>,
     pub(crate) scratch: &'a mut [f64],
 }
 
+/// The tensors that a backward call turns one into the other.
+pub(crate) struct Gradients<'a> {
+    pub(crate) target: Target,
+    /// `dy`, or nothing where the output overwrites it.
+    pub(crate) grad_output: Option<&'a [f32]>,
+    pub(crate) output: &'a mut [f32],
+    /// The gradient of the residual, if it is wanted beside `dx`.
+    pub(crate) grad_residual: Option<&'a mut [f32]>,
+}
+
 /// Runs a backward call whose arguments have been checked.
-pub(crate) fn run<A: Activation, E: Elements>(
-    layer: &Layer<A>,
-    call: BackwardCall<'_>,
-    mut elements: E,
-    target: Target,
-) {
-    let keep = layer.keep_of(call.dropout);
+pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: BackwardCall<'_>, gradients: Gradients<'_>) {
+    let BackwardCall { parameters, statistics, dropout, mut phase, input, residual, mut grad_parameters, scratch } =
+        call;
+    let Gradients { target, grad_output, output, mut grad_residual } = gradients;
+    let keep = layer.keep_of(dropout);
     let Some(keep) = keep.filter(|_| !layer.shape().is_empty()) else {
-        if let Phase::Reduce(sums) = call.phase {
+        if let Phase::Reduce(sums) = phase {
             sums.fill(0.0);
         }
-        let ParameterGradients { weight, bias } = call.grad_parameters;
-        for gradient in [weight, bias, call.grad_residual].into_iter().flatten() {
+        let ParameterGradients { weight, bias } = grad_parameters;
+        for gradient in [weight, bias, grad_residual].into_iter().flatten() {
             gradient.fill(0.0);
         }
-        if target != Target::Nothing {
-            elements.target().fill(0.0);
-        }
+        output.fill(0.0);
         return;
     };
-    dispatch(layer.backend(), Gradients { layer, keep, call, elements, target });
+    let (tasks, walk) = (layer.tasks(), &layer.walk());
+    let scale = folded_scale::<A>(residual, keep.scale);
+    let normalisation = Normalisation { parameters, statistics, eps: layer.config().eps, scale };
+    let apply = Apply { activation: layer.activation(), normalisation, residual, keep };
+    let differential = match statistics {
+        _ if target == Target::Residual => Differential::Residual,
+        Statistics::Batch(_) => Differential::Batch,
+        Statistics::Fixed(_) => Differential::Fixed,
+    };
+    let samples = match phase {
+        Phase::Apply { samples, .. } => samples,
+        Phase::Whole | Phase::Reduce(_) => layer.shape().samples() as f64,
+    };
+    let differentiation = Differentiation { normalisation, differential, scale: keep.scale, samples };
+    let write = target != Target::Nothing;
+    // Past fixed statistics the input gradient needs no sums.
+    let reduce = match phase {
+        Phase::Whole => {
+            let wanted = grad_parameters.weight.is_some() || grad_parameters.bias.is_some();
+            wanted || target == Target::Input && differential == Differential::Batch
+        }
+        Phase::Reduce(_) => true,
+        Phase::Apply { .. } => false,
+    };
+    // What is read twice should be in the cache the second time.
+    let values = if reduce && write { tasks.cached_values() / 2 } else { usize::MAX };
+    for group in walk.groups(values) {
+        let mut scratch = &mut *scratch;
+        let table = table(&mut scratch, group.tiles());
+        tasks.run(GroupCoefficients { normalisation, group, table });
+        if reduce {
+            let parts = self::table(&mut scratch, group.tiles() * tasks.count);
+            let tensors = (input, grad_output.unwrap_or(output));
+            reduce::of_group(tasks, walk, group, &apply, tensors, table, parts);
+        }
+        tasks.run(FinishGroup {
+            group,
+            table,
+            differentiation,
+            reduced: reduce,
+            phase: &mut phase,
+            grad_parameters: &mut grad_parameters,
+        });
+        if write {
+            let gradient = Gradient { apply, differentiation, input, grad_output };
+            let written = Written { output: &mut *output, grad_residual: grad_residual.as_deref_mut(), base: 0 };
+            gradient::elements(tasks, walk, group, &gradient, table, written);
+        }
+    }
 }
 
-struct Gradients<'a, A, E> {
-    layer: &'a Layer<A>,
-    keep: Keep<'a>,
-    call: BackwardCall<'a>,
-    elements: E,
-    target: Target,
+/// The coefficients of a group before its sums, into its table.
+struct GroupCoefficients<'a> {
+    normalisation: Normalisation<'a>,
+    group: Group,
+    table: &'a mut [Tile<FIELDS>],
 }
 
-impl<A: Activation, E: Elements> Kernel for Gradients<'_, A, E> {
+impl Kernel for GroupCoefficients<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { layer, keep, call, elements, target } = self;
-        let BackwardCall {
-            parameters,
-            statistics,
-            phase,
-            input,
-            residual,
-            grad_residual,
-            grad_parameters,
-            scratch,
-            ..
-        } = call;
-        let mut tensors = Tensors { input, elements, grad_residual };
-        let apply = Apply { activation: layer.activation(), residual, keep };
-        // Only the input gradient is made of more than `g`.
-        let batch = matches!(statistics, Statistics::Batch(_)) && target == Target::Input;
-        // Past fixed statistics the input gradient needs no sums.
-        let reduce = match phase {
-            Phase::Whole => batch || grad_parameters.weight.is_some() || grad_parameters.bias.is_some(),
-            Phase::Reduce(_) => true,
-            Phase::Apply { .. } => false,
-        };
-        let write = target != Target::Nothing;
-        let mut channels = ChannelGradients {
-            target,
-            phase,
-            parameters,
-            statistics,
-            eps: layer.config().eps,
-            scale: keep.scale,
-            folded_scale: apply.folded_scale(),
-            samples: layer.shape().samples(),
-            grad_parameters,
-        };
-        match layer.walk() {
-            Walk::Empty => {}
-            Walk::Planar(planar) => {
-                for channel in 0..planar.channels {
-                    let centre = channels.centre(s, channel);
-                    let normalise = channels.normalise(channel, centre);
-                    let mut sums = channels.given_sums(channel);
-                    if reduce {
-                        let this = ChannelReduce { apply: &apply, normalise: &normalise, unit: centre.unit() };
-                        let of_part = reduce::planar(s, &planar, &this, channel, input, tensors.elements.source());
-                        sums = of_part.finish(centre, keep.scale);
-                        channels.finish(channel, sums);
-                    }
-                    if write {
-                        let differentiate = channels.differentiate(channel, centre, sums);
-                        let this =
-                            ChannelGradient { apply: &apply, normalise: &normalise, differentiate: &differentiate };
-                        if batch {
-                            gradient::planar::<S, A, true>(s, &planar, &this, channel, &mut tensors);
-                        } else {
-                            gradient::planar::<S, A, false>(s, &planar, &this, channel, &mut tensors);
-                        }
-                    }
+        let Self { normalisation, group, table } = self;
+        for channels in group.sixteens() {
+            let centre = normalisation.centre(s, channels);
+            let mut pairs = [[0.0; LANES]; reduce::G];
+            // The normalisation of the forward call, to the bit.
+            let [first, second, _, offset] = &mut pairs;
+            normalisation.coefficients(s, channels, &centre).store(s, [first, second]);
+            s.store_pair(s.splat(0.0), s.narrow(centre.unit(s)), offset);
+            group.spread(channels, table, 0, (&pairs, &[[0.0; LANES]; FIELDS - reduce::G]));
+        }
+    }
+}
+
+/// What becomes of the sums of a group.
+struct FinishGroup<'a, 'b> {
+    group: Group,
+    table: &'a mut [Tile<FIELDS>],
+    differentiation: Differentiation<'b>,
+    /// Whether the table has sums.
+    reduced: bool,
+    phase: &'a mut Phase<'b>,
+    grad_parameters: &'a mut ParameterGradients<'b>,
+}
+
+impl Kernel for FinishGroup<'_, '_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { group, table, differentiation, reduced, phase, grad_parameters } = self;
+        for channels in group.sixteens() {
+            let centre = differentiation.normalisation.centre(s, channels);
+            let mut sums = Sums { g: s.splat_f64(0.0), g_xhat: s.splat_f64(0.0) };
+            if let Phase::Apply { sums: given, .. } = &*phase {
+                sums = given_sums(s, given, channels);
+            } else if reduced {
+                let of_channels = reduce::of_channels(s, group, channels, table);
+                sums = Sums::finish(s, of_channels, &centre, differentiation.scale);
+                if let Some(weight) = &mut grad_parameters.weight {
+                    s.store_partial(s.narrow(sums.g_xhat), channels.of_mut(weight));
+                }
+                if let Some(bias) = &mut grad_parameters.bias {
+                    s.store_partial(s.narrow(sums.g), channels.of_mut(bias));
+                }
+                if let Phase::Reduce(out) = &mut *phase {
+                    let (g, g_xhat) = out.split_at_mut_checked(out.len() / 2).unwrap_or_default();
+                    store_f64(s, sums.g, channels.of_mut(g));
+                    store_f64(s, sums.g_xhat, channels.of_mut(g_xhat));
                 }
             }
-            Walk::Columns(columns) => {
-                for strip in columns.strips() {
-                    let table = table(scratch, strip.columns);
-                    for (column, channel) in strip.column_channels(&columns).enumerate() {
-                        let centre = channels.centre(s, channel);
-                        let normalise = channels.normalise(channel, centre);
-                        put_column(table, column, 0, normalise.fields());
-                        put_column(table, column, reduce::UNIT, [centre.unit()]);
-                    }
-                    if reduce {
-                        reduce::columns(s, &columns, &apply, strip, input, tensors.elements.source(), table);
-                    }
-                    for channel in strip.range() {
-                        let centre = channels.centre(s, channel);
-                        let mut sums = channels.given_sums(channel);
-                        if reduce {
-                            sums = reduce::of_channel(&columns, strip, table, channel).finish(centre, keep.scale);
-                            channels.finish(channel, sums);
-                        }
-                        let differentiate = channels.differentiate(channel, centre, sums);
-                        for column in strip.columns_of(&columns, channel) {
-                            put_column(table, column, reduce::SUMS, differentiate.fields());
-                        }
-                    }
-                    if write && batch {
-                        gradient::columns::<S, A, true>(s, &columns, &apply, strip, table, &mut tensors);
-                    } else if write {
-                        gradient::columns::<S, A, false>(s, &columns, &apply, strip, table, &mut tensors);
-                    }
-                }
-            }
+            let differentiate = differentiation.coefficients(s, channels, &centre, sums);
+            let (mut pairs, mut fields) =
+                ([[0.0; LANES]; reduce::G - reduce::SLOPE], [[0.0; LANES]; FIELDS - reduce::G]);
+            let ([slope, offset], [g, g_xhat]) = (&mut pairs, &mut fields);
+            s.store_pair(s.narrow(differentiate.slope), s.narrow(differentiate.tilt), slope);
+            s.store_pair(s.narrow(differentiate.offset), flags(s, differentiate.exact), offset);
+            s.store_f64(sums.g, g);
+            s.store_f64(sums.g_xhat, g_xhat);
+            group.spread(channels, table, reduce::SLOPE, (&pairs, &fields));
         }
     }
 }
 
-/// The coefficients of every channel, and what becomes of its sums.
-struct ChannelGradients<'a> {
-    target: Target,
-    phase: Phase<'a>,
-    parameters: Parameters<'a>,
-    statistics: Statistics<'a>,
-    eps: f32,
-    scale: f32,
-    folded_scale: f32,
-    samples: usize,
-    grad_parameters: ParameterGradients<'a>,
-}
-
-impl ChannelGradients<'_> {
-    #[inline(always)]
-    fn centre<S: Simd>(&self, s: S, channel: usize) -> Centre {
-        self.statistics.centre(s, channel, self.eps)
-    }
-
-    /// The normalisation of the forward call, to the bit.
-    #[inline(always)]
-    fn normalise(&self, channel: usize, centre: Centre) -> Normalise {
-        Normalise::new(centre, self.parameters.weight(channel), self.parameters.bias(channel), self.folded_scale)
-    }
-
-    /// Writes what the sums of a channel are wanted for.
-    #[inline(always)]
-    fn finish(&mut self, channel: usize, sums: ChannelSums) {
-        if let Some(weight) = self.grad_parameters.weight.as_mut().and_then(|weight| weight.get_mut(channel)) {
-            *weight = sums.weight();
-        }
-        if let Some(bias) = self.grad_parameters.bias.as_mut().and_then(|bias| bias.get_mut(channel)) {
-            *bias = sums.bias();
-        }
-        if let Phase::Reduce(out) = &mut self.phase {
-            let (g, g_xhat) = out.split_at_mut_checked(out.len() / 2).unwrap_or_default();
-            if let (Some(g), Some(g_xhat)) = (g.get_mut(channel), g_xhat.get_mut(channel)) {
-                (*g, *g_xhat) = (sums.g, sums.g_xhat);
-            }
-        }
-    }
-
-    /// The sums that the call was given, and 0 where it was given none.
-    #[inline(always)]
-    fn given_sums(&self, channel: usize) -> ChannelSums {
-        match self.phase {
-            Phase::Apply { sums, .. } => channel_sums(sums, channel),
-            Phase::Whole | Phase::Reduce(_) => ChannelSums::default(),
-        }
-    }
-
-    #[inline(always)]
-    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 values")]
-    fn differentiate(&self, channel: usize, centre: Centre, sums: ChannelSums) -> Differentiate {
-        let weight = self.parameters.weight(channel);
-        let samples = match self.phase {
-            Phase::Apply { samples, .. } => samples,
-            Phase::Whole | Phase::Reduce(_) => self.samples as f64,
-        };
-        match self.statistics {
-            _ if self.target == Target::Residual => Differentiate::residual(self.scale),
-            Statistics::Batch(_) => Differentiate::batch(centre, weight, self.scale, sums, samples),
-            Statistics::Fixed(_) => Differentiate::fixed(centre, weight, self.scale),
-        }
-    }
-}
-
-/// The sums of one channel from those of all: first those of `g`, then those of `g*xhat`.
+/// The sums of some channels from those of all: first those of `g`, then those of `g*xhat`.
 #[inline(always)]
-fn channel_sums(sums: &[f64], channel: usize) -> ChannelSums {
+fn given_sums<S: Simd>(s: S, sums: &[f64], channels: Channels) -> Sums<S> {
     let (g, g_xhat) = sums.split_at_checked(sums.len() / 2).unwrap_or_default();
-    match (g.get(channel), g_xhat.get(channel)) {
-        (Some(&g), Some(&g_xhat)) => ChannelSums { g, g_xhat },
-        _ => ChannelSums::default(),
-    }
+    Sums { g: load_f64(s, channels.of(g)), g_xhat: load_f64(s, channels.of(g_xhat)) }
 }
 
-/// The gradients of weight and bias from the sums over the whole batch.
+/// The gradients of weight and bias from the sums over the whole batch, each rounded once.
+#[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
 pub(crate) fn parameter_gradients(sums: &[f64], gradients: ParameterGradients<'_>) {
-    let sums = |channel| channel_sums(sums, channel);
-    for (channel, weight) in gradients.weight.into_iter().flatten().enumerate() {
-        *weight = sums(channel).weight();
-    }
-    for (channel, bias) in gradients.bias.into_iter().flatten().enumerate() {
-        *bias = sums(channel).bias();
+    let (g, g_xhat) = sums.split_at_checked(sums.len() / 2).unwrap_or_default();
+    for (gradient, sums) in [(gradients.weight, g_xhat), (gradients.bias, g)] {
+        for (gradient, &sum) in gradient.into_iter().flatten().zip(sums) {
+            *gradient = sum as f32;
+        }
     }
 }

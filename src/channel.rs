@@ -1,7 +1,43 @@
-//! The scalar arithmetic of one channel, in f64: moments, what is normalised with them, what is kept of them.
+//! The arithmetic of the channels, in f64 and sixteen at a time: their moments, what they are normalised with, what the
+//! gradients are made of.
 
+use crate::args::{Parameters, Statistics};
 use crate::config::RunningVariance;
-use crate::simd::Simd;
+use crate::simd::{LANES, Lanes, Portable, Simd, load, load_f64};
+use crate::slices::{range, range_mut};
+
+/// Up to sixteen channels, one per lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Channels {
+    pub(crate) first: usize,
+    pub(crate) len: usize,
+}
+
+impl Channels {
+    /// One channel.
+    pub(crate) const fn one(channel: usize) -> Self {
+        Self { first: channel, len: 1 }
+    }
+
+    /// Their values.
+    #[inline(always)]
+    pub(crate) fn of<T>(self, values: &[T]) -> &[T] {
+        range(values, self.first, self.len)
+    }
+
+    /// Their values, to be overwritten.
+    #[inline(always)]
+    pub(crate) fn of_mut<T>(self, values: &mut [T]) -> &mut [T] {
+        range_mut(values, self.first, self.len)
+    }
+
+    /// The bits of their lanes.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "sixteen bits")]
+    const fn bits(self) -> u16 {
+        ((1_u32 << self.len) - 1) as u16
+    }
+}
 
 /// The count, mean and sum of squared deviations of some values of one channel.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,13 +64,6 @@ impl Moments {
         self.mean += delta * weights.mean;
         self.m2 += other.m2 + delta * delta * weights.m2;
     }
-
-    /// The biased variance: the sum of squared deviations over the count. Rounding may leave a sum a little below
-    /// zero; NaN stays.
-    #[inline(always)]
-    fn squares(self) -> f64 {
-        if self.m2 < 0.0 { 0.0 } else { self.m2 }
-    }
 }
 
 /// The factors of a merge, which depend on the counts alone.
@@ -57,54 +86,20 @@ impl MergeWeights {
     }
 }
 
-/// What a channel is centred and scaled with: batch or running statistics.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Centre {
-    /// The mean, rounded to f32.
-    pub(crate) mean: f32,
-    /// The mean minus `mean`.
-    pub(crate) tail: f32,
-    /// `1/sqrt(var + eps)`.
-    pub(crate) inv_std: f64,
+/// The moments of a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct BatchMoments<S: Simd> {
+    pub(crate) count: S::F64,
+    pub(crate) mean: S::F64,
+    pub(crate) m2: S::F64,
 }
 
-impl Centre {
-    /// The centre of a channel that does not exist.
-    pub(crate) const NONE: Self = Self { mean: 0.0, tail: 0.0, inv_std: 0.0 };
-
-    /// The centre of a batch, whose moments are not empty.
+impl<S: Simd> BatchMoments<S> {
+    /// The sum of squared deviations. Rounding may leave it a little below zero; NaN stays.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "split into two f32, each rounded to nearest")]
-    pub(crate) fn of_batch<S: Simd>(s: S, moments: Moments, eps: f32) -> Self {
-        let mean = moments.mean as f32;
-        let tail = (moments.mean - f64::from(mean)) as f32;
-        Self { mean, tail, inv_std: inv_std(s, moments.squares() / moments.count, eps) }
+    fn squares(&self, s: S) -> S::F64 {
+        s.larger(s.splat_f64(0.0), self.m2)
     }
-
-    /// The tail in standard deviations. Without a tail there is nothing to make good, not even where `inv_std` is
-    /// infinite because eps and the variance are 0.
-    #[inline(always)]
-    fn tail_xhat(self) -> f64 {
-        if self.tail == 0.0 { 0.0 } else { f64::from(self.tail) * self.inv_std }
-    }
-
-    /// The power of two next below `inv_std`: deviations times this are about 1, and exact.
-    #[inline(always)]
-    pub(crate) fn unit(self) -> f64 {
-        const EXPONENT: u64 = 0x7FF << 52;
-        if self.inv_std.is_normal() { f64::from_bits(self.inv_std.to_bits() & EXPONENT) } else { 1.0 }
-    }
-
-    /// The centre of fixed statistics.
-    #[inline(always)]
-    pub(crate) fn fixed<S: Simd>(s: S, mean: f32, var: f32, eps: f32) -> Self {
-        Self { mean, tail: 0.0, inv_std: inv_std(s, f64::from(var), eps) }
-    }
-}
-
-#[inline(always)]
-fn inv_std<S: Simd>(s: S, var: f64, eps: f32) -> f64 {
-    1.0 / s.sqrt(var + f64::from(eps))
 }
 
 /// How a call moves the running statistics.
@@ -116,35 +111,84 @@ pub(crate) struct RunningUpdate {
 }
 
 impl RunningUpdate {
-    /// Moves the running statistics of one channel towards a batch whose moments hold more than one value.
+    /// Moves the running statistics of some channels towards a batch with more than one value in each.
     #[inline(always)]
-    pub(crate) fn apply(self, mean: &mut f32, var: &mut f32, batch: Moments) {
+    pub(crate) fn apply<S: Simd>(self, s: S, mean: &mut [f32], var: &mut [f32], batch: &BatchMoments<S>) {
         let divisor = match self.variance {
-            RunningVariance::Unbiased => batch.count - 1.0,
+            RunningVariance::Unbiased => batch.count - s.splat_f64(1.0),
             RunningVariance::Biased => batch.count,
         };
-        average(mean, batch.mean, self.momentum);
-        average(var, batch.squares() / divisor, self.momentum);
+        self.average(s, mean, batch.mean);
+        self.average(s, var, batch.squares(s) / divisor);
+    }
+
+    /// `(1 - momentum)*running + momentum*batch`, where a side of weight 0 does not count even if it is NaN.
+    #[inline(always)]
+    #[expect(clippy::float_cmp, reason = "0 and 1 are exact cases")]
+    fn average<S: Simd>(self, s: S, running: &mut [f32], batch: S::F64) {
+        if self.momentum == 0.0 {
+            return;
+        }
+        let mut next = batch;
+        if self.momentum != 1.0 {
+            let old = s.widen(s.load_partial(running));
+            next = s.splat_f64(1.0 - self.momentum) * old + s.splat_f64(self.momentum) * batch;
+        }
+        s.store_partial(s.narrow(next), running);
     }
 }
 
-/// `(1 - momentum)*running + momentum*batch`, where a side of weight 0 does not count even if it is NaN.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, clippy::float_cmp, reason = "rounded once; 0 and 1 are exact cases")]
-fn average(running: &mut f32, batch: f64, momentum: f64) {
-    if momentum == 1.0 {
-        *running = batch as f32;
-    } else if momentum != 0.0 {
-        *running = ((1.0 - momentum) * f64::from(*running) + momentum * batch) as f32;
+/// What channels are centred and scaled with: batch or running statistics.
+#[derive(Clone, Copy)]
+pub(crate) struct Centre<S: Simd> {
+    /// The mean, rounded to f32.
+    pub(crate) mean: S::F32,
+    /// The mean minus `mean`.
+    pub(crate) tail: S::F32,
+    /// `1/sqrt(var + eps)`.
+    pub(crate) inv_std: S::F64,
+    /// The tail in standard deviations.
+    tail_xhat: S::F64,
+}
+
+impl<S: Simd> Centre<S> {
+    /// The centre of a batch, whose moments are not empty: the mean split into two f32, each rounded to nearest.
+    #[inline(always)]
+    pub(crate) fn of_batch(s: S, moments: &BatchMoments<S>, eps: f32) -> Self {
+        let mean = s.narrow(moments.mean);
+        let tail = s.narrow(moments.mean - s.widen(mean));
+        Self::saved(s, mean, tail, inv_std(s, moments.squares(s) / moments.count, eps))
+    }
+
+    #[inline(always)]
+    fn saved(s: S, mean: S::F32, tail: S::F32, inv_std: S::F64) -> Self {
+        Self { mean, tail, inv_std, tail_xhat: s.widen(tail) * inv_std }
+    }
+
+    /// The centre of fixed statistics. Without a tail there is nothing to make good, not even where `inv_std` is infinite
+    /// because eps and the variance are 0.
+    #[inline(always)]
+    fn fixed(s: S, mean: S::F32, var: S::F32, eps: f32) -> Self {
+        let inv_std = inv_std(s, s.widen(var), eps);
+        Self { mean, tail: s.splat(0.0), inv_std, tail_xhat: s.splat_f64(0.0) }
+    }
+
+    /// The power of two next below `inv_std`: deviations times this are about 1, and exact.
+    #[inline(always)]
+    pub(crate) fn unit(&self, s: S) -> S::F64 {
+        const EXPONENT: u64 = 0x7FF << 52;
+        let mut unit = [0.0; LANES];
+        s.store_f64(self.inv_std, &mut unit);
+        for unit in &mut unit {
+            *unit = if unit.is_normal() { f64::from_bits(unit.to_bits() & EXPONENT) } else { 1.0 };
+        }
+        s.load_f64(&unit)
     }
 }
 
-/// Whether a coefficient can be rounded to f32 and multiplied there without leaving the normal numbers. 2^±100
-/// leaves room for the largest deviations, and NaN and infinities give the same result either way.
 #[inline(always)]
-fn is_ordinary(coefficient: f64) -> bool {
-    let magnitude = coefficient.abs();
-    magnitude == 0.0 || !(magnitude < SMALL || (LARGE..f64::INFINITY).contains(&magnitude))
+fn inv_std<S: Simd>(s: S, var: S::F64, eps: f32) -> S::F64 {
+    s.splat_f64(1.0) / s.sqrt(var + s.splat_f64(f64::from(eps)))
 }
 
 /// 2^-100.
@@ -152,51 +196,123 @@ const SMALL: f64 = 1.0 / LARGE;
 /// 2^100.
 const LARGE: f64 = (1u128 << 100) as f64;
 
-/// The normalisation of one channel: `z = (x - mean)*slope + shift`, for either kind of statistics.
+#[inline(always)]
+fn magnitude<S: Simd>(s: S, number: S::F64) -> S::F64 {
+    s.larger(number, s.splat_f64(0.0) - number)
+}
+
+/// The lanes whose number is too large for sums in f32; NaN and infinities are not helped by f64.
+#[inline(always)]
+fn too_large<S: Simd>(s: S, number: S::F64) -> u16 {
+    const NEXT_BELOW: f64 = f64::from_bits(LARGE.to_bits() - 1);
+    let magnitude = magnitude(s, number);
+    s.less(s.splat_f64(NEXT_BELOW), magnitude) & s.less(magnitude, s.splat_f64(f64::INFINITY))
+}
+
+/// The lanes whose coefficient cannot be rounded to f32 and multiplied there without leaving the normal numbers. 2^±100
+/// leaves room for the largest deviations, and NaN and infinities give the same result either way.
+#[inline(always)]
+fn unusual<S: Simd>(s: S, coefficient: S::F64) -> u16 {
+    let magnitude = magnitude(s, coefficient);
+    let small = s.less(s.splat_f64(0.0), magnitude) & s.less(magnitude, s.splat_f64(SMALL));
+    small | too_large(s, coefficient)
+}
+
+/// What the channels of a layer are normalised with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Normalisation<'a> {
+    pub(crate) parameters: Parameters<'a>,
+    pub(crate) statistics: Statistics<'a>,
+    pub(crate) eps: f32,
+    /// The part of the dropout scale that belongs into the normalisation.
+    pub(crate) scale: f32,
+}
+
+impl Normalisation<'_> {
+    #[inline(always)]
+    pub(crate) fn centre<S: Simd>(&self, s: S, channels: Channels) -> Centre<S> {
+        let load = |values| s.load_partial(channels.of(values));
+        match self.statistics {
+            Statistics::Batch(saved) => {
+                let inv_std = load_f64(s, channels.of(saved.inv_std));
+                Centre::saved(s, load(saved.mean), load(saved.mean_tail), inv_std)
+            }
+            Statistics::Fixed(running) => Centre::fixed(s, load(running.mean), load(running.var), self.eps),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn weight<S: Simd>(&self, s: S, channels: Channels) -> S::F64 {
+        s.widen(self.parameters.weight.map_or(s.splat(1.0), |weight| load(s, channels.of(weight))))
+    }
+
+    #[inline(always)]
+    pub(crate) fn coefficients<S: Simd>(&self, s: S, channels: Channels, centre: &Centre<S>) -> Normalise<S> {
+        let bias = self.parameters.bias.map_or(s.splat(0.0), |bias| load(s, channels.of(bias)));
+        let (weight, bias, scale) = (self.weight(s, channels), s.widen(bias), s.splat_f64(f64::from(self.scale)));
+        let slope = weight * centre.inv_std * scale;
+        let shift = (bias - weight * centre.tail_xhat) * scale;
+        let exact =
+            unusual(s, slope) | unusual(s, centre.inv_std) | too_large(s, s.widen(centre.mean)) | too_large(s, shift);
+        Normalise { mean: centre.mean, slope, shift, exact: exact & channels.bits() }
+    }
+
+    /// The normalisation of one channel in f64.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn of_channel(&self, channel: usize) -> ChannelNormalise {
+        let (s, channels) = (Portable, Channels::one(channel));
+        let Normalise { mean, slope, shift, exact } = self.coefficients(s, channels, &self.centre(s, channels));
+        ChannelNormalise {
+            mean: s.first(mean),
+            slope: s.first_f64(slope),
+            shift: s.first_f64(shift),
+            exact: exact != 0,
+        }
+    }
+}
+
+/// The normalisation `z = (x - mean)*slope + shift`, for either kind of statistics.
 ///
 /// Never `x*slope + shift`: with a large mean the two terms cancel. The rounding of the mean is made good in the
 /// shift, which costs nothing per element.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Normalise {
+#[derive(Clone, Copy)]
+pub(crate) struct Normalise<S: Simd> {
     /// The mean, rounded to f32.
-    pub(crate) mean: f32,
+    pub(crate) mean: S::F32,
     /// `weight*inv_std*scale`.
-    pub(crate) slope: f64,
+    pub(crate) slope: S::F64,
     /// `(bias - tail*weight*inv_std)*scale`.
-    pub(crate) shift: f64,
-    /// Whether the channel has magnitudes that f32 arithmetic would lose and must be normalised in f64.
+    pub(crate) shift: S::F64,
+    /// The lanes whose magnitudes f32 arithmetic would lose: they must be normalised in f64.
+    pub(crate) exact: u16,
+}
+
+impl<S: Simd> Normalise<S> {
+    /// Writes the coefficients in f32, as pairs of vectors: mean and slope, shift and 1 where f64 is needed.
+    #[inline(always)]
+    pub(crate) fn store(&self, s: S, [first, second]: [&mut Lanes<f64>; 2]) {
+        s.store_pair(self.mean, s.narrow(self.slope), first);
+        s.store_pair(s.narrow(self.shift), flags(s, self.exact), second);
+    }
+}
+
+/// [`Normalise`] of one channel.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ChannelNormalise {
+    pub(crate) mean: f32,
+    slope: f64,
+    shift: f64,
     pub(crate) exact: bool,
 }
 
-impl Normalise {
-    #[inline(always)]
-    pub(crate) fn new(centre: Centre, weight: f32, bias: f32, scale: f32) -> Self {
-        let slope = f64::from(weight) * centre.inv_std;
-        let shift = f64::from(bias) - f64::from(weight) * centre.tail_xhat();
-        let (slope, shift) = (slope * f64::from(scale), shift * f64::from(scale));
-        let mean = f64::from(centre.mean);
-        let exact = !(is_ordinary(slope) && is_ordinary(centre.inv_std) && is_small(mean) && is_small(shift));
-        Self { mean: centre.mean, slope, shift, exact }
-    }
-
-    /// The coefficients as the fields of a table: mean, slope, shift, and 1 if the channel needs f64.
-    #[inline(always)]
-    pub(crate) fn fields(&self) -> [f64; 4] {
-        [f64::from(self.mean), self.slope, self.shift, f64::from(u8::from(self.exact))]
-    }
-
+impl ChannelNormalise {
     /// `z` of one element, in f64.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "rounded once")]
     pub(crate) fn exactly(&self, x: f32, residual: f32) -> f32 {
         ((f64::from(x) - f64::from(self.mean)) * self.slope + self.shift + f64::from(residual)) as f32
     }
-}
-
-/// Whether a number is not too large for sums in f32; NaN and infinities are not helped by f64.
-#[inline(always)]
-fn is_small(number: f64) -> bool {
-    !(LARGE..f64::INFINITY).contains(&number.abs())
 }
 
 /// The sums over one channel that every gradient is made of.
@@ -212,12 +328,6 @@ impl GradientSums {
     /// The sums over nothing.
     pub(crate) const ZERO: Self = Self { g: 0.0, g_deviation: 0.0 };
 
-    #[inline(always)]
-    pub(crate) fn add(&mut self, other: Self) {
-        self.g += other.g;
-        self.g_deviation += other.g_deviation;
-    }
-
     /// Adds one element.
     #[inline(always)]
     pub(crate) fn add_exactly(&mut self, x: f32, mean: f32, unit: f64, g: f32) {
@@ -229,99 +339,145 @@ impl GradientSums {
     pub(crate) fn are_finite(self) -> bool {
         self.g.is_finite() && self.g_deviation.is_finite()
     }
+}
 
-    /// The sum of `g*xhat`: the rounding of the mean is made good here.
-    #[inline(always)]
-    fn g_xhat(self, centre: Centre) -> f64 {
-        self.g_deviation * (centre.inv_std / centre.unit()) - centre.tail_xhat() * self.g
-    }
+/// What the gradients are made of; `g` has the dropout scale here.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums<S: Simd> {
+    /// The sums of `g`.
+    pub(crate) g: S::F64,
+    /// The sums of `g*xhat`.
+    pub(crate) g_xhat: S::F64,
+}
 
-    /// The sums that gradients are made of.
+impl<S: Simd> Sums<S> {
+    /// From the sums of `g` and `g*(x - mean)*unit` without the dropout scale. The rounding of the mean is made good here.
     #[inline(always)]
-    pub(crate) fn finish(self, centre: Centre, scale: f32) -> ChannelSums {
-        let scale = f64::from(scale);
-        ChannelSums { g: self.g * scale, g_xhat: self.g_xhat(centre) * scale }
+    pub(crate) fn finish(s: S, [g, g_deviation]: [S::F64; 2], centre: &Centre<S>, scale: f32) -> Self {
+        let scale = s.splat_f64(f64::from(scale));
+        let g_xhat = g_deviation * (centre.inv_std / centre.unit(s)) - centre.tail_xhat * g;
+        Self { g: g * scale, g_xhat: g_xhat * scale }
     }
 }
 
-/// What every gradient of one channel is made of; `g` has the dropout scale here.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct ChannelSums {
-    /// The sum of `g`.
-    pub(crate) g: f64,
-    /// The sum of `g*xhat`.
-    pub(crate) g_xhat: f64,
+/// What the elements' gradients are made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Differential {
+    /// `dx` through batch statistics.
+    Batch,
+    /// `dx` past fixed statistics.
+    Fixed,
+    /// The gradient of the residual in place of the input's.
+    Residual,
 }
 
-impl ChannelSums {
-    /// The gradient of the bias.
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "rounded once")]
-    pub(crate) fn bias(self) -> f32 {
-        self.g as f32
-    }
-
-    /// The gradient of the weight.
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "rounded once")]
-    pub(crate) fn weight(self) -> f32 {
-        self.g_xhat as f32
-    }
-}
-
-/// The input gradient of one channel: `dx = g*slope + ((x - mean)*tilt + offset)`.
+/// What an element's gradient is made of, beside the sums.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Differentiate {
+pub(crate) struct Differentiation<'a> {
+    pub(crate) normalisation: Normalisation<'a>,
+    pub(crate) differential: Differential,
+    /// The dropout scale.
+    pub(crate) scale: f32,
+    /// The values per channel of the whole batch.
+    pub(crate) samples: f64,
+}
+
+impl Differentiation<'_> {
+    #[inline(always)]
+    pub(crate) fn coefficients<S: Simd>(
+        &self,
+        s: S,
+        channels: Channels,
+        centre: &Centre<S>,
+        sums: Sums<S>,
+    ) -> Differentiate<S> {
+        let scale = s.splat_f64(f64::from(self.scale));
+        let (zero, unscaled) = (s.splat_f64(0.0), self.normalisation.weight(s, channels) * centre.inv_std);
+        match self.differential {
+            Differential::Residual => Differentiate { slope: scale, tilt: zero, offset: zero, exact: 0 },
+            Differential::Fixed => {
+                let slope = unscaled * scale;
+                Differentiate { slope, tilt: zero, offset: zero, exact: unusual(s, slope) & channels.bits() }
+            }
+            Differential::Batch => {
+                let samples = s.splat_f64(self.samples);
+                let (mean_g, mean_g_xhat) = (sums.g / samples, sums.g_xhat / samples);
+                let (slope, negative) = (unscaled * scale, unscaled * s.splat_f64(-1.0));
+                let tilt = negative * centre.inv_std * mean_g_xhat;
+                let offset = negative * (mean_g - centre.tail_xhat * mean_g_xhat);
+                // No deviation exceeds sqrt(samples) standard deviations, so this bounds every (x - mean)*tilt.
+                let largest = unscaled * mean_g_xhat * samples;
+                let exact = unusual(s, slope)
+                    | unusual(s, tilt)
+                    | too_large(s, offset)
+                    | too_large(s, largest)
+                    | too_large(s, s.widen(centre.mean));
+                Differentiate { slope, tilt, offset, exact: exact & channels.bits() }
+            }
+        }
+    }
+
+    /// The gradient of one channel in f64, from its sums of `g` and of `g*xhat`.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn of_channel(&self, channel: usize, [g, g_xhat]: [f64; 2]) -> ChannelDifferentiate {
+        let (s, channels) = (Portable, Channels::one(channel));
+        let centre = self.normalisation.centre(s, channels);
+        let sums = Sums { g: s.splat_f64(g), g_xhat: s.splat_f64(g_xhat) };
+        let Differentiate { slope, tilt, offset, exact } = self.coefficients(s, channels, &centre, sums);
+        let (slope, tilt, offset) = (s.first_f64(slope), s.first_f64(tilt), s.first_f64(offset));
+        ChannelDifferentiate { mean: s.first(centre.mean), slope, tilt, offset, exact: exact != 0 }
+    }
+}
+
+/// The gradient of an element: `dx = g*slope + ((x - mean)*tilt + offset)`.
+#[derive(Clone, Copy)]
+pub(crate) struct Differentiate<S: Simd> {
     /// `weight*inv_std*scale`.
-    pub(crate) slope: f64,
+    pub(crate) slope: S::F64,
     /// `-weight*inv_std^2*sum(g*xhat)/samples`, 0 with fixed statistics.
-    pub(crate) tilt: f64,
+    pub(crate) tilt: S::F64,
     /// `-weight*inv_std*(sum(g) - tail*inv_std*sum(g*xhat))/samples`, 0 with fixed statistics.
-    pub(crate) offset: f64,
-    /// Whether the channel has magnitudes that f32 arithmetic would lose.
+    pub(crate) offset: S::F64,
+    /// The lanes whose magnitudes f32 arithmetic would lose.
+    pub(crate) exact: u16,
+}
+
+/// [`Differentiate`] of one channel.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ChannelDifferentiate {
+    mean: f32,
+    slope: f64,
+    tilt: f64,
+    offset: f64,
     pub(crate) exact: bool,
 }
 
-impl Differentiate {
-    /// Through batch statistics of `samples` values.
-    #[inline(always)]
-    pub(crate) fn batch(centre: Centre, weight: f32, scale: f32, sums: ChannelSums, samples: f64) -> Self {
-        let unscaled = f64::from(weight) * centre.inv_std;
-        let slope = unscaled * f64::from(scale);
-        let mean_g = sums.g / samples;
-        let mean_g_xhat = sums.g_xhat / samples;
-        let tilt = -unscaled * centre.inv_std * mean_g_xhat;
-        let offset = -unscaled * (mean_g - centre.tail_xhat() * mean_g_xhat);
-        // No deviation exceeds sqrt(samples) standard deviations, so this bounds every (x - mean)*tilt.
-        let largest = unscaled * mean_g_xhat * samples;
-        let exact = !(is_ordinary(slope) && is_ordinary(tilt) && is_small(offset) && is_small(largest));
-        Self { slope, tilt, offset, exact: exact || !is_small(f64::from(centre.mean)) }
-    }
-
-    /// Past fixed statistics.
-    #[inline(always)]
-    pub(crate) fn fixed(centre: Centre, weight: f32, scale: f32) -> Self {
-        let slope = f64::from(weight) * centre.inv_std * f64::from(scale);
-        Self { slope, tilt: 0.0, offset: 0.0, exact: !is_ordinary(slope) }
-    }
-
-    /// The gradient of the residual in place of the input's: `g*scale`.
-    #[inline(always)]
-    pub(crate) fn residual(scale: f32) -> Self {
-        Self { slope: f64::from(scale), tilt: 0.0, offset: 0.0, exact: false }
-    }
-
-    /// The coefficients as the fields of a table: slope, tilt, offset, and 1 if the channel needs f64.
-    #[inline(always)]
-    pub(crate) fn fields(&self) -> [f64; 4] {
-        [self.slope, self.tilt, self.offset, f64::from(u8::from(self.exact))]
-    }
-
-    /// `dx` of one element, in f64.
+impl ChannelDifferentiate {
+    /// `dx` of one element, in f64. Fixed statistics have no terms of `x`, not even where it is not finite.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "rounded once")]
-    pub(crate) fn exactly<const BATCH: bool>(&self, mean: f32, x: f32, g: f32) -> f32 {
+    pub(crate) fn exactly<const BATCH: bool>(&self, x: f32, g: f32) -> f32 {
         let dx = f64::from(g) * self.slope;
-        if BATCH { (dx + ((f64::from(x) - f64::from(mean)) * self.tilt + self.offset)) as f32 } else { dx as f32 }
+        if BATCH { (dx + ((f64::from(x) - f64::from(self.mean)) * self.tilt + self.offset)) as f32 } else { dx as f32 }
     }
+}
+
+/// Sixteen lanes of ones and zeros: 1 where a lane's bit is set.
+#[inline(always)]
+pub(crate) fn flags<S: Simd>(s: S, bits: u16) -> S::F32 {
+    s.keep(s.mask(bits), s.splat(1.0))
+}
+
+/// Whether any of sixteen flags is not 0.
+#[inline(always)]
+pub(crate) fn any<S: Simd>(s: S, flags: S::F32) -> bool {
+    s.bits(s.le(s.splat(1.0), flags)) != 0
+}
+
+/// The value of one lane.
+#[inline(always)]
+pub(crate) fn lane_of<T: Copy>(lanes: &Lanes<T>, lane: usize) -> T {
+    // The remainder is the lane itself, and saves a check.
+    lanes[lane % LANES]
 }

@@ -208,11 +208,12 @@ struct Affine {
 impl Affine {
     fn new(parameters: Parameters<'_>, running: Running<'_>, eps: f32, channel: usize) -> Self {
         let of_channel = |values: &[f32]| f64::from(values.get(channel).copied().unwrap_or_default());
+        let parameter = |values: Option<&[f32]>, missing| values.map_or(missing, of_channel);
         let deviation = libm::sqrt(of_channel(running.var) + f64::from(eps));
         Self {
-            slope: f64::from(parameters.weight(channel)) / deviation,
+            slope: parameter(parameters.weight, 1.0) / deviation,
             mean: of_channel(running.mean),
-            bias: f64::from(parameters.bias(channel)),
+            bias: parameter(parameters.bias, 0.0),
         }
     }
 

@@ -1,5 +1,8 @@
 //! The layer: a plan of a shape, constants and an activation. Checks every argument, then calls a phase.
 
+#[cfg(feature = "rayon")]
+use core::num::NonZero;
+
 use rand_core::Rng;
 
 use crate::activation::Activation;
@@ -7,15 +10,17 @@ use crate::args::{
     Apply, ApplyGradient, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Finish, Moments, ParameterGradients,
     Parameters, Reduce, Running, RunningMut, Saved, Statistics, Train,
 };
-use crate::backward::{self, BackwardCall, Phase, Target};
+use crate::backward::{self, BackwardCall, Gradients, Phase, Target};
 use crate::config::{Config, Granularity};
 use crate::error::{Buffer, Error, check_len};
 use crate::eval::{self, EvalCall};
 use crate::mask::{Bernoulli, mask_len};
 use crate::moments::{self, moments_len};
-use crate::pass::{Apart, Gates, InPlace, Keep, SharedMask, Walk};
+use crate::pass::Walk;
+use crate::pass::keep::{Gates, Keep, SharedMask};
 use crate::shape::Shape;
 use crate::simd::Backend;
+use crate::tasks::Tasks;
 use crate::train;
 
 /// The fused layer `y = dropout(act(batchnorm(x) + residual))`: a plan that fits a constant and holds no data.
@@ -49,6 +54,8 @@ pub struct Layer<A> {
     keep: Bernoulli,
     walk: Walk,
     backend: Option<Backend>,
+    #[cfg(feature = "rayon")]
+    tasks: NonZero<usize>,
 }
 
 impl<A: Activation> Layer<A> {
@@ -61,7 +68,16 @@ impl<A: Activation> Layer<A> {
             return Err(error);
         }
         match Bernoulli::new(config.p) {
-            Ok(keep) => Ok(Self { shape, activation, config, keep, walk: Walk::new(shape), backend: None }),
+            Ok(keep) => Ok(Self {
+                shape,
+                activation,
+                config,
+                keep,
+                walk: Walk::new(shape),
+                backend: None,
+                #[cfg(feature = "rayon")]
+                tasks: NonZero::<usize>::MIN,
+            }),
             Err(error) => Err(error),
         }
     }
@@ -72,6 +88,28 @@ impl<A: Activation> Layer<A> {
     /// [`Error::BackendUnavailable`] if this CPU or this build cannot run it.
     pub fn with_backend(self, backend: Backend) -> Result<Self, Error> {
         Ok(Self { backend: Some(backend.require()?), ..self })
+    }
+
+    /// The same layer with each call cut into at most so many tasks, for the threads of the current `rayon` pool and the
+    /// one that calls. The results are the same bits.
+    ///
+    /// A call too small for that many uses fewer, and a call inside `ThreadPool::install` uses that pool. The scratch
+    /// lengths grow with the tasks; `rayon` itself allocates. Only with the feature `rayon`.
+    ///
+    /// ```
+    /// use std::num::NonZero;
+    ///
+    /// use normdrop::{Config, Layer, Relu, Shape};
+    ///
+    /// let layer = Layer::new(Shape::nchw(8, 16, 32, 32)?, Relu, Config::DEFAULT)?;
+    /// let both = layer.with_tasks(const { NonZero::new(2).unwrap() });
+    /// assert!(both.scratch_len() > layer.scratch_len());
+    /// # Ok::<(), normdrop::Error>(())
+    /// ```
+    #[cfg(feature = "rayon")]
+    #[must_use]
+    pub const fn with_tasks(self, tasks: NonZero<usize>) -> Self {
+        Self { tasks, ..self }
     }
 
     /// The shape of the tensor.
@@ -120,13 +158,13 @@ impl<A: Activation> Layer<A> {
     /// The f64 values of scratch that [`Layer::train`] needs.
     #[must_use]
     pub const fn train_scratch_len(&self) -> usize {
-        self.walk.table_len(train::FIELDS)
+        self.walk.table_len(train::FIELDS + train::TASK_FIELDS * self.task_count())
     }
 
     /// The f64 values of scratch that [`Layer::backward`] and [`Layer::backward_in_place`] need.
     #[must_use]
     pub const fn backward_scratch_len(&self) -> usize {
-        self.walk.table_len(backward::FIELDS)
+        self.walk.table_len(backward::FIELDS + backward::TASK_FIELDS * self.task_count())
     }
 
     /// The f64 values of scratch that are enough for every call of this layer.
@@ -157,7 +195,7 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] if `mask` does not have [`Layer::mask_len`] bytes.
     pub fn fill_mask(&self, seed: u64, mask: &mut [u8]) -> Result<(), Error> {
-        self.keep.fill_on(self.backend, seed, 0, self.mask_bits(), mask)
+        self.keep.fill_on(self.tasks(), seed, 0, self.mask_bits(), mask)
     }
 
     /// Draws a dropout mask from the caller's own generator.
@@ -217,9 +255,8 @@ impl<A: Activation> Layer<A> {
         self.check_elements(Buffer::Output, call.output.len())?;
         check_scratch(self.eval_scratch_len(), call.scratch.len())?;
         let Eval { parameters, running, dropout, input, residual, output, scratch } = call;
-        let elements = Apart { input, output };
-        let statistics = Statistics::Fixed(running);
-        eval::run(self, EvalCall { parameters, statistics, dropout, residual, elements, scratch });
+        let (statistics, input) = (Statistics::Fixed(running), Some(input));
+        eval::run(self, EvalCall { parameters, statistics, dropout, residual, input, output, scratch });
         Ok(())
     }
 
@@ -234,10 +271,9 @@ impl<A: Activation> Layer<A> {
         self.check_optional_elements(Buffer::Residual, call.residual)?;
         self.check_elements(Buffer::Values, call.values.len())?;
         check_scratch(self.eval_scratch_len(), call.scratch.len())?;
-        let EvalInPlace { parameters, running, dropout, residual, values, scratch } = call;
-        let elements = InPlace { values };
+        let EvalInPlace { parameters, running, dropout, residual, values: output, scratch } = call;
         let statistics = Statistics::Fixed(running);
-        eval::run(self, EvalCall { parameters, statistics, dropout, residual, elements, scratch });
+        eval::run(self, EvalCall { parameters, statistics, dropout, residual, input: None, output, scratch });
         Ok(())
     }
 
@@ -277,7 +313,7 @@ impl<A: Activation> Layer<A> {
             (None, Some(grad_residual)) => (Target::Residual, grad_residual, None),
             (None, None) => (Target::Nothing, &mut [][..], None),
         };
-        let elements = Apart { input: grad_output, output };
+        let gradients = Gradients { target, grad_output: Some(grad_output), output, grad_residual };
         let call = BackwardCall {
             parameters,
             statistics,
@@ -285,12 +321,11 @@ impl<A: Activation> Layer<A> {
             phase: Phase::Whole,
             input,
             residual,
-            grad_residual,
             grad_parameters,
             scratch,
         };
         self.check_backward(&call)?;
-        backward::run(self, call, elements, target);
+        backward::run(self, call, gradients);
         Ok(())
     }
 
@@ -319,12 +354,12 @@ impl<A: Activation> Layer<A> {
             phase: Phase::Whole,
             input,
             residual,
-            grad_residual,
             grad_parameters,
             scratch,
         };
         self.check_backward(&call)?;
-        backward::run(self, call, InPlace { values }, Target::Input);
+        let gradients = Gradients { target: Target::Input, grad_output: None, output: values, grad_residual };
+        backward::run(self, call, gradients);
         Ok(())
     }
 
@@ -384,8 +419,8 @@ impl<A: Activation> Layer<A> {
         self.check_elements(Buffer::Output, call.output.len())?;
         check_scratch(self.eval_scratch_len(), call.scratch.len())?;
         let Apply { parameters, saved, dropout, input, residual, output, scratch } = call;
-        let (statistics, elements) = (Statistics::Batch(saved), Apart { input, output });
-        eval::run(self, EvalCall { parameters, statistics, dropout, residual, elements, scratch });
+        let (statistics, input) = (Statistics::Batch(saved), Some(input));
+        eval::run(self, EvalCall { parameters, statistics, dropout, residual, input, output, scratch });
         Ok(())
     }
 
@@ -407,12 +442,13 @@ impl<A: Activation> Layer<A> {
             phase: Phase::Reduce(sums),
             input,
             residual,
-            grad_residual: None,
             grad_parameters: ParameterGradients::default(),
             scratch,
         };
         self.check_backward(&call)?;
-        backward::run(self, call, Apart { input: grad_output, output: &mut [] }, Target::Nothing);
+        let gradients =
+            Gradients { target: Target::Nothing, grad_output: Some(grad_output), output: &mut [], grad_residual: None };
+        backward::run(self, call, gradients);
         Ok(())
     }
 
@@ -460,12 +496,13 @@ impl<A: Activation> Layer<A> {
             phase: Phase::Apply { sums, samples },
             input,
             residual,
-            grad_residual,
             grad_parameters: ParameterGradients::default(),
             scratch,
         };
         self.check_backward(&call)?;
-        backward::run(self, call, Apart { input: grad_output, output: grad_input }, Target::Input);
+        let gradients =
+            Gradients { target: Target::Input, grad_output: Some(grad_output), output: grad_input, grad_residual };
+        backward::run(self, call, gradients);
         Ok(())
     }
 
@@ -493,8 +530,20 @@ impl<A: Activation> Layer<A> {
         self.activation
     }
 
-    pub(crate) fn backend(&self) -> Option<Backend> {
-        self.backend
+    pub(crate) fn tasks(&self) -> Tasks {
+        Tasks { backend: self.backend, count: self.task_count() }
+    }
+
+    /// The tasks of a call at most.
+    const fn task_count(&self) -> usize {
+        #[cfg(feature = "rayon")]
+        {
+            self.tasks.get()
+        }
+        #[cfg(not(feature = "rayon"))]
+        {
+            1
+        }
     }
 
     fn check_backward(&self, call: &BackwardCall<'_>) -> Result<(), Error> {

@@ -16,6 +16,8 @@ mod moments;
 mod pass;
 mod shape;
 mod simd;
+mod slices;
+mod tasks;
 mod train;
 
 pub use activation::{Activation, Gelu, HardSwish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh};

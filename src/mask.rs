@@ -20,14 +20,17 @@
 use rand_core::Rng;
 
 use crate::error::{Buffer, Error, check_len};
-use crate::simd::{Backend, Kernel, LANES, Simd, dispatch};
+use crate::simd::{Kernel, LANES, Simd};
+use crate::tasks::Tasks;
 
 /// The elements that one random word per lane decides at once.
 const GROUP: usize = 32 * LANES;
 /// The bytes of a group.
 const GROUP_BYTES: usize = GROUP / 8;
-/// The groups that share one seeding.
-const GROUPS_PER_BLOCK: u64 = 8;
+/// The elements that share one seeding.
+const BLOCK: usize = 8 * GROUP;
+/// The groups of these.
+const GROUPS_PER_BLOCK: u64 = (BLOCK / GROUP) as u64;
 /// The weight of the keep probability 1: `2^32`.
 const ONE: u64 = 1 << 32;
 /// The increment of `SplitMix64`: 2^64 divided by the golden ratio, made odd.
@@ -106,12 +109,12 @@ impl Bernoulli {
     /// # Errors
     /// [`Error::Length`] if `mask` does not have [`mask_len`]`(elements)` bytes.
     pub fn fill(self, seed: u64, first: u64, elements: usize, mask: &mut [u8]) -> Result<(), Error> {
-        self.fill_on(None, seed, first, elements, mask)
+        self.fill_on(Tasks { backend: None, count: 1 }, seed, first, elements, mask)
     }
 
     pub(crate) fn fill_on(
         self,
-        backend: Option<Backend>,
+        tasks: Tasks,
         seed: u64,
         first: u64,
         elements: usize,
@@ -119,7 +122,18 @@ impl Bernoulli {
     ) -> Result<(), Error> {
         check_len(Buffer::Mask, mask_len(elements), mask.len())?;
         if !self.fill_certain(elements, mask) {
-            dispatch(backend, Fill { threshold: self.rest(), key: splitmix64(seed, 1), first, elements, mask });
+            let (threshold, key) = (self.rest(), splitmix64(seed, 1));
+            // Whole seedings, so that no task repeats what another one draws.
+            let step = match tasks.for_elements(elements) {
+                1 => elements,
+                tasks => elements.div_ceil(tasks).next_multiple_of(BLOCK),
+            };
+            let pieces = mask.chunks_mut(mask_len(step).max(1)).enumerate();
+            tasks.each(pieces, |(number, mask)| {
+                let (skipped, elements) = (number * step, step.min(elements - number * step));
+                let first = first.wrapping_add(skipped as u64);
+                tasks.run(Fill { threshold, key, first, elements, mask });
+            });
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use crate::activation::Activation;
 use crate::channel;
 use crate::error::{Buffer, Error, check_len};
 use crate::layer::Layer;
-use crate::pass::{Walk, moments, table};
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::pass::{self, Group, Tile, Walk, table};
+use crate::simd::{Kernel, Simd, store_f64};
 
 /// The length of the moments of so many channels.
 #[must_use]
@@ -72,47 +72,38 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, input: &[f32], moments: &mut 
         moments.fill(0.0);
         return;
     }
-    dispatch(layer.backend(), PartMoments { walk: layer.walk(), input, moments, scratch });
-}
-
-struct PartMoments<'a> {
-    walk: Walk,
-    input: &'a [f32],
-    moments: &'a mut [f64],
-    scratch: &'a mut [f64],
-}
-
-impl Kernel for PartMoments<'_> {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Self { walk, input, moments: out, scratch } = self;
-        match walk {
-            Walk::Empty => {}
-            Walk::Planar(planar) => {
-                for channel in 0..planar.channels {
-                    put(out, channel, moments::planar(s, &planar, input, channel));
-                }
-            }
-            Walk::Columns(columns) => {
-                for strip in columns.strips() {
-                    let table = table(scratch, strip.columns);
-                    moments::columns(s, &columns, strip, input, table);
-                    for channel in strip.range() {
-                        put(out, channel, moments::of_channel(&columns, strip, table, channel));
-                    }
-                }
-            }
-        }
+    let (tasks, walk) = (layer.tasks(), &layer.walk());
+    let samples = layer.shape().samples() as f64;
+    for group in walk.groups(usize::MAX) {
+        let mut scratch = &mut *scratch;
+        let table = table(&mut scratch, group.tiles());
+        let parts = self::table(&mut scratch, group.tiles() * tasks.count);
+        pass::moments::of_group(tasks, walk, group, input, table, parts);
+        tasks.run(PutMoments { walk, group, table, samples, moments });
     }
 }
 
-#[inline(always)]
-fn put(out: &mut [f64], channel: usize, moments: channel::Moments) {
-    let channels = out.len() / 3;
-    let fields = [moments.count, moments.mean, moments.m2];
-    for (field, value) in out.chunks_exact_mut(channels.max(1)).zip(fields) {
-        if let Some(out) = field.get_mut(channel) {
-            *out = value;
+/// Writes the moments of a group where they are wanted.
+struct PutMoments<'a> {
+    walk: &'a Walk,
+    group: Group,
+    table: &'a [Tile<{ pass::moments::FIELDS }>],
+    samples: f64,
+    moments: &'a mut [f64],
+}
+
+impl Kernel for PutMoments<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { walk, group, table, samples, moments } = self;
+        let all = moments.len() / 3;
+        let (counts, rest) = moments.split_at_mut_checked(all).unwrap_or_default();
+        let (means, m2s) = rest.split_at_mut_checked(all).unwrap_or_default();
+        for channels in group.sixteens() {
+            let moments = pass::moments::of_channels(s, walk, group, channels, table, samples);
+            store_f64(s, moments.count, channels.of_mut(counts));
+            store_f64(s, moments.mean, channels.of_mut(means));
+            store_f64(s, moments.m2, channels.of_mut(m2s));
         }
     }
 }

@@ -1,33 +1,60 @@
-//! Forward with batch statistics, top to bottom: for each channel, or strip of channels, its moments, what is kept of
-//! them, its coefficients, and its output, which finds the input in the cache again where the channel fits it.
+//! Forward with batch statistics, top to bottom: for each group of channels its moments, what is kept of them, its
+//! coefficients, and its output, which finds the input in the cache again where the group fits it.
 
 use crate::activation::Activation;
-use crate::args::{Finish, Parameters, RunningMut, SavedMut, Train};
-use crate::channel::{Centre, Moments, Normalise, RunningUpdate};
+use crate::args::{Finish, RunningMut, SavedMut, Statistics, Train};
+use crate::channel::{BatchMoments, Centre, Channels, Normalisation, RunningUpdate};
 use crate::config::Config;
 use crate::layer::Layer;
-use crate::moments::channel_moments;
-use crate::pass::apply::{self, Apply};
-use crate::pass::{Apart, Keep, Walk, moments, put_column, table};
-use crate::simd::{Kernel, Portable, Simd, dispatch};
+use crate::pass::apply::{self, Apply, GroupCoefficients, folded_scale};
+use crate::pass::{Group, Tile, Walk, moments, table};
+use crate::simd::{Kernel, Simd, load_f64, store_f64};
 
-/// The fields per column of this call's scratch: first the moments, then the coefficients in their place.
+/// The fields per column of this call's table: first the moments, then the coefficients in their place.
 pub(crate) const FIELDS: usize = {
     assert!(moments::FIELDS == apply::FIELDS, "the coefficients take the place of the moments");
     moments::FIELDS
 };
+/// The fields per column of each task's own table.
+pub(crate) const TASK_FIELDS: usize = moments::FIELDS;
 
 /// Runs a training call whose arguments have been checked.
 pub(crate) fn run<A: Activation>(layer: &Layer<A>, mut call: Train<'_>) {
     if layer.shape().is_empty() {
         return;
     }
+    // Nothing if every element is dropped; the statistics are wanted all the same.
     let keep = layer.keep_of(call.dropout);
     if keep.is_none() {
         call.output.fill(0.0);
     }
-    let update = next_update(layer.config(), call.running.as_mut());
-    dispatch(layer.backend(), Forward { layer, keep, update, call });
+    let (tasks, walk, config) = (layer.tasks(), &layer.walk(), layer.config());
+    let update = next_update(config, call.running.as_mut());
+    let Train { parameters, mut running, input, residual, output, mut saved, scratch, .. } = call;
+    for group in walk.groups(tasks.cached_values()) {
+        let mut scratch = &mut *scratch;
+        let table = table(&mut scratch, group.tiles());
+        let parts = self::table(&mut scratch, group.tiles() * tasks.count);
+        moments::of_group(tasks, walk, group, input, table, parts);
+        tasks.run(FinishGroup {
+            walk,
+            group,
+            table,
+            samples: layer.shape().samples() as f64,
+            eps: config.eps,
+            statistics: ChannelStatistics { update, running: running.as_mut(), saved: &mut saved },
+        });
+        let Some(keep) = keep else { continue };
+        let normalisation = Normalisation {
+            parameters,
+            statistics: Statistics::Batch(saved.as_saved()),
+            eps: config.eps,
+            scale: folded_scale::<A>(residual, keep.scale),
+        };
+        tasks.run(GroupCoefficients { normalisation, group, table });
+        let apply = Apply { activation: layer.activation(), normalisation, residual, keep };
+        apply::elements(tasks, walk, group, &apply, table, Some(input), output);
+    }
 }
 
 /// How a batch moves the running statistics; counts it.
@@ -37,101 +64,80 @@ fn next_update(config: Config, running: Option<&mut RunningMut<'_>>) -> RunningU
     RunningUpdate { momentum, variance: config.running_var }
 }
 
-/// Finishes the moments of a batch, in a call whose arguments have been checked.
-pub(crate) fn finish<A: Activation>(layer: &Layer<A>, call: Finish<'_>) {
-    let Finish { moments, mut running, saved } = call;
-    let update = next_update(layer.config(), running.as_mut());
-    let mut statistics = ChannelStatistics { eps: layer.config().eps, update, running, saved };
-    for channel in 0..layer.shape().channels() {
-        let moments = channel_moments(moments, channel);
-        if moments.count != 0.0 {
-            // Square roots are rounded the same way everywhere.
-            statistics.finish(Portable, channel, moments);
-        }
-    }
+/// What becomes of the moments of a group.
+struct FinishGroup<'a, 'b> {
+    walk: &'a Walk,
+    group: Group,
+    table: &'a [Tile<{ moments::FIELDS }>],
+    samples: f64,
+    eps: f32,
+    statistics: ChannelStatistics<'a, 'b>,
 }
 
-struct Forward<'a, A> {
-    layer: &'a Layer<A>,
-    /// Nothing if every element is dropped; the statistics are wanted all the same.
-    keep: Option<Keep<'a>>,
-    update: RunningUpdate,
-    call: Train<'a>,
-}
-
-impl<A: Activation> Kernel for Forward<'_, A> {
+impl Kernel for FinishGroup<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { layer, keep, update, call } = self;
-        let Train { parameters, running, input, residual, output, saved, scratch, .. } = call;
-        let mut elements = Apart { input, output };
-        let mut statistics = ChannelStatistics { eps: layer.config().eps, update, running, saved };
-        let apply = keep.map(|keep| Apply { activation: layer.activation(), residual, keep });
-        match layer.walk() {
-            Walk::Empty => {}
-            Walk::Planar(planar) => {
-                for channel in 0..planar.channels {
-                    statistics.finish(s, channel, moments::planar(s, &planar, input, channel));
-                    if let Some(apply) = &apply {
-                        let normalise = statistics.normalise(channel, parameters, apply.folded_scale());
-                        apply::planar(s, &planar, apply, &normalise, channel, &mut elements);
-                    }
-                }
-            }
-            Walk::Columns(columns) => {
-                for strip in columns.strips() {
-                    let table = table(scratch, strip.columns);
-                    moments::columns(s, &columns, strip, input, table);
-                    for channel in strip.range() {
-                        statistics.finish(s, channel, moments::of_channel(&columns, strip, table, channel));
-                    }
-                    let Some(apply) = &apply else { continue };
-                    for (column, channel) in strip.column_channels(&columns).enumerate() {
-                        let normalise = statistics.normalise(channel, parameters, apply.folded_scale());
-                        put_column(table, column, 0, normalise.fields());
-                    }
-                    apply::columns(s, &columns, apply, strip, table, &mut elements);
-                }
-            }
+        let Self { walk, group, table, samples, eps, mut statistics } = self;
+        for channels in group.sixteens() {
+            let moments = moments::of_channels(s, walk, group, channels, table, samples);
+            statistics.finish(s, channels, &moments, eps);
         }
     }
 }
 
-/// What becomes of the moments of a channel.
-struct ChannelStatistics<'a> {
-    eps: f32,
+/// What becomes of moments.
+struct ChannelStatistics<'a, 'b> {
     update: RunningUpdate,
-    running: Option<RunningMut<'a>>,
-    saved: SavedMut<'a>,
+    running: Option<&'a mut RunningMut<'b>>,
+    saved: &'a mut SavedMut<'b>,
 }
 
-impl ChannelStatistics<'_> {
-    /// Saves the centre of a channel for the backward pass and moves the running statistics.
+impl ChannelStatistics<'_, '_> {
+    /// Saves the centre of some channels for the backward pass and moves the running statistics.
     #[inline(always)]
-    fn finish<S: Simd>(&mut self, s: S, channel: usize, moments: Moments) {
-        let centre = Centre::of_batch(s, moments, self.eps);
-        if let (Some(mean), Some(tail), Some(inv_std)) = (
-            self.saved.mean.get_mut(channel),
-            self.saved.mean_tail.get_mut(channel),
-            self.saved.inv_std.get_mut(channel),
-        ) {
-            (*mean, *tail, *inv_std) = (centre.mean, centre.tail, centre.inv_std);
-        }
-        if let Some(running) = &mut self.running
-            && let (Some(mean), Some(var)) = (running.mean.get_mut(channel), running.var.get_mut(channel))
-        {
-            self.update.apply(mean, var, moments);
+    fn finish<S: Simd>(&mut self, s: S, channels: Channels, moments: &BatchMoments<S>, eps: f32) {
+        let centre = Centre::of_batch(s, moments, eps);
+        s.store_partial(centre.mean, channels.of_mut(self.saved.mean));
+        s.store_partial(centre.tail, channels.of_mut(self.saved.mean_tail));
+        store_f64(s, centre.inv_std, channels.of_mut(self.saved.inv_std));
+        if let Some(running) = &mut self.running {
+            self.update.apply(s, channels.of_mut(running.mean), channels.of_mut(running.var), moments);
         }
     }
+}
 
-    /// The normalisation of a channel, from the very numbers that were saved for backward.
+/// Finishes the moments of a batch, in a call whose arguments have been checked.
+pub(crate) fn finish<A: Activation>(layer: &Layer<A>, call: Finish<'_>) {
+    let Finish { moments, mut running, mut saved } = call;
+    let update = next_update(layer.config(), running.as_mut());
+    layer.tasks().run(FinishMoments {
+        channels: layer.shape().channels(),
+        moments,
+        eps: layer.config().eps,
+        statistics: ChannelStatistics { update, running: running.as_mut(), saved: &mut saved },
+    });
+}
+
+/// What becomes of the moments of all channels.
+struct FinishMoments<'a, 'b> {
+    channels: usize,
+    moments: &'a [f64],
+    eps: f32,
+    statistics: ChannelStatistics<'a, 'b>,
+}
+
+impl Kernel for FinishMoments<'_, '_> {
     #[inline(always)]
-    fn normalise(&self, channel: usize, parameters: Parameters<'_>, scale: f32) -> Normalise {
-        Normalise::new(
-            self.saved.as_saved().centre(channel),
-            parameters.weight(channel),
-            parameters.bias(channel),
-            scale,
-        )
+    fn run<S: Simd>(self, s: S) {
+        let Self { channels, moments, eps, mut statistics } = self;
+        let (counts, rest) = moments.split_at_checked(channels).unwrap_or_default();
+        let (means, m2s) = rest.split_at_checked(channels).unwrap_or_default();
+        // One at a time: those without values are left as they are.
+        for (channel, _) in counts.iter().enumerate().filter(|&(_, &count)| count != 0.0) {
+            let channel = Channels::one(channel);
+            let load = |values| load_f64(s, channel.of(values));
+            let moments = BatchMoments { count: load(counts), mean: load(means), m2: load(m2s) };
+            statistics.finish(s, channel, &moments, eps);
+        }
     }
 }

@@ -4,21 +4,33 @@
 //! where the activation allows it and there is no residual. One pass: 4 bytes read and 4 written per element, 4 more
 //! read with a residual, and one mask bit.
 
-use super::{Columns, Elements, Keep, Planar, RowBlock, Run, Slot, Strip, Tile, lane_of, load, range};
+use core::ops::Range;
+
+use super::keep::Keep;
+use super::{Columns, Elements, Group, Planar, Tile, Walk, load_at, pair_lane};
 use crate::activation::Activation;
-use crate::channel::Normalise;
-use crate::simd::{LANES, Lanes, Portable, Simd};
+use crate::channel::{ChannelNormalise, Normalisation, any};
+use crate::simd::{Kernel, LANES, Lanes, Portable, Simd};
+use crate::tasks::{Tasks, Written};
 
-/// The rows of a tile that are worked in sequence, with its coefficients in registers.
-const ROWS: usize = 32;
-
-/// What the elementwise passes do after normalisation.
+/// What the elementwise passes do.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Apply<'a, A> {
     pub(crate) activation: A,
+    pub(crate) normalisation: Normalisation<'a>,
     /// What is added to the normalised values, if anything is.
     pub(crate) residual: Option<&'a [f32]>,
     pub(crate) keep: Keep<'a>,
+}
+
+/// Whether the dropout scale is part of the normalisation.
+fn folds_scale<A: Activation>(residual: Option<&[f32]>) -> bool {
+    A::HOMOGENEOUS && residual.is_none()
+}
+
+/// The part of the dropout scale that belongs into the normalisation.
+pub(crate) fn folded_scale<A: Activation>(residual: Option<&[f32]>, scale: f32) -> f32 {
+    if folds_scale::<A>(residual) { scale } else { 1.0 }
 }
 
 impl<A: Activation> Apply<'_, A> {
@@ -28,63 +40,34 @@ impl<A: Activation> Apply<'_, A> {
         Self { keep: self.keep.within(first, len), ..*self }
     }
 
-    /// Whether the dropout scale is part of the normalisation.
+    /// `z` of a vector, where lane 0 is element `first` and there are `lanes` of them.
     #[inline(always)]
-    fn folds_scale(&self) -> bool {
-        A::HOMOGENEOUS && self.residual.is_none()
-    }
-
-    /// The part of the dropout scale that belongs into the normalisation.
-    #[inline(always)]
-    pub(crate) fn folded_scale(&self) -> f32 {
-        if self.folds_scale() { self.keep.scale } else { 1.0 }
-    }
-
-    /// `z` of a vector of one channel, where lane 0 is element `first` and there are `lanes` of them.
-    #[inline(always)]
-    pub(crate) fn channel_z<S: Simd, const EXACT: bool>(
+    pub(crate) fn z<S: Simd>(
         &self,
         s: S,
         coefficients: &Coefficients<S>,
-        normalise: &Normalise,
         x: S::F32,
-        (first, lanes): (usize, usize),
-    ) -> S::F32 {
-        match self.residual {
-            None if !EXACT => coefficients.normalise(x),
-            None => exact_channel(s, normalise, x, None),
-            Some(residual) => {
-                let residual = load(s, range(residual, first, lanes));
-                let z = coefficients.normalise(x);
-                // The sum may be finite though one of its terms is not.
-                if EXACT || !is_finite(s, z) {
-                    return exact_channel(s, normalise, x, Some(residual));
-                }
-                z + residual
-            }
-        }
-    }
-
-    /// `z` of a vector whose lanes are columns of a tile, some of which need f64 if `EXACT`.
-    #[inline(always)]
-    pub(crate) fn tile_z<S: Simd, const EXACT: bool>(
-        &self,
-        s: S,
-        coefficients: &Coefficients<S>,
-        tile: &CoefficientFields,
-        x: S::F32,
-        (first, lanes): (usize, usize),
+        owner: Owner<'_>,
+        place: (usize, usize),
     ) -> S::F32 {
         let z = coefficients.normalise(x);
-        match self.residual {
-            None if !EXACT => z,
-            None => exact_tile_z(s, tile, x, z, None),
-            Some(residual) => {
-                let residual = load(s, range(residual, first, lanes));
-                if EXACT || !is_finite(s, z) {
-                    return exact_tile_z(s, tile, x, z, Some(residual));
+        match (self.residual, owner) {
+            (None, Owner::Exact(channels)) => exact_z(s, channels, x, z, None),
+            (None, _) => z,
+            (Some(residual), _) => {
+                let residual = load_at(s, residual, place);
+                match owner {
+                    Owner::Exact(channels) => exact_z(s, channels, x, z, Some(residual)),
+                    // The sum may be finite though one of its terms is not.
+                    Owner::Column(group, column) if !is_finite(s, z) => {
+                        exact_z(s, &of_columns(&self.normalisation, group, column), x, z, Some(residual))
+                    }
+                    Owner::Column(..) => z + residual,
+                    Owner::Channel(channel) if !is_finite(s, z) => {
+                        exact_z(s, &[self.normalisation.of_channel(channel); LANES], x, z, Some(residual))
+                    }
+                    Owner::Channel(_) => z + residual,
                 }
-                z + residual
             }
         }
     }
@@ -93,9 +76,31 @@ impl<A: Activation> Apply<'_, A> {
     #[inline(always)]
     fn finish<S: Simd>(&self, s: S, z: S::F32, first: usize) -> S::F32 {
         let y = self.activation.forward(s, z);
-        let y = if self.folds_scale() { y } else { y * s.splat(self.keep.scale) };
+        let y = if folds_scale::<A>(self.residual) { y } else { y * s.splat(self.keep.scale) };
         self.keep.select(s, first, y)
     }
+}
+
+/// Whose values the lanes of a vector are.
+#[derive(Clone, Copy)]
+pub(crate) enum Owner<'a> {
+    /// All are of one channel.
+    Channel(usize),
+    /// They are columns of a group's table, from a given one on.
+    Column(Group, usize),
+    /// Some of them need f64, and here is what for.
+    Exact(&'a Lanes<ChannelNormalise>),
+}
+
+/// What sixteen columns of a group are normalised with in f64.
+#[cold]
+#[inline(never)]
+pub(crate) fn of_columns(normalisation: &Normalisation<'_>, group: Group, first: usize) -> Lanes<ChannelNormalise> {
+    let mut lanes = [ChannelNormalise::default(); LANES];
+    for (lane, column) in lanes.iter_mut().zip(first..group.columns) {
+        *lane = normalisation.of_channel(group.channel_of(column));
+    }
+    lanes
 }
 
 /// What can be added to any number and leaves it as it is, the sign of zero included.
@@ -113,26 +118,22 @@ pub(crate) struct Coefficients<S: Simd> {
     pub(crate) mean: S::F32,
     pub(crate) slope: S::F32,
     pub(crate) shift: S::F32,
+    /// 1 where a lane needs f64.
+    pub(crate) exact: S::F32,
 }
 
 impl<S: Simd> Coefficients<S> {
+    /// One column of a table in every lane.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
-    pub(crate) fn of_channel(s: S, normalise: &Normalise) -> Self {
-        Self {
-            mean: s.splat(normalise.mean),
-            slope: s.splat(normalise.slope as f32),
-            shift: s.splat(normalise.shift as f32),
-        }
+    pub(crate) fn of_column(s: S, [first, second]: &Tile<FIELDS>, column: usize) -> Self {
+        let ([mean, slope], [shift, exact]) = (pair_lane(first, column), pair_lane(second, column));
+        Self { mean: s.splat(mean), slope: s.splat(slope), shift: s.splat(shift), exact: s.splat(exact) }
     }
 
     #[inline(always)]
-    pub(crate) fn of_tile(s: S, tile: &CoefficientFields) -> Self {
-        Self {
-            mean: s.narrow(s.load_f64(&tile[MEAN])),
-            slope: s.narrow(s.load_f64(&tile[SLOPE])),
-            shift: s.narrow(s.load_f64(&tile[SHIFT])),
-        }
+    pub(crate) fn of_tile(s: S, [first, second]: &Tile<FIELDS>) -> Self {
+        let ((mean, slope), (shift, exact)) = (s.load_pair(first), s.load_pair(second));
+        Self { mean, slope, shift, exact }
     }
 
     /// `z`, in f32.
@@ -142,191 +143,204 @@ impl<S: Simd> Coefficients<S> {
     }
 }
 
-/// `z` of a vector of one channel, in f64.
+/// `z` of a vector, in f64 where a lane or, with a residual, its result needs it.
 #[inline(always)]
-fn exact_channel<S: Simd>(s: S, normalise: &Normalise, x: S::F32, residual: Option<S::F32>) -> S::F32 {
-    let (mut values, mut residuals) = ([0.0; LANES], [NOTHING; LANES]);
-    s.store(x, &mut values);
-    if let Some(residual) = residual {
-        s.store(residual, &mut residuals);
-    }
-    exact_channel_lanes(normalise, &mut values, &residuals);
-    s.load(&values)
-}
-
-#[cold]
-#[inline(never)]
-fn exact_channel_lanes(normalise: &Normalise, values: &mut Lanes<f32>, residuals: &Lanes<f32>) {
-    for (value, &residual) in values.iter_mut().zip(residuals) {
-        *value = normalise.exactly(*value, residual);
-    }
-}
-
-/// Applies the layer to all runs of one channel.
-#[inline(always)]
-pub(crate) fn planar<S: Simd, A: Activation>(
+fn exact_z<S: Simd>(
     s: S,
-    planar: &Planar,
-    apply: &Apply<'_, A>,
-    normalise: &Normalise,
-    channel: usize,
-    elements: &mut impl Elements,
-) {
-    if normalise.exact {
-        exact_planar(planar, apply, normalise, channel, elements);
-    } else {
-        runs::<S, A, false>(s, planar, apply, normalise, channel, elements);
-    }
-}
-
-/// [`planar`] for a channel that needs f64. All lanes give the same bits, so the portable ones serve every backend.
-#[cold]
-#[inline(never)]
-fn exact_planar<A: Activation>(
-    planar: &Planar,
-    apply: &Apply<'_, A>,
-    normalise: &Normalise,
-    channel: usize,
-    elements: &mut impl Elements,
-) {
-    runs::<Portable, A, true>(Portable, planar, apply, normalise, channel, elements);
-}
-
-#[inline(always)]
-fn runs<S: Simd, A: Activation, const EXACT: bool>(
-    s: S,
-    planar: &Planar,
-    apply: &Apply<'_, A>,
-    normalise: &Normalise,
-    channel: usize,
-    elements: &mut impl Elements,
-) {
-    let coefficients = Coefficients::of_channel(s, normalise);
-    for outer in 0..planar.outer {
-        let mut first = planar.start(outer, channel);
-        let apply = apply.within(first, planar.inner);
-        let mut run = elements.run(first, planar.inner);
-        for mut slot in run.chunks() {
-            let x = s.load(slot.input());
-            let z = apply.channel_z::<S, EXACT>(s, &coefficients, normalise, x, (first, LANES));
-            s.store(apply.finish(s, z, first), slot.output());
-            first += LANES;
-        }
-        let mut slot = run.rest();
-        let lanes = slot.input().len();
-        if lanes != 0 {
-            let x = s.load_partial(slot.input());
-            let z = apply.channel_z::<S, EXACT>(s, &coefficients, normalise, x, (first, lanes));
-            s.store_partial(apply.finish(s, z, first), slot.output());
-        }
-    }
-}
-
-/// The fields of a table of coefficients, f64 each; `EXACT` is 1 for columns that need f64 and 0 for the others.
-pub(crate) const FIELDS: usize = 4;
-const MEAN: usize = 0;
-const SLOPE: usize = 1;
-const SHIFT: usize = 2;
-pub(crate) const EXACT: usize = 3;
-
-/// The coefficients of sixteen columns.
-pub(crate) type CoefficientFields = Tile<FIELDS>;
-
-/// Whether any column of a tile needs f64.
-#[inline(always)]
-pub(crate) fn any_exact(exact: &Lanes<f64>) -> bool {
-    exact.iter().fold(false, |any, &exact| any | (exact != 0.0))
-}
-
-/// The coefficients of one column.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the mean is stored as it was, an f32")]
-pub(crate) fn column(tile: &CoefficientFields, lane: usize) -> Normalise {
-    Normalise {
-        mean: lane_of(&tile[MEAN], lane) as f32,
-        slope: lane_of(&tile[SLOPE], lane),
-        shift: lane_of(&tile[SHIFT], lane),
-        exact: lane_of(&tile[EXACT], lane) != 0.0,
-    }
-}
-
-/// `z` of a vector whose lanes are columns of a tile, in f64 where a column or its result needs it.
-#[inline(always)]
-fn exact_tile_z<S: Simd>(s: S, tile: &CoefficientFields, x: S::F32, z: S::F32, residual: Option<S::F32>) -> S::F32 {
+    channels: &Lanes<ChannelNormalise>,
+    x: S::F32,
+    z: S::F32,
+    residual: Option<S::F32>,
+) -> S::F32 {
     let (mut values, mut residuals, mut results) = ([0.0; LANES], [NOTHING; LANES], [0.0; LANES]);
     s.store(x, &mut values);
     if let Some(residual) = residual {
         s.store(residual, &mut residuals);
     }
     s.store(z, &mut results);
-    exact_tile_lanes(tile, &values, residual.is_some().then_some(&residuals), &mut results);
+    exact_lanes(channels, &values, residual.is_some().then_some(&residuals), &mut results);
     s.load(&results)
 }
 
 #[cold]
 #[inline(never)]
-fn exact_tile_lanes(
-    tile: &CoefficientFields,
+fn exact_lanes(
+    channels: &Lanes<ChannelNormalise>,
     values: &Lanes<f32>,
     residuals: Option<&Lanes<f32>>,
     results: &mut Lanes<f32>,
 ) {
-    for (lane, (&x, z)) in values.iter().zip(results).enumerate() {
-        let normalise = column(tile, lane);
+    for (lane, ((channel, &x), z)) in channels.iter().zip(values).zip(results).enumerate() {
         let residual = residuals.map_or(NOTHING, |residuals| residuals[lane % LANES]);
         // The sum with a residual may be finite though one of its terms is not.
-        let exact = normalise.exact || (residuals.is_some() && !z.is_finite());
-        *z = if exact { normalise.exactly(x, residual) } else { *z + residual };
+        let exact = channel.exact || (residuals.is_some() && !z.is_finite());
+        *z = if exact { channel.exactly(x, residual) } else { *z + residual };
     }
 }
 
-/// Applies the layer to all rows of one strip, with a table of its coefficients.
+/// The fields of a table of coefficients: pairs of f32 vectors, mean and slope, shift and whether f64 is needed.
+pub(crate) const FIELDS: usize = 2;
+
+/// The coefficients of a group, into its table.
+#[derive(Debug)]
+pub(crate) struct GroupCoefficients<'a> {
+    pub(crate) normalisation: Normalisation<'a>,
+    pub(crate) group: Group,
+    pub(crate) table: &'a mut [Tile<FIELDS>],
+}
+
+impl Kernel for GroupCoefficients<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { normalisation, group, table } = self;
+        for channels in group.sixteens() {
+            let normalise = normalisation.coefficients(s, channels, &normalisation.centre(s, channels));
+            let mut fields = [[0.0; LANES]; FIELDS];
+            let [first, second] = &mut fields;
+            normalise.store(s, [first, second]);
+            group.spread(channels, table, 0, (&fields, &[]));
+        }
+    }
+}
+
+/// The output of a group, whose coefficients are in its table.
 #[inline(always)]
-pub(crate) fn columns<S: Simd, A: Activation>(
-    s: S,
-    columns: &Columns,
+pub(crate) fn elements<A: Activation>(
+    tasks: Tasks,
+    walk: &Walk,
+    group: Group,
     apply: &Apply<'_, A>,
-    strip: Strip,
-    table: &[CoefficientFields],
-    elements: &mut impl Elements,
+    table: &[Tile<FIELDS>],
+    input: Option<&[f32]>,
+    output: &mut [f32],
 ) {
-    for block in columns.all_rows(strip, ROWS) {
-        for (tile, block) in table.iter().zip(block.tiles()) {
-            if any_exact(&tile[EXACT]) {
-                exact_tile(apply, tile, block, elements);
+    let written = Written { output, grad_residual: None, base: 0 };
+    tasks.elements(walk, group, written, |units, Written { output, base, .. }| {
+        tasks.run(Forward { walk, group, apply, table, units, elements: Elements { input, output, base } });
+    });
+}
+
+/// The output of some units of a group.
+struct Forward<'a, A> {
+    walk: &'a Walk,
+    group: Group,
+    apply: &'a Apply<'a, A>,
+    table: &'a [Tile<FIELDS>],
+    units: Range<usize>,
+    elements: Elements<'a>,
+}
+
+impl<A: Activation> Kernel for Forward<'_, A> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        match *self.walk {
+            Walk::Empty => {}
+            Walk::Planar(planar) => self.planar(s, &planar),
+            Walk::Columns(columns) => self.columns(s, &columns),
+        }
+    }
+}
+
+impl<A: Activation> Forward<'_, A> {
+    #[inline(always)]
+    fn planar<S: Simd>(mut self, s: S, planar: &Planar) {
+        let Some(tile) = self.table.first() else { return };
+        for (column, start, len) in planar.runs(self.group, self.units.clone()) {
+            let coefficients = Coefficients::of_column(s, tile, column);
+            let channel = self.group.first_channel + column;
+            if any(s, coefficients.exact) {
+                exact_run(self.apply, channel, tile, column, start, len, &mut self.elements);
             } else {
-                rows::<S, A, false>(s, apply, tile, block, elements);
+                run(s, self.apply, &coefficients, Owner::Channel(channel), start, len, &mut self.elements);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn columns<S: Simd>(mut self, s: S, columns: &Columns) {
+        if self.table.iter().any(|tile| any(s, Coefficients::of_tile(s, tile).exact)) {
+            return self.exact_columns(columns);
+        }
+        let (group, apply) = (self.group, self.apply);
+        for (start, len) in columns.rows_of(group, self.units.clone()) {
+            let (mut first, mut column) = (start, 0);
+            let (slots, rest) = self.elements.run(start, len).split();
+            for (slot, tile) in slots.zip(self.table) {
+                let coefficients = Coefficients::of_tile(s, tile);
+                let owner = Owner::Column(group, column);
+                let z = apply.z(s, &coefficients, slot.load(s), owner, (first, LANES));
+                s.store(apply.finish(s, z, first), slot.output);
+                first += LANES;
+                column += LANES;
+            }
+            if let (lanes @ 1.., Some(tile)) = (len % LANES, self.table.get(len / LANES)) {
+                let coefficients = Coefficients::of_tile(s, tile);
+                let owner = Owner::Column(group, column);
+                let z = apply.z(s, &coefficients, rest.load(s), owner, (first, lanes));
+                s.store_partial(apply.finish(s, z, first), rest.output);
+            }
+        }
+    }
+
+    /// Rows with columns that need f64, tile by tile. All lanes give the same bits, so the portable ones serve every
+    /// backend.
+    #[cold]
+    #[inline(never)]
+    fn exact_columns(mut self, columns: &Columns) {
+        let s = Portable;
+        for (number, tile) in self.table.iter().enumerate() {
+            let coefficients = Coefficients::of_tile(s, tile);
+            let channels = of_columns(&self.apply.normalisation, self.group, number * LANES);
+            for (start, len) in columns.rows_of(self.group, self.units.clone()) {
+                let (first, lanes) = (start + number * LANES, LANES.min(len.saturating_sub(number * LANES)));
+                if lanes == 0 {
+                    continue;
+                }
+                let place = self.elements.run(first, lanes);
+                let z = self.apply.z(s, &coefficients, place.load(s), Owner::Exact(&channels), (first, lanes));
+                s.store_partial(self.apply.finish(s, z, first), place.output);
             }
         }
     }
 }
 
-/// A tile with columns that need f64. All lanes give the same bits, so the portable ones serve every backend.
+/// A run of a channel that needs f64.
 #[cold]
 #[inline(never)]
-fn exact_tile<A: Activation>(
+fn exact_run<A: Activation>(
     apply: &Apply<'_, A>,
-    tile: &CoefficientFields,
-    block: RowBlock,
-    elements: &mut impl Elements,
+    channel: usize,
+    tile: &Tile<FIELDS>,
+    column: usize,
+    start: usize,
+    len: usize,
+    elements: &mut Elements<'_>,
 ) {
-    rows::<Portable, A, true>(Portable, apply, tile, block, elements);
+    let channels = [apply.normalisation.of_channel(channel); LANES];
+    let coefficients = Coefficients::of_column(Portable, tile, column);
+    run(Portable, apply, &coefficients, Owner::Exact(&channels), start, len, elements);
 }
 
 #[inline(always)]
-fn rows<S: Simd, A: Activation, const EXACT: bool>(
+fn run<S: Simd, A: Activation>(
     s: S,
     apply: &Apply<'_, A>,
-    tile: &CoefficientFields,
-    block: RowBlock,
-    elements: &mut impl Elements,
+    coefficients: &Coefficients<S>,
+    owner: Owner<'_>,
+    start: usize,
+    len: usize,
+    elements: &mut Elements<'_>,
 ) {
-    let coefficients = Coefficients::of_tile(s, tile);
-    let mut first = block.first();
-    for mut slot in elements.rows(block) {
-        let x = block.load(s, slot.input());
-        let z = apply.tile_z::<S, EXACT>(s, &coefficients, tile, x, (first, block.columns));
-        block.store(s, apply.finish(s, z, first), slot.output());
-        first += block.width;
+    let apply = apply.within(start, len);
+    let mut first = start;
+    let (slots, rest) = elements.run(start, len).split();
+    for slot in slots {
+        let z = apply.z(s, coefficients, slot.load(s), owner, (first, LANES));
+        s.store(apply.finish(s, z, first), slot.output);
+        first += LANES;
+    }
+    if let lanes @ 1.. = len % LANES {
+        let z = apply.z(s, coefficients, rest.load(s), owner, (first, lanes));
+        s.store_partial(apply.finish(s, z, first), rest.output);
     }
 }

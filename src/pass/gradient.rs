@@ -4,15 +4,27 @@
 //! computed again from `x` and `dy`; the gradient of a residual is `g*scale`. One pass: 8 bytes read and 4 written per
 //! element, 4 more of each with a residual, and one mask bit.
 
-use super::apply::{self, Apply, Coefficients};
-use super::reduce::{FIELDS, SUMS, forward_fields};
-use super::{Columns, Elements, Planar, RowBlock, Run, Slot, Strip, Tile, lane_of, range, store_at};
-use crate::activation::Activation;
-use crate::channel::{Differentiate, Normalise};
-use crate::simd::{LANES, Portable, Simd};
+use core::ops::Range;
 
-/// The rows of a tile that are worked in sequence, with its coefficients in registers.
-const ROWS: usize = 32;
+use super::apply::{Apply, Coefficients, Owner, of_columns};
+use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
+use super::{Columns, Elements, Group, Planar, Tile, Walk, load_at, pair_lane};
+use crate::activation::Activation;
+use crate::channel::{ChannelDifferentiate, ChannelNormalise, Differential, Differentiation, any, lane_of};
+use crate::simd::{Kernel, LANES, Lanes, Portable, Simd, store};
+use crate::slices::{range, range_mut};
+use crate::tasks::{Tasks, Written};
+
+/// What the gradients of elements are made with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gradient<'a, A> {
+    pub(crate) apply: Apply<'a, A>,
+    pub(crate) differentiation: Differentiation<'a>,
+    /// `x`.
+    pub(crate) input: &'a [f32],
+    /// `dy`, or nothing where `dx` overwrites it.
+    pub(crate) grad_output: Option<&'a [f32]>,
+}
 
 /// The coefficients of one vector of gradients.
 #[derive(Clone, Copy)]
@@ -20,9 +32,24 @@ struct GradientCoefficients<S: Simd> {
     slope: S::F32,
     tilt: S::F32,
     offset: S::F32,
+    /// 1 where a lane needs f64.
+    exact: S::F32,
 }
 
 impl<S: Simd> GradientCoefficients<S> {
+    /// One column of a table in every lane.
+    #[inline(always)]
+    fn of_column(s: S, tile: &Tile<FIELDS>, column: usize) -> Self {
+        let ([slope, tilt], [offset, exact]) = (pair_lane(&tile[SLOPE], column), pair_lane(&tile[OFFSET], column));
+        Self { slope: s.splat(slope), tilt: s.splat(tilt), offset: s.splat(offset), exact: s.splat(exact) }
+    }
+
+    #[inline(always)]
+    fn of_tile(s: S, tile: &Tile<FIELDS>) -> Self {
+        let ((slope, tilt), (offset, exact)) = (s.load_pair(&tile[SLOPE]), s.load_pair(&tile[OFFSET]));
+        Self { slope, tilt, offset, exact }
+    }
+
     /// `dx` in f32. Fixed statistics have no terms of `x`, not even where it is not finite.
     #[inline(always)]
     fn differentiate<const BATCH: bool>(&self, deviation: S::F32, g: S::F32) -> S::F32 {
@@ -30,221 +57,242 @@ impl<S: Simd> GradientCoefficients<S> {
     }
 }
 
-/// The tensors of a backward call.
-#[derive(Debug)]
-pub(crate) struct Tensors<'a, E> {
-    /// `x`.
-    pub(crate) input: &'a [f32],
+/// What sixteen lanes need in f64.
+struct Exactly {
+    normalise: Lanes<ChannelNormalise>,
+    differentiate: Lanes<ChannelDifferentiate>,
+}
+
+/// The gradients of a group's elements, whose coefficients are in its table.
+#[inline(always)]
+pub(crate) fn elements<A: Activation>(
+    tasks: Tasks,
+    walk: &Walk,
+    group: Group,
+    gradient: &Gradient<'_, A>,
+    table: &[Tile<FIELDS>],
+    written: Written<'_>,
+) {
+    tasks.elements(walk, group, written, |units, Written { output, grad_residual, base }| {
+        let elements = Elements { input: gradient.grad_output, output, base };
+        tasks.run(Backward { walk, group, gradient, table, units, elements, grad_residual });
+    });
+}
+
+/// The gradients of some units of a group.
+struct Backward<'a, A> {
+    walk: &'a Walk,
+    group: Group,
+    gradient: &'a Gradient<'a, A>,
+    table: &'a [Tile<FIELDS>],
+    units: Range<usize>,
     /// From `dy` to `dx`.
-    pub(crate) elements: E,
+    elements: Elements<'a>,
     /// The gradient of the residual, if it is wanted beside `dx`.
-    pub(crate) grad_residual: Option<&'a mut [f32]>,
+    grad_residual: Option<&'a mut [f32]>,
 }
 
-/// One channel's coefficients of a backward call.
-pub(crate) struct ChannelGradient<'a, A> {
-    pub(crate) apply: &'a Apply<'a, A>,
-    pub(crate) normalise: &'a Normalise,
-    pub(crate) differentiate: &'a Differentiate,
-}
-
-/// The input gradient of all runs of one channel.
-#[inline(always)]
-pub(crate) fn planar<S: Simd, A: Activation, const BATCH: bool>(
-    s: S,
-    planar: &Planar,
-    channel: &ChannelGradient<'_, A>,
-    number: usize,
-    tensors: &mut Tensors<'_, impl Elements>,
-) {
-    if channel.normalise.exact || channel.differentiate.exact {
-        exact_planar::<A, BATCH>(planar, channel, number, tensors);
-    } else {
-        runs::<S, A, BATCH, false>(s, planar, channel, number, tensors);
-    }
-}
-
-/// [`planar`] for a channel that needs f64. All lanes give the same bits, so the portable ones serve every backend.
-#[cold]
-#[inline(never)]
-fn exact_planar<A: Activation, const BATCH: bool>(
-    planar: &Planar,
-    channel: &ChannelGradient<'_, A>,
-    number: usize,
-    tensors: &mut Tensors<'_, impl Elements>,
-) {
-    runs::<Portable, A, BATCH, true>(Portable, planar, channel, number, tensors);
-}
-
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
-fn runs<S: Simd, A: Activation, const BATCH: bool, const EXACT: bool>(
-    s: S,
-    planar: &Planar,
-    channel: &ChannelGradient<'_, A>,
-    number: usize,
-    tensors: &mut Tensors<'_, impl Elements>,
-) {
-    let mut vectors = ChannelVectors {
-        channel,
-        apply: *channel.apply,
-        forward: Coefficients::of_channel(s, channel.normalise),
-        backward: GradientCoefficients::<S> {
-            slope: s.splat(channel.differentiate.slope as f32),
-            tilt: s.splat(channel.differentiate.tilt as f32),
-            offset: s.splat(channel.differentiate.offset as f32),
-        },
-    };
-    for outer in 0..planar.outer {
-        let mut first = planar.start(outer, number);
-        vectors.apply = channel.apply.within(first, planar.inner);
-        let (x, x_tail) = range(tensors.input, first, planar.inner).as_chunks();
-        let mut run = tensors.elements.run(first, planar.inner);
-        for (x, mut slot) in x.iter().zip(run.chunks()) {
-            let (x, dy, place) = (s.load(x), s.load(slot.input()), (first, LANES));
-            let g = vectors.gradient::<EXACT>(s, x, dy, place);
-            store_at(s, vectors.of_residual(s, g), tensors.grad_residual.as_deref_mut(), place);
-            s.store(vectors.differentiate::<BATCH, EXACT>(s, x, g), slot.output());
-            first += LANES;
-        }
-        if !x_tail.is_empty() {
-            let mut slot = run.rest();
-            let (x, dy, place) = (s.load_partial(x_tail), s.load_partial(slot.input()), (first, x_tail.len()));
-            let g = vectors.gradient::<EXACT>(s, x, dy, place);
-            store_at(s, vectors.of_residual(s, g), tensors.grad_residual.as_deref_mut(), place);
-            s.store_partial(vectors.differentiate::<BATCH, EXACT>(s, x, g), slot.output());
+impl<A: Activation> Kernel for Backward<'_, A> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let batch = self.gradient.differentiation.differential == Differential::Batch;
+        match (*self.walk, batch) {
+            (Walk::Empty, _) => {}
+            (Walk::Planar(planar), true) => self.planar::<S, true>(s, &planar),
+            (Walk::Planar(planar), false) => self.planar::<S, false>(s, &planar),
+            (Walk::Columns(columns), true) => self.columns::<S, true>(s, &columns),
+            (Walk::Columns(columns), false) => self.columns::<S, false>(s, &columns),
         }
     }
 }
 
-/// The coefficients of one channel in every lane.
-struct ChannelVectors<'a, S: Simd, A> {
-    channel: &'a ChannelGradient<'a, A>,
+/// What a vector of gradients is made with.
+struct Vectors<'a, S: Simd, A> {
     apply: Apply<'a, A>,
     forward: Coefficients<S>,
     backward: GradientCoefficients<S>,
+    owner: Owner<'a>,
+    exactly: Option<&'a Exactly>,
 }
 
-impl<S: Simd, A: Activation> ChannelVectors<'_, S, A> {
-    /// `g` without the dropout scale.
+impl<S: Simd, A: Activation> Vectors<'_, S, A> {
+    /// `dx` of a vector, and the gradient of its residual, which is written.
     #[inline(always)]
-    fn gradient<const EXACT: bool>(&self, s: S, x: S::F32, dy: S::F32, place: (usize, usize)) -> S::F32 {
-        let normalise = self.channel.normalise;
-        let z = if EXACT && normalise.exact {
-            self.apply.channel_z::<S, true>(s, &self.forward, normalise, x, place)
-        } else {
-            self.apply.channel_z::<S, false>(s, &self.forward, normalise, x, place)
-        };
-        self.apply.gradient(s, z, dy, place.0)
-    }
-
-    /// The gradient of the residual.
-    #[inline(always)]
-    fn of_residual(&self, s: S, g: S::F32) -> S::F32 {
-        g * s.splat(self.apply.keep.scale)
-    }
-
-    #[inline(always)]
-    fn differentiate<const BATCH: bool, const EXACT: bool>(&self, s: S, x: S::F32, g: S::F32) -> S::F32 {
-        if !EXACT {
-            return self.backward.differentiate::<BATCH>(x - self.forward.mean, g);
+    fn gradient<const BATCH: bool>(
+        &self,
+        s: S,
+        x: S::F32,
+        dy: S::F32,
+        place: (usize, usize),
+        residual: Option<&mut [f32]>,
+    ) -> S::F32 {
+        let z = self.apply.z(s, &self.forward, x, self.owner, place);
+        let g = self.apply.gradient(s, z, dy, place.0);
+        if let Some(residual) = residual {
+            store(s, g * s.splat(self.apply.keep.scale), residual);
         }
-        let (mut values, mut gradients) = ([0.0; LANES], [0.0; LANES]);
+        let dx = self.backward.differentiate::<BATCH>(x - self.forward.mean, g);
+        match self.exactly {
+            Some(exactly) => exactly.replace::<S, BATCH>(s, x, g, dx),
+            None => dx,
+        }
+    }
+}
+
+impl Exactly {
+    /// Replaces `dx` in the lanes that need f64.
+    #[inline(always)]
+    fn replace<S: Simd, const BATCH: bool>(&self, s: S, x: S::F32, g: S::F32, dx: S::F32) -> S::F32 {
+        let (mut values, mut gradients, mut results) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
         s.store(x, &mut values);
         s.store(g, &mut gradients);
-        for (&x, g) in values.iter().zip(&mut gradients) {
-            *g = self.channel.differentiate.exactly::<BATCH>(self.channel.normalise.mean, x, *g);
+        s.store(dx, &mut results);
+        for (((&x, &g), dx), lane) in values.iter().zip(&gradients).zip(&mut results).zip(&self.differentiate) {
+            if lane.exact {
+                *dx = lane.exactly::<BATCH>(x, g);
+            }
         }
-        s.load(&gradients)
+        s.load(&results)
     }
 }
 
-/// The fields of the input gradient in the table of a backward call, where the sums were.
-const SLOPE: usize = SUMS;
-const TILT: usize = SUMS + 1;
-const OFFSET: usize = SUMS + 2;
-const EXACT: usize = SUMS + 3;
+impl<A: Activation> Backward<'_, A> {
+    #[inline(always)]
+    fn planar<S: Simd, const BATCH: bool>(mut self, s: S, planar: &Planar) {
+        let Some(tile) = self.table.first() else { return };
+        for (column, start, len) in planar.runs(self.group, self.units.clone()) {
+            let forward = Coefficients::of_column(s, forward_fields(tile), column);
+            let backward = GradientCoefficients::of_column(s, tile, column);
+            if any(s, forward.exact) || any(s, backward.exact) {
+                self.exact_run::<BATCH>(tile, column, start, len);
+                continue;
+            }
+            let apply = self.gradient.apply.within(start, len);
+            let owner = Owner::Channel(self.group.first_channel + column);
+            self.vectors::<S, BATCH>(s, &Vectors { apply, forward, backward, owner, exactly: None }, start, len);
+        }
+    }
 
-/// The input gradient of all rows of one strip, with a table of its coefficients.
-#[inline(always)]
-pub(crate) fn columns<S: Simd, A: Activation, const BATCH: bool>(
-    s: S,
-    columns: &Columns,
-    apply: &Apply<'_, A>,
-    strip: Strip,
-    table: &[Tile<FIELDS>],
-    tensors: &mut Tensors<'_, impl Elements>,
-) {
-    for block in columns.all_rows(strip, ROWS) {
-        for (tile, block) in table.iter().zip(block.tiles()) {
-            if apply::any_exact(&tile[EXACT]) || apply::any_exact(&tile[apply::EXACT]) {
-                exact_tile::<A, BATCH>(apply, tile, block, tensors);
-            } else {
-                rows::<S, A, BATCH, false>(s, apply, tile, block, tensors);
+    /// A run of a channel that needs f64. All lanes give the same bits, so the portable ones serve every backend.
+    #[cold]
+    #[inline(never)]
+    fn exact_run<const BATCH: bool>(&mut self, tile: &Tile<FIELDS>, column: usize, start: usize, len: usize) {
+        let (s, gradient, channel) = (Portable, self.gradient, self.group.first_channel + column);
+        let forward = Coefficients::of_column(s, forward_fields(tile), column);
+        let backward = GradientCoefficients::of_column(s, tile, column);
+        let apply = gradient.apply.within(start, len);
+        let exactly = Exactly {
+            normalise: [apply.normalisation.of_channel(channel); LANES],
+            differentiate: [gradient.differentiation.of_channel(channel, sums_of(tile, column)); LANES],
+        };
+        let owner = if exactly.normalise[0].exact { Owner::Exact(&exactly.normalise) } else { Owner::Channel(channel) };
+        let exactly = exactly.differentiate[0].exact.then_some(&exactly);
+        self.vectors::<_, BATCH>(s, &Vectors { apply, forward, backward, owner, exactly }, start, len);
+    }
+
+    #[inline(always)]
+    fn vectors<S: Simd, const BATCH: bool>(&mut self, s: S, vectors: &Vectors<'_, S, A>, start: usize, len: usize) {
+        let (x, x_rest) = range(self.gradient.input, start, len).as_chunks();
+        let base = self.elements.base;
+        let (slots, rest) = self.elements.run(start, len).split();
+        let mut first = start;
+        for (x, slot) in x.iter().zip(slots) {
+            let residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, first - base, LANES));
+            let dx = vectors.gradient::<BATCH>(s, s.load(x), slot.load(s), (first, LANES), residual);
+            s.store(dx, slot.output);
+            first += LANES;
+        }
+        if let lanes @ 1.. = x_rest.len() {
+            let residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, first - base, lanes));
+            let dx = vectors.gradient::<BATCH>(s, s.load_partial(x_rest), rest.load(s), (first, lanes), residual);
+            s.store_partial(dx, rest.output);
+        }
+    }
+
+    #[inline(always)]
+    fn columns<S: Simd, const BATCH: bool>(mut self, s: S, columns: &Columns) {
+        if self.table.iter().any(|tile| needs_f64(s, tile)) {
+            return self.exact_columns::<BATCH>(columns);
+        }
+        let (group, gradient, base) = (self.group, self.gradient, self.elements.base);
+        for (start, len) in columns.rows_of(group, self.units.clone()) {
+            let (x, x_rest) = range(gradient.input, start, len).as_chunks();
+            let (slots, rest) = self.elements.run(start, len).split();
+            let (mut first, mut column) = (start, 0);
+            for ((x, slot), tile) in x.iter().zip(slots).zip(self.table) {
+                let vectors = Vectors::of_tile(s, gradient, tile, Owner::Column(group, column), None);
+                let residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, first - base, LANES));
+                let dx = vectors.gradient::<BATCH>(s, s.load(x), slot.load(s), (first, LANES), residual);
+                s.store(dx, slot.output);
+                first += LANES;
+                column += LANES;
+            }
+            if let (lanes @ 1.., Some(tile)) = (x_rest.len(), self.table.get(x.len())) {
+                let vectors = Vectors::of_tile(s, gradient, tile, Owner::Column(group, column), None);
+                let residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, first - base, lanes));
+                let dx = vectors.gradient::<BATCH>(s, s.load_partial(x_rest), rest.load(s), (first, lanes), residual);
+                s.store_partial(dx, rest.output);
+            }
+        }
+    }
+
+    /// Rows with columns that need f64, tile by tile.
+    #[cold]
+    #[inline(never)]
+    fn exact_columns<const BATCH: bool>(mut self, columns: &Columns) {
+        let (s, gradient, base) = (Portable, self.gradient, self.elements.base);
+        for (number, tile) in self.table.iter().enumerate() {
+            let column = number * LANES;
+            let mut differentiate = [ChannelDifferentiate::default(); LANES];
+            for (lane, column) in differentiate.iter_mut().zip(column..self.group.columns) {
+                let channel = self.group.channel_of(column);
+                *lane = gradient.differentiation.of_channel(channel, sums_of(tile, column));
+            }
+            let normalise = of_columns(&gradient.apply.normalisation, self.group, column);
+            let exactly = Exactly { normalise, differentiate };
+            let vectors = Vectors::of_tile(s, gradient, tile, Owner::Exact(&exactly.normalise), Some(&exactly));
+            for (start, len) in columns.rows_of(self.group, self.units.clone()) {
+                let (first, lanes) = (start + column, LANES.min(len.saturating_sub(column)));
+                if lanes == 0 {
+                    continue;
+                }
+                let x = load_at(s, gradient.input, (first, lanes));
+                let place = self.elements.run(first, lanes);
+                let residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, first - base, lanes));
+                let dx = vectors.gradient::<BATCH>(s, x, place.load(s), (first, lanes), residual);
+                s.store_partial(dx, place.output);
             }
         }
     }
 }
 
-/// A tile with columns that need f64. All lanes give the same bits, so the portable ones serve every backend.
-#[cold]
-#[inline(never)]
-fn exact_tile<A: Activation, const BATCH: bool>(
-    apply: &Apply<'_, A>,
-    tile: &Tile<FIELDS>,
-    block: RowBlock,
-    tensors: &mut Tensors<'_, impl Elements>,
-) {
-    rows::<Portable, A, BATCH, true>(Portable, apply, tile, block, tensors);
-}
-
-#[inline(always)]
-fn rows<S: Simd, A: Activation, const BATCH: bool, const EXACT: bool>(
-    s: S,
-    apply: &Apply<'_, A>,
-    tile: &Tile<FIELDS>,
-    block: RowBlock,
-    tensors: &mut Tensors<'_, impl Elements>,
-) {
-    let forward = Coefficients::of_tile(s, forward_fields(tile));
-    let backward = GradientCoefficients::<S> {
-        slope: s.narrow(s.load_f64(&tile[SLOPE])),
-        tilt: s.narrow(s.load_f64(&tile[TILT])),
-        offset: s.narrow(s.load_f64(&tile[OFFSET])),
-    };
-    let mut first = block.first();
-    for (x, mut slot) in block.rows_of(tensors.input).zip(tensors.elements.rows(block)) {
-        let x = block.load(s, x);
-        let place = (first, block.columns);
-        let z = apply.tile_z::<S, EXACT>(s, &forward, forward_fields(tile), x, place);
-        let g = apply.gradient(s, z, block.load(s, slot.input()), first);
-        store_at(s, g * s.splat(apply.keep.scale), tensors.grad_residual.as_deref_mut(), place);
-        let mut dx = backward.differentiate::<BATCH>(x - forward.mean, g);
-        if EXACT {
-            dx = exact_lanes::<S, BATCH>(s, tile, x, g, dx);
+impl<'a, S: Simd, A: Activation> Vectors<'a, S, A> {
+    #[inline(always)]
+    fn of_tile(
+        s: S,
+        gradient: &Gradient<'a, A>,
+        tile: &Tile<FIELDS>,
+        owner: Owner<'a>,
+        exactly: Option<&'a Exactly>,
+    ) -> Self {
+        Self {
+            apply: gradient.apply,
+            forward: Coefficients::of_tile(s, forward_fields(tile)),
+            backward: GradientCoefficients::of_tile(s, tile),
+            owner,
+            exactly,
         }
-        block.store(s, dx, slot.output());
-        first += block.width;
     }
 }
 
-/// Replaces `dx` in the lanes that need f64.
+/// Whether a column of a tile needs f64.
 #[inline(always)]
-fn exact_lanes<S: Simd, const BATCH: bool>(s: S, tile: &Tile<FIELDS>, x: S::F32, g: S::F32, dx: S::F32) -> S::F32 {
-    let (mut values, mut gradients, mut results) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-    s.store(x, &mut values);
-    s.store(g, &mut gradients);
-    s.store(dx, &mut results);
-    for (lane, ((&x, &g), dx)) in values.iter().zip(&gradients).zip(&mut results).enumerate() {
-        if lane_of(&tile[EXACT], lane) != 0.0 {
-            let differentiate = Differentiate {
-                slope: lane_of(&tile[SLOPE], lane),
-                tilt: lane_of(&tile[TILT], lane),
-                offset: lane_of(&tile[OFFSET], lane),
-                exact: true,
-            };
-            *dx = differentiate.exactly::<BATCH>(apply::column(forward_fields(tile), lane).mean, x, g);
-        }
-    }
-    s.load(&results)
+fn needs_f64<S: Simd>(s: S, tile: &Tile<FIELDS>) -> bool {
+    let (forward, backward) = (Coefficients::of_tile(s, forward_fields(tile)), GradientCoefficients::of_tile(s, tile));
+    any(s, forward.exact) || any(s, backward.exact)
+}
+
+/// The sums of one column.
+fn sums_of(tile: &Tile<FIELDS>, column: usize) -> [f64; 2] {
+    [lane_of(&tile[G], column), lane_of(&tile[G_OTHER], column)]
 }

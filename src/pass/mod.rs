@@ -1,22 +1,36 @@
 //! One walk over a tensor each: moments, apply, reduce, gradient; and the geometry that they share.
+//!
+//! A tensor is worked in groups of channels: statistics, then coefficients, then elements, before the next group. What is
+//! known of a group is a table of sixteen columns a tile: a channel each where lanes are neighbours of one channel, a column
+//! of the matrix each where lanes are columns.
+//!
+//! Statistics are made of *parts* of 256 blocks and elements are worked in *units* (runs or rows). Both depend on the
+//! shape alone; how many of them a task takes does not influence any result.
 
 pub(crate) mod apply;
 pub(crate) mod gradient;
+pub(crate) mod keep;
 pub(crate) mod moments;
 pub(crate) mod reduce;
 
-use crate::config::Granularity;
+use core::ops::Range;
+
+use crate::channel::Channels;
 use crate::shape::Shape;
-use crate::simd::{LANES, Lanes, Simd};
+use crate::simd::{LANES, Lanes, Simd, halves, load, whole};
+use crate::slices::{range, range_mut};
 
 /// The vectors of a block: values of one channel that are summed in f32 before f64 takes over.
 pub(crate) const BLOCK_VECTORS: usize = 16;
+/// The values of a block at most, where they are neighbours.
+const BLOCK_VALUES: usize = LANES * BLOCK_VECTORS;
 /// The blocks whose results are merged in sequence; the parts of a channel are merged in sequence again, which
 /// keeps the rounding errors of millions of merges from adding up, and lets threads take parts.
-pub(crate) const BLOCKS_PER_PART: usize = 256;
+const BLOCKS_PER_PART: usize = 256;
 /// The columns that one table of coefficients or sums covers at most.
 const STRIP_COLUMNS: usize = 512;
-
+/// The values in which the one run of a tensor with one channel is worked.
+const LONG_RUN: usize = 1 << 16;
 /// How a tensor is walked: which values share a block, and in which order blocks are merged. It depends on the
 /// shape alone, and so do the bits of every result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,12 +46,12 @@ pub(crate) enum Walk {
 /// Runs of `inner` neighbours, channel after channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Planar {
-    pub(crate) outer: usize,
-    pub(crate) channels: usize,
+    outer: usize,
+    channels: usize,
     /// At least 1; at least 16 unless there is one channel.
-    pub(crate) inner: usize,
+    inner: usize,
     /// The runs of one channel that share a block.
-    pub(crate) runs_per_block: usize,
+    runs_per_block: usize,
 }
 
 /// A matrix of `rows` full rows of `width` columns and one shorter row of `rest` columns, where column `j` belongs
@@ -46,19 +60,31 @@ pub(crate) struct Planar {
 /// A few channels would leave most lanes of a row idle; then several rows of the tensor are one row of the matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Columns {
-    pub(crate) rows: usize,
-    pub(crate) width: usize,
-    pub(crate) rest: usize,
-    pub(crate) inner: usize,
-    pub(crate) channels: usize,
+    rows: usize,
+    width: usize,
+    rest: usize,
+    inner: usize,
+    channels: usize,
 }
 
-/// A range of channels whose columns are worked together.
+/// A range of channels that are worked together, and their columns in a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Strip {
+pub(crate) struct Group {
     pub(crate) first_channel: usize,
     pub(crate) channels: usize,
+    /// The column of the matrix that is the first of the table.
     pub(crate) first_column: usize,
+    pub(crate) columns: usize,
+    /// The neighbouring columns of one channel; the channels take turns.
+    inner: usize,
+}
+
+/// Some columns of a group's table and a part of their values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) part: usize,
+    /// The first column, a multiple of sixteen where lanes are columns.
+    pub(crate) first: usize,
     pub(crate) columns: usize,
 }
 
@@ -82,11 +108,92 @@ impl Walk {
         Self::Columns(Columns { rows, width: row << shift, rest, inner, channels })
     }
 
+    /// The group that starts with a given channel. Its size does not influence any result; `values` is how many of them it
+    /// may have if its statistics are wanted before its elements.
+    const fn group(&self, first_channel: usize, values: usize) -> Group {
+        match self {
+            Self::Empty => Group { first_channel, channels: 0, first_column: 0, columns: 0, inner: 1 },
+            Self::Planar(planar) => planar.group(first_channel, values),
+            Self::Columns(columns) => columns.group(first_channel),
+        }
+    }
+
+    /// The groups that cover all channels.
+    pub(crate) fn groups(self, values: usize) -> impl Iterator<Item = Group> {
+        let channels = match self {
+            Self::Empty => 0,
+            Self::Planar(planar) => planar.channels,
+            Self::Columns(columns) => columns.channels,
+        };
+        let mut first = 0;
+        core::iter::from_fn(move || {
+            let group = (first < channels).then(|| self.group(first, values))?;
+            first += group.channels;
+            Some(group)
+        })
+    }
+
     /// The f64 values of a table with `fields` values per column.
     pub(crate) const fn table_len(self, fields: usize) -> usize {
         match self {
-            Self::Empty | Self::Planar(_) => 0,
-            Self::Columns(columns) => columns.strip(0).columns.div_ceil(LANES) * LANES * fields,
+            Self::Empty => 0,
+            // The first group has the most columns, and a planar one sixteen at most.
+            Self::Planar(_) => LANES * fields,
+            Self::Columns(_) => self.group(0, 0).tiles() * LANES * fields,
+        }
+    }
+
+    /// The values of a group.
+    pub(crate) fn values_in(&self, group: Group) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::Planar(planar) => planar.outer * planar.inner * group.channels,
+            Self::Columns(columns) => columns.rows * group.columns + columns.rest,
+        }
+    }
+
+    /// Whether lanes are columns of a matrix.
+    pub(crate) const fn has_columns(&self) -> bool {
+        matches!(self, Self::Columns(_))
+    }
+
+    /// The parts of which the statistics of every column are made.
+    pub(crate) const fn parts(&self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::Planar(planar) => planar.blocks().div_ceil(BLOCKS_PER_PART),
+            Self::Columns(columns) => columns.all_rows().div_ceil(BLOCK_VECTORS * BLOCKS_PER_PART),
+        }
+    }
+
+    /// The values of a column in the parts before a given one.
+    #[inline(always)]
+    pub(crate) fn values_before(&self, part: usize) -> f64 {
+        match self {
+            Self::Empty => 0.0,
+            Self::Planar(planar) => planar.values_before(part * BLOCKS_PER_PART) as f64,
+            Self::Columns(columns) => columns.rows.min(part * (BLOCK_VECTORS * BLOCKS_PER_PART)) as f64,
+        }
+    }
+
+    /// The runs or rows of a group, which elementwise work is divided into.
+    pub(crate) fn units(&self, group: Group) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::Planar(planar) => planar.run_rows() * group.channels,
+            Self::Columns(columns) => columns.all_rows(),
+        }
+    }
+
+    /// The element of the tensor before which a unit of a group's elements begins, and all units before it end.
+    pub(crate) fn unit_start(&self, group: Group, unit: usize) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::Planar(planar) => {
+                let channels = group.channels.max(1);
+                planar.run_start(unit / channels, group.first_channel + unit % channels)
+            }
+            Self::Columns(columns) => unit * columns.width,
         }
     }
 }
@@ -100,65 +207,268 @@ impl Planar {
         Self { outer, channels, inner, runs_per_block }
     }
 
-    /// The position of a run.
-    #[inline(always)]
-    pub(crate) const fn start(&self, outer: usize, channel: usize) -> usize {
-        (outer * self.channels + channel) * self.inner
+    const fn group(&self, first_channel: usize, values: usize) -> Group {
+        let samples = self.outer * self.inner;
+        let most = match values.checked_div(samples) {
+            Some(0) => 1,
+            Some(channels @ ..LANES) => channels,
+            _ => LANES,
+        };
+        let rest = self.channels - first_channel;
+        let channels = if rest < most { rest } else { most };
+        Group { first_channel, channels, first_column: 0, columns: channels, inner: 1 }
     }
 
-    /// The blocks of a channel: its runs, several to a block while they fit, or each in pieces of 256 values. The
-    /// rows of such a block are (pieces of) runs.
+    /// The pieces in which the runs of a block's height are cut.
+    const fn blocks_per_run(&self) -> usize {
+        self.inner.div_ceil(BLOCK_VALUES)
+    }
+
+    const fn blocks(&self) -> usize {
+        div_ceil(self.outer, self.runs_per_block).saturating_mul(self.blocks_per_run())
+    }
+
+    /// The values of one channel in its first blocks.
     #[inline(always)]
-    pub(crate) fn blocks(&self, channel: usize) -> impl Iterator<Item = RowBlock> {
+    fn values_before(&self, block: usize) -> usize {
+        let per_run = self.blocks_per_run().max(1);
+        let runs = (block / per_run).saturating_mul(self.runs_per_block);
+        if runs >= self.outer { self.outer * self.inner } else { runs * self.inner + block % per_run * BLOCK_VALUES }
+    }
+
+    /// The blocks of a part, each in the first channel: several runs to a block while they fit, or each run in pieces of
+    /// 256 values. The rows of a block are (pieces of) runs.
+    #[inline(always)]
+    pub(crate) fn blocks_of(&self, part: usize) -> impl Iterator<Item = RowBlock> {
         let this = *self;
-        let (mut outer, mut start) = (0, 0);
+        let first = part * BLOCKS_PER_PART;
+        let per_run = this.blocks_per_run().max(1);
+        let (mut outer, mut start) = (first / per_run * this.runs_per_block, first % per_run * BLOCK_VALUES);
+        let mut blocks = BLOCKS_PER_PART;
         core::iter::from_fn(move || {
+            if outer >= this.outer || blocks == 0 {
+                return None;
+            }
+            blocks -= 1;
             let rows = this.runs_per_block.min(this.outer - outer);
-            let columns = (LANES * BLOCK_VECTORS).min(this.inner - start);
+            let columns = BLOCK_VALUES.min(this.inner - start);
             let width = this.channels * this.inner;
-            let column = channel * this.inner + start;
-            let block = RowBlock { start: outer * width, rows, width, column, columns };
+            let block = RowBlock { start: outer * width, rows, width, column: start, columns };
             start += columns;
             if start == this.inner {
                 start = 0;
                 outer += rows;
             }
-            (rows != 0).then_some(block)
+            Some(block)
+        })
+    }
+
+    /// A block of another channel at the place of one in the first channel.
+    #[inline(always)]
+    pub(crate) const fn in_channel(&self, block: RowBlock, channel: usize) -> RowBlock {
+        RowBlock { column: block.column + channel * self.inner, ..block }
+    }
+
+    /// The length of the runs that elements are worked in; with one channel the last may be shorter.
+    #[inline(always)]
+    const fn run_len(&self) -> usize {
+        if self.channels == 1 && self.inner > LONG_RUN { LONG_RUN } else { self.inner }
+    }
+
+    /// The runs of each channel.
+    #[inline(always)]
+    fn run_rows(&self) -> usize {
+        if self.channels == 1 { div_ceil(self.inner, self.run_len()) } else { self.outer }
+    }
+
+    #[inline(always)]
+    fn run_start(&self, row: usize, channel: usize) -> usize {
+        (row * self.channels + channel) * self.run_len()
+    }
+
+    /// The runs of some units of a group: column, start and length.
+    #[inline(always)]
+    pub(crate) fn runs(&self, group: Group, units: Range<usize>) -> impl Iterator<Item = (usize, usize, usize)> {
+        let this = *self;
+        let (channels, len, all) = (group.channels.max(1), this.run_len(), this.outer * this.channels * this.inner);
+        let (mut row, mut column) = (units.start / channels, units.start % channels);
+        units.map(move |_| {
+            let start = this.run_start(row, group.first_channel + column);
+            let run = (column, start, len.min(all - start));
+            column += 1;
+            if column == channels {
+                (row, column) = (row + 1, 0);
+            }
+            run
         })
     }
 }
 
 impl Columns {
-    /// The strip that starts with a given channel; its width does not influence any result.
-    pub(crate) const fn strip(&self, first_channel: usize) -> Strip {
-        if self.width != self.channels * self.inner || self.width <= STRIP_COLUMNS {
-            return Strip { first_channel, channels: self.channels, first_column: 0, columns: self.width };
+    const fn group(&self, first_channel: usize) -> Group {
+        let Self { width, inner, channels, .. } = *self;
+        if width != channels * inner || width <= STRIP_COLUMNS {
+            return Group { first_channel, channels, first_column: 0, columns: width, inner };
         }
         // Whole tiles and whole channels: sixteen channels of any inner size.
-        let most = match STRIP_COLUMNS.checked_div(LANES * self.inner) {
+        let most = match STRIP_COLUMNS.checked_div(LANES * inner) {
             Some(sixteens) => sixteens * LANES,
             None => LANES,
         };
-        let rest = self.channels - first_channel;
+        let rest = channels - first_channel;
         let channels = if rest < most { rest } else { most };
-        Strip { first_channel, channels, first_column: first_channel * self.inner, columns: channels * self.inner }
+        Group { first_channel, channels, first_column: first_channel * inner, columns: channels * inner, inner }
     }
 
-    /// The strips that cover all channels.
+    /// The rows, the shorter one included.
+    const fn all_rows(&self) -> usize {
+        self.rows + (self.rest != 0) as usize
+    }
+
+    /// The values of every column in the full rows.
     #[inline(always)]
-    pub(crate) fn strips(self) -> impl Iterator<Item = Strip> {
-        let mut first = 0;
-        core::iter::from_fn(move || {
-            let strip = (first < self.channels).then(|| self.strip(first))?;
-            first += strip.channels;
-            Some(strip)
-        })
+    pub(crate) const fn full_rows(&self) -> f64 {
+        self.rows as f64
+    }
+
+    /// All columns of a group in the part that has the shorter row.
+    pub(crate) const fn last_piece(&self, group: Group) -> Piece {
+        Piece { part: self.rows / (BLOCK_VECTORS * BLOCKS_PER_PART), first: 0, columns: group.columns }
     }
 
     /// The number of values in a column.
     #[inline(always)]
     pub(crate) const fn column_count(&self, column: usize) -> f64 {
         (self.rows + (column < self.rest) as usize) as f64
+    }
+
+    /// The blocks of the full rows of a part, in some columns of a group.
+    #[inline(always)]
+    pub(crate) fn blocks_of(&self, group: Group, piece: Piece) -> impl Iterator<Item = RowBlock> {
+        let Self { rows: total, width, .. } = *self;
+        let row = piece.part * (BLOCK_VECTORS * BLOCKS_PER_PART);
+        let end = total.min(row + BLOCK_VECTORS * BLOCKS_PER_PART);
+        let (column, columns) = (group.first_column + piece.first, piece.columns);
+        (row..end).step_by(BLOCK_VECTORS).map(move |row| {
+            let rows = BLOCK_VECTORS.min(end - row);
+            RowBlock { start: row * width, rows, width, column, columns }
+        })
+    }
+
+    /// The last, shorter row of the matrix in some columns of a group, if there is one and it is part of the piece.
+    #[inline(always)]
+    pub(crate) fn shorter_row(&self, group: Group, piece: Piece) -> Option<RowBlock> {
+        let Self { rows, width, rest, .. } = *self;
+        let last = rows / (BLOCK_VECTORS * BLOCKS_PER_PART);
+        let column = group.first_column + piece.first;
+        let columns = rest.saturating_sub(column).min(piece.columns);
+        (last == piece.part && columns != 0).then_some(RowBlock {
+            start: rows * width,
+            rows: 1,
+            width: rest,
+            column,
+            columns,
+        })
+    }
+
+    /// Some rows of a group: the start and the columns of each.
+    #[inline(always)]
+    pub(crate) fn rows_of(&self, group: Group, rows: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
+        let this = *self;
+        rows.map(move |row| {
+            let columns = if row == this.rows { this.rest } else { group.columns };
+            (row * this.width + group.first_column, columns)
+        })
+    }
+}
+
+impl Group {
+    /// The tiles of its table.
+    #[inline(always)]
+    pub(crate) const fn tiles(&self) -> usize {
+        self.columns.div_ceil(LANES)
+    }
+
+    /// The channels, sixteen at a time.
+    #[inline(always)]
+    pub(crate) fn sixteens(self) -> impl Iterator<Item = Channels> {
+        let end = self.first_channel + self.channels;
+        (self.first_channel..end).step_by(LANES).map(move |first| Channels { first, len: LANES.min(end - first) })
+    }
+
+    /// Whether every channel has one column, so that sixteen channels are a tile.
+    #[inline(always)]
+    pub(crate) const fn is_direct(&self) -> bool {
+        self.columns == self.channels
+    }
+
+    /// The tile of sixteen channels that have a column each.
+    #[inline(always)]
+    pub(crate) const fn tile_of(&self, channels: Channels) -> usize {
+        (channels.first - self.first_channel) / LANES
+    }
+
+    /// The channel of a column of the table.
+    pub(crate) fn channel_of(&self, column: usize) -> usize {
+        self.first_channel + column.checked_div(self.inner).unwrap_or(0) % self.channels.max(1)
+    }
+
+    /// The columns of the table that belong to one channel, in order.
+    #[inline(always)]
+    pub(crate) fn columns_of(self, channel: usize) -> impl Iterator<Item = usize> {
+        let (inner, period) = (self.inner, self.channels * self.inner);
+        let (mut start, mut position) = ((channel - self.first_channel) * inner, 0);
+        core::iter::from_fn(move || {
+            if position == inner {
+                position = 0;
+                start += period;
+            }
+            let column = start + position;
+            position += 1;
+            (column < self.columns).then_some(column)
+        })
+    }
+
+    /// Writes fields of sixteen channels into all of their columns: first `PAIRS` pairs of f32 vectors, then f64.
+    #[inline(always)]
+    pub(crate) fn spread<const FIELDS: usize, const PAIRS: usize, const N: usize>(
+        self,
+        channels: Channels,
+        table: &mut [Tile<FIELDS>],
+        first_field: usize,
+        (pairs, fields): (&Tile<PAIRS>, &Tile<N>),
+    ) {
+        if self.is_direct() {
+            if let Some(tile) = table.get_mut(self.tile_of(channels)) {
+                for (to, from) in tile.iter_mut().skip(first_field).zip(pairs.iter().chain(fields)) {
+                    *to = *from;
+                }
+            }
+            return;
+        }
+        for lane in 0..channels.len {
+            for column in self.columns_of(channels.first + lane) {
+                let Some(tile) = table.get_mut(column / LANES) else { break };
+                let mut tile = tile.iter_mut().skip(first_field);
+                for (from, to) in pairs.iter().zip(tile.by_ref()) {
+                    put_pair_lane(to, column, pair_lane(from, lane));
+                }
+                for (to, from) in tile.zip(fields) {
+                    to[column % LANES] = from[lane % LANES];
+                }
+            }
+        }
+    }
+}
+
+/// The quotient rounded up; a divisor of 0, which never occurs, counts as 1.
+pub(crate) const fn div_ceil(number: usize, divisor: usize) -> usize {
+    match number.checked_sub(1) {
+        None => 0,
+        Some(below) => match below.checked_div(divisor) {
+            Some(quotient) => quotient + 1,
+            None => number,
+        },
     }
 }
 
@@ -182,132 +492,60 @@ impl RowBlock {
         self.start + self.column
     }
 
-    /// The whole rows that the block is part of. One check here saves one per row.
+    /// The block's part of each of its rows. One check here saves one per row.
     #[inline(always)]
     pub(crate) fn rows_of(self, tensor: &[f32]) -> impl Iterator<Item = &[f32]> + Clone {
-        range(tensor, self.start, self.rows * self.width).chunks_exact(self.width.max(1))
+        range(tensor, self.start, self.rows * self.width)
+            .chunks_exact(self.width.max(1))
+            .map(move |row| range(row, self.column, self.columns))
     }
 
-    /// [`RowBlock::rows_of`], mutable.
+    /// As many rows of the block as wanted; the first one again for those that it does not have.
     #[inline(always)]
-    fn rows_of_mut(self, tensor: &mut [f32]) -> impl Iterator<Item = &mut [f32]> {
-        range_mut(tensor, self.start, self.rows * self.width).chunks_exact_mut(self.width.max(1))
+    pub(crate) fn array_of<const ROWS: usize>(self, tensor: &[f32]) -> [&[f32]; ROWS] {
+        let mut rows = self.rows_of(tensor);
+        let first = rows.next().unwrap_or_default();
+        let mut array = [first; ROWS];
+        for (row, next) in array.iter_mut().skip(1).zip(rows) {
+            *row = next;
+        }
+        array
     }
 
-    /// The block's part of each of its rows.
-    #[inline(always)]
-    pub(crate) fn parts_of(self, tensor: &[f32]) -> impl Iterator<Item = &[f32]> + Clone {
-        self.rows_of(tensor).map(move |row| range(row, self.column, self.columns))
+    /// A column of the block.
+    pub(crate) const fn column(self, column: usize) -> Self {
+        Self { column: self.column + column, columns: 1, ..self }
     }
 
-    /// The block sixteen columns at a time; the last tile may have fewer.
-    #[inline(always)]
-    pub(crate) fn tiles(self) -> impl Iterator<Item = Self> {
-        let mut rest = self;
-        core::iter::from_fn(move || {
-            let columns = rest.columns.min(LANES);
-            let tile = Self { columns, ..rest };
-            rest.column += columns;
-            rest.columns -= columns;
-            (columns != 0).then_some(tile)
-        })
-    }
-
-    /// Up to sixteen values of a row of the matrix, and +0.0 in the lanes beyond the block's columns.
-    #[inline(always)]
-    pub(crate) fn load<S: Simd>(&self, s: S, row: &[f32]) -> S::F32 {
-        load(s, range(row, self.column, self.columns))
-    }
-
-    /// Overwrites up to sixteen values of a row of the matrix.
-    #[inline(always)]
-    pub(crate) fn store<S: Simd>(&self, s: S, value: S::F32, row: &mut [f32]) {
-        store(s, value, range_mut(row, self.column, self.columns));
+    /// Up to sixteen columns of the block.
+    pub(crate) const fn tile(self, tile: usize) -> Self {
+        let first = tile * LANES;
+        let rest = self.columns.saturating_sub(first);
+        Self { column: self.column + first, columns: if rest < LANES { rest } else { LANES }, ..self }
     }
 }
 
-impl Columns {
-    /// The full rows of a strip, at most so many at a time.
-    #[inline(always)]
-    pub(crate) fn full_rows(&self, strip: Strip, most: usize) -> impl Iterator<Item = RowBlock> {
-        let Self { rows: total, width, .. } = *self;
-        let mut row = 0;
-        core::iter::from_fn(move || {
-            let rows = most.min(total - row);
-            let block =
-                RowBlock { start: row * width, rows, width, column: strip.first_column, columns: strip.columns };
-            row += rows;
-            (rows != 0).then_some(block)
-        })
-    }
-
-    /// The last, shorter row of the matrix, if there is one.
-    #[inline(always)]
-    pub(crate) fn shorter_row(&self) -> Option<RowBlock> {
-        let Self { rows, width, rest, .. } = *self;
-        (rest != 0).then_some(RowBlock { start: rows * width, rows: 1, width: rest, column: 0, columns: rest })
-    }
-
-    /// All rows of a strip, at most so many at a time.
-    #[inline(always)]
-    pub(crate) fn all_rows(&self, strip: Strip, most: usize) -> impl Iterator<Item = RowBlock> {
-        self.full_rows(strip, most).chain(self.shorter_row())
-    }
+/// Four rows, sixteen columns at a time. Zips of zips keep one position for all rows.
+#[inline(always)]
+pub(crate) fn four_rows([a, b, c, d]: [&[Lanes<f32>]; 4]) -> impl Iterator<Item = [&Lanes<f32>; 4]> {
+    a.iter().zip(b).zip(c.iter().zip(d)).map(|((a, b), (c, d))| [a, b, c, d])
 }
 
-impl Strip {
-    /// The channels, each once.
-    #[inline(always)]
-    pub(crate) fn range(self) -> core::ops::Range<usize> {
-        self.first_channel..self.first_channel + self.channels
-    }
-
-    /// The channels of the strip's columns, in order: each column's own channel.
-    #[inline(always)]
-    pub(crate) fn column_channels(self, columns: &Columns) -> impl Iterator<Item = usize> {
-        let inner = columns.inner;
-        let end = self.first_channel + self.channels;
-        let (mut channel, mut position) = (self.first_channel, 0);
-        (0..self.columns).map(move |_| {
-            let this = channel;
-            position += 1;
-            if position == inner {
-                position = 0;
-                channel += 1;
-                if channel == end {
-                    channel = self.first_channel;
-                }
-            }
-            this
-        })
-    }
-
-    /// The columns of the strip that belong to one channel, counted from the strip's start, in order.
-    #[inline(always)]
-    pub(crate) fn columns_of(self, columns: &Columns, channel: usize) -> impl Iterator<Item = usize> {
-        let (inner, period) = (columns.inner, self.channels * columns.inner);
-        let first = (channel - self.first_channel) * inner;
-        let (mut start, mut position) = (first, 0);
-        core::iter::from_fn(move || {
-            if position == inner {
-                position = 0;
-                start += period;
-            }
-            let column = start + position;
-            position += 1;
-            (column < self.columns).then_some(column)
-        })
-    }
+/// Whole vectors of some rows, and what is left of them.
+#[inline(always)]
+pub(crate) fn whole_vectors<const ROWS: usize>(rows: [&[f32]; ROWS]) -> ([&[Lanes<f32>]; ROWS], [&[f32]; ROWS]) {
+    (rows.map(|row| row.as_chunks().0), rows.map(|row| row.as_chunks::<LANES>().1))
 }
 
 /// The values per tile of a table: sixteen columns, field after field.
 pub(crate) type Tile<const FIELDS: usize> = [Lanes<f64>; FIELDS];
 
-/// The scratch of a call as a table of tiles, as many as `columns` need.
+/// Takes a table of so many tiles from the front of the scratch of a call.
 #[inline(always)]
-pub(crate) fn table<const FIELDS: usize>(scratch: &mut [f64], columns: usize) -> &mut [Tile<FIELDS>] {
-    let tiles = scratch.as_chunks_mut::<LANES>().0.as_chunks_mut::<FIELDS>().0;
-    let tiles = tiles.get_mut(..columns.div_ceil(LANES)).unwrap_or_default();
+pub(crate) fn table<'a, const FIELDS: usize>(scratch: &mut &'a mut [f64], tiles: usize) -> &'a mut [Tile<FIELDS>] {
+    let (table, rest) = core::mem::take(scratch).split_at_mut_checked(tiles * LANES * FIELDS).unwrap_or_default();
+    *scratch = rest;
+    let tiles = table.as_chunks_mut::<LANES>().0.as_chunks_mut::<FIELDS>().0;
     // The last tile may have lanes without a column: what the scratch held there must not be taken for theirs.
     if let Some(last) = tiles.last_mut() {
         *last = [[0.0; LANES]; FIELDS];
@@ -315,325 +553,91 @@ pub(crate) fn table<const FIELDS: usize>(scratch: &mut [f64], columns: usize) ->
     tiles
 }
 
-/// The value of one lane.
+/// One lane of a pair of vectors in a table, as [`Simd::store_pair`] has put them there.
 #[inline(always)]
-pub(crate) fn lane_of(lanes: &Lanes<f64>, lane: usize) -> f64 {
-    // The remainder is the lane itself, and saves a check.
-    lanes[lane % LANES]
+pub(crate) fn pair_lane(pair: &Lanes<f64>, lane: usize) -> [f32; 2] {
+    [0, 1].map(|vector| halves(pair[word_of(vector, lane)])[lane % 2])
 }
 
-/// Writes consecutive fields of one column into a table.
 #[inline(always)]
-pub(crate) fn put_column<const FIELDS: usize, const N: usize>(
-    table: &mut [Tile<FIELDS>],
-    column: usize,
-    first_field: usize,
-    values: [f64; N],
-) {
-    if let Some(tile) = table.get_mut(column / LANES) {
-        for (lanes, value) in tile.iter_mut().skip(first_field).zip(values) {
-            lanes[column % LANES] = value;
-        }
+fn put_pair_lane(pair: &mut Lanes<f64>, lane: usize, values: [f32; 2]) {
+    for (vector, value) in values.into_iter().enumerate() {
+        let word = &mut pair[word_of(vector, lane)];
+        let mut lanes = halves(*word);
+        lanes[lane % 2] = value;
+        *word = whole(lanes);
     }
 }
 
-/// A range of a slice, or nothing if it is not all there; callers have checked that it is.
+/// The word that has a lane of one of two vectors.
 #[inline(always)]
-pub(crate) fn range<T>(slice: &[T], start: usize, len: usize) -> &[T] {
-    let range = slice.get(start..).and_then(|rest| rest.get(..len));
-    debug_assert!(range.is_some(), "{start} + {len} is past {}", slice.len());
-    range.unwrap_or_default()
+const fn word_of(vector: usize, lane: usize) -> usize {
+    (vector * LANES + lane % LANES) / 2 % LANES
 }
 
-/// [`range`], mutable.
-#[inline(always)]
-pub(crate) fn range_mut<T>(slice: &mut [T], start: usize, len: usize) -> &mut [T] {
-    slice.get_mut(start..).and_then(|rest| rest.get_mut(..len)).unwrap_or_default()
+/// The tensor that an elementwise pass reads and the part of the one that it writes.
+#[derive(Debug)]
+pub(crate) struct Elements<'a> {
+    /// The whole tensor that is read, or nothing where the output overwrites its input.
+    pub(crate) input: Option<&'a [f32]>,
+    /// The elements from `base` on that are written.
+    pub(crate) output: &'a mut [f32],
+    pub(crate) base: usize,
 }
 
-/// Up to sixteen values from memory, and +0.0 in the lanes beyond.
-#[inline(always)]
-pub(crate) fn load<S: Simd>(s: S, from: &[f32]) -> S::F32 {
-    match from.try_into() {
-        Ok(lanes) => s.load(lanes),
-        Err(_) => s.load_partial(from),
-    }
-}
-
-/// Overwrites the range of a tensor that starts with element `first`, if there is such a tensor.
-#[inline(always)]
-pub(crate) fn store_at<S: Simd>(s: S, value: S::F32, tensor: Option<&mut [f32]>, (first, lanes): (usize, usize)) {
-    if let Some(tensor) = tensor {
-        store(s, value, range_mut(tensor, first, lanes));
-    }
-}
-
-/// Overwrites up to sixteen values in memory.
-#[inline(always)]
-fn store<S: Simd>(s: S, value: S::F32, to: &mut [f32]) {
-    match <&mut Lanes<f32>>::try_from(&mut *to) {
-        Ok(lanes) => s.store(value, lanes),
-        Err(_) => s.store_partial(value, to),
-    }
-}
-
-/// Which elements are kept, and how.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Keep<'a> {
-    /// What says so.
-    pub(crate) gates: Gates<'a>,
-    /// What kept elements are multiplied by.
-    pub(crate) scale: f32,
-}
-
-/// What decides whether an element is kept.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Gates<'a> {
-    /// All elements are kept.
-    Open,
-    /// No element is kept.
-    Shut,
-    /// A mask bit for every element.
-    Each(&'a [u8]),
-    /// A mask bit for many elements.
-    Shared(SharedMask<'a>),
-}
-
-/// A mask with one bit for a whole channel of a sample, or for a whole sample.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SharedMask<'a> {
-    mask: &'a [u8],
-    /// The neighbours that share a bit.
-    run: usize,
-    /// The runs after which the next sample begins.
-    runs_per_sample: usize,
-    /// The bits of one sample, for which its runs take turns.
-    bits_per_sample: usize,
-}
-
-impl<'a> SharedMask<'a> {
-    /// The mask of a tensor that is not empty.
-    pub(crate) const fn new(shape: Shape, granularity: Granularity, mask: &'a [u8]) -> Self {
-        let (positions, channels, inner) = (shape.positions(), shape.channels(), shape.inner());
-        match granularity {
-            Granularity::Element => Self { mask, run: 1, runs_per_sample: 1, bits_per_sample: 1 },
-            Granularity::Channel => {
-                Self { mask, run: inner, runs_per_sample: positions * channels, bits_per_sample: channels }
-            }
-            Granularity::Sample => {
-                Self { mask, run: positions * channels * inner, runs_per_sample: 1, bits_per_sample: 1 }
-            }
-        }
-    }
-
-    /// Whether an element is kept, and how many from it on share its bit.
+impl Elements<'_> {
+    /// The elements of a run.
     #[inline(always)]
-    fn at(&self, element: usize) -> (bool, usize) {
-        let run = self.run.max(1);
-        let (bit, _) = self.bit(element / run);
-        let kept = self.mask.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1);
-        (kept, run - element % run)
+    pub(crate) fn run(&mut self, start: usize, len: usize) -> Place<'_> {
+        let input = self.input.map(|input| range(input, start, len)).unwrap_or_default();
+        Place { input, output: range_mut(self.output, start - self.base, len) }
     }
-
-    /// The bit of a run, and how many runs from it on have one bit after the other.
-    #[inline(always)]
-    fn bit(&self, run: usize) -> (usize, usize) {
-        let (runs, bits) = (self.runs_per_sample.max(1), self.bits_per_sample.max(1));
-        let within = run % runs % bits;
-        (run / runs * bits + within, bits - within)
-    }
-
-    /// The bits of sixteen elements from `first` on.
-    #[inline(never)]
-    #[expect(clippy::cast_possible_truncation, reason = "sixteen bits")]
-    fn sixteen_bits(&self, first: usize) -> u16 {
-        let (mut bits, mut lane) = (0_u32, 0);
-        while lane < LANES {
-            let (drawn, lanes) = if self.run == 1 {
-                let (bit, runs) = self.bit(first + lane);
-                (u32::from(sixteen_bits(self.mask, bit)), runs)
-            } else {
-                let (kept, elements) = self.at(first + lane);
-                (if kept { u32::MAX } else { 0 }, elements)
-            };
-            let lanes = lanes.min(LANES - lane);
-            bits |= (drawn & ((1 << lanes) - 1)) << lane;
-            lane += lanes;
-        }
-        bits as u16
-    }
-}
-
-impl Keep<'_> {
-    /// The same for the elements of a range alone, where one bit may decide about them all.
-    #[inline(always)]
-    pub(crate) fn within(self, first: usize, len: usize) -> Self {
-        let Gates::Shared(mask) = self.gates else { return self };
-        match mask.at(first) {
-            (_, shared) if shared < len => self,
-            (true, _) => Self { gates: Gates::Open, ..self },
-            (false, _) => Self { gates: Gates::Shut, ..self },
-        }
-    }
-
-    /// Zeros the lanes of dropped elements, where lane 0 is element `first`.
-    #[inline(always)]
-    pub(crate) fn select<S: Simd>(&self, s: S, first: usize, value: S::F32) -> S::F32 {
-        match self.gates {
-            Gates::Open => value,
-            Gates::Shut => s.splat(0.0),
-            Gates::Each(mask) => s.keep(s.mask(sixteen_bits(mask, first)), value),
-            Gates::Shared(mask) => s.keep(s.mask(mask.sixteen_bits(first)), value),
-        }
-    }
-}
-
-/// Sixteen bits of a mask from bit `first` on; bits past its end are 0.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the lowest sixteen bits are the ones wanted")]
-fn sixteen_bits(mask: &[u8], first: usize) -> u16 {
-    let bytes = mask.get(first / 8..).unwrap_or_default();
-    let word = match bytes.first_chunk() {
-        Some(&chunk) => u32::from_le_bytes(chunk),
-        None => last_bits(bytes),
-    };
-    (word >> (first % 8)) as u16
-}
-
-/// The bits of fewer than four bytes.
-#[cold]
-#[inline(never)]
-fn last_bits(bytes: &[u8]) -> u32 {
-    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte))
-}
-
-/// The tensor that an elementwise pass reads and the one that it writes.
-pub(crate) trait Elements {
-    /// The elements of a run: read from one place, written to another or to the same.
-    fn run(&mut self, start: usize, len: usize) -> impl Run;
-    /// The whole rows that a block is part of.
-    fn rows(&mut self, block: RowBlock) -> impl Iterator<Item = impl Slot<[f32]>>;
-    /// The whole of what is read.
-    fn source(&self) -> &[f32];
-    /// The whole of what is written.
-    fn target(&mut self) -> &mut [f32];
-}
-
-/// Elements that are read and written in vectors.
-pub(crate) trait Run {
-    /// The whole vectors, in order.
-    fn chunks(&mut self) -> impl Iterator<Item = impl Slot<Lanes<f32>>>;
-    /// What is left after the whole vectors.
-    fn rest(&mut self) -> impl Slot<[f32]>;
 }
 
 /// The place of one vector.
-pub(crate) trait Slot<T: ?Sized> {
-    fn input(&self) -> &T;
-    fn output(&mut self) -> &mut T;
+#[derive(Debug)]
+pub(crate) struct Slot<'a> {
+    input: Option<&'a Lanes<f32>>,
+    pub(crate) output: &'a mut Lanes<f32>,
 }
 
-/// Input and output apart.
+impl Slot<'_> {
+    #[inline(always)]
+    pub(crate) fn load<S: Simd>(&self, s: S) -> S::F32 {
+        match self.input {
+            Some(input) => s.load(input),
+            None => s.load(self.output),
+        }
+    }
+}
+
+/// The place of some neighbours. Without an input the output is the input.
 #[derive(Debug)]
-pub(crate) struct Apart<'a> {
-    pub(crate) input: &'a [f32],
+pub(crate) struct Place<'a> {
+    input: &'a [f32],
     pub(crate) output: &'a mut [f32],
 }
 
-/// The output overwrites the input.
-#[derive(Debug)]
-pub(crate) struct InPlace<'a> {
-    pub(crate) values: &'a mut [f32],
-}
-
-impl Elements for Apart<'_> {
+impl<'a> Place<'a> {
+    /// The whole vectors, each with its place; then what is left.
     #[inline(always)]
-    fn run(&mut self, start: usize, len: usize) -> impl Run {
-        Apart { input: range(self.input, start, len), output: range_mut(self.output, start, len) }
+    pub(crate) fn split(self) -> (impl Iterator<Item = Slot<'a>>, Self) {
+        let (inputs, input) = self.input.as_chunks();
+        let (outputs, output) = self.output.as_chunks_mut();
+        let slots =
+            outputs.iter_mut().enumerate().map(move |(index, output)| Slot { input: inputs.get(index), output });
+        (slots, Self { input, output })
     }
 
+    /// Fewer than sixteen values.
     #[inline(always)]
-    fn rows(&mut self, block: RowBlock) -> impl Iterator<Item = impl Slot<[f32]>> {
-        block.rows_of(self.input).zip(block.rows_of_mut(self.output))
-    }
-
-    #[inline(always)]
-    fn source(&self) -> &[f32] {
-        self.input
-    }
-
-    #[inline(always)]
-    fn target(&mut self) -> &mut [f32] {
-        self.output
+    pub(crate) fn load<S: Simd>(&self, s: S) -> S::F32 {
+        s.load_partial(if self.input.is_empty() { self.output } else { self.input })
     }
 }
 
-impl Elements for InPlace<'_> {
-    #[inline(always)]
-    fn run(&mut self, start: usize, len: usize) -> impl Run {
-        InPlace { values: range_mut(self.values, start, len) }
-    }
-
-    #[inline(always)]
-    fn rows(&mut self, block: RowBlock) -> impl Iterator<Item = impl Slot<[f32]>> {
-        block.rows_of_mut(self.values)
-    }
-
-    #[inline(always)]
-    fn source(&self) -> &[f32] {
-        self.values
-    }
-
-    #[inline(always)]
-    fn target(&mut self) -> &mut [f32] {
-        self.values
-    }
-}
-
-impl Run for Apart<'_> {
-    #[inline(always)]
-    fn chunks(&mut self) -> impl Iterator<Item = impl Slot<Lanes<f32>>> {
-        self.input.as_chunks().0.iter().zip(self.output.as_chunks_mut().0)
-    }
-
-    #[inline(always)]
-    fn rest(&mut self) -> impl Slot<[f32]> {
-        (self.input.as_chunks::<LANES>().1, self.output.as_chunks_mut::<LANES>().1)
-    }
-}
-
-impl Run for InPlace<'_> {
-    #[inline(always)]
-    fn chunks(&mut self) -> impl Iterator<Item = impl Slot<Lanes<f32>>> {
-        self.values.as_chunks_mut().0.iter_mut()
-    }
-
-    #[inline(always)]
-    fn rest(&mut self) -> impl Slot<[f32]> {
-        self.values.as_chunks_mut::<LANES>().1
-    }
-}
-
-impl<T: ?Sized> Slot<T> for (&T, &mut T) {
-    #[inline(always)]
-    fn input(&self) -> &T {
-        self.0
-    }
-
-    #[inline(always)]
-    fn output(&mut self) -> &mut T {
-        self.1
-    }
-}
-
-impl<T: ?Sized> Slot<T> for &mut T {
-    #[inline(always)]
-    fn input(&self) -> &T {
-        self
-    }
-
-    #[inline(always)]
-    fn output(&mut self) -> &mut T {
-        self
-    }
+/// A vector of a tensor that may not be there: `lanes` values from element `first` on.
+#[inline(always)]
+pub(crate) fn load_at<S: Simd>(s: S, tensor: &[f32], (first, lanes): (usize, usize)) -> S::F32 {
+    load(s, range(tensor, first, lanes))
 }

@@ -10,9 +10,10 @@
 
 use core::ops::Add;
 
-use super::{BLOCK_VECTORS, BLOCKS_PER_PART, Columns, Planar, RowBlock, Strip, Tile, range};
-use crate::channel::{MergeWeights, Moments};
-use crate::simd::{LANES, Lanes, Simd};
+use super::{BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk, four_rows, whole_vectors};
+use crate::channel::{BatchMoments, Channels, MergeWeights, Moments, lane_of};
+use crate::simd::{Kernel, LANES, Lanes, Simd};
+use crate::tasks::Tasks;
 
 /// Squares below this have lost bits to underflow: such a block is done again in f64. 2^-110.
 const SMALLEST_SQUARES: f64 = 1.0 / (1u128 << 110) as f64;
@@ -124,7 +125,7 @@ const fn first_lanes(n: usize) -> u16 {
 #[expect(clippy::cast_precision_loss, reason = "at most 256 values")]
 fn block_moments<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> Moments {
     let count = (block.rows * block.columns) as f32;
-    let mut rows = block.parts_of(input);
+    let mut rows = block.rows_of(input);
     let mut sum = s.splat(0.0);
     for _ in 0..block.rows.div_ceil(4) {
         let mut four = s.splat(0.0);
@@ -138,7 +139,7 @@ fn block_moments<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> Moments {
         sum = sum + four;
     }
     let pivot = s.fold(sum) / count;
-    let mut rows = block.parts_of(input);
+    let mut rows = block.rows_of(input);
     let mut sum = Deviations::zero(s);
     for _ in 0..block.rows.div_ceil(4) {
         let mut four = Deviations::zero(s);
@@ -163,7 +164,7 @@ fn block_moments<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> Moments {
 #[cold]
 #[inline(never)]
 fn exact_moments(block: RowBlock, input: &[f32]) -> Moments {
-    two_passes(block.parts_of(input).flatten().copied())
+    two_passes(block.rows_of(input).flatten().copied())
 }
 
 /// First the mean, then the deviations from it, corrected by their sum, all in f64. Equal values are common (zeros
@@ -188,120 +189,214 @@ fn two_passes(values: impl Iterator<Item = f32> + Clone) -> Moments {
     Moments { count, mean: pivot + e / count, m2: q - e * e / count }
 }
 
-/// Merges the blocks of one channel, 256 to a part, then part to part.
-struct Parts {
-    total: Moments,
-    part: Moments,
-    blocks: usize,
+/// The fields of a table of moments: the mean and the sum of squared deviations of a part, or of all merged parts.
+pub(crate) const FIELDS: usize = 2;
+const MEAN: usize = 0;
+const M2: usize = 1;
+
+/// The moments of a group, into its table.
+#[inline(always)]
+pub(crate) fn of_group(
+    tasks: Tasks,
+    walk: &Walk,
+    group: Group,
+    input: &[f32],
+    table: &mut [Tile<FIELDS>],
+    parts: &mut [Tile<FIELDS>],
+) {
+    tasks.statistics(
+        walk,
+        group,
+        table,
+        parts,
+        |piece, _, part| tasks.run(PartMoments { walk, group, piece, input, table: part }),
+        |piece, table, part| tasks.run(MergePart { walk, piece, part, table }),
+    );
+    if let Walk::Columns(columns) = walk {
+        merge_shorter_row(columns, group, input, table);
+    }
 }
 
-impl Parts {
-    const EMPTY: Self = Self { total: Moments::EMPTY, part: Moments::EMPTY, blocks: 0 };
+/// The moments of some columns of a group in one part, into a table of the part's own.
+struct PartMoments<'a> {
+    walk: &'a Walk,
+    group: Group,
+    piece: Piece,
+    input: &'a [f32],
+    table: &'a mut [Tile<FIELDS>],
+}
 
+impl Kernel for PartMoments<'_> {
     #[inline(always)]
-    fn merge(&mut self, block: Moments) {
-        self.part.merge(block);
-        self.blocks += 1;
-        if self.blocks == BLOCKS_PER_PART {
-            self.total.merge(self.part);
-            (self.part, self.blocks) = (Moments::EMPTY, 0);
+    fn run<S: Simd>(self, s: S) {
+        let Self { walk, group, piece, input, table } = self;
+        match walk {
+            Walk::Empty => {}
+            Walk::Planar(planar) => planar_part(s, planar, group, piece, input, table),
+            Walk::Columns(columns) => columns_part(s, columns, group, piece, input, table),
         }
     }
+}
 
+/// Runs of neighbours: block after block, each in all channels of the piece, which is the order of memory.
+#[inline(always)]
+#[expect(clippy::cast_precision_loss, reason = "at most 2^16 values")]
+fn planar_part<S: Simd>(s: S, planar: &Planar, group: Group, piece: Piece, input: &[f32], table: &mut [Tile<FIELDS>]) {
+    let Some([means, m2s]) = table.first_mut() else { return };
+    let mut count = 0;
+    for block in planar.blocks_of(piece.part) {
+        let values = block.rows * block.columns;
+        let weights = MergeWeights::new(count as f64, values as f64);
+        count += values;
+        let columns = means.iter_mut().zip(m2s.iter_mut()).enumerate().skip(piece.first).take(piece.columns);
+        for (column, (mean, m2)) in columns {
+            let block = planar.in_channel(block, group.first_channel + column);
+            let Moments { mean: other_mean, m2: other_m2, .. } = block_moments(s, block, input);
+            let (before_mean, before_m2) = if weights.m2 == 0.0 { (0.0, 0.0) } else { (*mean, *m2) };
+            let delta = other_mean - before_mean;
+            *mean = before_mean + delta * weights.mean;
+            *m2 = before_m2 + (other_m2 + delta * delta * weights.m2);
+        }
+    }
+}
+
+/// Columns of a matrix: sixteen rows at a time, along the rows.
+#[inline(always)]
+fn columns_part<S: Simd>(
+    s: S,
+    columns: &Columns,
+    group: Group,
+    piece: Piece,
+    input: &[f32],
+    table: &mut [Tile<FIELDS>],
+) {
+    let table = table.get_mut(piece.first / LANES..).unwrap_or_default();
+    let zero = s.splat_f64(0.0);
+    let mut count = 0.0;
+    for block in columns.blocks_of(group, piece) {
+        let weights = MergeWeights::new(count, block.rows as f64);
+        let is_first = count == 0.0;
+        count = weights.count;
+        let (whole, rest) = whole_vectors::<BLOCK_VECTORS>(block.array_of(input));
+        let tiles = whole.first().map_or(0, |row| row.len());
+        let [first, second, third, fourth] = quarters(whole);
+        let rows = four_rows(first).zip(four_rows(second)).zip(four_rows(third).zip(four_rows(fourth)));
+        for (number, (tile, ((first, second), (third, fourth)))) in table.iter_mut().zip(rows).enumerate() {
+            let x = [first, second, third, fourth].map(|four| four.map(|row| s.load(row)));
+            let (mean, m2) = tile_moments(s, x, block.tile(number), input);
+            let before = if is_first { [zero; 2] } else { [s.load_f64(&tile[MEAN]), s.load_f64(&tile[M2])] };
+            merge_lanes(s, tile, before, weights, [mean, m2]);
+        }
+        if rest.first().is_some_and(|rest| !rest.is_empty())
+            && let Some(tile) = table.get_mut(tiles)
+        {
+            let x = quarters(rest).map(|four| four.map(|row| s.load_partial(row)));
+            let (mean, m2) = tile_moments(s, x, block.tile(tiles), input);
+            let before = if is_first { [zero; 2] } else { [s.load_f64(&tile[MEAN]), s.load_f64(&tile[M2])] };
+            merge_lanes(s, tile, before, weights, [mean, m2]);
+        }
+    }
+}
+
+/// Merges the moments of a part into those of all parts before it.
+struct MergePart<'a> {
+    walk: &'a Walk,
+    piece: Piece,
+    part: &'a [Tile<FIELDS>],
+    table: &'a mut [Tile<FIELDS>],
+}
+
+impl Kernel for MergePart<'_> {
     #[inline(always)]
-    fn finish(mut self) -> Moments {
-        if self.blocks != 0 {
-            self.total.merge(self.part);
+    fn run<S: Simd>(self, s: S) {
+        let Self { walk, piece, part, table } = self;
+        let before = walk.values_before(piece.part);
+        let count = walk.values_before(piece.part + 1) - before;
+        if count == 0.0 {
+            return;
         }
-        self.total
-    }
-}
-
-/// The moments of one channel of runs of neighbours.
-#[inline(always)]
-pub(crate) fn planar<S: Simd>(s: S, planar: &Planar, input: &[f32], channel: usize) -> Moments {
-    let mut parts = Parts::EMPTY;
-    for block in planar.blocks(channel) {
-        parts.merge(block_moments(s, block, input));
-    }
-    parts.finish()
-}
-
-/// The fields of a table of moments: the mean and the sum of squared deviations, first of the part in progress,
-/// then of all finished parts.
-pub(crate) const FIELDS: usize = 4;
-const PART_MEAN: usize = 0;
-const PART_M2: usize = 1;
-const MEAN: usize = 2;
-const M2: usize = 3;
-
-/// The moments of every column of a strip, into a table.
-#[inline(always)]
-pub(crate) fn columns<S: Simd>(s: S, columns: &Columns, strip: Strip, input: &[f32], table: &mut [Tile<FIELDS>]) {
-    for tile in table.iter_mut() {
-        *tile = [[0.0; LANES]; FIELDS];
-    }
-    let (mut total, mut part, mut blocks) = (0.0, 0.0, 0);
-    for block in columns.full_rows(strip, BLOCK_VECTORS) {
-        let weights = MergeWeights::new(part, block.rows as f64);
-        for (tile, block) in table.iter_mut().zip(block.tiles()) {
-            let (mean, m2) = tile_moments(s, block, input);
-            merge_lanes(s, tile, [PART_MEAN, PART_M2], weights, mean, m2);
-        }
-        part = weights.count;
-        blocks += 1;
-        if blocks == BLOCKS_PER_PART {
-            total = end_part(s, table, total, part);
-            (part, blocks) = (0.0, 0);
-        }
-    }
-    if blocks != 0 {
-        total = end_part(s, table, total, part);
-    }
-    // The last, shorter row of the matrix: one more value in its columns.
-    if let Some(row) = columns.shorter_row() {
-        for (column, &value) in range(input, row.start, row.columns).iter().enumerate() {
-            let Some(tile) = table.get_mut(column / LANES) else { break };
-            let lane = column % LANES;
-            let mut moments = Moments { count: total, mean: tile[MEAN][lane], m2: tile[M2][lane] };
-            moments.merge(Moments { count: 1.0, mean: f64::from(value), m2: 0.0 });
-            (tile[MEAN][lane], tile[M2][lane]) = (moments.mean, moments.m2);
+        let weights = MergeWeights::new(before, count);
+        let zero = s.splat_f64(0.0);
+        let tiles = piece.first / LANES..(piece.first + piece.columns).div_ceil(LANES);
+        let pairs =
+            table.get_mut(tiles.clone()).unwrap_or_default().iter_mut().zip(part.get(tiles).unwrap_or_default());
+        for (tile, part) in pairs {
+            let others = [s.load_f64(&part[MEAN]), s.load_f64(&part[M2])];
+            let totals = if piece.part == 0 { [zero; 2] } else { [s.load_f64(&tile[MEAN]), s.load_f64(&tile[M2])] };
+            if piece.columns >= LANES || piece.first % LANES == 0 && piece.part == 0 {
+                merge_lanes(s, tile, totals, weights, others);
+                continue;
+            }
+            // Only some channels of a tile: the other lanes are another piece's.
+            let mut merged = *tile;
+            merge_lanes(s, &mut merged, totals, weights, others);
+            for (to, from) in tile.iter_mut().zip(&merged) {
+                let lanes = to.iter_mut().zip(from).skip(piece.first % LANES).take(piece.columns);
+                lanes.for_each(|(to, from)| *to = *from);
+            }
         }
     }
 }
 
-/// Merges the part in progress into the finished ones and returns their joint count.
-#[inline(always)]
-fn end_part<S: Simd>(s: S, table: &mut [Tile<FIELDS>], total: f64, part: f64) -> f64 {
-    let weights = MergeWeights::new(total, part);
-    for tile in table {
-        let (mean, m2) = (s.load_f64(&tile[PART_MEAN]), s.load_f64(&tile[PART_M2]));
-        merge_lanes(s, tile, [MEAN, M2], weights, mean, m2);
-        tile[PART_MEAN] = [0.0; LANES];
-        tile[PART_M2] = [0.0; LANES];
+/// Merges the last, shorter row of a matrix: one more value in its columns.
+fn merge_shorter_row(columns: &Columns, group: Group, input: &[f32], table: &mut [Tile<FIELDS>]) {
+    let last = columns.last_piece(group);
+    let Some(row) = columns.shorter_row(group, last) else { return };
+    for (column, &value) in row.rows_of(input).flatten().enumerate() {
+        let Some([means, m2s]) = table.get_mut(column / LANES) else { break };
+        let (mean, m2) = (&mut means[column % LANES], &mut m2s[column % LANES]);
+        let mut moments = Moments { count: columns.full_rows(), mean: *mean, m2: *m2 };
+        moments.merge(Moments { count: 1.0, mean: f64::from(value), m2: 0.0 });
+        (*mean, *m2) = (moments.mean, moments.m2);
     }
-    weights.count
+}
+
+/// The moments of sixteen channels from the table of their group.
+#[inline(always)]
+pub(crate) fn of_channels<S: Simd>(
+    s: S,
+    walk: &Walk,
+    group: Group,
+    channels: Channels,
+    table: &[Tile<FIELDS>],
+    samples: f64,
+) -> BatchMoments<S> {
+    let count = s.splat_f64(samples);
+    let (Walk::Columns(columns), false) = (walk, group.is_direct()) else {
+        let [mean, m2] = table.get(group.tile_of(channels)).unwrap_or(&[[0.0; LANES]; FIELDS]);
+        return BatchMoments { count, mean: s.load_f64(mean), m2: s.load_f64(m2) };
+    };
+    let (mut means, mut m2s) = ([0.0; LANES], [0.0; LANES]);
+    for (channel, (mean, m2)) in (channels.first..channels.first + channels.len).zip(means.iter_mut().zip(&mut m2s)) {
+        let mut moments = Moments::EMPTY;
+        for column in group.columns_of(channel) {
+            let Some(tile) = table.get(column / LANES) else { break };
+            let [mean, m2] = tile.each_ref().map(|field| lane_of(field, column));
+            moments.merge(Moments { count: columns.column_count(group.first_column + column), mean, m2 });
+        }
+        (*mean, *m2) = (moments.mean, moments.m2);
+    }
+    BatchMoments { count, mean: s.load_f64(&means), m2: s.load_f64(&m2s) }
 }
 
 /// The moments of a block whose lanes are columns, lane by lane.
 #[inline(always)]
 #[expect(clippy::cast_precision_loss, reason = "at most 16 rows in a block")]
 #[expect(clippy::cast_possible_truncation, reason = "a power of two")]
-fn tile_moments<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> (S::F64, S::F64) {
-    let mut x = [s.splat(0.0); BLOCK_VECTORS];
-    for (x, row) in x.iter_mut().zip(block.rows_of(input)) {
-        *x = block.load(s, row);
+fn tile_moments<S: Simd>(s: S, mut x: [[S::F32; 4]; 4], block: RowBlock, input: &[f32]) -> (S::F64, S::F64) {
+    let whole = block.rows == BLOCK_VECTORS;
+    if !whole {
+        x.as_flattened_mut().iter_mut().skip(block.rows).for_each(|x| *x = s.splat(0.0));
     }
-    let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = quarters(x);
+    let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = x;
     let sum = (in_pairs::<S>([a, b, c, d]) + in_pairs::<S>([e, f, g, h]))
         + (in_pairs::<S>([i, j, k, l]) + in_pairs::<S>([m, n, o, p]));
     let pivot = sum * s.splat(1.0 / block.rows as f32);
-    let whole = block.rows == BLOCK_VECTORS;
     if !whole {
         // A missing row deviates by nothing.
-        x.iter_mut().skip(block.rows).for_each(|x| *x = pivot);
+        x.as_flattened_mut().iter_mut().skip(block.rows).for_each(|x| *x = pivot);
     }
-    let [first, second, third, fourth] = quarters(x);
+    let [first, second, third, fourth] = x;
     let (first, second) = (four_deviations(s, pivot, first), four_deviations(s, pivot, second));
     let (third, fourth) = (four_deviations(s, pivot, third), four_deviations(s, pivot, fourth));
     let Deviations { e, q } = (first + second) + (third + fourth);
@@ -337,37 +432,22 @@ fn quarters<T: Copy>([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: [T; BLOCK
 fn exact_lanes(block: RowBlock, input: &[f32], unsound: u16, means: &mut Lanes<f64>, m2s: &mut Lanes<f64>) {
     for (lane, (mean, m2)) in means.iter_mut().zip(m2s).enumerate() {
         if unsound >> lane & 1 == 1 {
-            let column = RowBlock { column: block.column + lane, columns: 1, ..block };
-            let moments = exact_moments(column, input);
+            let moments = exact_moments(block.column(lane), input);
             (*mean, *m2) = (moments.mean, moments.m2);
         }
     }
 }
 
-/// Merges the moments of as many values in every lane into two fields of a tile.
+/// Merges the moments of as many values in every lane with those before into the fields of a tile.
 #[inline(always)]
 fn merge_lanes<S: Simd>(
     s: S,
     tile: &mut Tile<FIELDS>,
-    [mean_field, m2_field]: [usize; 2],
+    [mean, m2]: [S::F64; 2],
     weights: MergeWeights,
-    other_mean: S::F64,
-    other_m2: S::F64,
+    [other_mean, other_m2]: [S::F64; 2],
 ) {
-    let (mean, m2) = (s.load_f64(&tile[mean_field]), s.load_f64(&tile[m2_field]));
     let delta = other_mean - mean;
-    s.store_f64(mean + delta * s.splat_f64(weights.mean), &mut tile[mean_field]);
-    s.store_f64(m2 + (other_m2 + delta * delta * s.splat_f64(weights.m2)), &mut tile[m2_field]);
-}
-
-/// The moments of one channel from the table of its strip.
-#[inline(always)]
-pub(crate) fn of_channel(columns: &Columns, strip: Strip, table: &[Tile<FIELDS>], channel: usize) -> Moments {
-    let mut moments = Moments::EMPTY;
-    for column in strip.columns_of(columns, channel) {
-        let Some(tile) = table.get(column / LANES) else { break };
-        let lane = column % LANES;
-        moments.merge(Moments { count: columns.column_count(column), mean: tile[MEAN][lane], m2: tile[M2][lane] });
-    }
-    moments
+    s.store_f64(mean + delta * s.splat_f64(weights.mean), &mut tile[MEAN]);
+    s.store_f64(m2 + (other_m2 + delta * delta * s.splat_f64(weights.m2)), &mut tile[M2]);
 }

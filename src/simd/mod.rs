@@ -91,11 +91,18 @@ pub(crate) trait Simd: Copy {
     /// To single precision, rounded to nearest even.
     fn narrow(self, value: Self::F64) -> Self::F32;
 
-    /// The square root of one number, correctly rounded.
-    ///
-    /// A backend's own, because an instruction in the legacy SSE encoding between AVX ones costs some CPUs hundreds of
-    /// cycles, and that is what `libm` has.
-    fn sqrt(self, value: f64) -> f64;
+    /// The square root of every lane, correctly rounded.
+    fn sqrt(self, value: Self::F64) -> Self::F64;
+    /// `a` where `a > b`, else `b`: `b` also where either is NaN.
+    fn larger(self, a: Self::F64, b: Self::F64) -> Self::F64;
+    /// Bit `i` is whether lane `i` has `a < b`, which is false where either is NaN.
+    fn less(self, a: Self::F64, b: Self::F64) -> u16;
+
+    /// Two vectors from sixteen words of 64 bits, as [`Simd::store_pair`] has put them there.
+    fn load_pair(self, from: &Lanes<f64>) -> (Self::F32, Self::F32);
+    /// The bits of two vectors in sixteen words of 64 bits, on every target alike: word `i` has the lanes `2*i` (the
+    /// lower half) and `2*i + 1` of the first vector, word `8 + i` those of the second.
+    fn store_pair(self, first: Self::F32, second: Self::F32, to: &mut Lanes<f64>);
 
     /// `value` in every lane.
     fn splat_u32(self, value: u32) -> Self::U32;
@@ -115,6 +122,68 @@ pub(crate) trait Simd: Copy {
     fn with_bits(self, bits: Self::U32) -> Self::F32;
     /// Whether every bit of every lane is zero.
     fn is_zero(self, value: Self::U32) -> bool;
+}
+
+/// Up to sixteen values from memory, and +0.0 in the lanes beyond.
+#[inline(always)]
+pub(crate) fn load<S: Simd>(s: S, from: &[f32]) -> S::F32 {
+    match from.try_into() {
+        Ok(lanes) => s.load(lanes),
+        Err(_) => s.load_partial(from),
+    }
+}
+
+/// Overwrites up to sixteen values in memory.
+#[inline(always)]
+pub(crate) fn store<S: Simd>(s: S, value: S::F32, to: &mut [f32]) {
+    match <&mut Lanes<f32>>::try_from(&mut *to) {
+        Ok(lanes) => s.store(value, lanes),
+        Err(_) => s.store_partial(value, to),
+    }
+}
+
+/// Up to sixteen f64 from memory, and +0.0 in the lanes beyond.
+#[inline(always)]
+pub(crate) fn load_f64<S: Simd>(s: S, from: &[f64]) -> S::F64 {
+    match from.try_into() {
+        Ok(lanes) => s.load_f64(lanes),
+        Err(_) => {
+            let mut lanes = [0.0; LANES];
+            for (lane, &value) in lanes.iter_mut().zip(from) {
+                *lane = value;
+            }
+            s.load_f64(&lanes)
+        }
+    }
+}
+
+/// Overwrites up to sixteen f64 in memory.
+#[inline(always)]
+pub(crate) fn store_f64<S: Simd>(s: S, value: S::F64, to: &mut [f64]) {
+    match <&mut Lanes<f64>>::try_from(&mut *to) {
+        Ok(lanes) => s.store_f64(value, lanes),
+        Err(_) => {
+            let mut lanes = [0.0; LANES];
+            s.store_f64(value, &mut lanes);
+            for (to, lane) in to.iter_mut().zip(lanes) {
+                *to = lane;
+            }
+        }
+    }
+}
+
+/// The lower and the upper half of a word, each the bits of an f32.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the halves of a word")]
+pub(crate) const fn halves(word: f64) -> [f32; 2] {
+    let bits = word.to_bits();
+    [f32::from_bits(bits as u32), f32::from_bits((bits >> 32) as u32)]
+}
+
+/// The word that has these [`halves`].
+#[inline(always)]
+pub(crate) const fn whole([lower, upper]: [f32; 2]) -> f64 {
+    f64::from_bits(lower.to_bits() as u64 | (upper.to_bits() as u64) << 32)
 }
 
 /// Work that is written once and run on the lanes of whichever backend was chosen.

@@ -7,7 +7,7 @@ use core::ops::{Add, BitAnd, Div, Mul, Sub};
 
 use wide::{f32x16, u32x16};
 
-use super::{Kernel, LANES, Lanes, Simd};
+use super::{Kernel, LANES, Lanes, Simd, halves, whole};
 
 /// The backend that every target has.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +60,18 @@ const BIT_OF_LANE: u32x16 = {
     }
     u32x16::new(lanes)
 };
+
+impl Portable {
+    /// The value of the first lane.
+    pub(crate) fn first(self, value: f32x16) -> f32 {
+        value.to_array()[0]
+    }
+
+    /// The value of the first lane.
+    pub(crate) fn first_f64(self, value: F64) -> f64 {
+        value.0[0]
+    }
+}
 
 impl Simd for Portable {
     type F32 = f32x16;
@@ -180,8 +192,40 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn sqrt(self, value: f64) -> f64 {
-        libm::sqrt(value)
+    fn sqrt(self, value: F64) -> F64 {
+        F64(value.0.map(libm::sqrt))
+    }
+
+    #[inline(always)]
+    fn larger(self, a: F64, b: F64) -> F64 {
+        let mut result = b.0;
+        for (b, a) in result.iter_mut().zip(a.0) {
+            *b = if a > *b { a } else { *b };
+        }
+        F64(result)
+    }
+
+    #[inline(always)]
+    fn less(self, a: F64, b: F64) -> u16 {
+        a.0.iter().zip(&b.0).enumerate().fold(0, |bits, (lane, (a, b))| bits | u16::from(a < b) << lane)
+    }
+
+    #[inline(always)]
+    fn load_pair(self, from: &Lanes<f64>) -> (f32x16, f32x16) {
+        let mut lanes = [[0.0; 2]; LANES];
+        for (pair, word) in lanes.iter_mut().zip(from) {
+            *pair = halves(*word);
+        }
+        let (first, second) = lanes.as_flattened().split_at(LANES);
+        (self.load_partial(first), self.load_partial(second))
+    }
+
+    #[inline(always)]
+    fn store_pair(self, first: f32x16, second: f32x16, to: &mut Lanes<f64>) {
+        let lanes = [first.to_array(), second.to_array()];
+        for (word, pair) in to.iter_mut().zip(lanes.as_flattened().as_chunks().0) {
+            *word = whole(*pair);
+        }
     }
 
     #[inline(always)]

@@ -368,11 +368,58 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn sqrt(self, value: f64) -> f64 {
-        // SAFETY: the token proves AVX2.
+    fn sqrt(self, value: Avx2F64) -> Avx2F64 {
+        let mut result = value.0;
+        for value in &mut result {
+            // SAFETY: the token proves AVX2.
+            *value = unsafe { _mm256_sqrt_pd(*value) };
+        }
+        Avx2F64(result)
+    }
+
+    #[inline(always)]
+    fn larger(self, a: Avx2F64, b: Avx2F64) -> Avx2F64 {
+        let mut result = b.0;
+        for (b, a) in result.iter_mut().zip(a.0) {
+            // SAFETY: the token proves AVX2.
+            *b = unsafe { _mm256_max_pd(a, *b) };
+        }
+        Avx2F64(result)
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "four bits")]
+    fn less(self, a: Avx2F64, b: Avx2F64) -> u16 {
+        let mut bits = 0;
+        for (number, (a, b)) in a.0.into_iter().zip(b.0).enumerate() {
+            // SAFETY: the token proves AVX2.
+            let four = unsafe { _mm256_movemask_pd(_mm256_cmp_pd::<_CMP_LT_OQ>(a, b)) };
+            bits |= (four as u16) << (4 * number);
+        }
+        bits
+    }
+
+    #[inline(always)]
+    fn load_pair(self, from: &Lanes<f64>) -> (Avx2F32, Avx2F32) {
+        let from = from.as_ptr().cast::<f32>();
+        // SAFETY: the token proves AVX2; `from` is sixteen words, which have room for 32 values.
         unsafe {
-            let value = _mm_set_sd(value);
-            _mm_cvtsd_f64(_mm_sqrt_sd(value, value))
+            (
+                Avx2F32([_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))]),
+                Avx2F32([_mm256_loadu_ps(from.add(16)), _mm256_loadu_ps(from.add(24))]),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn store_pair(self, first: Avx2F32, second: Avx2F32, to: &mut Lanes<f64>) {
+        let to = to.as_mut_ptr().cast::<f32>();
+        // SAFETY: the token proves AVX2; `to` is sixteen words, which have room for 32 values.
+        unsafe {
+            _mm256_storeu_ps(to, first.0[0]);
+            _mm256_storeu_ps(to.add(8), first.0[1]);
+            _mm256_storeu_ps(to.add(16), second.0[0]);
+            _mm256_storeu_ps(to.add(24), second.0[1]);
         }
     }
 
@@ -590,11 +637,40 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn sqrt(self, value: f64) -> f64 {
+    fn sqrt(self, value: Avx512F64) -> Avx512F64 {
         // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F64([_mm512_sqrt_pd(value.0[0]), _mm512_sqrt_pd(value.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn larger(self, a: Avx512F64, b: Avx512F64) -> Avx512F64 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F64([_mm512_max_pd(a.0[0], b.0[0]), _mm512_max_pd(a.0[1], b.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn less(self, a: Avx512F64, b: Avx512F64) -> u16 {
+        // SAFETY: the token proves AVX-512.
+        let [low, high] = unsafe {
+            [_mm512_cmp_pd_mask::<_CMP_LT_OQ>(a.0[0], b.0[0]), _mm512_cmp_pd_mask::<_CMP_LT_OQ>(a.0[1], b.0[1])]
+        };
+        u16::from(low) | u16::from(high) << 8
+    }
+
+    #[inline(always)]
+    fn load_pair(self, from: &Lanes<f64>) -> (Avx512F32, Avx512F32) {
+        let from = from.as_ptr().cast::<f32>();
+        // SAFETY: the token proves AVX-512; `from` is sixteen words, which have room for 32 values.
+        unsafe { (Avx512F32([_mm512_loadu_ps(from)]), Avx512F32([_mm512_loadu_ps(from.add(16))])) }
+    }
+
+    #[inline(always)]
+    fn store_pair(self, first: Avx512F32, second: Avx512F32, to: &mut Lanes<f64>) {
+        let to = to.as_mut_ptr().cast::<f32>();
+        // SAFETY: the token proves AVX-512; `to` is sixteen words, which have room for 32 values.
         unsafe {
-            let value = _mm_set_sd(value);
-            _mm_cvtsd_f64(_mm_sqrt_sd(value, value))
+            _mm512_storeu_ps(to, first.0[0]);
+            _mm512_storeu_ps(to.add(16), second.0[0]);
         }
     }
 

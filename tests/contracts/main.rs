@@ -11,3 +11,5 @@ mod pytorch;
 mod safety;
 mod semantics;
 mod support;
+#[cfg(feature = "rayon")]
+mod threads;

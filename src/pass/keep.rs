@@ -1,0 +1,141 @@
+//! Which elements dropout keeps: a mask bit for each, or one for many.
+
+use crate::config::Granularity;
+use crate::shape::Shape;
+use crate::simd::{LANES, Simd};
+
+/// Which elements are kept, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep<'a> {
+    /// What says so.
+    pub(crate) gates: Gates<'a>,
+    /// What kept elements are multiplied by.
+    pub(crate) scale: f32,
+}
+
+/// What decides whether an element is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Gates<'a> {
+    /// All elements are kept.
+    Open,
+    /// No element is kept.
+    Shut,
+    /// A mask bit for every element.
+    Each(&'a [u8]),
+    /// A mask bit for many elements.
+    Shared(SharedMask<'a>),
+}
+
+/// A mask with one bit for a whole channel of a sample, or for a whole sample.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SharedMask<'a> {
+    mask: &'a [u8],
+    /// The neighbours that share a bit.
+    run: usize,
+    /// The runs after which the next sample begins.
+    runs_per_sample: usize,
+    /// The bits of one sample, for which its runs take turns.
+    bits_per_sample: usize,
+}
+
+impl<'a> SharedMask<'a> {
+    /// The mask of a tensor that is not empty.
+    pub(crate) const fn new(shape: Shape, granularity: Granularity, mask: &'a [u8]) -> Self {
+        let (positions, channels, inner) = (shape.positions(), shape.channels(), shape.inner());
+        match granularity {
+            Granularity::Element => Self { mask, run: 1, runs_per_sample: 1, bits_per_sample: 1 },
+            Granularity::Channel => {
+                Self { mask, run: inner, runs_per_sample: positions * channels, bits_per_sample: channels }
+            }
+            Granularity::Sample => {
+                Self { mask, run: positions * channels * inner, runs_per_sample: 1, bits_per_sample: 1 }
+            }
+        }
+    }
+
+    /// Whether an element is kept, and how many from it on share its bit.
+    #[inline(always)]
+    fn at(&self, element: usize) -> (bool, usize) {
+        let run = self.run.max(1);
+        let (bit, _) = self.bit(element / run);
+        let kept = self.mask.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1);
+        (kept, run - element % run)
+    }
+
+    /// The bit of a run, and how many runs from it on have one bit after the other.
+    #[inline(always)]
+    fn bit(&self, run: usize) -> (usize, usize) {
+        let (runs, bits) = (self.runs_per_sample.max(1), self.bits_per_sample.max(1));
+        let within = run % runs % bits;
+        (run / runs * bits + within, bits - within)
+    }
+
+    /// The bits of sixteen elements from `first` on.
+    #[inline(never)]
+    #[expect(clippy::cast_possible_truncation, reason = "sixteen bits")]
+    fn sixteen_bits(&self, first: usize) -> u16 {
+        let (mut bits, mut lane) = (0_u32, 0);
+        while lane < LANES {
+            let (drawn, lanes) = if self.run == 1 {
+                let (bit, runs) = self.bit(first + lane);
+                (u32::from(sixteen_bits(self.mask, bit)), runs)
+            } else {
+                let (kept, elements) = self.at(first + lane);
+                (if kept { u32::MAX } else { 0 }, elements)
+            };
+            let lanes = lanes.min(LANES - lane);
+            bits |= (drawn & ((1 << lanes) - 1)) << lane;
+            lane += lanes;
+        }
+        bits as u16
+    }
+}
+
+impl Keep<'_> {
+    /// The same for the elements of a range alone, where one bit may decide about them all.
+    #[inline(always)]
+    pub(crate) fn within(self, first: usize, len: usize) -> Self {
+        let Gates::Shared(mask) = self.gates else { return self };
+        match mask.at(first) {
+            (_, shared) if shared < len => self,
+            (true, _) => Self { gates: Gates::Open, ..self },
+            (false, _) => Self { gates: Gates::Shut, ..self },
+        }
+    }
+
+    /// The bits of sixteen elements from `first` on: those of kept ones are 1.
+    #[inline(always)]
+    pub(crate) fn bits(&self, first: usize) -> u16 {
+        match self.gates {
+            Gates::Each(mask) => sixteen_bits(mask, first),
+            Gates::Open => u16::MAX,
+            Gates::Shut => 0,
+            Gates::Shared(mask) => mask.sixteen_bits(first),
+        }
+    }
+
+    /// Zeros the lanes of dropped elements, where lane 0 is element `first`.
+    #[inline(always)]
+    pub(crate) fn select<S: Simd>(&self, s: S, first: usize, value: S::F32) -> S::F32 {
+        if let Gates::Open = self.gates { value } else { s.keep(s.mask(self.bits(first)), value) }
+    }
+}
+
+/// Sixteen bits of a mask from bit `first` on; bits past its end are 0.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the lowest sixteen bits are the ones wanted")]
+fn sixteen_bits(mask: &[u8], first: usize) -> u16 {
+    let bytes = mask.get(first / 8..).unwrap_or_default();
+    let word = match bytes.first_chunk() {
+        Some(&chunk) => u32::from_le_bytes(chunk),
+        None => last_bits(bytes),
+    };
+    (word >> (first % 8)) as u16
+}
+
+/// The bits of fewer than four bytes.
+#[cold]
+#[inline(never)]
+fn last_bits(bytes: &[u8]) -> u32 {
+    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte))
+}

@@ -1,0 +1,16 @@
+//! Ranges of slices whose lengths have been checked before, without code that could panic.
+
+/// A range of a slice, or nothing if it is not all there; callers have checked that it is.
+#[inline(always)]
+pub(crate) fn range<T>(slice: &[T], start: usize, len: usize) -> &[T] {
+    let range = slice.get(start..).and_then(|rest| rest.get(..len));
+    debug_assert!(range.is_some(), "{start} + {len} is past {}", slice.len());
+    range.unwrap_or_default()
+}
+
+/// [`range`], mutable.
+#[inline(always)]
+pub(crate) fn range_mut<T>(slice: &mut [T], start: usize, len: usize) -> &mut [T] {
+    debug_assert!(start + len <= slice.len(), "{start} + {len} is past {}", slice.len());
+    slice.get_mut(start..).and_then(|rest| rest.get_mut(..len)).unwrap_or_default()
+}

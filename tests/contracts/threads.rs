@@ -1,0 +1,141 @@
+//! The same bits for every number of tasks and threads. Every entry point and every walk, in tensors large enough to be
+//! cut in every way that there is.
+
+use std::num::NonZero;
+
+use normdrop::{
+    Activation, Config, Dropout, Gelu, Identity, Layer, Moments, Parameters, Reduce, Relu, Running, Shape, Statistics,
+};
+
+use crate::backends::{Data, Problem, Results, compare, run};
+
+/// The numbers of tasks that are compared with one; 64 are more than most of the tensors have room for.
+const TASKS: [usize; 5] = [1, 2, 3, 7, 64];
+
+/// Shapes, and what is cut in them.
+const SHAPES: &[([usize; 3], &str)] = &[
+    ([16, 40, 1000], "planar: the channels of a group, then its runs"),
+    ([40, 16, 1000], "planar: one part each of sixteen channels"),
+    ([2, 2, 140_001], "planar: five parts of two channels"),
+    ([1, 24, 9001], "planar: one run for each channel"),
+    ([3, 3, 30_000], "planar: more tasks than channels"),
+    ([300, 33, 49], "planar: short runs, groups of sixteen channels and one of one"),
+    ([4099, 5, 16], "planar: 256 blocks of sixteen runs, and one more run"),
+    ([1, 1, 400_003], "one channel: seven parts and a long run in pieces"),
+    ([7, 1, 65_536], "one channel: seven whole pieces"),
+    ([8200, 32, 1], "columns: three parts of two tiles"),
+    ([300, 1040, 1], "columns: one part; the tiles of three strips"),
+    ([50_001, 5, 1], "folded: sixteen rows to one and a rest"),
+    ([70_000, 3, 1], "folded: two parts and a rest"),
+    ([16_384 * 2 + 1, 8, 1], "folded: whole parts, and a rest that is a part of its own"),
+    ([9000, 7, 5], "columns: channels of five columns, three parts"),
+    ([400, 200, 3], "columns: strips of 480 columns"),
+];
+
+fn tasks(count: usize) -> NonZero<usize> {
+    NonZero::new(count).expect("a number of tasks")
+}
+
+fn compare_calls<A: Activation>(problem: &Problem, activation: A) {
+    let (mut one, mut many) = (Results::default(), Results::default());
+    let layer = problem.layer(activation, None);
+    run(&layer, problem, &mut one);
+    for count in TASKS {
+        run(&layer.with_tasks(tasks(count)), problem, &mut many);
+        compare(problem, activation, (&format!("{count} tasks"), "one"), &many, &one);
+    }
+}
+
+#[test]
+fn every_call_gives_the_same_bits_for_every_number_of_tasks() {
+    for (number, &(shape, _)) in SHAPES.iter().enumerate() {
+        compare_calls(&Problem::new(shape, Data::ByChannel, Some(0.1), number), Relu);
+        compare_calls(&Problem::new(shape, Data::Ordinary, [None, Some(0.5)][number % 2], number + 1), Identity);
+        if number % 4 == 0 {
+            compare_calls(&Problem::new(shape, Data::Offset, Some(0.1), number + 2), Gelu);
+        }
+    }
+}
+
+#[test]
+fn the_bits_are_the_same_in_pools_of_any_size() {
+    let problem = Problem::new([40, 16, 1000], Data::ByChannel, Some(0.1), 5);
+    let layer = problem.layer(Relu, None);
+    let (mut one, mut many) = (Results::default(), Results::default());
+    run(&layer, &problem, &mut one);
+    for threads in [1, 2, 3, 7] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool of threads");
+        for count in TASKS {
+            pool.install(|| run(&layer.with_tasks(tasks(count)), &problem, &mut many));
+            compare(&problem, Relu, (&format!("{count} tasks on {threads} threads"), "one"), &many, &one);
+        }
+    }
+}
+
+#[test]
+fn the_statistics_of_a_part_are_the_same_bits_for_every_number_of_tasks() {
+    for (number, &(shape, _)) in SHAPES.iter().enumerate() {
+        let problem = Problem::new(shape, Data::ByChannel, Some(0.1), number);
+        let channels = problem.shape.channels();
+        let (mean, var) = (vec![0.25; channels], vec![2.0; channels]);
+        let statistics = |count: usize| {
+            let layer = problem.layer(Relu, None).with_tasks(tasks(count));
+            let mut scratch = vec![f64::NAN; layer.scratch_len()];
+            let (mut moments, mut sums) = (vec![f64::NAN; layer.moments_len()], vec![f64::NAN; layer.sums_len()]);
+            let call = Moments { input: &problem.x, moments: &mut moments, scratch: &mut scratch };
+            layer.moments(call).expect("moments without faults");
+            layer
+                .reduce(Reduce {
+                    parameters: Parameters::default(),
+                    statistics: Statistics::Fixed(Running { mean: &mean, var: &var }),
+                    dropout: problem.mask.as_deref().map_or(Dropout::Off, Dropout::Mask),
+                    input: &problem.x,
+                    residual: None,
+                    grad_output: &problem.dy,
+                    sums: &mut sums,
+                    scratch: &mut scratch,
+                })
+                .expect("sums without faults");
+            let bits = |value: &f64| if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() };
+            moments.iter().chain(&sums).map(bits).collect::<Vec<u64>>()
+        };
+        let one = statistics(1);
+        for count in TASKS {
+            assert!(statistics(count) == one, "{shape:?}: {count} tasks");
+        }
+    }
+}
+
+#[test]
+fn a_mask_is_the_same_for_every_number_of_tasks() {
+    for elements in [1, 16_383, 32_768, 40_961, 65_536, 100_007, 1_000_003] {
+        for p in [0.1, 0.5] {
+            let shape = Shape::new(1, 1, elements).expect("a shape that fits memory");
+            let layer = Layer::new(shape, Relu, Config { p, ..Config::DEFAULT }).expect("constants in their ranges");
+            let draw = |count: usize| {
+                let mut mask = vec![0xA5; layer.mask_len()];
+                layer.with_tasks(tasks(count)).fill_mask(99, &mut mask).expect("a mask of the right length");
+                mask
+            };
+            let one = draw(1);
+            for count in TASKS {
+                assert!(draw(count) == one, "{elements} elements, p {p}, {count} tasks");
+            }
+        }
+    }
+}
+
+/// Tasks need tables of their own: the lengths say so, and too little scratch is refused as ever.
+#[test]
+fn the_scratch_grows_with_the_tasks() {
+    let layer =
+        Layer::new(Shape::nc(100, 64).expect("a shape"), Relu, Config::DEFAULT).expect("constants in their ranges");
+    let lengths = |count: usize| {
+        let layer = layer.with_tasks(tasks(count));
+        [layer.eval_scratch_len(), layer.train_scratch_len(), layer.backward_scratch_len()]
+    };
+    let ([eval, train, backward], [eval_2, train_2, backward_2]) = (lengths(1), lengths(2));
+    assert_eq!((eval, train, backward), (2 * 64, 4 * 64, 9 * 64), "one task has no more than before");
+    assert_eq!((eval_2, train_2, backward_2), (2 * 64, 6 * 64, 12 * 64));
+    assert_eq!(lengths(7)[2], (6 + 7 * 3) * 64);
+}

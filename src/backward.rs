@@ -71,7 +71,8 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: BackwardCall<'_>, gradi
     let BackwardCall { parameters, statistics, dropout, mut phase, input, residual, mut grad_parameters, scratch } =
         call;
     let Gradients { target, grad_output, output, mut grad_residual } = gradients;
-    let keep = layer.keep_of(dropout);
+    let gates = layer.gates_of(dropout);
+    let keep = gates.as_ref().map(|(gates, scale)| gates.keep(*scale));
     let Some(keep) = keep.filter(|_| !layer.shape().is_empty()) else {
         if let Phase::Reduce(sums) = phase {
             sums.fill(0.0);

@@ -25,10 +25,11 @@ pub(crate) struct EvalCall<'a> {
 /// Runs an evaluation call whose arguments have been checked.
 pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: EvalCall<'_>) {
     let EvalCall { parameters, statistics, dropout, residual, input, output, scratch } = call;
-    let Some(keep) = layer.keep_of(dropout) else {
+    let Some((gates, scale)) = layer.gates_of(dropout) else {
         output.fill(0.0);
         return;
     };
+    let keep = gates.keep(scale);
     let (tasks, walk) = (layer.tasks(), &layer.walk());
     let scale = folded_scale::<A>(residual, keep.scale);
     let normalisation = Normalisation { parameters, statistics, eps: layer.config().eps, scale };

@@ -17,7 +17,7 @@ use crate::eval::{self, EvalCall};
 use crate::mask::{Bernoulli, mask_len};
 use crate::moments::{self, moments_len};
 use crate::pass::Walk;
-use crate::pass::keep::{Gates, Keep, SharedMask};
+use crate::pass::keep::{Gates, SharedMask};
 use crate::shape::Shape;
 use crate::simd::Backend;
 use crate::tasks::Tasks;
@@ -506,10 +506,10 @@ impl<A: Activation> Layer<A> {
         Ok(())
     }
 
-    /// Which elements a call keeps, or nothing if it drops them all.
-    pub(crate) fn keep_of<'a>(&self, dropout: Dropout<'a>) -> Option<Keep<'a>> {
+    /// What decides which elements a call keeps, or nothing if it drops them all; and what it multiplies them by.
+    pub(crate) fn gates_of<'a>(&self, dropout: Dropout<'a>) -> Option<(Gates<'a>, f32)> {
         match dropout {
-            Dropout::Off => Some(Keep { gates: Gates::Open, scale: 1.0 }),
+            Dropout::Off => Some((Gates::Open, 1.0)),
             Dropout::Mask(_) if self.keep.threshold() == 0 => None,
             Dropout::Mask(mask) => {
                 let gates = if self.mask_bits() == self.shape.len() {
@@ -517,7 +517,7 @@ impl<A: Activation> Layer<A> {
                 } else {
                     Gates::Shared(SharedMask::new(self.shape, self.config.granularity, mask))
                 };
-                Some(Keep { gates, scale: self.keep.scale() })
+                Some((gates, self.keep.scale()))
             }
         }
     }

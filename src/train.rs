@@ -24,7 +24,8 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, mut call: Train<'_>) {
         return;
     }
     // Nothing if every element is dropped; the statistics are wanted all the same.
-    let keep = layer.keep_of(call.dropout);
+    let gates = layer.gates_of(call.dropout);
+    let keep = gates.as_ref().map(|(gates, scale)| gates.keep(*scale));
     if keep.is_none() {
         call.output.fill(0.0);
     }

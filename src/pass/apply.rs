@@ -34,12 +34,6 @@ pub(crate) fn folded_scale<A: Activation>(residual: Option<&[f32]>, scale: f32) 
 }
 
 impl<A: Activation> Apply<'_, A> {
-    /// The same for the elements of a range alone.
-    #[inline(always)]
-    pub(crate) fn within(&self, first: usize, len: usize) -> Self {
-        Self { keep: self.keep.within(first, len), ..*self }
-    }
-
     /// `z` of a vector, where lane 0 is element `first` and there are `lanes` of them.
     #[inline(always)]
     pub(crate) fn z<S: Simd>(
@@ -74,10 +68,10 @@ impl<A: Activation> Apply<'_, A> {
 
     /// From `z` to `y`, where lane 0 is element `first`.
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, z: S::F32, first: usize) -> S::F32 {
+    fn finish<S: Simd>(&self, s: S, keep: &Keep<'_>, z: S::F32, first: usize) -> S::F32 {
         let y = self.activation.forward(s, z);
-        let y = if folds_scale::<A>(self.residual) { y } else { y * s.splat(self.keep.scale) };
-        self.keep.select(s, first, y)
+        let y = if folds_scale::<A>(self.residual) { y } else { y * s.splat(keep.scale) };
+        keep.select(s, first, y)
     }
 }
 
@@ -269,7 +263,7 @@ impl<A: Activation> Forward<'_, A> {
                 let coefficients = Coefficients::of_tile(s, tile);
                 let owner = Owner::Column(group, column);
                 let z = apply.z(s, &coefficients, slot.load(s), owner, (first, LANES));
-                s.store(apply.finish(s, z, first), slot.output);
+                s.store(apply.finish(s, &apply.keep, z, first), slot.output);
                 first += LANES;
                 column += LANES;
             }
@@ -277,7 +271,7 @@ impl<A: Activation> Forward<'_, A> {
                 let coefficients = Coefficients::of_tile(s, tile);
                 let owner = Owner::Column(group, column);
                 let z = apply.z(s, &coefficients, rest.load(s), owner, (first, lanes));
-                s.store_partial(apply.finish(s, z, first), rest.output);
+                s.store_partial(apply.finish(s, &apply.keep, z, first), rest.output);
             }
         }
     }
@@ -298,7 +292,7 @@ impl<A: Activation> Forward<'_, A> {
                 }
                 let place = self.elements.run(first, lanes);
                 let z = self.apply.z(s, &coefficients, place.load(s), Owner::Exact(&channels), (first, lanes));
-                s.store_partial(self.apply.finish(s, z, first), place.output);
+                s.store_partial(self.apply.finish(s, &self.apply.keep, z, first), place.output);
             }
         }
     }
@@ -331,16 +325,16 @@ fn run<S: Simd, A: Activation>(
     len: usize,
     elements: &mut Elements<'_>,
 ) {
-    let apply = apply.within(start, len);
+    let keep = apply.keep.within(start, len);
     let mut first = start;
     let (slots, rest) = elements.run(start, len).split();
     for slot in slots {
         let z = apply.z(s, coefficients, slot.load(s), owner, (first, LANES));
-        s.store(apply.finish(s, z, first), slot.output);
+        s.store(apply.finish(s, &keep, z, first), slot.output);
         first += LANES;
     }
     if let lanes @ 1.. = len % LANES {
         let z = apply.z(s, coefficients, rest.load(s), owner, (first, lanes));
-        s.store_partial(apply.finish(s, z, first), rest.output);
+        s.store_partial(apply.finish(s, &keep, z, first), rest.output);
     }
 }

@@ -7,6 +7,7 @@
 use core::ops::Range;
 
 use super::apply::{Apply, Coefficients, Owner, of_columns};
+use super::keep::Keep;
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
 use super::{Columns, Elements, Group, Planar, Tile, Walk, load_at, pair_lane};
 use crate::activation::Activation;
@@ -108,7 +109,8 @@ impl<A: Activation> Kernel for Backward<'_, A> {
 
 /// What a vector of gradients is made with.
 struct Vectors<'a, S: Simd, A> {
-    apply: Apply<'a, A>,
+    apply: &'a Apply<'a, A>,
+    keep: Keep<'a>,
     forward: Coefficients<S>,
     backward: GradientCoefficients<S>,
     owner: Owner<'a>,
@@ -127,9 +129,9 @@ impl<S: Simd, A: Activation> Vectors<'_, S, A> {
         residual: Option<&mut [f32]>,
     ) -> S::F32 {
         let z = self.apply.z(s, &self.forward, x, self.owner, place);
-        let g = self.apply.gradient(s, z, dy, place.0);
+        let g = self.apply.gradient(s, &self.keep, z, dy, place.0);
         if let Some(residual) = residual {
-            store(s, g * s.splat(self.apply.keep.scale), residual);
+            store(s, g * s.splat(self.keep.scale), residual);
         }
         let dx = self.backward.differentiate::<BATCH>(x - self.forward.mean, g);
         match self.exactly {
@@ -167,9 +169,9 @@ impl<A: Activation> Backward<'_, A> {
                 self.exact_run::<BATCH>(tile, column, start, len);
                 continue;
             }
-            let apply = self.gradient.apply.within(start, len);
+            let (apply, keep) = (&self.gradient.apply, self.gradient.apply.keep.within(start, len));
             let owner = Owner::Channel(self.group.first_channel + column);
-            self.vectors::<S, BATCH>(s, &Vectors { apply, forward, backward, owner, exactly: None }, start, len);
+            self.vectors::<S, BATCH>(s, &Vectors { apply, keep, forward, backward, owner, exactly: None }, start, len);
         }
     }
 
@@ -180,14 +182,14 @@ impl<A: Activation> Backward<'_, A> {
         let (s, gradient, channel) = (Portable, self.gradient, self.group.first_channel + column);
         let forward = Coefficients::of_column(s, forward_fields(tile), column);
         let backward = GradientCoefficients::of_column(s, tile, column);
-        let apply = gradient.apply.within(start, len);
+        let (apply, keep) = (&gradient.apply, gradient.apply.keep.within(start, len));
         let exactly = Exactly {
             normalise: [apply.normalisation.of_channel(channel); LANES],
             differentiate: [gradient.differentiation.of_channel(channel, sums_of(tile, column)); LANES],
         };
         let owner = if exactly.normalise[0].exact { Owner::Exact(&exactly.normalise) } else { Owner::Channel(channel) };
         let exactly = exactly.differentiate[0].exact.then_some(&exactly);
-        self.vectors::<_, BATCH>(s, &Vectors { apply, forward, backward, owner, exactly }, start, len);
+        self.vectors::<_, BATCH>(s, &Vectors { apply, keep, forward, backward, owner, exactly }, start, len);
     }
 
     #[inline(always)]
@@ -270,13 +272,14 @@ impl<'a, S: Simd, A: Activation> Vectors<'a, S, A> {
     #[inline(always)]
     fn of_tile(
         s: S,
-        gradient: &Gradient<'a, A>,
+        gradient: &'a Gradient<'a, A>,
         tile: &Tile<FIELDS>,
         owner: Owner<'a>,
         exactly: Option<&'a Exactly>,
     ) -> Self {
         Self {
-            apply: gradient.apply,
+            apply: &gradient.apply,
+            keep: gradient.apply.keep,
             forward: Coefficients::of_tile(s, forward_fields(tile)),
             backward: GradientCoefficients::of_tile(s, tile),
             owner,

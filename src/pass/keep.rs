@@ -4,26 +4,40 @@ use crate::config::Granularity;
 use crate::shape::Shape;
 use crate::simd::{LANES, Simd};
 
-/// Which elements are kept, and how.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Keep<'a> {
-    /// What says so.
-    pub(crate) gates: Gates<'a>,
-    /// What kept elements are multiplied by.
-    pub(crate) scale: f32,
-}
-
 /// What decides whether an element is kept.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Gates<'a> {
     /// All elements are kept.
     Open,
-    /// No element is kept.
-    Shut,
     /// A mask bit for every element.
     Each(&'a [u8]),
     /// A mask bit for many elements.
     Shared(SharedMask<'a>),
+}
+
+impl<'a> Gates<'a> {
+    /// Which elements are kept, and how.
+    pub(crate) const fn keep(&'a self, scale: f32) -> Keep<'a> {
+        let (mask, shared): (&[u8], _) = match self {
+            Self::Open => (&[], None),
+            Self::Each(mask) => (*mask, None),
+            Self::Shared(shared) => (&[], Some(shared)),
+        };
+        Keep { mask, shared, others: u16::MAX, scale }
+    }
+}
+
+/// Which elements are kept, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep<'a> {
+    /// A mask bit for every element, if it is not empty.
+    mask: &'a [u8],
+    /// A mask bit for many elements.
+    shared: Option<&'a SharedMask<'a>>,
+    /// The bits of sixteen elements without a mask: all or none.
+    others: u16,
+    /// What kept elements are multiplied by.
+    pub(crate) scale: f32,
 }
 
 /// A mask with one bit for a whole channel of a sample, or for a whole sample.
@@ -95,41 +109,54 @@ impl Keep<'_> {
     /// The same for the elements of a range alone, where one bit may decide about them all.
     #[inline(always)]
     pub(crate) fn within(self, first: usize, len: usize) -> Self {
-        let Gates::Shared(mask) = self.gates else { return self };
+        let Some(mask) = self.shared else { return self };
         match mask.at(first) {
             (_, shared) if shared < len => self,
-            (true, _) => Self { gates: Gates::Open, ..self },
-            (false, _) => Self { gates: Gates::Shut, ..self },
+            (kept, _) => Self { shared: None, others: if kept { u16::MAX } else { 0 }, ..self },
         }
     }
 
     /// The bits of sixteen elements from `first` on: those of kept ones are 1.
     #[inline(always)]
     pub(crate) fn bits(&self, first: usize) -> u16 {
-        match self.gates {
-            Gates::Each(mask) => sixteen_bits(mask, first),
-            Gates::Open => u16::MAX,
-            Gates::Shut => 0,
-            Gates::Shared(mask) => mask.sixteen_bits(first),
+        match self.mask.get(first / 8..).and_then(|bytes| bytes.first_chunk()) {
+            Some(&chunk) => shifted(u32::from_le_bytes(chunk), first),
+            None if self.mask.is_empty() && self.shared.is_none() => self.others,
+            None => self.other_bits(first),
+        }
+    }
+
+    /// The bits at the end of a mask, or of a shared one.
+    #[inline(never)]
+    fn other_bits(&self, first: usize) -> u16 {
+        match self.shared {
+            Some(shared) => shared.sixteen_bits(first),
+            None => sixteen_bits(self.mask, first),
         }
     }
 
     /// Zeros the lanes of dropped elements, where lane 0 is element `first`.
     #[inline(always)]
     pub(crate) fn select<S: Simd>(&self, s: S, first: usize, value: S::F32) -> S::F32 {
-        if let Gates::Open = self.gates { value } else { s.keep(s.mask(self.bits(first)), value) }
+        s.keep(s.mask(self.bits(first)), value)
     }
 }
 
 /// Sixteen bits of a mask from bit `first` on; bits past its end are 0.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the lowest sixteen bits are the ones wanted")]
 fn sixteen_bits(mask: &[u8], first: usize) -> u16 {
     let bytes = mask.get(first / 8..).unwrap_or_default();
     let word = match bytes.first_chunk() {
         Some(&chunk) => u32::from_le_bytes(chunk),
         None => last_bits(bytes),
     };
+    shifted(word, first)
+}
+
+/// Sixteen bits of a word from bit `first % 8` on.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the lowest sixteen bits are the ones wanted")]
+const fn shifted(word: u32, first: usize) -> u16 {
     (word >> (first % 8)) as u16
 }
 

@@ -113,6 +113,20 @@ fn four_deviations<S: Simd>(_: S, pivot: S::F32, [a, b, c, d]: [S::F32; 4]) -> D
     (a + b) + (c + d)
 }
 
+/// The sum of sixteen vectors, in pairs.
+#[inline(always)]
+fn sixteen_sum<S: Simd>(_: S, &[a, b, c, d]: &[[S::F32; 4]; 4]) -> S::F32 {
+    (in_pairs::<S>(a) + in_pairs::<S>(b)) + (in_pairs::<S>(c) + in_pairs::<S>(d))
+}
+
+/// The deviations of sixteen vectors, added in pairs.
+#[inline(always)]
+fn sixteen_deviations<S: Simd>(s: S, pivot: S::F32, &[a, b, c, d]: &[[S::F32; 4]; 4]) -> Deviations<S> {
+    let (first, second) = (four_deviations(s, pivot, a), four_deviations(s, pivot, b));
+    let (third, fourth) = (four_deviations(s, pivot, c), four_deviations(s, pivot, d));
+    (first + second) + (third + fourth)
+}
+
 /// The bits of the first `n` lanes, for `n` up to 16.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "sixteen bits")]
@@ -125,6 +139,16 @@ const fn first_lanes(n: usize) -> u16 {
 #[expect(clippy::cast_precision_loss, reason = "at most 256 values")]
 fn block_moments<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> Moments {
     let count = (block.rows * block.columns) as f32;
+    if let Some(Ok(vectors)) = block.rows_of(input).next().map(<&[f32; LANES * BLOCK_VECTORS]>::try_from) {
+        // The common case, with all values in registers.
+        let mut x = [[s.splat(0.0); 4]; 4];
+        for (x, vector) in x.as_flattened_mut().iter_mut().zip(vectors.as_chunks().0) {
+            *x = s.load(vector);
+        }
+        let pivot = s.fold(sixteen_sum(s, &x)) / count;
+        let sums = sixteen_deviations(s, s.splat(pivot), &x);
+        return finish_block(s, block, input, pivot, sums);
+    }
     let mut rows = block.rows_of(input);
     let mut sum = s.splat(0.0);
     for _ in 0..block.rows.div_ceil(4) {
@@ -152,11 +176,18 @@ fn block_moments<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> Moments {
         }
         sum = sum + four;
     }
-    let (e, q) = (s.fold_f64(s.widen(sum.e)), s.fold_f64(s.widen(sum.q)));
+    finish_block(s, block, input, pivot, sum)
+}
+
+/// The moments of a block from its sums lane by lane.
+#[inline(always)]
+#[expect(clippy::cast_precision_loss, reason = "at most 256 values")]
+fn finish_block<S: Simd>(s: S, block: RowBlock, input: &[f32], pivot: f32, sums: Deviations<S>) -> Moments {
+    let (e, q) = (s.fold_f64(s.widen(sums.e)), s.fold_f64(s.widen(sums.q)));
     if !(SMALLEST_SQUARES..=f64::MAX).contains(&q) {
         return exact_moments(block, input);
     }
-    let count = f64::from(count);
+    let count = (block.rows * block.columns) as f64;
     Moments { count, mean: f64::from(pivot) + e / count, m2: q - e * e / count }
 }
 
@@ -388,18 +419,13 @@ fn tile_moments<S: Simd>(s: S, mut x: [[S::F32; 4]; 4], block: RowBlock, input: 
     if !whole {
         x.as_flattened_mut().iter_mut().skip(block.rows).for_each(|x| *x = s.splat(0.0));
     }
-    let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = x;
-    let sum = (in_pairs::<S>([a, b, c, d]) + in_pairs::<S>([e, f, g, h]))
-        + (in_pairs::<S>([i, j, k, l]) + in_pairs::<S>([m, n, o, p]));
+    let sum = sixteen_sum(s, &x);
     let pivot = sum * s.splat(1.0 / block.rows as f32);
     if !whole {
         // A missing row deviates by nothing.
         x.as_flattened_mut().iter_mut().skip(block.rows).for_each(|x| *x = pivot);
     }
-    let [first, second, third, fourth] = x;
-    let (first, second) = (four_deviations(s, pivot, first), four_deviations(s, pivot, second));
-    let (third, fourth) = (four_deviations(s, pivot, third), four_deviations(s, pivot, fourth));
-    let Deviations { e, q } = (first + second) + (third + fourth);
+    let Deviations { e, q } = sixteen_deviations(s, pivot, &x);
     let sound = s.bits(s.le(s.splat(SMALLEST_SQUARES as f32), q) & s.le(q, s.splat(f32::MAX)));
     let (e, q) = (s.widen(e), s.widen(q));
     let (mean, m2) = if whole {

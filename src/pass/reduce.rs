@@ -8,6 +8,7 @@
 use core::ops::Add;
 
 use super::apply::{self, Apply, Coefficients, Owner, of_columns};
+use super::keep::Keep;
 use super::{Columns, Group, Piece, Planar, RowBlock, Tile, Walk, four_rows, pair_lane, whole_vectors};
 use crate::activation::Activation;
 use crate::channel::{ChannelNormalise, Channels, GradientSums, any, lane_of};
@@ -17,8 +18,8 @@ use crate::tasks::Tasks;
 impl<A: Activation> Apply<'_, A> {
     /// `g` without the dropout scale, where lane 0 is element `first`.
     #[inline(always)]
-    pub(crate) fn gradient<S: Simd>(&self, s: S, z: S::F32, grad: S::F32, first: usize) -> S::F32 {
-        self.keep.select(s, first, self.activation.backward(s, z, grad))
+    pub(crate) fn gradient<S: Simd>(&self, s: S, keep: &Keep<'_>, z: S::F32, grad: S::F32, first: usize) -> S::F32 {
+        keep.select(s, first, self.activation.backward(s, z, grad))
     }
 }
 
@@ -98,7 +99,8 @@ impl<S: Simd> Add for Sums<S> {
 
 /// What turns a vector of one channel into its summands.
 struct Summands<'a, S: Simd, A> {
-    apply: Apply<'a, A>,
+    apply: &'a Apply<'a, A>,
+    keep: Keep<'a>,
     channel: usize,
     forward: Coefficients<S>,
     unit: S::F32,
@@ -109,7 +111,7 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
     #[inline(always)]
     fn of(&self, s: S, x: S::F32, dy: S::F32, (first, lanes): (usize, usize)) -> Sums<S> {
         let z = self.apply.z(s, &self.forward, x, Owner::Channel(self.channel), (first, lanes));
-        summands(s, &self.forward, self.unit, x, self.apply.gradient(s, z, dy, first))
+        summands(s, &self.forward, self.unit, x, self.apply.gradient(s, &self.keep, z, dy, first))
     }
 
     /// The sums of a row of at most 256 values: vectors in pairs, pairs in pairs, these in pairs, and those in sequence.
@@ -229,8 +231,8 @@ impl<A: Activation> PartSums<'_, A> {
             for _ in 0..2 {
                 let mut two = Sums::zero(s);
                 for (x, dy) in rows.by_ref().take(2) {
-                    let apply = self.apply.within(first, x.len());
-                    let summands = Summands { apply, channel, forward, unit };
+                    let keep = self.apply.keep.within(first, x.len());
+                    let summands = Summands { apply: self.apply, keep, channel, forward, unit };
                     two = two + summands.row(s, x, dy, first);
                     first += block.width;
                 }
@@ -261,7 +263,7 @@ impl<A: Activation> PartSums<'_, A> {
             for (x, dy) in x.chunks(LANES).zip(dy.chunks(LANES)) {
                 let z = self.apply.z(s, &coefficients, load(s, x), owner, (first, x.len()));
                 let mut g = [0.0; LANES];
-                s.store(self.apply.gradient(s, z, load(s, dy), first), &mut g);
+                s.store(self.apply.gradient(s, &self.apply.keep, z, load(s, dy), first), &mut g);
                 for (&x, &g) in x.iter().zip(&g) {
                     sums.add_exactly(x, channels[0].mean, unit, g);
                 }
@@ -389,7 +391,7 @@ impl<A: Activation> PartSums<'_, A> {
         for (x, dy) in block.rows_of(self.input).zip(block.rows_of(self.grad)) {
             let z = self.apply.z(s, &forward, load(s, x), Owner::Exact(&channels), (first, x.len()));
             let mut g = [0.0; LANES];
-            s.store(self.apply.gradient(s, z, load(s, dy), first), &mut g);
+            s.store(self.apply.gradient(s, &self.apply.keep, z, load(s, dy), first), &mut g);
             for (lane, ((sums, &x), &g)) in sums.iter_mut().zip(x).zip(&g).enumerate() {
                 sums.add_exactly(x, lane_of(&channels, lane).mean, lane_of(&units, lane), g);
             }

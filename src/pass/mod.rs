@@ -492,22 +492,26 @@ impl RowBlock {
         self.start + self.column
     }
 
-    /// The block's part of each of its rows. One check here saves one per row.
+    /// The block's part of one of its rows.
+    #[inline(always)]
+    fn row(self, tensor: &[f32], row: usize) -> &[f32] {
+        range(tensor, self.first() + row * self.width, self.columns)
+    }
+
+    /// The block's part of each of its rows. Not by `chunks_exact`, whose zip divides by the width to know its length.
     #[inline(always)]
     pub(crate) fn rows_of(self, tensor: &[f32]) -> impl Iterator<Item = &[f32]> + Clone {
-        range(tensor, self.start, self.rows * self.width)
-            .chunks_exact(self.width.max(1))
-            .map(move |row| range(row, self.column, self.columns))
+        (0..self.rows).map(move |row| self.row(tensor, row))
     }
 
     /// As many rows of the block as wanted; the first one again for those that it does not have.
     #[inline(always)]
     pub(crate) fn array_of<const ROWS: usize>(self, tensor: &[f32]) -> [&[f32]; ROWS] {
-        let mut rows = self.rows_of(tensor);
-        let first = rows.next().unwrap_or_default();
-        let mut array = [first; ROWS];
-        for (row, next) in array.iter_mut().skip(1).zip(rows) {
-            *row = next;
+        let mut array = [self.row(tensor, 0); ROWS];
+        for (number, row) in array.iter_mut().enumerate().skip(1) {
+            if number < self.rows {
+                *row = self.row(tensor, number);
+            }
         }
         array
     }

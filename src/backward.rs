@@ -8,7 +8,7 @@ use crate::layer::Layer;
 use crate::pass::apply::{Apply, folded_scale};
 use crate::pass::gradient::{self, Gradient};
 use crate::pass::reduce;
-use crate::pass::{Group, Tile, table};
+use crate::pass::{Group, Tile, tables};
 use crate::simd::{Kernel, LANES, Simd, load_f64, store_f64};
 use crate::tasks::Written;
 
@@ -111,11 +111,9 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: BackwardCall<'_>, gradi
     // What is read twice should be in the cache the second time.
     let values = if reduce && write { tasks.cached_values() / 2 } else { usize::MAX };
     for group in walk.groups(values) {
-        let mut scratch = &mut *scratch;
-        let table = table(&mut scratch, group.tiles());
+        let (table, parts) = tables(scratch, group, tasks.count);
         tasks.run(GroupCoefficients { normalisation, group, table });
         if reduce {
-            let parts = self::table(&mut scratch, group.tiles() * tasks.count);
             let tensors = (input, grad_output.unwrap_or(output));
             reduce::of_group(tasks, walk, group, &apply, tensors, table, parts);
         }

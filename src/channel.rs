@@ -58,7 +58,12 @@ impl Moments {
     /// algorithm for computing sample variances*, 1979). `other` is not empty.
     #[inline(always)]
     pub(crate) fn merge(&mut self, other: Self) {
-        let weights = MergeWeights::new(self.count, other.count);
+        self.merge_with(MergeWeights::new(self.count, other.count), other);
+    }
+
+    /// [`Self::merge`] with factors that are known.
+    #[inline(always)]
+    pub(crate) fn merge_with(&mut self, weights: MergeWeights, other: Self) {
         let delta = other.mean - self.mean;
         self.count = weights.count;
         self.mean += delta * weights.mean;

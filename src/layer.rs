@@ -247,17 +247,9 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length.
     pub fn eval(&self, call: Eval<'_>) -> Result<(), Error> {
-        self.check_parameters(call.parameters)?;
-        self.check_running(call.running)?;
-        self.check_dropout(call.dropout)?;
-        self.check_elements(Buffer::Input, call.input.len())?;
-        self.check_optional_elements(Buffer::Residual, call.residual)?;
-        self.check_elements(Buffer::Output, call.output.len())?;
-        check_scratch(self.eval_scratch_len(), call.scratch.len())?;
         let Eval { parameters, running, dropout, input, residual, output, scratch } = call;
         let (statistics, input) = (Statistics::Fixed(running), Some(input));
-        eval::run(self, EvalCall { parameters, statistics, dropout, residual, input, output, scratch });
-        Ok(())
+        self.forward(EvalCall { parameters, statistics, dropout, residual, input, output, scratch })
     }
 
     /// [`Layer::eval`] that overwrites its input; the results are the same bits.
@@ -265,16 +257,9 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length.
     pub fn eval_in_place(&self, call: EvalInPlace<'_>) -> Result<(), Error> {
-        self.check_parameters(call.parameters)?;
-        self.check_running(call.running)?;
-        self.check_dropout(call.dropout)?;
-        self.check_optional_elements(Buffer::Residual, call.residual)?;
-        self.check_elements(Buffer::Values, call.values.len())?;
-        check_scratch(self.eval_scratch_len(), call.scratch.len())?;
         let EvalInPlace { parameters, running, dropout, residual, values: output, scratch } = call;
         let statistics = Statistics::Fixed(running);
-        eval::run(self, EvalCall { parameters, statistics, dropout, residual, input: None, output, scratch });
-        Ok(())
+        self.forward(EvalCall { parameters, statistics, dropout, residual, input: None, output, scratch })
     }
 
     /// The gradients of the layer, through batch statistics or past fixed ones.
@@ -411,17 +396,9 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length.
     pub fn apply(&self, call: Apply<'_>) -> Result<(), Error> {
-        self.check_parameters(call.parameters)?;
-        self.check_saved(call.saved)?;
-        self.check_dropout(call.dropout)?;
-        self.check_elements(Buffer::Input, call.input.len())?;
-        self.check_optional_elements(Buffer::Residual, call.residual)?;
-        self.check_elements(Buffer::Output, call.output.len())?;
-        check_scratch(self.eval_scratch_len(), call.scratch.len())?;
         let Apply { parameters, saved, dropout, input, residual, output, scratch } = call;
         let (statistics, input) = (Statistics::Batch(saved), Some(input));
-        eval::run(self, EvalCall { parameters, statistics, dropout, residual, input, output, scratch });
-        Ok(())
+        self.forward(EvalCall { parameters, statistics, dropout, residual, input, output, scratch })
     }
 
     /// The sums over a part of a batch that gradients are made of: the first phase of [`Layer::backward`].
@@ -546,13 +523,24 @@ impl<A: Activation> Layer<A> {
         }
     }
 
+    /// A forward call with given statistics.
+    fn forward(&self, call: EvalCall<'_>) -> Result<(), Error> {
+        self.check_parameters(call.parameters)?;
+        self.check_statistics(call.statistics)?;
+        self.check_dropout(call.dropout)?;
+        self.check_optional_elements(Buffer::Input, call.input)?;
+        self.check_optional_elements(Buffer::Residual, call.residual)?;
+        let output = if call.input.is_some() { Buffer::Output } else { Buffer::Values };
+        self.check_elements(output, call.output.len())?;
+        check_scratch(self.eval_scratch_len(), call.scratch.len())?;
+        eval::run(self, call);
+        Ok(())
+    }
+
     fn check_backward(&self, call: &BackwardCall<'_>) -> Result<(), Error> {
         let BackwardCall { parameters, statistics, dropout, input, residual, .. } = *call;
         self.check_parameters(parameters)?;
-        match statistics {
-            Statistics::Batch(saved) => self.check_saved(saved)?,
-            Statistics::Fixed(running) => self.check_running(running)?,
-        }
+        self.check_statistics(statistics)?;
         self.check_dropout(dropout)?;
         self.check_elements(Buffer::Input, input.len())?;
         self.check_optional_elements(Buffer::Residual, residual)?;
@@ -590,6 +578,13 @@ impl<A: Activation> Layer<A> {
         match running {
             Some(running) => self.check_running(Running { mean: running.mean, var: running.var }),
             None => Ok(()),
+        }
+    }
+
+    fn check_statistics(&self, statistics: Statistics<'_>) -> Result<(), Error> {
+        match statistics {
+            Statistics::Batch(saved) => self.check_saved(saved),
+            Statistics::Fixed(running) => self.check_running(running),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::activation::Activation;
 use crate::channel;
 use crate::error::{Buffer, Error, check_len};
 use crate::layer::Layer;
-use crate::pass::{self, Group, Tile, Walk, table};
+use crate::pass::{self, Group, Tile, Walk, tables};
 use crate::simd::{Kernel, Simd, store_f64};
 
 /// The length of the moments of so many channels.
@@ -58,7 +58,7 @@ fn check_both(buffer: Buffer, fields: usize, into: usize, from: usize) -> Result
 }
 
 /// The moments of one channel from those of all.
-pub(crate) fn channel_moments(moments: &[f64], channel: usize) -> channel::Moments {
+fn channel_moments(moments: &[f64], channel: usize) -> channel::Moments {
     let channels = moments.len() / 3;
     match (moments.get(channel), moments.get(channels + channel), moments.get(2 * channels + channel)) {
         (Some(&count), Some(&mean), Some(&m2)) => channel::Moments { count, mean, m2 },
@@ -75,9 +75,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, input: &[f32], moments: &mut 
     let (tasks, walk) = (layer.tasks(), &layer.walk());
     let samples = layer.shape().samples() as f64;
     for group in walk.groups(usize::MAX) {
-        let mut scratch = &mut *scratch;
-        let table = table(&mut scratch, group.tiles());
-        let parts = self::table(&mut scratch, group.tiles() * tasks.count);
+        let (table, parts) = tables(scratch, group, tasks.count);
         pass::moments::of_group(tasks, walk, group, input, table, parts);
         tasks.run(PutMoments { walk, group, table, samples, moments });
     }

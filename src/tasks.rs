@@ -7,6 +7,7 @@ use core::ops::Range;
 
 use crate::pass::{Group, Piece, Tile, Walk, div_ceil};
 use crate::simd::{Backend, Kernel, LANES, dispatch};
+use crate::slices::take_front;
 
 /// The least elements of a task: some microseconds of work, about what it costs to wake a thread.
 const LEAST_ELEMENTS: usize = 1 << 14;
@@ -155,17 +156,10 @@ impl Written<'_> {
     #[inline(always)]
     fn split(&mut self, end: usize) -> Self {
         let len = self.output.len().min(end - self.base);
-        let output = cut(&mut self.output, len);
-        let grad_residual = self.grad_residual.as_mut().map(|tensor| cut(tensor, len));
+        let output = take_front(&mut self.output, len);
+        let grad_residual = self.grad_residual.as_mut().map(|tensor| take_front(tensor, len));
         let part = Self { output, grad_residual, base: self.base };
         self.base += len;
         part
     }
-}
-
-/// Takes the first values of a slice.
-fn cut<'a>(slice: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
-    let (taken, rest) = core::mem::take(slice).split_at_mut_checked(len).unwrap_or_default();
-    *slice = rest;
-    taken
 }

@@ -7,7 +7,7 @@ use crate::channel::{BatchMoments, Centre, Channels, Normalisation, RunningUpdat
 use crate::config::Config;
 use crate::layer::Layer;
 use crate::pass::apply::{self, Apply, GroupCoefficients, folded_scale};
-use crate::pass::{Group, Tile, Walk, moments, table};
+use crate::pass::{Group, Tile, Walk, moments, tables};
 use crate::simd::{Kernel, Simd, load_f64, store_f64};
 
 /// The fields per column of this call's table: first the moments, then the coefficients in their place.
@@ -33,9 +33,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, mut call: Train<'_>) {
     let update = next_update(config, call.running.as_mut());
     let Train { parameters, mut running, input, residual, output, mut saved, scratch, .. } = call;
     for group in walk.groups(tasks.cached_values()) {
-        let mut scratch = &mut *scratch;
-        let table = table(&mut scratch, group.tiles());
-        let parts = self::table(&mut scratch, group.tiles() * tasks.count);
+        let (table, parts) = tables(scratch, group, tasks.count);
         moments::of_group(tasks, walk, group, input, table, parts);
         tasks.run(FinishGroup {
             walk,

@@ -18,7 +18,7 @@ use core::ops::Range;
 use crate::channel::Channels;
 use crate::shape::Shape;
 use crate::simd::{LANES, Lanes, Simd, halves, load, whole};
-use crate::slices::{range, range_mut};
+use crate::slices::{range, range_mut, take_front};
 
 /// The vectors of a block: values of one channel that are summed in f32 before f64 takes over.
 pub(crate) const BLOCK_VECTORS: usize = 16;
@@ -31,6 +31,7 @@ const BLOCKS_PER_PART: usize = 256;
 const STRIP_COLUMNS: usize = 512;
 /// The values in which the one run of a tensor with one channel is worked.
 const LONG_RUN: usize = 1 << 16;
+
 /// How a tensor is walked: which values share a block, and in which order blocks are merged. It depends on the
 /// shape alone, and so do the bits of every result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -547,14 +548,23 @@ pub(crate) type Tile<const FIELDS: usize> = [Lanes<f64>; FIELDS];
 /// Takes a table of so many tiles from the front of the scratch of a call.
 #[inline(always)]
 pub(crate) fn table<'a, const FIELDS: usize>(scratch: &mut &'a mut [f64], tiles: usize) -> &'a mut [Tile<FIELDS>] {
-    let (table, rest) = core::mem::take(scratch).split_at_mut_checked(tiles * LANES * FIELDS).unwrap_or_default();
-    *scratch = rest;
-    let tiles = table.as_chunks_mut::<LANES>().0.as_chunks_mut::<FIELDS>().0;
+    let values = take_front(scratch, tiles * LANES * FIELDS);
+    let tiles = values.as_chunks_mut::<LANES>().0.as_chunks_mut::<FIELDS>().0;
     // The last tile may have lanes without a column: what the scratch held there must not be taken for theirs.
     if let Some(last) = tiles.last_mut() {
         *last = [[0.0; LANES]; FIELDS];
     }
     tiles
+}
+
+/// The scratch of a call with statistics as the table of a group and one for each task.
+#[inline(always)]
+pub(crate) fn tables<const FIELDS: usize, const TASK_FIELDS: usize>(
+    mut scratch: &mut [f64],
+    group: Group,
+    tasks: usize,
+) -> (&mut [Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]) {
+    (table(&mut scratch, group.tiles()), table(&mut scratch, group.tiles() * tasks))
 }
 
 /// One lane of a pair of vectors in a table, as [`Simd::store_pair`] has put them there.

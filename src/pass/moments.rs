@@ -271,23 +271,20 @@ impl Kernel for PartMoments<'_> {
 
 /// Runs of neighbours: block after block, each in all channels of the piece, which is the order of memory.
 #[inline(always)]
-#[expect(clippy::cast_precision_loss, reason = "at most 2^16 values")]
+#[expect(clippy::cast_precision_loss, reason = "at most 256 values")]
 fn planar_part<S: Simd>(s: S, planar: &Planar, group: Group, piece: Piece, input: &[f32], table: &mut [Tile<FIELDS>]) {
     let Some([means, m2s]) = table.first_mut() else { return };
-    let mut count = 0;
+    let mut count = 0.0;
     for block in planar.blocks_of(piece.part) {
-        let values = block.rows * block.columns;
-        let weights = MergeWeights::new(count as f64, values as f64);
-        count += values;
+        let weights = MergeWeights::new(count, (block.rows * block.columns) as f64);
         let columns = means.iter_mut().zip(m2s.iter_mut()).enumerate().skip(piece.first).take(piece.columns);
         for (column, (mean, m2)) in columns {
             let block = planar.in_channel(block, group.first_channel + column);
-            let Moments { mean: other_mean, m2: other_m2, .. } = block_moments(s, block, input);
-            let (before_mean, before_m2) = if weights.m2 == 0.0 { (0.0, 0.0) } else { (*mean, *m2) };
-            let delta = other_mean - before_mean;
-            *mean = before_mean + delta * weights.mean;
-            *m2 = before_m2 + (other_m2 + delta * delta * weights.m2);
+            let mut moments = if count == 0.0 { Moments::EMPTY } else { Moments { count, mean: *mean, m2: *m2 } };
+            moments.merge_with(weights, block_moments(s, block, input));
+            (*mean, *m2) = (moments.mean, moments.m2);
         }
+        count = weights.count;
     }
 }
 
@@ -302,7 +299,6 @@ fn columns_part<S: Simd>(
     table: &mut [Tile<FIELDS>],
 ) {
     let table = table.get_mut(piece.first / LANES..).unwrap_or_default();
-    let zero = s.splat_f64(0.0);
     let mut count = 0.0;
     for block in columns.blocks_of(group, piece) {
         let weights = MergeWeights::new(count, block.rows as f64);
@@ -314,17 +310,13 @@ fn columns_part<S: Simd>(
         let rows = four_rows(first).zip(four_rows(second)).zip(four_rows(third).zip(four_rows(fourth)));
         for (number, (tile, ((first, second), (third, fourth)))) in table.iter_mut().zip(rows).enumerate() {
             let x = [first, second, third, fourth].map(|four| four.map(|row| s.load(row)));
-            let (mean, m2) = tile_moments(s, x, block.tile(number), input);
-            let before = if is_first { [zero; 2] } else { [s.load_f64(&tile[MEAN]), s.load_f64(&tile[M2])] };
-            merge_lanes(s, tile, before, weights, [mean, m2]);
+            merge_lanes(s, tile, is_first, weights, tile_moments(s, x, block.tile(number), input));
         }
         if rest.first().is_some_and(|rest| !rest.is_empty())
             && let Some(tile) = table.get_mut(tiles)
         {
             let x = quarters(rest).map(|four| four.map(|row| s.load_partial(row)));
-            let (mean, m2) = tile_moments(s, x, block.tile(tiles), input);
-            let before = if is_first { [zero; 2] } else { [s.load_f64(&tile[MEAN]), s.load_f64(&tile[M2])] };
-            merge_lanes(s, tile, before, weights, [mean, m2]);
+            merge_lanes(s, tile, is_first, weights, tile_moments(s, x, block.tile(tiles), input));
         }
     }
 }
@@ -346,21 +338,19 @@ impl Kernel for MergePart<'_> {
         if count == 0.0 {
             return;
         }
-        let weights = MergeWeights::new(before, count);
-        let zero = s.splat_f64(0.0);
+        let (weights, is_first) = (MergeWeights::new(before, count), piece.part == 0);
         let tiles = piece.first / LANES..(piece.first + piece.columns).div_ceil(LANES);
         let pairs =
             table.get_mut(tiles.clone()).unwrap_or_default().iter_mut().zip(part.get(tiles).unwrap_or_default());
         for (tile, part) in pairs {
-            let others = [s.load_f64(&part[MEAN]), s.load_f64(&part[M2])];
-            let totals = if piece.part == 0 { [zero; 2] } else { [s.load_f64(&tile[MEAN]), s.load_f64(&tile[M2])] };
-            if piece.columns >= LANES || piece.first % LANES == 0 && piece.part == 0 {
-                merge_lanes(s, tile, totals, weights, others);
+            let others = (s.load_f64(&part[MEAN]), s.load_f64(&part[M2]));
+            if piece.columns >= LANES {
+                merge_lanes(s, tile, is_first, weights, others);
                 continue;
             }
             // Only some channels of a tile: the other lanes are another piece's.
             let mut merged = *tile;
-            merge_lanes(s, &mut merged, totals, weights, others);
+            merge_lanes(s, &mut merged, is_first, weights, others);
             for (to, from) in tile.iter_mut().zip(&merged) {
                 let lanes = to.iter_mut().zip(from).skip(piece.first % LANES).take(piece.columns);
                 lanes.for_each(|(to, from)| *to = *from);
@@ -464,15 +454,17 @@ fn exact_lanes(block: RowBlock, input: &[f32], unsound: u16, means: &mut Lanes<f
     }
 }
 
-/// Merges the moments of as many values in every lane with those before into the fields of a tile.
+/// Merges the moments of as many values in every lane into the fields of a tile, which hold none before the first.
 #[inline(always)]
 fn merge_lanes<S: Simd>(
     s: S,
     tile: &mut Tile<FIELDS>,
-    [mean, m2]: [S::F64; 2],
+    is_first: bool,
     weights: MergeWeights,
-    [other_mean, other_m2]: [S::F64; 2],
+    (other_mean, other_m2): (S::F64, S::F64),
 ) {
+    let zero = s.splat_f64(0.0);
+    let (mean, m2) = if is_first { (zero, zero) } else { (s.load_f64(&tile[MEAN]), s.load_f64(&tile[M2])) };
     let delta = other_mean - mean;
     s.store_f64(mean + delta * s.splat_f64(weights.mean), &mut tile[MEAN]);
     s.store_f64(m2 + (other_m2 + delta * delta * s.splat_f64(weights.m2)), &mut tile[M2]);

@@ -21,7 +21,7 @@ const ALL_LENGTHS: usize = 1100;
 const BOUNDARIES: &[(usize, &str)] = &[
     (8, "the bits of a mask's byte; the lanes of an AVX2 register"),
     (16, "the lanes; the rows of a block of columns; shorter runs are columns"),
-    (32, "the bits of a random word; the rows that a tile is worked in sequence"),
+    (32, "the bits of a random word"),
     (64, "four vectors, which are added in pairs"),
     (128, "the longest runs of which two share a block; the rows from which eight channels are folded"),
     (256, "a block of a channel; the width up to which a matrix is folded"),

@@ -12,7 +12,7 @@
 mod exponential;
 
 use crate::error::Error;
-use crate::simd::{Kernel, LANES, Lanes, Simd};
+use crate::simd::{LANES, Lanes, Simd, Work};
 use exponential::{Logistic, Reduced, Slope, negative, negative_enough};
 
 /// An activation function; implemented by the types of this module and by no others.
@@ -192,7 +192,7 @@ struct Forward<'a, A> {
     z: &'a mut Lanes<f32>,
 }
 
-impl<A: Long> Kernel for Forward<'_, A> {
+impl<A: Long> Work for Forward<'_, A> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         s.store(self.activation.forward(s, s.load(self.z)), self.z);
@@ -206,7 +206,7 @@ struct Backward<'a, A> {
     dy: &'a mut Lanes<f32>,
 }
 
-impl<A: Long> Kernel for Backward<'_, A> {
+impl<A: Long> Work for Backward<'_, A> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         s.store(self.activation.backward(s, s.load(self.z), s.load(self.dy)), self.dy);

@@ -3,13 +3,13 @@
 
 use crate::activation::Activation;
 use crate::args::{Dropout, ParameterGradients, Parameters, Statistics};
-use crate::channel::{Channels, Differential, Differentiation, Normalisation, Sums, flags};
+use crate::channel::{Centre, Channels, Differential, Differentiation, Normalisation, Sums, flags};
 use crate::layer::Layer;
-use crate::pass::apply::{Apply, folded_scale};
+use crate::pass::apply::{self, Apply, folded_scale};
 use crate::pass::gradient::{self, Gradient};
 use crate::pass::reduce;
 use crate::pass::{Group, Tile, tables};
-use crate::simd::{Kernel, LANES, Simd, load_f64, store_f64};
+use crate::simd::{Kernel, Machine, Simd};
 use crate::tasks::Written;
 
 /// The fields per column of this call's table.
@@ -142,16 +142,18 @@ struct GroupCoefficients<'a> {
 
 impl Kernel for GroupCoefficients<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<M: Machine>(self, m: M) {
         let Self { normalisation, group, table } = self;
         for channels in group.sixteens() {
-            let centre = normalisation.centre(s, channels);
-            let mut pairs = [[0.0; LANES]; reduce::G];
-            // The normalisation of the forward call, to the bit.
-            let [first, second, _, offset] = &mut pairs;
-            normalisation.coefficients(s, channels, &centre).store(s, [first, second]);
-            s.store_pair(s.splat(0.0), s.narrow(centre.unit(s)), offset);
-            group.spread(channels, table, 0, (&pairs, &[[0.0; LANES]; FIELDS - reduce::G]));
+            for s in m.each(channels.len) {
+                // The normalisation of the forward call, to the bit.
+                apply::put_coefficients(s, group, channels, table, &normalisation.of_channels::<M>(s, channels));
+                let (zero, unit) = (s.splat(0.0), s.narrow(normalisation.centre(s, channels).unit(s)));
+                group.put_pair(s, channels, table, reduce::OFFSET, [zero, unit]);
+                for field in [reduce::G, reduce::G_OTHER] {
+                    group.put_f64(s, channels, table, field, s.splat_f64(0.0));
+                }
+            }
         }
     }
 }
@@ -169,38 +171,48 @@ struct FinishGroup<'a, 'b> {
 
 impl Kernel for FinishGroup<'_, '_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Self { group, table, differentiation, reduced, phase, grad_parameters } = self;
-        for channels in group.sixteens() {
-            let centre = differentiation.normalisation.centre(s, channels);
-            let mut sums = Sums { g: s.splat_f64(0.0), g_xhat: s.splat_f64(0.0) };
-            if let Phase::Apply { sums: given, .. } = &*phase {
-                sums = given_sums(s, given, channels);
-            } else if reduced {
-                let of_channels = reduce::of_channels(s, group, channels, table);
-                sums = Sums::finish(s, of_channels, &centre, differentiation.scale);
-                if let Some(weight) = &mut grad_parameters.weight {
-                    s.store_partial(s.narrow(sums.g_xhat), channels.of_mut(weight));
-                }
-                if let Some(bias) = &mut grad_parameters.bias {
-                    s.store_partial(s.narrow(sums.g), channels.of_mut(bias));
-                }
-                if let Phase::Reduce(out) = &mut *phase {
-                    let (g, g_xhat) = out.split_at_mut_checked(out.len() / 2).unwrap_or_default();
-                    store_f64(s, sums.g, channels.of_mut(g));
-                    store_f64(s, sums.g_xhat, channels.of_mut(g_xhat));
-                }
+    fn run<M: Machine>(mut self, m: M) {
+        for channels in self.group.sixteens() {
+            for s in m.each(channels.len) {
+                let centre = self.differentiation.normalisation.centre(s, channels);
+                let sums = self.sums(s, channels, &centre);
+                let differentiate = self.differentiation.of_channels::<M>(s, channels, &centre, sums);
+                let (group, table) = (self.group, &mut *self.table);
+                let slopes = [s.narrow(differentiate.slope), s.narrow(differentiate.tilt)];
+                group.put_pair(s, channels, table, reduce::SLOPE, slopes);
+                let offset = [s.narrow(differentiate.offset), flags(s, differentiate.exact)];
+                group.put_pair(s, channels, table, reduce::OFFSET, offset);
+                group.put_f64(s, channels, table, reduce::G, sums.g);
+                group.put_f64(s, channels, table, reduce::G_OTHER, sums.g_xhat);
             }
-            let differentiate = differentiation.coefficients(s, channels, &centre, sums);
-            let (mut pairs, mut fields) =
-                ([[0.0; LANES]; reduce::G - reduce::SLOPE], [[0.0; LANES]; FIELDS - reduce::G]);
-            let ([slope, offset], [g, g_xhat]) = (&mut pairs, &mut fields);
-            s.store_pair(s.narrow(differentiate.slope), s.narrow(differentiate.tilt), slope);
-            s.store_pair(s.narrow(differentiate.offset), flags(s, differentiate.exact), offset);
-            s.store_f64(sums.g, g);
-            s.store_f64(sums.g_xhat, g_xhat);
-            group.spread(channels, table, reduce::SLOPE, (&pairs, &fields));
         }
+    }
+}
+
+impl FinishGroup<'_, '_> {
+    /// The sums of some channels, written where they are wanted.
+    #[inline(always)]
+    fn sums<S: Simd>(&mut self, s: S, channels: Channels, centre: &Centre<S>) -> Sums<S> {
+        if let Phase::Apply { sums, .. } = self.phase {
+            return given_sums(s, sums, channels);
+        }
+        if !self.reduced {
+            return Sums { g: s.splat_f64(0.0), g_xhat: s.splat_f64(0.0) };
+        }
+        let of_channels = reduce::of_channels(s, self.group, channels, self.table);
+        let sums = Sums::finish(s, of_channels, centre, self.differentiation.scale);
+        if let Some(weight) = &mut self.grad_parameters.weight {
+            s.store_partial(s.narrow(sums.g_xhat), channels.of_mut(weight));
+        }
+        if let Some(bias) = &mut self.grad_parameters.bias {
+            s.store_partial(s.narrow(sums.g), channels.of_mut(bias));
+        }
+        if let Phase::Reduce(out) = self.phase {
+            let (g, g_xhat) = out.split_at_mut_checked(out.len() / 2).unwrap_or_default();
+            s.store_partial_f64(sums.g, channels.of_mut(g));
+            s.store_partial_f64(sums.g_xhat, channels.of_mut(g_xhat));
+        }
+        sums
     }
 }
 
@@ -208,7 +220,7 @@ impl Kernel for FinishGroup<'_, '_> {
 #[inline(always)]
 fn given_sums<S: Simd>(s: S, sums: &[f64], channels: Channels) -> Sums<S> {
     let (g, g_xhat) = sums.split_at_checked(sums.len() / 2).unwrap_or_default();
-    Sums { g: load_f64(s, channels.of(g)), g_xhat: load_f64(s, channels.of(g_xhat)) }
+    Sums { g: s.load_partial_f64(channels.of(g)), g_xhat: s.load_partial_f64(channels.of(g_xhat)) }
 }
 
 /// The gradients of weight and bias from the sums over the whole batch, each rounded once.

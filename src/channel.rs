@@ -3,7 +3,7 @@
 
 use crate::args::{Parameters, Statistics};
 use crate::config::RunningVariance;
-use crate::simd::{LANES, Lanes, Portable, Simd, load, load_f64};
+use crate::simd::{LANES, Lane, Lanes, Machine, Simd, load};
 use crate::slices::{range, range_mut};
 
 /// Up to sixteen channels, one per lane.
@@ -182,12 +182,10 @@ impl<S: Simd> Centre<S> {
     #[inline(always)]
     pub(crate) fn unit(&self, s: S) -> S::F64 {
         const EXPONENT: u64 = 0x7FF << 52;
-        let mut unit = [0.0; LANES];
-        s.store_f64(self.inv_std, &mut unit);
-        for unit in &mut unit {
+        let [unit] = s.change_lanes_f64([self.inv_std], |_, [unit]| {
             *unit = if unit.is_normal() { f64::from_bits(unit.to_bits() & EXPONENT) } else { 1.0 };
-        }
-        s.load_f64(&unit)
+        });
+        unit
     }
 }
 
@@ -201,26 +199,18 @@ const SMALL: f64 = 1.0 / LARGE;
 /// 2^100.
 const LARGE: f64 = (1u128 << 100) as f64;
 
-#[inline(always)]
-fn magnitude<S: Simd>(s: S, number: S::F64) -> S::F64 {
-    s.larger(number, s.splat_f64(0.0) - number)
-}
-
 /// The lanes whose number is too large for sums in f32; NaN and infinities are not helped by f64.
 #[inline(always)]
 fn too_large<S: Simd>(s: S, number: S::F64) -> u16 {
     const NEXT_BELOW: f64 = f64::from_bits(LARGE.to_bits() - 1);
-    let magnitude = magnitude(s, number);
-    s.less(s.splat_f64(NEXT_BELOW), magnitude) & s.less(magnitude, s.splat_f64(f64::INFINITY))
+    s.magnitude_between(number, NEXT_BELOW, f64::INFINITY)
 }
 
 /// The lanes whose coefficient cannot be rounded to f32 and multiplied there without leaving the normal numbers. 2^±100
 /// leaves room for the largest deviations, and NaN and infinities give the same result either way.
 #[inline(always)]
 fn unusual<S: Simd>(s: S, coefficient: S::F64) -> u16 {
-    let magnitude = magnitude(s, coefficient);
-    let small = s.less(s.splat_f64(0.0), magnitude) & s.less(magnitude, s.splat_f64(SMALL));
-    small | too_large(s, coefficient)
+    s.magnitude_between(coefficient, 0.0, SMALL) | too_large(s, coefficient)
 }
 
 /// What the channels of a layer are normalised with.
@@ -239,7 +229,7 @@ impl Normalisation<'_> {
         let load = |values| s.load_partial(channels.of(values));
         match self.statistics {
             Statistics::Batch(saved) => {
-                let inv_std = load_f64(s, channels.of(saved.inv_std));
+                let inv_std = s.load_partial_f64(channels.of(saved.inv_std));
                 Centre::saved(s, load(saved.mean), load(saved.mean_tail), inv_std)
             }
             Statistics::Fixed(running) => Centre::fixed(s, load(running.mean), load(running.var), self.eps),
@@ -252,7 +242,7 @@ impl Normalisation<'_> {
     }
 
     #[inline(always)]
-    pub(crate) fn coefficients<S: Simd>(&self, s: S, channels: Channels, centre: &Centre<S>) -> Normalise<S> {
+    fn coefficients<S: Simd>(&self, s: S, channels: Channels, centre: &Centre<S>) -> Normalise<S> {
         let bias = self.parameters.bias.map_or(s.splat(0.0), |bias| load(s, channels.of(bias)));
         let (weight, bias, scale) = (self.weight(s, channels), s.widen(bias), s.splat_f64(f64::from(self.scale)));
         let slope = weight * centre.inv_std * scale;
@@ -262,18 +252,26 @@ impl Normalisation<'_> {
         Normalise { mean: centre.mean, slope, shift, exact: exact & channels.bits() }
     }
 
+    /// The normalisation of some channels. Where lanes are worked one after the other it is a function of its own, which the
+    /// cold paths call as well.
+    #[inline(always)]
+    pub(crate) fn of_channels<M: Machine>(&self, s: M::Simd, channels: Channels) -> Normalise<M::Simd> {
+        if M::Simd::AT_ONCE {
+            return self.coefficients(s, channels, &self.centre(s, channels));
+        }
+        let lane = s.lanes().trailing_zeros() as usize;
+        let ChannelNormalise { mean, slope, shift, exact } = self.of_channel(channels.first + lane);
+        let exact = if exact { s.lanes() } else { 0 };
+        Normalise { mean: s.splat(mean), slope: s.splat_f64(slope), shift: s.splat_f64(shift), exact }
+    }
+
     /// The normalisation of one channel in f64.
     #[cold]
     #[inline(never)]
     pub(crate) fn of_channel(&self, channel: usize) -> ChannelNormalise {
-        let (s, channels) = (Portable, Channels::one(channel));
+        let (s, channels) = (Lane::FIRST, Channels::one(channel));
         let Normalise { mean, slope, shift, exact } = self.coefficients(s, channels, &self.centre(s, channels));
-        ChannelNormalise {
-            mean: s.first(mean),
-            slope: s.first_f64(slope),
-            shift: s.first_f64(shift),
-            exact: exact != 0,
-        }
+        ChannelNormalise { mean, slope, shift, exact: exact != 0 }
     }
 }
 
@@ -294,16 +292,15 @@ pub(crate) struct Normalise<S: Simd> {
 }
 
 impl<S: Simd> Normalise<S> {
-    /// Writes the coefficients in f32, as pairs of vectors: mean and slope, shift and 1 where f64 is needed.
+    /// The coefficients in f32, as pairs of vectors: mean and slope, shift and 1 where f64 is needed.
     #[inline(always)]
-    pub(crate) fn store(&self, s: S, [first, second]: [&mut Lanes<f64>; 2]) {
-        s.store_pair(self.mean, s.narrow(self.slope), first);
-        s.store_pair(s.narrow(self.shift), flags(s, self.exact), second);
+    pub(crate) fn pairs(&self, s: S) -> [[S::F32; 2]; 2] {
+        [[self.mean, s.narrow(self.slope)], [s.narrow(self.shift), flags(s, self.exact)]]
     }
 }
 
 /// [`Normalise`] of one channel.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct ChannelNormalise {
     pub(crate) mean: f32,
     slope: f64,
@@ -312,13 +309,22 @@ pub(crate) struct ChannelNormalise {
 }
 
 impl ChannelNormalise {
-    /// `z` of one element, in f64.
+    /// `z` of one element, in f64 where it is needed. With a residual that is also where the sum may be finite though one
+    /// of its terms is not.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "rounded once")]
-    pub(crate) fn exactly(&self, x: f32, residual: f32) -> f32 {
-        ((f64::from(x) - f64::from(self.mean)) * self.slope + self.shift + f64::from(residual)) as f32
+    #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
+    pub(crate) fn z(&self, x: f32, residual: Option<f32>) -> f32 {
+        let z = (x - self.mean) * self.slope as f32 + self.shift as f32;
+        if self.exact || (residual.is_some() && !z.is_finite()) {
+            let z = (f64::from(x) - f64::from(self.mean)) * self.slope + self.shift;
+            return (z + f64::from(residual.unwrap_or(NOTHING))) as f32;
+        }
+        z + residual.unwrap_or(NOTHING)
     }
 }
+
+/// What can be added to any number and leaves it as it is, the sign of zero included.
+pub(crate) const NOTHING: f32 = -0.0;
 
 /// The sums over one channel that every gradient is made of.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -389,13 +395,7 @@ pub(crate) struct Differentiation<'a> {
 
 impl Differentiation<'_> {
     #[inline(always)]
-    pub(crate) fn coefficients<S: Simd>(
-        &self,
-        s: S,
-        channels: Channels,
-        centre: &Centre<S>,
-        sums: Sums<S>,
-    ) -> Differentiate<S> {
+    fn coefficients<S: Simd>(&self, s: S, channels: Channels, centre: &Centre<S>, sums: Sums<S>) -> Differentiate<S> {
         let scale = s.splat_f64(f64::from(self.scale));
         let (zero, unscaled) = (s.splat_f64(0.0), self.normalisation.weight(s, channels) * centre.inv_std);
         match self.differential {
@@ -422,16 +422,36 @@ impl Differentiation<'_> {
         }
     }
 
+    /// [`Self::coefficients`], which is a function of its own where lanes are worked one after the other, as
+    /// [`Normalisation::of_channels`].
+    #[inline(always)]
+    pub(crate) fn of_channels<M: Machine>(
+        &self,
+        s: M::Simd,
+        channels: Channels,
+        centre: &Centre<M::Simd>,
+        sums: Sums<M::Simd>,
+    ) -> Differentiate<M::Simd> {
+        if M::Simd::AT_ONCE {
+            return self.coefficients(s, channels, centre, sums);
+        }
+        let (lane, mut alone) = (s.lanes().trailing_zeros() as usize, [0.0; 2]);
+        s.each_lane_f64(LANES, sums.g, |_, g| alone[0] = g);
+        s.each_lane_f64(LANES, sums.g_xhat, |_, g_xhat| alone[1] = g_xhat);
+        let ChannelDifferentiate { slope, tilt, offset, exact, .. } = self.of_channel(channels.first + lane, alone);
+        let exact = if exact { s.lanes() } else { 0 };
+        Differentiate { slope: s.splat_f64(slope), tilt: s.splat_f64(tilt), offset: s.splat_f64(offset), exact }
+    }
+
     /// The gradient of one channel in f64, from its sums of `g` and of `g*xhat`.
     #[cold]
     #[inline(never)]
     pub(crate) fn of_channel(&self, channel: usize, [g, g_xhat]: [f64; 2]) -> ChannelDifferentiate {
-        let (s, channels) = (Portable, Channels::one(channel));
+        let (s, channels) = (Lane::FIRST, Channels::one(channel));
         let centre = self.normalisation.centre(s, channels);
-        let sums = Sums { g: s.splat_f64(g), g_xhat: s.splat_f64(g_xhat) };
-        let Differentiate { slope, tilt, offset, exact } = self.coefficients(s, channels, &centre, sums);
-        let (slope, tilt, offset) = (s.first_f64(slope), s.first_f64(tilt), s.first_f64(offset));
-        ChannelDifferentiate { mean: s.first(centre.mean), slope, tilt, offset, exact: exact != 0 }
+        let differentiate = self.coefficients(s, channels, &centre, Sums { g, g_xhat });
+        let Differentiate { slope, tilt, offset, exact } = differentiate;
+        ChannelDifferentiate { mean: centre.mean, slope, tilt, offset, exact: exact != 0 }
     }
 }
 
@@ -449,22 +469,28 @@ pub(crate) struct Differentiate<S: Simd> {
 }
 
 /// [`Differentiate`] of one channel.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct ChannelDifferentiate {
     mean: f32,
     slope: f64,
     tilt: f64,
     offset: f64,
-    pub(crate) exact: bool,
+    exact: bool,
 }
 
 impl ChannelDifferentiate {
-    /// `dx` of one element, in f64. Fixed statistics have no terms of `x`, not even where it is not finite.
+    /// `dx` of one element, in f64 where it is needed. Fixed statistics have no terms of `x`, not even where it is not
+    /// finite.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "rounded once")]
-    pub(crate) fn exactly<const BATCH: bool>(&self, x: f32, g: f32) -> f32 {
-        let dx = f64::from(g) * self.slope;
-        if BATCH { (dx + ((f64::from(x) - f64::from(self.mean)) * self.tilt + self.offset)) as f32 } else { dx as f32 }
+    #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
+    pub(crate) fn dx(&self, batch: bool, x: f32, g: f32) -> f32 {
+        let Self { mean, slope, tilt, offset, exact } = *self;
+        match (exact, batch) {
+            (true, true) => (f64::from(g) * slope + ((f64::from(x) - f64::from(mean)) * tilt + offset)) as f32,
+            (true, false) => (f64::from(g) * slope) as f32,
+            (false, true) => g * slope as f32 + ((x - mean) * tilt as f32 + offset as f32),
+            (false, false) => g * slope as f32,
+        }
     }
 }
 

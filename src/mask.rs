@@ -20,7 +20,7 @@
 use rand_core::Rng;
 
 use crate::error::{Buffer, Error, check_len};
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, LANES, Lanes, Machine, Simd};
 use crate::tasks::Tasks;
 
 /// The elements that one random word per lane decides at once.
@@ -218,17 +218,17 @@ const fn splitmix64(seed: u64, index: u64) -> u64 {
 }
 
 /// Sixteen xoshiro128++ generators side by side.
-struct Generators<S: Simd> {
-    state: [S::U32; 4],
+struct Generators {
+    state: [Lanes<u32>; 4],
 }
 
-impl<S: Simd> Generators<S> {
+impl Generators {
     /// The generators of a block of 4096 elements.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the halves of a u64")]
-    fn seeded(s: S, key: u64, block: u64) -> Self {
-        let mut words = [[0; LANES]; 4];
-        let [w0, w1, w2, w3] = &mut words;
+    fn seeded(key: u64, block: u64) -> Self {
+        let mut state = [[0; LANES]; 4];
+        let [w0, w1, w2, w3] = &mut state;
         let first = block.wrapping_mul(2 * LANES as u64);
         for ((((lane, w0), w1), w2), w3) in (0..).zip(w0).zip(w1).zip(w2).zip(w3) {
             // The lane's own SplitMix64 is the sequence of `key`, `2*lane` outputs further on.
@@ -237,36 +237,44 @@ impl<S: Simd> Generators<S> {
             // SplitMix64 never repeats an output, so the two are not both zero and the state is a valid one.
             (*w0, *w1, *w2, *w3) = (low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32);
         }
-        Self { state: [s.load_u32(&words[0]), s.load_u32(&words[1]), s.load_u32(&words[2]), s.load_u32(&words[3])] }
+        Self { state }
     }
 
-    /// One word per lane.
+    /// The next word of each of some lanes.
     #[inline(always)]
-    fn next(&mut self, s: S) -> S::U32 {
-        let [s0, s1, s2, s3] = self.state;
+    fn next<S: Simd>(&mut self, s: S) -> S::U32 {
+        let [s0, s1, s2, s3] = self.state.each_ref().map(|words| s.load_u32(words));
         let word = s.rotate_left::<7>(s0 + s3) + s0;
         let s2 = s2 ^ s0;
         let s3 = s3 ^ s1;
-        self.state = [s0 ^ s3, s1 ^ s2, s2 ^ s.shift_left::<9>(s1), s.rotate_left::<11>(s3)];
+        let next = [s0 ^ s3, s1 ^ s2, s2 ^ s.shift_left::<9>(s1), s.rotate_left::<11>(s3)];
+        for (words, next) in self.state.iter_mut().zip(next) {
+            s.store_u32(next, words);
+        }
         word
     }
 
     /// The keep bits of the next group.
     #[inline(always)]
-    fn group(&mut self, s: S, threshold: u32) -> S::U32 {
-        let mut keep = s.splat_u32(0);
-        let mut undecided = s.splat_u32(u32::MAX);
+    fn group<M: Machine>(&mut self, m: M, threshold: u32) -> Lanes<u32> {
+        let (mut keep, mut undecided) = ([0; LANES], [u32::MAX; LANES]);
         let mut rest = threshold;
         while rest != 0 {
-            let random = self.next(s);
-            if rest >> 31 == 1 {
-                keep = keep | s.without(undecided, random);
-                undecided = undecided & random;
-            } else {
-                undecided = s.without(undecided, random);
+            let mut decided = true;
+            for s in m.each(LANES) {
+                let random = self.next(s);
+                let open = s.load_u32(&undecided);
+                let still_open = if rest >> 31 == 1 {
+                    s.store_u32(s.load_u32(&keep) | s.without(open, random), &mut keep);
+                    open & random
+                } else {
+                    s.without(open, random)
+                };
+                s.store_u32(still_open, &mut undecided);
+                decided &= s.is_zero(still_open);
             }
             rest <<= 1;
-            if s.is_zero(undecided) {
+            if decided {
                 break;
             }
         }
@@ -275,33 +283,32 @@ impl<S: Simd> Generators<S> {
 }
 
 /// The groups of a mask in order, from any one on.
-struct Groups<S: Simd> {
-    s: S,
+struct Groups<M: Machine> {
+    m: M,
     threshold: u32,
     key: u64,
     /// The number of the next group.
     next: u64,
-    generators: Generators<S>,
+    generators: Generators,
 }
 
-impl<S: Simd> Groups<S> {
+impl<M: Machine> Groups<M> {
     #[inline(always)]
-    fn starting_at(s: S, threshold: u32, key: u64, group: u64) -> Self {
-        let mut generators = Generators::seeded(s, key, group / GROUPS_PER_BLOCK);
+    fn starting_at(m: M, threshold: u32, key: u64, group: u64) -> Self {
+        let mut generators = Generators::seeded(key, group / GROUPS_PER_BLOCK);
         for _ in 0..group % GROUPS_PER_BLOCK {
-            let _ = generators.group(s, threshold);
+            let _ = generators.group(m, threshold);
         }
-        Self { s, threshold, key, next: group, generators }
+        Self { m, threshold, key, next: group, generators }
     }
 
     /// The bytes of the next group.
     #[inline(always)]
     fn bytes(&mut self) -> [u8; GROUP_BYTES] {
-        let mut words = [0; LANES];
-        self.s.store_u32(self.generators.group(self.s, self.threshold), &mut words);
+        let words = self.generators.group(self.m, self.threshold);
         self.next = self.next.wrapping_add(1);
         if self.next.is_multiple_of(GROUPS_PER_BLOCK) {
-            self.generators = Generators::seeded(self.s, self.key, self.next / GROUPS_PER_BLOCK);
+            self.generators = Generators::seeded(self.key, self.next / GROUPS_PER_BLOCK);
         }
         let mut bytes = [0; GROUP_BYTES];
         for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
@@ -322,8 +329,8 @@ struct Fill<'a> {
 impl Kernel for Fill<'_> {
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "positions inside a group")]
-    fn run<S: Simd>(self, s: S) {
-        let mut groups = Groups::starting_at(s, self.threshold, self.key, self.first / GROUP as u64);
+    fn run<M: Machine>(self, m: M) {
+        let mut groups = Groups::starting_at(m, self.threshold, self.key, self.first / GROUP as u64);
         let skip = (self.first % GROUP as u64) as usize / 8;
         let shift = (self.first % 8) as usize;
         if shift == 0 {

@@ -8,7 +8,7 @@ use crate::channel;
 use crate::error::{Buffer, Error, check_len};
 use crate::layer::Layer;
 use crate::pass::{self, Group, Tile, Walk, tables};
-use crate::simd::{Kernel, Simd, store_f64};
+use crate::simd::{Kernel, Machine, Simd};
 
 /// The length of the moments of so many channels.
 #[must_use]
@@ -92,16 +92,18 @@ struct PutMoments<'a> {
 
 impl Kernel for PutMoments<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<M: Machine>(self, m: M) {
         let Self { walk, group, table, samples, moments } = self;
         let all = moments.len() / 3;
         let (counts, rest) = moments.split_at_mut_checked(all).unwrap_or_default();
         let (means, m2s) = rest.split_at_mut_checked(all).unwrap_or_default();
         for channels in group.sixteens() {
-            let moments = pass::moments::of_channels(s, walk, group, channels, table, samples);
-            store_f64(s, moments.count, channels.of_mut(counts));
-            store_f64(s, moments.mean, channels.of_mut(means));
-            store_f64(s, moments.m2, channels.of_mut(m2s));
+            for s in m.each(channels.len) {
+                let moments = pass::moments::of_channels(s, walk, group, channels, table, samples);
+                s.store_partial_f64(moments.count, channels.of_mut(counts));
+                s.store_partial_f64(moments.mean, channels.of_mut(means));
+                s.store_partial_f64(moments.m2, channels.of_mut(m2s));
+            }
         }
     }
 }

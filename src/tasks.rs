@@ -97,7 +97,11 @@ impl Tasks {
         work: impl Fn(Range<usize>, Written<'a>) + Sync,
     ) {
         let units = walk.units(group);
-        let step = div_ceil(units, self.for_elements(walk.values_in(group))).max(1);
+        let tasks = self.for_elements(walk.values_in(group));
+        if tasks == 1 {
+            return work(0..units, written);
+        }
+        let step = div_ceil(units, tasks).max(1);
         let mut rest = written;
         let pieces = (0..units).step_by(step).map(|first| {
             let end = units.min(first + step);

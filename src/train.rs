@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::layer::Layer;
 use crate::pass::apply::{self, Apply, GroupCoefficients, folded_scale};
 use crate::pass::{Group, Tile, Walk, moments, tables};
-use crate::simd::{Kernel, Simd, load_f64, store_f64};
+use crate::simd::{Kernel, Lane, Machine, Simd};
 
 /// The fields per column of this call's table: first the moments, then the coefficients in their place.
 pub(crate) const FIELDS: usize = {
@@ -75,11 +75,13 @@ struct FinishGroup<'a, 'b> {
 
 impl Kernel for FinishGroup<'_, '_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<M: Machine>(self, m: M) {
         let Self { walk, group, table, samples, eps, mut statistics } = self;
         for channels in group.sixteens() {
-            let moments = moments::of_channels(s, walk, group, channels, table, samples);
-            statistics.finish(s, channels, &moments, eps);
+            for s in m.each(channels.len) {
+                let moments = moments::of_channels(s, walk, group, channels, table, samples);
+                statistics.finish(s, channels, &moments, eps);
+            }
         }
     }
 }
@@ -98,45 +100,25 @@ impl ChannelStatistics<'_, '_> {
         let centre = Centre::of_batch(s, moments, eps);
         s.store_partial(centre.mean, channels.of_mut(self.saved.mean));
         s.store_partial(centre.tail, channels.of_mut(self.saved.mean_tail));
-        store_f64(s, centre.inv_std, channels.of_mut(self.saved.inv_std));
+        s.store_partial_f64(centre.inv_std, channels.of_mut(self.saved.inv_std));
         if let Some(running) = &mut self.running {
             self.update.apply(s, channels.of_mut(running.mean), channels.of_mut(running.var), moments);
         }
     }
 }
 
-/// Finishes the moments of a batch, in a call whose arguments have been checked.
+/// Finishes the moments of a batch, in a call whose arguments have been checked. One channel at a time: those without
+/// values are left as they are.
 pub(crate) fn finish<A: Activation>(layer: &Layer<A>, call: Finish<'_>) {
     let Finish { moments, mut running, mut saved } = call;
+    let (channels, eps) = (layer.shape().channels(), layer.config().eps);
     let update = next_update(layer.config(), running.as_mut());
-    layer.tasks().run(FinishMoments {
-        channels: layer.shape().channels(),
-        moments,
-        eps: layer.config().eps,
-        statistics: ChannelStatistics { update, running: running.as_mut(), saved: &mut saved },
-    });
-}
-
-/// What becomes of the moments of all channels.
-struct FinishMoments<'a, 'b> {
-    channels: usize,
-    moments: &'a [f64],
-    eps: f32,
-    statistics: ChannelStatistics<'a, 'b>,
-}
-
-impl Kernel for FinishMoments<'_, '_> {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Self { channels, moments, eps, mut statistics } = self;
-        let (counts, rest) = moments.split_at_checked(channels).unwrap_or_default();
-        let (means, m2s) = rest.split_at_checked(channels).unwrap_or_default();
-        // One at a time: those without values are left as they are.
-        for (channel, _) in counts.iter().enumerate().filter(|&(_, &count)| count != 0.0) {
-            let channel = Channels::one(channel);
-            let load = |values| load_f64(s, channel.of(values));
-            let moments = BatchMoments { count: load(counts), mean: load(means), m2: load(m2s) };
-            statistics.finish(s, channel, &moments, eps);
+    let mut statistics = ChannelStatistics { update, running: running.as_mut(), saved: &mut saved };
+    let (counts, rest) = moments.split_at_checked(channels).unwrap_or_default();
+    let (means, m2s) = rest.split_at_checked(channels).unwrap_or_default();
+    for (channel, ((&count, &mean), &m2)) in counts.iter().zip(means).zip(m2s).enumerate() {
+        if count != 0.0 {
+            statistics.finish(Lane::FIRST, Channels::one(channel), &BatchMoments { count, mean, m2 }, eps);
         }
     }
 }

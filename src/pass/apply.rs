@@ -4,13 +4,15 @@
 //! where the activation allows it and there is no residual. One pass: 4 bytes read and 4 written per element, 4 more
 //! read with a residual, and one mask bit.
 
+use core::iter::repeat;
 use core::ops::Range;
 
-use super::keep::Keep;
-use super::{Columns, Elements, Group, Planar, Tile, Walk, load_at, pair_lane};
+use super::keep::{BITS, Keep};
+use super::{Columns, Elements, Group, Planar, Tile, Unit, Walk, first_bits, pair_lane, pieces};
 use crate::activation::Activation;
-use crate::channel::{ChannelNormalise, Normalisation, any};
-use crate::simd::{Kernel, LANES, Lanes, Portable, Simd};
+use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, any};
+use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd};
+use crate::slices::range;
 use crate::tasks::{Tasks, Written};
 
 /// What the elementwise passes do.
@@ -34,102 +36,126 @@ pub(crate) fn folded_scale<A: Activation>(residual: Option<&[f32]>, scale: f32) 
 }
 
 impl<A: Activation> Apply<'_, A> {
-    /// `z` of a vector, where lane 0 is element `first` and there are `lanes` of them.
+    /// The residuals of a run, or nothing.
     #[inline(always)]
-    pub(crate) fn z<S: Simd>(
+    pub(crate) fn residuals<const RESIDUAL: bool>(&self, start: usize, len: usize) -> Residuals<'_> {
+        let residual = if RESIDUAL { self.residual } else { None };
+        let (whole, rest) = residual.map(|residual| range(residual, start, len)).unwrap_or_default().as_chunks();
+        Residuals { whole, rest }
+    }
+
+    /// `z` of a vector, which has a residual if `RESIDUAL`.
+    #[inline(always)]
+    pub(crate) fn z<S: Simd, const RESIDUAL: bool>(
         &self,
         s: S,
         coefficients: &Coefficients<S>,
         x: S::F32,
-        owner: Owner<'_>,
-        place: (usize, usize),
+        residual: S::F32,
+        owner: Owner,
     ) -> S::F32 {
         let z = coefficients.normalise(x);
-        match (self.residual, owner) {
-            (None, Owner::Exact(channels)) => exact_z(s, channels, x, z, None),
-            (None, _) => z,
-            (Some(residual), _) => {
-                let residual = load_at(s, residual, place);
-                match owner {
-                    Owner::Exact(channels) => exact_z(s, channels, x, z, Some(residual)),
-                    // The sum may be finite though one of its terms is not.
-                    Owner::Column(group, column) if !is_finite(s, z) => {
-                        exact_z(s, &of_columns(&self.normalisation, group, column), x, z, Some(residual))
-                    }
-                    Owner::Column(..) => z + residual,
-                    Owner::Channel(channel) if !is_finite(s, z) => {
-                        exact_z(s, &[self.normalisation.of_channel(channel); LANES], x, z, Some(residual))
-                    }
-                    Owner::Channel(_) => z + residual,
+        if !RESIDUAL {
+            return z;
+        }
+        if s.bits(s.le(s.splat(f32::MIN), z) & s.le(z, s.splat(f32::MAX))) == s.lanes() {
+            return z + residual;
+        }
+        s.change_lanes([x, residual], |lane, [x, residual]| match owner.channel_of(lane) {
+            Some(channel) => self.normalisation.of_channel(channel).z(x, Some(residual)),
+            None => 0.0,
+        })
+    }
+
+    /// From `z` to `y`.
+    #[inline(always)]
+    fn finish<S: Simd>(&self, s: S, bits: u16, z: S::F32) -> S::F32 {
+        let y = self.activation.forward(s, z);
+        let y = if folds_scale::<A>(self.residual) { y } else { y * s.splat(self.keep.scale) };
+        s.keep(s.mask(bits), y)
+    }
+
+    /// `z` of one element in one column.
+    #[inline(always)]
+    pub(crate) fn z_of(&self, column: &OneColumn, x: f32, element: usize) -> f32 {
+        let residual = self.residual.and_then(|residual| residual.get(element)).copied();
+        match (&column.exactly, residual) {
+            (Some(channel), _) => channel.z(x, residual),
+            (None, None) => column.coefficients.coefficients(Lane::FIRST).normalise(x),
+            (None, Some(residual)) => {
+                let z = column.coefficients.coefficients(Lane::FIRST).normalise(x);
+                if z.is_finite() {
+                    return z + residual;
                 }
+                self.normalisation.of_channel(column.channel).z(x, Some(residual))
             }
         }
     }
+}
 
-    /// From `z` to `y`, where lane 0 is element `first`.
+/// The residuals of some neighbours.
+pub(crate) struct Residuals<'a> {
+    whole: &'a [Lanes<f32>],
+    rest: &'a [f32],
+}
+
+impl Residuals<'_> {
+    /// Those of a whole vector.
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, keep: &Keep<'_>, z: S::F32, first: usize) -> S::F32 {
-        let y = self.activation.forward(s, z);
-        let y = if folds_scale::<A>(self.residual) { y } else { y * s.splat(keep.scale) };
-        keep.select(s, first, y)
+    pub(crate) fn load<S: Simd>(&self, s: S, vector: usize) -> S::F32 {
+        self.whole.get(vector).map_or(s.splat(0.0), |residual| s.load(residual))
+    }
+
+    /// Those of the last, partial vector.
+    #[inline(always)]
+    pub(crate) fn load_rest<S: Simd>(&self, s: S) -> S::F32 {
+        s.load_partial(self.rest)
+    }
+
+    /// Those of a whole vector or the last, partial one.
+    #[inline(always)]
+    pub(crate) fn load_any<S: Simd>(&self, s: S, vector: usize) -> S::F32 {
+        if vector < self.whole.len() { self.load(s, vector) } else { self.load_rest(s) }
     }
 }
 
 /// Whose values the lanes of a vector are.
-#[derive(Clone, Copy)]
-pub(crate) enum Owner<'a> {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Owner {
     /// All are of one channel.
     Channel(usize),
     /// They are columns of a group's table, from a given one on.
     Column(Group, usize),
-    /// Some of them need f64, and here is what for.
-    Exact(&'a Lanes<ChannelNormalise>),
 }
 
-/// What sixteen columns of a group are normalised with in f64.
-#[cold]
-#[inline(never)]
-pub(crate) fn of_columns(normalisation: &Normalisation<'_>, group: Group, first: usize) -> Lanes<ChannelNormalise> {
-    let mut lanes = [ChannelNormalise::default(); LANES];
-    for (lane, column) in lanes.iter_mut().zip(first..group.columns) {
-        *lane = normalisation.of_channel(group.channel_of(column));
+impl Owner {
+    /// The owner of the vector that is so many vectors further on.
+    #[inline(always)]
+    pub(crate) const fn further(self, vectors: usize) -> Self {
+        match self {
+            Self::Channel(channel) => Self::Channel(channel),
+            Self::Column(group, column) => Self::Column(group, column + vectors * LANES),
+        }
     }
-    lanes
+
+    /// The channel of a lane, if it has one.
+    fn channel_of(self, lane: usize) -> Option<usize> {
+        match self {
+            Self::Channel(channel) => Some(channel),
+            Self::Column(group, column) => (column + lane < group.columns).then(|| group.channel_of(column + lane)),
+        }
+    }
 }
 
-/// What can be added to any number and leaves it as it is, the sign of zero included.
-const NOTHING: f32 = -0.0;
-
-/// Whether all lanes are finite.
-#[inline(always)]
-fn is_finite<S: Simd>(s: S, value: S::F32) -> bool {
-    s.bits(s.le(s.splat(f32::MIN), value) & s.le(value, s.splat(f32::MAX))) == u16::MAX
-}
-
-/// The coefficients of one vector: the same in every lane, or one column each.
+/// The coefficients of one vector.
 #[derive(Clone, Copy)]
 pub(crate) struct Coefficients<S: Simd> {
     pub(crate) mean: S::F32,
-    pub(crate) slope: S::F32,
-    pub(crate) shift: S::F32,
-    /// 1 where a lane needs f64.
-    pub(crate) exact: S::F32,
+    slope: S::F32,
+    shift: S::F32,
 }
 
 impl<S: Simd> Coefficients<S> {
-    /// One column of a table in every lane.
-    #[inline(always)]
-    pub(crate) fn of_column(s: S, [first, second]: &Tile<FIELDS>, column: usize) -> Self {
-        let ([mean, slope], [shift, exact]) = (pair_lane(first, column), pair_lane(second, column));
-        Self { mean: s.splat(mean), slope: s.splat(slope), shift: s.splat(shift), exact: s.splat(exact) }
-    }
-
-    #[inline(always)]
-    pub(crate) fn of_tile(s: S, [first, second]: &Tile<FIELDS>) -> Self {
-        let ((mean, slope), (shift, exact)) = (s.load_pair(first), s.load_pair(second));
-        Self { mean, slope, shift, exact }
-    }
-
     /// `z`, in f32.
     #[inline(always)]
     pub(crate) fn normalise(&self, x: S::F32) -> S::F32 {
@@ -137,43 +163,71 @@ impl<S: Simd> Coefficients<S> {
     }
 }
 
-/// `z` of a vector, in f64 where a lane or, with a residual, its result needs it.
-#[inline(always)]
-fn exact_z<S: Simd>(
-    s: S,
-    channels: &Lanes<ChannelNormalise>,
-    x: S::F32,
-    z: S::F32,
-    residual: Option<S::F32>,
-) -> S::F32 {
-    let (mut values, mut residuals, mut results) = ([0.0; LANES], [NOTHING; LANES], [0.0; LANES]);
-    s.store(x, &mut values);
-    if let Some(residual) = residual {
-        s.store(residual, &mut residuals);
-    }
-    s.store(z, &mut results);
-    exact_lanes(channels, &values, residual.is_some().then_some(&residuals), &mut results);
-    s.load(&results)
+/// Where the coefficients of a vector come from: the same for every lane, or one column each.
+pub(crate) trait Source {
+    fn coefficients<S: Simd>(&self, s: S) -> Coefficients<S>;
 }
 
-#[cold]
-#[inline(never)]
-fn exact_lanes(
-    channels: &Lanes<ChannelNormalise>,
-    values: &Lanes<f32>,
-    residuals: Option<&Lanes<f32>>,
-    results: &mut Lanes<f32>,
-) {
-    for (lane, ((channel, &x), z)) in channels.iter().zip(values).zip(results).enumerate() {
-        let residual = residuals.map_or(NOTHING, |residuals| residuals[lane % LANES]);
-        // The sum with a residual may be finite though one of its terms is not.
-        let exact = channel.exact || (residuals.is_some() && !z.is_finite());
-        *z = if exact { channel.exactly(x, residual) } else { *z + residual };
+/// The coefficients of one column.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ColumnCoefficients {
+    pub(crate) mean: f32,
+    slope: f32,
+    shift: f32,
+    /// Whether it needs f64.
+    pub(crate) exact: bool,
+}
+
+impl ColumnCoefficients {
+    #[inline(always)]
+    pub(crate) fn new([first, second]: &Tile<FIELDS>, column: usize) -> Self {
+        let ([mean, slope], [shift, exact]) = (pair_lane(first, column), pair_lane(second, column));
+        Self { mean, slope, shift, exact: exact != 0.0 }
+    }
+}
+
+impl Source for ColumnCoefficients {
+    #[inline(always)]
+    fn coefficients<S: Simd>(&self, s: S) -> Coefficients<S> {
+        Coefficients { mean: s.splat(self.mean), slope: s.splat(self.slope), shift: s.splat(self.shift) }
+    }
+}
+
+impl Source for &Tile<FIELDS> {
+    #[inline(always)]
+    fn coefficients<S: Simd>(&self, s: S) -> Coefficients<S> {
+        let [first, second] = self;
+        let ((mean, slope), (shift, _)) = (s.load_pair(first), s.load_pair(second));
+        Coefficients { mean, slope, shift }
+    }
+}
+
+/// What single elements of a column are normalised with.
+pub(crate) struct OneColumn {
+    channel: usize,
+    coefficients: ColumnCoefficients,
+    /// If it needs f64.
+    exactly: Option<ChannelNormalise>,
+}
+
+impl OneColumn {
+    pub(crate) fn new(normalisation: &Normalisation<'_>, group: Group, tile: &Tile<FIELDS>, column: usize) -> Self {
+        let (channel, coefficients) = (group.channel_of(column), ColumnCoefficients::new(tile, column));
+        let exactly = coefficients.exact.then(|| normalisation.of_channel(channel));
+        Self { channel, coefficients, exactly }
     }
 }
 
 /// The fields of a table of coefficients: pairs of f32 vectors, mean and slope, shift and whether f64 is needed.
 pub(crate) const FIELDS: usize = 2;
+/// The second vector of this field: 1 where f64 is needed.
+pub(crate) const EXACT: usize = 1;
+
+/// Whether a column of a tile needs f64, as the second vector of a field says.
+#[inline(always)]
+pub(crate) fn needs_f64<S: Simd>(s: S, field: &Lanes<f64>) -> bool {
+    any(s, s.load_pair(field).1)
+}
 
 /// The coefficients of a group, into its table.
 #[derive(Debug)]
@@ -185,15 +239,27 @@ pub(crate) struct GroupCoefficients<'a> {
 
 impl Kernel for GroupCoefficients<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<M: Machine>(self, m: M) {
         let Self { normalisation, group, table } = self;
         for channels in group.sixteens() {
-            let normalise = normalisation.coefficients(s, channels, &normalisation.centre(s, channels));
-            let mut fields = [[0.0; LANES]; FIELDS];
-            let [first, second] = &mut fields;
-            normalise.store(s, [first, second]);
-            group.spread(channels, table, 0, (&fields, &[]));
+            for s in m.each(channels.len) {
+                put_coefficients(s, group, channels, table, &normalisation.of_channels::<M>(s, channels));
+            }
         }
+    }
+}
+
+/// Writes the coefficients of some channels into the first fields of all their columns.
+#[inline(always)]
+pub(crate) fn put_coefficients<S: Simd, const FIELDS: usize>(
+    s: S,
+    group: Group,
+    channels: Channels,
+    table: &mut [Tile<FIELDS>],
+    normalise: &Normalise<S>,
+) {
+    for (field, pair) in normalise.pairs(s).into_iter().enumerate() {
+        group.put_pair(s, channels, table, field, pair);
     }
 }
 
@@ -226,115 +292,102 @@ struct Forward<'a, A> {
 
 impl<A: Activation> Kernel for Forward<'_, A> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        match *self.walk {
-            Walk::Empty => {}
-            Walk::Planar(planar) => self.planar(s, &planar),
-            Walk::Columns(columns) => self.columns(s, &columns),
+    fn run<M: Machine>(mut self, m: M) {
+        let Some(s) = m.all() else {
+            return self.units.clone().for_each(|unit| self.one_by_one(unit));
+        };
+        match (*self.walk, self.apply.residual) {
+            (Walk::Empty, _) => {}
+            (Walk::Planar(planar), None) => self.planar::<_, false>(s, &planar),
+            (Walk::Planar(planar), Some(_)) => self.planar::<_, true>(s, &planar),
+            (Walk::Columns(columns), None) => self.columns::<_, false>(s, &columns),
+            (Walk::Columns(columns), Some(_)) => self.columns::<_, true>(s, &columns),
         }
     }
 }
 
 impl<A: Activation> Forward<'_, A> {
     #[inline(always)]
-    fn planar<S: Simd>(mut self, s: S, planar: &Planar) {
+    fn planar<S: Simd, const RESIDUAL: bool>(mut self, s: S, planar: &Planar) {
         let Some(tile) = self.table.first() else { return };
-        for (column, start, len) in planar.runs(self.group, self.units.clone()) {
-            let coefficients = Coefficients::of_column(s, tile, column);
-            let channel = self.group.first_channel + column;
-            if any(s, coefficients.exact) {
-                exact_run(self.apply, channel, tile, column, start, len, &mut self.elements);
-            } else {
-                run(s, self.apply, &coefficients, Owner::Channel(channel), start, len, &mut self.elements);
+        for (unit, (column, start, len)) in self.units.clone().zip(planar.runs(self.group, self.units.clone())) {
+            let coefficients = ColumnCoefficients::new(tile, column);
+            if coefficients.exact {
+                self.one_by_one(unit);
+                continue;
+            }
+            let (owner, keep) = (Owner::Channel(self.group.first_channel + column), self.apply.keep.within(start, len));
+            for piece in pieces(start, len) {
+                self.vectors::<S, RESIDUAL>(s, repeat(coefficients), owner, &keep, piece);
             }
         }
     }
 
     #[inline(always)]
-    fn columns<S: Simd>(mut self, s: S, columns: &Columns) {
-        if self.table.iter().any(|tile| any(s, Coefficients::of_tile(s, tile).exact)) {
-            return self.exact_columns(columns);
+    fn columns<S: Simd, const RESIDUAL: bool>(mut self, s: S, columns: &Columns) {
+        let (group, table, apply) = (self.group, self.table, self.apply);
+        if table.iter().any(|tile| needs_f64(s, &tile[EXACT])) {
+            return self.units.clone().for_each(|unit| self.one_by_one(unit));
         }
-        let (group, apply) = (self.group, self.apply);
         for (start, len) in columns.rows_of(group, self.units.clone()) {
-            let (mut first, mut column) = (start, 0);
-            let (slots, rest) = self.elements.run(start, len).split();
-            for (slot, tile) in slots.zip(self.table) {
-                let coefficients = Coefficients::of_tile(s, tile);
-                let owner = Owner::Column(group, column);
-                let z = apply.z(s, &coefficients, slot.load(s), owner, (first, LANES));
-                s.store(apply.finish(s, &apply.keep, z, first), slot.output);
-                first += LANES;
-                column += LANES;
-            }
-            if let (lanes @ 1.., Some(tile)) = (len % LANES, self.table.get(len / LANES)) {
-                let coefficients = Coefficients::of_tile(s, tile);
-                let owner = Owner::Column(group, column);
-                let z = apply.z(s, &coefficients, rest.load(s), owner, (first, lanes));
-                s.store_partial(apply.finish(s, &apply.keep, z, first), rest.output);
+            let mut tiles = table.iter();
+            for piece in pieces(start, len) {
+                let owner = Owner::Column(group, piece.0 - start);
+                self.vectors::<S, RESIDUAL>(s, tiles.by_ref(), owner, &apply.keep, piece);
             }
         }
     }
 
-    /// Rows with columns that need f64, tile by tile. All lanes give the same bits, so the portable ones serve every
-    /// backend.
-    #[cold]
+    /// The output of some neighbours, whose first vector belongs to `owner`.
+    #[inline(always)]
+    fn vectors<S: Simd, const RESIDUAL: bool>(
+        &mut self,
+        s: S,
+        mut sources: impl Iterator<Item = impl Source>,
+        owner: Owner,
+        keep: &Keep<'_>,
+        (start, len): (usize, usize),
+    ) {
+        let mut bits = [0; BITS];
+        keep.fill(start, first_bits(&mut bits, len));
+        let residuals = self.apply.residuals::<RESIDUAL>(start, len);
+        let (slots, rest) = self.elements.run(start, len).split();
+        let mut vector = 0;
+        for ((slot, source), &bits) in slots.zip(sources.by_ref()).zip(&bits) {
+            let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
+            let z = self.apply.z::<S, RESIDUAL>(s, &source.coefficients(s), slot.load(s), residual, owner);
+            s.store(self.apply.finish(s, bits, z), slot.output);
+            vector += 1;
+        }
+        if let (1.., Some(source)) = (len % LANES, sources.next()) {
+            let (residual, owner) = (residuals.load_rest(s), owner.further(vector));
+            let z = self.apply.z::<S, RESIDUAL>(s, &source.coefficients(s), rest.load(s), residual, owner);
+            s.store_partial(self.apply.finish(s, bits[vector % BITS], z), rest.output);
+        }
+    }
+
+    /// The output of a unit, element by element: where lanes are worked one after the other, and for columns that need f64.
     #[inline(never)]
-    fn exact_columns(mut self, columns: &Columns) {
-        let s = Portable;
-        for (number, tile) in self.table.iter().enumerate() {
-            let coefficients = Coefficients::of_tile(s, tile);
-            let channels = of_columns(&self.apply.normalisation, self.group, number * LANES);
-            for (start, len) in columns.rows_of(self.group, self.units.clone()) {
-                let (first, lanes) = (start + number * LANES, LANES.min(len.saturating_sub(number * LANES)));
-                if lanes == 0 {
-                    continue;
+    fn one_by_one(&mut self, unit: usize) {
+        let (s, apply, group) = (Lane::FIRST, self.apply, self.group);
+        let Unit { start, len, mut column, step } = self.walk.unit(group, unit);
+        let keep = apply.keep.within(start, len);
+        let source = |column: usize| {
+            let tile = self.table.get(column / LANES).unwrap_or(&[[0.0; LANES]; FIELDS]);
+            OneColumn::new(&apply.normalisation, group, tile, column)
+        };
+        let mut one = source(column);
+        for (start, len) in pieces(start, len) {
+            let mut bits = [0; BITS];
+            keep.fill(start, first_bits(&mut bits, len));
+            for (offset, (x, output)) in self.elements.run(start, len).values().enumerate() {
+                let z = apply.z_of(&one, x, start + offset);
+                *output = apply.finish(s, bits[offset / LANES % BITS] >> (offset % LANES), z);
+                if step != 0 {
+                    column += step;
+                    one = source(column);
                 }
-                let place = self.elements.run(first, lanes);
-                let z = self.apply.z(s, &coefficients, place.load(s), Owner::Exact(&channels), (first, lanes));
-                s.store_partial(self.apply.finish(s, &self.apply.keep, z, first), place.output);
             }
         }
-    }
-}
-
-/// A run of a channel that needs f64.
-#[cold]
-#[inline(never)]
-fn exact_run<A: Activation>(
-    apply: &Apply<'_, A>,
-    channel: usize,
-    tile: &Tile<FIELDS>,
-    column: usize,
-    start: usize,
-    len: usize,
-    elements: &mut Elements<'_>,
-) {
-    let channels = [apply.normalisation.of_channel(channel); LANES];
-    let coefficients = Coefficients::of_column(Portable, tile, column);
-    run(Portable, apply, &coefficients, Owner::Exact(&channels), start, len, elements);
-}
-
-#[inline(always)]
-fn run<S: Simd, A: Activation>(
-    s: S,
-    apply: &Apply<'_, A>,
-    coefficients: &Coefficients<S>,
-    owner: Owner<'_>,
-    start: usize,
-    len: usize,
-    elements: &mut Elements<'_>,
-) {
-    let keep = apply.keep.within(start, len);
-    let mut first = start;
-    let (slots, rest) = elements.run(start, len).split();
-    for slot in slots {
-        let z = apply.z(s, coefficients, slot.load(s), owner, (first, LANES));
-        s.store(apply.finish(s, &keep, z, first), slot.output);
-        first += LANES;
-    }
-    if let lanes @ 1.. = len % LANES {
-        let z = apply.z(s, coefficients, rest.load(s), owner, (first, lanes));
-        s.store_partial(apply.finish(s, &keep, z, first), rest.output);
     }
 }

@@ -4,15 +4,16 @@
 //! computed again from `x` and `dy`; the gradient of a residual is `g*scale`. One pass: 8 bytes read and 4 written per
 //! element, 4 more of each with a residual, and one mask bit.
 
+use core::iter::repeat;
 use core::ops::Range;
 
-use super::apply::{Apply, Coefficients, Owner, of_columns};
-use super::keep::Keep;
+use super::apply::{self, Apply, Coefficients, ColumnCoefficients, OneColumn, Owner, Source, needs_f64};
+use super::keep::{BITS, Keep};
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
-use super::{Columns, Elements, Group, Planar, Tile, Walk, load_at, pair_lane};
+use super::{Columns, Elements, Group, Planar, Tile, Unit, Walk, first_bits, pair_lane, pieces};
 use crate::activation::Activation;
-use crate::channel::{ChannelDifferentiate, ChannelNormalise, Differential, Differentiation, any, lane_of};
-use crate::simd::{Kernel, LANES, Lanes, Portable, Simd, store};
+use crate::channel::{Differential, Differentiation, lane_of};
+use crate::simd::{Kernel, LANES, Lane, Machine, Simd, store};
 use crate::slices::{range, range_mut};
 use crate::tasks::{Tasks, Written};
 
@@ -33,35 +34,68 @@ struct GradientCoefficients<S: Simd> {
     slope: S::F32,
     tilt: S::F32,
     offset: S::F32,
-    /// 1 where a lane needs f64.
-    exact: S::F32,
 }
 
 impl<S: Simd> GradientCoefficients<S> {
-    /// One column of a table in every lane.
-    #[inline(always)]
-    fn of_column(s: S, tile: &Tile<FIELDS>, column: usize) -> Self {
-        let ([slope, tilt], [offset, exact]) = (pair_lane(&tile[SLOPE], column), pair_lane(&tile[OFFSET], column));
-        Self { slope: s.splat(slope), tilt: s.splat(tilt), offset: s.splat(offset), exact: s.splat(exact) }
-    }
-
-    #[inline(always)]
-    fn of_tile(s: S, tile: &Tile<FIELDS>) -> Self {
-        let ((slope, tilt), (offset, exact)) = (s.load_pair(&tile[SLOPE]), s.load_pair(&tile[OFFSET]));
-        Self { slope, tilt, offset, exact }
-    }
-
     /// `dx` in f32. Fixed statistics have no terms of `x`, not even where it is not finite.
     #[inline(always)]
-    fn differentiate<const BATCH: bool>(&self, deviation: S::F32, g: S::F32) -> S::F32 {
-        if BATCH { g * self.slope + (deviation * self.tilt + self.offset) } else { g * self.slope }
+    fn differentiate(&self, batch: bool, deviation: S::F32, g: S::F32) -> S::F32 {
+        if batch { g * self.slope + (deviation * self.tilt + self.offset) } else { g * self.slope }
     }
 }
 
-/// What sixteen lanes need in f64.
-struct Exactly {
-    normalise: Lanes<ChannelNormalise>,
-    differentiate: Lanes<ChannelDifferentiate>,
+/// Where the coefficients of a vector of gradients come from, beside those of the forward call.
+trait GradientSource: Source {
+    fn gradient_coefficients<S: Simd>(&self, s: S) -> GradientCoefficients<S>;
+}
+
+/// The coefficients of one column.
+#[derive(Debug, Clone, Copy)]
+struct ColumnGradient {
+    forward: ColumnCoefficients,
+    slope: f32,
+    tilt: f32,
+    offset: f32,
+    /// Whether it needs f64.
+    exact: bool,
+}
+
+impl ColumnGradient {
+    #[inline(always)]
+    fn new(tile: &Tile<FIELDS>, column: usize) -> Self {
+        let forward = ColumnCoefficients::new(forward_fields(tile), column);
+        let ([slope, tilt], [offset, exact]) = (pair_lane(&tile[SLOPE], column), pair_lane(&tile[OFFSET], column));
+        Self { forward, slope, tilt, offset, exact: forward.exact || exact != 0.0 }
+    }
+}
+
+impl Source for ColumnGradient {
+    #[inline(always)]
+    fn coefficients<S: Simd>(&self, s: S) -> Coefficients<S> {
+        self.forward.coefficients(s)
+    }
+}
+
+impl GradientSource for ColumnGradient {
+    #[inline(always)]
+    fn gradient_coefficients<S: Simd>(&self, s: S) -> GradientCoefficients<S> {
+        GradientCoefficients { slope: s.splat(self.slope), tilt: s.splat(self.tilt), offset: s.splat(self.offset) }
+    }
+}
+
+impl Source for &Tile<FIELDS> {
+    #[inline(always)]
+    fn coefficients<S: Simd>(&self, s: S) -> Coefficients<S> {
+        forward_fields(self).coefficients(s)
+    }
+}
+
+impl GradientSource for &Tile<FIELDS> {
+    #[inline(always)]
+    fn gradient_coefficients<S: Simd>(&self, s: S) -> GradientCoefficients<S> {
+        let ((slope, tilt), (offset, _)) = (s.load_pair(&self[SLOPE]), s.load_pair(&self[OFFSET]));
+        GradientCoefficients { slope, tilt, offset }
+    }
 }
 
 /// The gradients of a group's elements, whose coefficients are in its table.
@@ -95,207 +129,151 @@ struct Backward<'a, A> {
 
 impl<A: Activation> Kernel for Backward<'_, A> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let batch = self.gradient.differentiation.differential == Differential::Batch;
-        match (*self.walk, batch) {
-            (Walk::Empty, _) => {}
-            (Walk::Planar(planar), true) => self.planar::<S, true>(s, &planar),
-            (Walk::Planar(planar), false) => self.planar::<S, false>(s, &planar),
-            (Walk::Columns(columns), true) => self.columns::<S, true>(s, &columns),
-            (Walk::Columns(columns), false) => self.columns::<S, false>(s, &columns),
+    fn run<M: Machine>(mut self, m: M) {
+        let Some(s) = m.all() else {
+            return self.units.clone().for_each(|unit| self.one_by_one(unit));
+        };
+        match (self.gradient.apply.residual, self.is_batch()) {
+            (None, true) => self.walk::<_, false, true>(s),
+            (None, false) => self.walk::<_, false, false>(s),
+            (Some(_), true) => self.walk::<_, true, true>(s),
+            (Some(_), false) => self.walk::<_, true, false>(s),
         }
-    }
-}
-
-/// What a vector of gradients is made with.
-struct Vectors<'a, S: Simd, A> {
-    apply: &'a Apply<'a, A>,
-    keep: Keep<'a>,
-    forward: Coefficients<S>,
-    backward: GradientCoefficients<S>,
-    owner: Owner<'a>,
-    exactly: Option<&'a Exactly>,
-}
-
-impl<S: Simd, A: Activation> Vectors<'_, S, A> {
-    /// `dx` of a vector, and the gradient of its residual, which is written.
-    #[inline(always)]
-    fn gradient<const BATCH: bool>(
-        &self,
-        s: S,
-        x: S::F32,
-        dy: S::F32,
-        place: (usize, usize),
-        residual: Option<&mut [f32]>,
-    ) -> S::F32 {
-        let z = self.apply.z(s, &self.forward, x, self.owner, place);
-        let g = self.apply.gradient(s, &self.keep, z, dy, place.0);
-        if let Some(residual) = residual {
-            store(s, g * s.splat(self.keep.scale), residual);
-        }
-        let dx = self.backward.differentiate::<BATCH>(x - self.forward.mean, g);
-        match self.exactly {
-            Some(exactly) => exactly.replace::<S, BATCH>(s, x, g, dx),
-            None => dx,
-        }
-    }
-}
-
-impl Exactly {
-    /// Replaces `dx` in the lanes that need f64.
-    #[inline(always)]
-    fn replace<S: Simd, const BATCH: bool>(&self, s: S, x: S::F32, g: S::F32, dx: S::F32) -> S::F32 {
-        let (mut values, mut gradients, mut results) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-        s.store(x, &mut values);
-        s.store(g, &mut gradients);
-        s.store(dx, &mut results);
-        for (((&x, &g), dx), lane) in values.iter().zip(&gradients).zip(&mut results).zip(&self.differentiate) {
-            if lane.exact {
-                *dx = lane.exactly::<BATCH>(x, g);
-            }
-        }
-        s.load(&results)
     }
 }
 
 impl<A: Activation> Backward<'_, A> {
+    /// Whether the gradient goes through batch statistics.
     #[inline(always)]
-    fn planar<S: Simd, const BATCH: bool>(mut self, s: S, planar: &Planar) {
+    fn is_batch(&self) -> bool {
+        self.gradient.differentiation.differential == Differential::Batch
+    }
+
+    #[inline(always)]
+    fn walk<S: Simd, const RESIDUAL: bool, const BATCH: bool>(self, s: S) {
+        match *self.walk {
+            Walk::Empty => {}
+            Walk::Planar(planar) => self.planar::<S, RESIDUAL, BATCH>(s, &planar),
+            Walk::Columns(columns) => self.columns::<S, RESIDUAL, BATCH>(s, &columns),
+        }
+    }
+
+    #[inline(always)]
+    fn planar<S: Simd, const RESIDUAL: bool, const BATCH: bool>(mut self, s: S, planar: &Planar) {
         let Some(tile) = self.table.first() else { return };
-        for (column, start, len) in planar.runs(self.group, self.units.clone()) {
-            let forward = Coefficients::of_column(s, forward_fields(tile), column);
-            let backward = GradientCoefficients::of_column(s, tile, column);
-            if any(s, forward.exact) || any(s, backward.exact) {
-                self.exact_run::<BATCH>(tile, column, start, len);
+        for (unit, (column, start, len)) in self.units.clone().zip(planar.runs(self.group, self.units.clone())) {
+            let coefficients = ColumnGradient::new(tile, column);
+            if coefficients.exact {
+                self.one_by_one(unit);
                 continue;
             }
-            let (apply, keep) = (&self.gradient.apply, self.gradient.apply.keep.within(start, len));
+            let keep = self.gradient.apply.keep.within(start, len);
             let owner = Owner::Channel(self.group.first_channel + column);
-            self.vectors::<S, BATCH>(s, &Vectors { apply, keep, forward, backward, owner, exactly: None }, start, len);
+            for piece in pieces(start, len) {
+                self.vectors::<S, RESIDUAL, BATCH>(s, repeat(coefficients), owner, &keep, piece);
+            }
         }
     }
 
-    /// A run of a channel that needs f64. All lanes give the same bits, so the portable ones serve every backend.
-    #[cold]
-    #[inline(never)]
-    fn exact_run<const BATCH: bool>(&mut self, tile: &Tile<FIELDS>, column: usize, start: usize, len: usize) {
-        let (s, gradient, channel) = (Portable, self.gradient, self.group.first_channel + column);
-        let forward = Coefficients::of_column(s, forward_fields(tile), column);
-        let backward = GradientCoefficients::of_column(s, tile, column);
-        let (apply, keep) = (&gradient.apply, gradient.apply.keep.within(start, len));
-        let exactly = Exactly {
-            normalise: [apply.normalisation.of_channel(channel); LANES],
-            differentiate: [gradient.differentiation.of_channel(channel, sums_of(tile, column)); LANES],
-        };
-        let owner = if exactly.normalise[0].exact { Owner::Exact(&exactly.normalise) } else { Owner::Channel(channel) };
-        let exactly = exactly.differentiate[0].exact.then_some(&exactly);
-        self.vectors::<_, BATCH>(s, &Vectors { apply, keep, forward, backward, owner, exactly }, start, len);
+    #[inline(always)]
+    fn columns<S: Simd, const RESIDUAL: bool, const BATCH: bool>(mut self, s: S, columns: &Columns) {
+        let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
+        if table.iter().any(|tile| needs_f64(s, &tile[apply::EXACT]) || needs_f64(s, &tile[OFFSET])) {
+            return self.units.clone().for_each(|unit| self.one_by_one(unit));
+        }
+        for (start, len) in columns.rows_of(group, self.units.clone()) {
+            let mut tiles = table.iter();
+            for piece in pieces(start, len) {
+                let owner = Owner::Column(group, piece.0 - start);
+                self.vectors::<S, RESIDUAL, BATCH>(s, tiles.by_ref(), owner, &keep, piece);
+            }
+        }
     }
 
+    /// The gradients of some neighbours, whose first vector belongs to `owner`.
     #[inline(always)]
-    fn vectors<S: Simd, const BATCH: bool>(&mut self, s: S, vectors: &Vectors<'_, S, A>, start: usize, len: usize) {
+    fn vectors<S: Simd, const RESIDUAL: bool, const BATCH: bool>(
+        &mut self,
+        s: S,
+        mut sources: impl Iterator<Item = impl GradientSource>,
+        owner: Owner,
+        keep: &Keep<'_>,
+        (start, len): (usize, usize),
+    ) {
+        let mut bits = [0; BITS];
+        keep.fill(start, first_bits(&mut bits, len));
+        let apply = &self.gradient.apply;
+        let residuals = apply.residuals::<RESIDUAL>(start, len);
         let (x, x_rest) = range(self.gradient.input, start, len).as_chunks();
         let base = self.elements.base;
+        let mut grad_residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, start - base, len));
         let (slots, rest) = self.elements.run(start, len).split();
-        let mut first = start;
-        for (x, slot) in x.iter().zip(slots) {
-            let residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, first - base, LANES));
-            let dx = vectors.gradient::<BATCH>(s, s.load(x), slot.load(s), (first, LANES), residual);
-            s.store(dx, slot.output);
-            first += LANES;
+        let mut vector = 0;
+        for (((x, slot), source), &bits) in x.iter().zip(slots).zip(sources.by_ref()).zip(&bits) {
+            let (x, residual, coefficients) = (s.load(x), residuals.load(s, vector), source.coefficients(s));
+            let z = apply.z::<S, RESIDUAL>(s, &coefficients, x, residual, owner.further(vector));
+            let g = apply.gradient(s, bits, z, slot.load(s));
+            if let Some(grad_residual) = &mut grad_residual {
+                store(s, g * s.splat(keep.scale), range_mut(grad_residual, vector * LANES, LANES));
+            }
+            let gradient = source.gradient_coefficients(s);
+            s.store(gradient.differentiate(BATCH, x - coefficients.mean, g), slot.output);
+            vector += 1;
         }
-        if let lanes @ 1.. = x_rest.len() {
-            let residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, first - base, lanes));
-            let dx = vectors.gradient::<BATCH>(s, s.load_partial(x_rest), rest.load(s), (first, lanes), residual);
-            s.store_partial(dx, rest.output);
+        if let (lanes @ 1.., Some(source)) = (x_rest.len(), sources.next()) {
+            let (x, residual, coefficients) = (s.load_partial(x_rest), residuals.load_rest(s), source.coefficients(s));
+            let z = apply.z::<S, RESIDUAL>(s, &coefficients, x, residual, owner.further(vector));
+            let g = apply.gradient(s, bits[vector % BITS], z, rest.load(s));
+            if let Some(grad_residual) = &mut grad_residual {
+                s.store_partial(g * s.splat(keep.scale), range_mut(grad_residual, vector * LANES, lanes));
+            }
+            let gradient = source.gradient_coefficients(s);
+            s.store_partial(gradient.differentiate(BATCH, x - coefficients.mean, g), rest.output);
         }
     }
 
-    #[inline(always)]
-    fn columns<S: Simd, const BATCH: bool>(mut self, s: S, columns: &Columns) {
-        if self.table.iter().any(|tile| needs_f64(s, tile)) {
-            return self.exact_columns::<BATCH>(columns);
-        }
-        let (group, gradient, base) = (self.group, self.gradient, self.elements.base);
-        for (start, len) in columns.rows_of(group, self.units.clone()) {
-            let (x, x_rest) = range(gradient.input, start, len).as_chunks();
-            let (slots, rest) = self.elements.run(start, len).split();
-            let (mut first, mut column) = (start, 0);
-            for ((x, slot), tile) in x.iter().zip(slots).zip(self.table) {
-                let vectors = Vectors::of_tile(s, gradient, tile, Owner::Column(group, column), None);
-                let residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, first - base, LANES));
-                let dx = vectors.gradient::<BATCH>(s, s.load(x), slot.load(s), (first, LANES), residual);
-                s.store(dx, slot.output);
-                first += LANES;
-                column += LANES;
-            }
-            if let (lanes @ 1.., Some(tile)) = (x_rest.len(), self.table.get(x.len())) {
-                let vectors = Vectors::of_tile(s, gradient, tile, Owner::Column(group, column), None);
-                let residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, first - base, lanes));
-                let dx = vectors.gradient::<BATCH>(s, s.load_partial(x_rest), rest.load(s), (first, lanes), residual);
-                s.store_partial(dx, rest.output);
-            }
-        }
-    }
-
-    /// Rows with columns that need f64, tile by tile.
-    #[cold]
+    /// The gradients of a unit, element by element: where lanes are worked one after the other, and for columns that need
+    /// f64.
     #[inline(never)]
-    fn exact_columns<const BATCH: bool>(mut self, columns: &Columns) {
-        let (s, gradient, base) = (Portable, self.gradient, self.elements.base);
-        for (number, tile) in self.table.iter().enumerate() {
-            let column = number * LANES;
-            let mut differentiate = [ChannelDifferentiate::default(); LANES];
-            for (lane, column) in differentiate.iter_mut().zip(column..self.group.columns) {
-                let channel = self.group.channel_of(column);
-                *lane = gradient.differentiation.of_channel(channel, sums_of(tile, column));
-            }
-            let normalise = of_columns(&gradient.apply.normalisation, self.group, column);
-            let exactly = Exactly { normalise, differentiate };
-            let vectors = Vectors::of_tile(s, gradient, tile, Owner::Exact(&exactly.normalise), Some(&exactly));
-            for (start, len) in columns.rows_of(self.group, self.units.clone()) {
-                let (first, lanes) = (start + column, LANES.min(len.saturating_sub(column)));
-                if lanes == 0 {
-                    continue;
+    fn one_by_one(&mut self, unit: usize) {
+        let (s, gradient, group, batch) = (Lane::FIRST, self.gradient, self.group, self.is_batch());
+        let (apply, base) = (&gradient.apply, self.elements.base);
+        let Unit { start, len, mut column, step } = self.walk.unit(group, unit);
+        let keep = apply.keep.within(start, len);
+        let source = |column: usize| {
+            let tile = self.table.get(column / LANES).unwrap_or(&[[0.0; LANES]; FIELDS]);
+            let one = OneColumn::new(&apply.normalisation, group, forward_fields(tile), column);
+            let coefficients = ColumnGradient::new(tile, column);
+            let exactly = coefficients.exact.then(|| {
+                let sums = [lane_of(&tile[G], column), lane_of(&tile[G_OTHER], column)];
+                gradient.differentiation.of_channel(group.channel_of(column), sums)
+            });
+            (one, coefficients, exactly)
+        };
+        let mut sources = source(column);
+        for (start, len) in pieces(start, len) {
+            let mut bits = [0; BITS];
+            keep.fill(start, first_bits(&mut bits, len));
+            let inputs = range(gradient.input, start, len);
+            let values = inputs.iter().zip(self.elements.run(start, len).values());
+            for (offset, (&x, (dy, dx))) in values.enumerate() {
+                let (one, coefficients, exactly) = &sources;
+                let z = apply.z_of(one, x, start + offset);
+                let g = apply.gradient(s, bits[offset / LANES % BITS] >> (offset % LANES), z, dy);
+                *dx = match exactly {
+                    Some(exactly) => exactly.dx(batch, x, g),
+                    None => {
+                        coefficients.gradient_coefficients(s).differentiate(batch, x - coefficients.forward.mean, g)
+                    }
+                };
+                if let Some(tensor) = &mut self.grad_residual {
+                    s.store_partial(g * keep.scale, range_mut(tensor, start + offset - base, 1));
                 }
-                let x = load_at(s, gradient.input, (first, lanes));
-                let place = self.elements.run(first, lanes);
-                let residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, first - base, lanes));
-                let dx = vectors.gradient::<BATCH>(s, x, place.load(s), (first, lanes), residual);
-                s.store_partial(dx, place.output);
+                if step != 0 {
+                    column += step;
+                    sources = source(column);
+                }
             }
         }
     }
-}
-
-impl<'a, S: Simd, A: Activation> Vectors<'a, S, A> {
-    #[inline(always)]
-    fn of_tile(
-        s: S,
-        gradient: &'a Gradient<'a, A>,
-        tile: &Tile<FIELDS>,
-        owner: Owner<'a>,
-        exactly: Option<&'a Exactly>,
-    ) -> Self {
-        Self {
-            apply: &gradient.apply,
-            keep: gradient.apply.keep,
-            forward: Coefficients::of_tile(s, forward_fields(tile)),
-            backward: GradientCoefficients::of_tile(s, tile),
-            owner,
-            exactly,
-        }
-    }
-}
-
-/// Whether a column of a tile needs f64.
-#[inline(always)]
-fn needs_f64<S: Simd>(s: S, tile: &Tile<FIELDS>) -> bool {
-    let (forward, backward) = (Coefficients::of_tile(s, forward_fields(tile)), GradientCoefficients::of_tile(s, tile));
-    any(s, forward.exact) || any(s, backward.exact)
-}
-
-/// The sums of one column.
-fn sums_of(tile: &Tile<FIELDS>, column: usize) -> [f64; 2] {
-    [lane_of(&tile[G], column), lane_of(&tile[G_OTHER], column)]
 }

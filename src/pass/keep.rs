@@ -2,7 +2,10 @@
 
 use crate::config::Granularity;
 use crate::shape::Shape;
-use crate::simd::{LANES, Simd};
+use crate::simd::LANES;
+
+/// The vectors whose bits are made at once.
+pub(crate) const BITS: usize = 32;
 
 /// What decides whether an element is kept.
 #[derive(Debug, Clone, Copy)]
@@ -116,29 +119,35 @@ impl Keep<'_> {
         }
     }
 
-    /// The bits of sixteen elements from `first` on: those of kept ones are 1.
-    #[inline(always)]
-    pub(crate) fn bits(&self, first: usize) -> u16 {
-        match self.mask.get(first / 8..).and_then(|bytes| bytes.first_chunk()) {
-            Some(&chunk) => shifted(u32::from_le_bytes(chunk), first),
-            None if self.mask.is_empty() && self.shared.is_none() => self.others,
-            None => self.other_bits(first),
-        }
-    }
-
-    /// The bits at the end of a mask, or of a shared one.
+    /// The bits of vectors that follow each other from element `first` on: those of kept elements are 1.
+    ///
+    /// Many at once and in a function of its own, so that the loops over elements have no branch and no call.
     #[inline(never)]
-    fn other_bits(&self, first: usize) -> u16 {
-        match self.shared {
-            Some(shared) => shared.sixteen_bits(first),
-            None => sixteen_bits(self.mask, first),
+    pub(crate) fn fill(&self, first: usize, bits: &mut [u16]) {
+        let firsts = (first..).step_by(LANES);
+        if let Some(shared) = self.shared {
+            bits.iter_mut().zip(firsts).for_each(|(bits, first)| *bits = shared.sixteen_bits(first));
+        } else if self.mask.is_empty() {
+            bits.fill(self.others);
+        } else {
+            let bytes = self.mask.get(first / 8..).unwrap_or_default();
+            let (lower, upper) = (bytes.as_chunks().0, bytes.get(2..).unwrap_or_default().as_chunks().0);
+            let whole = bits.iter_mut().zip(lower).zip(upper);
+            for ((bits, &lower), &upper) in whole {
+                let [lower, upper] = [lower, upper].map(|pair| u32::from(u16::from_le_bytes(pair)));
+                *bits = shifted(lower | upper << 16, first);
+            }
+            for (bits, first) in bits.iter_mut().zip(firsts).skip(upper.len()) {
+                *bits = sixteen_bits(self.mask, first);
+            }
         }
     }
 
-    /// Zeros the lanes of dropped elements, where lane 0 is element `first`.
-    #[inline(always)]
-    pub(crate) fn select<S: Simd>(&self, s: S, first: usize, value: S::F32) -> S::F32 {
-        s.keep(s.mask(self.bits(first)), value)
+    /// Whether one element is kept.
+    pub(crate) fn keeps(&self, element: usize) -> bool {
+        let mut bits = [0];
+        self.fill(element, &mut bits);
+        bits[0] & 1 == 1
     }
 }
 

@@ -13,11 +13,13 @@ pub(crate) mod keep;
 pub(crate) mod moments;
 pub(crate) mod reduce;
 
-use core::ops::Range;
+use core::ops::{Add, Range};
+
+use keep::BITS;
 
 use crate::channel::Channels;
 use crate::shape::Shape;
-use crate::simd::{LANES, Lanes, Simd, halves, load, whole};
+use crate::simd::{LANES, Lane, Lanes, Simd};
 use crate::slices::{range, range_mut, take_front};
 
 /// The vectors of a block: values of one channel that are summed in f32 before f64 takes over.
@@ -78,6 +80,17 @@ pub(crate) struct Group {
     pub(crate) columns: usize,
     /// The neighbouring columns of one channel; the channels take turns.
     inner: usize,
+}
+
+/// Some neighbours whose elements are worked together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unit {
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+    /// The column of the table that the first one belongs to.
+    pub(crate) column: usize,
+    /// The columns from one to the next.
+    pub(crate) step: usize,
 }
 
 /// Some columns of a group's table and a part of their values.
@@ -183,6 +196,22 @@ impl Walk {
             Self::Empty => 0,
             Self::Planar(planar) => planar.run_rows() * group.channels,
             Self::Columns(columns) => columns.all_rows(),
+        }
+    }
+
+    /// A unit of a group.
+    pub(crate) fn unit(&self, group: Group, unit: usize) -> Unit {
+        match self {
+            Self::Empty => Unit { start: 0, len: 0, column: 0, step: 0 },
+            Self::Planar(planar) => {
+                let start = self.unit_start(group, unit);
+                let len = planar.run_len().min(planar.outer * planar.channels * planar.inner - start);
+                Unit { start, len, column: unit % group.channels.max(1), step: 0 }
+            }
+            Self::Columns(columns) => {
+                let len = if unit == columns.rows { columns.rest } else { group.columns };
+                Unit { start: unit * columns.width + group.first_column, len, column: 0, step: 1 }
+            }
         }
     }
 
@@ -430,33 +459,66 @@ impl Group {
         })
     }
 
-    /// Writes fields of sixteen channels into all of their columns: first `PAIRS` pairs of f32 vectors, then f64.
+    /// Writes a pair of vectors of sixteen channels into all of their columns.
     #[inline(always)]
-    pub(crate) fn spread<const FIELDS: usize, const PAIRS: usize, const N: usize>(
+    pub(crate) fn put_pair<S: Simd, const FIELDS: usize>(
         self,
+        s: S,
         channels: Channels,
         table: &mut [Tile<FIELDS>],
-        first_field: usize,
-        (pairs, fields): (&Tile<PAIRS>, &Tile<N>),
+        field: usize,
+        pair: [S::F32; 2],
     ) {
-        if self.is_direct() {
-            if let Some(tile) = table.get_mut(self.tile_of(channels)) {
-                for (to, from) in tile.iter_mut().skip(first_field).zip(pairs.iter().chain(fields)) {
-                    *to = *from;
-                }
+        let table = table.as_flattened_mut();
+        if S::AT_ONCE && self.is_direct() {
+            if let Some(to) = table.get_mut(self.tile_of(channels) * FIELDS + field) {
+                s.store_pair(pair[0], pair[1], to);
             }
             return;
         }
-        for lane in 0..channels.len {
-            for column in self.columns_of(channels.first + lane) {
-                let Some(tile) = table.get_mut(column / LANES) else { break };
-                let mut tile = tile.iter_mut().skip(first_field);
-                for (from, to) in pairs.iter().zip(tile.by_ref()) {
-                    put_pair_lane(to, column, pair_lane(from, lane));
-                }
-                for (to, from) in tile.zip(fields) {
-                    to[column % LANES] = from[lane % LANES];
-                }
+        s.each_lane(channels.len, pair, |lane, pair| {
+            self.put_pair_of(channels.first + lane, table, (FIELDS, field), pair);
+        });
+    }
+
+    /// Writes f64 values of sixteen channels into all of their columns.
+    #[inline(always)]
+    pub(crate) fn put_f64<S: Simd, const FIELDS: usize>(
+        self,
+        s: S,
+        channels: Channels,
+        table: &mut [Tile<FIELDS>],
+        field: usize,
+        value: S::F64,
+    ) {
+        let table = table.as_flattened_mut();
+        if S::AT_ONCE && self.is_direct() {
+            if let Some(to) = table.get_mut(self.tile_of(channels) * FIELDS + field) {
+                s.store_f64(value, to);
+            }
+            return;
+        }
+        s.each_lane_f64(channels.len, value, |lane, value| {
+            self.put_f64_of(channels.first + lane, table, (FIELDS, field), value);
+        });
+    }
+
+    /// [`Self::put_pair`] of one channel, into one of so many fields.
+    #[inline(never)]
+    fn put_pair_of(self, channel: usize, table: &mut [Lanes<f64>], (fields, field): (usize, usize), pair: [f32; 2]) {
+        for column in self.columns_of(channel) {
+            if let Some(to) = table.get_mut(column / LANES * fields + field) {
+                Lane::of_column(column).store_pair(pair[0], pair[1], to);
+            }
+        }
+    }
+
+    /// [`Self::put_f64`] of one channel, into one of so many fields.
+    #[inline(never)]
+    fn put_f64_of(self, channel: usize, table: &mut [Lanes<f64>], (fields, field): (usize, usize), value: f64) {
+        for column in self.columns_of(channel) {
+            if let Some(to) = table.get_mut(column / LANES * fields + field) {
+                Lane::of_column(column).store_f64(value, to);
             }
         }
     }
@@ -495,7 +557,7 @@ impl RowBlock {
 
     /// The block's part of one of its rows.
     #[inline(always)]
-    fn row(self, tensor: &[f32], row: usize) -> &[f32] {
+    pub(crate) fn row(self, tensor: &[f32], row: usize) -> &[f32] {
         range(tensor, self.first() + row * self.width, self.columns)
     }
 
@@ -522,12 +584,50 @@ impl RowBlock {
         Self { column: self.column + column, columns: 1, ..self }
     }
 
+    /// The columns of the block from one of its vectors on.
+    pub(crate) const fn since_vector(self, vector: usize) -> Self {
+        let first = vector * LANES;
+        Self { column: self.column + first, columns: self.columns.saturating_sub(first), ..self }
+    }
+
     /// Up to sixteen columns of the block.
     pub(crate) const fn tile(self, tile: usize) -> Self {
-        let first = tile * LANES;
-        let rest = self.columns.saturating_sub(first);
-        Self { column: self.column + first, columns: if rest < LANES { rest } else { LANES }, ..self }
+        let rest = self.since_vector(tile);
+        Self { columns: if rest.columns < LANES { rest.columns } else { LANES }, ..rest }
     }
+}
+
+/// A sum as blocks are summed: `2^LEVELS` values in pairs, pairs in pairs and so on, and these sums in sequence. For lanes that
+/// are worked one after the other, where one piece of code for every value matters more than a loop without branches.
+#[inline(always)]
+pub(crate) fn tree<T: Copy + Add<Output = T>, const LEVELS: usize>(
+    count: usize,
+    zero: T,
+    mut value: impl FnMut(usize) -> T,
+) -> T {
+    let (mut sum, mut halves) = (zero, [zero; LEVELS]);
+    for number in 0..count {
+        // Whole halves on the left of this value are as many as its number ends in ones.
+        let mut value = value(number);
+        let mut halves = halves.iter_mut().enumerate();
+        sum = loop {
+            match halves.next() {
+                None => break sum + value,
+                Some((level, half)) if number >> level & 1 == 1 => value = *half + value,
+                Some((_, half)) => {
+                    *half = value;
+                    break sum;
+                }
+            }
+        };
+    }
+    let mut rest = zero;
+    for (level, &half) in halves.iter().enumerate() {
+        if count >> level & 1 == 1 {
+            rest = half + rest;
+        }
+    }
+    sum + rest
 }
 
 /// Four rows, sixteen columns at a time. Zips of zips keep one position for all rows.
@@ -569,24 +669,22 @@ pub(crate) fn tables<const FIELDS: usize, const TASK_FIELDS: usize>(
 
 /// One lane of a pair of vectors in a table, as [`Simd::store_pair`] has put them there.
 #[inline(always)]
-pub(crate) fn pair_lane(pair: &Lanes<f64>, lane: usize) -> [f32; 2] {
-    [0, 1].map(|vector| halves(pair[word_of(vector, lane)])[lane % 2])
+pub(crate) fn pair_lane(pair: &Lanes<f64>, column: usize) -> [f32; 2] {
+    let (first, second) = Lane::of_column(column).load_pair(pair);
+    [first, second]
 }
 
+/// Neighbours in pieces whose mask bits are made at once: start and length of each.
 #[inline(always)]
-fn put_pair_lane(pair: &mut Lanes<f64>, lane: usize, values: [f32; 2]) {
-    for (vector, value) in values.into_iter().enumerate() {
-        let word = &mut pair[word_of(vector, lane)];
-        let mut lanes = halves(*word);
-        lanes[lane % 2] = value;
-        *word = whole(lanes);
-    }
+pub(crate) fn pieces(start: usize, len: usize) -> impl Iterator<Item = (usize, usize)> {
+    const ELEMENTS: usize = BITS * LANES;
+    (0..len).step_by(ELEMENTS).map(move |done| (start + done, ELEMENTS.min(len - done)))
 }
 
-/// The word that has a lane of one of two vectors.
+/// The bits of so many elements.
 #[inline(always)]
-const fn word_of(vector: usize, lane: usize) -> usize {
-    (vector * LANES + lane % LANES) / 2 % LANES
+pub(crate) fn first_bits(bits: &mut [u16; BITS], elements: usize) -> &mut [u16] {
+    bits.get_mut(..elements.div_ceil(LANES)).unwrap_or_default()
 }
 
 /// The tensor that an elementwise pass reads and the part of the one that it writes.
@@ -643,15 +741,16 @@ impl<'a> Place<'a> {
         (slots, Self { input, output })
     }
 
+    /// The values one after the other, each with the place for what becomes of it.
+    #[inline(always)]
+    pub(crate) fn values(self) -> impl Iterator<Item = (f32, &'a mut f32)> {
+        let Self { input, output } = self;
+        output.iter_mut().enumerate().map(move |(index, output)| (input.get(index).copied().unwrap_or(*output), output))
+    }
+
     /// Fewer than sixteen values.
     #[inline(always)]
     pub(crate) fn load<S: Simd>(&self, s: S) -> S::F32 {
         s.load_partial(if self.input.is_empty() { self.output } else { self.input })
     }
-}
-
-/// A vector of a tensor that may not be there: `lanes` values from element `first` on.
-#[inline(always)]
-pub(crate) fn load_at<S: Simd>(s: S, tensor: &[f32], (first, lanes): (usize, usize)) -> S::F32 {
-    load(s, range(tensor, first, lanes))
 }

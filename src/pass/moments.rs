@@ -10,9 +10,11 @@
 
 use core::ops::Add;
 
-use super::{BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk, four_rows, whole_vectors};
+use super::{
+    BLOCK_VALUES, BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk, four_rows, tree, whole_vectors,
+};
 use crate::channel::{BatchMoments, Channels, MergeWeights, Moments, lane_of};
-use crate::simd::{Kernel, LANES, Lanes, Simd};
+use crate::simd::{Kernel, LANES, Machine, Simd};
 use crate::tasks::Tasks;
 
 /// Squares below this have lost bits to underflow: such a block is done again in f64. 2^-110.
@@ -134,20 +136,15 @@ const fn first_lanes(n: usize) -> u16 {
     ((1_u32 << n) - 1) as u16
 }
 
-/// The moments of a block whose values all belong to one channel.
+/// The sum of a block whose values all belong to one channel, lane by lane.
 #[inline(always)]
-#[expect(clippy::cast_precision_loss, reason = "at most 256 values")]
-fn block_moments<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> Moments {
-    let count = (block.rows * block.columns) as f32;
-    if let Some(Ok(vectors)) = block.rows_of(input).next().map(<&[f32; LANES * BLOCK_VECTORS]>::try_from) {
-        // The common case, with all values in registers.
-        let mut x = [[s.splat(0.0); 4]; 4];
-        for (x, vector) in x.as_flattened_mut().iter_mut().zip(vectors.as_chunks().0) {
-            *x = s.load(vector);
-        }
-        let pivot = s.fold(sixteen_sum(s, &x)) / count;
-        let sums = sixteen_deviations(s, s.splat(pivot), &x);
-        return finish_block(s, block, input, pivot, sums);
+fn block_sum<M: Machine>(s: M::Simd, block: RowBlock, input: &[f32]) -> <M::Simd as Simd>::F32 {
+    if !M::Simd::AT_ONCE {
+        return tree::<_, 2>(block.rows, s.splat(0.0), |row| {
+            tree::<_, 3>(block.columns.div_ceil(LANES), s.splat(0.0), |vector| {
+                s.load_partial(block.since_vector(vector).row(input, row))
+            })
+        });
     }
     let mut rows = block.rows_of(input);
     let mut sum = s.splat(0.0);
@@ -162,7 +159,26 @@ fn block_moments<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> Moments {
         }
         sum = sum + four;
     }
-    let pivot = s.fold(sum) / count;
+    sum
+}
+
+/// The deviations of such a block.
+#[inline(always)]
+fn block_deviations<M: Machine>(
+    s: M::Simd,
+    pivot: <M::Simd as Simd>::F32,
+    block: RowBlock,
+    input: &[f32],
+) -> Deviations<M::Simd> {
+    if !M::Simd::AT_ONCE {
+        return tree::<_, 2>(block.rows, Deviations::zero(s), |row| {
+            tree::<_, 3>(block.columns.div_ceil(LANES), Deviations::zero(s), |vector| {
+                let vector = block.since_vector(vector).row(input, row);
+                let t = s.keep(s.mask(first_lanes(vector.len().min(LANES))), s.load_partial(vector) - pivot);
+                Deviations { e: t, q: t * t }
+            })
+        });
+    }
     let mut rows = block.rows_of(input);
     let mut sum = Deviations::zero(s);
     for _ in 0..block.rows.div_ceil(4) {
@@ -170,24 +186,55 @@ fn block_moments<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> Moments {
         for _ in 0..2 {
             let mut two = Deviations::zero(s);
             for row in rows.by_ref().take(2) {
-                two = two + Deviations::of_row(s, s.splat(pivot), row);
+                two = two + Deviations::of_row(s, pivot, row);
             }
             four = four + two;
         }
         sum = sum + four;
     }
-    finish_block(s, block, input, pivot, sum)
+    sum
 }
 
-/// The moments of a block from its sums lane by lane.
+/// Sixteen vectors of a row.
+#[inline(always)]
+fn sixteen_of<S: Simd>(s: S, vectors: &[f32; BLOCK_VALUES]) -> [[S::F32; 4]; 4] {
+    let mut x = [[s.splat(0.0); 4]; 4];
+    for (x, vector) in x.as_flattened_mut().iter_mut().zip(vectors.as_chunks().0) {
+        *x = s.load(vector);
+    }
+    x
+}
+
+/// The moments of a block whose values all belong to one channel.
 #[inline(always)]
 #[expect(clippy::cast_precision_loss, reason = "at most 256 values")]
-fn finish_block<S: Simd>(s: S, block: RowBlock, input: &[f32], pivot: f32, sums: Deviations<S>) -> Moments {
-    let (e, q) = (s.fold_f64(s.widen(sums.e)), s.fold_f64(s.widen(sums.q)));
+fn block_moments<M: Machine>(m: M, block: RowBlock, input: &[f32]) -> Moments {
+    let count = (block.rows * block.columns) as f32;
+    // The common case, with all values in registers.
+    let whole = if M::Simd::AT_ONCE { block.rows_of(input).next() } else { None }.map(<&[f32; BLOCK_VALUES]>::try_from);
+    let mut sums = [0.0; LANES];
+    for s in m.each(LANES) {
+        let sum = match whole {
+            Some(Ok(vectors)) => sixteen_sum(s, &sixteen_of(s, vectors)),
+            _ => block_sum::<M>(s, block, input),
+        };
+        s.store(sum, &mut sums);
+    }
+    let pivot = m.fold(&sums) / count;
+    let (mut e, mut q) = ([0.0; LANES], [0.0; LANES]);
+    for s in m.each(LANES) {
+        let sums = match whole {
+            Some(Ok(vectors)) => sixteen_deviations(s, s.splat(pivot), &sixteen_of(s, vectors)),
+            _ => block_deviations::<M>(s, s.splat(pivot), block, input),
+        };
+        s.store(sums.e, &mut e);
+        s.store(sums.q, &mut q);
+    }
+    let (e, q) = (m.fold_f64(&e), m.fold_f64(&q));
     if !(SMALLEST_SQUARES..=f64::MAX).contains(&q) {
         return exact_moments(block, input);
     }
-    let count = (block.rows * block.columns) as f64;
+    let count = f64::from(count);
     Moments { count, mean: f64::from(pivot) + e / count, m2: q - e * e / count }
 }
 
@@ -259,12 +306,12 @@ struct PartMoments<'a> {
 
 impl Kernel for PartMoments<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<M: Machine>(self, m: M) {
         let Self { walk, group, piece, input, table } = self;
         match walk {
             Walk::Empty => {}
-            Walk::Planar(planar) => planar_part(s, planar, group, piece, input, table),
-            Walk::Columns(columns) => columns_part(s, columns, group, piece, input, table),
+            Walk::Planar(planar) => planar_part(m, planar, group, piece, input, table),
+            Walk::Columns(columns) => columns_part(m, columns, group, piece, input, table),
         }
     }
 }
@@ -272,7 +319,14 @@ impl Kernel for PartMoments<'_> {
 /// Runs of neighbours: block after block, each in all channels of the piece, which is the order of memory.
 #[inline(always)]
 #[expect(clippy::cast_precision_loss, reason = "at most 256 values")]
-fn planar_part<S: Simd>(s: S, planar: &Planar, group: Group, piece: Piece, input: &[f32], table: &mut [Tile<FIELDS>]) {
+fn planar_part<M: Machine>(
+    m: M,
+    planar: &Planar,
+    group: Group,
+    piece: Piece,
+    input: &[f32],
+    table: &mut [Tile<FIELDS>],
+) {
     let Some([means, m2s]) = table.first_mut() else { return };
     let mut count = 0.0;
     for block in planar.blocks_of(piece.part) {
@@ -281,7 +335,7 @@ fn planar_part<S: Simd>(s: S, planar: &Planar, group: Group, piece: Piece, input
         for (column, (mean, m2)) in columns {
             let block = planar.in_channel(block, group.first_channel + column);
             let mut moments = if count == 0.0 { Moments::EMPTY } else { Moments { count, mean: *mean, m2: *m2 } };
-            moments.merge_with(weights, block_moments(s, block, input));
+            moments.merge_with(weights, block_moments(m, block, input));
             (*mean, *m2) = (moments.mean, moments.m2);
         }
         count = weights.count;
@@ -290,8 +344,8 @@ fn planar_part<S: Simd>(s: S, planar: &Planar, group: Group, piece: Piece, input
 
 /// Columns of a matrix: sixteen rows at a time, along the rows.
 #[inline(always)]
-fn columns_part<S: Simd>(
-    s: S,
+fn columns_part<M: Machine>(
+    m: M,
     columns: &Columns,
     group: Group,
     piece: Piece,
@@ -304,19 +358,33 @@ fn columns_part<S: Simd>(
         let weights = MergeWeights::new(count, block.rows as f64);
         let is_first = count == 0.0;
         count = weights.count;
+        let Some(s) = m.all() else {
+            for (number, tile) in table.iter_mut().enumerate() {
+                let block = block.tile(number);
+                for s in m.each(block.columns) {
+                    let (pivot, sums) = lane_deviations(s, block, input);
+                    merge_lanes(s, tile, is_first, weights, tile_moments(s, pivot, sums, block, input));
+                }
+            }
+            continue;
+        };
         let (whole, rest) = whole_vectors::<BLOCK_VECTORS>(block.array_of(input));
         let tiles = whole.first().map_or(0, |row| row.len());
         let [first, second, third, fourth] = quarters(whole);
         let rows = four_rows(first).zip(four_rows(second)).zip(four_rows(third).zip(four_rows(fourth)));
         for (number, (tile, ((first, second), (third, fourth)))) in table.iter_mut().zip(rows).enumerate() {
             let x = [first, second, third, fourth].map(|four| four.map(|row| s.load(row)));
-            merge_lanes(s, tile, is_first, weights, tile_moments(s, x, block.tile(number), input));
+            let block = block.tile(number);
+            let (pivot, sums) = rows_deviations(s, x, block.rows);
+            merge_lanes(s, tile, is_first, weights, tile_moments(s, pivot, sums, block, input));
         }
         if rest.first().is_some_and(|rest| !rest.is_empty())
             && let Some(tile) = table.get_mut(tiles)
         {
             let x = quarters(rest).map(|four| four.map(|row| s.load_partial(row)));
-            merge_lanes(s, tile, is_first, weights, tile_moments(s, x, block.tile(tiles), input));
+            let block = block.tile(tiles);
+            let (pivot, sums) = rows_deviations(s, x, block.rows);
+            merge_lanes(s, tile, is_first, weights, tile_moments(s, pivot, sums, block, input));
         }
     }
 }
@@ -331,7 +399,7 @@ struct MergePart<'a> {
 
 impl Kernel for MergePart<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<M: Machine>(self, m: M) {
         let Self { walk, piece, part, table } = self;
         let before = walk.values_before(piece.part);
         let count = walk.values_before(piece.part + 1) - before;
@@ -343,14 +411,16 @@ impl Kernel for MergePart<'_> {
         let pairs =
             table.get_mut(tiles.clone()).unwrap_or_default().iter_mut().zip(part.get(tiles).unwrap_or_default());
         for (tile, part) in pairs {
-            let others = (s.load_f64(&part[MEAN]), s.load_f64(&part[M2]));
+            let mut merged = *tile;
+            for s in m.each(LANES) {
+                let others = (s.load_f64(&part[MEAN]), s.load_f64(&part[M2]));
+                merge_lanes(s, &mut merged, is_first, weights, others);
+            }
             if piece.columns >= LANES {
-                merge_lanes(s, tile, is_first, weights, others);
+                *tile = merged;
                 continue;
             }
             // Only some channels of a tile: the other lanes are another piece's.
-            let mut merged = *tile;
-            merge_lanes(s, &mut merged, is_first, weights, others);
             for (to, from) in tile.iter_mut().zip(&merged) {
                 let lanes = to.iter_mut().zip(from).skip(piece.first % LANES).take(piece.columns);
                 lanes.for_each(|(to, from)| *to = *from);
@@ -387,38 +457,61 @@ pub(crate) fn of_channels<S: Simd>(
         let [mean, m2] = table.get(group.tile_of(channels)).unwrap_or(&[[0.0; LANES]; FIELDS]);
         return BatchMoments { count, mean: s.load_f64(mean), m2: s.load_f64(m2) };
     };
-    let (mut means, mut m2s) = ([0.0; LANES], [0.0; LANES]);
-    for (channel, (mean, m2)) in (channels.first..channels.first + channels.len).zip(means.iter_mut().zip(&mut m2s)) {
+    let [mean, m2] = s.lane_by_lane(channels.len, |lane| {
         let mut moments = Moments::EMPTY;
-        for column in group.columns_of(channel) {
+        for column in group.columns_of(channels.first + lane) {
             let Some(tile) = table.get(column / LANES) else { break };
             let [mean, m2] = tile.each_ref().map(|field| lane_of(field, column));
             moments.merge(Moments { count: columns.column_count(group.first_column + column), mean, m2 });
         }
-        (*mean, *m2) = (moments.mean, moments.m2);
+        [moments.mean, moments.m2]
+    });
+    BatchMoments { count, mean, m2 }
+}
+
+/// The mean of up to sixteen rows whose lanes are columns, rounded, and the deviations from it.
+#[inline(always)]
+fn rows_deviations<S: Simd>(s: S, mut x: [[S::F32; 4]; 4], rows: usize) -> (S::F32, Deviations<S>) {
+    if rows < BLOCK_VECTORS {
+        x.as_flattened_mut().iter_mut().skip(rows).for_each(|x| *x = s.splat(0.0));
     }
-    BatchMoments { count, mean: s.load_f64(&means), m2: s.load_f64(&m2s) }
+    let pivot = sixteen_sum(s, &x) * s.splat(inverse(rows));
+    if rows < BLOCK_VECTORS {
+        // A missing row deviates by nothing.
+        x.as_flattened_mut().iter_mut().skip(rows).for_each(|x| *x = pivot);
+    }
+    (pivot, sixteen_deviations(s, pivot, &x))
+}
+
+/// [`rows_deviations`] of lanes that are worked one after the other.
+#[inline(always)]
+fn lane_deviations<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> (S::F32, Deviations<S>) {
+    let row = |row| s.load_partial(block.row(input, row));
+    let pivot = tree::<_, 4>(block.rows, s.splat(0.0), row) * s.splat(inverse(block.rows));
+    (pivot, tree::<_, 4>(block.rows, Deviations::zero(s), |number| Deviations::of(pivot, row(number))))
+}
+
+/// The inverse of the rows of a block, rounded.
+#[inline(always)]
+#[expect(clippy::cast_precision_loss, reason = "at most 16 rows in a block")]
+fn inverse(rows: usize) -> f32 {
+    1.0 / rows as f32
 }
 
 /// The moments of a block whose lanes are columns, lane by lane.
 #[inline(always)]
 #[expect(clippy::cast_precision_loss, reason = "at most 16 rows in a block")]
 #[expect(clippy::cast_possible_truncation, reason = "a power of two")]
-fn tile_moments<S: Simd>(s: S, mut x: [[S::F32; 4]; 4], block: RowBlock, input: &[f32]) -> (S::F64, S::F64) {
-    let whole = block.rows == BLOCK_VECTORS;
-    if !whole {
-        x.as_flattened_mut().iter_mut().skip(block.rows).for_each(|x| *x = s.splat(0.0));
-    }
-    let sum = sixteen_sum(s, &x);
-    let pivot = sum * s.splat(1.0 / block.rows as f32);
-    if !whole {
-        // A missing row deviates by nothing.
-        x.as_flattened_mut().iter_mut().skip(block.rows).for_each(|x| *x = pivot);
-    }
-    let Deviations { e, q } = sixteen_deviations(s, pivot, &x);
+fn tile_moments<S: Simd>(
+    s: S,
+    pivot: S::F32,
+    Deviations { e, q }: Deviations<S>,
+    block: RowBlock,
+    input: &[f32],
+) -> (S::F64, S::F64) {
     let sound = s.bits(s.le(s.splat(SMALLEST_SQUARES as f32), q) & s.le(q, s.splat(f32::MAX)));
     let (e, q) = (s.widen(e), s.widen(q));
-    let (mean, m2) = if whole {
+    let (mean, m2) = if block.rows == BLOCK_VECTORS {
         // Sixteen is a power of two: its inverse is exact, and so is the quotient.
         let inverse = s.splat_f64(1.0 / BLOCK_VECTORS as f64);
         (s.widen(pivot) + e * inverse, q - e * e * inverse)
@@ -426,32 +519,23 @@ fn tile_moments<S: Simd>(s: S, mut x: [[S::F32; 4]; 4], block: RowBlock, input: 
         let count = s.splat_f64(block.rows as f64);
         (s.widen(pivot) + e / count, q - e * e / count)
     };
-    let unsound = !sound & first_lanes(block.columns);
+    let unsound = !sound & first_lanes(block.columns) & s.lanes();
     if unsound == 0 {
         return (mean, m2);
     }
-    let (mut means, mut m2s) = ([0.0; LANES], [0.0; LANES]);
-    s.store_f64(mean, &mut means);
-    s.store_f64(m2, &mut m2s);
-    exact_lanes(block, input, unsound, &mut means, &mut m2s);
-    (s.load_f64(&means), s.load_f64(&m2s))
+    // The squares of these columns do not fit f32: too large, too small or not finite.
+    let [mean, m2] = s.change_lanes_f64([mean, m2], |lane, moments| {
+        if unsound >> lane & 1 == 1 {
+            let Moments { mean, m2, .. } = exact_moments(block.column(lane), input);
+            *moments = [mean, m2];
+        }
+    });
+    (mean, m2)
 }
 
 #[inline(always)]
 fn quarters<T: Copy>([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: [T; BLOCK_VECTORS]) -> [[T; 4]; 4] {
     [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]]
-}
-
-/// Replaces the moments of those columns whose squares do not fit f32: too large, too small or not finite.
-#[cold]
-#[inline(never)]
-fn exact_lanes(block: RowBlock, input: &[f32], unsound: u16, means: &mut Lanes<f64>, m2s: &mut Lanes<f64>) {
-    for (lane, (mean, m2)) in means.iter_mut().zip(m2s).enumerate() {
-        if unsound >> lane & 1 == 1 {
-            let moments = exact_moments(block.column(lane), input);
-            (*mean, *m2) = (moments.mean, moments.m2);
-        }
-    }
 }
 
 /// Merges the moments of as many values in every lane into the fields of a tile, which hold none before the first.

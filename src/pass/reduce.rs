@@ -7,19 +7,23 @@
 
 use core::ops::Add;
 
-use super::apply::{self, Apply, Coefficients, Owner, of_columns};
-use super::keep::Keep;
-use super::{Columns, Group, Piece, Planar, RowBlock, Tile, Walk, four_rows, pair_lane, whole_vectors};
+use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residuals, Source};
+use super::keep::BITS;
+use super::{
+    BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk, first_bits, four_rows, pair_lane, pieces, tree,
+    whole_vectors,
+};
 use crate::activation::Activation;
-use crate::channel::{ChannelNormalise, Channels, GradientSums, any, lane_of};
-use crate::simd::{Kernel, LANES, Lanes, Portable, Simd, load};
+use crate::channel::{Channels, GradientSums, lane_of};
+use crate::simd::{Kernel, LANES, Lane, Machine, Simd, load};
+use crate::slices::take_front;
 use crate::tasks::Tasks;
 
 impl<A: Activation> Apply<'_, A> {
-    /// `g` without the dropout scale, where lane 0 is element `first`.
+    /// `g` without the dropout scale.
     #[inline(always)]
-    pub(crate) fn gradient<S: Simd>(&self, s: S, keep: &Keep<'_>, z: S::F32, grad: S::F32, first: usize) -> S::F32 {
-        keep.select(s, first, self.activation.backward(s, z, grad))
+    pub(crate) fn gradient<S: Simd>(&self, s: S, bits: u16, z: S::F32, grad: S::F32) -> S::F32 {
+        s.keep(s.mask(bits), self.activation.backward(s, z, grad))
     }
 }
 
@@ -97,21 +101,21 @@ impl<S: Simd> Add for Sums<S> {
     }
 }
 
-/// What turns a vector of one channel into its summands.
+/// What turns vectors into their summands.
 struct Summands<'a, S: Simd, A> {
     apply: &'a Apply<'a, A>,
-    keep: Keep<'a>,
-    channel: usize,
+    owner: Owner,
     forward: Coefficients<S>,
     unit: S::F32,
 }
 
 impl<S: Simd, A: Activation> Summands<'_, S, A> {
-    /// The summands of a vector, where lane 0 is element `first` and there are `lanes` of them.
+    /// The summands of a vector.
     #[inline(always)]
-    fn of(&self, s: S, x: S::F32, dy: S::F32, (first, lanes): (usize, usize)) -> Sums<S> {
-        let z = self.apply.z(s, &self.forward, x, Owner::Channel(self.channel), (first, lanes));
-        summands(s, &self.forward, self.unit, x, self.apply.gradient(s, &self.keep, z, dy, first))
+    fn of<const RESIDUAL: bool>(&self, s: S, x: S::F32, dy: S::F32, residual: S::F32, bits: u16) -> Sums<S> {
+        let z = self.apply.z::<S, RESIDUAL>(s, &self.forward, x, residual, self.owner);
+        let g = self.apply.gradient(s, bits, z, dy);
+        Sums { g, g_deviation: g * ((x - self.forward.mean) * self.unit) }
     }
 
     /// The sums of a row of at most 256 values: vectors in pairs, pairs in pairs, these in pairs, and those in sequence.
@@ -119,25 +123,34 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
     /// Whole groups of four vectors first, then the rest with a check each: as few copies of the summands' code as
     /// speed allows.
     #[inline(always)]
-    fn row(&self, s: S, x: &[f32], dy: &[f32], mut first: usize) -> Sums<S> {
+    fn row<const RESIDUAL: bool>(
+        &self,
+        s: S,
+        x: &[f32],
+        dy: &[f32],
+        residuals: &Residuals<'_>,
+        bits: &[u16],
+    ) -> Sums<S> {
         let ((x, x_rest), (dy, dy_rest)) = (x.as_chunks::<{ 4 * LANES }>(), dy.as_chunks::<{ 4 * LANES }>());
-        let mut sum = Sums::zero(s);
-        let mut before = None;
-        for (x, dy) in x.iter().zip(dy) {
-            let four = self.four(s, x, dy, first);
-            first += 4 * LANES;
+        let (mut sum, mut before) = (Sums::zero(s), None);
+        let mut vector = 0;
+        for ((x, dy), bits) in x.iter().zip(dy).zip(bits.as_chunks().0) {
+            let four = self.four::<RESIDUAL>(s, x, dy, residuals, vector, bits);
+            vector += 4;
             match before.take() {
                 Some(fours) => sum = sum + (fours + four),
                 None => before = Some(four),
             }
         }
-        let mut rest = x_rest.chunks(LANES).zip(dy_rest.chunks(LANES));
+        let rest_bits = bits.get(vector..).unwrap_or_default();
+        let mut rest = x_rest.chunks(LANES).zip(dy_rest.chunks(LANES)).zip(rest_bits);
         let mut last = Sums::zero(s);
         for _ in 0..2 {
             let mut two = Sums::zero(s);
-            for (x, dy) in rest.by_ref().take(2) {
-                two = two + self.of(s, load(s, x), load(s, dy), (first, x.len()));
-                first += LANES;
+            for ((x, dy), &bits) in rest.by_ref().take(2) {
+                let residual = residuals.load_any(s, vector);
+                two = two + self.of::<RESIDUAL>(s, load(s, x), load(s, dy), residual, bits);
+                vector += 1;
             }
             last = last + two;
         }
@@ -149,21 +162,25 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
 
     /// The sums of four vectors, in pairs.
     #[inline(always)]
-    fn four(&self, s: S, x: &[f32; 4 * LANES], dy: &[f32; 4 * LANES], mut first: usize) -> Sums<S> {
+    fn four<const RESIDUAL: bool>(
+        &self,
+        s: S,
+        x: &[f32; 4 * LANES],
+        dy: &[f32; 4 * LANES],
+        residuals: &Residuals<'_>,
+        mut vector: usize,
+        bits: &[u16; 4],
+    ) -> Sums<S> {
         let mut four = Sums::zero(s);
         let (x, dy) = (x.as_chunks().0.as_chunks().0, dy.as_chunks().0.as_chunks().0);
-        for ([a, b], [i, j]) in x.iter().zip(dy) {
-            let one = self.of(s, s.load(a), s.load(i), (first, LANES));
-            four = four + (one + self.of(s, s.load(b), s.load(j), (first + LANES, LANES)));
-            first += 2 * LANES;
+        for (([a, b], [i, j]), &[bits_a, bits_b]) in x.iter().zip(dy).zip(bits.as_chunks().0) {
+            let one = self.of::<RESIDUAL>(s, s.load(a), s.load(i), residuals.load_any(s, vector), bits_a);
+            let other = self.of::<RESIDUAL>(s, s.load(b), s.load(j), residuals.load_any(s, vector + 1), bits_b);
+            four = four + (one + other);
+            vector += 2;
         }
         four
     }
-}
-
-#[inline(always)]
-fn summands<S: Simd>(_: S, forward: &Coefficients<S>, unit: S::F32, x: S::F32, g: S::F32) -> Sums<S> {
-    Sums { g, g_deviation: g * ((x - forward.mean) * unit) }
 }
 
 /// The sums of some columns of a group in one part, into a table of the part's own.
@@ -180,11 +197,14 @@ struct PartSums<'a, A> {
 
 impl<A: Activation> Kernel for PartSums<'_, A> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        match *self.walk {
-            Walk::Empty => {}
-            Walk::Planar(planar) => self.planar(s, &planar),
-            Walk::Columns(columns) => self.columns(s, &columns),
+    fn run<M: Machine>(self, m: M) {
+        // One kind of loops where lanes are worked one after the other.
+        match (*self.walk, M::Simd::AT_ONCE && self.apply.residual.is_none()) {
+            (Walk::Empty, _) => {}
+            (Walk::Planar(planar), false) => self.planar::<M, true>(m, &planar),
+            (Walk::Planar(planar), true) => self.planar::<M, false>(m, &planar),
+            (Walk::Columns(columns), false) => self.columns::<M, true>(m, &columns),
+            (Walk::Columns(columns), true) => self.columns::<M, false>(m, &columns),
         }
     }
 }
@@ -192,7 +212,7 @@ impl<A: Activation> Kernel for PartSums<'_, A> {
 impl<A: Activation> PartSums<'_, A> {
     /// Runs of neighbours: block after block, each in all channels of the piece, which is the order of memory.
     #[inline(always)]
-    fn planar<S: Simd>(mut self, s: S, planar: &Planar) {
+    fn planar<M: Machine, const RESIDUAL: bool>(mut self, m: M, planar: &Planar) {
         let part = core::mem::take(&mut self.part).first_mut();
         let (Some(tile), Some(part)) = (self.table.first(), part) else { return };
         *part = [[0.0; LANES]; TASK_FIELDS];
@@ -202,10 +222,10 @@ impl<A: Activation> PartSums<'_, A> {
             for (column, (g, g_deviation)) in columns.skip(self.piece.first).take(self.piece.columns) {
                 let channel = self.group.first_channel + column;
                 let block = planar.in_channel(block, channel);
-                let forward = Coefficients::of_column(s, forward_fields(tile), column);
+                let forward = ColumnCoefficients::new(forward_fields(tile), column);
                 let [_, unit] = pair_lane(&tile[OFFSET], column);
-                let sums = self.block_sums(s, block, channel, forward, s.splat(unit));
-                let sound = sums.are_finite() && !any(s, forward.exact);
+                let sums = self.block_sums::<M, RESIDUAL>(m, block, channel, forward, unit);
+                let sound = sums.are_finite() && !forward.exact;
                 let sums = if sound { sums } else { self.exactly(block, channel) };
                 *g += sums.g;
                 *g_deviation += sums.g_deviation;
@@ -215,59 +235,83 @@ impl<A: Activation> PartSums<'_, A> {
 
     /// The sums of a block whose values all belong to one channel.
     #[inline(always)]
-    fn block_sums<S: Simd>(
+    fn block_sums<M: Machine, const RESIDUAL: bool>(
         &self,
-        s: S,
+        m: M,
         block: RowBlock,
         channel: usize,
-        forward: Coefficients<S>,
-        unit: S::F32,
+        forward: ColumnCoefficients,
+        unit: f32,
     ) -> GradientSums {
-        let mut rows = block.rows_of(self.input).zip(block.rows_of(self.grad));
-        let mut first = block.first();
-        let mut sums = Sums::zero(s);
-        for _ in 0..block.rows.div_ceil(4) {
-            let mut four = Sums::zero(s);
-            for _ in 0..2 {
-                let mut two = Sums::zero(s);
-                for (x, dy) in rows.by_ref().take(2) {
-                    let keep = self.apply.keep.within(first, x.len());
-                    let summands = Summands { apply: self.apply, keep, channel, forward, unit };
-                    two = two + summands.row(s, x, dy, first);
-                    first += block.width;
-                }
-                four = four + two;
-            }
-            sums = sums + four;
+        // A block has sixteen vectors at most.
+        let mut bits = [0; BLOCK_VECTORS];
+        let (mut rest, vectors) = (&mut bits[..], block.columns.div_ceil(LANES));
+        for row in 0..block.rows {
+            let first = block.first() + row * block.width;
+            self.apply.keep.within(first, block.columns).fill(first, take_front(&mut rest, vectors));
         }
-        GradientSums { g: s.fold_f64(s.widen(sums.g)), g_deviation: s.fold_f64(s.widen(sums.g_deviation)) }
+        let (mut g, mut g_deviation) = ([0.0; LANES], [0.0; LANES]);
+        for s in m.each(LANES) {
+            let (apply, owner) = (self.apply, Owner::Channel(channel));
+            let summands = Summands { apply, owner, forward: forward.coefficients(s), unit: s.splat(unit) };
+            if !M::Simd::AT_ONCE {
+                let sums = tree::<_, 2>(block.rows, Sums::zero(s), |row| {
+                    tree::<_, 3>(vectors, Sums::zero(s), |vector| {
+                        let bits = bits[(row * vectors + vector) % BLOCK_VECTORS];
+                        self.of_lane(s, &summands, block.since_vector(vector), row, bits)
+                    })
+                });
+                s.store(sums.g, &mut g);
+                s.store(sums.g_deviation, &mut g_deviation);
+                continue;
+            }
+            let mut rows = block.rows_of(self.input).zip(block.rows_of(self.grad));
+            let (mut first, mut bits) = (block.first(), &bits[..]);
+            let mut sums = Sums::zero(s);
+            for _ in 0..block.rows.div_ceil(4) {
+                let mut four = Sums::zero(s);
+                for _ in 0..2 {
+                    let mut two = Sums::zero(s);
+                    for (x, dy) in rows.by_ref().take(2) {
+                        let (row_bits, rest) = bits.split_at_checked(vectors).unwrap_or_default();
+                        let residuals = apply.residuals::<RESIDUAL>(first, x.len());
+                        two = two + summands.row::<RESIDUAL>(s, x, dy, &residuals, row_bits);
+                        (first, bits) = (first + block.width, rest);
+                    }
+                    four = four + two;
+                }
+                sums = sums + four;
+            }
+            s.store(sums.g, &mut g);
+            s.store(sums.g_deviation, &mut g_deviation);
+        }
+        GradientSums { g: m.fold_f64(&g), g_deviation: m.fold_f64(&g_deviation) }
     }
 
-    /// The sums of a block in f64, for magnitudes that f32 cannot hold. All lanes give the same `g`, so the portable
-    /// ones serve every backend.
+    /// The summands of one row of a block, in lanes that are worked one after the other.
+    #[inline(always)]
+    fn of_lane<S: Simd>(&self, s: S, summands: &Summands<'_, S, A>, block: RowBlock, row: usize, bits: u16) -> Sums<S> {
+        let [x, dy] = [self.input, self.grad].map(|tensor| s.load_partial(block.row(tensor, row)));
+        let Some(residual) = self.apply.residual else {
+            return summands.of::<false>(s, x, dy, s.splat(0.0), bits);
+        };
+        summands.of::<true>(s, x, dy, s.load_partial(block.row(residual, row)), bits)
+    }
+
+    /// The sums of a block of one channel in f64, for magnitudes that f32 cannot hold.
     #[cold]
     #[inline(never)]
     fn exactly(&self, block: RowBlock, channel: usize) -> GradientSums {
-        let (s, normalisation) = (Portable, &self.apply.normalisation);
-        let centre = normalisation.centre(s, Channels::one(channel));
-        let unit = s.first_f64(centre.unit(s));
-        let channels = [normalisation.of_channel(channel); LANES];
-        let column = channel - self.group.first_channel;
-        let Some(tile) = self.table.first() else { return GradientSums::ZERO };
-        let coefficients = Coefficients::of_column(s, forward_fields(tile), column);
-        let owner = if channels[0].exact { Owner::Exact(&channels) } else { Owner::Channel(channel) };
+        let (s, apply) = (Lane::FIRST, self.apply);
+        let normalise = apply.normalisation.of_channel(channel);
+        let unit = apply.normalisation.centre(s, Channels::one(channel)).unit(s);
         let mut sums = GradientSums::ZERO;
         let mut row_first = block.first();
         for (x, dy) in block.rows_of(self.input).zip(block.rows_of(self.grad)) {
-            let mut first = row_first;
-            for (x, dy) in x.chunks(LANES).zip(dy.chunks(LANES)) {
-                let z = self.apply.z(s, &coefficients, load(s, x), owner, (first, x.len()));
-                let mut g = [0.0; LANES];
-                s.store(self.apply.gradient(s, &self.apply.keep, z, load(s, dy), first), &mut g);
-                for (&x, &g) in x.iter().zip(&g) {
-                    sums.add_exactly(x, channels[0].mean, unit, g);
-                }
-                first += LANES;
+            for (element, (&x, &dy)) in (row_first..).zip(x.iter().zip(dy)) {
+                let z = normalise.z(x, apply.residual.and_then(|residual| residual.get(element)).copied());
+                let g = apply.gradient(s, apply.keep.keeps(element).into(), z, dy);
+                sums.add_exactly(x, normalise.mean, unit, g);
             }
             row_first += block.width;
         }
@@ -276,7 +320,7 @@ impl<A: Activation> PartSums<'_, A> {
 
     /// Columns of a matrix: four rows at a time, along the rows.
     #[inline(always)]
-    fn columns<S: Simd>(mut self, s: S, columns: &Columns) {
+    fn columns<M: Machine, const RESIDUAL: bool>(mut self, m: M, columns: &Columns) {
         let (group, piece) = (self.group, self.piece);
         let tiles = piece.first / LANES;
         let table = self.table.get(tiles..).unwrap_or_default();
@@ -285,55 +329,127 @@ impl<A: Activation> PartSums<'_, A> {
             *tile = [[0.0; LANES]; TASK_FIELDS];
         }
         for block in columns.blocks_of(group, piece).chain(columns.shorter_row(group, piece)) {
-            for row in (0..block.rows).step_by(4) {
-                let four =
-                    RowBlock { start: block.start + row * block.width, rows: (block.rows - row).min(4), ..block };
-                let (x, x_rest) = whole_vectors::<4>(four.array_of(self.input));
-                let (dy, dy_rest) = whole_vectors::<4>(four.array_of(self.grad));
-                let whole = x.first().map_or(0, |row| row.len());
-                let rows = four_rows(x).zip(four_rows(dy));
-                for (number, ((tile, part), ([a, b, c, d], [i, j, k, l]))) in
-                    table.iter().zip(part.iter_mut()).zip(rows).enumerate()
-                {
-                    let x = [s.load(a), s.load(b), s.load(c), s.load(d)];
-                    let dy = [s.load(i), s.load(j), s.load(k), s.load(l)];
-                    self.add_four(s, four.tile(number), piece.first + number * LANES, (tile, part), x, dy);
-                }
-                let [x, ..] = x_rest;
-                if !x.is_empty()
-                    && let (Some(tile), Some(part)) = (table.get(whole), part.get_mut(whole))
-                {
-                    let [x, dy] = [x_rest, dy_rest].map(|rest| rest.map(|row| s.load_partial(row)));
-                    self.add_four(s, four.tile(whole), piece.first + whole * LANES, (tile, part), x, dy);
-                }
+            if let Some(s) = m.all() {
+                self.four_by_four::<_, RESIDUAL>(s, block, table, part);
             }
             for (number, (tile, part)) in table.iter().zip(part.iter_mut()).enumerate() {
-                let block = block.tile(number);
+                let (block, column) = (block.tile(number), piece.first + number * LANES);
                 if block.columns == 0 {
                     break;
                 }
-                self.end_block(s, block, piece.first + number * LANES, tile, part);
+                if m.all().is_none() {
+                    self.one_by_one(m, block, column, tile, part);
+                }
+                for s in m.each(block.columns) {
+                    self.end_block(s, block, column, tile, part);
+                }
             }
         }
     }
 
-    /// Adds the sums of up to four rows to those of their block.
+    /// The sums of a tile of a block, in lanes that are worked one after the other.
     #[inline(always)]
-    fn add_four<S: Simd>(
+    fn one_by_one<M: Machine>(
+        &self,
+        m: M,
+        tile: RowBlock,
+        column: usize,
+        fields: &Tile<FIELDS>,
+        part: &mut Tile<TASK_FIELDS>,
+    ) {
+        let mut bits = [[0]; BLOCK_VECTORS];
+        for (row, bits) in bits.iter_mut().enumerate().take(tile.rows) {
+            self.apply.keep.fill(tile.first() + row * tile.width, bits);
+        }
+        for s in m.each(tile.columns) {
+            let (_, unit) = s.load_pair(&fields[OFFSET]);
+            let (owner, forward) = (Owner::Column(self.group, column), forward_fields(fields).coefficients(s));
+            let summands = Summands { apply: self.apply, owner, forward, unit };
+            let sums = tree::<_, 2>(tile.rows, Sums::zero(s), |row| {
+                let [bits] = bits[row % BLOCK_VECTORS];
+                self.of_lane(s, &summands, tile, row, bits)
+            });
+            s.store_pair(sums.g, sums.g_deviation, &mut part[BLOCK]);
+        }
+    }
+
+    /// The sums of the rows of a block, four at a time.
+    #[inline(always)]
+    fn four_by_four<S: Simd, const RESIDUAL: bool>(
+        &self,
+        s: S,
+        block: RowBlock,
+        table: &[Tile<FIELDS>],
+        part: &mut [Tile<TASK_FIELDS>],
+    ) {
+        for row in (0..block.rows).step_by(4) {
+            let four = RowBlock { start: block.start + row * block.width, rows: (block.rows - row).min(4), ..block };
+            for (first, columns) in pieces(0, block.columns) {
+                let tile = first / LANES;
+                let rows = RowBlock { column: four.column + first, columns, ..four };
+                let (table, part) = (table.get(tile..), part.get_mut(tile..));
+                let tiles = (table.unwrap_or_default(), part.unwrap_or_default());
+                self.four_rows::<S, RESIDUAL>(s, rows, self.piece.first + first, tiles);
+            }
+        }
+    }
+
+    /// Adds the sums of up to four rows, from a column of the table on, to those of their block.
+    #[inline(always)]
+    fn four_rows<S: Simd, const RESIDUAL: bool>(
         &self,
         s: S,
         rows: RowBlock,
         column: usize,
-        (tile, part): (&Tile<FIELDS>, &mut Tile<TASK_FIELDS>),
-        [a, b, c, d]: [S::F32; 4],
-        [i, j, k, l]: [S::F32; 4],
+        (table, part): (&[Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]),
     ) {
-        let forward = Coefficients::of_tile(s, forward_fields(tile));
+        // The rows that are missing are the first one again, with every element dropped.
+        let mut bits = [[0; BITS]; 4];
+        for (row, bits) in bits.iter_mut().enumerate().take(rows.rows) {
+            self.apply.keep.fill(rows.first() + row * rows.width, first_bits(bits, rows.columns));
+        }
+        let [first, second, third, fourth] = &bits;
+        let bits = first.iter().zip(second).zip(third.iter().zip(fourth)).map(|((&a, &b), (&c, &d))| [a, b, c, d]);
+        let residual = if RESIDUAL { self.apply.residual } else { None };
+        let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
+        let (x, x_rest) = whole_vectors::<4>(rows.array_of(self.input));
+        let (dy, dy_rest) = whole_vectors::<4>(rows.array_of(self.grad));
+        let mut tiles = table.iter().zip(part).zip(bits).enumerate();
+        // Rows first: when they are through, no tile must have been taken.
+        for ((x, dy), (number, ((tile, part), bits))) in four_rows(x).zip(four_rows(dy)).zip(tiles.by_ref()) {
+            let owner = Owner::Column(self.group, column + number * LANES);
+            let residual = residual.map(|row| row.get(number).map_or(s.splat(0.0), |residual| s.load(residual)));
+            let (x, dy) = (x.map(|row| s.load(row)), dy.map(|row| s.load(row)));
+            self.add_four::<S, RESIDUAL>(s, owner, (tile, part), [x, dy, residual], bits);
+        }
+        if let (false, Some((number, ((tile, part), bits)))) = (x_rest[0].is_empty(), tiles.next()) {
+            let owner = Owner::Column(self.group, column + number * LANES);
+            let vectors = [x_rest, dy_rest, residual_rest].map(|rest| rest.map(|row| s.load_partial(row)));
+            self.add_four::<S, RESIDUAL>(s, owner, (tile, part), vectors, bits);
+        }
+    }
+
+    /// Adds the sums of four vectors whose lanes are columns to those of their block.
+    #[inline(always)]
+    fn add_four<S: Simd, const RESIDUAL: bool>(
+        &self,
+        s: S,
+        owner: Owner,
+        (tile, part): (&Tile<FIELDS>, &mut Tile<TASK_FIELDS>),
+        [x, dy, residual]: [[S::F32; 4]; 3],
+        bits: [u16; 4],
+    ) {
         let (_, unit) = s.load_pair(&tile[OFFSET]);
-        let this = TileSummands { apply: self.apply, owner: Owner::Column(self.group, column), forward, unit, rows };
-        let (zero, a, b) = (Sums::zero(s), this.of_row(s, 0, a, i), this.of_row(s, 1, b, j));
-        let (c, d) = (this.of_row(s, 2, c, k), this.of_row(s, 3, d, l));
-        let four = (zero + a + b) + (zero + c + d);
+        let this = Summands { apply: self.apply, owner, forward: forward_fields(tile).coefficients(s), unit };
+        let mut four = Sums::zero(s);
+        let mut rows = x.into_iter().zip(dy).zip(residual.into_iter().zip(bits));
+        for _ in 0..2 {
+            let mut two = Sums::zero(s);
+            for ((x, dy), (residual, bits)) in rows.by_ref().take(2) {
+                two = two + this.of::<RESIDUAL>(s, x, dy, residual, bits);
+            }
+            four = four + two;
+        }
         let (g, g_deviation) = s.load_pair(&part[BLOCK]);
         let Sums { g, g_deviation } = Sums::<S> { g, g_deviation } + four;
         s.store_pair(g, g_deviation, &mut part[BLOCK]);
@@ -350,81 +466,33 @@ impl<A: Activation> PartSums<'_, A> {
         part: &mut Tile<TASK_FIELDS>,
     ) {
         let (g, g_deviation) = s.load_pair(&part[BLOCK]);
-        part[BLOCK] = [0.0; LANES];
+        s.store_pair(s.splat(0.0), s.splat(0.0), &mut part[BLOCK]);
         let (least, most) = (s.splat(f32::MIN), s.splat(f32::MAX));
         let finite = s.le(least, g) & s.le(g, most) & s.le(least, g_deviation) & s.le(g_deviation, most);
-        let finite = s.bits(finite);
-        let (mut g, mut g_deviation) = (s.widen(g), s.widen(g_deviation));
-        if finite != u16::MAX || any(s, Coefficients::of_tile(s, forward_fields(tile)).exact) {
-            let (mut sums_g, mut sums_deviation) = ([0.0; LANES], [0.0; LANES]);
-            s.store_f64(g, &mut sums_g);
-            s.store_f64(g_deviation, &mut sums_deviation);
-            self.exact_lanes(block, column, tile, finite, &mut sums_g, &mut sums_deviation);
-            (g, g_deviation) = (s.load_f64(&sums_g), s.load_f64(&sums_deviation));
+        let (_, exact) = s.load_pair(&tile[apply::EXACT]);
+        let unsound = (!s.bits(finite) & s.lanes()) | s.bits(s.le(s.splat(1.0), exact));
+        let mut sums = [s.widen(g), s.widen(g_deviation)];
+        if unsound != 0 {
+            sums = s.change_lanes_f64(sums, |lane, sums| {
+                if unsound >> lane & 1 == 1 {
+                    *sums = self.exact_column(block, column, lane);
+                }
+            });
         }
+        let [g, g_deviation] = sums;
         s.store_f64(s.load_f64(&part[PART_G]) + g, &mut part[PART_G]);
         s.store_f64(s.load_f64(&part[PART_G_DEVIATION]) + g_deviation, &mut part[PART_G_DEVIATION]);
     }
 
-    /// Replaces the sums of those columns of a tile that need f64.
+    /// The sums of one column of a tile in f64; 0 for lanes that are no columns of the block.
     #[cold]
     #[inline(never)]
-    fn exact_lanes(
-        &self,
-        block: RowBlock,
-        column: usize,
-        tile: &Tile<FIELDS>,
-        finite: u16,
-        sums_g: &mut Lanes<f64>,
-        sums_deviation: &mut Lanes<f64>,
-    ) {
-        let (s, normalisation) = (Portable, &self.apply.normalisation);
-        let channels: Lanes<ChannelNormalise> = of_columns(normalisation, self.group, column);
-        let forward = Coefficients::of_tile(s, forward_fields(tile));
-        let mut sums = [GradientSums::ZERO; LANES];
-        let mut units = [0.0; LANES];
-        for (column, unit) in (column..self.group.columns).zip(&mut units) {
-            let centre = normalisation.centre(s, Channels::one(self.group.channel_of(column)));
-            *unit = s.first_f64(centre.unit(s));
+    fn exact_column(&self, tile: RowBlock, column: usize, lane: usize) -> [f64; 2] {
+        if lane >= tile.columns {
+            return [0.0; 2];
         }
-        let mut first = block.first();
-        for (x, dy) in block.rows_of(self.input).zip(block.rows_of(self.grad)) {
-            let z = self.apply.z(s, &forward, load(s, x), Owner::Exact(&channels), (first, x.len()));
-            let mut g = [0.0; LANES];
-            s.store(self.apply.gradient(s, &self.apply.keep, z, load(s, dy), first), &mut g);
-            for (lane, ((sums, &x), &g)) in sums.iter_mut().zip(x).zip(&g).enumerate() {
-                sums.add_exactly(x, lane_of(&channels, lane).mean, lane_of(&units, lane), g);
-            }
-            first += block.width;
-        }
-        let exactly = sums.iter().zip(&channels).zip(sums_g.iter_mut().zip(sums_deviation));
-        for (lane, ((sums, channel), (g, g_deviation))) in exactly.enumerate() {
-            if finite >> lane & 1 == 0 || channel.exact {
-                (*g, *g_deviation) = (sums.g, sums.g_deviation);
-            }
-        }
-    }
-}
-
-/// What turns vectors whose lanes are columns into their summands.
-struct TileSummands<'a, S: Simd, A> {
-    apply: &'a Apply<'a, A>,
-    owner: Owner<'a>,
-    forward: Coefficients<S>,
-    unit: S::F32,
-    rows: RowBlock,
-}
-
-impl<S: Simd, A: Activation> TileSummands<'_, S, A> {
-    #[inline(always)]
-    fn of_row(&self, s: S, row: usize, x: S::F32, dy: S::F32) -> Sums<S> {
-        // The rows that are missing are the first one again, with every element dropped.
-        let RowBlock { rows, width, columns, .. } = self.rows;
-        let (row, valid) = if row < rows { (row, u16::MAX) } else { (0, 0) };
-        let first = self.rows.first() + row * width;
-        let z = self.apply.z(s, &self.forward, x, self.owner, (first, columns));
-        let kept = s.mask(self.apply.keep.bits(first) & valid);
-        summands(s, &self.forward, self.unit, x, s.keep(kept, self.apply.activation.backward(s, z, dy)))
+        let GradientSums { g, g_deviation } = self.exactly(tile.column(lane), self.group.channel_of(column + lane));
+        [g, g_deviation]
     }
 }
 
@@ -437,15 +505,17 @@ struct MergePart<'a> {
 
 impl Kernel for MergePart<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<M: Machine>(self, m: M) {
         let Self { piece, part, table } = self;
         let tiles = piece.first / LANES..(piece.first + piece.columns).div_ceil(LANES);
         // Lanes that are no columns of the piece have sums of 0.
         for (tile, part) in
             table.get_mut(tiles.clone()).unwrap_or_default().iter_mut().zip(part.get(tiles).unwrap_or_default())
         {
-            s.store_f64(s.load_f64(&tile[G]) + s.load_f64(&part[PART_G]), &mut tile[G]);
-            s.store_f64(s.load_f64(&tile[G_OTHER]) + s.load_f64(&part[PART_G_DEVIATION]), &mut tile[G_OTHER]);
+            for s in m.each(LANES) {
+                s.store_f64(s.load_f64(&tile[G]) + s.load_f64(&part[PART_G]), &mut tile[G]);
+                s.store_f64(s.load_f64(&tile[G_OTHER]) + s.load_f64(&part[PART_G_DEVIATION]), &mut tile[G_OTHER]);
+            }
         }
     }
 }
@@ -457,16 +527,13 @@ pub(crate) fn of_channels<S: Simd>(s: S, group: Group, channels: Channels, table
         let tile = table.get(group.tile_of(channels)).unwrap_or(&[[0.0; LANES]; FIELDS]);
         return [s.load_f64(&tile[G]), s.load_f64(&tile[G_OTHER])];
     }
-    let mut sums = [[0.0; LANES]; 2];
-    let [g, g_deviation] = &mut sums;
-    for (channel, (g, g_deviation)) in
-        (channels.first..channels.first + channels.len).zip(g.iter_mut().zip(g_deviation))
-    {
-        for column in group.columns_of(channel) {
+    s.lane_by_lane(channels.len, |lane| {
+        let mut sums = [0.0; 2];
+        for column in group.columns_of(channels.first + lane) {
             let Some(tile) = table.get(column / LANES) else { break };
-            *g += lane_of(&tile[G], column);
-            *g_deviation += lane_of(&tile[G_OTHER], column);
+            sums[0] += lane_of(&tile[G], column);
+            sums[1] += lane_of(&tile[G_OTHER], column);
         }
-    }
-    [s.load_f64(&sums[0]), s.load_f64(&sums[1])]
+        sums
+    })
 }

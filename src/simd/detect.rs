@@ -30,11 +30,12 @@ impl Backend {
 
     /// The fastest backend that this CPU and this build can run; every call uses it unless told otherwise.
     ///
-    /// With `--cfg normdrop_backend="portable"` (or `"avx2"`, `"avx512"`) in `RUSTFLAGS` it is at most the one named.
+    /// With `--cfg normdrop_backend="portable"` (or `"avx2"`, `"avx512"`) in `RUSTFLAGS` it is at most the one named; with
+    /// `"scalar"` it is the portable one as it is where there are no vector registers.
     #[must_use]
     #[inline]
     pub fn detect() -> Self {
-        if cfg!(normdrop_backend = "portable") {
+        if cfg!(any(normdrop_backend = "scalar", normdrop_backend = "portable")) {
             return Self::Portable;
         }
         let fastest = fastest();
@@ -80,11 +81,17 @@ pub(crate) fn dispatch(requested: Option<Backend>, kernel: impl Kernel) {
     {
         // A token is made only here, right after detection.
         match backend {
-            Backend::Avx512 if !cfg!(any(normdrop_backend = "portable", normdrop_backend = "avx2")) => {
+            Backend::Avx512
+                if !cfg!(any(
+                    normdrop_backend = "scalar",
+                    normdrop_backend = "portable",
+                    normdrop_backend = "avx2"
+                )) =>
+            {
                 // SAFETY: `detect` found AVX-512 F, VL, BW and DQ, and the operating system saves their registers.
                 return unsafe { Avx512::run(kernel) };
             }
-            Backend::Avx2 if !cfg!(normdrop_backend = "portable") => {
+            Backend::Avx2 if !cfg!(any(normdrop_backend = "scalar", normdrop_backend = "portable")) => {
                 // SAFETY: `detect` found AVX2 or better, and the operating system saves its registers.
                 return unsafe { Avx2::run(kernel) };
             }

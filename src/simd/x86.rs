@@ -7,7 +7,7 @@
 use core::arch::x86_64::*;
 use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
 
-use super::{Kernel, Lanes, Simd};
+use super::{Kernel, Lanes, Machine, Simd, Work};
 
 /// The proof that the CPU has AVX2 and that its registers may be used.
 #[derive(Debug, Clone, Copy)]
@@ -18,11 +18,11 @@ pub(crate) struct Avx2(());
 pub(crate) struct Avx512(());
 
 impl Avx2 {
-    /// [`Self::run`] in a function of its own.
+    /// [`Simd::apart`].
     #[target_feature(enable = "avx2")]
     #[inline(never)]
-    fn run_apart(self, kernel: impl Kernel) {
-        kernel.run(self);
+    fn run_apart(self, work: impl Work) {
+        work.run(self);
     }
 
     /// Runs a kernel on AVX2 lanes.
@@ -36,11 +36,11 @@ impl Avx2 {
 }
 
 impl Avx512 {
-    /// [`Self::run`] in a function of its own.
+    /// [`Simd::apart`].
     #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
     #[inline(never)]
-    fn run_apart(self, kernel: impl Kernel) {
-        kernel.run(self);
+    fn run_apart(self, work: impl Work) {
+        work.run(self);
     }
 
     /// Runs a kernel on AVX-512 lanes.
@@ -191,6 +191,38 @@ unsafe fn first_lanes(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - n.min(8)).cast()) }
 }
 
+impl Machine for Avx2 {
+    type Simd = Self;
+
+    #[inline(always)]
+    fn all(self) -> Option<Self> {
+        Some(self)
+    }
+
+    #[inline(always)]
+    fn each(self, _: usize) -> impl Iterator<Item = Self> {
+        core::iter::once(self)
+    }
+
+    #[inline(always)]
+    fn fold(self, values: &Lanes<f32>) -> f32 {
+        let value = self.load(values);
+        // SAFETY: the token proves AVX2.
+        unsafe { fold8(_mm256_add_ps(value.0[0], value.0[1])) }
+    }
+
+    #[inline(always)]
+    fn fold_f64(self, values: &Lanes<f32>) -> f64 {
+        let value = self.widen(self.load(values));
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let low = _mm256_add_pd(value.0[0], value.0[2]);
+            let high = _mm256_add_pd(value.0[1], value.0[3]);
+            fold4_f64(_mm256_add_pd(low, high))
+        }
+    }
+}
+
 impl Simd for Avx2 {
     type F32 = Avx2F32;
     type F64 = Avx2F64;
@@ -198,9 +230,14 @@ impl Simd for Avx2 {
     type Mask = Avx2Mask;
 
     #[inline(always)]
-    fn apart(self, kernel: impl Kernel) {
+    fn lanes(self) -> u16 {
+        u16::MAX
+    }
+
+    #[inline(always)]
+    fn apart(self, work: impl Work) {
         // SAFETY: the token proves AVX2.
-        unsafe { self.run_apart(kernel) }
+        unsafe { self.run_apart(work) }
     }
 
     #[inline(always)]
@@ -246,12 +283,6 @@ impl Simd for Avx2 {
             _mm256_maskstore_ps(to, first_lanes(n), value.0[0]);
             _mm256_maskstore_ps(to.wrapping_add(8), first_lanes(n.saturating_sub(8)), value.0[1]);
         }
-    }
-
-    #[inline(always)]
-    fn fold(self, value: Avx2F32) -> f32 {
-        // SAFETY: the token proves AVX2.
-        unsafe { fold8(_mm256_add_ps(value.0[0], value.0[1])) }
     }
 
     #[inline(always)]
@@ -330,16 +361,6 @@ impl Simd for Avx2 {
             _mm256_storeu_pd(to.add(4), value.0[1]);
             _mm256_storeu_pd(to.add(8), value.0[2]);
             _mm256_storeu_pd(to.add(12), value.0[3]);
-        }
-    }
-
-    #[inline(always)]
-    fn fold_f64(self, value: Avx2F64) -> f64 {
-        // SAFETY: the token proves AVX2.
-        unsafe {
-            let low = _mm256_add_pd(value.0[0], value.0[2]);
-            let high = _mm256_add_pd(value.0[1], value.0[3]);
-            fold4_f64(_mm256_add_pd(low, high))
         }
     }
 
@@ -502,6 +523,37 @@ fn first_bits(n: usize) -> __mmask16 {
     if n < 16 { (1 << n) - 1 } else { !0 }
 }
 
+impl Machine for Avx512 {
+    type Simd = Self;
+
+    #[inline(always)]
+    fn all(self) -> Option<Self> {
+        Some(self)
+    }
+
+    #[inline(always)]
+    fn each(self, _: usize) -> impl Iterator<Item = Self> {
+        core::iter::once(self)
+    }
+
+    #[inline(always)]
+    fn fold(self, values: &Lanes<f32>) -> f32 {
+        let value = self.load(values);
+        // SAFETY: the token proves AVX-512.
+        unsafe { fold8(_mm256_add_ps(_mm512_castps512_ps256(value.0[0]), _mm512_extractf32x8_ps::<1>(value.0[0]))) }
+    }
+
+    #[inline(always)]
+    fn fold_f64(self, values: &Lanes<f32>) -> f64 {
+        let value = self.widen(self.load(values));
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            let half = _mm512_add_pd(value.0[0], value.0[1]);
+            fold4_f64(_mm256_add_pd(_mm512_castpd512_pd256(half), _mm512_extractf64x4_pd::<1>(half)))
+        }
+    }
+}
+
 impl Simd for Avx512 {
     type F32 = Avx512F32;
     type F64 = Avx512F64;
@@ -509,9 +561,14 @@ impl Simd for Avx512 {
     type Mask = Avx512Mask;
 
     #[inline(always)]
-    fn apart(self, kernel: impl Kernel) {
+    fn lanes(self) -> u16 {
+        u16::MAX
+    }
+
+    #[inline(always)]
+    fn apart(self, work: impl Work) {
         // SAFETY: the token proves AVX-512.
-        unsafe { self.run_apart(kernel) }
+        unsafe { self.run_apart(work) }
     }
 
     #[inline(always)]
@@ -542,12 +599,6 @@ impl Simd for Avx512 {
     fn store_partial(self, value: Avx512F32, to: &mut [f32]) {
         // SAFETY: the token proves AVX-512; a masked store touches only as many lanes as there is room for.
         unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first_bits(to.len()), value.0[0]) }
-    }
-
-    #[inline(always)]
-    fn fold(self, value: Avx512F32) -> f32 {
-        // SAFETY: the token proves AVX-512.
-        unsafe { fold8(_mm256_add_ps(_mm512_castps512_ps256(value.0[0]), _mm512_extractf32x8_ps::<1>(value.0[0]))) }
     }
 
     #[inline(always)]
@@ -604,15 +655,6 @@ impl Simd for Avx512 {
         unsafe {
             _mm512_storeu_pd(to, value.0[0]);
             _mm512_storeu_pd(to.add(8), value.0[1]);
-        }
-    }
-
-    #[inline(always)]
-    fn fold_f64(self, value: Avx512F64) -> f64 {
-        // SAFETY: the token proves AVX-512.
-        unsafe {
-            let half = _mm512_add_pd(value.0[0], value.0[1]);
-            fold4_f64(_mm256_add_pd(_mm512_castpd512_pd256(half), _mm512_extractf64x4_pd::<1>(half)))
         }
     }
 

@@ -430,14 +430,14 @@ fn expected_backends() -> Vec<Backend> {
     {
         use std::arch::is_x86_feature_detected;
 
-        if is_x86_feature_detected!("avx2") && !cfg!(normdrop_backend = "portable") {
+        if is_x86_feature_detected!("avx2") && !cfg!(any(normdrop_backend = "scalar", normdrop_backend = "portable")) {
             expected.push(Backend::Avx2);
         }
         if is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
-            && !cfg!(any(normdrop_backend = "portable", normdrop_backend = "avx2"))
+            && !cfg!(any(normdrop_backend = "scalar", normdrop_backend = "portable", normdrop_backend = "avx2"))
         {
             expected.push(Backend::Avx512);
         }

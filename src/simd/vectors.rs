@@ -1,0 +1,284 @@
+//! The portable lanes on `wide`, where there are vector registers: SSE2, NEON, simd128.
+//!
+//! Only those methods of `wide` are used whose result does not depend on the target; the others are refused by
+//! clippy (`disallowed-methods`).
+
+use core::ops::{Add, BitAnd, Div, Mul, Sub};
+
+use wide::{f32x16, u32x16};
+
+use super::{LANES, Lanes, Machine, Simd, Work, halves, whole};
+
+/// The backend that every target has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Portable;
+
+/// Sixteen truth values, all bits of a lane set or clear.
+#[derive(Clone, Copy)]
+pub(crate) struct Mask(u32x16);
+
+impl BitAnd for Mask {
+    type Output = Self;
+    #[inline(always)]
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+/// Sixteen f64, left to the compiler: conversions between f32 and f64 lanes have no form in `wide` that is
+/// vectorised on every target, and a plain array becomes SSE2 and NEON code as it stands.
+#[derive(Clone, Copy)]
+pub(crate) struct F64(Lanes<f64>);
+
+macro_rules! elementwise {
+    ($trait:ident, $method:ident, $assign:tt) => {
+        impl $trait for F64 {
+            type Output = Self;
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                let mut result = self.0;
+                for (value, other) in result.iter_mut().zip(other.0) {
+                    *value $assign other;
+                }
+                Self(result)
+            }
+        }
+    };
+}
+elementwise!(Add, add, +=);
+elementwise!(Sub, sub, -=);
+elementwise!(Mul, mul, *=);
+elementwise!(Div, div, /=);
+
+/// The sum over the lanes: the compiler makes vectors of it.
+#[inline(always)]
+fn fold<T: Copy + Add<Output = T>>([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: Lanes<T>) -> T {
+    let (a, b, c, d, e, f, g, h) = (a + i, b + j, c + k, d + l, e + m, f + n, g + o, h + p);
+    let (a, b, c, d) = (a + e, b + f, c + g, d + h);
+    (a + c) + (b + d)
+}
+
+/// Bit `i` in lane `i`.
+const BIT_OF_LANE: u32x16 = {
+    let mut lanes = [0; LANES];
+    let mut i = 0;
+    while i < LANES {
+        lanes[i] = 1 << i;
+        i += 1;
+    }
+    u32x16::new(lanes)
+};
+
+impl Machine for Portable {
+    type Simd = Self;
+
+    #[inline(always)]
+    fn all(self) -> Option<Self> {
+        Some(self)
+    }
+
+    #[inline(always)]
+    fn each(self, _: usize) -> impl Iterator<Item = Self> {
+        core::iter::once(self)
+    }
+
+    #[inline(always)]
+    fn fold(self, values: &Lanes<f32>) -> f32 {
+        fold(*values)
+    }
+
+    #[inline(always)]
+    fn fold_f64(self, values: &Lanes<f32>) -> f64 {
+        fold(values.map(f64::from))
+    }
+}
+
+impl Simd for Portable {
+    type F32 = f32x16;
+    type F64 = F64;
+    type U32 = u32x16;
+    type Mask = Mask;
+
+    #[inline(always)]
+    fn lanes(self) -> u16 {
+        u16::MAX
+    }
+
+    #[inline(never)]
+    fn apart(self, work: impl Work) {
+        work.run(self);
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> f32x16 {
+        f32x16::splat(value)
+    }
+
+    #[inline(always)]
+    fn load(self, from: &Lanes<f32>) -> f32x16 {
+        f32x16::new(*from)
+    }
+
+    #[inline(always)]
+    fn load_partial(self, from: &[f32]) -> f32x16 {
+        let mut lanes = [0.0; LANES];
+        for (lane, &value) in lanes.iter_mut().zip(from) {
+            *lane = value;
+        }
+        f32x16::new(lanes)
+    }
+
+    #[inline(always)]
+    fn store(self, value: f32x16, to: &mut Lanes<f32>) {
+        *to = value.to_array();
+    }
+
+    #[inline(always)]
+    fn store_partial(self, value: f32x16, to: &mut [f32]) {
+        for (to, lane) in to.iter_mut().zip(value.to_array()) {
+            *to = lane;
+        }
+    }
+
+    #[inline(always)]
+    fn le(self, a: f32x16, b: f32x16) -> Mask {
+        Mask(a.simd_le(b).to_bits())
+    }
+
+    #[inline(always)]
+    fn keep(self, mask: Mask, value: f32x16) -> f32x16 {
+        value & f32x16::from_bits(mask.0)
+    }
+
+    #[inline(always)]
+    fn drop(self, mask: Mask, value: f32x16) -> f32x16 {
+        value & f32x16::from_bits(!mask.0)
+    }
+
+    #[inline(always)]
+    fn select(self, mask: Mask, yes: f32x16, no: f32x16) -> f32x16 {
+        (yes & f32x16::from_bits(mask.0)) | (no & f32x16::from_bits(!mask.0))
+    }
+
+    #[inline(always)]
+    fn mask(self, bits: u16) -> Mask {
+        Mask((u32x16::splat(u32::from(bits)) & BIT_OF_LANE).simd_eq(BIT_OF_LANE))
+    }
+
+    #[inline(always)]
+    fn bits(self, mask: Mask) -> u16 {
+        let mut bits = 0;
+        for (lane, value) in mask.0.to_array().into_iter().enumerate() {
+            bits |= u16::from(value != 0) << lane;
+        }
+        bits
+    }
+
+    #[inline(always)]
+    fn splat_f64(self, value: f64) -> F64 {
+        F64([value; LANES])
+    }
+
+    #[inline(always)]
+    fn load_f64(self, from: &Lanes<f64>) -> F64 {
+        F64(*from)
+    }
+
+    #[inline(always)]
+    fn store_f64(self, value: F64, to: &mut Lanes<f64>) {
+        *to = value.0;
+    }
+
+    #[inline(always)]
+    fn widen(self, value: f32x16) -> F64 {
+        F64(value.to_array().map(f64::from))
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "rounding is the purpose")]
+    fn narrow(self, value: F64) -> f32x16 {
+        f32x16::new(value.0.map(|lane| lane as f32))
+    }
+
+    #[inline(always)]
+    fn sqrt(self, value: F64) -> F64 {
+        F64(value.0.map(libm::sqrt))
+    }
+
+    #[inline(always)]
+    fn larger(self, a: F64, b: F64) -> F64 {
+        let mut result = b.0;
+        for (b, a) in result.iter_mut().zip(a.0) {
+            *b = if a > *b { a } else { *b };
+        }
+        F64(result)
+    }
+
+    #[inline(always)]
+    fn less(self, a: F64, b: F64) -> u16 {
+        a.0.iter().zip(&b.0).enumerate().fold(0, |bits, (lane, (a, b))| bits | u16::from(a < b) << lane)
+    }
+
+    #[inline(always)]
+    fn load_pair(self, from: &Lanes<f64>) -> (f32x16, f32x16) {
+        let mut lanes = [[0.0; 2]; LANES];
+        for (pair, word) in lanes.iter_mut().zip(from) {
+            *pair = halves(*word);
+        }
+        let (first, second) = lanes.as_flattened().split_at(LANES);
+        (self.load_partial(first), self.load_partial(second))
+    }
+
+    #[inline(always)]
+    fn store_pair(self, first: f32x16, second: f32x16, to: &mut Lanes<f64>) {
+        let lanes = [first.to_array(), second.to_array()];
+        for (word, pair) in to.iter_mut().zip(lanes.as_flattened().as_chunks().0) {
+            *word = whole(*pair);
+        }
+    }
+
+    #[inline(always)]
+    fn splat_u32(self, value: u32) -> u32x16 {
+        u32x16::splat(value)
+    }
+
+    #[inline(always)]
+    fn load_u32(self, from: &Lanes<u32>) -> u32x16 {
+        u32x16::new(*from)
+    }
+
+    #[inline(always)]
+    fn store_u32(self, value: u32x16, to: &mut Lanes<u32>) {
+        *to = value.to_array();
+    }
+
+    #[inline(always)]
+    fn without(self, value: u32x16, of: u32x16) -> u32x16 {
+        value & !of
+    }
+
+    #[inline(always)]
+    fn shift_left<const BITS: u32>(self, value: u32x16) -> u32x16 {
+        value << BITS
+    }
+
+    #[inline(always)]
+    fn rotate_left<const BITS: u32>(self, value: u32x16) -> u32x16 {
+        (value << BITS) | (value >> (32 - BITS))
+    }
+
+    #[inline(always)]
+    fn to_bits(self, value: f32x16) -> u32x16 {
+        value.to_bits()
+    }
+
+    #[inline(always)]
+    fn with_bits(self, bits: u32x16) -> f32x16 {
+        f32x16::from_bits(bits)
+    }
+
+    #[inline(always)]
+    fn is_zero(self, value: u32x16) -> bool {
+        value.to_array().into_iter().fold(0, |bits, lane| bits | lane) == 0
+    }
+}

@@ -182,8 +182,11 @@ impl<S: Simd> Centre<S> {
     #[inline(always)]
     pub(crate) fn unit(&self, s: S) -> S::F64 {
         const EXPONENT: u64 = 0x7FF << 52;
-        let [unit] = s.change_lanes_f64([self.inv_std], |_, [unit]| {
-            *unit = if unit.is_normal() { f64::from_bits(unit.to_bits() & EXPONENT) } else { 1.0 };
+        let mut inv_std = [0.0; LANES];
+        s.store_f64(self.inv_std, &mut inv_std);
+        let [unit] = s.lane_by_lane(LANES, |lane| {
+            let inv_std = inv_std[lane % LANES];
+            [if inv_std.is_normal() { f64::from_bits(inv_std.to_bits() & EXPONENT) } else { 1.0 }]
         });
         unit
     }

@@ -98,6 +98,7 @@ impl Tasks {
     ) {
         let units = walk.units(group);
         let tasks = self.for_elements(walk.values_in(group));
+        // Where there are no threads, no code to cut pieces either.
         if tasks == 1 {
             return work(0..units, written);
         }

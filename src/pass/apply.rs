@@ -79,16 +79,14 @@ impl<A: Activation> Apply<'_, A> {
     #[inline(always)]
     pub(crate) fn z_of(&self, column: &OneColumn, x: f32, element: usize) -> f32 {
         let residual = self.residual.and_then(|residual| residual.get(element)).copied();
-        match (&column.exactly, residual) {
-            (Some(channel), _) => channel.z(x, residual),
-            (None, None) => column.coefficients.coefficients(Lane::FIRST).normalise(x),
-            (None, Some(residual)) => {
-                let z = column.coefficients.coefficients(Lane::FIRST).normalise(x);
-                if z.is_finite() {
-                    return z + residual;
-                }
-                self.normalisation.of_channel(column.channel).z(x, Some(residual))
-            }
+        if let Some(channel) = &column.exactly {
+            return channel.z(x, residual);
+        }
+        let z = column.coefficients.coefficients(Lane::FIRST).normalise(x);
+        match residual {
+            None => z,
+            Some(residual) if z.is_finite() => z + residual,
+            Some(_) => self.normalisation.of_channel(column.channel).z(x, residual),
         }
     }
 }

@@ -505,20 +505,28 @@ impl Group {
 
     /// [`Self::put_pair`] of one channel, into one of so many fields.
     #[inline(never)]
-    fn put_pair_of(self, channel: usize, table: &mut [Lanes<f64>], (fields, field): (usize, usize), pair: [f32; 2]) {
-        for column in self.columns_of(channel) {
-            if let Some(to) = table.get_mut(column / LANES * fields + field) {
-                Lane::of_column(column).store_pair(pair[0], pair[1], to);
-            }
-        }
+    fn put_pair_of(self, channel: usize, table: &mut [Lanes<f64>], place: (usize, usize), pair: [f32; 2]) {
+        self.each_column(channel, table, place, |lane, to| lane.store_pair(pair[0], pair[1], to));
     }
 
     /// [`Self::put_f64`] of one channel, into one of so many fields.
     #[inline(never)]
-    fn put_f64_of(self, channel: usize, table: &mut [Lanes<f64>], (fields, field): (usize, usize), value: f64) {
+    fn put_f64_of(self, channel: usize, table: &mut [Lanes<f64>], place: (usize, usize), value: f64) {
+        self.each_column(channel, table, place, |lane, to| lane.store_f64(value, to));
+    }
+
+    /// Goes through the columns of one channel: the lane of each and the vector that has it, in one of so many fields.
+    #[inline(always)]
+    fn each_column(
+        self,
+        channel: usize,
+        table: &mut [Lanes<f64>],
+        (fields, field): (usize, usize),
+        mut put: impl FnMut(Lane, &mut Lanes<f64>),
+    ) {
         for column in self.columns_of(channel) {
             if let Some(to) = table.get_mut(column / LANES * fields + field) {
-                Lane::of_column(column).store_f64(value, to);
+                put(Lane::of_column(column), to);
             }
         }
     }

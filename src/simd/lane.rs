@@ -24,9 +24,7 @@ impl Lane {
     const fn number(self) -> usize {
         self.0 % LANES
     }
-}
 
-impl Lane {
     /// The word of a pair of vectors that has this lane of one of them.
     #[inline(always)]
     const fn word_of(self, vector: usize) -> usize {

@@ -49,7 +49,10 @@ pub(crate) trait Machine: Copy {
 
     /// The first lanes, at least as many as are wanted. What is known of lanes between two walks over them is in memory;
     /// the compiler keeps it in registers where all lanes are worked at once.
-    fn each(self, wanted: usize) -> impl Iterator<Item = Self::Simd>;
+    #[inline(always)]
+    fn each(self, _wanted: usize) -> impl Iterator<Item = Self::Simd> {
+        self.all().into_iter()
+    }
 
     /// The sum over the lanes: the upper half is added to the lower, 16 to 8, 4, 2, 1.
     fn fold(self, values: &Lanes<f32>) -> f32;
@@ -84,7 +87,10 @@ pub(crate) trait Simd: Copy {
     type Mask: Copy + BitAnd<Output = Self::Mask>;
 
     /// The bits of these lanes: bit `i` is lane `i`.
-    fn lanes(self) -> u16;
+    #[inline(always)]
+    fn lanes(self) -> u16 {
+        u16::MAX
+    }
 
     /// Runs some work in a function of its own that has the backend's CPU feature: for what is too large to be repeated
     /// wherever it is used. Its vectors go through memory.

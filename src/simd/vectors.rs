@@ -78,11 +78,6 @@ impl Machine for Portable {
     }
 
     #[inline(always)]
-    fn each(self, _: usize) -> impl Iterator<Item = Self> {
-        core::iter::once(self)
-    }
-
-    #[inline(always)]
     fn fold(self, values: &Lanes<f32>) -> f32 {
         fold(*values)
     }
@@ -98,11 +93,6 @@ impl Simd for Portable {
     type F64 = F64;
     type U32 = u32x16;
     type Mask = Mask;
-
-    #[inline(always)]
-    fn lanes(self) -> u16 {
-        u16::MAX
-    }
 
     #[inline(never)]
     fn apart(self, work: impl Work) {

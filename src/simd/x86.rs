@@ -200,11 +200,6 @@ impl Machine for Avx2 {
     }
 
     #[inline(always)]
-    fn each(self, _: usize) -> impl Iterator<Item = Self> {
-        core::iter::once(self)
-    }
-
-    #[inline(always)]
     fn fold(self, values: &Lanes<f32>) -> f32 {
         let value = self.load(values);
         // SAFETY: the token proves AVX2.
@@ -228,11 +223,6 @@ impl Simd for Avx2 {
     type F64 = Avx2F64;
     type U32 = Avx2U32;
     type Mask = Avx2Mask;
-
-    #[inline(always)]
-    fn lanes(self) -> u16 {
-        u16::MAX
-    }
 
     #[inline(always)]
     fn apart(self, work: impl Work) {
@@ -523,17 +513,24 @@ fn first_bits(n: usize) -> __mmask16 {
     if n < 16 { (1 << n) - 1 } else { !0 }
 }
 
+/// The same value, in a register. A load that the compiler puts together with the mask that follows it must wait for the
+/// mask before it may reach for memory.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn in_register(mut value: __m512) -> __m512 {
+    // SAFETY: no instruction at all; the register keeps its value.
+    unsafe {
+        core::arch::asm!("/* {0} */", inout(zmm_reg) value, options(pure, nomem, nostack, preserves_flags));
+    }
+    value
+}
+
 impl Machine for Avx512 {
     type Simd = Self;
 
     #[inline(always)]
     fn all(self) -> Option<Self> {
         Some(self)
-    }
-
-    #[inline(always)]
-    fn each(self, _: usize) -> impl Iterator<Item = Self> {
-        core::iter::once(self)
     }
 
     #[inline(always)]
@@ -559,11 +556,6 @@ impl Simd for Avx512 {
     type F64 = Avx512F64;
     type U32 = Avx512U32;
     type Mask = Avx512Mask;
-
-    #[inline(always)]
-    fn lanes(self) -> u16 {
-        u16::MAX
-    }
 
     #[inline(always)]
     fn apart(self, work: impl Work) {
@@ -610,13 +602,13 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn keep(self, mask: Avx512Mask, value: Avx512F32) -> Avx512F32 {
         // SAFETY: the token proves AVX-512.
-        unsafe { Avx512F32([_mm512_maskz_mov_ps(mask.0, value.0[0])]) }
+        unsafe { Avx512F32([_mm512_maskz_mov_ps(mask.0, in_register(value.0[0]))]) }
     }
 
     #[inline(always)]
     fn drop(self, mask: Avx512Mask, value: Avx512F32) -> Avx512F32 {
         // SAFETY: the token proves AVX-512.
-        unsafe { Avx512F32([_mm512_maskz_mov_ps(!mask.0, value.0[0])]) }
+        unsafe { Avx512F32([_mm512_maskz_mov_ps(!mask.0, in_register(value.0[0]))]) }
     }
 
     #[inline(always)]

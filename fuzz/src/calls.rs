@@ -12,16 +12,41 @@ use crate::input::{Activation, LayerInput};
 /// Fuzzes one entry.
 pub(crate) fn entry(entry: Entry, input: &LayerInput) {
     let mut case = Case::new(input);
-    match case.activation {
-        Activation::Identity => call(&mut case, entry, normdrop::Identity),
-        Activation::Relu => call(&mut case, entry, normdrop::Relu),
-        Activation::Relu6 => call(&mut case, entry, normdrop::Relu6),
-        Activation::LeakyRelu => call(&mut case, entry, normdrop::LeakyRelu::default()),
-        Activation::HardSwish => call(&mut case, entry, normdrop::HardSwish),
-        Activation::Sigmoid => call(&mut case, entry, normdrop::Sigmoid),
-        Activation::Tanh => call(&mut case, entry, normdrop::Tanh),
-        Activation::Silu => call(&mut case, entry, normdrop::Silu),
-        Activation::Gelu => call(&mut case, entry, normdrop::Gelu),
+    with_activation(case.activation, Call { case: &mut case, entry });
+}
+
+/// What is done with an activation.
+pub(crate) trait Visitor {
+    type Result;
+
+    fn visit<A: normdrop::Activation>(self, activation: A) -> Self::Result;
+}
+
+/// Does something with the activation of an input.
+pub(crate) fn with_activation<V: Visitor>(activation: Activation, visitor: V) -> V::Result {
+    match activation {
+        Activation::Identity => visitor.visit(normdrop::Identity),
+        Activation::Relu => visitor.visit(normdrop::Relu),
+        Activation::Relu6 => visitor.visit(normdrop::Relu6),
+        Activation::LeakyRelu => visitor.visit(normdrop::LeakyRelu::default()),
+        Activation::HardSwish => visitor.visit(normdrop::HardSwish),
+        Activation::Sigmoid => visitor.visit(normdrop::Sigmoid),
+        Activation::Tanh => visitor.visit(normdrop::Tanh),
+        Activation::Silu => visitor.visit(normdrop::Silu),
+        Activation::Gelu => visitor.visit(normdrop::Gelu),
+    }
+}
+
+struct Call<'a> {
+    case: &'a mut Case,
+    entry: Entry,
+}
+
+impl Visitor for Call<'_> {
+    type Result = ();
+
+    fn visit<A: normdrop::Activation>(self, activation: A) {
+        call(self.case, self.entry, activation);
     }
 }
 
@@ -50,6 +75,13 @@ fn call<A: normdrop::Activation>(case: &mut Case, entry: Entry, activation: A) {
             assert!(same_bits(&memory.values, grad_input), "backward in place differs from backward");
             check_backward(case, &apart);
         }
+        // They are called on parts of a batch: see the module `phases`.
+        Entry::Moments
+        | Entry::Finish
+        | Entry::Apply
+        | Entry::Reduce
+        | Entry::FinishGradients
+        | Entry::ApplyGradient => {}
     }
 }
 
@@ -57,7 +89,7 @@ fn call<A: normdrop::Activation>(case: &mut Case, entry: Entry, activation: A) {
 ///
 /// All must return the same, leave the same bits, and write nothing that is not theirs. Gives back the memory of the
 /// first, or nothing if the call was refused.
-fn on_every_backend<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>) -> Option<Memory> {
+pub(crate) fn on_every_backend<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>) -> Option<Memory> {
     let backends = Backend::ALL.into_iter().filter(|backend| backend.is_available());
     let layers = backends.map(|backend| layer.with_backend(backend).expect("the backend is available"));
     let mut first: Option<Memory> = None;
@@ -92,16 +124,17 @@ fn on_every_backend<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &
 
 fn scratch_len<A: normdrop::Activation>(entry: Entry, layer: &Layer<A>) -> usize {
     let len = match entry {
-        Entry::Train => layer.train_scratch_len(),
-        Entry::Eval | Entry::EvalInPlace => layer.eval_scratch_len(),
-        Entry::Backward | Entry::BackwardInPlace => layer.backward_scratch_len(),
+        Entry::Train | Entry::Moments => layer.train_scratch_len(),
+        Entry::Eval | Entry::EvalInPlace | Entry::Apply => layer.eval_scratch_len(),
+        Entry::Backward | Entry::BackwardInPlace | Entry::Reduce | Entry::ApplyGradient => layer.backward_scratch_len(),
+        Entry::Finish | Entry::FinishGradients => 0,
     };
     assert!(len <= layer.scratch_len(), "one length must be enough for every call");
     len
 }
 
 /// Calls an entry on buffers of the right lengths; the call may still be refused.
-fn alone<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>) -> (Memory, bool) {
+pub(crate) fn alone<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>) -> (Memory, bool) {
     let mut memory = Memory::new(case, entry, Lengths::Right, scratch_len(entry, layer), 1);
     let result = memory.call(case, entry, layer);
     (memory, result.is_ok())
@@ -130,13 +163,17 @@ fn forward<A: normdrop::Activation>(case: &mut Case, layer: &Layer<A>) -> Forwar
 
 /// What tells on which side of a kink a `z` is: see [`ForwardResult::z`].
 fn sides(case: &mut Case, entry: Entry) -> Vec<f32> {
-    let folded = matches!(case.activation, Activation::Relu | Activation::LeakyRelu);
-    let mask = if folded { None } else { case.mask.take() };
+    let mask = if scales_z(case.activation) { None } else { case.mask.take() };
     let (memory, _) = alone(case, entry, &case.layer(normdrop::Identity));
-    if !folded {
+    if !scales_z(case.activation) {
         case.mask = mask;
     }
     memory.output.to_vec()
+}
+
+/// Whether the dropout scale of an activation is folded into the normalisation.
+pub(crate) fn scales_z(activation: Activation) -> bool {
+    matches!(activation, Activation::Relu | Activation::LeakyRelu)
 }
 
 /// The learned parameters, for the reference.
@@ -160,7 +197,7 @@ impl Widened {
     }
 }
 
-fn check_train(case: &Case, memory: &Memory) {
+pub(crate) fn check_train(case: &Case, memory: &Memory) {
     if case.shape.is_empty() {
         return;
     }
@@ -267,32 +304,28 @@ fn check_constant_channels(case: &Case, y: &[f32]) {
 
 /// `act(z)` of the layer under test, from a layer in which it is alone.
 fn activated(case: &Case, z: f32) -> f32 {
-    fn alone<A: normdrop::Activation>(activation: A, z: f32) -> f32 {
-        let shape = Shape::nc(1, 1).expect("a small shape");
-        let layer = Layer::new(shape, activation, Config { eps: 0.0, ..Config::DEFAULT }).expect("valid constants");
-        let mut values = [z];
-        let call = EvalInPlace {
-            parameters: normdrop::Parameters::default(),
-            running: Running { mean: &[0.0], var: &[1.0] },
-            dropout: Dropout::Off,
-            residual: None,
-            values: &mut values,
-            scratch: &mut vec![0.0; layer.eval_scratch_len()],
-        };
-        layer.eval_in_place(call).expect("a call without faults");
-        values[0]
+    struct Alone(f32);
+
+    impl Visitor for Alone {
+        type Result = f32;
+
+        fn visit<A: normdrop::Activation>(self, activation: A) -> f32 {
+            let shape = Shape::nc(1, 1).expect("a small shape");
+            let layer = Layer::new(shape, activation, Config { eps: 0.0, ..Config::DEFAULT }).expect("valid constants");
+            let mut values = [self.0];
+            let call = EvalInPlace {
+                parameters: normdrop::Parameters::default(),
+                running: Running { mean: &[0.0], var: &[1.0] },
+                dropout: Dropout::Off,
+                residual: None,
+                values: &mut values,
+                scratch: &mut vec![0.0; layer.eval_scratch_len()],
+            };
+            layer.eval_in_place(call).expect("a call without faults");
+            values[0]
+        }
     }
-    match case.activation {
-        Activation::Identity => alone(normdrop::Identity, z),
-        Activation::Relu => alone(normdrop::Relu, z),
-        Activation::Relu6 => alone(normdrop::Relu6, z),
-        Activation::LeakyRelu => alone(normdrop::LeakyRelu::default(), z),
-        Activation::HardSwish => alone(normdrop::HardSwish, z),
-        Activation::Sigmoid => alone(normdrop::Sigmoid, z),
-        Activation::Tanh => alone(normdrop::Tanh, z),
-        Activation::Silu => alone(normdrop::Silu, z),
-        Activation::Gelu => alone(normdrop::Gelu, z),
-    }
+    with_activation(case.activation, Alone(z))
 }
 
 /// What a gradient is does not depend on which others are asked for.
@@ -311,7 +344,7 @@ fn check_subset<A: normdrop::Activation>(case: &mut Case, memory: &Memory, layer
     }
 }
 
-fn check_backward(case: &Case, memory: &Memory) {
+pub(crate) fn check_backward(case: &Case, memory: &Memory) {
     let gradients = [&memory.grad_input, &memory.grad_residual, &memory.grad_weight, &memory.grad_bias];
     if case.shape.is_empty() {
         let mut values = gradients.into_iter().flatten().flat_map(|gradient| gradient.iter());

@@ -1,15 +1,18 @@
 //! One call of a layer, from its structured input: the constants, the values, and the memory that a call is given.
 
+use std::ops::Range;
+
 use normdrop::{
-    Average, Backward, BackwardInPlace, Bernoulli, Buffer as Name, Config, Dropout, Error, Eval, EvalInPlace, Layer,
-    Parameters, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape, Statistics, Train,
+    Apply, ApplyGradient, Average, Backward, BackwardInPlace, Bernoulli, Buffer as Name, Config, Dropout, Error, Eval,
+    EvalInPlace, Finish, Layer, Moments, Parameters, Reduce, Running, RunningMut, RunningVariance, Saved, SavedMut,
+    Shape, Statistics, Train,
 };
 use normdrop_reference::classes::CLASSES;
 use normdrop_reference::layer as reference;
 use normdrop_reference::mask::{self, keeps};
 use normdrop_reference::random::SplitMix64;
 
-use crate::buffer::{Bits, Buffer};
+use crate::buffer::{Bits, Buffer, Place};
 use crate::input::{Activation, Eps, Fraction, Granularity, LayerInput, Mask, Size, Values, WrongLength};
 
 /// The public entries that a [`Case`] can be called through.
@@ -20,6 +23,12 @@ pub(crate) enum Entry {
     EvalInPlace,
     Backward,
     BackwardInPlace,
+    Moments,
+    Finish,
+    Apply,
+    Reduce,
+    FinishGradients,
+    ApplyGradient,
 }
 
 /// Whether the buffers of a call have the lengths that the shape asks for.
@@ -30,7 +39,7 @@ pub(crate) enum Lengths {
 }
 
 /// A call whose every argument is decided.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Case {
     pub(crate) shape: Shape,
     pub(crate) config: Config,
@@ -56,15 +65,26 @@ pub(crate) struct Case {
     pub(crate) wants_bias: bool,
     pub(crate) wants_residual: bool,
     mask_bits: usize,
-    misalign: usize,
+    pub(crate) place: Place,
     scratch_extra: usize,
     wrong: [WrongLength; 2],
     /// What a forward call left for the backward call.
     pub(crate) forward: ForwardResult,
+    /// What other parts of the batch left for a phase.
+    pub(crate) merged: Merged,
+}
+
+/// What a phase needs of all parts of its batch.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Merged {
+    pub(crate) moments: Vec<f64>,
+    pub(crate) sums: Vec<f64>,
+    /// The values per channel.
+    pub(crate) samples: f64,
 }
 
 /// What a backward call needs of its forward call, and the `z` that tell on which side of a kink it was.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct ForwardResult {
     pub(crate) saved_mean: Vec<f32>,
     pub(crate) saved_mean_tail: Vec<f32>,
@@ -155,16 +175,49 @@ impl Case {
             wants_bias: input.wants_bias,
             wants_residual: input.wants_residual,
             mask_bits: layer.mask_bits(),
-            misalign: usize::from(input.misalign % 17),
+            place: Place::new(input.guard, input.misalign, 17),
             scratch_extra: usize::from(input.scratch_extra),
             wrong: input.wrong.clone(),
             forward: ForwardResult::default(),
+            merged: Merged::default(),
         }
     }
 
     /// The layer under test.
     pub(crate) fn layer<A: normdrop::Activation>(&self, activation: A) -> Layer<A> {
         Layer::new(self.shape, activation, self.config).expect("the constants are valid")
+    }
+
+    /// Some samples of the batch as a batch of their own, with their part of every tensor and of the mask.
+    pub(crate) fn part(&self, samples: Range<usize>) -> Self {
+        let (positions, channels, inner) = (self.shape.positions(), self.shape.channels(), self.shape.inner());
+        let of_sample = positions * channels * inner;
+        let elements = |tensor: &[f32]| tensor[samples.start * of_sample..samples.end * of_sample].to_vec();
+        let bits_of_sample = self.mask_bits.checked_div(self.samples()).unwrap_or(0);
+        let bits = |mask: &[u8], of_sample: usize| {
+            let bits = samples.start * of_sample..samples.end * of_sample;
+            mask::packed(&bits.map(|bit| keeps(mask, bit)).collect::<Vec<bool>>())
+        };
+        let shape = if positions == 1 {
+            Shape::new(samples.len(), channels, inner)
+        } else {
+            Shape::nlc(samples.len(), positions, channels)
+        };
+        Self {
+            shape: shape.expect("the dimensions are small"),
+            x: elements(&self.x),
+            dy: elements(&self.dy),
+            residual: self.residual.as_deref().map(elements),
+            mask: self.mask.as_deref().map(|mask| bits(mask, bits_of_sample)),
+            mask_of_elements: self.mask_of_elements.as_deref().map(|mask| bits(mask, of_sample)),
+            mask_bits: samples.len() * bits_of_sample,
+            ..self.clone()
+        }
+    }
+
+    /// How many samples there are to cut between.
+    pub(crate) fn samples(&self) -> usize {
+        self.shape.outer().checked_div(self.shape.positions()).unwrap_or(0)
     }
 
     /// The layer that it is compared with.
@@ -213,17 +266,17 @@ impl Case {
         self.mask_of_elements.as_ref().is_none_or(|mask| self.keep.threshold() != 0 && keeps(mask, element))
     }
 
-    /// Whether the call is through batch statistics.
+    /// Whether the call is given those of the batch, or saves them.
     fn is_batch(&self, entry: Entry) -> bool {
         match entry {
-            Entry::Train => true,
-            Entry::Eval | Entry::EvalInPlace => false,
-            Entry::Backward | Entry::BackwardInPlace => !self.fixed_statistics,
+            Entry::Train | Entry::Finish | Entry::Apply | Entry::ApplyGradient => true,
+            Entry::Eval | Entry::EvalInPlace | Entry::Moments | Entry::FinishGradients => false,
+            Entry::Backward | Entry::BackwardInPlace | Entry::Reduce => !self.fixed_statistics,
         }
     }
 
     /// The length that a buffer is given.
-    fn len(&self, lengths: Lengths, name: Name, right: usize) -> usize {
+    pub(crate) fn len(&self, lengths: Lengths, name: Name, right: usize) -> usize {
         if lengths == Lengths::Right {
             return right;
         }
@@ -241,7 +294,7 @@ impl Case {
 }
 
 /// Every buffer, in the order of its number in the inputs.
-pub(crate) const NAMES: [Name; 18] = [
+pub(crate) const NAMES: [Name; 20] = [
     Name::Input,
     Name::Output,
     Name::Values,
@@ -260,6 +313,8 @@ pub(crate) const NAMES: [Name; 18] = [
     Name::SavedInvStd,
     Name::Mask,
     Name::Scratch,
+    Name::Moments,
+    Name::Sums,
 ];
 
 fn shape(input: &LayerInput) -> Shape {
@@ -337,7 +392,7 @@ pub(crate) fn class_values(values: &Values, channel: usize, count: usize) -> Vec
     made
 }
 
-/// The memory of one call, every buffer in a heap allocation of its own that ends with it.
+/// The memory of one call, every buffer in memory of its own that ends with it.
 #[derive(Debug, Clone)]
 pub(crate) struct Memory {
     input: Buffer<f32>,
@@ -359,6 +414,8 @@ pub(crate) struct Memory {
     pub(crate) saved_inv_std: Buffer<f64>,
     mask: Option<Buffer<u8>>,
     scratch: Buffer<f64>,
+    pub(crate) moments: Buffer<f64>,
+    pub(crate) sums: Buffer<f64>,
 }
 
 impl Memory {
@@ -371,14 +428,16 @@ impl Memory {
         let garbage32 = garbage as f32;
         let (elements, channels) = (case.shape.len(), case.shape.channels());
         let buffer =
-            |name, values: &[f32], right| Buffer::new(values, case.len(lengths, name, right), garbage32, case.misalign);
+            |name, values: &[f32], right| Buffer::new(values, case.len(lengths, name, right), garbage32, case.place);
         // What a training call does not write keeps its content: that of the saved statistics is known.
         let forward = &case.forward;
         let values: &[f32] = match entry {
             Entry::EvalInPlace => &case.x,
             Entry::BackwardInPlace => &case.dy,
-            Entry::Train | Entry::Eval | Entry::Backward => &[],
+            _ => &[],
         };
+        let merged =
+            |name, values: &[f64], right| Buffer::new(values, case.len(lengths, name, right), garbage, case.place);
         Self {
             input: buffer(Name::Input, &case.x, elements),
             output: buffer(Name::Output, &[], elements),
@@ -400,7 +459,7 @@ impl Memory {
                 &forward.saved_inv_std,
                 case.len(lengths, Name::SavedInvStd, channels),
                 garbage,
-                case.misalign,
+                case.place,
             ),
             mask: case.mask.as_ref().map(|mask| {
                 let mut bytes = mask.clone();
@@ -408,14 +467,16 @@ impl Memory {
                     let unused = !0 << used;
                     *last = *last & !unused | [0, 0xFF, 0x55, 0xAA][run % 4] & unused;
                 }
-                Buffer::new(&bytes, case.len(lengths, Name::Mask, mask.len()), 0xFF, case.misalign)
+                Buffer::new(&bytes, case.len(lengths, Name::Mask, mask.len()), 0xFF, case.place)
             }),
             scratch: Buffer::new(
                 &[],
                 case.len(lengths, Name::Scratch, scratch_len + case.scratch_extra),
                 garbage,
-                case.misalign,
+                case.place,
             ),
+            moments: merged(Name::Moments, &case.merged.moments, 3 * channels),
+            sums: merged(Name::Sums, &case.merged.sums, 2 * channels),
         }
     }
 
@@ -429,13 +490,9 @@ impl Memory {
         let parameters = Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref() };
         let dropout = self.mask.as_deref().map_or(Dropout::Off, Dropout::Mask);
         let running = Running { mean: &self.running_mean, var: &self.running_var };
-        let scratch = &mut self.scratch;
-        let statistics = if case.fixed_statistics {
-            Statistics::Fixed(running)
-        } else {
-            let (mean, mean_tail, inv_std) = (&self.saved_mean, &self.saved_mean_tail, &self.saved_inv_std);
-            Statistics::Batch(Saved { mean, mean_tail, inv_std })
-        };
+        let saved = Saved { mean: &self.saved_mean, mean_tail: &self.saved_mean_tail, inv_std: &self.saved_inv_std };
+        let statistics = if case.fixed_statistics { Statistics::Fixed(running) } else { Statistics::Batch(saved) };
+        let (input, residual, scratch) = (&*self.input, self.residual.as_deref(), &mut *self.scratch);
         let grad_parameters = normdrop::ParameterGradients {
             weight: self.grad_weight.as_deref_mut(),
             bias: self.grad_bias.as_deref_mut(),
@@ -446,59 +503,92 @@ impl Memory {
                 running: case.has_running.then_some(RunningMut {
                     mean: &mut self.running_mean,
                     var: &mut self.running_var,
-                    average: self
-                        .batches
-                        .as_mut()
-                        .map_or(Average::Exponential, |batches| Average::Cumulative { batches }),
+                    average: average(&mut self.batches),
                 }),
                 dropout,
-                input: &self.input,
+                input,
+                residual,
                 output: &mut self.output,
                 saved: SavedMut {
                     mean: &mut self.saved_mean,
                     mean_tail: &mut self.saved_mean_tail,
                     inv_std: &mut self.saved_inv_std,
                 },
-                residual: self.residual.as_deref(),
                 scratch,
             }),
-            Entry::Eval => layer.eval(Eval {
-                parameters,
-                running,
-                dropout,
-                input: &self.input,
-                output: &mut self.output,
-                residual: self.residual.as_deref(),
-                scratch,
-            }),
+            Entry::Eval => {
+                layer.eval(Eval { parameters, running, dropout, input, residual, output: &mut self.output, scratch })
+            }
             Entry::EvalInPlace => layer.eval_in_place(EvalInPlace {
                 parameters,
                 running,
                 dropout,
                 values: &mut self.values,
-                residual: self.residual.as_deref(),
+                residual,
                 scratch,
             }),
             Entry::Backward => layer.backward(Backward {
                 parameters,
                 statistics,
                 dropout,
-                input: &self.input,
+                input,
+                residual,
                 grad_output: &self.grad_output,
                 grad_input: self.grad_input.as_deref_mut(),
-                grad_parameters,
-                residual: self.residual.as_deref(),
                 grad_residual: self.grad_residual.as_deref_mut(),
+                grad_parameters,
                 scratch,
             }),
             Entry::BackwardInPlace => layer.backward_in_place(BackwardInPlace {
                 parameters,
                 statistics,
                 dropout,
-                input: &self.input,
+                input,
+                residual,
                 values: &mut self.values,
+                grad_residual: self.grad_residual.as_deref_mut(),
                 grad_parameters,
-                residual: self.residual.as_deref(),
+                scratch,
+            }),
+            Entry::Moments => layer.moments(Moments { input, moments: &mut self.moments, scratch }),
+            Entry::Finish => layer.finish(Finish {
+                moments: &self.moments,
+                running: case.has_running.then_some(RunningMut {
+                    mean: &mut self.running_mean,
+                    var: &mut self.running_var,
+                    average: average(&mut self.batches),
+                }),
+                saved: SavedMut {
+                    mean: &mut self.saved_mean,
+                    mean_tail: &mut self.saved_mean_tail,
+                    inv_std: &mut self.saved_inv_std,
+                },
+            }),
+            Entry::Apply => {
+                let output = &mut self.output;
+                layer.apply(Apply { parameters, saved, dropout, input, residual, output, scratch })
+            }
+            Entry::Reduce => layer.reduce(Reduce {
+                parameters,
+                statistics,
+                dropout,
+                input,
+                residual,
+                grad_output: &self.grad_output,
+                sums: &mut self.sums,
+                scratch,
+            }),
+            Entry::FinishGradients => layer.finish_gradients(&self.sums, grad_parameters),
+            Entry::ApplyGradient => layer.apply_gradient(ApplyGradient {
+                parameters,
+                saved,
+                samples: case.merged.samples,
+                sums: &self.sums,
+                dropout,
+                input,
+                residual,
+                grad_output: &self.grad_output,
+                grad_input: self.grad_input.as_deref_mut().unwrap_or_default(),
                 grad_residual: self.grad_residual.as_deref_mut(),
                 scratch,
             }),
@@ -507,6 +597,11 @@ impl Memory {
 
     /// Every error that a call of the entry may return; none means that it must succeed.
     pub(crate) fn refusals(&self, case: &Case, entry: Entry, scratch_len: usize) -> Vec<Error> {
+        use Entry::{
+            Apply, ApplyGradient, Backward, BackwardInPlace, Eval, EvalInPlace, Finish, FinishGradients, Moments,
+            Reduce, Train,
+        };
+
         let (elements, channels) = (case.shape.len(), case.shape.channels());
         let mut refusals = Vec::new();
         let mut check = |buffer, expected, actual| {
@@ -515,33 +610,41 @@ impl Memory {
                 refusals.push(Error::Length { buffer, expected, actual });
             }
         };
-        let backward = matches!(entry, Entry::Backward | Entry::BackwardInPlace);
-        for (name, buffer) in [(Name::Weight, &self.weight), (Name::Bias, &self.bias)] {
-            buffer.iter().for_each(|buffer| check(name, channels, buffer.len()));
+        let is = |entries: &[Entry]| entries.contains(&entry);
+        let walks = !is(&[Finish, FinishGradients]);
+        if walks {
+            check(Name::Scratch, scratch_len, self.scratch.len());
         }
-        if let Some(mask) = &self.mask {
-            check(Name::Mask, normdrop::mask_len(case.mask_bits), mask.len());
-        }
-        check(Name::Scratch, scratch_len, self.scratch.len());
-        self.residual.iter().for_each(|buffer| check(Name::Residual, elements, buffer.len()));
-        if entry != Entry::EvalInPlace {
-            check(Name::Input, elements, self.input.len());
-        }
-        match entry {
-            Entry::Train | Entry::Eval => check(Name::Output, elements, self.output.len()),
-            Entry::EvalInPlace | Entry::BackwardInPlace => check(Name::Values, elements, self.values.len()),
-            Entry::Backward => {
-                check(Name::GradOutput, elements, self.grad_output.len());
-                self.grad_input.iter().for_each(|buffer| check(Name::GradInput, elements, buffer.len()));
-            }
-        }
-        if backward {
-            self.grad_residual.iter().for_each(|buffer| check(Name::GradResidual, elements, buffer.len()));
-            for (name, buffer) in [(Name::GradWeight, &self.grad_weight), (Name::GradBias, &self.grad_bias)] {
+        if walks && entry != Moments {
+            for (name, buffer) in [(Name::Weight, &self.weight), (Name::Bias, &self.bias)] {
                 buffer.iter().for_each(|buffer| check(name, channels, buffer.len()));
             }
+            self.mask.iter().for_each(|mask| check(Name::Mask, normdrop::mask_len(case.mask_bits), mask.len()));
+            self.residual.iter().for_each(|buffer| check(Name::Residual, elements, buffer.len()));
         }
-        if !case.is_batch(entry) || (entry == Entry::Train && case.has_running) {
+        for (name, right, len, entries) in [
+            (Name::Input, elements, self.input.len(), &[Train, Eval, Backward, BackwardInPlace][..]),
+            (Name::Input, elements, self.input.len(), &[Moments, Apply, Reduce, ApplyGradient]),
+            (Name::Output, elements, self.output.len(), &[Train, Eval, Apply]),
+            (Name::Values, elements, self.values.len(), &[EvalInPlace, BackwardInPlace]),
+            (Name::GradOutput, elements, self.grad_output.len(), &[Backward, Reduce, ApplyGradient]),
+            (Name::Moments, 3 * channels, self.moments.len(), &[Moments, Finish]),
+            (Name::Sums, 2 * channels, self.sums.len(), &[Reduce, FinishGradients, ApplyGradient]),
+        ] {
+            if is(entries) {
+                check(name, right, len);
+            }
+        }
+        for (name, right, buffer, entries) in [
+            (Name::GradInput, elements, &self.grad_input, &[Backward, ApplyGradient][..]),
+            (Name::GradResidual, elements, &self.grad_residual, &[Backward, BackwardInPlace, ApplyGradient]),
+            (Name::GradWeight, channels, &self.grad_weight, &[Backward, BackwardInPlace, FinishGradients]),
+            (Name::GradBias, channels, &self.grad_bias, &[Backward, BackwardInPlace, FinishGradients]),
+        ] {
+            buffer.iter().filter(|_| is(entries)).for_each(|buffer| check(name, right, buffer.len()));
+        }
+        let fixed = case.fixed_statistics && is(&[Backward, BackwardInPlace, Reduce]);
+        if fixed || is(&[Eval, EvalInPlace]) || (is(&[Train, Finish]) && case.has_running) {
             check(Name::RunningMean, channels, self.running_mean.len());
             check(Name::RunningVar, channels, self.running_var.len());
         }
@@ -549,10 +652,15 @@ impl Memory {
             check(Name::SavedMean, channels, self.saved_mean.len());
             check(Name::SavedMeanTail, channels, self.saved_mean_tail.len());
             check(Name::SavedInvStd, channels, self.saved_inv_std.len());
-            if !case.shape.is_empty() && case.config.eps == 0.0 {
+        }
+        let samples = if is(&[Finish, ApplyGradient]) { case.merged.samples } else { case.shape.samples() as f64 };
+        // What is empty has no statistics and needs none; to apply them nothing but they themselves is needed.
+        let empty = if entry == Finish { channels == 0 || samples == 0.0 } else { case.shape.is_empty() };
+        if case.is_batch(entry) && entry != Apply && !empty {
+            if case.config.eps == 0.0 {
                 refusals.push(Error::Eps { eps: 0.0 });
             }
-            if !case.shape.is_empty() && case.shape.samples() == 1 {
+            if samples == 1.0 && entry != Reduce {
                 refusals.push(Error::SingleSample);
             }
         }
@@ -578,6 +686,8 @@ impl Memory {
             (Name::SavedMean, bits(&self.saved_mean)),
             (Name::SavedMeanTail, bits(&self.saved_mean_tail)),
             (Name::SavedInvStd, bits(&self.saved_inv_std)),
+            (Name::Moments, bits(&self.moments)),
+            (Name::Sums, bits(&self.sums)),
         ]
     }
 
@@ -587,11 +697,15 @@ impl Memory {
     }
 }
 
+fn average(batches: &mut Option<u64>) -> Average<'_> {
+    batches.as_mut().map_or(Average::Exponential, |batches| Average::Cumulative { batches })
+}
+
 /// The buffers that a successful call of an entry writes.
 pub(crate) fn written(case: &Case, entry: Entry) -> &'static [Name] {
     use Name::{
-        GradBias, GradInput, GradResidual, GradWeight, Output, RunningMean, RunningVar, SavedInvStd, SavedMean,
-        SavedMeanTail, Values,
+        GradBias, GradInput, GradResidual, GradWeight, Moments, Output, RunningMean, RunningVar, SavedInvStd,
+        SavedMean, SavedMeanTail, Sums, Values,
     };
     match entry {
         // An empty batch has no statistics.
@@ -602,5 +716,13 @@ pub(crate) fn written(case: &Case, entry: Entry) -> &'static [Name] {
         Entry::EvalInPlace => &[Values],
         Entry::Backward => &[GradInput, GradResidual, GradWeight, GradBias],
         Entry::BackwardInPlace => &[Values, GradResidual, GradWeight, GradBias],
+        Entry::Moments => &[Moments],
+        Entry::Finish if case.shape.is_empty() => &[],
+        Entry::Finish if case.has_running => &[RunningMean, RunningVar, SavedMean, SavedMeanTail, SavedInvStd],
+        Entry::Finish => &[SavedMean, SavedMeanTail, SavedInvStd],
+        Entry::Apply => &[Output],
+        Entry::Reduce => &[Sums],
+        Entry::FinishGradients => &[GradWeight, GradBias],
+        Entry::ApplyGradient => &[GradInput, GradResidual],
     }
 }

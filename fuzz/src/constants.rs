@@ -5,7 +5,7 @@ use normdrop::{
 };
 use normdrop_reference::mask;
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Place};
 use crate::input::{ConfigInput, Dimension, ShapeInput};
 
 /// Every constructor of a shape, and a layer of each.
@@ -21,15 +21,15 @@ pub(crate) fn shape(input: &ShapeInput) {
         };
     }
     let [a, b, c, d, e] = dimensions;
-    let lengths = input.lengths.map(usize::from);
-    check_shape(Shape::new(a, b, c), &[a], b, &[c], lengths);
-    check_shape(Shape::nc(a, b), &[a], b, &[], lengths);
-    check_shape(Shape::ncl(a, b, c), &[a], b, &[c], lengths);
-    check_shape(Shape::nchw(a, b, c, d), &[a], b, &[c, d], lengths);
-    check_shape(Shape::ncdhw(a, b, c, d, e), &[a], b, &[c, d, e], lengths);
-    check_shape(Shape::nlc(a, b, c), &[a, b], c, &[], lengths);
-    check_shape(Shape::nhwc(a, b, c, d), &[a, b, c], d, &[], lengths);
-    check_shape(Shape::ndhwc(a, b, c, d, e), &[a, b, c, d], e, &[], lengths);
+    let (lengths, place) = (input.lengths.map(usize::from), Place::new(input.guard, 0, 1));
+    check_shape(Shape::new(a, b, c), &[a], b, &[c], lengths, place);
+    check_shape(Shape::nc(a, b), &[a], b, &[], lengths, place);
+    check_shape(Shape::ncl(a, b, c), &[a], b, &[c], lengths, place);
+    check_shape(Shape::nchw(a, b, c, d), &[a], b, &[c, d], lengths, place);
+    check_shape(Shape::ncdhw(a, b, c, d, e), &[a], b, &[c, d, e], lengths, place);
+    check_shape(Shape::nlc(a, b, c), &[a, b], c, &[], lengths, place);
+    check_shape(Shape::nhwc(a, b, c, d), &[a, b, c], d, &[], lengths, place);
+    check_shape(Shape::ndhwc(a, b, c, d, e), &[a, b, c, d], e, &[], lengths, place);
 }
 
 /// The product of the dimensions if it fits; a dimension of 0 makes it 0, whatever the others are.
@@ -40,7 +40,14 @@ fn product(dimensions: &[usize]) -> Option<usize> {
     dimensions.iter().try_fold(1usize, |product, &dimension| product.checked_mul(dimension))
 }
 
-fn check_shape(shape: Result<Shape, Error>, outer: &[usize], channels: usize, inner: &[usize], lengths: [usize; 4]) {
+fn check_shape(
+    shape: Result<Shape, Error>,
+    outer: &[usize],
+    channels: usize,
+    inner: &[usize],
+    lengths: [usize; 4],
+    place: Place,
+) {
     let dimensions = product(outer).zip(product(inner)).map(|(outer, inner)| [outer, channels, inner]);
     let Some((dimensions, len)) = dimensions.and_then(|dimensions| Some((dimensions, product(&dimensions)?))) else {
         assert_eq!(shape, Err(Error::ShapeOverflow), "{outer:?} {channels} {inner:?}");
@@ -54,19 +61,19 @@ fn check_shape(shape: Result<Shape, Error>, outer: &[usize], channels: usize, in
     }
     let layer = Layer::new(shape, normdrop::Identity, Config::DEFAULT).expect("the constants are valid");
     assert_eq!(layer.mask_len(), len.div_ceil(8));
-    check_call(&layer, lengths);
+    check_call(&layer, lengths, place);
 }
 
 /// A call with buffers that are almost always too short.
-fn check_call(layer: &Layer<normdrop::Identity>, [elements, channels, mask, scratch]: [usize; 4]) {
+fn check_call(layer: &Layer<normdrop::Identity>, [elements, channels, mask, scratch]: [usize; 4], place: Place) {
     let shape = layer.shape();
-    let floats = |len| Buffer::new(&[], len, 0.0f32, 0);
+    let floats = |len| Buffer::new(&[], len, 0.0f32, place);
     let (input, mut output) = (floats(elements), floats(elements));
     let (mut mean, mut tail) = (floats(channels), floats(channels));
     let (mut running_mean, mut running_var) = (floats(channels), floats(channels));
-    let mut inv_std = Buffer::new(&[], channels, 0.0, 0);
-    let mask = Buffer::new(&[], mask, 0u8, 0);
-    let mut scratch = Buffer::new(&[], scratch, 0.0, 0);
+    let mut inv_std = Buffer::new(&[], channels, 0.0, place);
+    let mask = Buffer::new(&[], mask, 0u8, place);
+    let mut scratch = Buffer::new(&[], scratch, 0.0, place);
     let right = (elements, channels, mask.len()) == (shape.len(), shape.channels(), layer.mask_len())
         && scratch.len() >= layer.train_scratch_len();
     let mut batches = 7;

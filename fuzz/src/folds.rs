@@ -5,7 +5,7 @@ use normdrop_reference::fold::{BatchNorm, Folded};
 use normdrop_reference::layer::{self as reference, widened};
 
 use crate::bounds::{self, Comparison};
-use crate::buffer::{Buffer, same_bits};
+use crate::buffer::{Buffer, Place, same_bits};
 use crate::case::class_values;
 use crate::input::FoldInput;
 
@@ -84,8 +84,8 @@ pub(crate) fn fold(input: &FoldInput) {
     let memory = case.values.each_ref().map(|values| {
         number += 1;
         let values = values.as_ref()?;
-        let (right, lead) = (values.len(), usize::from(input.misalign % 17));
-        Some((Buffer::new(values, len(number - 1, right), 0.5, lead), right))
+        let (right, place) = (values.len(), Place::new(input.guard, input.misalign, 17));
+        Some((Buffer::new(values, len(number - 1, right), 0.5, place), right))
     });
     let before = memory.clone();
     let buffers = memory.map(|memory| memory.map(|(buffer, _)| buffer));

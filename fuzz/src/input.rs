@@ -125,6 +125,18 @@ structured! {
 }
 
 structured! {
+    /// Where the buffers of a call are.
+    pub enum Guard {
+        /// Each in a heap allocation of its own, which a sanitizer watches.
+        Heap,
+        /// Each right after an inaccessible page.
+        Start,
+        /// Each right before an inaccessible page.
+        End,
+    }
+}
+
+structured! {
     /// One value, bit by bit.
     pub struct Poke {
         /// The number of the tensor.
@@ -211,7 +223,9 @@ structured! {
         pub wants_residual: bool,
         /// Whether elements that the mask drops are replaced by NaN: in `dy`, and in `x` with fixed statistics.
         pub nan_under_dropped: bool,
-        /// How far the buffers are from the start of their memory.
+        /// Where the buffers are.
+        pub guard: Guard,
+        /// How far they are from the start of their memory, if it is the heap's.
         pub misalign: u8,
         /// How much longer than needed scratch is.
         pub scratch_extra: u8,
@@ -219,6 +233,18 @@ structured! {
         pub wrong: [WrongLength; 2],
         /// Single values that replace those of the classes.
         pub pokes: Vec<Poke>,
+    }
+}
+
+structured! {
+    /// A training and a backward call in phases, of a batch in parts.
+    pub struct PhasesInput {
+        /// How many parts, modulo 5 and at least 1.
+        pub parts: u8,
+        /// The samples between which they are cut, modulo one more than there are.
+        pub cuts: [u16; 3],
+        /// The whole.
+        pub layer: LayerInput,
     }
 }
 
@@ -245,6 +271,8 @@ structured! {
         pub values: [u64; 5],
         /// The lengths of the buffers that a layer of the shape is called with.
         pub lengths: [u8; 4],
+        /// Where they are.
+        pub guard: Guard,
     }
 }
 
@@ -273,7 +301,9 @@ structured! {
         pub elements: u16,
         /// The length of the mask minus the right one.
         pub wrong: i8,
-        /// How far the mask is from the start of its memory.
+        /// Where the mask is.
+        pub guard: Guard,
+        /// How far it is from the start of its memory, if that is the heap's.
         pub misalign: u8,
     }
 }
@@ -287,7 +317,9 @@ structured! {
         pub elements: u16,
         /// The length of the mask minus the right one.
         pub wrong: i8,
-        /// How far the mask is from the start of its memory.
+        /// Where the mask is.
+        pub guard: Guard,
+        /// How far it is from the start of its memory, if that is the heap's.
         pub misalign: u8,
         /// What the generator goes on with after its first words.
         pub seed: u64,
@@ -311,7 +343,9 @@ structured! {
         pub values: [Values; 6],
         /// Whether the running variance may be negative.
         pub negative_var: bool,
-        /// How far the buffers are from the start of their memory.
+        /// Where the buffers are.
+        pub guard: Guard,
+        /// How far they are from the start of their memory, if it is the heap's.
         pub misalign: u8,
         /// A buffer of a wrong length; a difference of 0 is none.
         pub wrong: WrongLength,
@@ -374,6 +408,7 @@ impl Default for LayerInput {
             wants_bias: true,
             wants_residual: true,
             nan_under_dropped: false,
+            guard: Guard::Heap,
             misalign: 0,
             scratch_extra: 0,
             wrong: [WrongLength::default(), WrongLength::default()],

@@ -7,7 +7,7 @@ use normdrop_reference::mask;
 use normdrop_reference::random::SplitMix64;
 use rand_core::TryRng;
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Place};
 use crate::constants::check_keep;
 use crate::input::{MaskInput, MaskWithInput};
 
@@ -33,9 +33,9 @@ fn bernoulli(p: u64) -> Option<Bernoulli> {
 }
 
 /// A mask with garbage in it, whose length may be wrong.
-fn mask_memory(elements: usize, wrong: i8, misalign: u8) -> Buffer<u8> {
+fn mask_memory(elements: usize, wrong: i8, place: Place) -> Buffer<u8> {
     let len = mask_len(elements).saturating_add_signed(isize::from(wrong));
-    Buffer::new(&[], len, 0xA5, usize::from(misalign % 65))
+    Buffer::new(&[], len, 0xA5, place)
 }
 
 /// Panics unless a call did what the length of its mask asks for; says whether it filled the mask.
@@ -54,7 +54,7 @@ fn filled(result: Result<(), Error>, elements: usize, mask: &[u8]) -> bool {
 pub(crate) fn mask(input: &MaskInput) {
     let Some(keep) = bernoulli(input.p) else { return };
     let elements = usize::from(input.elements) % (MOST + 1);
-    let memory = || mask_memory(elements, input.wrong, input.misalign);
+    let memory = || mask_memory(elements, input.wrong, Place::new(input.guard, input.misalign, 65));
 
     let mut drawn = memory();
     let result = keep.fill(input.seed, input.first, elements, &mut drawn);
@@ -127,7 +127,7 @@ pub(crate) fn mask_with(input: &MaskWithInput) {
     let Some(keep) = bernoulli(input.p) else { return };
     let elements = usize::from(input.elements) % (MOST + 1);
     let rng = Words { words: input.words.iter(), then: SplitMix64::new(input.seed) };
-    let memory = || mask_memory(elements, input.wrong, input.misalign);
+    let memory = || mask_memory(elements, input.wrong, Place::new(input.guard, input.misalign, 65));
 
     let shape = Shape::nc(1, elements).expect("the dimensions are small");
     let config = Config { p: f64::from_bits(input.p), ..Config::DEFAULT };

@@ -7,15 +7,15 @@ use arbitrary::{Arbitrary, Unstructured};
 use crate::case::NAMES;
 use crate::encode::Encode;
 use crate::input::{
-    Activation, ConfigInput, Dimension, Eps, FoldInput, Fraction, Granularity, LayerInput, Mask, MaskInput,
-    MaskWithInput, Poke, ShapeInput, Size, Values, WrongLength,
+    Activation, ConfigInput, Dimension, Eps, FoldInput, Fraction, Granularity, Guard, LayerInput, Mask, MaskInput,
+    MaskWithInput, PhasesInput, Poke, ShapeInput, Size, Values, WrongLength,
 };
 use crate::targets;
 
 /// One input of one kind.
 #[derive(Debug, Clone)]
 pub struct Seed {
-    /// The folder: the name of a target, or `layer` for the five targets that call a layer.
+    /// The folder: the name of a target, or `layer` for the five targets that call a whole layer.
     pub folder: &'static str,
     /// The name of the file.
     pub name: String,
@@ -33,12 +33,14 @@ pub fn all() -> Vec<Seed> {
     let mut add = |folder, inputs: Vec<(String, Vec<u8>)>| {
         seeds.extend(inputs.into_iter().map(|(name, bytes)| Seed { folder, name, bytes }));
     };
-    add("shape", encoded(shapes()));
+    add("shape", encoded(placed(shapes(), |input| &mut input.guard)));
     add("config", encoded(configs()));
-    add("mask", encoded(masks()));
-    add("mask_with", encoded(masks_with()));
-    add("fold", encoded(folds()));
-    add("layer", encoded([shaped(), lengths(), data(), constants(), gradients()].concat()));
+    add("mask", encoded(placed(masks(), |input| &mut input.guard)));
+    add("mask_with", encoded(placed(masks_with(), |input| &mut input.guard)));
+    add("fold", encoded(placed(folds(), |input| &mut input.guard)));
+    let layers = [shaped(), lengths(), data(), constants(), gradients()].concat();
+    add("layer", encoded(placed(layers, |input| &mut input.guard)));
+    add("phases", encoded(placed(phases(), |input| &mut input.layer.guard)));
     seeds
 }
 
@@ -53,6 +55,7 @@ pub fn run(folder: &str, bytes: &[u8]) {
         "mask" => targets::mask(&decoded(bytes)),
         "mask_with" => targets::mask_with(&decoded(bytes)),
         "fold" => targets::fold(&decoded(bytes)),
+        "phases" => targets::phases(&decoded(bytes)),
         "layer" => {
             let input = decoded(bytes);
             targets::train(&input);
@@ -71,6 +74,16 @@ fn decoded<'a, T: Arbitrary<'a>>(bytes: &'a [u8]) -> T {
 
 fn encoded<T: Encode>(inputs: Vec<(String, T)>) -> Vec<(String, Vec<u8>)> {
     inputs.into_iter().map(|(name, input)| (name, input.encoded())).collect()
+}
+
+/// The inputs with their buffers in each place in turn, but those that ask for one.
+fn placed<T>(mut inputs: Vec<(String, T)>, guard: fn(&mut T) -> &mut Guard) -> Vec<(String, T)> {
+    for ((name, input), &place) in inputs.iter_mut().zip(Guard::ALL.iter().cycle()) {
+        if !name.contains("misaligned") {
+            *guard(input) = place;
+        }
+    }
+    inputs
 }
 
 type Layers = Vec<(String, LayerInput)>;
@@ -123,7 +136,10 @@ fn lengths() -> Layers {
             let wrong = [WrongLength { buffer: number, by }, WrongLength::default()];
             // Running statistics and inputs of backward calls are used by one half of the calls each.
             let fixed_statistics = name.starts_with("running");
-            seeds.push((format!("{name}_{what}"), LayerInput { wrong, fixed_statistics, ..layer(4, 9, 2) }));
+            seeds.push((
+                format!("{name}_{what}"),
+                LayerInput { wrong, fixed_statistics, has_residual: true, ..layer(4, 9, 2) },
+            ));
         }
     }
     seeds
@@ -143,6 +159,7 @@ fn data() -> Layers {
         ("first_value_an_outlier", "first value an outlier"),
         ("alternating_1e8_and_1e-3", "alternating 1e8 and 1e-3"),
         ("subnormal", "subnormal"),
+        ("variance_below_eps", "small offset"),
         ("all_magnitudes", "all magnitudes"),
         ("lattice", "lattice"),
         ("nan", "one NaN"),
@@ -173,6 +190,15 @@ fn constants() -> Layers {
         ("p_1".to_owned(), LayerInput { p: Fraction::One, ..base() }),
         ("p_1_of_all_kept".to_owned(), LayerInput { p: Fraction::One, mask: Mask::AllKept, ..base() }),
         ("p_almost_1".to_owned(), LayerInput { p: Fraction::AlmostOne, mask: Mask::Random, ..base() }),
+        (
+            "p_1_of_infinite_data".to_owned(),
+            LayerInput {
+                p: Fraction::One,
+                x: Values { class: class("one Inf"), ..Values::default() },
+                dy: Values { class: class("one Inf"), ..Values::default() },
+                ..base()
+            },
+        ),
         ("all_dropped".to_owned(), LayerInput { mask: Mask::AllDropped, ..base() }),
         ("no_dropout".to_owned(), LayerInput { mask: Mask::Off, ..base() }),
         ("eps_0".to_owned(), LayerInput { eps: Eps::Zero, fixed_statistics: true, ..base() }),
@@ -231,9 +257,40 @@ fn gradients() -> Layers {
     ]
 }
 
+/// Batches in one part, in several and in empty ones; wrong lengths, data and constants in two.
+fn phases() -> Vec<(String, PhasesInput)> {
+    let in_parts = |parts, cuts, layer| PhasesInput { parts, cuts, layer };
+    let mut seeds = Vec::new();
+    for (name, shape) in [
+        ("planar", layer(7, 3, 60)),
+        ("blocks", layer(5, 2, 300)),
+        ("columns", layer(300, 7, 1)),
+        ("narrow", layer(41, 1, 1)),
+        ("wide", layer(9, 600, 1)),
+        ("short_runs", layer(9, 7, 5)),
+        ("positions", LayerInput { positions: 3, ..layer(30, 20, 1) }),
+    ] {
+        let residual = LayerInput { has_residual: true, ..shape.clone() };
+        seeds.push((format!("{name}_whole"), in_parts(1, [0; 3], shape.clone())));
+        seeds.push((format!("{name}_in_2"), in_parts(2, [3, 0, 0], residual)));
+        seeds.push((format!("{name}_in_4"), in_parts(4, [1, 2, 4], shape.clone())));
+        seeds.push((format!("{name}_with_empty_parts"), in_parts(4, [0, 2, 2], shape.clone())));
+        seeds.push((
+            format!("{name}_past_fixed_statistics"),
+            in_parts(3, [2, 5, 0], LayerInput { fixed_statistics: true, ..shape }),
+        ));
+    }
+    seeds.push(("one_sample_a_part".to_owned(), in_parts(2, [1, 0, 0], layer(2, 5, 1))));
+    let others = shaped().into_iter().filter(|(name, _)| name.starts_with("one_") || name.starts_with("empty_"));
+    for (name, layer) in others.chain(lengths()).chain(data()).chain(constants()).chain(gradients()) {
+        seeds.push((name, in_parts(2, [2, 0, 0], layer)));
+    }
+    seeds
+}
+
 fn shapes() -> Vec<(String, ShapeInput)> {
     use Dimension::{FractionOfMax, PowerOfTwo, Value};
-    let of = |kinds, values| ShapeInput { kinds, values, lengths: [0; 4] };
+    let of = |kinds, values| ShapeInput { kinds, values, lengths: [0; 4], guard: Guard::Heap };
     let sixteenth = [PowerOfTwo; 5];
     vec![
         ("small".to_owned(), ShapeInput { lengths: [24, 3, 3, 255], ..of([Value; 5], [2, 3, 4, 1, 1]) }),
@@ -280,7 +337,15 @@ const PROBABILITIES: [(&str, f64); 6] = [
 ];
 
 fn masks() -> Vec<(String, MaskInput)> {
-    let of = |p: f64, first, elements| MaskInput { p: p.to_bits(), seed: 42, first, elements, wrong: 0, misalign: 0 };
+    let of = |p: f64, first, elements| MaskInput {
+        p: p.to_bits(),
+        seed: 42,
+        first,
+        elements,
+        wrong: 0,
+        guard: Guard::Heap,
+        misalign: 0,
+    };
     let mut seeds = vec![
         ("too_short".to_owned(), MaskInput { wrong: -1, ..of(0.1, 0, 100) }),
         ("too_long".to_owned(), MaskInput { wrong: 1, ..of(0.1, 0, 100) }),
@@ -311,6 +376,7 @@ fn folds() -> Vec<(String, FoldInput)> {
             has: [true; 3],
             values: [1, 2, 3, 4, 5, 6].map(|seed| Values { seed, ..Values::default() }),
             negative_var: false,
+            guard: Guard::Heap,
             misalign: 0,
             wrong: WrongLength::default(),
             pokes: vec![],
@@ -343,8 +409,15 @@ fn folds() -> Vec<(String, FoldInput)> {
 }
 
 fn masks_with() -> Vec<(String, MaskWithInput)> {
-    let of =
-        |p: f64, elements, words| MaskWithInput { p: p.to_bits(), elements, wrong: 0, misalign: 0, seed: 1, words };
+    let of = |p: f64, elements, words| MaskWithInput {
+        p: p.to_bits(),
+        elements,
+        wrong: 0,
+        guard: Guard::Heap,
+        misalign: 0,
+        seed: 1,
+        words,
+    };
     let mut seeds = vec![
         ("too_short".to_owned(), MaskWithInput { wrong: -1, ..of(0.1, 100, vec![]) }),
         ("stuck_at_0".to_owned(), of(0.1, 600, vec![0; 100])),

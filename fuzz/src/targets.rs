@@ -1,8 +1,8 @@
 //! One function per fuzz target; it panics where the crate breaks a promise.
 
 use crate::case::Entry;
-use crate::input::{ConfigInput, FoldInput, LayerInput, MaskInput, MaskWithInput, ShapeInput};
-use crate::{calls, constants, folds, masks};
+use crate::input::{ConfigInput, FoldInput, LayerInput, MaskInput, MaskWithInput, PhasesInput, ShapeInput};
+use crate::{calls, constants, folds, masks, phases};
 
 /// The constructors of `Shape`, and `Layer::train` with short buffers.
 pub fn shape(input: &ShapeInput) {
@@ -52,4 +52,10 @@ pub fn backward(input: &LayerInput) {
 /// `Layer::backward_in_place`.
 pub fn backward_in_place(input: &LayerInput) {
     calls::entry(Entry::BackwardInPlace, input);
+}
+
+/// The phases: `Layer::moments`, `merge_moments`, `Layer::finish`, `Layer::apply`, `Layer::reduce`, `merge_sums`,
+/// `Layer::finish_gradients` and `Layer::apply_gradient`.
+pub fn phases(input: &PhasesInput) {
+    phases::phases(input);
 }

@@ -107,6 +107,27 @@ pub const CLASSES: &[Class] = &[
     }),
 ];
 
+/// The names of the classes that accuracy is measured for, and compared with other libraries, in one table: those of the
+/// crate's promise.
+pub const MEASURED: [&str; 16] = [
+    "normal",
+    "offset 1e1",
+    "offset 1e2",
+    "offset 1e3",
+    "offset 1e4",
+    "offset 1e5",
+    "offset -1e6",
+    "offset 1e7",
+    "alternating 1e8 and 1e-3",
+    "one outlier",
+    "two values",
+    "constant",
+    "subnormal",
+    "1e30",
+    "3e38",
+    "3e38 of both signs",
+];
+
 /// The class of a name.
 ///
 /// # Panics
@@ -155,6 +176,11 @@ mod tests {
             let again = class.values(1, 257);
             assert!(values.iter().map(|v| v.to_bits()).eq(again.iter().map(|v| v.to_bits())), "{}", class.name);
         }
+    }
+
+    #[test]
+    fn what_is_measured_exists_and_is_finite() {
+        assert!(MEASURED.iter().all(|name| class(name).finite));
     }
 
     #[test]

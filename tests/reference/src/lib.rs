@@ -12,11 +12,13 @@
 //! | [`random`] | the two published generators that masks and data are made with |
 //! | [`classes`] | the kinds of data that accuracy is promised for, and those that must not break anything |
 //! | [`units`] | errors in units in the last place of a scale, and the worst of them |
+//! | [`errors`] | the errors of a layer under test, result by result |
 //! | [`double`] | double-double arithmetic |
 
 pub mod activation;
 pub mod classes;
 pub mod double;
+pub mod errors;
 pub mod fold;
 pub mod layer;
 pub mod mask;

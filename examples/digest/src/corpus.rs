@@ -1,0 +1,891 @@
+//! The corpus: every public call over fixed shapes, kinds of data, probabilities and seeds, and a digest of all that each
+//! call writes.
+//!
+//! The data are made from random bits by integer arithmetic, one rounded sum and products with powers of two, so that they
+//! are the same on every target. A digest is FNV-1a (Fowler, Noll and Vo) over the little-endian bytes of the values, every NaN
+//! counted as the same pattern: NaN payloads are the one thing that may differ.
+
+use core::fmt::{self, Write};
+use core::hash::Hasher;
+
+use fnv::FnvHasher;
+use normdrop::{
+    Activation, Apply, ApplyGradient, Average, Backend, Backward, BackwardInPlace, Bernoulli, Config, Dropout, Error,
+    Eval, EvalInPlace, Finish, Fold, Gelu, Granularity, HardSwish, Identity, Layer, LeakyRelu, Moments,
+    ParameterGradients, Parameters, Reduce, Relu, Relu6, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape,
+    Sigmoid, Silu, Statistics, Tanh, Train, fold_into_next, fold_into_previous, mask_len, merge_moments, merge_sums,
+    moments_len, seed_from,
+};
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+
+/// Shapes `[outer, channels, inner]` and the memory that they need.
+pub trait Corpus {
+    /// What its lines begin with.
+    const NAME: &'static str;
+    /// The shapes: each with every kind of data.
+    const SHAPES: &'static [[usize; 3]];
+    /// Shapes whose size alone is special, and the time that they take: with them, training and its backward call only.
+    const LARGE_SHAPES: &'static [[usize; 3]];
+    /// The kinds of data.
+    const DATA: &'static [Data];
+    /// Whether every activation is tried, or ReLU alone.
+    const EVERY_ACTIVATION: bool;
+}
+
+/// What fits 16 KiB of RAM: both walks with all that happens at the end of a run, a row and a tile.
+#[derive(Debug)]
+pub struct Small;
+
+impl Corpus for Small {
+    const NAME: &'static str = "small";
+    const SHAPES: &'static [[usize; 3]] = &[
+        [1, 1, 150], // one channel
+        [2, 3, 17],  // planar: a vector and a tail
+        [3, 1, 33],
+        [4, 2, 16], // planar: runs share a block
+        [21, 5, 1], // columns: a tile that is not full, a block and more rows
+        [7, 20, 1], // columns: a second tile
+        [3, 4, 7],  // columns: channels that begin anywhere in a tile
+        [1, 6, 1],  // one value per channel: no batch statistics
+    ];
+    const LARGE_SHAPES: &'static [[usize; 3]] = &[];
+    const DATA: &'static [Data] = &Data::ALL;
+    const EVERY_ACTIVATION: bool = true;
+}
+
+/// What takes a Megabyte or two: whole blocks, parts, strips, folded rows.
+#[derive(Debug)]
+pub struct Large;
+
+impl Corpus for Large {
+    const NAME: &'static str = "large";
+    const SHAPES: &'static [[usize; 3]] = &[
+        [3, 2, 257],  // planar: a whole block, and one of one value
+        [33, 2, 49],  // planar: four runs share a block
+        [2, 17, 260], // planar: more than one group of channels
+        [1039, 3, 1], // folded: sixteen rows to one, and a rest
+        [130, 8, 1],  // folded: two rows to one
+        [20, 513, 1], // columns: a strip and one column more
+        [18, 100, 5], // columns: strips of 96 channels
+    ];
+    const LARGE_SHAPES: &'static [[usize; 3]] = &[
+        [1, 1, 65_600], // planar: a part and a rest
+        [4113, 16, 1],  // columns: a part, a block and one more row
+    ];
+    const DATA: &'static [Data] = &[Data::Ordinary, Data::Offset, Data::Placed];
+    const EVERY_ACTIVATION: bool = false;
+}
+
+/// What the values of a tensor are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// Multiples of 2^-22 in [-2, 2).
+    Ordinary,
+    /// 1e6 and up to 4 more: a mean of a million standard deviations.
+    Offset,
+    /// Subnormal, down to the smallest f32.
+    Subnormal,
+    /// From 1.7e38 to the largest f32, of either sign: sums and squares overflow f32.
+    Huge,
+    /// One value of sixteen or so is a NaN or an infinity.
+    Placed,
+}
+
+impl Data {
+    const ALL: [Self; 5] = [Self::Ordinary, Self::Offset, Self::Subnormal, Self::Huge, Self::Placed];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ordinary => "ordinary",
+            Self::Offset => "offset 1e6",
+            Self::Subnormal => "subnormal",
+            Self::Huge => "huge",
+            Self::Placed => "NaN and Inf",
+        }
+    }
+
+    fn value(self, word: u64) -> f32 {
+        let (low, high) = (word as u32, (word >> 32) as u32);
+        let (sign, fraction) = (high & 0x8000_0000, low >> 9);
+        // Numbers below 2^24 convert exactly, and so does division by a power of two.
+        let ordinary = (low >> 8) as f32 / (1 << 22) as f32 - 2.0;
+        match self {
+            Self::Ordinary => ordinary,
+            Self::Offset => 1e6 + (low >> 16) as f32 / (1 << 14) as f32,
+            Self::Subnormal => f32::from_bits(sign | fraction),
+            Self::Huge => f32::from_bits(sign | 254 << 23 | fraction),
+            Self::Placed => match high % 48 {
+                0 => f32::NAN,
+                1 => f32::INFINITY,
+                2 => f32::NEG_INFINITY,
+                _ => ordinary,
+            },
+        }
+    }
+
+    fn fill(self, random: &mut SplitMix64, values: &mut [f32]) {
+        values.iter_mut().for_each(|value| *value = self.value(random.next_u64()));
+    }
+}
+
+/// The memory of a run. `LEN`, `CHANNELS`, `MASK` and `SCRATCH` are at least what the shapes of its corpus need.
+#[derive(Debug)]
+pub struct Memory<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: usize> {
+    input: [f32; LEN],
+    residual: [f32; LEN],
+    grad: [f32; LEN],
+    output: [f32; LEN],
+    grad_residual: [f32; LEN],
+    mask: [u8; MASK],
+    /// Rows of one value per channel: learned, running, saved, gradients.
+    channels: [[f32; CHANNELS]; 8],
+    inv_std: [f64; CHANNELS],
+    moments: [[[f64; CHANNELS]; 3]; 2],
+    scratch: [f64; SCRATCH],
+}
+
+/// The memory of the small corpus.
+pub type SmallMemory = Memory<150, 20, { MASK_BITS / 8 }, { scratch_len(Small::SHAPES, &[]) }>;
+/// The memory of either corpus.
+pub type LargeMemory = Memory<65_808, 513, { 65_808 / 8 }, { scratch_len(Large::SHAPES, Large::LARGE_SHAPES) }>;
+
+impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: usize>
+    Memory<LEN, CHANNELS, MASK, SCRATCH>
+{
+    /// Memory with anything in it.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            input: [0.0; LEN],
+            residual: [0.0; LEN],
+            grad: [0.0; LEN],
+            output: [0.0; LEN],
+            grad_residual: [0.0; LEN],
+            mask: [0; MASK],
+            channels: [[0.0; CHANNELS]; 8],
+            inv_std: [0.0; CHANNELS],
+            moments: [[[0.0; CHANNELS]; 3]; 2],
+            scratch: [0.0; SCRATCH],
+        }
+    }
+
+    /// Runs all calls of a corpus on a backend, or on the fastest there is, and prints a digest of what each has written.
+    ///
+    /// # Errors
+    /// The error of a call, of which there should be none.
+    pub fn run<C: Corpus>(&mut self, backend: Option<Backend>, out: &mut impl Write) -> Result<(), Failure> {
+        let [weight, bias, running_mean, running_var, mean, mean_tail, grad_weight, grad_bias] = &mut self.channels;
+        let [moments, other] = &mut self.moments;
+        let mut buffers = Buffers {
+            input: &mut self.input,
+            residual: &mut self.residual,
+            grad: &mut self.grad,
+            output: &mut self.output,
+            grad_residual: &mut self.grad_residual,
+            mask: &mut self.mask,
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            mean,
+            mean_tail,
+            inv_std: &mut self.inv_std,
+            grad_weight,
+            grad_bias,
+            moments: moments.as_flattened_mut(),
+            other: other.as_flattened_mut(),
+            scratch: &mut self.scratch,
+        };
+        let mut run = Run { buffers: &mut buffers, backend };
+        run.activation::<C, _>(out, "Identity", Identity)?;
+        run.activation::<C, _>(out, "Relu", Relu)?;
+        if C::EVERY_ACTIVATION {
+            run.activation::<C, _>(out, "Relu6", Relu6)?;
+            run.activation::<C, _>(out, "LeakyRelu", LeakyRelu::new(0.1)?)?;
+            run.activation::<C, _>(out, "HardSwish", HardSwish)?;
+            run.activation::<C, _>(out, "Sigmoid", Sigmoid)?;
+            run.activation::<C, _>(out, "Tanh", Tanh)?;
+            run.activation::<C, _>(out, "Silu", Silu)?;
+            run.activation::<C, _>(out, "Gelu", Gelu)?;
+        }
+        run.channels::<C>(out)?;
+        if C::LARGE_SHAPES.is_empty() {
+            run.masks(out)?;
+        }
+        Ok(())
+    }
+}
+
+impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: usize> Default
+    for Memory<LEN, CHANNELS, MASK, SCRATCH>
+{
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What can go wrong.
+#[derive(Debug)]
+pub enum Failure {
+    /// A call has refused its arguments.
+    Call(Error),
+    /// A line could not be printed.
+    Print(fmt::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(error) => error.fmt(f),
+            Self::Print(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Call(error)
+    }
+}
+
+impl From<fmt::Error> for Failure {
+    fn from(error: fmt::Error) -> Self {
+        Self::Print(error)
+    }
+}
+
+/// The scratch that the largest of some shapes needs.
+const fn scratch_len(shapes: &[[usize; 3]], large: &[[usize; 3]]) -> usize {
+    let mut most = 0;
+    let mut index = 0;
+    while index < shapes.len() + large.len() {
+        let [outer, channels, inner] = if index < shapes.len() { shapes[index] } else { large[index - shapes.len()] };
+        if let Ok(shape) = Shape::new(outer, channels, inner)
+            && let Ok(layer) = Layer::new(shape, Identity, Config::DEFAULT)
+            && layer.scratch_len() > most
+        {
+            most = layer.scratch_len();
+        }
+        index += 1;
+    }
+    most
+}
+
+/// The digest of what a call has written.
+#[derive(Default)]
+struct Digest(FnvHasher);
+
+impl Digest {
+    fn add(&mut self, values: &[f32]) {
+        for value in values {
+            let bits = if value.is_nan() { 0x7FC0_0000 } else { value.to_bits() };
+            self.0.write(&bits.to_le_bytes());
+        }
+    }
+
+    fn add_f64(&mut self, values: &[f64]) {
+        for value in values {
+            let bits = if value.is_nan() { 0x7FF8 << 48 } else { value.to_bits() };
+            self.0.write(&bits.to_le_bytes());
+        }
+    }
+}
+
+/// The calls whose results depend on the activation.
+const CALLS: [&str; 9] = [
+    "train",
+    "eval",
+    "eval_in_place",
+    "backward",
+    "backward, fixed",
+    "backward_in_place",
+    "apply",
+    "reduce",
+    "apply_gradient",
+];
+
+/// The calls whose results do not, and which have data all the same.
+const CHANNEL_CALLS: [&str; 7] =
+    ["moments", "merge_moments", "finish", "merge_sums", "finish_gradients", "fold_into_previous", "fold_into_next"];
+
+/// The calls that make masks.
+const MASK_CALLS: [&str; 5] = ["fill_mask", "fill_mask_with", "fill", "fill_with", "seed_from"];
+
+/// The probabilities that masks are made with.
+const PROBABILITIES: [f64; 5] = [0.5, 0.1, 1.0 / 3.0, 0.999, 0.0];
+
+/// A seeding of the mask's generators and a quarter of another.
+const MASK_BITS: usize = 5120;
+
+/// Digests of several calls, for several kinds of data.
+type Digests<const CALLS: usize> = [[Digest; Data::ALL.len()]; CALLS];
+
+fn print<const CALLS: usize>(
+    out: &mut impl Write,
+    corpus: &str,
+    calls: [&str; CALLS],
+    activation: &str,
+    columns: usize,
+    digests: &Digests<CALLS>,
+) -> Result<(), Failure> {
+    for (call, digests) in calls.into_iter().zip(digests) {
+        write!(out, "{corpus} {call:<19}{activation:<10}")?;
+        for digest in digests.iter().take(columns) {
+            write!(out, " {:016x}", digest.0.finish())?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// Prints what a corpus has in its columns.
+fn print_head<C: Corpus>(out: &mut impl Write) -> Result<(), Failure> {
+    write!(out, "\n{:<36}", "")?;
+    for data in C::DATA {
+        write!(out, "{:<17}", data.name())?;
+    }
+    Ok(writeln!(out)?)
+}
+
+/// The memory of a run, in slices.
+struct Buffers<'a> {
+    input: &'a mut [f32],
+    residual: &'a mut [f32],
+    grad: &'a mut [f32],
+    output: &'a mut [f32],
+    grad_residual: &'a mut [f32],
+    mask: &'a mut [u8],
+    weight: &'a mut [f32],
+    bias: &'a mut [f32],
+    running_mean: &'a mut [f32],
+    running_var: &'a mut [f32],
+    mean: &'a mut [f32],
+    mean_tail: &'a mut [f32],
+    inv_std: &'a mut [f64],
+    grad_weight: &'a mut [f32],
+    grad_bias: &'a mut [f32],
+    moments: &'a mut [f64],
+    other: &'a mut [f64],
+    scratch: &'a mut [f64],
+}
+
+/// The constants of one problem, all of them made from its number.
+#[derive(Clone, Copy)]
+struct Problem {
+    number: usize,
+    dimensions: [usize; 3],
+    shape: Shape,
+    config: Config,
+    with_residual: bool,
+    with_weight: bool,
+    with_bias: bool,
+    with_mask: bool,
+    data: Data,
+}
+
+impl Problem {
+    fn new(number: usize, dimensions: [usize; 3], data: Data) -> Result<Self, Error> {
+        let [outer, channels, inner] = dimensions;
+        let shape = match inner {
+            // Positions of a sample, if there can be some.
+            1 if outer % 3 == 0 => Shape::nlc(outer / 3, 3, channels)?,
+            _ => Shape::new(outer, channels, inner)?,
+        };
+        let granularities = [Granularity::Element, Granularity::Channel, Granularity::Element, Granularity::Sample];
+        let config = Config {
+            eps: [1e-5, 0.25][number % 2],
+            momentum: [0.1, 1.0, 0.75][number % 3],
+            running_var: [RunningVariance::Unbiased, RunningVariance::Biased][number / 2 % 2],
+            p: [0.1, 0.5, 0.3, 0.9][number % 4],
+            granularity: granularities[number / 2 % 4],
+        };
+        Ok(Self {
+            number,
+            dimensions,
+            shape,
+            config,
+            with_residual: number % 3 == 1,
+            with_weight: number % 5 != 3,
+            with_bias: number % 5 != 4,
+            with_mask: number % 7 != 6,
+            data,
+        })
+    }
+
+    const fn len(&self) -> usize {
+        let [outer, channels, inner] = self.dimensions;
+        outer * channels * inner
+    }
+
+    const fn channels(&self) -> usize {
+        self.dimensions[1]
+    }
+
+    /// Whether batch statistics exist.
+    const fn has_batch(&self) -> bool {
+        self.dimensions[0] * self.dimensions[2] > 1
+    }
+
+    fn random(&self) -> SplitMix64 {
+        SplitMix64::seed_from_u64(self.number as u64)
+    }
+}
+
+/// Problems over some shapes, three to a shape with one kind of data: enough for every option to be on and off.
+fn problems(shapes: &'static [[usize; 3]], data: &'static [Data]) -> impl Iterator<Item = (usize, Problem)> {
+    let all = shapes.iter().flat_map(move |&shape| {
+        data.iter().enumerate().flat_map(move |(column, &data)| (0..3).map(move |_| (column, shape, data)))
+    });
+    all.enumerate()
+        .filter_map(|(number, (column, shape, data))| Some((column, Problem::new(number, shape, data).ok()?)))
+}
+
+struct Run<'a, 'b> {
+    buffers: &'a mut Buffers<'b>,
+    backend: Option<Backend>,
+}
+
+/// The buffers of one problem, cut to their lengths and filled.
+struct Cut<'a> {
+    problem: Problem,
+    buffers: Buffers<'a>,
+}
+
+impl Run<'_, '_> {
+    fn layer<A: Activation>(&self, problem: &Problem, activation: A) -> Result<Layer<A>, Error> {
+        let layer = Layer::new(problem.shape, activation, problem.config)?;
+        match self.backend {
+            Some(backend) => layer.with_backend(backend),
+            None => Ok(layer),
+        }
+    }
+
+    fn cut<A: Activation>(&mut self, problem: Problem, layer: &Layer<A>) -> Result<Cut<'_>, Error> {
+        let (len, c) = (problem.len(), problem.channels());
+        let all = &mut *self.buffers;
+        let buffers = Buffers {
+            input: &mut all.input[..len],
+            residual: &mut all.residual[..len],
+            grad: &mut all.grad[..len],
+            output: &mut all.output[..len],
+            grad_residual: &mut all.grad_residual[..len],
+            mask: &mut all.mask[..layer.mask_len()],
+            weight: &mut all.weight[..c],
+            bias: &mut all.bias[..c],
+            running_mean: &mut all.running_mean[..c],
+            running_var: &mut all.running_var[..c],
+            mean: &mut all.mean[..c],
+            mean_tail: &mut all.mean_tail[..c],
+            inv_std: &mut all.inv_std[..c],
+            grad_weight: &mut all.grad_weight[..c],
+            grad_bias: &mut all.grad_bias[..c],
+            moments: &mut all.moments[..moments_len(c)],
+            other: &mut all.other[..moments_len(c)],
+            scratch: &mut all.scratch[..],
+        };
+        let random = &mut problem.random();
+        let gradients = if problem.data == Data::Placed { Data::Placed } else { Data::Ordinary };
+        problem.data.fill(random, buffers.input);
+        gradients.fill(random, buffers.grad);
+        problem.data.fill(random, buffers.running_mean);
+        for values in [&mut *buffers.residual, buffers.weight, buffers.bias, buffers.running_var] {
+            Data::Ordinary.fill(random, values);
+        }
+        // Variances are not negative.
+        buffers.running_var.iter_mut().for_each(|var| *var = *var * *var + 0.125);
+        layer.fill_mask(random.next_u64(), buffers.mask)?;
+        Ok(Cut { problem, buffers })
+    }
+
+    /// The calls with one activation.
+    fn activation<C: Corpus, A: Activation>(
+        &mut self,
+        out: &mut impl Write,
+        name: &str,
+        activation: A,
+    ) -> Result<(), Failure> {
+        if name == "Identity" {
+            print_head::<C>(out)?;
+        }
+        let mut digests = Digests::<{ CALLS.len() }>::default();
+        for (column, problem) in problems(C::SHAPES, C::DATA) {
+            let layer = self.layer(&problem, activation)?;
+            let mut cut = self.cut(problem, &layer)?;
+            let [train, eval, eval_in_place, backward, fixed, backward_in_place, apply, reduce, apply_gradient] =
+                &mut digests;
+            cut.eval(&layer, &mut eval[column])?;
+            cut.eval_in_place(&layer, &mut eval_in_place[column])?;
+            cut.backward(&layer, false, &mut fixed[column])?;
+            if problem.has_batch() {
+                cut.train(&layer, &mut train[column])?;
+                cut.backward(&layer, true, &mut backward[column])?;
+                cut.apply(&layer, &mut apply[column])?;
+                cut.reduce(&layer, &mut reduce[column])?;
+                cut.apply_gradient(&layer, &mut apply_gradient[column])?;
+                cut.backward_in_place(&layer, &mut backward_in_place[column])?;
+            }
+        }
+        for (column, problem) in problems(C::LARGE_SHAPES, C::DATA) {
+            // One of three, but for the options that differ: it is their size that matters.
+            if problem.number % 3 == 0 {
+                let layer = self.layer(&problem, activation)?;
+                let mut cut = self.cut(problem, &layer)?;
+                let [train, _, _, backward, ..] = &mut digests;
+                cut.train(&layer, &mut train[column])?;
+                cut.backward(&layer, true, &mut backward[column])?;
+            }
+        }
+        print(out, C::NAME, CALLS, name, C::DATA.len(), &digests)
+    }
+
+    /// The calls that have no activation.
+    fn channels<C: Corpus>(&mut self, out: &mut impl Write) -> Result<(), Failure> {
+        let mut digests = Digests::<{ CHANNEL_CALLS.len() }>::default();
+        for (column, problem) in problems(C::SHAPES, C::DATA) {
+            let layer = self.layer(&problem, Identity)?;
+            // The same channels with fewer samples: another part of the batch.
+            let [outer, channels, inner] = problem.dimensions;
+            let part = Problem::new(problem.number, [outer.div_ceil(2), channels, inner], problem.data)?;
+            let part_layer = self.layer(&part, Identity)?;
+            let mut cut = self.cut(problem, &layer)?;
+            let [moments, merged, finish, merged_sums, finish_gradients, previous, next] = &mut digests;
+            cut.moments(&layer, &mut moments[column])?;
+            cut.merge_moments(&part_layer, &mut merged[column])?;
+            cut.finish(&layer, &mut finish[column])?;
+            cut.merge_sums(&layer, &mut merged_sums[column])?;
+            cut.finish_gradients(&layer, &mut finish_gradients[column])?;
+            cut.fold(fold_into_previous, channels, &mut previous[column])?;
+            cut.fold(fold_into_next, outer, &mut next[column])?;
+        }
+        print(out, C::NAME, CHANNEL_CALLS, "", C::DATA.len(), &digests)
+    }
+
+    /// Masks, which have probabilities in place of data.
+    fn masks(&mut self, out: &mut impl Write) -> Result<(), Failure> {
+        write!(out, "\n{:<36}", "")?;
+        for p in PROBABILITIES {
+            write!(out, "p = {p:<13.3}")?;
+        }
+        writeln!(out)?;
+        let mut digests = Digests::<{ MASK_CALLS.len() }>::default();
+        let [layer_mask, layer_mask_with, fill, fill_with, seed] = &mut digests;
+        for (column, p) in PROBABILITIES.into_iter().enumerate() {
+            let mut random = SplitMix64::seed_from_u64(column as u64);
+            for granularity in [Granularity::Element, Granularity::Channel, Granularity::Sample] {
+                let config = Config { p, granularity, ..Config::DEFAULT };
+                let layer = Layer::new(Shape::nhwc(20, 2, 3, 19)?, Identity, config)?;
+                let mask = &mut self.buffers.mask[..layer.mask_len()];
+                layer.fill_mask(random.next_u64(), mask)?;
+                layer_mask[column].0.write(mask);
+                layer.fill_mask_with(&mut random, mask)?;
+                layer_mask_with[column].0.write(mask);
+            }
+            let keep = Bernoulli::new(p)?;
+            for (first, bits) in [(0, MASK_BITS), (13, 1000), (4090, 4103), (8192, 1), (u64::MAX - 4000, 4500)] {
+                let mask = &mut self.buffers.mask[..mask_len(bits)];
+                keep.fill(random.next_u64(), first, bits, mask)?;
+                fill[column].0.write(mask);
+                keep.fill_with(&mut random, bits, mask)?;
+                fill_with[column].0.write(mask);
+            }
+            fill[column].add(&[keep.scale()]);
+            seed[column].0.write(&seed_from(&mut random).to_le_bytes());
+        }
+        print(out, "masks", MASK_CALLS, "", PROBABILITIES.len(), &digests)
+    }
+}
+
+/// The fields of the argument bundles.
+macro_rules! parameters {
+    ($cut:ident) => {
+        Parameters {
+            weight: $cut.problem.with_weight.then_some(&*$cut.buffers.weight),
+            bias: $cut.problem.with_bias.then_some(&*$cut.buffers.bias),
+        }
+    };
+}
+macro_rules! running {
+    ($cut:ident) => {
+        Running { mean: &*$cut.buffers.running_mean, var: &*$cut.buffers.running_var }
+    };
+}
+macro_rules! saved {
+    ($cut:ident) => {
+        Saved { mean: &*$cut.buffers.mean, mean_tail: &*$cut.buffers.mean_tail, inv_std: &*$cut.buffers.inv_std }
+    };
+}
+macro_rules! saved_mut {
+    ($cut:ident) => {
+        SavedMut {
+            mean: &mut *$cut.buffers.mean,
+            mean_tail: &mut *$cut.buffers.mean_tail,
+            inv_std: &mut *$cut.buffers.inv_std,
+        }
+    };
+}
+macro_rules! dropout {
+    ($cut:ident) => {
+        if $cut.problem.with_mask { Dropout::Mask(&*$cut.buffers.mask) } else { Dropout::Off }
+    };
+}
+macro_rules! residual {
+    ($cut:ident) => {
+        $cut.problem.with_residual.then_some(&*$cut.buffers.residual)
+    };
+}
+macro_rules! grad_parameters {
+    ($cut:ident) => {
+        ParameterGradients { weight: Some(&mut *$cut.buffers.grad_weight), bias: Some(&mut *$cut.buffers.grad_bias) }
+    };
+}
+macro_rules! statistics {
+    ($cut:ident, $batch:expr) => {
+        if $batch { Statistics::Batch(saved!($cut)) } else { Statistics::Fixed(running!($cut)) }
+    };
+}
+
+impl Cut<'_> {
+    /// Scratch as a call may find it.
+    fn spoil_scratch(&mut self) {
+        self.buffers.scratch.fill(f64::NAN);
+    }
+
+    fn train<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
+        self.spoil_scratch();
+        let mut batches = 4;
+        let cumulative = self.problem.number % 4 == 3;
+        layer.train(Train {
+            parameters: parameters!(self),
+            running: Some(RunningMut {
+                mean: &mut *self.buffers.running_mean,
+                var: &mut *self.buffers.running_var,
+                average: if cumulative { Average::Cumulative { batches: &mut batches } } else { Average::Exponential },
+            }),
+            dropout: dropout!(self),
+            input: &*self.buffers.input,
+            residual: residual!(self),
+            output: &mut *self.buffers.output,
+            saved: saved_mut!(self),
+            scratch: &mut *self.buffers.scratch,
+        })?;
+        let Buffers { output, running_mean, running_var, .. } = &self.buffers;
+        for values in [output, running_mean, running_var] {
+            digest.add(values);
+        }
+        self.add_saved(digest);
+        Ok(())
+    }
+
+    fn add_saved(&self, digest: &mut Digest) {
+        digest.add(self.buffers.mean);
+        digest.add(self.buffers.mean_tail);
+        digest.add_f64(self.buffers.inv_std);
+    }
+
+    fn eval<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
+        self.spoil_scratch();
+        layer.eval(Eval {
+            parameters: parameters!(self),
+            running: running!(self),
+            dropout: dropout!(self),
+            input: &*self.buffers.input,
+            residual: residual!(self),
+            output: &mut *self.buffers.output,
+            scratch: &mut *self.buffers.scratch,
+        })?;
+        digest.add(self.buffers.output);
+        Ok(())
+    }
+
+    fn eval_in_place<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
+        self.spoil_scratch();
+        self.buffers.output.copy_from_slice(self.buffers.input);
+        layer.eval_in_place(EvalInPlace {
+            parameters: parameters!(self),
+            running: running!(self),
+            dropout: dropout!(self),
+            residual: residual!(self),
+            values: &mut *self.buffers.output,
+            scratch: &mut *self.buffers.scratch,
+        })?;
+        digest.add(self.buffers.output);
+        Ok(())
+    }
+
+    fn backward<A: Activation>(&mut self, layer: &Layer<A>, batch: bool, digest: &mut Digest) -> Result<(), Error> {
+        self.spoil_scratch();
+        layer.backward(Backward {
+            parameters: parameters!(self),
+            statistics: statistics!(self, batch),
+            dropout: dropout!(self),
+            input: &*self.buffers.input,
+            residual: residual!(self),
+            grad_output: &*self.buffers.grad,
+            grad_input: Some(&mut *self.buffers.output),
+            grad_residual: Some(&mut *self.buffers.grad_residual),
+            grad_parameters: grad_parameters!(self),
+            scratch: &mut *self.buffers.scratch,
+        })?;
+        self.add_gradients(digest);
+        Ok(())
+    }
+
+    fn add_gradients(&self, digest: &mut Digest) {
+        let Buffers { output, grad_residual, grad_weight, grad_bias, .. } = &self.buffers;
+        for values in [output, grad_residual, grad_weight, grad_bias] {
+            digest.add(values);
+        }
+    }
+
+    fn backward_in_place<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
+        self.spoil_scratch();
+        self.buffers.output.copy_from_slice(self.buffers.grad);
+        layer.backward_in_place(BackwardInPlace {
+            parameters: parameters!(self),
+            statistics: statistics!(self, true),
+            dropout: dropout!(self),
+            input: &*self.buffers.input,
+            residual: residual!(self),
+            values: &mut *self.buffers.output,
+            grad_residual: Some(&mut *self.buffers.grad_residual),
+            grad_parameters: grad_parameters!(self),
+            scratch: &mut *self.buffers.scratch,
+        })?;
+        self.add_gradients(digest);
+        Ok(())
+    }
+
+    fn apply<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
+        self.spoil_scratch();
+        layer.apply(Apply {
+            parameters: parameters!(self),
+            saved: saved!(self),
+            dropout: dropout!(self),
+            input: &*self.buffers.input,
+            residual: residual!(self),
+            output: &mut *self.buffers.output,
+            scratch: &mut *self.buffers.scratch,
+        })?;
+        digest.add(self.buffers.output);
+        Ok(())
+    }
+
+    fn reduce<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
+        self.spoil_scratch();
+        let sums = &mut self.buffers.moments[..layer.sums_len()];
+        layer.reduce(Reduce {
+            parameters: parameters!(self),
+            statistics: statistics!(self, self.problem.number.is_multiple_of(2)),
+            dropout: dropout!(self),
+            input: &*self.buffers.input,
+            residual: residual!(self),
+            grad_output: &*self.buffers.grad,
+            sums: &mut *sums,
+            scratch: &mut *self.buffers.scratch,
+        })?;
+        digest.add_f64(sums);
+        Ok(())
+    }
+
+    /// With the sums that [`Self::reduce`] has left.
+    fn apply_gradient<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
+        self.spoil_scratch();
+        layer.apply_gradient(ApplyGradient {
+            parameters: parameters!(self),
+            saved: saved!(self),
+            samples: layer.shape().samples() as f64 + 3.0,
+            sums: &self.buffers.moments[..layer.sums_len()],
+            dropout: dropout!(self),
+            input: &*self.buffers.input,
+            residual: residual!(self),
+            grad_output: &*self.buffers.grad,
+            grad_input: &mut *self.buffers.output,
+            grad_residual: Some(&mut *self.buffers.grad_residual),
+            scratch: &mut *self.buffers.scratch,
+        })?;
+        digest.add(self.buffers.output);
+        digest.add(self.buffers.grad_residual);
+        Ok(())
+    }
+
+    fn moments(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
+        self.spoil_scratch();
+        layer.moments(Moments {
+            input: &*self.buffers.input,
+            moments: &mut *self.buffers.moments,
+            scratch: &mut *self.buffers.scratch,
+        })?;
+        digest.add_f64(self.buffers.moments);
+        Ok(())
+    }
+
+    fn merge_moments(&mut self, part: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
+        self.spoil_scratch();
+        part.moments(Moments {
+            input: &self.buffers.input[..part.shape().len()],
+            moments: &mut *self.buffers.other,
+            scratch: &mut *self.buffers.scratch,
+        })?;
+        merge_moments(&mut *self.buffers.moments, &*self.buffers.other)?;
+        digest.add_f64(self.buffers.moments);
+        Ok(())
+    }
+
+    /// With the moments that [`Self::merge_moments`] has left.
+    fn finish(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
+        layer.finish(Finish {
+            moments: &*self.buffers.moments,
+            running: Some(RunningMut {
+                mean: &mut *self.buffers.running_mean,
+                var: &mut *self.buffers.running_var,
+                average: Average::Exponential,
+            }),
+            saved: saved_mut!(self),
+        })?;
+        digest.add(self.buffers.running_mean);
+        digest.add(self.buffers.running_var);
+        self.add_saved(digest);
+        Ok(())
+    }
+
+    /// Of any f64: here of moments.
+    fn merge_sums(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
+        let len = layer.sums_len();
+        let sums = &mut self.buffers.moments[..len];
+        merge_sums(sums, &self.buffers.other[..len])?;
+        digest.add_f64(sums);
+        Ok(())
+    }
+
+    fn finish_gradients(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
+        let sums = &self.buffers.moments[..layer.sums_len()];
+        layer.finish_gradients(sums, grad_parameters!(self))?;
+        digest.add(self.buffers.grad_weight);
+        digest.add(self.buffers.grad_bias);
+        Ok(())
+    }
+
+    /// The input serves as weights, and the residual as their layer's bias.
+    fn fold(
+        &mut self,
+        fold: fn(Fold<'_>) -> Result<(), Error>,
+        outputs: usize,
+        digest: &mut Digest,
+    ) -> Result<(), Error> {
+        self.buffers.output.copy_from_slice(self.buffers.input);
+        self.buffers.grad_residual.copy_from_slice(self.buffers.residual);
+        let bias = &mut self.buffers.grad_residual[..outputs];
+        fold(Fold {
+            parameters: parameters!(self),
+            running: running!(self),
+            eps: self.problem.config.eps,
+            shape: self.problem.shape,
+            weights: &mut *self.buffers.output,
+            bias: Some(&mut *bias),
+        })?;
+        digest.add(bias);
+        digest.add(self.buffers.output);
+        Ok(())
+    }
+}

@@ -1,0 +1,32 @@
+//! Prints a digest of every public call, computed on this very target, as `tests/digest.txt` has them.
+//!
+//! The same program everywhere, without std: on Linux with a few functions of C, on bare metal in an emulator that passes
+//! text on, in WebAssembly with one function of the host's.
+#![no_std]
+#![no_main]
+
+#[cfg_attr(target_os = "linux", path = "platform/linux.rs")]
+#[cfg_attr(target_os = "none", path = "platform/bare.rs")]
+#[cfg_attr(target_family = "wasm", path = "platform/wasm.rs")]
+mod platform;
+
+use core::fmt::Write;
+
+use digest::corpus::{self, Failure, Small};
+use normdrop::Backend;
+
+#[cfg(not(feature = "small"))]
+static mut MEMORY: corpus::LargeMemory = corpus::LargeMemory::new();
+#[cfg(feature = "small")]
+static mut MEMORY: corpus::SmallMemory = corpus::SmallMemory::new();
+
+/// The whole program, for whatever starts it.
+fn run(out: &mut impl Write) -> Result<(), Failure> {
+    writeln!(out, "# backend: {}", Backend::detect().name())?;
+    // SAFETY: the program has one thread, and its start calls this function once.
+    let memory = unsafe { &mut *(&raw mut MEMORY) };
+    memory.run::<Small>(None, out)?;
+    #[cfg(not(feature = "small"))]
+    memory.run::<corpus::Large>(None, out)?;
+    Ok(())
+}

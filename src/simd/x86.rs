@@ -191,6 +191,15 @@ unsafe fn first_lanes(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - n.min(8)).cast()) }
 }
 
+/// Where a masked load of some values begins: somewhere in memory also if there are none.
+///
+/// A masked load of nothing from an address that is not mapped is no fault, but CPUs take hundreds of cycles to find that
+/// out, and emulators may get it wrong.
+#[inline(always)]
+const fn readable(values: &[f32]) -> *const f32 {
+    if values.is_empty() { WINDOW.as_ptr().cast() } else { values.as_ptr() }
+}
+
 impl Machine for Avx2 {
     type Simd = Self;
 
@@ -245,12 +254,13 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn load_partial(self, from: &[f32]) -> Avx2F32 {
-        let (from, n) = (from.as_ptr(), from.len());
+        let (from, n) = (readable(from), from.len());
+        let upper = if n > 8 { from.wrapping_add(8) } else { from };
         // SAFETY: the token proves AVX2; a masked load touches only the first lanes, as many as there are values.
         unsafe {
             Avx2F32([
                 _mm256_maskload_ps(from, first_lanes(n)),
-                _mm256_maskload_ps(from.wrapping_add(8), first_lanes(n.saturating_sub(8))),
+                _mm256_maskload_ps(upper, first_lanes(n.saturating_sub(8))),
             ])
         }
     }
@@ -578,7 +588,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn load_partial(self, from: &[f32]) -> Avx512F32 {
         // SAFETY: the token proves AVX-512; a masked load touches only as many lanes as there are values.
-        unsafe { Avx512F32([_mm512_maskz_loadu_ps(first_bits(from.len()), from.as_ptr())]) }
+        unsafe { Avx512F32([_mm512_maskz_loadu_ps(first_bits(from.len()), readable(from))]) }
     }
 
     #[inline(always)]

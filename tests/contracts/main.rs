@@ -4,6 +4,7 @@
 mod accuracy;
 mod activations;
 mod backends;
+mod digest;
 mod fold;
 mod mask;
 mod phases;

@@ -106,7 +106,7 @@ impl Data {
     }
 
     fn value(self, word: u64) -> f32 {
-        let (low, high) = (word as u32, (word >> 32) as u32);
+        let (low, high) = ((word & 0xFFFF_FFFF) as u32, (word >> 32) as u32);
         let (sign, fraction) = (high & 0x8000_0000, low >> 9);
         // Numbers below 2^24 convert exactly, and so does division by a power of two.
         let ordinary = (low >> 8) as f32 / (1 << 22) as f32 - 2.0;

@@ -23,8 +23,9 @@ static mut MEMORY: corpus::SmallMemory = corpus::SmallMemory::new();
 /// The whole program, for whatever starts it.
 fn run(out: &mut impl Write) -> Result<(), Failure> {
     writeln!(out, "# backend: {}", Backend::detect().name())?;
+    let memory = &raw mut MEMORY;
     // SAFETY: the program has one thread, and its start calls this function once.
-    let memory = unsafe { &mut *(&raw mut MEMORY) };
+    let memory = unsafe { &mut *memory };
     memory.run::<Small>(None, out)?;
     #[cfg(not(feature = "small"))]
     memory.run::<corpus::Large>(None, out)?;

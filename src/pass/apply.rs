@@ -221,10 +221,15 @@ pub(crate) const FIELDS: usize = 2;
 /// The second vector of this field: 1 where f64 is needed.
 pub(crate) const EXACT: usize = 1;
 
-/// Whether a column of a tile needs f64, as the second vector of a field says.
+/// Whether a column of some tiles needs f64, as the second vector of a field of each says.
 #[inline(always)]
-pub(crate) fn needs_f64<S: Simd>(s: S, field: &Lanes<f64>) -> bool {
-    any(s, s.load_pair(field).1)
+pub(crate) fn needs_f64<'a, S: Simd>(s: S, fields: impl Iterator<Item = &'a Lanes<f64>>) -> bool {
+    for field in fields {
+        if any(s, s.load_pair(field).1) {
+            return true;
+        }
+    }
+    false
 }
 
 /// The coefficients of a group, into its table.
@@ -324,7 +329,7 @@ impl<A: Activation> Forward<'_, A> {
     #[inline(always)]
     fn columns<S: Simd, const RESIDUAL: bool>(mut self, s: S, columns: &Columns) {
         let (group, table, apply) = (self.group, self.table, self.apply);
-        if table.iter().any(|tile| needs_f64(s, &tile[EXACT])) {
+        if needs_f64(s, table.iter().map(|tile| &tile[EXACT])) {
             return self.units.clone().for_each(|unit| self.one_by_one(unit));
         }
         for (start, len) in columns.rows_of(group, self.units.clone()) {

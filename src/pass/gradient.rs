@@ -178,7 +178,8 @@ impl<A: Activation> Backward<'_, A> {
     #[inline(always)]
     fn columns<S: Simd, const RESIDUAL: bool, const BATCH: bool>(mut self, s: S, columns: &Columns) {
         let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
-        if table.iter().any(|tile| needs_f64(s, &tile[apply::EXACT]) || needs_f64(s, &tile[OFFSET])) {
+        let (forward, own) = (table.iter().map(|tile| &tile[apply::EXACT]), table.iter().map(|tile| &tile[OFFSET]));
+        if needs_f64(s, forward) || needs_f64(s, own) {
             return self.units.clone().for_each(|unit| self.one_by_one(unit));
         }
         for (start, len) in columns.rows_of(group, self.units.clone()) {

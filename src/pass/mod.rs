@@ -644,6 +644,18 @@ pub(crate) fn four_rows([a, b, c, d]: [&[Lanes<f32>]; 4]) -> impl Iterator<Item 
     a.iter().zip(b).zip(c.iter().zip(d)).map(|((a, b), (c, d))| [a, b, c, d])
 }
 
+/// A vector of each of four rows. Neither `map` nor an iterator of an array: they would move the vectors through memory.
+#[inline(always)]
+pub(crate) fn load_four<S: Simd>(s: S, [a, b, c, d]: [&Lanes<f32>; 4]) -> [S::F32; 4] {
+    [s.load(a), s.load(b), s.load(c), s.load(d)]
+}
+
+/// What is left of each of four rows, up to sixteen values.
+#[inline(always)]
+pub(crate) fn load_partial_four<S: Simd>(s: S, [a, b, c, d]: [&[f32]; 4]) -> [S::F32; 4] {
+    [s.load_partial(a), s.load_partial(b), s.load_partial(c), s.load_partial(d)]
+}
+
 /// Whole vectors of some rows, and what is left of them.
 #[inline(always)]
 pub(crate) fn whole_vectors<const ROWS: usize>(rows: [&[f32]; ROWS]) -> ([&[Lanes<f32>]; ROWS], [&[f32]; ROWS]) {

@@ -11,10 +11,12 @@
 use core::ops::Add;
 
 use super::{
-    BLOCK_VALUES, BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk, four_rows, tree, whole_vectors,
+    BLOCK_VALUES, BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk, four_rows, load_four,
+    load_partial_four, tree, whole_vectors,
 };
 use crate::channel::{BatchMoments, Channels, MergeWeights, Moments, lane_of};
 use crate::simd::{Kernel, LANES, Machine, Simd};
+use crate::slices::range_mut;
 use crate::tasks::Tasks;
 
 /// Squares below this have lost bits to underflow: such a block is done again in f64. 2^-110.
@@ -328,11 +330,11 @@ fn planar_part<M: Machine>(
     table: &mut [Tile<FIELDS>],
 ) {
     let Some([means, m2s]) = table.first_mut() else { return };
+    let (means, m2s) = (range_mut(means, piece.first, piece.columns), range_mut(m2s, piece.first, piece.columns));
     let mut count = 0.0;
     for block in planar.blocks_of(piece.part) {
         let weights = MergeWeights::new(count, (block.rows * block.columns) as f64);
-        let columns = means.iter_mut().zip(m2s.iter_mut()).enumerate().skip(piece.first).take(piece.columns);
-        for (column, (mean, m2)) in columns {
+        for (column, (mean, m2)) in (piece.first..).zip(means.iter_mut().zip(m2s.iter_mut())) {
             let block = planar.in_channel(block, group.first_channel + column);
             let mut moments = if count == 0.0 { Moments::EMPTY } else { Moments { count, mean: *mean, m2: *m2 } };
             moments.merge_with(weights, block_moments(m, block, input));
@@ -373,7 +375,7 @@ fn columns_part<M: Machine>(
         let [first, second, third, fourth] = quarters(whole);
         let rows = four_rows(first).zip(four_rows(second)).zip(four_rows(third).zip(four_rows(fourth)));
         for (number, (tile, ((first, second), (third, fourth)))) in table.iter_mut().zip(rows).enumerate() {
-            let x = [first, second, third, fourth].map(|four| four.map(|row| s.load(row)));
+            let x = [load_four(s, first), load_four(s, second), load_four(s, third), load_four(s, fourth)];
             let block = block.tile(number);
             let (pivot, sums) = rows_deviations(s, x, block.rows);
             merge_lanes(s, tile, is_first, weights, tile_moments(s, pivot, sums, block, input));
@@ -381,7 +383,13 @@ fn columns_part<M: Machine>(
         if rest.first().is_some_and(|rest| !rest.is_empty())
             && let Some(tile) = table.get_mut(tiles)
         {
-            let x = quarters(rest).map(|four| four.map(|row| s.load_partial(row)));
+            let [first, second, third, fourth] = quarters(rest);
+            let x = [
+                load_partial_four(s, first),
+                load_partial_four(s, second),
+                load_partial_four(s, third),
+                load_partial_four(s, fourth),
+            ];
             let block = block.tile(tiles);
             let (pivot, sums) = rows_deviations(s, x, block.rows);
             merge_lanes(s, tile, is_first, weights, tile_moments(s, pivot, sums, block, input));
@@ -473,14 +481,25 @@ pub(crate) fn of_channels<S: Simd>(
 #[inline(always)]
 fn rows_deviations<S: Simd>(s: S, mut x: [[S::F32; 4]; 4], rows: usize) -> (S::F32, Deviations<S>) {
     if rows < BLOCK_VECTORS {
-        x.as_flattened_mut().iter_mut().skip(rows).for_each(|x| *x = s.splat(0.0));
+        fill_from(&mut x, rows, s.splat(0.0));
     }
     let pivot = sixteen_sum(s, &x) * s.splat(inverse(rows));
     if rows < BLOCK_VECTORS {
         // A missing row deviates by nothing.
-        x.as_flattened_mut().iter_mut().skip(rows).for_each(|x| *x = pivot);
+        fill_from(&mut x, rows, pivot);
     }
     (pivot, sixteen_deviations(s, pivot, &x))
+}
+
+/// Overwrites the vectors from a given one on. Each is asked whether it is one of these: an index that is not known would
+/// keep all of them in memory, also where none is missing.
+#[inline(always)]
+fn fill_from<T: Copy>(x: &mut [[T; 4]; 4], first: usize, value: T) {
+    for (number, x) in x.as_flattened_mut().iter_mut().enumerate() {
+        if number >= first {
+            *x = value;
+        }
+    }
 }
 
 /// [`rows_deviations`] of lanes that are worked one after the other.

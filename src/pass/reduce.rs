@@ -10,13 +10,13 @@ use core::ops::Add;
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residuals, Source};
 use super::keep::BITS;
 use super::{
-    BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk, first_bits, four_rows, pair_lane, pieces, tree,
-    whole_vectors,
+    BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk, first_bits, four_rows, load_four,
+    load_partial_four, pair_lane, pieces, tree, whole_vectors,
 };
 use crate::activation::Activation;
 use crate::channel::{Channels, GradientSums, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Machine, Simd, load};
-use crate::slices::take_front;
+use crate::slices::{range_mut, take_front};
 use crate::tasks::Tasks;
 
 impl<A: Activation> Apply<'_, A> {
@@ -174,8 +174,8 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
         let mut four = Sums::zero(s);
         let (x, dy) = (x.as_chunks().0.as_chunks().0, dy.as_chunks().0.as_chunks().0);
         for (([a, b], [i, j]), &[bits_a, bits_b]) in x.iter().zip(dy).zip(bits.as_chunks().0) {
-            let one = self.of::<RESIDUAL>(s, s.load(a), s.load(i), residuals.load_any(s, vector), bits_a);
-            let other = self.of::<RESIDUAL>(s, s.load(b), s.load(j), residuals.load_any(s, vector + 1), bits_b);
+            let one = self.of::<RESIDUAL>(s, s.load(a), s.load(i), residuals.load(s, vector), bits_a);
+            let other = self.of::<RESIDUAL>(s, s.load(b), s.load(j), residuals.load(s, vector + 1), bits_b);
             four = four + (one + other);
             vector += 2;
         }
@@ -217,9 +217,11 @@ impl<A: Activation> PartSums<'_, A> {
         let (Some(tile), Some(part)) = (self.table.first(), part) else { return };
         *part = [[0.0; LANES]; TASK_FIELDS];
         let [part_g, part_g_deviation, _] = part;
+        let (first, columns) = (self.piece.first, self.piece.columns);
+        let (part_g, part_g_deviation) =
+            (range_mut(part_g, first, columns), range_mut(part_g_deviation, first, columns));
         for block in planar.blocks_of(self.piece.part) {
-            let columns = part_g.iter_mut().zip(part_g_deviation.iter_mut()).enumerate();
-            for (column, (g, g_deviation)) in columns.skip(self.piece.first).take(self.piece.columns) {
+            for (column, (g, g_deviation)) in (first..).zip(part_g.iter_mut().zip(part_g_deviation.iter_mut())) {
                 let channel = self.group.first_channel + column;
                 let block = planar.in_channel(block, channel);
                 let forward = ColumnCoefficients::new(forward_fields(tile), column);
@@ -418,14 +420,18 @@ impl<A: Activation> PartSums<'_, A> {
         // Rows first: when they are through, no tile must have been taken.
         for ((x, dy), (number, ((tile, part), bits))) in four_rows(x).zip(four_rows(dy)).zip(tiles.by_ref()) {
             let owner = Owner::Column(self.group, column + number * LANES);
-            let residual = residual.map(|row| row.get(number).map_or(s.splat(0.0), |residual| s.load(residual)));
-            let (x, dy) = (x.map(|row| s.load(row)), dy.map(|row| s.load(row)));
-            self.add_four::<S, RESIDUAL>(s, owner, (tile, part), [x, dy, residual], bits);
+            let residual = residual.map(|row| row.get(number).unwrap_or(&[0.0; LANES]));
+            let x = load_four(s, x);
+            let dy = load_four(s, dy);
+            let residual = load_four(s, residual);
+            self.add_four::<S, RESIDUAL>(s, owner, (tile, part), [&x, &dy, &residual], bits);
         }
         if let (false, Some((number, ((tile, part), bits)))) = (x_rest[0].is_empty(), tiles.next()) {
             let owner = Owner::Column(self.group, column + number * LANES);
-            let vectors = [x_rest, dy_rest, residual_rest].map(|rest| rest.map(|row| s.load_partial(row)));
-            self.add_four::<S, RESIDUAL>(s, owner, (tile, part), vectors, bits);
+            let x = load_partial_four(s, x_rest);
+            let dy = load_partial_four(s, dy_rest);
+            let residual = load_partial_four(s, residual_rest);
+            self.add_four::<S, RESIDUAL>(s, owner, (tile, part), [&x, &dy, &residual], bits);
         }
     }
 
@@ -436,20 +442,17 @@ impl<A: Activation> PartSums<'_, A> {
         s: S,
         owner: Owner,
         (tile, part): (&Tile<FIELDS>, &mut Tile<TASK_FIELDS>),
-        [x, dy, residual]: [[S::F32; 4]; 3],
+        [x, dy, residual]: [&[S::F32; 4]; 3],
         bits: [u16; 4],
     ) {
         let (_, unit) = s.load_pair(&tile[OFFSET]);
         let this = Summands { apply: self.apply, owner, forward: forward_fields(tile).coefficients(s), unit };
-        let mut four = Sums::zero(s);
-        let mut rows = x.into_iter().zip(dy).zip(residual.into_iter().zip(bits));
-        for _ in 0..2 {
-            let mut two = Sums::zero(s);
-            for ((x, dy), (residual, bits)) in rows.by_ref().take(2) {
-                two = two + this.of::<RESIDUAL>(s, x, dy, residual, bits);
-            }
-            four = four + two;
-        }
+        // Not in a loop: it would have the vectors in memory, to count them off.
+        let first = this.of::<RESIDUAL>(s, x[0], dy[0], residual[0], bits[0])
+            + this.of::<RESIDUAL>(s, x[1], dy[1], residual[1], bits[1]);
+        let second = this.of::<RESIDUAL>(s, x[2], dy[2], residual[2], bits[2])
+            + this.of::<RESIDUAL>(s, x[3], dy[3], residual[3], bits[3]);
+        let four = first + second;
         let (g, g_deviation) = s.load_pair(&part[BLOCK]);
         let Sums { g, g_deviation } = Sums::<S> { g, g_deviation } + four;
         s.store_pair(g, g_deviation, &mut part[BLOCK]);

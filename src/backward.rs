@@ -2,14 +2,15 @@
 //! weight and bias made of them, the coefficients of the input gradient, and the input gradient.
 
 use crate::activation::Activation;
-use crate::args::{Dropout, ParameterGradients, Parameters, Statistics};
+use crate::args::{Dropout, ParameterGradients, Statistics};
 use crate::channel::{Centre, Channels, Differential, Differentiation, Normalisation, Sums, flags};
 use crate::layer::Layer;
 use crate::pass::apply::{self, Apply, folded_scale};
+use crate::pass::channelwise::{CHANNELWISE, Channel, channels, copy};
 use crate::pass::gradient::{self, Gradient};
 use crate::pass::reduce;
 use crate::pass::{Group, Tile, tables};
-use crate::simd::{Kernel, Machine, Simd};
+use crate::simd::{Kernel, Lane, Machine, Simd};
 use crate::tasks::Written;
 
 /// The fields per column of this call's table.
@@ -46,8 +47,8 @@ pub(crate) enum Phase<'a> {
 
 /// A backward call.
 pub(crate) struct BackwardCall<'a> {
-    pub(crate) parameters: Parameters<'a>,
-    pub(crate) statistics: Statistics<'a>,
+    /// With any scale.
+    pub(crate) normalisation: Normalisation<'a>,
     pub(crate) dropout: Dropout<'a>,
     pub(crate) phase: Phase<'a>,
     pub(crate) input: &'a [f32],
@@ -67,17 +68,17 @@ pub(crate) struct Gradients<'a> {
 }
 
 /// Runs a backward call whose arguments have been checked.
-pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: BackwardCall<'_>, gradients: Gradients<'_>) {
-    let BackwardCall { parameters, statistics, dropout, mut phase, input, residual, mut grad_parameters, scratch } =
-        call;
+pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: &mut BackwardCall<'_>, gradients: Gradients<'_>) {
+    let BackwardCall { normalisation, dropout, phase, input, residual, grad_parameters, scratch } = call;
+    let (input, residual) = (*input, *residual);
     let Gradients { target, grad_output, output, mut grad_residual } = gradients;
-    let gates = layer.gates_of(dropout);
+    let gates = layer.gates_of(*dropout);
     let keep = gates.as_ref().map(|(gates, scale)| gates.keep(*scale));
     let Some(keep) = keep.filter(|_| !layer.shape().is_empty()) else {
         if let Phase::Reduce(sums) = phase {
             sums.fill(0.0);
         }
-        let ParameterGradients { weight, bias } = grad_parameters;
+        let ParameterGradients { weight, bias } = core::mem::take(grad_parameters);
         for gradient in [weight, bias, grad_residual].into_iter().flatten() {
             gradient.fill(0.0);
         }
@@ -85,16 +86,16 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: BackwardCall<'_>, gradi
         return;
     };
     let (tasks, walk) = (layer.tasks(), &layer.walk());
-    let scale = folded_scale::<A>(residual, keep.scale);
-    let normalisation = Normalisation { parameters, statistics, eps: layer.config().eps, scale };
+    normalisation.scale = folded_scale::<A>(residual, keep.scale);
+    let normalisation = &*normalisation;
     let apply = Apply { activation: layer.activation(), normalisation, residual, keep };
-    let differential = match statistics {
+    let differential = match normalisation.statistics {
         _ if target == Target::Residual => Differential::Residual,
         Statistics::Batch(_) => Differential::Batch,
         Statistics::Fixed(_) => Differential::Fixed,
     };
     let samples = match phase {
-        Phase::Apply { samples, .. } => samples,
+        Phase::Apply { samples, .. } => *samples,
         Phase::Whole | Phase::Reduce(_) => layer.shape().samples() as f64,
     };
     let differentiation = Differentiation { normalisation, differential, scale: keep.scale, samples };
@@ -108,6 +109,26 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: BackwardCall<'_>, gradi
         Phase::Reduce(_) => true,
         Phase::Apply { .. } => false,
     };
+    if CHANNELWISE {
+        if write {
+            copy(grad_output, output);
+        }
+        for channel in channels(layer.shape()) {
+            let (s, one, this) = (Lane::FIRST, Channels::one(channel), Channel::new(&apply, channel));
+            let centre = normalisation.centre_of_channel(channel);
+            let of_channel = reduce.then(|| {
+                let grad = if write { &*output } else { grad_output.unwrap_or_default() };
+                this.sums(walk, centre.unit(s), input, grad)
+            });
+            let sums = Wanted { phase, grad_parameters }.sums(s, one, &centre, of_channel, keep.scale);
+            if write {
+                let differentiate = differentiation.of_channel(channel, [sums.g, sums.g_xhat]);
+                let batch = differential == Differential::Batch;
+                this.gradient(layer.shape(), &differentiate, batch, input, output, grad_residual.as_deref_mut());
+            }
+        }
+        return;
+    }
     // What is read twice should be in the cache the second time.
     let values = if reduce && write { tasks.cached_values() / 2 } else { usize::MAX };
     for group in walk.groups(values) {
@@ -122,8 +143,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: BackwardCall<'_>, gradi
             table,
             differentiation,
             reduced: reduce,
-            phase: &mut phase,
-            grad_parameters: &mut grad_parameters,
+            wanted: Wanted { phase, grad_parameters },
         });
         if write {
             let gradient = Gradient { apply, differentiation, input, grad_output };
@@ -135,7 +155,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: BackwardCall<'_>, gradi
 
 /// The coefficients of a group before its sums, into its table.
 struct GroupCoefficients<'a> {
-    normalisation: Normalisation<'a>,
+    normalisation: &'a Normalisation<'a>,
     group: Group,
     table: &'a mut [Tile<FIELDS>],
 }
@@ -162,9 +182,14 @@ impl Kernel for GroupCoefficients<'_> {
 struct FinishGroup<'a, 'b> {
     group: Group,
     table: &'a mut [Tile<FIELDS>],
-    differentiation: Differentiation<'b>,
+    differentiation: Differentiation<'a>,
     /// Whether the table has sums.
     reduced: bool,
+    wanted: Wanted<'a, 'b>,
+}
+
+/// Where sums come from that are given, and where others go.
+struct Wanted<'a, 'b> {
     phase: &'a mut Phase<'b>,
     grad_parameters: &'a mut ParameterGradients<'b>,
 }
@@ -175,7 +200,9 @@ impl Kernel for FinishGroup<'_, '_> {
         for channels in self.group.sixteens() {
             for s in m.each(channels.len) {
                 let centre = self.differentiation.normalisation.centre(s, channels);
-                let sums = self.sums(s, channels, &centre);
+                let of_channels =
+                    if self.reduced { Some(reduce::of_channels(s, self.group, channels, self.table)) } else { None };
+                let sums = self.wanted.sums(s, channels, &centre, of_channels, self.differentiation.scale);
                 let differentiate = self.differentiation.of_channels::<M>(s, channels, &centre, sums);
                 let (group, table) = (self.group, &mut *self.table);
                 let slopes = [s.narrow(differentiate.slope), s.narrow(differentiate.tilt)];
@@ -189,18 +216,24 @@ impl Kernel for FinishGroup<'_, '_> {
     }
 }
 
-impl FinishGroup<'_, '_> {
-    /// The sums of some channels, written where they are wanted.
+impl Wanted<'_, '_> {
+    /// The sums of some channels, which the table may have, written where they are wanted.
     #[inline(always)]
-    fn sums<S: Simd>(&mut self, s: S, channels: Channels, centre: &Centre<S>) -> Sums<S> {
+    fn sums<S: Simd>(
+        &mut self,
+        s: S,
+        channels: Channels,
+        centre: &Centre<S>,
+        of_channels: Option<[S::F64; 2]>,
+        scale: f32,
+    ) -> Sums<S> {
         if let Phase::Apply { sums, .. } = self.phase {
             return given_sums(s, sums, channels);
         }
-        if !self.reduced {
+        let Some(of_channels) = of_channels else {
             return Sums { g: s.splat_f64(0.0), g_xhat: s.splat_f64(0.0) };
-        }
-        let of_channels = reduce::of_channels(s, self.group, channels, self.table);
-        let sums = Sums::finish(s, of_channels, centre, self.differentiation.scale);
+        };
+        let sums = Sums::finish(s, of_channels, centre, scale);
         if let Some(weight) = &mut self.grad_parameters.weight {
             s.store_partial(s.narrow(sums.g_xhat), channels.of_mut(weight));
         }

@@ -173,8 +173,7 @@ impl<S: Simd> Centre<S> {
     /// The centre of fixed statistics. Without a tail there is nothing to make good, not even where `inv_std` is infinite
     /// because eps and the variance are 0.
     #[inline(always)]
-    fn fixed(s: S, mean: S::F32, var: S::F32, eps: f32) -> Self {
-        let inv_std = inv_std(s, s.widen(var), eps);
+    fn fixed(s: S, mean: S::F32, inv_std: S::F64) -> Self {
         Self { mean, tail: s.splat(0.0), inv_std, tail_xhat: s.splat_f64(0.0) }
     }
 
@@ -229,14 +228,38 @@ pub(crate) struct Normalisation<'a> {
 impl Normalisation<'_> {
     #[inline(always)]
     pub(crate) fn centre<S: Simd>(&self, s: S, channels: Channels) -> Centre<S> {
+        self.centre_with(s, channels, self.inv_std(s, channels))
+    }
+
+    /// `1/sqrt(var + eps)`.
+    #[inline(always)]
+    fn inv_std<S: Simd>(&self, s: S, channels: Channels) -> S::F64 {
+        match self.statistics {
+            Statistics::Batch(saved) => s.load_partial_f64(channels.of(saved.inv_std)),
+            Statistics::Fixed(running) => inv_std(s, s.widen(s.load_partial(channels.of(running.var))), self.eps),
+        }
+    }
+
+    #[inline(always)]
+    fn centre_with<S: Simd>(&self, s: S, channels: Channels, inv_std: S::F64) -> Centre<S> {
         let load = |values| s.load_partial(channels.of(values));
         match self.statistics {
-            Statistics::Batch(saved) => {
-                let inv_std = s.load_partial_f64(channels.of(saved.inv_std));
-                Centre::saved(s, load(saved.mean), load(saved.mean_tail), inv_std)
-            }
-            Statistics::Fixed(running) => Centre::fixed(s, load(running.mean), load(running.var), self.eps),
+            Statistics::Batch(saved) => Centre::saved(s, load(saved.mean), load(saved.mean_tail), inv_std),
+            Statistics::Fixed(running) => Centre::fixed(s, load(running.mean), inv_std),
         }
+    }
+
+    /// The centre of one channel.
+    #[inline(always)]
+    pub(crate) fn centre_of_channel(&self, channel: usize) -> Centre<Lane> {
+        self.centre_with(Lane::FIRST, Channels::one(channel), self.inv_std_of_channel(channel))
+    }
+
+    /// In a function of its own, whose stack is free again when there is more to do.
+    #[cold]
+    #[inline(never)]
+    fn inv_std_of_channel(&self, channel: usize) -> f64 {
+        self.inv_std(Lane::FIRST, Channels::one(channel))
     }
 
     #[inline(always)]
@@ -263,7 +286,7 @@ impl Normalisation<'_> {
             return self.coefficients(s, channels, &self.centre(s, channels));
         }
         let lane = s.lanes().trailing_zeros() as usize;
-        let ChannelNormalise { mean, slope, shift, exact } = self.of_channel(channels.first + lane);
+        let ChannelNormalise { mean, slope, shift, exact, .. } = self.of_channel(channels.first + lane);
         let exact = if exact { s.lanes() } else { 0 };
         Normalise { mean: s.splat(mean), slope: s.splat_f64(slope), shift: s.splat_f64(shift), exact }
     }
@@ -272,9 +295,17 @@ impl Normalisation<'_> {
     #[cold]
     #[inline(never)]
     pub(crate) fn of_channel(&self, channel: usize) -> ChannelNormalise {
+        self.of_channel_with(channel, self.inv_std_of_channel(channel))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn of_channel_with(&self, channel: usize, inv_std: f64) -> ChannelNormalise {
         let (s, channels) = (Lane::FIRST, Channels::one(channel));
-        let Normalise { mean, slope, shift, exact } = self.coefficients(s, channels, &self.centre(s, channels));
-        ChannelNormalise { mean, slope, shift, exact: exact != 0 }
+        let centre = self.centre_with(s, channels, inv_std);
+        let Normalise { mean, slope, shift, exact } = self.coefficients(s, channels, &centre);
+        let rounded = [s.narrow(slope), s.narrow(shift)];
+        ChannelNormalise { mean, slope, shift, rounded, exact: exact != 0 }
     }
 }
 
@@ -308,6 +339,8 @@ pub(crate) struct ChannelNormalise {
     pub(crate) mean: f32,
     slope: f64,
     shift: f64,
+    /// Slope and shift in f32.
+    rounded: [f32; 2],
     pub(crate) exact: bool,
 }
 
@@ -315,14 +348,22 @@ impl ChannelNormalise {
     /// `z` of one element, in f64 where it is needed. With a residual that is also where the sum may be finite though one
     /// of its terms is not.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
     pub(crate) fn z(&self, x: f32, residual: Option<f32>) -> f32 {
-        let z = (x - self.mean) * self.slope as f32 + self.shift as f32;
+        let [slope, shift] = self.rounded;
+        let z = (x - self.mean) * slope + shift;
         if self.exact || (residual.is_some() && !z.is_finite()) {
-            let z = (f64::from(x) - f64::from(self.mean)) * self.slope + self.shift;
-            return (z + f64::from(residual.unwrap_or(NOTHING))) as f32;
+            return self.exactly(x, residual.unwrap_or(NOTHING));
         }
         z + residual.unwrap_or(NOTHING)
+    }
+
+    /// `z` of one element in f64.
+    #[cold]
+    #[inline(never)]
+    #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
+    fn exactly(&self, x: f32, residual: f32) -> f32 {
+        let z = (f64::from(x) - f64::from(self.mean)) * self.slope + self.shift;
+        (z + f64::from(residual)) as f32
     }
 }
 
@@ -388,7 +429,7 @@ pub(crate) enum Differential {
 /// What an element's gradient is made of, beside the sums.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Differentiation<'a> {
-    pub(crate) normalisation: Normalisation<'a>,
+    pub(crate) normalisation: &'a Normalisation<'a>,
     pub(crate) differential: Differential,
     /// The dropout scale.
     pub(crate) scale: f32,
@@ -451,7 +492,7 @@ impl Differentiation<'_> {
     #[inline(never)]
     pub(crate) fn of_channel(&self, channel: usize, [g, g_xhat]: [f64; 2]) -> ChannelDifferentiate {
         let (s, channels) = (Lane::FIRST, Channels::one(channel));
-        let centre = self.normalisation.centre(s, channels);
+        let centre = self.normalisation.centre_of_channel(channel);
         let differentiate = self.coefficients(s, channels, &centre, Sums { g, g_xhat });
         let Differentiate { slope, tilt, offset, exact } = differentiate;
         ChannelDifferentiate { mean: centre.mean, slope, tilt, offset, exact: exact != 0 }

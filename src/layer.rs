@@ -11,12 +11,14 @@ use crate::args::{
     Parameters, Reduce, Running, RunningMut, Saved, Statistics, Train,
 };
 use crate::backward::{self, BackwardCall, Gradients, Phase, Target};
+use crate::channel::Normalisation;
 use crate::config::{Config, Granularity};
 use crate::error::{Buffer, Error, check_len};
 use crate::eval::{self, EvalCall};
 use crate::mask::{Bernoulli, mask_len};
 use crate::moments::{self, moments_len};
 use crate::pass::Walk;
+use crate::pass::channelwise::CHANNELWISE;
 use crate::pass::keep::{Gates, SharedMask};
 use crate::shape::Shape;
 use crate::simd::Backend;
@@ -52,7 +54,6 @@ pub struct Layer<A> {
     activation: A,
     config: Config,
     keep: Bernoulli,
-    walk: Walk,
     backend: Option<Backend>,
     #[cfg(feature = "rayon")]
     tasks: NonZero<usize>,
@@ -73,7 +74,6 @@ impl<A: Activation> Layer<A> {
                 activation,
                 config,
                 keep,
-                walk: Walk::new(shape),
                 backend: None,
                 #[cfg(feature = "rayon")]
                 tasks: NonZero::<usize>::MIN,
@@ -152,19 +152,19 @@ impl<A: Activation> Layer<A> {
     /// The f64 values of scratch that [`Layer::eval`] and [`Layer::eval_in_place`] need.
     #[must_use]
     pub const fn eval_scratch_len(&self) -> usize {
-        self.walk.table_len(eval::FIELDS)
+        self.walk().table_len(eval::FIELDS)
     }
 
     /// The f64 values of scratch that [`Layer::train`] needs.
     #[must_use]
     pub const fn train_scratch_len(&self) -> usize {
-        self.walk.table_len(train::FIELDS + train::TASK_FIELDS * self.task_count())
+        self.walk().table_len(train::FIELDS + train::TASK_FIELDS * self.task_count())
     }
 
     /// The f64 values of scratch that [`Layer::backward`] and [`Layer::backward_in_place`] need.
     #[must_use]
     pub const fn backward_scratch_len(&self) -> usize {
-        self.walk.table_len(backward::FIELDS + backward::TASK_FIELDS * self.task_count())
+        self.walk().table_len(backward::FIELDS + backward::TASK_FIELDS * self.task_count())
     }
 
     /// The f64 values of scratch that are enough for every call of this layer.
@@ -248,8 +248,8 @@ impl<A: Activation> Layer<A> {
     /// [`Error::Length`] for a buffer of the wrong length.
     pub fn eval(&self, call: Eval<'_>) -> Result<(), Error> {
         let Eval { parameters, running, dropout, input, residual, output, scratch } = call;
-        let (statistics, input) = (Statistics::Fixed(running), Some(input));
-        self.forward(EvalCall { parameters, statistics, dropout, residual, input, output, scratch })
+        let normalisation = self.normalisation(parameters, Statistics::Fixed(running));
+        self.forward(EvalCall { normalisation, dropout, residual, input: Some(input), output, scratch })
     }
 
     /// [`Layer::eval`] that overwrites its input; the results are the same bits.
@@ -258,8 +258,8 @@ impl<A: Activation> Layer<A> {
     /// [`Error::Length`] for a buffer of the wrong length.
     pub fn eval_in_place(&self, call: EvalInPlace<'_>) -> Result<(), Error> {
         let EvalInPlace { parameters, running, dropout, residual, values: output, scratch } = call;
-        let statistics = Statistics::Fixed(running);
-        self.forward(EvalCall { parameters, statistics, dropout, residual, input: None, output, scratch })
+        let normalisation = self.normalisation(parameters, Statistics::Fixed(running));
+        self.forward(EvalCall { normalisation, dropout, residual, input: None, output, scratch })
     }
 
     /// The gradients of the layer, through batch statistics or past fixed ones.
@@ -299,9 +299,8 @@ impl<A: Activation> Layer<A> {
             (None, None) => (Target::Nothing, &mut [][..], None),
         };
         let gradients = Gradients { target, grad_output: Some(grad_output), output, grad_residual };
-        let call = BackwardCall {
-            parameters,
-            statistics,
+        let mut call = BackwardCall {
+            normalisation: self.normalisation(parameters, statistics),
             dropout,
             phase: Phase::Whole,
             input,
@@ -310,7 +309,7 @@ impl<A: Activation> Layer<A> {
             scratch,
         };
         self.check_backward(&call)?;
-        backward::run(self, call, gradients);
+        backward::run(self, &mut call, gradients);
         Ok(())
     }
 
@@ -332,9 +331,8 @@ impl<A: Activation> Layer<A> {
             grad_parameters,
             scratch,
         } = call;
-        let call = BackwardCall {
-            parameters,
-            statistics,
+        let mut call = BackwardCall {
+            normalisation: self.normalisation(parameters, statistics),
             dropout,
             phase: Phase::Whole,
             input,
@@ -344,7 +342,7 @@ impl<A: Activation> Layer<A> {
         };
         self.check_backward(&call)?;
         let gradients = Gradients { target: Target::Input, grad_output: None, output: values, grad_residual };
-        backward::run(self, call, gradients);
+        backward::run(self, &mut call, gradients);
         Ok(())
     }
 
@@ -397,8 +395,8 @@ impl<A: Activation> Layer<A> {
     /// [`Error::Length`] for a buffer of the wrong length.
     pub fn apply(&self, call: Apply<'_>) -> Result<(), Error> {
         let Apply { parameters, saved, dropout, input, residual, output, scratch } = call;
-        let (statistics, input) = (Statistics::Batch(saved), Some(input));
-        self.forward(EvalCall { parameters, statistics, dropout, residual, input, output, scratch })
+        let normalisation = self.normalisation(parameters, Statistics::Batch(saved));
+        self.forward(EvalCall { normalisation, dropout, residual, input: Some(input), output, scratch })
     }
 
     /// The sums over a part of a batch that gradients are made of: the first phase of [`Layer::backward`].
@@ -412,9 +410,8 @@ impl<A: Activation> Layer<A> {
         self.check_elements(Buffer::GradOutput, call.grad_output.len())?;
         check_len(Buffer::Sums, self.sums_len(), call.sums.len())?;
         let Reduce { parameters, statistics, dropout, input, residual, grad_output, sums, scratch } = call;
-        let call = BackwardCall {
-            parameters,
-            statistics,
+        let mut call = BackwardCall {
+            normalisation: self.normalisation(parameters, statistics),
             dropout,
             phase: Phase::Reduce(sums),
             input,
@@ -425,7 +422,7 @@ impl<A: Activation> Layer<A> {
         self.check_backward(&call)?;
         let gradients =
             Gradients { target: Target::Nothing, grad_output: Some(grad_output), output: &mut [], grad_residual: None };
-        backward::run(self, call, gradients);
+        backward::run(self, &mut call, gradients);
         Ok(())
     }
 
@@ -466,9 +463,8 @@ impl<A: Activation> Layer<A> {
             grad_residual,
             scratch,
         } = call;
-        let call = BackwardCall {
-            parameters,
-            statistics: Statistics::Batch(saved),
+        let mut call = BackwardCall {
+            normalisation: self.normalisation(parameters, Statistics::Batch(saved)),
             dropout,
             phase: Phase::Apply { sums, samples },
             input,
@@ -479,7 +475,7 @@ impl<A: Activation> Layer<A> {
         self.check_backward(&call)?;
         let gradients =
             Gradients { target: Target::Input, grad_output: Some(grad_output), output: grad_input, grad_residual };
-        backward::run(self, call, gradients);
+        backward::run(self, &mut call, gradients);
         Ok(())
     }
 
@@ -499,8 +495,8 @@ impl<A: Activation> Layer<A> {
         }
     }
 
-    pub(crate) fn walk(&self) -> Walk {
-        self.walk
+    pub(crate) const fn walk(&self) -> Walk {
+        Walk::new(self.shape)
     }
 
     pub(crate) fn activation(&self) -> A {
@@ -523,30 +519,47 @@ impl<A: Activation> Layer<A> {
         }
     }
 
+    /// What a call normalises with, before dropout has its say.
+    const fn normalisation<'a>(&self, parameters: Parameters<'a>, statistics: Statistics<'a>) -> Normalisation<'a> {
+        Normalisation { parameters, statistics, eps: self.config.eps, scale: 1.0 }
+    }
+
     /// A forward call with given statistics.
-    fn forward(&self, call: EvalCall<'_>) -> Result<(), Error> {
-        self.check_parameters(call.parameters)?;
-        self.check_statistics(call.statistics)?;
+    fn forward(&self, mut call: EvalCall<'_>) -> Result<(), Error> {
+        if CHANNELWISE {
+            self.check_forward_apart(&call)?;
+        } else {
+            self.check_forward(&call)?;
+        }
+        eval::run(self, &mut call);
+        Ok(())
+    }
+
+    /// [`Self::check_forward`] in a function of its own, so that its stack is free again when the call needs some.
+    #[inline(never)]
+    fn check_forward_apart(&self, call: &EvalCall<'_>) -> Result<(), Error> {
+        self.check_forward(call)
+    }
+
+    #[inline(always)]
+    fn check_forward(&self, call: &EvalCall<'_>) -> Result<(), Error> {
+        self.check_normalisation(&call.normalisation)?;
         self.check_dropout(call.dropout)?;
         self.check_optional_elements(Buffer::Input, call.input)?;
         self.check_optional_elements(Buffer::Residual, call.residual)?;
         let output = if call.input.is_some() { Buffer::Output } else { Buffer::Values };
         self.check_elements(output, call.output.len())?;
-        check_scratch(self.eval_scratch_len(), call.scratch.len())?;
-        eval::run(self, call);
-        Ok(())
+        check_scratch(self.eval_scratch_len(), call.scratch.len())
     }
 
     fn check_backward(&self, call: &BackwardCall<'_>) -> Result<(), Error> {
-        let BackwardCall { parameters, statistics, dropout, input, residual, .. } = *call;
-        self.check_parameters(parameters)?;
-        self.check_statistics(statistics)?;
-        self.check_dropout(dropout)?;
-        self.check_elements(Buffer::Input, input.len())?;
-        self.check_optional_elements(Buffer::Residual, residual)?;
+        self.check_normalisation(&call.normalisation)?;
+        self.check_dropout(call.dropout)?;
+        self.check_elements(Buffer::Input, call.input.len())?;
+        self.check_optional_elements(Buffer::Residual, call.residual)?;
         self.check_parameter_gradients(&call.grad_parameters)?;
         check_scratch(self.backward_scratch_len(), call.scratch.len())?;
-        match statistics {
+        match call.normalisation.statistics {
             Statistics::Batch(_) => self.check_batch_statistics(match call.phase {
                 Phase::Whole => self.shape.samples() > 1,
                 Phase::Reduce(_) => true,
@@ -581,8 +594,9 @@ impl<A: Activation> Layer<A> {
         }
     }
 
-    fn check_statistics(&self, statistics: Statistics<'_>) -> Result<(), Error> {
-        match statistics {
+    fn check_normalisation(&self, normalisation: &Normalisation<'_>) -> Result<(), Error> {
+        self.check_parameters(normalisation.parameters)?;
+        match normalisation.statistics {
             Statistics::Batch(saved) => self.check_saved(saved),
             Statistics::Fixed(running) => self.check_running(running),
         }

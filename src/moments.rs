@@ -7,6 +7,7 @@ use crate::activation::Activation;
 use crate::channel;
 use crate::error::{Buffer, Error, check_len};
 use crate::layer::Layer;
+use crate::pass::channelwise::{self, CHANNELWISE};
 use crate::pass::{self, Group, Tile, Walk, tables};
 use crate::simd::{Kernel, Machine, Simd};
 
@@ -25,9 +26,7 @@ pub const fn moments_len(channels: usize) -> usize {
 /// [`Error::Length`] if the two do not have the same length or it is not a multiple of 3; nothing was written then.
 pub fn merge_moments(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
     check_both(Buffer::Moments, 3, into.len(), from.len())?;
-    let channels = from.len() / 3;
-    let (counts, rest) = into.split_at_mut_checked(channels).unwrap_or_default();
-    let (means, m2s) = rest.split_at_mut_checked(channels).unwrap_or_default();
+    let (counts, means, m2s) = fields(into);
     for (channel, ((count, mean), m2)) in counts.iter_mut().zip(means).zip(m2s).enumerate() {
         let other = channel_moments(from, channel);
         if other.count != 0.0 {
@@ -57,6 +56,14 @@ fn check_both(buffer: Buffer, fields: usize, into: usize, from: usize) -> Result
     check_len(buffer, into, from)
 }
 
+/// Counts, means and sums of squared deviations.
+fn fields(moments: &mut [f64]) -> (&mut [f64], &mut [f64], &mut [f64]) {
+    let channels = moments.len() / 3;
+    let (counts, rest) = moments.split_at_mut_checked(channels).unwrap_or_default();
+    let (means, m2s) = rest.split_at_mut_checked(channels).unwrap_or_default();
+    (counts, means, m2s)
+}
+
 /// The moments of one channel from those of all.
 fn channel_moments(moments: &[f64], channel: usize) -> channel::Moments {
     let channels = moments.len() / 3;
@@ -74,6 +81,14 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, input: &[f32], moments: &mut 
     }
     let (tasks, walk) = (layer.tasks(), &layer.walk());
     let samples = layer.shape().samples() as f64;
+    if CHANNELWISE {
+        let (counts, means, m2s) = fields(moments);
+        for (channel, ((count, mean), m2)) in counts.iter_mut().zip(means).zip(m2s).enumerate() {
+            let of_channel = channelwise::moments(walk, channel, input);
+            (*count, *mean, *m2) = (samples, of_channel.mean, of_channel.m2);
+        }
+        return;
+    }
     for group in walk.groups(usize::MAX) {
         let (table, parts) = tables(scratch, group, tasks.count);
         pass::moments::of_group(tasks, walk, group, input, table, parts);
@@ -94,9 +109,7 @@ impl Kernel for PutMoments<'_> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let Self { walk, group, table, samples, moments } = self;
-        let all = moments.len() / 3;
-        let (counts, rest) = moments.split_at_mut_checked(all).unwrap_or_default();
-        let (means, m2s) = rest.split_at_mut_checked(all).unwrap_or_default();
+        let (counts, means, m2s) = fields(moments);
         for channels in group.sixteens() {
             for s in m.each(channels.len) {
                 let moments = pass::moments::of_channels(s, walk, group, channels, table, samples);

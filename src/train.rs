@@ -3,10 +3,11 @@
 
 use crate::activation::Activation;
 use crate::args::{Finish, RunningMut, SavedMut, Statistics, Train};
-use crate::channel::{BatchMoments, Centre, Channels, Normalisation, RunningUpdate};
+use crate::channel::{BatchMoments, Centre, Channels, Moments, Normalisation, RunningUpdate};
 use crate::config::Config;
 use crate::layer::Layer;
 use crate::pass::apply::{self, Apply, GroupCoefficients, folded_scale};
+use crate::pass::channelwise::{self, CHANNELWISE, Channel, channels, copy};
 use crate::pass::{Group, Tile, Walk, moments, tables};
 use crate::simd::{Kernel, Lane, Machine, Simd};
 
@@ -32,6 +33,26 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, mut call: Train<'_>) {
     let (tasks, walk, config) = (layer.tasks(), &layer.walk(), layer.config());
     let update = next_update(config, call.running.as_mut());
     let Train { parameters, mut running, input, residual, output, mut saved, scratch, .. } = call;
+    let samples = layer.shape().samples() as f64;
+    if CHANNELWISE {
+        copy(keep.and(Some(input)), output);
+        for channel in channels(layer.shape()) {
+            let Moments { mean, m2, .. } = channelwise::moments(walk, channel, input);
+            let mut statistics = ChannelStatistics { update, running: running.as_mut(), saved: &mut saved };
+            let moments = BatchMoments { count: samples, mean, m2 };
+            statistics.finish(Lane::FIRST, Channels::one(channel), &moments, config.eps);
+            let Some(keep) = keep else { continue };
+            let normalisation = Normalisation {
+                parameters,
+                statistics: Statistics::Batch(saved.as_saved()),
+                eps: config.eps,
+                scale: folded_scale::<A>(residual, keep.scale),
+            };
+            let apply = Apply { activation: layer.activation(), normalisation: &normalisation, residual, keep };
+            Channel::new(&apply, channel).forward(layer.shape(), output);
+        }
+        return;
+    }
     for group in walk.groups(tasks.cached_values()) {
         let (table, parts) = tables(scratch, group, tasks.count);
         moments::of_group(tasks, walk, group, input, table, parts);
@@ -39,7 +60,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, mut call: Train<'_>) {
             walk,
             group,
             table,
-            samples: layer.shape().samples() as f64,
+            samples,
             eps: config.eps,
             statistics: ChannelStatistics { update, running: running.as_mut(), saved: &mut saved },
         });
@@ -50,8 +71,8 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, mut call: Train<'_>) {
             eps: config.eps,
             scale: folded_scale::<A>(residual, keep.scale),
         };
-        tasks.run(GroupCoefficients { normalisation, group, table });
-        let apply = Apply { activation: layer.activation(), normalisation, residual, keep };
+        tasks.run(GroupCoefficients { normalisation: &normalisation, group, table });
+        let apply = Apply { activation: layer.activation(), normalisation: &normalisation, residual, keep };
         apply::elements(tasks, walk, group, &apply, table, Some(input), output);
     }
 }

@@ -19,7 +19,7 @@ use crate::tasks::{Tasks, Written};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Apply<'a, A> {
     pub(crate) activation: A,
-    pub(crate) normalisation: Normalisation<'a>,
+    pub(crate) normalisation: &'a Normalisation<'a>,
     /// What is added to the normalised values, if anything is.
     pub(crate) residual: Option<&'a [f32]>,
     pub(crate) keep: Keep<'a>,
@@ -69,7 +69,7 @@ impl<A: Activation> Apply<'_, A> {
 
     /// From `z` to `y`.
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, bits: u16, z: S::F32) -> S::F32 {
+    pub(crate) fn finish<S: Simd>(&self, s: S, bits: u16, z: S::F32) -> S::F32 {
         let y = self.activation.forward(s, z);
         let y = if folds_scale::<A>(self.residual) { y } else { y * s.splat(self.keep.scale) };
         s.keep(s.mask(bits), y)
@@ -235,7 +235,7 @@ pub(crate) fn needs_f64<'a, S: Simd>(s: S, fields: impl Iterator<Item = &'a Lane
 /// The coefficients of a group, into its table.
 #[derive(Debug)]
 pub(crate) struct GroupCoefficients<'a> {
-    pub(crate) normalisation: Normalisation<'a>,
+    pub(crate) normalisation: &'a Normalisation<'a>,
     pub(crate) group: Group,
     pub(crate) table: &'a mut [Tile<FIELDS>],
 }
@@ -377,7 +377,7 @@ impl<A: Activation> Forward<'_, A> {
         let keep = apply.keep.within(start, len);
         let source = |column: usize| {
             let tile = self.table.get(column / LANES).unwrap_or(&[[0.0; LANES]; FIELDS]);
-            OneColumn::new(&apply.normalisation, group, tile, column)
+            OneColumn::new(apply.normalisation, group, tile, column)
         };
         let mut one = source(column);
         for (start, len) in pieces(start, len) {

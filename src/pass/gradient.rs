@@ -243,7 +243,7 @@ impl<A: Activation> Backward<'_, A> {
         let keep = apply.keep.within(start, len);
         let source = |column: usize| {
             let tile = self.table.get(column / LANES).unwrap_or(&[[0.0; LANES]; FIELDS]);
-            let one = OneColumn::new(&apply.normalisation, group, forward_fields(tile), column);
+            let one = OneColumn::new(apply.normalisation, group, forward_fields(tile), column);
             let coefficients = ColumnGradient::new(tile, column);
             let exactly = coefficients.exact.then(|| {
                 let sums = [lane_of(&tile[G], column), lane_of(&tile[G_OTHER], column)];

@@ -75,8 +75,7 @@ impl<'a> SharedMask<'a> {
     fn at(&self, element: usize) -> (bool, usize) {
         let run = self.run.max(1);
         let (bit, _) = self.bit(element / run);
-        let kept = self.mask.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1);
-        (kept, run - element % run)
+        (bit_of(self.mask, bit), run - element % run)
     }
 
     /// The bit of a run, and how many runs from it on have one bit after the other.
@@ -144,11 +143,20 @@ impl Keep<'_> {
     }
 
     /// Whether one element is kept.
+    #[inline(never)]
     pub(crate) fn keeps(&self, element: usize) -> bool {
-        let mut bits = [0];
-        self.fill(element, &mut bits);
-        bits[0] & 1 == 1
+        match self.shared {
+            Some(shared) => shared.at(element).0,
+            None if self.mask.is_empty() => self.others != 0,
+            None => bit_of(self.mask, element),
+        }
     }
+}
+
+/// One bit of a mask.
+#[inline(always)]
+fn bit_of(mask: &[u8], bit: usize) -> bool {
+    mask.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
 }
 
 /// Sixteen bits of a mask from bit `first` on; bits past its end are 0.

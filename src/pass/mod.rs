@@ -8,6 +8,7 @@
 //! shape alone; how many of them a task takes does not influence any result.
 
 pub(crate) mod apply;
+pub(crate) mod channelwise;
 pub(crate) mod gradient;
 pub(crate) mod keep;
 pub(crate) mod moments;
@@ -563,6 +564,13 @@ impl RowBlock {
         self.start + self.column
     }
 
+    /// The positions of one of its rows.
+    #[inline(always)]
+    pub(crate) const fn elements(self, row: usize) -> Range<usize> {
+        let first = self.first() + row * self.width;
+        first..first + self.columns
+    }
+
     /// The block's part of one of its rows.
     #[inline(always)]
     pub(crate) fn row(self, tensor: &[f32], row: usize) -> &[f32] {
@@ -605,10 +613,14 @@ impl RowBlock {
     }
 }
 
-/// A sum as blocks are summed: `2^LEVELS` values in pairs, pairs in pairs and so on, and these sums in sequence. For lanes that
+/// The levels of pairs in a block's sums at most: the sixteen rows of a block of columns are one tree.
+const LEVELS: usize = 4;
+
+/// A sum as blocks are summed: `2^levels` values in pairs, pairs in pairs and so on, and these sums in sequence. For lanes that
 /// are worked one after the other, where one piece of code for every value matters more than a loop without branches.
 #[inline(always)]
-pub(crate) fn tree<T: Copy + Add<Output = T>, const LEVELS: usize>(
+pub(crate) fn tree<T: Copy + Add<Output = T>>(
+    levels: usize,
     count: usize,
     zero: T,
     mut value: impl FnMut(usize) -> T,
@@ -617,7 +629,7 @@ pub(crate) fn tree<T: Copy + Add<Output = T>, const LEVELS: usize>(
     for number in 0..count {
         // Whole halves on the left of this value are as many as its number ends in ones.
         let mut value = value(number);
-        let mut halves = halves.iter_mut().enumerate();
+        let mut halves = halves.iter_mut().take(levels).enumerate();
         sum = loop {
             match halves.next() {
                 None => break sum + value,
@@ -630,7 +642,7 @@ pub(crate) fn tree<T: Copy + Add<Output = T>, const LEVELS: usize>(
         };
     }
     let mut rest = zero;
-    for (level, &half) in halves.iter().enumerate() {
+    for (level, &half) in halves.iter().take(levels).enumerate() {
         if count >> level & 1 == 1 {
             rest = half + rest;
         }

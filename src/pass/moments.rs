@@ -20,7 +20,7 @@ use crate::slices::range_mut;
 use crate::tasks::Tasks;
 
 /// Squares below this have lost bits to underflow: such a block is done again in f64. 2^-110.
-const SMALLEST_SQUARES: f64 = 1.0 / (1u128 << 110) as f64;
+pub(crate) const SMALLEST_SQUARES: f64 = 1.0 / (1u128 << 110) as f64;
 
 /// Four vectors added in pairs.
 #[inline(always)]
@@ -142,8 +142,8 @@ const fn first_lanes(n: usize) -> u16 {
 #[inline(always)]
 fn block_sum<M: Machine>(s: M::Simd, block: RowBlock, input: &[f32]) -> <M::Simd as Simd>::F32 {
     if !M::Simd::AT_ONCE {
-        return tree::<_, 2>(block.rows, s.splat(0.0), |row| {
-            tree::<_, 3>(block.columns.div_ceil(LANES), s.splat(0.0), |vector| {
+        return tree(2, block.rows, s.splat(0.0), |row| {
+            tree(3, block.columns.div_ceil(LANES), s.splat(0.0), |vector| {
                 s.load_partial(block.since_vector(vector).row(input, row))
             })
         });
@@ -173,8 +173,8 @@ fn block_deviations<M: Machine>(
     input: &[f32],
 ) -> Deviations<M::Simd> {
     if !M::Simd::AT_ONCE {
-        return tree::<_, 2>(block.rows, Deviations::zero(s), |row| {
-            tree::<_, 3>(block.columns.div_ceil(LANES), Deviations::zero(s), |vector| {
+        return tree(2, block.rows, Deviations::zero(s), |row| {
+            tree(3, block.columns.div_ceil(LANES), Deviations::zero(s), |vector| {
                 let vector = block.since_vector(vector).row(input, row);
                 let t = s.keep(s.mask(first_lanes(vector.len().min(LANES))), s.load_partial(vector) - pivot);
                 Deviations { e: t, q: t * t }
@@ -243,7 +243,7 @@ fn block_moments<M: Machine>(m: M, block: RowBlock, input: &[f32]) -> Moments {
 /// The moments of a block whose squares do not fit f32: too large, too small or not finite.
 #[cold]
 #[inline(never)]
-fn exact_moments(block: RowBlock, input: &[f32]) -> Moments {
+pub(crate) fn exact_moments(block: RowBlock, input: &[f32]) -> Moments {
     two_passes(block.rows_of(input).flatten().copied())
 }
 
@@ -506,14 +506,14 @@ fn fill_from<T: Copy>(x: &mut [[T; 4]; 4], first: usize, value: T) {
 #[inline(always)]
 fn lane_deviations<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> (S::F32, Deviations<S>) {
     let row = |row| s.load_partial(block.row(input, row));
-    let pivot = tree::<_, 4>(block.rows, s.splat(0.0), row) * s.splat(inverse(block.rows));
-    (pivot, tree::<_, 4>(block.rows, Deviations::zero(s), |number| Deviations::of(pivot, row(number))))
+    let pivot = tree(4, block.rows, s.splat(0.0), row) * s.splat(inverse(block.rows));
+    (pivot, tree(4, block.rows, Deviations::zero(s), |number| Deviations::of(pivot, row(number))))
 }
 
 /// The inverse of the rows of a block, rounded.
 #[inline(always)]
 #[expect(clippy::cast_precision_loss, reason = "at most 16 rows in a block")]
-fn inverse(rows: usize) -> f32 {
+pub(crate) fn inverse(rows: usize) -> f32 {
     1.0 / rows as f32
 }
 

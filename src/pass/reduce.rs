@@ -257,8 +257,8 @@ impl<A: Activation> PartSums<'_, A> {
             let (apply, owner) = (self.apply, Owner::Channel(channel));
             let summands = Summands { apply, owner, forward: forward.coefficients(s), unit: s.splat(unit) };
             if !M::Simd::AT_ONCE {
-                let sums = tree::<_, 2>(block.rows, Sums::zero(s), |row| {
-                    tree::<_, 3>(vectors, Sums::zero(s), |vector| {
+                let sums = tree(2, block.rows, Sums::zero(s), |row| {
+                    tree(3, vectors, Sums::zero(s), |vector| {
                         let bits = bits[(row * vectors + vector) % BLOCK_VECTORS];
                         self.of_lane(s, &summands, block.since_vector(vector), row, bits)
                     })
@@ -367,7 +367,7 @@ impl<A: Activation> PartSums<'_, A> {
             let (_, unit) = s.load_pair(&fields[OFFSET]);
             let (owner, forward) = (Owner::Column(self.group, column), forward_fields(fields).coefficients(s));
             let summands = Summands { apply: self.apply, owner, forward, unit };
-            let sums = tree::<_, 2>(tile.rows, Sums::zero(s), |row| {
+            let sums = tree(2, tile.rows, Sums::zero(s), |row| {
                 let [bits] = bits[row % BLOCK_VECTORS];
                 self.of_lane(s, &summands, tile, row, bits)
             });

@@ -28,10 +28,13 @@ use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
 pub use detect::Backend;
 pub(crate) use detect::dispatch;
 pub(crate) use lane::Lane;
-use portable::Portable;
+pub(crate) use portable::Portable;
 
 /// The number of logical lanes, on every target.
 pub(crate) const LANES: usize = 16;
+
+/// Whether this target works sixteen lanes at once. Where it does not, there is no other backend.
+pub(crate) const AT_ONCE: bool = <<Portable as Machine>::Simd as Simd>::AT_ONCE;
 
 /// One value per lane, in memory.
 pub(crate) type Lanes<T> = [T; LANES];

@@ -1,6 +1,6 @@
 //! The portable lanes where there are no vector registers: one after the other.
 
-use core::ops::AddAssign;
+use core::ops::{Add, AddAssign};
 
 use super::{LANES, Lane, Lanes, Machine};
 
@@ -23,18 +23,24 @@ impl Machine for Portable {
 
     #[inline(always)]
     fn fold(self, values: &Lanes<f32>) -> f32 {
-        fold(*values)
+        fold(values)
     }
 
     #[inline(always)]
     fn fold_f64(self, values: &Lanes<f32>) -> f64 {
-        fold(values.map(f64::from))
+        fold(values)
     }
 }
 
-/// The sum over the lanes, in little code.
-fn fold<T: Copy + AddAssign>(mut values: Lanes<T>) -> T {
-    for half in [8, 4, 2, 1] {
+/// The sum over the lanes, in little code and stack.
+#[inline(never)]
+fn fold<T: Copy + From<f32> + Add<Output = T> + AddAssign>(lanes: &Lanes<f32>) -> T {
+    let (lower, upper) = lanes.split_at_checked(LANES / 2).unwrap_or_default();
+    let mut values = [T::from(0.0); LANES / 2];
+    for (value, (&lower, &upper)) in values.iter_mut().zip(lower.iter().zip(upper)) {
+        *value = T::from(lower) + T::from(upper);
+    }
+    for half in [4, 2, 1] {
         let (lower, upper) = values.split_at_mut_checked(half).unwrap_or_default();
         for (lower, upper) in lower.iter_mut().zip(upper) {
             *lower += *upper;

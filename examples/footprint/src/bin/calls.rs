@@ -85,6 +85,11 @@ impl Fixture {
     }
 }
 
+/// A layer where it was made: to move it out of the result would be one more copy of it in the frame that is measured.
+fn unmoved<A>(layer: &Result<Layer<A>, Error>) -> Result<&Layer<A>, Error> {
+    layer.as_ref().map_err(|&error| error)
+}
+
 /// A bundle's fields, cut to the length that the layer has.
 macro_rules! parameters {
     ($fixture:ident, $c:ident) => {
@@ -150,7 +155,8 @@ macro_rules! grad_parameters {
 type Outcome = Result<(), Error>;
 
 fn train<A: Activation>(fixture: &mut Fixture, activation: A) -> Outcome {
-    let (layer, c, len) = (fixture.layer(activation)?, fixture.channels(), fixture.len());
+    let made = fixture.layer(activation);
+    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
     layer.train(Train {
         parameters: parameters!(fixture, c),
         running: running_mut!(fixture, c),
@@ -164,7 +170,8 @@ fn train<A: Activation>(fixture: &mut Fixture, activation: A) -> Outcome {
 }
 
 fn eval<A: Activation>(fixture: &mut Fixture, activation: A) -> Outcome {
-    let (layer, c, len) = (fixture.layer(activation)?, fixture.channels(), fixture.len());
+    let made = fixture.layer(activation);
+    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
     layer.eval(Eval {
         parameters: parameters!(fixture, c),
         running: running!(fixture, c),
@@ -177,7 +184,8 @@ fn eval<A: Activation>(fixture: &mut Fixture, activation: A) -> Outcome {
 }
 
 fn eval_in_place(fixture: &mut Fixture) -> Outcome {
-    let (layer, c, len) = (fixture.layer(Relu)?, fixture.channels(), fixture.len());
+    let made = fixture.layer(Relu);
+    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
     layer.eval_in_place(EvalInPlace {
         parameters: parameters!(fixture, c),
         running: running!(fixture, c),
@@ -189,7 +197,8 @@ fn eval_in_place(fixture: &mut Fixture) -> Outcome {
 }
 
 fn backward<A: Activation>(fixture: &mut Fixture, activation: A) -> Outcome {
-    let (layer, c, len) = (fixture.layer(activation)?, fixture.channels(), fixture.len());
+    let made = fixture.layer(activation);
+    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
     layer.backward(Backward {
         parameters: parameters!(fixture, c),
         statistics: statistics!(fixture, c),
@@ -205,7 +214,8 @@ fn backward<A: Activation>(fixture: &mut Fixture, activation: A) -> Outcome {
 }
 
 fn backward_in_place(fixture: &mut Fixture) -> Outcome {
-    let (layer, c, len) = (fixture.layer(Relu)?, fixture.channels(), fixture.len());
+    let made = fixture.layer(Relu);
+    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
     layer.backward_in_place(BackwardInPlace {
         parameters: parameters!(fixture, c),
         statistics: statistics!(fixture, c),
@@ -220,7 +230,8 @@ fn backward_in_place(fixture: &mut Fixture) -> Outcome {
 }
 
 fn moments(fixture: &mut Fixture) -> Outcome {
-    let (layer, len) = (fixture.layer(Relu)?, fixture.len());
+    let made = fixture.layer(Relu);
+    let (layer, len) = (unmoved(&made)?, fixture.len());
     layer.moments(Moments {
         input: front(&fixture.input, len),
         moments: front_mut(&mut fixture.moments, layer.moments_len()),
@@ -235,7 +246,8 @@ fn merge_two_moments(fixture: &mut Fixture) -> Outcome {
 }
 
 fn finish(fixture: &mut Fixture) -> Outcome {
-    let (layer, c) = (fixture.layer(Relu)?, fixture.channels());
+    let made = fixture.layer(Relu);
+    let (layer, c) = (unmoved(&made)?, fixture.channels());
     layer.finish(Finish {
         moments: front(&fixture.moments, layer.moments_len()),
         running: running_mut!(fixture, c),
@@ -244,7 +256,8 @@ fn finish(fixture: &mut Fixture) -> Outcome {
 }
 
 fn apply(fixture: &mut Fixture) -> Outcome {
-    let (layer, c, len) = (fixture.layer(Relu)?, fixture.channels(), fixture.len());
+    let made = fixture.layer(Relu);
+    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
     layer.apply(Apply {
         parameters: parameters!(fixture, c),
         saved: saved!(fixture, c),
@@ -257,7 +270,8 @@ fn apply(fixture: &mut Fixture) -> Outcome {
 }
 
 fn reduce(fixture: &mut Fixture) -> Outcome {
-    let (layer, c, len) = (fixture.layer(Relu)?, fixture.channels(), fixture.len());
+    let made = fixture.layer(Relu);
+    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
     layer.reduce(Reduce {
         parameters: parameters!(fixture, c),
         statistics: statistics!(fixture, c),
@@ -279,12 +293,14 @@ fn merge_two_sums(fixture: &mut Fixture) -> Outcome {
 }
 
 fn finish_gradients(fixture: &mut Fixture) -> Outcome {
-    let (layer, c) = (fixture.layer(Relu)?, fixture.channels());
+    let made = fixture.layer(Relu);
+    let (layer, c) = (unmoved(&made)?, fixture.channels());
     layer.finish_gradients(front(&fixture.sums, layer.sums_len()), grad_parameters!(fixture, c))
 }
 
 fn apply_gradient(fixture: &mut Fixture) -> Outcome {
-    let (layer, c, len) = (fixture.layer(Relu)?, fixture.channels(), fixture.len());
+    let made = fixture.layer(Relu);
+    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
     layer.apply_gradient(ApplyGradient {
         parameters: parameters!(fixture, c),
         saved: saved!(fixture, c),
@@ -314,7 +330,8 @@ fn fold(fixture: &mut Fixture, fold: fn(Fold<'_>) -> Outcome, outputs: usize) ->
 }
 
 fn fill_mask(fixture: &mut Fixture) -> Outcome {
-    let layer = fixture.layer(Relu)?;
+    let made = fixture.layer(Relu);
+    let layer = unmoved(&made)?;
     layer.fill_mask(black_box(42), front_mut(&mut fixture.mask, layer.mask_len()))
 }
 
@@ -340,7 +357,8 @@ impl TryRng for Counter {
 }
 
 fn fill_mask_with(fixture: &mut Fixture) -> Outcome {
-    let layer = fixture.layer(Relu)?;
+    let made = fixture.layer(Relu);
+    let layer = unmoved(&made)?;
     layer.fill_mask_with(&mut Counter(black_box(1)), front_mut(&mut fixture.mask, layer.mask_len()))
 }
 

@@ -57,8 +57,5 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     fs::write(out.join("memory.x"), memory).expect("the folder of the build is there");
     println!("cargo:rustc-link-search={}", out.display());
-    if target.starts_with("riscv") {
-        println!("cargo:rustc-link-arg-bins=-Tmemory.x");
-    }
     println!("cargo:rustc-link-arg-bins=-Tlink.x");
 }

@@ -1,4 +1,5 @@
-//! The digests alone, which are quick to build: for mutation testing. `cargo test` has them among the contracts.
+//! The digests alone, for who asks only whether a change changes bits: a smaller program than the contracts, among which
+//! `cargo test` has them.
 
 #[path = "contracts/digest.rs"]
 mod digest;

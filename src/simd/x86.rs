@@ -18,9 +18,8 @@ pub(crate) struct Avx2(());
 pub(crate) struct Avx512(());
 
 impl Avx2 {
-    /// [`Simd::apart`].
+    /// [`Simd::apart`]: not inlined, because its caller has not got the feature.
     #[target_feature(enable = "avx2")]
-    #[inline(never)]
     fn run_apart(self, work: impl Work) {
         work.run(self);
     }
@@ -36,9 +35,8 @@ impl Avx2 {
 }
 
 impl Avx512 {
-    /// [`Simd::apart`].
+    /// [`Simd::apart`]: not inlined, because its caller has not got the feature.
     #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
-    #[inline(never)]
     fn run_apart(self, work: impl Work) {
         work.run(self);
     }
@@ -233,7 +231,8 @@ impl Simd for Avx2 {
     type U32 = Avx2U32;
     type Mask = Avx2Mask;
 
-    #[inline(always)]
+    // Without the feature: the compiler inlines a function that has it in spite of `inline(never)`.
+    #[inline(never)]
     fn apart(self, work: impl Work) {
         // SAFETY: the token proves AVX2.
         unsafe { self.run_apart(work) }
@@ -567,7 +566,8 @@ impl Simd for Avx512 {
     type U32 = Avx512U32;
     type Mask = Avx512Mask;
 
-    #[inline(always)]
+    // Without the feature: the compiler inlines a function that has it in spite of `inline(never)`.
+    #[inline(never)]
     fn apart(self, work: impl Work) {
         // SAFETY: the token proves AVX-512.
         unsafe { self.run_apart(work) }

@@ -20,7 +20,7 @@
 use rand_core::Rng;
 
 use crate::error::{Buffer, Error, check_len};
-use crate::simd::{Kernel, LANES, Lanes, Machine, Simd};
+use crate::simd::{GOLDEN_GAMMA, Kernel, LANES, Lanes, Machine, Simd, splitmix64};
 use crate::tasks::Tasks;
 
 /// The elements that one random word per lane decides at once.
@@ -33,8 +33,6 @@ const BLOCK: usize = 8 * GROUP;
 const GROUPS_PER_BLOCK: u64 = (BLOCK / GROUP) as u64;
 /// The weight of the keep probability 1: `2^32`.
 const ONE: u64 = 1 << 32;
-/// The increment of `SplitMix64`: 2^64 divided by the golden ratio, made odd.
-const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The number of bytes of a mask for `elements` elements.
 #[must_use]
@@ -207,16 +205,6 @@ fn clear_unused(elements: usize, mask: &mut [u8]) {
     }
 }
 
-/// Output number `index` (from 1) of the `SplitMix64` sequence that starts at `seed` (Steele, Lea and Flood, *Fast
-/// splittable pseudorandom number generators*, 2014, with the constants of Stafford's mix 13).
-#[inline(always)]
-const fn splitmix64(seed: u64, index: u64) -> u64 {
-    let z = seed.wrapping_add(index.wrapping_mul(GOLDEN_GAMMA));
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
 /// Sixteen xoshiro128++ generators side by side.
 struct Generators {
     state: [Lanes<u32>; 4],
@@ -225,53 +213,46 @@ struct Generators {
 impl Generators {
     /// The generators of a block of 4096 elements.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the halves of a u64")]
-    fn seeded(key: u64, block: u64) -> Self {
+    fn seeded<M: Machine>(m: M, key: u64, block: u64) -> Self {
+        // The lane's own SplitMix64 is the sequence of `key`, `2*lane` outputs further on. It never repeats an output, so
+        // that two of them are not both zero and the state is a valid one.
+        let outputs_before = block.wrapping_mul(2 * LANES as u64);
         let mut state = [[0; LANES]; 4];
-        let [w0, w1, w2, w3] = &mut state;
-        let first = block.wrapping_mul(2 * LANES as u64);
-        for ((((lane, w0), w1), w2), w3) in (0..).zip(w0).zip(w1).zip(w2).zip(w3) {
-            // The lane's own SplitMix64 is the sequence of `key`, `2*lane` outputs further on.
-            let low = splitmix64(key, first.wrapping_add(2 * lane + 1));
-            let high = splitmix64(key, first.wrapping_add(2 * lane + 2));
-            // SplitMix64 never repeats an output, so the two are not both zero and the state is a valid one.
-            (*w0, *w1, *w2, *w3) = (low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32);
-        }
+        m.states(key.wrapping_add(outputs_before.wrapping_mul(GOLDEN_GAMMA)), &mut state);
         Self { state }
     }
 
-    /// The next word of each of some lanes.
+    /// The state, word by word.
     #[inline(always)]
-    fn next<S: Simd>(&mut self, s: S) -> S::U32 {
-        let [s0, s1, s2, s3] = self.state.each_ref().map(|words| s.load_u32(words));
-        let word = s.rotate_left::<7>(s0 + s3) + s0;
-        let s2 = s2 ^ s0;
-        let s3 = s3 ^ s1;
-        let next = [s0 ^ s3, s1 ^ s2, s2 ^ s.shift_left::<9>(s1), s.rotate_left::<11>(s3)];
-        for (words, next) in self.state.iter_mut().zip(next) {
-            s.store_u32(next, words);
-        }
-        word
+    fn words<S: Simd>(&self, s: S) -> [S::U32; 4] {
+        let [w0, w1, w2, w3] = &self.state;
+        [s.load_u32(w0), s.load_u32(w1), s.load_u32(w2), s.load_u32(w3)]
     }
 
     /// The keep bits of the next group.
     #[inline(always)]
     fn group<M: Machine>(&mut self, m: M, threshold: u32) -> Lanes<u32> {
         let (mut keep, mut undecided) = ([0; LANES], [u32::MAX; LANES]);
+        if let Some(s) = m.all() {
+            let mut state = self.words(s);
+            s.store_u32(draw_group(s, threshold, &mut state), &mut keep);
+            for (words, state) in self.state.iter_mut().zip(state) {
+                s.store_u32(state, words);
+            }
+            return keep;
+        }
         let mut rest = threshold;
         while rest != 0 {
             let mut decided = true;
             for s in m.each(LANES) {
-                let random = self.next(s);
-                let open = s.load_u32(&undecided);
-                let still_open = if rest >> 31 == 1 {
-                    s.store_u32(s.load_u32(&keep) | s.without(open, random), &mut keep);
-                    open & random
-                } else {
-                    s.without(open, random)
-                };
-                s.store_u32(still_open, &mut undecided);
-                decided &= s.is_zero(still_open);
+                let mut state = self.words(s);
+                let (kept, open) = draw(s, rest, &mut state, s.load_u32(&keep), s.load_u32(&undecided));
+                for (words, state) in self.state.iter_mut().zip(state) {
+                    s.store_u32(state, words);
+                }
+                s.store_u32(kept, &mut keep);
+                s.store_u32(open, &mut undecided);
+                decided &= s.is_zero(open);
             }
             rest <<= 1;
             if decided {
@@ -280,6 +261,52 @@ impl Generators {
         }
         keep
     }
+}
+
+/// The keep bits of a group, with the state in registers.
+#[inline(always)]
+fn draw_group<S: Simd>(s: S, threshold: u32, state: &mut [S::U32; 4]) -> S::U32 {
+    let (mut rest, mut kept, mut open) = (threshold, s.splat_u32(0), s.splat_u32(u32::MAX));
+    while rest != 0 {
+        (kept, open) = draw(s, rest, state, kept, open);
+        rest <<= 1;
+        if s.is_zero(open) {
+            break;
+        }
+    }
+    kept
+}
+
+/// The bytes of the groups of a block.
+#[inline(always)]
+fn draw_block<M: Machine>(m: M, s: M::Simd, threshold: u32, (key, block): (u64, u64), mask: &mut [u8; BLOCK / 8]) {
+    let mut state = Generators::seeded(m, key, block).words(s);
+    for bytes in mask.as_chunks_mut::<GROUP_BYTES>().0 {
+        let mut keep = [0; LANES];
+        s.store_u32(draw_group(s, threshold, &mut state), &mut keep);
+        *bytes = little_endian(keep);
+    }
+}
+
+/// Words as they are in a mask.
+#[inline(always)]
+fn little_endian(words: Lanes<u32>) -> [u8; GROUP_BYTES] {
+    let mut bytes = [0; GROUP_BYTES];
+    for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *bytes = word.to_le_bytes();
+    }
+    bytes
+}
+
+/// One step, for the most significant bit of what is left of `T`: the elements that are kept and those that are undecided
+/// after the next random word.
+#[inline(always)]
+fn draw<S: Simd>(s: S, rest: u32, state: &mut [S::U32; 4], kept: S::U32, open: S::U32) -> (S::U32, S::U32) {
+    let [s0, s1, s2, s3] = *state;
+    let word = s.rotate_left::<7>(s0 + s3) + s0;
+    let (s2, s3) = (s2 ^ s0, s3 ^ s1);
+    *state = [s0 ^ s3, s1 ^ s2, s2 ^ s.shift_left::<9>(s1), s.rotate_left::<11>(s3)];
+    if rest >> 31 == 1 { (kept | s.without(open, word), open & word) } else { (kept, s.without(open, word)) }
 }
 
 /// The groups of a mask in order, from any one on.
@@ -295,7 +322,7 @@ struct Groups<M: Machine> {
 impl<M: Machine> Groups<M> {
     #[inline(always)]
     fn starting_at(m: M, threshold: u32, key: u64, group: u64) -> Self {
-        let mut generators = Generators::seeded(key, group / GROUPS_PER_BLOCK);
+        let mut generators = Generators::seeded(m, key, group / GROUPS_PER_BLOCK);
         for _ in 0..group % GROUPS_PER_BLOCK {
             let _ = generators.group(m, threshold);
         }
@@ -308,13 +335,9 @@ impl<M: Machine> Groups<M> {
         let words = self.generators.group(self.m, self.threshold);
         self.next = self.next.wrapping_add(1);
         if self.next.is_multiple_of(GROUPS_PER_BLOCK) {
-            self.generators = Generators::seeded(self.key, self.next / GROUPS_PER_BLOCK);
+            self.generators = Generators::seeded(self.m, self.key, self.next / GROUPS_PER_BLOCK);
         }
-        let mut bytes = [0; GROUP_BYTES];
-        for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
-            *bytes = word.to_le_bytes();
-        }
-        bytes
+        little_endian(words)
     }
 }
 
@@ -328,45 +351,63 @@ struct Fill<'a> {
 
 impl Kernel for Fill<'_> {
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "positions inside a group")]
     fn run<M: Machine>(self, m: M) {
-        let mut groups = Groups::starting_at(m, self.threshold, self.key, self.first / GROUP as u64);
-        let skip = (self.first % GROUP as u64) as usize / 8;
-        let shift = (self.first % 8) as usize;
-        if shift == 0 {
-            let (head, tail) = if skip == 0 {
-                (&mut [][..], &mut *self.mask)
-            } else {
-                let head = self.mask.len().min(GROUP_BYTES - skip);
-                self.mask.split_at_mut_checked(head).unwrap_or_default()
-            };
-            if !head.is_empty() {
-                copy(&groups.bytes(), skip, head);
+        let (mut first, mut mask) = (self.first, &mut *self.mask);
+        if let Some(s) = m.all()
+            && first.is_multiple_of(BLOCK as u64)
+        {
+            let (blocks, rest) = mask.as_chunks_mut();
+            for bytes in blocks {
+                draw_block(m, s, self.threshold, (self.key, first / BLOCK as u64), bytes);
+                first = first.wrapping_add(BLOCK as u64);
             }
-            for bytes in tail.chunks_mut(GROUP_BYTES) {
-                let drawn = groups.bytes();
-                match <&mut [u8; GROUP_BYTES]>::try_from(&mut *bytes) {
-                    Ok(bytes) => *bytes = drawn,
-                    Err(_) => copy(&drawn, 0, bytes),
-                }
-            }
-        } else {
-            // Every byte of the mask takes the upper bits of one drawn byte and the lower bits of the next.
-            let mut drawn = groups.bytes();
-            let mut position = skip;
-            let mut low = 0;
-            for byte in [&mut 0].into_iter().chain(self.mask.iter_mut()) {
-                if position == GROUP_BYTES {
-                    position = 0;
-                    drawn = groups.bytes();
-                }
-                let high = drawn.get(position).copied().unwrap_or(0);
-                position += 1;
-                *byte = low >> shift | high << (8 - shift);
-                low = high;
-            }
+            mask = rest;
+        }
+        if !mask.is_empty() {
+            draw_groups(Groups::starting_at(m, self.threshold, self.key, first / GROUP as u64), first, mask);
         }
         clear_unused(self.elements, self.mask);
+    }
+}
+
+/// Fills the bytes from element `first` on, group by group.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "positions inside a group")]
+fn draw_groups<M: Machine>(mut groups: Groups<M>, first: u64, mask: &mut [u8]) {
+    let skip = (first % GROUP as u64) as usize / 8;
+    let shift = (first % 8) as usize;
+    if shift == 0 {
+        let (head, tail) = if skip == 0 {
+            (&mut [][..], mask)
+        } else {
+            let head = mask.len().min(GROUP_BYTES - skip);
+            mask.split_at_mut_checked(head).unwrap_or_default()
+        };
+        if !head.is_empty() {
+            copy(&groups.bytes(), skip, head);
+        }
+        for bytes in tail.chunks_mut(GROUP_BYTES) {
+            let drawn = groups.bytes();
+            match <&mut [u8; GROUP_BYTES]>::try_from(&mut *bytes) {
+                Ok(bytes) => *bytes = drawn,
+                Err(_) => copy(&drawn, 0, bytes),
+            }
+        }
+    } else {
+        // Every byte of the mask takes the upper bits of one drawn byte and the lower bits of the next.
+        let mut drawn = groups.bytes();
+        let mut position = skip;
+        let mut low = 0;
+        for byte in [&mut 0].into_iter().chain(mask.iter_mut()) {
+            if position == GROUP_BYTES {
+                position = 0;
+                drawn = groups.bytes();
+            }
+            let high = drawn.get(position).copied().unwrap_or(0);
+            position += 1;
+            *byte = low >> shift | high << (8 - shift);
+            low = high;
+        }
     }
 }
 

@@ -122,22 +122,25 @@ impl Keep<'_> {
     ///
     /// Many at once and in a function of its own, so that the loops over elements have no branch and no call.
     #[inline(never)]
+    #[expect(clippy::cast_possible_truncation, reason = "sixteen bits each")]
     pub(crate) fn fill(&self, first: usize, bits: &mut [u16]) {
-        let firsts = (first..).step_by(LANES);
         if let Some(shared) = self.shared {
-            bits.iter_mut().zip(firsts).for_each(|(bits, first)| *bits = shared.sixteen_bits(first));
+            bits.iter_mut().zip((first..).step_by(LANES)).for_each(|(bits, first)| *bits = shared.sixteen_bits(first));
         } else if self.mask.is_empty() {
             bits.fill(self.others);
         } else {
+            // Four vectors have 64 bits, which are in eight bytes and, unless they start with one, a ninth.
             let bytes = self.mask.get(first / 8..).unwrap_or_default();
-            let (lower, upper) = (bytes.as_chunks().0, bytes.get(2..).unwrap_or_default().as_chunks().0);
-            let whole = bits.iter_mut().zip(lower).zip(upper);
-            for ((bits, &lower), &upper) in whole {
-                let [lower, upper] = [lower, upper].map(|pair| u32::from(u16::from_le_bytes(pair)));
-                *bits = shifted(lower | upper << 16, first);
+            let ninths = bytes.get(8..).unwrap_or_default().iter().step_by(8);
+            let (fours, mut done) = (bits.as_chunks_mut::<4>().0, 0);
+            for ((four, &eight), &ninth) in fours.iter_mut().zip(bytes.as_chunks().0).zip(ninths) {
+                let word = u64::from_le_bytes(eight) >> (first % 8) | u64::from(ninth) << 1 << (63 - first % 8);
+                *four = [word as u16, (word >> 16) as u16, (word >> 32) as u16, (word >> 48) as u16];
+                done += 4;
             }
-            for (bits, first) in bits.iter_mut().zip(firsts).skip(upper.len()) {
-                *bits = sixteen_bits(self.mask, first);
+            for bits in bits.get_mut(done..).unwrap_or_default() {
+                *bits = sixteen_bits(self.mask, first + done * LANES);
+                done += 1;
             }
         }
     }

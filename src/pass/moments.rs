@@ -15,7 +15,7 @@ use super::{
     load_partial_four, tree, whole_vectors,
 };
 use crate::channel::{BatchMoments, Channels, MergeWeights, Moments, lane_of};
-use crate::simd::{Kernel, LANES, Machine, Simd};
+use crate::simd::{Kernel, LANES, Lanes, Machine, Simd};
 use crate::slices::range_mut;
 use crate::tasks::Tasks;
 
@@ -149,6 +149,10 @@ fn block_sum<M: Machine>(s: M::Simd, block: RowBlock, input: &[f32]) -> <M::Simd
         });
     }
     let mut rows = block.rows_of(input);
+    // The common case, without a loop.
+    if let Some(Ok(vectors)) = rows.clone().next().map(<&[f32; BLOCK_VALUES]>::try_from) {
+        return sixteen_sum(s, &sixteen_of(s, vectors));
+    }
     let mut sum = s.splat(0.0);
     for _ in 0..block.rows.div_ceil(4) {
         let mut four = s.splat(0.0);
@@ -182,6 +186,9 @@ fn block_deviations<M: Machine>(
         });
     }
     let mut rows = block.rows_of(input);
+    if let Some(Ok(vectors)) = rows.clone().next().map(<&[f32; BLOCK_VALUES]>::try_from) {
+        return sixteen_deviations(s, pivot, &sixteen_of(s, vectors));
+    }
     let mut sum = Deviations::zero(s);
     for _ in 0..block.rows.div_ceil(4) {
         let mut four = Deviations::zero(s);
@@ -207,28 +214,19 @@ fn sixteen_of<S: Simd>(s: S, vectors: &[f32; BLOCK_VALUES]) -> [[S::F32; 4]; 4] 
     x
 }
 
-/// The moments of a block whose values all belong to one channel.
+/// The moments of a block whose values all belong to one channel, in lanes that are worked one after the other.
 #[inline(always)]
 #[expect(clippy::cast_precision_loss, reason = "at most 256 values")]
 fn block_moments<M: Machine>(m: M, block: RowBlock, input: &[f32]) -> Moments {
     let count = (block.rows * block.columns) as f32;
-    // The common case, with all values in registers.
-    let whole = if M::Simd::AT_ONCE { block.rows_of(input).next() } else { None }.map(<&[f32; BLOCK_VALUES]>::try_from);
     let mut sums = [0.0; LANES];
     for s in m.each(LANES) {
-        let sum = match whole {
-            Some(Ok(vectors)) => sixteen_sum(s, &sixteen_of(s, vectors)),
-            _ => block_sum::<M>(s, block, input),
-        };
-        s.store(sum, &mut sums);
+        s.store(block_sum::<M>(s, block, input), &mut sums);
     }
     let pivot = m.fold(&sums) / count;
     let (mut e, mut q) = ([0.0; LANES], [0.0; LANES]);
     for s in m.each(LANES) {
-        let sums = match whole {
-            Some(Ok(vectors)) => sixteen_deviations(s, s.splat(pivot), &sixteen_of(s, vectors)),
-            _ => block_deviations::<M>(s, s.splat(pivot), block, input),
-        };
+        let sums = block_deviations::<M>(s, s.splat(pivot), block, input);
         s.store(sums.e, &mut e);
         s.store(sums.q, &mut q);
     }
@@ -332,15 +330,113 @@ fn planar_part<M: Machine>(
     let Some([means, m2s]) = table.first_mut() else { return };
     let (means, m2s) = (range_mut(means, piece.first, piece.columns), range_mut(m2s, piece.first, piece.columns));
     let mut count = 0.0;
+    if m.all().is_none() {
+        for block in planar.blocks_of(piece.part) {
+            let weights = MergeWeights::new(count, (block.rows * block.columns) as f64);
+            for (column, (mean, m2)) in (piece.first..).zip(means.iter_mut().zip(m2s.iter_mut())) {
+                let block = planar.in_channel(block, group.first_channel + column);
+                let mut moments = if count == 0.0 { Moments::EMPTY } else { Moments { count, mean: *mean, m2: *m2 } };
+                moments.merge_with(weights, block_moments(m, block, input));
+                (*mean, *m2) = (moments.mean, moments.m2);
+            }
+            count = weights.count;
+        }
+        return;
+    }
+    let mut batch = Batch { blocks: [BatchBlock::NONE; LANES], len: 0 };
     for block in planar.blocks_of(piece.part) {
         let weights = MergeWeights::new(count, (block.rows * block.columns) as f64);
-        for (column, (mean, m2)) in (piece.first..).zip(means.iter_mut().zip(m2s.iter_mut())) {
-            let block = planar.in_channel(block, group.first_channel + column);
-            let mut moments = if count == 0.0 { Moments::EMPTY } else { Moments { count, mean: *mean, m2: *m2 } };
-            moments.merge_with(weights, block_moments(m, block, input));
-            (*mean, *m2) = (moments.mean, moments.m2);
+        for column in 0..piece.columns {
+            let block = planar.in_channel(block, group.first_channel + piece.first + column);
+            batch.push(BatchBlock { block, column, is_first: count == 0.0, weights });
+            if batch.len == LANES {
+                batch.merge(m, input, (means, m2s));
+            }
         }
         count = weights.count;
+    }
+    batch.merge(m, input, (means, m2s));
+}
+
+/// Blocks that are worked together, because sixteen sums over lanes at once take little more than two alone.
+struct Batch {
+    blocks: Lanes<BatchBlock>,
+    len: usize,
+}
+
+/// A block of one channel, and what its moments are merged with.
+#[derive(Clone, Copy)]
+struct BatchBlock {
+    block: RowBlock,
+    column: usize,
+    is_first: bool,
+    weights: MergeWeights,
+}
+
+impl BatchBlock {
+    const NONE: Self = Self {
+        block: RowBlock { start: 0, rows: 0, width: 0, column: 0, columns: 0 },
+        column: 0,
+        is_first: true,
+        weights: MergeWeights { count: 0.0, mean: 0.0, m2: 0.0 },
+    };
+
+    /// The number of its values.
+    #[inline(always)]
+    #[expect(clippy::cast_precision_loss, reason = "at most 256 values")]
+    const fn count(&self) -> f32 {
+        (self.block.rows * self.block.columns) as f32
+    }
+}
+
+impl Batch {
+    #[inline(always)]
+    fn push(&mut self, block: BatchBlock) {
+        self.blocks[self.len % LANES] = block;
+        self.len += 1;
+    }
+
+    /// Merges the moments of the blocks, in their order, into those of their columns; then there are none.
+    #[inline(always)]
+    fn merge<M: Machine>(&mut self, m: M, input: &[f32], (means, m2s): (&mut [f64], &mut [f64])) {
+        let Some(s) = m.all() else { return };
+        let blocks = self.blocks.get(..self.len).unwrap_or_default();
+        self.len = 0;
+        let mut lanes = [[0.0; LANES]; LANES];
+        let mut counts = [1.0; LANES];
+        for (lanes, (count, block)) in lanes.iter_mut().zip(counts.iter_mut().zip(blocks)) {
+            *count = block.count();
+            s.store(block_sum::<M>(s, block.block, input), lanes);
+        }
+        let counts = s.load(&counts);
+        let mut pivots = [0.0; LANES];
+        let pivot = s.load(&m.fold_each(&lanes)) / counts;
+        s.store(pivot, &mut pivots);
+        let mut squares = [[0.0; LANES]; LANES];
+        for ((e, q), (block, &pivot)) in lanes.iter_mut().zip(&mut squares).zip(blocks.iter().zip(&pivots)) {
+            let pivot = s.splat(pivot);
+            let sums = block_deviations::<M>(s, pivot, block.block, input);
+            s.store(sums.e, e);
+            s.store(sums.q, q);
+        }
+        let (e, q) = (s.load_f64(&m.fold_each_f64(&lanes)), m.fold_each_f64(&squares));
+        let counts = s.widen(counts);
+        let (mut block_means, mut block_m2s) = ([0.0; LANES], [0.0; LANES]);
+        s.store_f64(s.widen(pivot) + e / counts, &mut block_means);
+        s.store_f64(s.load_f64(&q) - e * e / counts, &mut block_m2s);
+        for ((block, q), (&mean, &m2)) in blocks.iter().zip(q).zip(block_means.iter().zip(&block_m2s)) {
+            let mut of_block = Moments { count: 0.0, mean, m2 };
+            if !(SMALLEST_SQUARES..=f64::MAX).contains(&q) {
+                of_block = exact_moments(block.block, input);
+            }
+            let (Some(mean), Some(m2)) = (means.get_mut(block.column), m2s.get_mut(block.column)) else { break };
+            let mut moments = Moments { count: 0.0, mean: *mean, m2: *m2 };
+            if block.is_first {
+                moments = Moments::EMPTY;
+            }
+            moments.merge_with(block.weights, of_block);
+            (*mean, *m2) = (moments.mean, moments.m2);
+        }
     }
 }
 

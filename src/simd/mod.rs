@@ -20,6 +20,7 @@ mod lane;
     path = "vectors.rs"
 )]
 mod portable;
+mod splitmix;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -29,6 +30,7 @@ pub use detect::Backend;
 pub(crate) use detect::dispatch;
 pub(crate) use lane::Lane;
 pub(crate) use portable::Portable;
+pub(crate) use splitmix::{GOLDEN_GAMMA, splitmix64};
 
 /// The number of logical lanes, on every target.
 pub(crate) const LANES: usize = 16;
@@ -57,10 +59,36 @@ pub(crate) trait Machine: Copy {
         self.all().into_iter()
     }
 
+    /// Four words for each lane: the next two outputs of the `SplitMix64` sequence that starts at `seed`, lower half first.
+    #[inline(always)]
+    fn states(self, seed: u64, words: &mut [Lanes<u32>; 4]) {
+        splitmix::states(seed, words);
+    }
+
     /// The sum over the lanes: the upper half is added to the lower, 16 to 8, 4, 2, 1.
     fn fold(self, values: &Lanes<f32>) -> f32;
     /// The sum over the lanes in double precision, by the same tree.
     fn fold_f64(self, values: &Lanes<f32>) -> f64;
+
+    /// [`Self::fold`] of sixteen vectors, which share the work: one sum a lane.
+    #[inline(always)]
+    fn fold_each(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f32> {
+        let mut sums = [0.0; LANES];
+        for (sum, values) in sums.iter_mut().zip(vectors) {
+            *sum = self.fold(values);
+        }
+        sums
+    }
+
+    /// [`Self::fold_f64`] of sixteen vectors, which share the work: one sum a lane.
+    #[inline(always)]
+    fn fold_each_f64(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f64> {
+        let mut sums = [0.0; LANES];
+        for (sum, values) in sums.iter_mut().zip(vectors) {
+            *sum = self.fold_f64(values);
+        }
+        sums
+    }
 }
 
 /// All lanes, or one of them.

@@ -7,7 +7,8 @@
 use core::arch::x86_64::*;
 use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
 
-use super::{Kernel, Lanes, Machine, Simd, Work};
+use super::splitmix::{GOLDEN_GAMMA, MULTIPLIERS, SHIFTS};
+use super::{Kernel, LANES, Lanes, Machine, Simd, Work};
 
 /// The proof that the CPU has AVX2 and that its registers may be used.
 #[derive(Debug, Clone, Copy)]
@@ -198,6 +199,81 @@ const fn readable(values: &[f32]) -> *const f32 {
     if values.is_empty() { WINDOW.as_ptr().cast() } else { values.as_ptr() }
 }
 
+/// The sums of the lanes of eight vectors, upper half to lower as [`fold8`], of two vectors a time from the first step on.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn fold_eight(s: Avx2, [a, b, c, d, e, f, g, h]: &[Lanes<f32>; 8], sums: &mut [f32; 8]) {
+    // SAFETY: the caller has AVX2; `sums` is eight values.
+    unsafe {
+        let first = fold_four(s, [a, b, c, d]);
+        let second = fold_four(s, [e, f, g, h]);
+        let lower = _mm256_shuffle_ps::<0b10_00_10_00>(first, second);
+        let upper = _mm256_shuffle_ps::<0b11_01_11_01>(first, second);
+        let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        _mm256_storeu_ps(sums.as_mut_ptr(), _mm256_permutevar8x32_ps(_mm256_add_ps(lower, upper), order));
+    }
+}
+
+/// Two lanes each of four vectors: of the first and the third, then of the second and the fourth.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn fold_four(s: Avx2, [a, b, c, d]: [&Lanes<f32>; 4]) -> __m256 {
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let (first, second) = (fold_pair(s, a, b), fold_pair(s, c, d));
+        let (first, second) = (_mm256_castps_pd(first), _mm256_castps_pd(second));
+        let (lower, upper) = (_mm256_unpacklo_pd(first, second), _mm256_unpackhi_pd(first, second));
+        _mm256_add_ps(_mm256_castpd_ps(lower), _mm256_castpd_ps(upper))
+    }
+}
+
+/// Four lanes each of two vectors.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn fold_pair(s: Avx2, a: &Lanes<f32>, b: &Lanes<f32>) -> __m256 {
+    let (a, b) = (s.load(a), s.load(b));
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let (a, b) = (_mm256_add_ps(a.0[0], a.0[1]), _mm256_add_ps(b.0[0], b.0[1]));
+        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
+    }
+}
+
+/// The sums of the lanes of four vectors in f64, by the same tree.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn fold_four_f64(s: Avx2, [a, b, c, d]: &[Lanes<f32>; 4], sums: &mut [f64; 4]) {
+    // SAFETY: the caller has AVX2; `sums` is four values.
+    unsafe {
+        let (first, second) = (fold_pair_f64(s, a, b), fold_pair_f64(s, c, d));
+        let (lower, upper) = (_mm256_unpacklo_pd(first, second), _mm256_unpackhi_pd(first, second));
+        _mm256_storeu_pd(sums.as_mut_ptr(), _mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_add_pd(lower, upper)));
+    }
+}
+
+/// Two f64 lanes each of two vectors.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn fold_pair_f64(s: Avx2, a: &Lanes<f32>, b: &Lanes<f32>) -> __m256d {
+    let (a, b) = (s.widen(s.load(a)), s.widen(s.load(b)));
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let a = _mm256_add_pd(_mm256_add_pd(a.0[0], a.0[2]), _mm256_add_pd(a.0[1], a.0[3]));
+        let b = _mm256_add_pd(_mm256_add_pd(b.0[0], b.0[2]), _mm256_add_pd(b.0[1], b.0[3]));
+        _mm256_add_pd(_mm256_permute2f128_pd::<0x20>(a, b), _mm256_permute2f128_pd::<0x31>(a, b))
+    }
+}
+
 impl Machine for Avx2 {
     type Simd = Self;
 
@@ -222,6 +298,26 @@ impl Machine for Avx2 {
             let high = _mm256_add_pd(value.0[1], value.0[3]);
             fold4_f64(_mm256_add_pd(low, high))
         }
+    }
+
+    #[inline(always)]
+    fn fold_each(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f32> {
+        let mut sums = [0.0; LANES];
+        for (vectors, sums) in vectors.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
+            // SAFETY: the token proves AVX2.
+            unsafe { fold_eight(self, vectors, sums) };
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn fold_each_f64(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f64> {
+        let mut sums = [0.0; LANES];
+        for (vectors, sums) in vectors.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
+            // SAFETY: the token proves AVX2.
+            unsafe { fold_four_f64(self, vectors, sums) };
+        }
+        sums
     }
 }
 
@@ -534,12 +630,137 @@ fn in_register(mut value: __m512) -> __m512 {
     value
 }
 
+/// Every second output of the `SplitMix64` sequence that starts at `seed`, from number `first` on. Not a closure, which would
+/// not be inlined.
+///
+/// # Safety
+/// The CPU has AVX-512 F and DQ.
+#[inline(always)]
+#[expect(clippy::cast_possible_wrap, reason = "the same bits")]
+unsafe fn splitmix64(seed: u64, first: u64) -> __m512i {
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let lanes = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+        let number = _mm512_add_epi64(lanes, _mm512_set1_epi64(first as i64));
+        let steps = _mm512_mullo_epi64(number, _mm512_set1_epi64(GOLDEN_GAMMA as i64));
+        let z = _mm512_add_epi64(_mm512_set1_epi64(seed as i64), steps);
+        let z = _mm512_xor_si512(z, _mm512_srli_epi64::<{ SHIFTS[0] }>(z));
+        let z = _mm512_mullo_epi64(z, _mm512_set1_epi64(MULTIPLIERS[0] as i64));
+        let z = _mm512_xor_si512(z, _mm512_srli_epi64::<{ SHIFTS[1] }>(z));
+        let z = _mm512_mullo_epi64(z, _mm512_set1_epi64(MULTIPLIERS[1] as i64));
+        _mm512_xor_si512(z, _mm512_srli_epi64::<{ SHIFTS[2] }>(z))
+    }
+}
+
+/// Two lanes each of eight vectors: of the vectors `k` and `k + 4` in quarter `k`.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn fold_eight_512(s: Avx512, [a, b, c, d, e, f, g, h]: [&Lanes<f32>; 8]) -> __m512 {
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let (first, second) = (fold_four_512(s, [a, b, c, d]), fold_four_512(s, [e, f, g, h]));
+        let (first, second) = (_mm512_castps_pd(first), _mm512_castps_pd(second));
+        let (lower, upper) = (_mm512_unpacklo_pd(first, second), _mm512_unpackhi_pd(first, second));
+        _mm512_add_ps(_mm512_castpd_ps(lower), _mm512_castpd_ps(upper))
+    }
+}
+
+/// Four lanes each of four vectors.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn fold_four_512(s: Avx512, [a, b, c, d]: [&Lanes<f32>; 4]) -> __m512 {
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let (first, second) = (fold_pair_512(s, a, b), fold_pair_512(s, c, d));
+        let lower = _mm512_shuffle_f32x4::<0b10_00_10_00>(first, second);
+        _mm512_add_ps(lower, _mm512_shuffle_f32x4::<0b11_01_11_01>(first, second))
+    }
+}
+
+/// Eight lanes each of two vectors.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn fold_pair_512(s: Avx512, a: &Lanes<f32>, b: &Lanes<f32>) -> __m512 {
+    let (Avx512F32([a]), Avx512F32([b])) = (s.load(a), s.load(b));
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let lower = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
+        _mm512_add_ps(lower, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b))
+    }
+}
+
+/// The sums of the lanes of eight vectors in f64, by the tree of [`Machine::fold_f64`].
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn fold_eight_f64(s: Avx512, [a, b, c, d, e, f, g, h]: &[Lanes<f32>; 8], sums: &mut [f64; 8]) {
+    // SAFETY: the caller has AVX-512; `sums` is eight values.
+    unsafe {
+        let (first, second) = (fold_four_f64_512(s, [a, b, c, d]), fold_four_f64_512(s, [e, f, g, h]));
+        let (lower, upper) = (_mm512_unpacklo_pd(first, second), _mm512_unpackhi_pd(first, second));
+        let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+        let sum = _mm512_permutexvar_pd(order, _mm512_add_pd(lower, upper));
+        _mm512_storeu_pd(sums.as_mut_ptr(), sum);
+    }
+}
+
+/// Two f64 lanes each of four vectors.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn fold_four_f64_512(s: Avx512, [a, b, c, d]: [&Lanes<f32>; 4]) -> __m512d {
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let (first, second) = (fold_pair_f64_512(s, a, b), fold_pair_f64_512(s, c, d));
+        let lower = _mm512_shuffle_f64x2::<0b10_00_10_00>(first, second);
+        _mm512_add_pd(lower, _mm512_shuffle_f64x2::<0b11_01_11_01>(first, second))
+    }
+}
+
+/// Four f64 lanes each of two vectors.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn fold_pair_f64_512(s: Avx512, a: &Lanes<f32>, b: &Lanes<f32>) -> __m512d {
+    let (Avx512F64([a, a_upper]), Avx512F64([b, b_upper])) = (s.widen(s.load(a)), s.widen(s.load(b)));
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let (a, b) = (_mm512_add_pd(a, a_upper), _mm512_add_pd(b, b_upper));
+        let lower = _mm512_shuffle_f64x2::<0b01_00_01_00>(a, b);
+        _mm512_add_pd(lower, _mm512_shuffle_f64x2::<0b11_10_11_10>(a, b))
+    }
+}
+
 impl Machine for Avx512 {
     type Simd = Self;
 
     #[inline(always)]
     fn all(self) -> Option<Self> {
         Some(self)
+    }
+
+    #[inline(always)]
+    fn states(self, seed: u64, words: &mut [Lanes<u32>; 4]) {
+        // SAFETY: the token proves AVX-512; each of `words` is sixteen values.
+        unsafe {
+            let lower = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let upper = _mm512_add_epi32(lower, _mm512_set1_epi32(1));
+            for (number, words) in words.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                let (low, high) = (splitmix64(seed, 1 + number as u64), splitmix64(seed, 17 + number as u64));
+                for (words, halves) in words.iter_mut().zip([lower, upper]) {
+                    _mm512_storeu_si512(words.as_mut_ptr().cast(), _mm512_permutex2var_epi32(low, halves, high));
+                }
+            }
+        }
     }
 
     #[inline(always)]
@@ -557,6 +778,34 @@ impl Machine for Avx512 {
             let half = _mm512_add_pd(value.0[0], value.0[1]);
             fold4_f64(_mm256_add_pd(_mm512_castpd512_pd256(half), _mm512_extractf64x4_pd::<1>(half)))
         }
+    }
+
+    #[inline(always)]
+    fn fold_each(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f32> {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = vectors;
+        let mut sums = [0.0; LANES];
+        // SAFETY: the token proves AVX-512; `sums` is sixteen values.
+        unsafe {
+            let first = fold_eight_512(self, [a, b, c, d, e, f, g, h]);
+            let second = fold_eight_512(self, [i, j, k, l, m, n, o, p]);
+            // Two lanes each of the vectors k, k + 4, k + 8, k + 12 in a quarter.
+            let lower = _mm512_shuffle_ps::<0b10_00_10_00>(first, second);
+            let upper = _mm512_shuffle_ps::<0b11_01_11_01>(first, second);
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let sum = _mm512_permutexvar_ps(order, _mm512_add_ps(lower, upper));
+            _mm512_storeu_ps(sums.as_mut_ptr(), sum);
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn fold_each_f64(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f64> {
+        let mut sums = [0.0; LANES];
+        for (vectors, sums) in vectors.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
+            // SAFETY: the token proves AVX-512.
+            unsafe { fold_eight_f64(self, vectors, sums) };
+        }
+        sums
     }
 }
 

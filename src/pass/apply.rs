@@ -8,7 +8,10 @@ use core::iter::repeat;
 use core::ops::Range;
 
 use super::keep::{BITS, Keep};
-use super::{Columns, Elements, Group, Planar, Tile, Unit, Walk, first_bits, pair_lane, pieces};
+use super::{
+    Columns, Elements, Group, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits, four_bits, four_rows,
+    four_rows_mut, load_four, load_partial_four, pair_lane, pieces, whole_vectors, whole_vectors_mut,
+};
 use crate::activation::Activation;
 use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, any};
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd};
@@ -73,6 +76,41 @@ impl<A: Activation> Apply<'_, A> {
         let y = self.activation.forward(s, z);
         let y = if folds_scale::<A>(self.residual) { y } else { y * s.splat(self.keep.scale) };
         s.keep(s.mask(bits), y)
+    }
+
+    /// The output of four vectors in the same columns.
+    #[inline(always)]
+    fn of_four<S: Simd, const RESIDUAL: bool>(
+        &self,
+        s: S,
+        tile: &Tile<FIELDS>,
+        owner: Owner,
+        x: &[S::F32; 4],
+        residual: &[S::F32; 4],
+        bits: [u16; 4],
+    ) -> [S::F32; 4] {
+        let coefficients = tile.coefficients(s);
+        // Neither a loop nor a closure: the vectors would be in memory.
+        [
+            self.of_one::<S, RESIDUAL>(s, &coefficients, owner, x[0], residual[0], bits[0]),
+            self.of_one::<S, RESIDUAL>(s, &coefficients, owner, x[1], residual[1], bits[1]),
+            self.of_one::<S, RESIDUAL>(s, &coefficients, owner, x[2], residual[2], bits[2]),
+            self.of_one::<S, RESIDUAL>(s, &coefficients, owner, x[3], residual[3], bits[3]),
+        ]
+    }
+
+    /// The output of a vector.
+    #[inline(always)]
+    fn of_one<S: Simd, const RESIDUAL: bool>(
+        &self,
+        s: S,
+        coefficients: &Coefficients<S>,
+        owner: Owner,
+        x: S::F32,
+        residual: S::F32,
+        bits: u16,
+    ) -> S::F32 {
+        self.finish(s, bits, self.z::<S, RESIDUAL>(s, coefficients, x, residual, owner))
     }
 
     /// `z` of one element in one column.
@@ -313,6 +351,7 @@ impl<A: Activation> Forward<'_, A> {
     #[inline(always)]
     fn planar<S: Simd, const RESIDUAL: bool>(mut self, s: S, planar: &Planar) {
         let Some(tile) = self.table.first() else { return };
+        let mut copy = [0.0; PIECE];
         for (unit, (column, start, len)) in self.units.clone().zip(planar.runs(self.group, self.units.clone())) {
             let coefficients = ColumnCoefficients::new(tile, column);
             if coefficients.exact {
@@ -321,7 +360,7 @@ impl<A: Activation> Forward<'_, A> {
             }
             let (owner, keep) = (Owner::Channel(self.group.first_channel + column), self.apply.keep.within(start, len));
             for piece in pieces(start, len) {
-                self.vectors::<S, RESIDUAL>(s, repeat(coefficients), owner, &keep, piece);
+                self.vectors::<S, RESIDUAL>(s, repeat(coefficients), owner, &keep, piece, &mut copy);
             }
         }
     }
@@ -332,12 +371,58 @@ impl<A: Activation> Forward<'_, A> {
         if needs_f64(s, table.iter().map(|tile| &tile[EXACT])) {
             return self.units.clone().for_each(|unit| self.one_by_one(unit));
         }
-        for (start, len) in columns.rows_of(group, self.units.clone()) {
+        let mut units = self.units.clone();
+        if let Some(input) = self.elements.input {
+            while let Some(block) = columns.next_four(group, &mut units) {
+                for (first, len) in pieces(0, block.columns) {
+                    self.four_rows::<S, RESIDUAL>(s, input, RowBlock { columns: len, ..block.column(first) }, first);
+                }
+            }
+        }
+        let mut copy = [0.0; PIECE];
+        for (start, len) in columns.rows_of(group, units) {
             let mut tiles = table.iter();
             for piece in pieces(start, len) {
                 let owner = Owner::Column(group, piece.0 - start);
-                self.vectors::<S, RESIDUAL>(s, tiles.by_ref(), owner, &apply.keep, piece);
+                self.vectors::<S, RESIDUAL>(s, tiles.by_ref(), owner, &apply.keep, piece, &mut copy);
             }
+        }
+    }
+
+    /// The output of a piece of four rows, from a column of the table on: their coefficients are loaded once.
+    #[inline(always)]
+    fn four_rows<S: Simd, const RESIDUAL: bool>(&mut self, s: S, input: &[f32], rows: RowBlock, column: usize) {
+        let (group, apply) = (self.group, self.apply);
+        let mut bits = [[0; BITS]; 4];
+        for (row, bits) in bits.iter_mut().enumerate() {
+            apply.keep.fill(rows.first() + row * rows.width, first_bits(bits, rows.columns));
+        }
+        let residual = if RESIDUAL { apply.residual } else { None };
+        let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
+        let (x, x_rest) = whole_vectors::<4>(rows.array_of(input));
+        let (y, y_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
+        let tiles = self.table.get(column / LANES..).unwrap_or_default().iter();
+        let mut tiles = tiles.zip(four_bits(&bits)).enumerate();
+        // Rows first: when they are through, no tile must have been taken.
+        for ((x, y), (number, (tile, bits))) in four_rows(x).zip(four_rows_mut(y)).zip(tiles.by_ref()) {
+            let owner = Owner::Column(group, column + number * LANES);
+            let residual = load_four(s, residual.map(|row| row.get(number).unwrap_or(&[0.0; LANES])));
+            let of_four = apply.of_four::<S, RESIDUAL>(s, tile, owner, &load_four(s, x), &residual, bits);
+            let ([a, b, c, d], [y_a, y_b, y_c, y_d]) = (of_four, y);
+            s.store(a, y_a);
+            s.store(b, y_b);
+            s.store(c, y_c);
+            s.store(d, y_d);
+        }
+        if let (false, Some((number, (tile, bits)))) = (x_rest[0].is_empty(), tiles.next()) {
+            let owner = Owner::Column(group, column + number * LANES);
+            let (x, residual) = (load_partial_four(s, x_rest), load_partial_four(s, residual_rest));
+            let of_four = apply.of_four::<S, RESIDUAL>(s, tile, owner, &x, &residual, bits);
+            let ([a, b, c, d], [y_a, y_b, y_c, y_d]) = (of_four, y_rest);
+            s.store_partial(a, y_a);
+            s.store_partial(b, y_b);
+            s.store_partial(c, y_c);
+            s.store_partial(d, y_d);
         }
     }
 
@@ -350,22 +435,25 @@ impl<A: Activation> Forward<'_, A> {
         owner: Owner,
         keep: &Keep<'_>,
         (start, len): (usize, usize),
+        copy: &mut [f32; PIECE],
     ) {
         let mut bits = [0; BITS];
         keep.fill(start, first_bits(&mut bits, len));
-        let residuals = self.apply.residuals::<RESIDUAL>(start, len);
-        let (slots, rest) = self.elements.run(start, len).split();
+        let apply = self.apply;
+        let residuals = apply.residuals::<RESIDUAL>(start, len);
+        let Place { input, output } = self.elements.piece(start, len, copy);
+        let ((x, x_rest), (y, y_rest)) = (input.as_chunks(), output.as_chunks_mut());
         let mut vector = 0;
-        for ((slot, source), &bits) in slots.zip(sources.by_ref()).zip(&bits) {
+        for (((x, y), source), &bits) in x.iter().zip(y).zip(sources.by_ref()).zip(&bits) {
             let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
-            let z = self.apply.z::<S, RESIDUAL>(s, &source.coefficients(s), slot.load(s), residual, owner);
-            s.store(self.apply.finish(s, bits, z), slot.output);
+            let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load(x), residual, owner);
+            s.store(apply.finish(s, bits, z), y);
             vector += 1;
         }
         if let (1.., Some(source)) = (len % LANES, sources.next()) {
             let (residual, owner) = (residuals.load_rest(s), owner.further(vector));
-            let z = self.apply.z::<S, RESIDUAL>(s, &source.coefficients(s), rest.load(s), residual, owner);
-            s.store_partial(self.apply.finish(s, bits[vector % BITS], z), rest.output);
+            let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load_partial(x_rest), residual, owner);
+            s.store_partial(apply.finish(s, bits[vector % BITS], z), y_rest);
         }
     }
 
@@ -383,7 +471,7 @@ impl<A: Activation> Forward<'_, A> {
         for (start, len) in pieces(start, len) {
             let mut bits = [0; BITS];
             keep.fill(start, first_bits(&mut bits, len));
-            for (offset, (x, output)) in self.elements.run(start, len).values().enumerate() {
+            for (offset, (x, output)) in self.elements.values(start, len).enumerate() {
                 let z = apply.z_of(&one, x, start + offset);
                 *output = apply.finish(s, bits[offset / LANES % BITS] >> (offset % LANES), z);
                 if step != 0 {

@@ -10,7 +10,10 @@ use core::ops::Range;
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, OneColumn, Owner, Source, needs_f64};
 use super::keep::{BITS, Keep};
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
-use super::{Columns, Elements, Group, Planar, Tile, Unit, Walk, first_bits, pair_lane, pieces};
+use super::{
+    Columns, Elements, Group, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits, four_bits, four_rows,
+    four_rows_mut, load_four, load_partial_four, pair_lane, pieces, whole_vectors, whole_vectors_mut,
+};
 use crate::activation::Activation;
 use crate::channel::{Differential, Differentiation, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Machine, Simd, store};
@@ -26,6 +29,44 @@ pub(crate) struct Gradient<'a, A> {
     pub(crate) input: &'a [f32],
     /// `dy`, or nothing where `dx` overwrites it.
     pub(crate) grad_output: Option<&'a [f32]>,
+}
+
+impl<A: Activation> Gradient<'_, A> {
+    /// `g` of a vector, and its input gradient.
+    #[inline(always)]
+    fn of_one<S: Simd, const RESIDUAL: bool, const BATCH: bool>(
+        &self,
+        s: S,
+        (forward, own): (&Coefficients<S>, &GradientCoefficients<S>),
+        owner: Owner,
+        [x, dy, residual]: [S::F32; 3],
+        bits: u16,
+    ) -> (S::F32, S::F32) {
+        let apply = &self.apply;
+        let g = apply.gradient(s, bits, apply.z::<S, RESIDUAL>(s, forward, x, residual, owner), dy);
+        (g, own.differentiate(BATCH, x - forward.mean, g))
+    }
+
+    /// The gradients of four vectors in the same columns.
+    #[inline(always)]
+    fn of_four<S: Simd, const RESIDUAL: bool, const BATCH: bool>(
+        &self,
+        s: S,
+        tile: &Tile<FIELDS>,
+        owner: Owner,
+        [x, dy, residual]: [&[S::F32; 4]; 3],
+        bits: [u16; 4],
+    ) -> [S::F32; 4] {
+        let (forward, own) = (tile.coefficients(s), tile.gradient_coefficients(s));
+        let coefficients = (&forward, &own);
+        // Neither a loop nor a closure: the vectors would be in memory.
+        [
+            self.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, [x[0], dy[0], residual[0]], bits[0]).1,
+            self.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, [x[1], dy[1], residual[1]], bits[1]).1,
+            self.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, [x[2], dy[2], residual[2]], bits[2]).1,
+            self.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, [x[3], dy[3], residual[3]], bits[3]).1,
+        ]
+    }
 }
 
 /// The coefficients of one vector of gradients.
@@ -161,6 +202,7 @@ impl<A: Activation> Backward<'_, A> {
     #[inline(always)]
     fn planar<S: Simd, const RESIDUAL: bool, const BATCH: bool>(mut self, s: S, planar: &Planar) {
         let Some(tile) = self.table.first() else { return };
+        let mut copy = [0.0; PIECE];
         for (unit, (column, start, len)) in self.units.clone().zip(planar.runs(self.group, self.units.clone())) {
             let coefficients = ColumnGradient::new(tile, column);
             if coefficients.exact {
@@ -170,7 +212,7 @@ impl<A: Activation> Backward<'_, A> {
             let keep = self.gradient.apply.keep.within(start, len);
             let owner = Owner::Channel(self.group.first_channel + column);
             for piece in pieces(start, len) {
-                self.vectors::<S, RESIDUAL, BATCH>(s, repeat(coefficients), owner, &keep, piece);
+                self.vectors::<S, RESIDUAL, BATCH>(s, repeat(coefficients), owner, &keep, piece, &mut copy);
             }
         }
     }
@@ -182,12 +224,69 @@ impl<A: Activation> Backward<'_, A> {
         if needs_f64(s, forward) || needs_f64(s, own) {
             return self.units.clone().for_each(|unit| self.one_by_one(unit));
         }
-        for (start, len) in columns.rows_of(group, self.units.clone()) {
+        let mut units = self.units.clone();
+        if let (Some(grad), None) = (self.elements.input, &self.grad_residual) {
+            while let Some(block) = columns.next_four(group, &mut units) {
+                for (first, len) in pieces(0, block.columns) {
+                    let rows = RowBlock { columns: len, ..block.column(first) };
+                    self.four_rows::<S, RESIDUAL, BATCH>(s, grad, rows, first);
+                }
+            }
+        }
+        let mut copy = [0.0; PIECE];
+        for (start, len) in columns.rows_of(group, units) {
             let mut tiles = table.iter();
             for piece in pieces(start, len) {
                 let owner = Owner::Column(group, piece.0 - start);
-                self.vectors::<S, RESIDUAL, BATCH>(s, tiles.by_ref(), owner, &keep, piece);
+                self.vectors::<S, RESIDUAL, BATCH>(s, tiles.by_ref(), owner, &keep, piece, &mut copy);
             }
+        }
+    }
+
+    /// The gradients of a piece of four rows, from a column of the table on: their coefficients are loaded once.
+    #[inline(always)]
+    fn four_rows<S: Simd, const RESIDUAL: bool, const BATCH: bool>(
+        &mut self,
+        s: S,
+        grad: &[f32],
+        rows: RowBlock,
+        column: usize,
+    ) {
+        let (group, gradient) = (self.group, self.gradient);
+        let (apply, mut bits) = (&gradient.apply, [[0; BITS]; 4]);
+        for (row, bits) in bits.iter_mut().enumerate() {
+            apply.keep.fill(rows.first() + row * rows.width, first_bits(bits, rows.columns));
+        }
+        let residual = if RESIDUAL { apply.residual } else { None };
+        let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
+        let (x, x_rest) = whole_vectors::<4>(rows.array_of(gradient.input));
+        let (dy, dy_rest) = whole_vectors::<4>(rows.array_of(grad));
+        let (dx, dx_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
+        let tiles = self.table.get(column / LANES..).unwrap_or_default().iter();
+        let mut tiles = tiles.zip(four_bits(&bits)).enumerate();
+        // Rows first: when they are through, no tile must have been taken.
+        let whole = four_rows(x).zip(four_rows(dy)).zip(four_rows_mut(dx));
+        for (((x, dy), dx), (number, (tile, bits))) in whole.zip(tiles.by_ref()) {
+            let owner = Owner::Column(group, column + number * LANES);
+            let residual = load_four(s, residual.map(|row| row.get(number).unwrap_or(&[0.0; LANES])));
+            let (x, dy) = (load_four(s, x), load_four(s, dy));
+            let of_four = gradient.of_four::<S, RESIDUAL, BATCH>(s, tile, owner, [&x, &dy, &residual], bits);
+            let ([a, b, c, d], [dx_a, dx_b, dx_c, dx_d]) = (of_four, dx);
+            s.store(a, dx_a);
+            s.store(b, dx_b);
+            s.store(c, dx_c);
+            s.store(d, dx_d);
+        }
+        if let (false, Some((number, (tile, bits)))) = (x_rest[0].is_empty(), tiles.next()) {
+            let owner = Owner::Column(group, column + number * LANES);
+            let residual = load_partial_four(s, residual_rest);
+            let (x, dy) = (load_partial_four(s, x_rest), load_partial_four(s, dy_rest));
+            let of_four = gradient.of_four::<S, RESIDUAL, BATCH>(s, tile, owner, [&x, &dy, &residual], bits);
+            let ([a, b, c, d], [dx_a, dx_b, dx_c, dx_d]) = (of_four, dx_rest);
+            s.store_partial(a, dx_a);
+            s.store_partial(b, dx_b);
+            s.store_partial(c, dx_c);
+            s.store_partial(d, dx_d);
         }
     }
 
@@ -200,36 +299,37 @@ impl<A: Activation> Backward<'_, A> {
         owner: Owner,
         keep: &Keep<'_>,
         (start, len): (usize, usize),
+        copy: &mut [f32; PIECE],
     ) {
         let mut bits = [0; BITS];
         keep.fill(start, first_bits(&mut bits, len));
-        let apply = &self.gradient.apply;
-        let residuals = apply.residuals::<RESIDUAL>(start, len);
-        let (x, x_rest) = range(self.gradient.input, start, len).as_chunks();
+        let gradient = self.gradient;
+        let residuals = gradient.apply.residuals::<RESIDUAL>(start, len);
+        let (x, x_rest) = range(gradient.input, start, len).as_chunks();
         let base = self.elements.base;
         let mut grad_residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, start - base, len));
-        let (slots, rest) = self.elements.run(start, len).split();
+        let Place { input, output } = self.elements.piece(start, len, copy);
+        let ((dy, dy_rest), (dx, dx_rest)) = (input.as_chunks(), output.as_chunks_mut());
         let mut vector = 0;
-        for (((x, slot), source), &bits) in x.iter().zip(slots).zip(sources.by_ref()).zip(&bits) {
-            let (x, residual, coefficients) = (s.load(x), residuals.load(s, vector), source.coefficients(s));
-            let z = apply.z::<S, RESIDUAL>(s, &coefficients, x, residual, owner.further(vector));
-            let g = apply.gradient(s, bits, z, slot.load(s));
+        for ((((x, dy), dx), source), &bits) in x.iter().zip(dy).zip(dx).zip(sources.by_ref()).zip(&bits) {
+            let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
+            let (owner, values) = (owner.further(vector), [s.load(x), s.load(dy), residuals.load(s, vector)]);
+            let (g, of_one) = gradient.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, values, bits);
             if let Some(grad_residual) = &mut grad_residual {
                 store(s, g * s.splat(keep.scale), range_mut(grad_residual, vector * LANES, LANES));
             }
-            let gradient = source.gradient_coefficients(s);
-            s.store(gradient.differentiate(BATCH, x - coefficients.mean, g), slot.output);
+            s.store(of_one, dx);
             vector += 1;
         }
         if let (lanes @ 1.., Some(source)) = (x_rest.len(), sources.next()) {
-            let (x, residual, coefficients) = (s.load_partial(x_rest), residuals.load_rest(s), source.coefficients(s));
-            let z = apply.z::<S, RESIDUAL>(s, &coefficients, x, residual, owner.further(vector));
-            let g = apply.gradient(s, bits[vector % BITS], z, rest.load(s));
+            let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
+            let values = [s.load_partial(x_rest), s.load_partial(dy_rest), residuals.load_rest(s)];
+            let (owner, bits) = (owner.further(vector), bits[vector % BITS]);
+            let (g, of_one) = gradient.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, values, bits);
             if let Some(grad_residual) = &mut grad_residual {
                 s.store_partial(g * s.splat(keep.scale), range_mut(grad_residual, vector * LANES, lanes));
             }
-            let gradient = source.gradient_coefficients(s);
-            s.store_partial(gradient.differentiate(BATCH, x - coefficients.mean, g), rest.output);
+            s.store_partial(of_one, dx_rest);
         }
     }
 
@@ -256,7 +356,7 @@ impl<A: Activation> Backward<'_, A> {
             let mut bits = [0; BITS];
             keep.fill(start, first_bits(&mut bits, len));
             let inputs = range(gradient.input, start, len);
-            let values = inputs.iter().zip(self.elements.run(start, len).values());
+            let values = inputs.iter().zip(self.elements.values(start, len));
             for (offset, (&x, (dy, dx))) in values.enumerate() {
                 let (one, coefficients, exactly) = &sources;
                 let z = apply.z_of(one, x, start + offset);

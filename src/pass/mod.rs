@@ -31,7 +31,7 @@ const BLOCK_VALUES: usize = LANES * BLOCK_VECTORS;
 /// keeps the rounding errors of millions of merges from adding up, and lets threads take parts.
 const BLOCKS_PER_PART: usize = 256;
 /// The columns that one table of coefficients or sums covers at most.
-const STRIP_COLUMNS: usize = 512;
+const STRIP_COLUMNS: usize = 4096;
 /// The values in which the one run of a tensor with one channel is worked.
 const LONG_RUN: usize = 1 << 16;
 
@@ -402,6 +402,18 @@ impl Columns {
         })
     }
 
+    /// Takes four full rows of a group from the front of some, if there are four.
+    #[inline(always)]
+    pub(crate) fn next_four(&self, group: Group, rows: &mut Range<usize>) -> Option<RowBlock> {
+        let (first, end) = (rows.start, rows.end.min(self.rows));
+        if end.saturating_sub(first) < 4 {
+            return None;
+        }
+        rows.start += 4;
+        let (start, column) = (first * self.width, group.first_column);
+        Some(RowBlock { start, rows: 4, width: self.width, column, columns: group.columns })
+    }
+
     /// Some rows of a group: the start and the columns of each.
     #[inline(always)]
     pub(crate) fn rows_of(&self, group: Group, rows: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
@@ -656,6 +668,12 @@ pub(crate) fn four_rows([a, b, c, d]: [&[Lanes<f32>]; 4]) -> impl Iterator<Item 
     a.iter().zip(b).zip(c.iter().zip(d)).map(|((a, b), (c, d))| [a, b, c, d])
 }
 
+/// The mask bits of a vector of each of four rows.
+#[inline(always)]
+pub(crate) fn four_bits([a, b, c, d]: &[[u16; BITS]; 4]) -> impl Iterator<Item = [u16; 4]> {
+    a.iter().zip(b).zip(c.iter().zip(d)).map(|((&a, &b), (&c, &d))| [a, b, c, d])
+}
+
 /// A vector of each of four rows. Neither `map` nor an iterator of an array: they would move the vectors through memory.
 #[inline(always)]
 pub(crate) fn load_four<S: Simd>(s: S, [a, b, c, d]: [&Lanes<f32>; 4]) -> [S::F32; 4] {
@@ -706,11 +724,13 @@ pub(crate) fn pair_lane(pair: &Lanes<f64>, column: usize) -> [f32; 2] {
     [first, second]
 }
 
+/// The elements whose mask bits are made at once.
+pub(crate) const PIECE: usize = BITS * LANES;
+
 /// Neighbours in pieces whose mask bits are made at once: start and length of each.
 #[inline(always)]
 pub(crate) fn pieces(start: usize, len: usize) -> impl Iterator<Item = (usize, usize)> {
-    const ELEMENTS: usize = BITS * LANES;
-    (0..len).step_by(ELEMENTS).map(move |done| (start + done, ELEMENTS.min(len - done)))
+    (0..len).step_by(PIECE).map(move |done| (start + done, PIECE.min(len - done)))
 }
 
 /// The bits of so many elements.
@@ -729,60 +749,60 @@ pub(crate) struct Elements<'a> {
     pub(crate) base: usize,
 }
 
-impl Elements<'_> {
-    /// The elements of a run.
-    #[inline(always)]
-    pub(crate) fn run(&mut self, start: usize, len: usize) -> Place<'_> {
-        let input = self.input.map(|input| range(input, start, len)).unwrap_or_default();
-        Place { input, output: range_mut(self.output, start - self.base, len) }
-    }
-}
-
-/// The place of one vector.
-#[derive(Debug)]
-pub(crate) struct Slot<'a> {
-    input: Option<&'a Lanes<f32>>,
-    pub(crate) output: &'a mut Lanes<f32>,
-}
-
-impl Slot<'_> {
-    #[inline(always)]
-    pub(crate) fn load<S: Simd>(&self, s: S) -> S::F32 {
-        match self.input {
-            Some(input) => s.load(input),
-            None => s.load(self.output),
-        }
-    }
-}
-
-/// The place of some neighbours. Without an input the output is the input.
+/// The place of some neighbours: what is read and what is written.
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
-    input: &'a [f32],
+    pub(crate) input: &'a [f32],
     pub(crate) output: &'a mut [f32],
 }
 
-impl<'a> Place<'a> {
-    /// The whole vectors, each with its place; then what is left.
+impl Elements<'_> {
+    /// The elements of a piece. Where they are overwritten, what they were is copied to `copy`, so that there is one kind
+    /// of loop.
     #[inline(always)]
-    pub(crate) fn split(self) -> (impl Iterator<Item = Slot<'a>>, Self) {
-        let (inputs, input) = self.input.as_chunks();
-        let (outputs, output) = self.output.as_chunks_mut();
-        let slots =
-            outputs.iter_mut().enumerate().map(move |(index, output)| Slot { input: inputs.get(index), output });
-        (slots, Self { input, output })
+    pub(crate) fn piece<'b>(&'b mut self, start: usize, len: usize, copy: &'b mut [f32; PIECE]) -> Place<'b> {
+        let output = range_mut(self.output, start - self.base, len);
+        let input = match self.input {
+            Some(input) => range(input, start, len),
+            None => {
+                let copy = copy.get_mut(..len).unwrap_or_default();
+                copy.copy_from_slice(output);
+                copy
+            }
+        };
+        Place { input, output }
     }
 
-    /// The values one after the other, each with the place for what becomes of it.
+    /// The elements of four rows of a matrix, the first of which starts at `start`, one vector of each at a time and what is
+    /// left of each.
     #[inline(always)]
-    pub(crate) fn values(self) -> impl Iterator<Item = (f32, &'a mut f32)> {
-        let Self { input, output } = self;
+    pub(crate) fn four_rows(&mut self, start: usize, width: usize, len: usize) -> [&mut [f32]; 4] {
+        let mut rest = range_mut(self.output, start - self.base, 3 * width + len);
+        let rows = [(); 4].map(|()| {
+            let width = width.min(rest.len());
+            take_front(&mut rest, width)
+        });
+        rows.map(|row| row.get_mut(..len).unwrap_or_default())
+    }
+
+    /// The values of some neighbours one after the other, each with the place for what becomes of it.
+    #[inline(always)]
+    pub(crate) fn values(&mut self, start: usize, len: usize) -> impl Iterator<Item = (f32, &mut f32)> {
+        let input = self.input.map(|input| range(input, start, len)).unwrap_or_default();
+        let output = range_mut(self.output, start - self.base, len);
         output.iter_mut().enumerate().map(move |(index, output)| (input.get(index).copied().unwrap_or(*output), output))
     }
+}
 
-    /// Fewer than sixteen values.
-    #[inline(always)]
-    pub(crate) fn load<S: Simd>(&self, s: S) -> S::F32 {
-        s.load_partial(if self.input.is_empty() { self.output } else { self.input })
-    }
+/// [`four_rows`], mutable.
+#[inline(always)]
+pub(crate) fn four_rows_mut([a, b, c, d]: [&mut [Lanes<f32>]; 4]) -> impl Iterator<Item = [&mut Lanes<f32>; 4]> {
+    a.iter_mut().zip(b).zip(c.iter_mut().zip(d)).map(|((a, b), (c, d))| [a, b, c, d])
+}
+
+/// Whole vectors of four rows, and what is left of them, mutable.
+#[inline(always)]
+pub(crate) fn whole_vectors_mut([a, b, c, d]: [&mut [f32]; 4]) -> ([&mut [Lanes<f32>]; 4], [&mut [f32]; 4]) {
+    let (a, b, c, d) = (a.as_chunks_mut(), b.as_chunks_mut(), c.as_chunks_mut(), d.as_chunks_mut());
+    ([a.0, b.0, c.0, d.0], [a.1, b.1, c.1, d.1])
 }

@@ -10,7 +10,7 @@ use core::ops::Add;
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residuals, Source};
 use super::keep::BITS;
 use super::{
-    BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk, first_bits, four_rows, load_four,
+    BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk, first_bits, four_bits, four_rows, load_four,
     load_partial_four, pair_lane, pieces, tree, whole_vectors,
 };
 use crate::activation::Activation;
@@ -410,13 +410,11 @@ impl<A: Activation> PartSums<'_, A> {
         for (row, bits) in bits.iter_mut().enumerate().take(rows.rows) {
             self.apply.keep.fill(rows.first() + row * rows.width, first_bits(bits, rows.columns));
         }
-        let [first, second, third, fourth] = &bits;
-        let bits = first.iter().zip(second).zip(third.iter().zip(fourth)).map(|((&a, &b), (&c, &d))| [a, b, c, d]);
         let residual = if RESIDUAL { self.apply.residual } else { None };
         let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(self.input));
         let (dy, dy_rest) = whole_vectors::<4>(rows.array_of(self.grad));
-        let mut tiles = table.iter().zip(part).zip(bits).enumerate();
+        let mut tiles = table.iter().zip(part).zip(four_bits(&bits)).enumerate();
         // Rows first: when they are through, no tile must have been taken.
         for ((x, dy), (number, ((tile, part), bits))) in four_rows(x).zip(four_rows(dy)).zip(tiles.by_ref()) {
             let owner = Owner::Column(self.group, column + number * LANES);

@@ -317,7 +317,7 @@ pub(crate) fn elements<A: Activation>(
 ) {
     let written = Written { output, grad_residual: None, base: 0 };
     tasks.elements(walk, group, written, |units, Written { output, base, .. }| {
-        tasks.run(Forward { walk, group, apply, table, units, elements: Elements { input, output, base } });
+        tasks.run(Forward { walk, group, apply, table, units, elements: Elements::new(input, output, base) });
     });
 }
 
@@ -337,12 +337,16 @@ impl<A: Activation> Kernel for Forward<'_, A> {
         let Some(s) = m.all() else {
             return self.units.clone().for_each(|unit| self.one_by_one(unit));
         };
+        let stream = self.elements.stream;
         match (*self.walk, self.apply.residual) {
             (Walk::Empty, _) => {}
             (Walk::Planar(planar), None) => self.planar::<_, false>(s, &planar),
             (Walk::Planar(planar), Some(_)) => self.planar::<_, true>(s, &planar),
             (Walk::Columns(columns), None) => self.columns::<_, false>(s, &columns),
             (Walk::Columns(columns), Some(_)) => self.columns::<_, true>(s, &columns),
+        }
+        if stream {
+            s.fence();
         }
     }
 }
@@ -400,6 +404,7 @@ impl<A: Activation> Forward<'_, A> {
         let residual = if RESIDUAL { apply.residual } else { None };
         let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(input));
+        let stream = self.elements.stream;
         let (y, y_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
         let tiles = self.table.get(column / LANES..).unwrap_or_default().iter();
         let mut tiles = tiles.zip(four_bits(&bits)).enumerate();
@@ -409,10 +414,10 @@ impl<A: Activation> Forward<'_, A> {
             let residual = load_four(s, residual.map(|row| row.get(number).unwrap_or(&[0.0; LANES])));
             let of_four = apply.of_four::<S, RESIDUAL>(s, tile, owner, &load_four(s, x), &residual, bits);
             let ([a, b, c, d], [y_a, y_b, y_c, y_d]) = (of_four, y);
-            s.store(a, y_a);
-            s.store(b, y_b);
-            s.store(c, y_c);
-            s.store(d, y_d);
+            Elements::put(s, stream, a, y_a);
+            Elements::put(s, stream, b, y_b);
+            Elements::put(s, stream, c, y_c);
+            Elements::put(s, stream, d, y_d);
         }
         if let (false, Some((number, (tile, bits)))) = (x_rest[0].is_empty(), tiles.next()) {
             let owner = Owner::Column(group, column + number * LANES);
@@ -441,13 +446,14 @@ impl<A: Activation> Forward<'_, A> {
         keep.fill(start, first_bits(&mut bits, len));
         let apply = self.apply;
         let residuals = apply.residuals::<RESIDUAL>(start, len);
+        let stream = self.elements.stream;
         let Place { input, output } = self.elements.piece(start, len, copy);
         let ((x, x_rest), (y, y_rest)) = (input.as_chunks(), output.as_chunks_mut());
         let mut vector = 0;
         for (((x, y), source), &bits) in x.iter().zip(y).zip(sources.by_ref()).zip(&bits) {
             let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load(x), residual, owner);
-            s.store(apply.finish(s, bits, z), y);
+            Elements::put(s, stream, apply.finish(s, bits, z), y);
             vector += 1;
         }
         if let (1.., Some(source)) = (len % LANES, sources.next()) {

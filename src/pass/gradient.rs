@@ -150,7 +150,7 @@ pub(crate) fn elements<A: Activation>(
     written: Written<'_>,
 ) {
     tasks.elements(walk, group, written, |units, Written { output, grad_residual, base }| {
-        let elements = Elements { input: gradient.grad_output, output, base };
+        let elements = Elements::new(gradient.grad_output, output, base);
         tasks.run(Backward { walk, group, gradient, table, units, elements, grad_residual });
     });
 }
@@ -174,11 +174,15 @@ impl<A: Activation> Kernel for Backward<'_, A> {
         let Some(s) = m.all() else {
             return self.units.clone().for_each(|unit| self.one_by_one(unit));
         };
+        let stream = self.elements.stream;
         match (self.gradient.apply.residual, self.is_batch()) {
             (None, true) => self.walk::<_, false, true>(s),
             (None, false) => self.walk::<_, false, false>(s),
             (Some(_), true) => self.walk::<_, true, true>(s),
             (Some(_), false) => self.walk::<_, true, false>(s),
+        }
+        if stream {
+            s.fence();
         }
     }
 }
@@ -261,6 +265,7 @@ impl<A: Activation> Backward<'_, A> {
         let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(gradient.input));
         let (dy, dy_rest) = whole_vectors::<4>(rows.array_of(grad));
+        let stream = self.elements.stream;
         let (dx, dx_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
         let tiles = self.table.get(column / LANES..).unwrap_or_default().iter();
         let mut tiles = tiles.zip(four_bits(&bits)).enumerate();
@@ -272,10 +277,10 @@ impl<A: Activation> Backward<'_, A> {
             let (x, dy) = (load_four(s, x), load_four(s, dy));
             let of_four = gradient.of_four::<S, RESIDUAL, BATCH>(s, tile, owner, [&x, &dy, &residual], bits);
             let ([a, b, c, d], [dx_a, dx_b, dx_c, dx_d]) = (of_four, dx);
-            s.store(a, dx_a);
-            s.store(b, dx_b);
-            s.store(c, dx_c);
-            s.store(d, dx_d);
+            Elements::put(s, stream, a, dx_a);
+            Elements::put(s, stream, b, dx_b);
+            Elements::put(s, stream, c, dx_c);
+            Elements::put(s, stream, d, dx_d);
         }
         if let (false, Some((number, (tile, bits)))) = (x_rest[0].is_empty(), tiles.next()) {
             let owner = Owner::Column(group, column + number * LANES);
@@ -308,6 +313,7 @@ impl<A: Activation> Backward<'_, A> {
         let (x, x_rest) = range(gradient.input, start, len).as_chunks();
         let base = self.elements.base;
         let mut grad_residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, start - base, len));
+        let stream = self.elements.stream;
         let Place { input, output } = self.elements.piece(start, len, copy);
         let ((dy, dy_rest), (dx, dx_rest)) = (input.as_chunks(), output.as_chunks_mut());
         let mut vector = 0;
@@ -318,7 +324,7 @@ impl<A: Activation> Backward<'_, A> {
             if let Some(grad_residual) = &mut grad_residual {
                 store(s, g * s.splat(keep.scale), range_mut(grad_residual, vector * LANES, LANES));
             }
-            s.store(of_one, dx);
+            Elements::put(s, stream, of_one, dx);
             vector += 1;
         }
         if let (lanes @ 1.., Some(source)) = (x_rest.len(), sources.next()) {

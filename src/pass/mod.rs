@@ -30,6 +30,8 @@ const BLOCK_VALUES: usize = LANES * BLOCK_VECTORS;
 /// The blocks whose results are merged in sequence; the parts of a channel are merged in sequence again, which
 /// keeps the rounding errors of millions of merges from adding up, and lets threads take parts.
 const BLOCKS_PER_PART: usize = 256;
+/// The columns of a matrix whose rows are so short that the hardware does not see in which order they are read.
+const NARROW: usize = 256;
 /// The columns that one table of coefficients or sums covers at most.
 const STRIP_COLUMNS: usize = 4096;
 /// The values in which the one run of a tensor with one channel is worked.
@@ -291,6 +293,21 @@ impl Planar {
                 outer += rows;
             }
             Some(block)
+        })
+    }
+
+    /// The blocks of a piece, each with its column: block after block, each in all columns, which is the order of memory.
+    #[inline(always)]
+    pub(crate) fn blocks_in_columns(&self, group: Group, piece: Piece) -> impl Iterator<Item = (usize, RowBlock)> {
+        let (this, mut blocks) = (*self, self.blocks_of(piece.part));
+        let (mut column, mut block) = (0, blocks.next());
+        core::iter::from_fn(move || {
+            let item = (column, this.in_channel(block?, group.first_channel + piece.first + column));
+            column += 1;
+            if column == piece.columns {
+                (column, block) = (0, blocks.next());
+            }
+            Some(item)
         })
     }
 
@@ -747,7 +764,13 @@ pub(crate) struct Elements<'a> {
     /// The elements from `base` on that are written.
     pub(crate) output: &'a mut [f32],
     pub(crate) base: usize,
+    /// Whether they are written past the caches.
+    pub(crate) stream: bool,
 }
+
+/// The values of an output from which on it is written past the caches: 16 MiB. It would push out of them what is needed
+/// again, and itself; and memory would be read before it is overwritten.
+const STREAMED_VALUES: usize = 1 << 22;
 
 /// The place of some neighbours: what is read and what is written.
 #[derive(Debug)]
@@ -756,7 +779,20 @@ pub(crate) struct Place<'a> {
     pub(crate) output: &'a mut [f32],
 }
 
-impl Elements<'_> {
+impl<'a> Elements<'a> {
+    /// The elements from `base` on. An output that overwrites its input is in the caches already.
+    #[inline(always)]
+    pub(crate) fn new(input: Option<&'a [f32]>, output: &'a mut [f32], base: usize) -> Self {
+        let stream = input.is_some_and(|input| input.len() >= STREAMED_VALUES);
+        Self { input, output, base, stream }
+    }
+
+    /// Stores a vector of the output.
+    #[inline(always)]
+    pub(crate) fn put<S: Simd>(s: S, stream: bool, value: S::F32, to: &mut Lanes<f32>) {
+        if stream { s.stream(value, to) } else { s.store(value, to) }
+    }
+
     /// The elements of a piece. Where they are overwritten, what they were is copied to `copy`, so that there is one kind
     /// of loop.
     #[inline(always)]

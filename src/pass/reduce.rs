@@ -15,7 +15,7 @@ use super::{
 };
 use crate::activation::Activation;
 use crate::channel::{Channels, GradientSums, lane_of};
-use crate::simd::{Kernel, LANES, Lane, Machine, Simd, load};
+use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, load};
 use crate::slices::{range_mut, take_front};
 use crate::tasks::Tasks;
 
@@ -98,6 +98,34 @@ impl<S: Simd> Add for Sums<S> {
     #[inline(always)]
     fn add(self, other: Self) -> Self {
         Self { g: self.g + other.g, g_deviation: self.g_deviation + other.g_deviation }
+    }
+}
+
+/// Blocks of one channel each that are worked together, because sixteen sums over lanes at once take little more than two
+/// alone.
+struct Batch {
+    blocks: Lanes<(usize, RowBlock)>,
+    /// The sums of each, lane by lane.
+    g: Lanes<Lanes<f32>>,
+    g_deviation: Lanes<Lanes<f32>>,
+    len: usize,
+}
+
+impl Batch {
+    #[inline(always)]
+    const fn new() -> Self {
+        let none = (0, RowBlock { start: 0, rows: 0, width: 0, column: 0, columns: 0 });
+        let zeros = [[0.0; LANES]; LANES];
+        Self { blocks: [none; LANES], g: zeros, g_deviation: zeros, len: 0 }
+    }
+
+    #[inline(always)]
+    fn push<S: Simd>(&mut self, block: (usize, RowBlock), s: S, sums: Sums<S>) {
+        let place = self.len % LANES;
+        self.blocks[place] = block;
+        s.store(sums.g, &mut self.g[place]);
+        s.store(sums.g_deviation, &mut self.g_deviation[place]);
+        self.len += 1;
     }
 }
 
@@ -220,31 +248,108 @@ impl<A: Activation> PartSums<'_, A> {
         let (first, columns) = (self.piece.first, self.piece.columns);
         let (part_g, part_g_deviation) =
             (range_mut(part_g, first, columns), range_mut(part_g_deviation, first, columns));
-        for block in planar.blocks_of(self.piece.part) {
-            for (column, (g, g_deviation)) in (first..).zip(part_g.iter_mut().zip(part_g_deviation.iter_mut())) {
-                let channel = self.group.first_channel + column;
-                let block = planar.in_channel(block, channel);
-                let forward = ColumnCoefficients::new(forward_fields(tile), column);
-                let [_, unit] = pair_lane(&tile[OFFSET], column);
-                let sums = self.block_sums::<M, RESIDUAL>(m, block, channel, forward, unit);
-                let sound = sums.are_finite() && !forward.exact;
-                let sums = if sound { sums } else { self.exactly(block, channel) };
+        let Some(s) = m.all() else {
+            for block in planar.blocks_of(self.piece.part) {
+                for (column, (g, g_deviation)) in (first..).zip(part_g.iter_mut().zip(part_g_deviation.iter_mut())) {
+                    let channel = self.group.first_channel + column;
+                    let block = planar.in_channel(block, channel);
+                    let [lanes_g, lanes_g_deviation] = self.lanes_of_block::<M>(m, block, channel, tile, column);
+                    let sums = GradientSums { g: m.fold_f64(&lanes_g), g_deviation: m.fold_f64(&lanes_g_deviation) };
+                    let forward = ColumnCoefficients::new(forward_fields(tile), column);
+                    let sound = sums.are_finite() && !forward.exact;
+                    let sums = if sound { sums } else { self.exactly(block, channel) };
+                    *g += sums.g;
+                    *g_deviation += sums.g_deviation;
+                }
+            }
+            return;
+        };
+        let mut batch = Batch::new();
+        for (column, block) in planar.blocks_in_columns(self.group, self.piece) {
+            let sums = self.block_sums::<_, RESIDUAL>(s, block, tile, first + column);
+            batch.push((column, block), s, sums);
+            if batch.len == LANES {
+                self.end_batch(m, &mut batch, tile, (part_g, part_g_deviation));
+            }
+        }
+        self.end_batch(m, &mut batch, tile, (part_g, part_g_deviation));
+    }
+
+    /// Adds the sums of some blocks, in their order, to those of the part; then there are none.
+    #[inline(always)]
+    fn end_batch<M: Machine>(
+        &self,
+        m: M,
+        batch: &mut Batch,
+        tile: &Tile<FIELDS>,
+        (part_g, part_g_deviation): (&mut [f64], &mut [f64]),
+    ) {
+        let sums = m.fold_each_f64(&batch.g).into_iter().zip(m.fold_each_f64(&batch.g_deviation));
+        for (&(column, block), (g, g_deviation)) in batch.blocks.iter().zip(sums).take(batch.len) {
+            let mut sums = GradientSums { g, g_deviation };
+            let of_tile = self.piece.first + column;
+            if !sums.are_finite() || ColumnCoefficients::new(forward_fields(tile), of_tile).exact {
+                sums = self.exactly(block, self.group.first_channel + of_tile);
+            }
+            if let (Some(g), Some(g_deviation)) = (part_g.get_mut(column), part_g_deviation.get_mut(column)) {
                 *g += sums.g;
                 *g_deviation += sums.g_deviation;
             }
         }
+        batch.len = 0;
     }
 
-    /// The sums of a block whose values all belong to one channel.
+    /// The sums of a block whose values all belong to one channel, lane by lane.
     #[inline(always)]
-    fn block_sums<M: Machine, const RESIDUAL: bool>(
+    fn block_sums<S: Simd, const RESIDUAL: bool>(
+        &self,
+        s: S,
+        block: RowBlock,
+        tile: &Tile<FIELDS>,
+        column: usize,
+    ) -> Sums<S> {
+        let apply = self.apply;
+        // A block has sixteen vectors at most.
+        let mut bits = [0; BLOCK_VECTORS];
+        let (mut rest, vectors) = (&mut bits[..], block.columns.div_ceil(LANES));
+        for row in 0..block.rows {
+            let first = block.first() + row * block.width;
+            apply.keep.within(first, block.columns).fill(first, take_front(&mut rest, vectors));
+        }
+        let owner = Owner::Channel(self.group.first_channel + column);
+        let forward = ColumnCoefficients::new(forward_fields(tile), column).coefficients(s);
+        let [_, unit] = pair_lane(&tile[OFFSET], column);
+        let summands = Summands { apply, owner, forward, unit: s.splat(unit) };
+        let mut rows = block.rows_of(self.input).zip(block.rows_of(self.grad));
+        let (mut first, mut bits) = (block.first(), &bits[..]);
+        let mut sums = Sums::zero(s);
+        for _ in 0..block.rows.div_ceil(4) {
+            let mut four = Sums::zero(s);
+            for _ in 0..2 {
+                let mut two = Sums::zero(s);
+                for (x, dy) in rows.by_ref().take(2) {
+                    let (row_bits, rest) = bits.split_at_checked(vectors).unwrap_or_default();
+                    let residuals = apply.residuals::<RESIDUAL>(first, x.len());
+                    two = two + summands.row::<RESIDUAL>(s, x, dy, &residuals, row_bits);
+                    (first, bits) = (first + block.width, rest);
+                }
+                four = four + two;
+            }
+            sums = sums + four;
+        }
+        sums
+    }
+
+    /// [`Self::block_sums`] where lanes are worked one after the other.
+    #[inline(always)]
+    fn lanes_of_block<M: Machine>(
         &self,
         m: M,
         block: RowBlock,
         channel: usize,
-        forward: ColumnCoefficients,
-        unit: f32,
-    ) -> GradientSums {
+        tile: &Tile<FIELDS>,
+        column: usize,
+    ) -> [Lanes<f32>; 2] {
         // A block has sixteen vectors at most.
         let mut bits = [0; BLOCK_VECTORS];
         let (mut rest, vectors) = (&mut bits[..], block.columns.div_ceil(LANES));
@@ -252,42 +357,22 @@ impl<A: Activation> PartSums<'_, A> {
             let first = block.first() + row * block.width;
             self.apply.keep.within(first, block.columns).fill(first, take_front(&mut rest, vectors));
         }
+        let forward = ColumnCoefficients::new(forward_fields(tile), column);
+        let [_, unit] = pair_lane(&tile[OFFSET], column);
         let (mut g, mut g_deviation) = ([0.0; LANES], [0.0; LANES]);
         for s in m.each(LANES) {
             let (apply, owner) = (self.apply, Owner::Channel(channel));
             let summands = Summands { apply, owner, forward: forward.coefficients(s), unit: s.splat(unit) };
-            if !M::Simd::AT_ONCE {
-                let sums = tree(2, block.rows, Sums::zero(s), |row| {
-                    tree(3, vectors, Sums::zero(s), |vector| {
-                        let bits = bits[(row * vectors + vector) % BLOCK_VECTORS];
-                        self.of_lane(s, &summands, block.since_vector(vector), row, bits)
-                    })
-                });
-                s.store(sums.g, &mut g);
-                s.store(sums.g_deviation, &mut g_deviation);
-                continue;
-            }
-            let mut rows = block.rows_of(self.input).zip(block.rows_of(self.grad));
-            let (mut first, mut bits) = (block.first(), &bits[..]);
-            let mut sums = Sums::zero(s);
-            for _ in 0..block.rows.div_ceil(4) {
-                let mut four = Sums::zero(s);
-                for _ in 0..2 {
-                    let mut two = Sums::zero(s);
-                    for (x, dy) in rows.by_ref().take(2) {
-                        let (row_bits, rest) = bits.split_at_checked(vectors).unwrap_or_default();
-                        let residuals = apply.residuals::<RESIDUAL>(first, x.len());
-                        two = two + summands.row::<RESIDUAL>(s, x, dy, &residuals, row_bits);
-                        (first, bits) = (first + block.width, rest);
-                    }
-                    four = four + two;
-                }
-                sums = sums + four;
-            }
+            let sums = tree(2, block.rows, Sums::zero(s), |row| {
+                tree(3, vectors, Sums::zero(s), |vector| {
+                    let bits = bits[(row * vectors + vector) % BLOCK_VECTORS];
+                    self.of_lane(s, &summands, block.since_vector(vector), row, bits)
+                })
+            });
             s.store(sums.g, &mut g);
             s.store(sums.g_deviation, &mut g_deviation);
         }
-        GradientSums { g: m.fold_f64(&g), g_deviation: m.fold_f64(&g_deviation) }
+        [g, g_deviation]
     }
 
     /// The summands of one row of a block, in lanes that are worked one after the other.

@@ -137,6 +137,19 @@ pub(crate) trait Simd: Copy {
     fn store(self, value: Self::F32, to: &mut Lanes<f32>);
     /// The first lanes to memory, as many as `to` has room for.
     fn store_partial(self, value: Self::F32, to: &mut [f32]);
+    /// The values of the lanes to memory, past the caches where the backend can and `to` begins with a cache line. What
+    /// other threads see of it is in order only after [`Self::fence`].
+    #[inline(always)]
+    fn stream(self, value: Self::F32, to: &mut Lanes<f32>) {
+        self.store(value, to);
+    }
+    /// Ends a sequence of [`Self::stream`].
+    #[inline(always)]
+    fn fence(self) {}
+
+    /// Asks for values that are so many further on than these; there may be nothing.
+    #[inline(always)]
+    fn prefetch(self, _from: &Lanes<f32>, _ahead: usize) {}
 
     /// `a <= b`, false where either is NaN.
     fn le(self, a: Self::F32, b: Self::F32) -> Self::Mask;

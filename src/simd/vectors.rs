@@ -118,6 +118,12 @@ impl Simd for Portable {
         f32x16::new(lanes)
     }
 
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn prefetch(self, from: &Lanes<f32>, ahead: usize) {
+        super::x86::prefetch(from, ahead);
+    }
+
     #[inline(always)]
     fn store(self, value: f32x16, to: &mut Lanes<f32>) {
         *to = value.to_array();

@@ -177,6 +177,19 @@ unsafe fn fold4_f64(quarter: __m256d) -> f64 {
     }
 }
 
+/// Whether sixteen values are a cache line.
+#[inline(always)]
+fn begins_line(values: &Lanes<f32>) -> bool {
+    values.as_ptr().addr().is_multiple_of(64)
+}
+
+/// Asks the first cache for values that are so many further on than these.
+#[inline(always)]
+pub(super) fn prefetch(from: &Lanes<f32>, ahead: usize) {
+    // SAFETY: SSE is part of x86-64; a prefetch of what is not there does nothing.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(ahead).cast()) }
+}
+
 /// Eight lanes of all ones followed by eight of zeros: a window into it starting at lane `8 - n` selects `n` lanes.
 static WINDOW: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
@@ -361,6 +374,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, from: &Lanes<f32>, ahead: usize) {
+        prefetch(from, ahead);
+    }
+
+    #[inline(always)]
     fn store(self, value: Avx2F32, to: &mut Lanes<f32>) {
         let to = to.as_mut_ptr();
         // SAFETY: the token proves AVX2; `to` is sixteen values.
@@ -378,6 +396,26 @@ impl Simd for Avx2 {
             _mm256_maskstore_ps(to, first_lanes(n), value.0[0]);
             _mm256_maskstore_ps(to.wrapping_add(8), first_lanes(n.saturating_sub(8)), value.0[1]);
         }
+    }
+
+    #[inline(always)]
+    fn stream(self, value: Avx2F32, to: &mut Lanes<f32>) {
+        if !begins_line(to) {
+            return self.store(value, to);
+        }
+        let to = to.as_mut_ptr();
+        // SAFETY: the token proves AVX2; `to` is sixteen values, aligned to 64 bytes. `fence` comes before anybody else
+        // is told of them.
+        unsafe {
+            _mm256_stream_ps(to, value.0[0]);
+            _mm256_stream_ps(to.add(8), value.0[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: SSE is part of x86-64.
+        unsafe { _mm_sfence() };
     }
 
     #[inline(always)]
@@ -841,6 +879,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, from: &Lanes<f32>, ahead: usize) {
+        prefetch(from, ahead);
+    }
+
+    #[inline(always)]
     fn store(self, value: Avx512F32, to: &mut Lanes<f32>) {
         // SAFETY: the token proves AVX-512; `to` is sixteen values.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value.0[0]) }
@@ -850,6 +893,25 @@ impl Simd for Avx512 {
     fn store_partial(self, value: Avx512F32, to: &mut [f32]) {
         // SAFETY: the token proves AVX-512; a masked store touches only as many lanes as there is room for.
         unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first_bits(to.len()), value.0[0]) }
+    }
+
+    #[inline(always)]
+    fn stream(self, value: Avx512F32, to: &mut Lanes<f32>) {
+        if !begins_line(to) {
+            return self.store(value, to);
+        }
+        let to = to.as_mut_ptr();
+        // SAFETY: the token proves AVX-512; `to` is sixteen values, aligned to 64 bytes. `fence` comes before anybody else
+        // is told of them.
+        unsafe {
+            _mm512_stream_ps(to, value.0[0]);
+        }
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: SSE is part of x86-64.
+        unsafe { _mm_sfence() };
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use core::ops::Range;
 use super::keep::{BITS, Keep};
 use super::{
     Columns, Elements, Group, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits, four_bits, four_rows,
-    four_rows_mut, load_four, load_partial_four, pair_lane, pieces, whole_vectors, whole_vectors_mut,
+    four_rows_mut, load_four, load_partial_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
 };
 use crate::activation::Activation;
 use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, any};
@@ -356,8 +356,9 @@ impl<A: Activation> Forward<'_, A> {
     fn planar<S: Simd, const RESIDUAL: bool>(mut self, s: S, planar: &Planar) {
         let Some(tile) = self.table.first() else { return };
         let mut copy = [0.0; PIECE];
+        let columns = of_columns(self.group, |column| ColumnCoefficients::new(tile, column));
         for (unit, (column, start, len)) in self.units.clone().zip(planar.runs(self.group, self.units.clone())) {
-            let coefficients = ColumnCoefficients::new(tile, column);
+            let coefficients = columns[column % LANES];
             if coefficients.exact {
                 self.one_by_one(unit);
                 continue;
@@ -397,17 +398,15 @@ impl<A: Activation> Forward<'_, A> {
     #[inline(always)]
     fn four_rows<S: Simd, const RESIDUAL: bool>(&mut self, s: S, input: &[f32], rows: RowBlock, column: usize) {
         let (group, apply) = (self.group, self.apply);
-        let mut bits = [[0; BITS]; 4];
-        for (row, bits) in bits.iter_mut().enumerate() {
-            apply.keep.fill(rows.first() + row * rows.width, first_bits(bits, rows.columns));
-        }
+        let mut buffers = [[0; _]; 4];
+        let bits = four_bits(&apply.keep, rows, &mut buffers);
         let residual = if RESIDUAL { apply.residual } else { None };
         let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(input));
         let stream = self.elements.stream;
         let (y, y_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
         let tiles = self.table.get(column / LANES..).unwrap_or_default().iter();
-        let mut tiles = tiles.zip(four_bits(&bits)).enumerate();
+        let mut tiles = tiles.zip(bits).enumerate();
         // Rows first: when they are through, no tile must have been taken.
         for ((x, y), (number, (tile, bits))) in four_rows(x).zip(four_rows_mut(y)).zip(tiles.by_ref()) {
             let owner = Owner::Column(group, column + number * LANES);
@@ -442,24 +441,23 @@ impl<A: Activation> Forward<'_, A> {
         (start, len): (usize, usize),
         copy: &mut [f32; PIECE],
     ) {
-        let mut bits = [0; BITS];
-        keep.fill(start, first_bits(&mut bits, len));
-        let apply = self.apply;
+        let (apply, mut buffer) = (self.apply, [0; _]);
+        let mut bits = keep.bits(start, len.div_ceil(LANES), &mut buffer).vectors();
         let residuals = apply.residuals::<RESIDUAL>(start, len);
         let stream = self.elements.stream;
         let Place { input, output } = self.elements.piece(start, len, copy);
         let ((x, x_rest), (y, y_rest)) = (input.as_chunks(), output.as_chunks_mut());
         let mut vector = 0;
-        for (((x, y), source), &bits) in x.iter().zip(y).zip(sources.by_ref()).zip(&bits) {
+        for (((x, y), source), bits) in x.iter().zip(y).zip(sources.by_ref()).zip(bits.by_ref()) {
             let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load(x), residual, owner);
             Elements::put(s, stream, apply.finish(s, bits, z), y);
             vector += 1;
         }
-        if let (1.., Some(source)) = (len % LANES, sources.next()) {
+        if let (1.., Some(source), Some(bits)) = (len % LANES, sources.next(), bits.next()) {
             let (residual, owner) = (residuals.load_rest(s), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load_partial(x_rest), residual, owner);
-            s.store_partial(apply.finish(s, bits[vector % BITS], z), y_rest);
+            s.store_partial(apply.finish(s, bits, z), y_rest);
         }
     }
 

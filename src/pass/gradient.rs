@@ -12,7 +12,7 @@ use super::keep::{BITS, Keep};
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
 use super::{
     Columns, Elements, Group, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits, four_bits, four_rows,
-    four_rows_mut, load_four, load_partial_four, pair_lane, pieces, whole_vectors, whole_vectors_mut,
+    four_rows_mut, load_four, load_partial_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
 };
 use crate::activation::Activation;
 use crate::channel::{Differential, Differentiation, lane_of};
@@ -207,8 +207,9 @@ impl<A: Activation> Backward<'_, A> {
     fn planar<S: Simd, const RESIDUAL: bool, const BATCH: bool>(mut self, s: S, planar: &Planar) {
         let Some(tile) = self.table.first() else { return };
         let mut copy = [0.0; PIECE];
+        let columns = of_columns(self.group, |column| ColumnGradient::new(tile, column));
         for (unit, (column, start, len)) in self.units.clone().zip(planar.runs(self.group, self.units.clone())) {
-            let coefficients = ColumnGradient::new(tile, column);
+            let coefficients = columns[column % LANES];
             if coefficients.exact {
                 self.one_by_one(unit);
                 continue;
@@ -257,10 +258,8 @@ impl<A: Activation> Backward<'_, A> {
         column: usize,
     ) {
         let (group, gradient) = (self.group, self.gradient);
-        let (apply, mut bits) = (&gradient.apply, [[0; BITS]; 4]);
-        for (row, bits) in bits.iter_mut().enumerate() {
-            apply.keep.fill(rows.first() + row * rows.width, first_bits(bits, rows.columns));
-        }
+        let (apply, mut buffers) = (&gradient.apply, [[0; _]; 4]);
+        let bits = four_bits(&apply.keep, rows, &mut buffers);
         let residual = if RESIDUAL { apply.residual } else { None };
         let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(gradient.input));
@@ -268,7 +267,7 @@ impl<A: Activation> Backward<'_, A> {
         let stream = self.elements.stream;
         let (dx, dx_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
         let tiles = self.table.get(column / LANES..).unwrap_or_default().iter();
-        let mut tiles = tiles.zip(four_bits(&bits)).enumerate();
+        let mut tiles = tiles.zip(bits).enumerate();
         // Rows first: when they are through, no tile must have been taken.
         let whole = four_rows(x).zip(four_rows(dy)).zip(four_rows_mut(dx));
         for (((x, dy), dx), (number, (tile, bits))) in whole.zip(tiles.by_ref()) {
@@ -306,9 +305,8 @@ impl<A: Activation> Backward<'_, A> {
         (start, len): (usize, usize),
         copy: &mut [f32; PIECE],
     ) {
-        let mut bits = [0; BITS];
-        keep.fill(start, first_bits(&mut bits, len));
-        let gradient = self.gradient;
+        let (gradient, mut buffer) = (self.gradient, [0; _]);
+        let mut bits = keep.bits(start, len.div_ceil(LANES), &mut buffer).vectors();
         let residuals = gradient.apply.residuals::<RESIDUAL>(start, len);
         let (x, x_rest) = range(gradient.input, start, len).as_chunks();
         let base = self.elements.base;
@@ -317,7 +315,7 @@ impl<A: Activation> Backward<'_, A> {
         let Place { input, output } = self.elements.piece(start, len, copy);
         let ((dy, dy_rest), (dx, dx_rest)) = (input.as_chunks(), output.as_chunks_mut());
         let mut vector = 0;
-        for ((((x, dy), dx), source), &bits) in x.iter().zip(dy).zip(dx).zip(sources.by_ref()).zip(&bits) {
+        for ((((x, dy), dx), source), bits) in x.iter().zip(dy).zip(dx).zip(sources.by_ref()).zip(bits.by_ref()) {
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let (owner, values) = (owner.further(vector), [s.load(x), s.load(dy), residuals.load(s, vector)]);
             let (g, of_one) = gradient.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, values, bits);
@@ -327,10 +325,10 @@ impl<A: Activation> Backward<'_, A> {
             Elements::put(s, stream, of_one, dx);
             vector += 1;
         }
-        if let (lanes @ 1.., Some(source)) = (x_rest.len(), sources.next()) {
+        if let (lanes @ 1.., Some(source), Some(bits)) = (x_rest.len(), sources.next(), bits.next()) {
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let values = [s.load_partial(x_rest), s.load_partial(dy_rest), residuals.load_rest(s)];
-            let (owner, bits) = (owner.further(vector), bits[vector % BITS]);
+            let owner = owner.further(vector);
             let (g, of_one) = gradient.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, values, bits);
             if let Some(grad_residual) = &mut grad_residual {
                 s.store_partial(g * s.splat(keep.scale), range_mut(grad_residual, vector * LANES, lanes));

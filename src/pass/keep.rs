@@ -107,7 +107,66 @@ impl<'a> SharedMask<'a> {
     }
 }
 
+/// The mask bits of vectors that follow each other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bits<'a> {
+    /// Two bytes more than the vectors have.
+    bytes: &'a [u8],
+    /// The first bit's place in the first byte.
+    shift: usize,
+}
+
+impl<'a> Bits<'a> {
+    /// Those of vectors of which all elements are dropped.
+    pub(crate) const NONE: Self = Self { bytes: &NONE_OR_ALL[0], shift: 0 };
+
+    /// Those of each vector.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "sixteen bits")]
+    pub(crate) fn vectors(self) -> impl Iterator<Item = u16> + use<'a> {
+        let (lower, upper) = (self.bytes.as_chunks().0, self.bytes.get(2..).unwrap_or_default().as_chunks().0);
+        lower.iter().zip(upper).map(move |(&lower, &upper)| {
+            let [lower, upper] = [lower, upper].map(|pair| u32::from(u16::from_le_bytes(pair)));
+            ((lower | upper << 16) >> self.shift) as u16
+        })
+    }
+}
+
+/// Room for the bytes of the vectors whose bits are wanted at once.
+pub(crate) type Buffer = [u8; 2 * BITS + 2];
+
+/// Bytes for vectors of which all elements are dropped or kept.
+static NONE_OR_ALL: [Buffer; 2] = [[0; 2 * BITS + 2], [u8::MAX; 2 * BITS + 2]];
+
 impl Keep<'_> {
+    /// The bits of at most 32 vectors from element `first` on; those of kept elements are 1.
+    ///
+    /// They are in the mask itself, unless the mask has one for many elements or ends with them.
+    #[inline(always)]
+    pub(crate) fn bits<'a>(&'a self, first: usize, vectors: usize, buffer: &'a mut Buffer) -> Bits<'a> {
+        if self.shared.is_none() && self.mask.is_empty() {
+            return if self.others == 0 { Bits::NONE } else { Bits { bytes: &NONE_OR_ALL[1], shift: 0 } };
+        }
+        match self.mask.get(first / 8..).and_then(|bytes| bytes.get(..2 * vectors + 2)) {
+            Some(bytes) => Bits { bytes, shift: first % 8 },
+            None => {
+                self.copy(first, vectors, buffer);
+                Bits { bytes: buffer, shift: 0 }
+            }
+        }
+    }
+
+    /// The bits of some vectors as the bytes of a mask.
+    #[cold]
+    #[inline(never)]
+    fn copy(&self, first: usize, vectors: usize, buffer: &mut Buffer) {
+        let mut bits = [0; BITS];
+        self.fill(first, bits.get_mut(..vectors).unwrap_or_default());
+        for (bytes, bits) in buffer.as_chunks_mut().0.iter_mut().zip(bits) {
+            *bytes = bits.to_le_bytes();
+        }
+    }
+
     /// The same for the elements of a range alone, where one bit may decide about them all.
     #[inline(always)]
     pub(crate) fn within(self, first: usize, len: usize) -> Self {

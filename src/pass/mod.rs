@@ -16,7 +16,7 @@ pub(crate) mod reduce;
 
 use core::ops::{Add, Range};
 
-use keep::BITS;
+use keep::{BITS, Bits, Buffer, Keep};
 
 use crate::channel::Channels;
 use crate::shape::Shape;
@@ -685,10 +685,25 @@ pub(crate) fn four_rows([a, b, c, d]: [&[Lanes<f32>]; 4]) -> impl Iterator<Item 
     a.iter().zip(b).zip(c.iter().zip(d)).map(|((a, b), (c, d))| [a, b, c, d])
 }
 
-/// The mask bits of a vector of each of four rows.
+/// The mask bits of a piece of four rows of a matrix, a vector of each at a time; all are 0 in rows that there are not.
 #[inline(always)]
-pub(crate) fn four_bits([a, b, c, d]: &[[u16; BITS]; 4]) -> impl Iterator<Item = [u16; 4]> {
-    a.iter().zip(b).zip(c.iter().zip(d)).map(|((&a, &b), (&c, &d))| [a, b, c, d])
+pub(crate) fn four_bits<'a>(
+    keep: &'a Keep<'_>,
+    rows: RowBlock,
+    [a, b, c, d]: &'a mut [Buffer; 4],
+) -> impl Iterator<Item = [u16; 4]> + use<'a> {
+    let (a, b) = (row_bits(keep, rows, 0, a).vectors(), row_bits(keep, rows, 1, b).vectors());
+    let (c, d) = (row_bits(keep, rows, 2, c).vectors(), row_bits(keep, rows, 3, d).vectors());
+    a.zip(b).zip(c.zip(d)).map(|((a, b), (c, d))| [a, b, c, d])
+}
+
+/// The mask bits of a row.
+#[inline(always)]
+fn row_bits<'a>(keep: &'a Keep<'_>, rows: RowBlock, row: usize, buffer: &'a mut Buffer) -> Bits<'a> {
+    if row >= rows.rows {
+        return Bits::NONE;
+    }
+    keep.bits(rows.first() + row * rows.width, rows.columns.div_ceil(LANES), buffer)
 }
 
 /// A vector of each of four rows. Neither `map` nor an iterator of an array: they would move the vectors through memory.
@@ -743,6 +758,16 @@ pub(crate) fn pair_lane(pair: &Lanes<f64>, column: usize) -> [f32; 2] {
 
 /// The elements whose mask bits are made at once.
 pub(crate) const PIECE: usize = BITS * LANES;
+
+/// What is known of each column of a group with sixteen columns at most.
+#[inline(always)]
+pub(crate) fn of_columns<T: Copy>(group: Group, mut of_column: impl FnMut(usize) -> T) -> Lanes<T> {
+    let mut columns = [of_column(0); LANES];
+    for (column, of) in columns.iter_mut().enumerate().take(group.columns).skip(1) {
+        *of = of_column(column);
+    }
+    columns
+}
 
 /// Neighbours in pieces whose mask bits are made at once: start and length of each.
 #[inline(always)]

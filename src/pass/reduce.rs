@@ -8,9 +8,8 @@
 use core::ops::Add;
 
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residuals, Source};
-use super::keep::BITS;
 use super::{
-    BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk, first_bits, four_bits, four_rows, load_four,
+    BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk, four_bits, four_rows, load_four,
     load_partial_four, pair_lane, pieces, tree, whole_vectors,
 };
 use crate::activation::Activation;
@@ -491,15 +490,13 @@ impl<A: Activation> PartSums<'_, A> {
         (table, part): (&[Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]),
     ) {
         // The rows that are missing are the first one again, with every element dropped.
-        let mut bits = [[0; BITS]; 4];
-        for (row, bits) in bits.iter_mut().enumerate().take(rows.rows) {
-            self.apply.keep.fill(rows.first() + row * rows.width, first_bits(bits, rows.columns));
-        }
+        let mut buffers = [[0; _]; 4];
+        let bits = four_bits(&self.apply.keep, rows, &mut buffers);
         let residual = if RESIDUAL { self.apply.residual } else { None };
         let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(self.input));
         let (dy, dy_rest) = whole_vectors::<4>(rows.array_of(self.grad));
-        let mut tiles = table.iter().zip(part).zip(four_bits(&bits)).enumerate();
+        let mut tiles = table.iter().zip(part).zip(bits).enumerate();
         // Rows first: when they are through, no tile must have been taken.
         for ((x, dy), (number, ((tile, part), bits))) in four_rows(x).zip(four_rows(dy)).zip(tiles.by_ref()) {
             let owner = Owner::Column(self.group, column + number * LANES);

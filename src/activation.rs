@@ -21,7 +21,7 @@ pub trait Activation: Lanewise + Copy + Send + Sync + core::fmt::Debug {}
 impl<A: Lanewise + Copy + Send + Sync + core::fmt::Debug> Activation for A {}
 
 /// What the kernels need of an activation function.
-pub(crate) trait Lanewise {
+pub(crate) trait Lanewise: Sized {
     /// Whether `act(s*z) = s*act(z)` for every `s > 0`, so that the dropout scale can be folded into the
     /// normalisation instead of costing a multiplication and a rounding of its own.
     const HOMOGENEOUS: bool;
@@ -31,6 +31,18 @@ pub(crate) trait Lanewise {
 
     /// `act'(z) * dy`.
     fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32;
+
+    /// `act(z)` where the mask is true, +0.0 elsewhere.
+    #[inline(always)]
+    fn forward_kept<S: Simd>(self, s: S, mask: S::Mask, z: S::F32) -> S::F32 {
+        s.keep(mask, self.forward(s, z))
+    }
+
+    /// `act'(z) * dy` where the mask is true, +0.0 elsewhere.
+    #[inline(always)]
+    fn backward_kept<S: Simd>(self, s: S, mask: S::Mask, z: S::F32, dy: S::F32) -> S::F32 {
+        s.keep(mask, self.backward(s, z, dy))
+    }
 }
 
 /// `act(z) = z`: batch norm and dropout alone.
@@ -67,6 +79,17 @@ impl Lanewise for Relu {
     #[inline(always)]
     fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
         s.drop(s.le(z, s.splat(0.0)), dy)
+    }
+
+    // One selection for both: a comparison is one with a mask for nothing.
+    #[inline(always)]
+    fn forward_kept<S: Simd>(self, s: S, mask: S::Mask, z: S::F32) -> S::F32 {
+        s.keep(s.unless_le(mask, z, s.splat(0.0)), z)
+    }
+
+    #[inline(always)]
+    fn backward_kept<S: Simd>(self, s: S, mask: S::Mask, z: S::F32, dy: S::F32) -> S::F32 {
+        s.keep(s.unless_le(mask, z, s.splat(0.0)), dy)
     }
 }
 

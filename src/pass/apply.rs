@@ -29,13 +29,13 @@ pub(crate) struct Apply<'a, A> {
 }
 
 /// Whether the dropout scale is part of the normalisation.
-fn folds_scale<A: Activation>(residual: Option<&[f32]>) -> bool {
-    A::HOMOGENEOUS && residual.is_none()
+const fn folds_scale<A: Activation>(residual: bool) -> bool {
+    A::HOMOGENEOUS && !residual
 }
 
 /// The part of the dropout scale that belongs into the normalisation.
 pub(crate) fn folded_scale<A: Activation>(residual: Option<&[f32]>, scale: f32) -> f32 {
-    if folds_scale::<A>(residual) { scale } else { 1.0 }
+    if folds_scale::<A>(residual.is_some()) { scale } else { 1.0 }
 }
 
 impl<A: Activation> Apply<'_, A> {
@@ -72,10 +72,9 @@ impl<A: Activation> Apply<'_, A> {
 
     /// From `z` to `y`.
     #[inline(always)]
-    pub(crate) fn finish<S: Simd>(&self, s: S, bits: u16, z: S::F32) -> S::F32 {
-        let y = self.activation.forward(s, z);
-        let y = if folds_scale::<A>(self.residual) { y } else { y * s.splat(self.keep.scale) };
-        s.keep(s.mask(bits), y)
+    pub(crate) fn finish<S: Simd>(&self, s: S, bits: u16, z: S::F32, residual: bool) -> S::F32 {
+        let y = self.activation.forward_kept(s, s.mask(bits), z);
+        if folds_scale::<A>(residual) { y } else { y * s.splat(self.keep.scale) }
     }
 
     /// The output of four vectors in the same columns.
@@ -110,7 +109,7 @@ impl<A: Activation> Apply<'_, A> {
         residual: S::F32,
         bits: u16,
     ) -> S::F32 {
-        self.finish(s, bits, self.z::<S, RESIDUAL>(s, coefficients, x, residual, owner))
+        self.finish(s, bits, self.z::<S, RESIDUAL>(s, coefficients, x, residual, owner), RESIDUAL)
     }
 
     /// `z` of one element in one column.
@@ -451,13 +450,13 @@ impl<A: Activation> Forward<'_, A> {
         for (((x, y), source), bits) in x.iter().zip(y).zip(sources.by_ref()).zip(bits.by_ref()) {
             let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load(x), residual, owner);
-            Elements::put(s, stream, apply.finish(s, bits, z), y);
+            Elements::put(s, stream, apply.finish(s, bits, z, RESIDUAL), y);
             vector += 1;
         }
         if let (1.., Some(source), Some(bits)) = (len % LANES, sources.next(), bits.next()) {
             let (residual, owner) = (residuals.load_rest(s), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load_partial(x_rest), residual, owner);
-            s.store_partial(apply.finish(s, bits, z), y_rest);
+            s.store_partial(apply.finish(s, bits, z, RESIDUAL), y_rest);
         }
     }
 
@@ -477,7 +476,7 @@ impl<A: Activation> Forward<'_, A> {
             keep.fill(start, first_bits(&mut bits, len));
             for (offset, (x, output)) in self.elements.values(start, len).enumerate() {
                 let z = apply.z_of(&one, x, start + offset);
-                *output = apply.finish(s, bits[offset / LANES % BITS] >> (offset % LANES), z);
+                *output = apply.finish(s, bits[offset / LANES % BITS] >> (offset % LANES), z, apply.residual.is_some());
                 if step != 0 {
                     column += step;
                     one = source(column);

@@ -211,7 +211,7 @@ impl<'a, A: Activation> Channel<'a, A> {
     #[inline(never)]
     fn y(&self, x: f32, element: usize) -> f32 {
         let bits = self.apply.keep.keeps(element).into();
-        self.apply.finish(Lane::FIRST, bits, self.z(x, element))
+        self.apply.finish(Lane::FIRST, bits, self.z(x, element), self.apply.residual.is_some())
     }
 
     /// `g` of an element, without the dropout scale.

@@ -120,6 +120,21 @@ impl<'a> Bits<'a> {
     /// Those of vectors of which all elements are dropped.
     pub(crate) const NONE: Self = Self { bytes: &NONE_OR_ALL[0], shift: 0 };
 
+    /// Those of so many times four vectors, and of the others.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "sixteen bits each")]
+    pub(crate) fn fours(self, count: usize) -> (impl Iterator<Item = [u16; 4]> + use<'a>, Self) {
+        let Self { bytes, shift } = self;
+        let (eights, rest) = bytes.split_at_checked(8 * count).unwrap_or_default();
+        // Where four vectors do not start with a byte, their last bits are in a ninth one.
+        let ninths = bytes.get(8..).unwrap_or_default().iter().step_by(8);
+        let fours = eights.as_chunks().0.iter().zip(ninths).map(move |(&eight, &ninth)| {
+            let word = u64::from_le_bytes(eight) >> shift | u64::from(ninth) << 1 << (63 - shift);
+            [word as u16, (word >> 16) as u16, (word >> 32) as u16, (word >> 48) as u16]
+        });
+        (fours, Self { bytes: rest, shift })
+    }
+
     /// Those of each vector.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "sixteen bits")]

@@ -645,6 +645,44 @@ impl RowBlock {
 /// The levels of pairs in a block's sums at most: the sixteen rows of a block of columns are one tree.
 const LEVELS: usize = 4;
 
+/// A sum of the rows of a block: rows in pairs, pairs in pairs, and these in sequence.
+#[derive(Clone, Copy)]
+pub(crate) struct RowSum<T> {
+    sum: T,
+    pair: T,
+    row: T,
+    rows: usize,
+}
+
+impl<T: Copy + Add<Output = T>> RowSum<T> {
+    #[inline(always)]
+    pub(crate) const fn new(zero: T) -> Self {
+        Self { sum: zero, pair: zero, row: zero, rows: 0 }
+    }
+
+    /// Adds the next row.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, row: T) {
+        match self.rows % 4 {
+            0 | 2 => self.row = row,
+            1 => self.pair = self.row + row,
+            _ => self.sum = self.sum + (self.pair + (self.row + row)),
+        }
+        self.rows += 1;
+    }
+
+    /// The sum of all rows.
+    #[inline(always)]
+    pub(crate) fn total(self) -> T {
+        match self.rows % 4 {
+            0 => self.sum,
+            1 => self.sum + self.row,
+            2 => self.sum + self.pair,
+            _ => self.sum + (self.pair + self.row),
+        }
+    }
+}
+
 /// A sum as blocks are summed: `2^levels` values in pairs, pairs in pairs and so on, and these sums in sequence. For lanes that
 /// are worked one after the other, where one piece of code for every value matters more than a loop without branches.
 #[inline(always)]

@@ -11,8 +11,8 @@
 use core::ops::Add;
 
 use super::{
-    BLOCK_VALUES, BLOCK_VECTORS, Columns, Group, NARROW, Piece, Planar, RowBlock, Tile, Walk, four_rows, load_four,
-    load_partial_four, tree, whole_vectors,
+    BLOCK_VALUES, BLOCK_VECTORS, Columns, Group, NARROW, Piece, Planar, RowBlock, RowSum, Tile, Walk, four_rows,
+    load_four, load_partial_four, tree, whole_vectors,
 };
 use crate::channel::{BatchMoments, Channels, MergeWeights, Moments, lane_of};
 use crate::simd::{Kernel, LANES, Lanes, Machine, Simd};
@@ -148,24 +148,16 @@ fn block_sum<M: Machine>(s: M::Simd, block: RowBlock, input: &[f32]) -> <M::Simd
             })
         });
     }
-    let mut rows = block.rows_of(input);
+    let rows = block.rows_of(input);
     // The common case, without a loop.
     if let Some(Ok(vectors)) = rows.clone().next().map(<&[f32; BLOCK_VALUES]>::try_from) {
         return sixteen_sum(s, &sixteen_of(s, vectors));
     }
-    let mut sum = s.splat(0.0);
-    for _ in 0..block.rows.div_ceil(4) {
-        let mut four = s.splat(0.0);
-        for _ in 0..2 {
-            let mut two = s.splat(0.0);
-            for row in rows.by_ref().take(2) {
-                two = two + row_sum(s, row);
-            }
-            four = four + two;
-        }
-        sum = sum + four;
+    let mut sum = RowSum::new(s.splat(0.0));
+    for row in rows {
+        sum.add(row_sum(s, row));
     }
-    sum
+    sum.total()
 }
 
 /// The deviations of such a block.
@@ -185,23 +177,15 @@ fn block_deviations<M: Machine>(
             })
         });
     }
-    let mut rows = block.rows_of(input);
+    let rows = block.rows_of(input);
     if let Some(Ok(vectors)) = rows.clone().next().map(<&[f32; BLOCK_VALUES]>::try_from) {
         return sixteen_deviations(s, pivot, &sixteen_of(s, vectors));
     }
-    let mut sum = Deviations::zero(s);
-    for _ in 0..block.rows.div_ceil(4) {
-        let mut four = Deviations::zero(s);
-        for _ in 0..2 {
-            let mut two = Deviations::zero(s);
-            for row in rows.by_ref().take(2) {
-                two = two + Deviations::of_row(s, pivot, row);
-            }
-            four = four + two;
-        }
-        sum = sum + four;
+    let mut sum = RowSum::new(Deviations::zero(s));
+    for row in rows {
+        sum.add(Deviations::of_row(s, pivot, row));
     }
-    sum
+    sum.total()
 }
 
 /// Sixteen vectors of a row.

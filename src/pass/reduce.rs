@@ -8,9 +8,10 @@
 use core::ops::Add;
 
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residuals, Source};
+use super::keep::{Bits, Buffer};
 use super::{
-    BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk, four_bits, four_rows, load_four,
-    load_partial_four, pair_lane, pieces, tree, whole_vectors,
+    BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, RowSum, Tile, Walk, four_bits, four_rows, load_four,
+    load_partial_four, of_columns, pair_lane, pieces, tree, whole_vectors,
 };
 use crate::activation::Activation;
 use crate::channel::{Channels, GradientSums, lane_of};
@@ -22,7 +23,7 @@ impl<A: Activation> Apply<'_, A> {
     /// `g` without the dropout scale.
     #[inline(always)]
     pub(crate) fn gradient<S: Simd>(&self, s: S, bits: u16, z: S::F32, grad: S::F32) -> S::F32 {
-        s.keep(s.mask(bits), self.activation.backward(s, z, grad))
+        self.activation.backward_kept(s, s.mask(bits), z, grad)
     }
 }
 
@@ -146,9 +147,6 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
     }
 
     /// The sums of a row of at most 256 values: vectors in pairs, pairs in pairs, these in pairs, and those in sequence.
-    ///
-    /// Whole groups of four vectors first, then the rest with a check each: as few copies of the summands' code as
-    /// speed allows.
     #[inline(always)]
     fn row<const RESIDUAL: bool>(
         &self,
@@ -156,33 +154,38 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
         x: &[f32],
         dy: &[f32],
         residuals: &Residuals<'_>,
-        bits: &[u16],
+        bits: Bits<'_>,
     ) -> Sums<S> {
         let ((x, x_rest), (dy, dy_rest)) = (x.as_chunks::<{ 4 * LANES }>(), dy.as_chunks::<{ 4 * LANES }>());
-        let (mut sum, mut before) = (Sums::zero(s), None);
-        let mut vector = 0;
-        for ((x, dy), bits) in x.iter().zip(dy).zip(bits.as_chunks().0) {
-            let four = self.four::<RESIDUAL>(s, x, dy, residuals, vector, bits);
-            vector += 4;
-            match before.take() {
-                Some(fours) => sum = sum + (fours + four),
-                None => before = Some(four),
-            }
+        let (mut bits, rest_bits) = bits.fours(x.len());
+        let ((x, x_four), (dy, dy_four)) = (x.as_chunks::<2>(), dy.as_chunks::<2>());
+        let (mut sum, mut vector) = (Sums::zero(s), 0);
+        for ([x, x_next], [dy, dy_next]) in x.iter().zip(dy) {
+            let (Some(four), Some(four_next)) = (bits.next(), bits.next()) else { break };
+            let first = self.four::<RESIDUAL>(s, x, dy, residuals, vector, four);
+            let second = self.four::<RESIDUAL>(s, x_next, dy_next, residuals, vector + 4, four_next);
+            sum = sum + (first + second);
+            vector += 8;
         }
-        let rest_bits = bits.get(vector..).unwrap_or_default();
-        let mut rest = x_rest.chunks(LANES).zip(dy_rest.chunks(LANES)).zip(rest_bits);
+        let mut four = None;
+        if let ([x], [dy], Some(bits)) = (x_four, dy_four, bits.next()) {
+            four = Some(self.four::<RESIDUAL>(s, x, dy, residuals, vector, bits));
+            vector += 4;
+        }
+        // As few copies of the summands' code as speed allows.
+        let mut rest = x_rest.chunks(LANES).zip(dy_rest.chunks(LANES)).zip(rest_bits.vectors());
         let mut last = Sums::zero(s);
-        for _ in 0..2 {
+        for _ in 0..x_rest.len().div_ceil(2 * LANES) {
             let mut two = Sums::zero(s);
-            for ((x, dy), &bits) in rest.by_ref().take(2) {
+            for ((x, dy), bits) in rest.by_ref().take(2) {
                 let residual = residuals.load_any(s, vector);
                 two = two + self.of::<RESIDUAL>(s, load(s, x), load(s, dy), residual, bits);
                 vector += 1;
             }
             last = last + two;
         }
-        match before {
-            Some(fours) => sum + (fours + last),
+        match four {
+            Some(four) => sum + (four + last),
             None => sum + last,
         }
     }
@@ -195,18 +198,24 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
         x: &[f32; 4 * LANES],
         dy: &[f32; 4 * LANES],
         residuals: &Residuals<'_>,
-        mut vector: usize,
-        bits: &[u16; 4],
+        vector: usize,
+        bits: [u16; 4],
     ) -> Sums<S> {
-        let mut four = Sums::zero(s);
-        let (x, dy) = (x.as_chunks().0.as_chunks().0, dy.as_chunks().0.as_chunks().0);
-        for (([a, b], [i, j]), &[bits_a, bits_b]) in x.iter().zip(dy).zip(bits.as_chunks().0) {
-            let one = self.of::<RESIDUAL>(s, s.load(a), s.load(i), residuals.load(s, vector), bits_a);
-            let other = self.of::<RESIDUAL>(s, s.load(b), s.load(j), residuals.load(s, vector + 1), bits_b);
-            four = four + (one + other);
-            vector += 2;
-        }
-        four
+        let ([x_a, x_b, x_c, x_d], [dy_a, dy_b, dy_c, dy_d]) = (in_four(x), in_four(dy));
+        let a = self.of::<RESIDUAL>(s, s.load(x_a), s.load(dy_a), residuals.load(s, vector), bits[0]);
+        let b = self.of::<RESIDUAL>(s, s.load(x_b), s.load(dy_b), residuals.load(s, vector + 1), bits[1]);
+        let c = self.of::<RESIDUAL>(s, s.load(x_c), s.load(dy_c), residuals.load(s, vector + 2), bits[2]);
+        let d = self.of::<RESIDUAL>(s, s.load(x_d), s.load(dy_d), residuals.load(s, vector + 3), bits[3]);
+        (a + b) + (c + d)
+    }
+}
+
+/// Four vectors that follow each other.
+#[inline(always)]
+fn in_four(values: &[f32; 4 * LANES]) -> [&Lanes<f32>; 4] {
+    match values.as_chunks().0 {
+        [a, b, c, d] => [a, b, c, d],
+        _ => [&[0.0; LANES]; 4],
     }
 }
 
@@ -263,9 +272,19 @@ impl<A: Activation> PartSums<'_, A> {
             }
             return;
         };
-        let mut batch = Batch::new();
+        let of_tile = of_columns(self.group, |column| {
+            let [_, unit] = pair_lane(&tile[OFFSET], column);
+            (ColumnCoefficients::new(forward_fields(tile), column), unit)
+        });
+        let (mut batch, mut buffer) = (Batch::new(), [0; _]);
         for (column, block) in planar.blocks_in_columns(self.group, self.piece) {
-            let sums = self.block_sums::<_, RESIDUAL>(s, block, tile, first + column);
+            let sums = self.block_sums::<_, RESIDUAL>(
+                s,
+                block,
+                first + column,
+                &of_tile[(first + column) % LANES],
+                &mut buffer,
+            );
             batch.push((column, block), s, sums);
             if batch.len == LANES {
                 self.end_batch(m, &mut batch, tile, (part_g, part_g_deviation));
@@ -304,39 +323,22 @@ impl<A: Activation> PartSums<'_, A> {
         &self,
         s: S,
         block: RowBlock,
-        tile: &Tile<FIELDS>,
         column: usize,
+        &(forward, unit): &(ColumnCoefficients, f32),
+        buffer: &mut Buffer,
     ) -> Sums<S> {
         let apply = self.apply;
-        // A block has sixteen vectors at most.
-        let mut bits = [0; BLOCK_VECTORS];
-        let (mut rest, vectors) = (&mut bits[..], block.columns.div_ceil(LANES));
-        for row in 0..block.rows {
-            let first = block.first() + row * block.width;
-            apply.keep.within(first, block.columns).fill(first, take_front(&mut rest, vectors));
-        }
         let owner = Owner::Channel(self.group.first_channel + column);
-        let forward = ColumnCoefficients::new(forward_fields(tile), column).coefficients(s);
-        let [_, unit] = pair_lane(&tile[OFFSET], column);
-        let summands = Summands { apply, owner, forward, unit: s.splat(unit) };
-        let mut rows = block.rows_of(self.input).zip(block.rows_of(self.grad));
-        let (mut first, mut bits) = (block.first(), &bits[..]);
-        let mut sums = Sums::zero(s);
-        for _ in 0..block.rows.div_ceil(4) {
-            let mut four = Sums::zero(s);
-            for _ in 0..2 {
-                let mut two = Sums::zero(s);
-                for (x, dy) in rows.by_ref().take(2) {
-                    let (row_bits, rest) = bits.split_at_checked(vectors).unwrap_or_default();
-                    let residuals = apply.residuals::<RESIDUAL>(first, x.len());
-                    two = two + summands.row::<RESIDUAL>(s, x, dy, &residuals, row_bits);
-                    (first, bits) = (first + block.width, rest);
-                }
-                four = four + two;
-            }
-            sums = sums + four;
+        let summands = Summands { apply, owner, forward: forward.coefficients(s), unit: s.splat(unit) };
+        let (mut first, vectors) = (block.first(), block.columns.div_ceil(LANES));
+        let mut sum = RowSum::new(Sums::zero(s));
+        for (x, dy) in block.rows_of(self.input).zip(block.rows_of(self.grad)) {
+            let keep = apply.keep.within(first, block.columns);
+            let residuals = apply.residuals::<RESIDUAL>(first, x.len());
+            sum.add(summands.row::<RESIDUAL>(s, x, dy, &residuals, keep.bits(first, vectors, buffer)));
+            first += block.width;
         }
-        sums
+        sum.total()
     }
 
     /// [`Self::block_sums`] where lanes are worked one after the other.

@@ -114,6 +114,11 @@ impl Simd for Lane {
     }
 
     #[inline(always)]
+    fn unless_le(self, mask: bool, a: f32, b: f32) -> bool {
+        mask && !self.le(a, b)
+    }
+
+    #[inline(always)]
     fn keep(self, mask: bool, value: f32) -> f32 {
         if mask { value } else { 0.0 }
     }

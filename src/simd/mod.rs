@@ -153,6 +153,8 @@ pub(crate) trait Simd: Copy {
 
     /// `a <= b`, false where either is NaN.
     fn le(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// The mask without the lanes where `a <= b`; those where either is NaN stay.
+    fn unless_le(self, mask: Self::Mask, a: Self::F32, b: Self::F32) -> Self::Mask;
     /// `value` where the mask is true, +0.0 elsewhere, whatever `value` is there.
     fn keep(self, mask: Self::Mask, value: Self::F32) -> Self::F32;
     /// `value` where the mask is false, +0.0 elsewhere, whatever `value` is there.

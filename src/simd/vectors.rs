@@ -142,6 +142,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn unless_le(self, mask: Mask, a: f32x16, b: f32x16) -> Mask {
+        Mask(mask.0 & !self.le(a, b).0)
+    }
+
+    #[inline(always)]
     fn keep(self, mask: Mask, value: f32x16) -> f32x16 {
         value & f32x16::from_bits(mask.0)
     }

@@ -425,6 +425,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn unless_le(self, mask: Avx2Mask, a: Avx2F32, b: Avx2F32) -> Avx2Mask {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            Avx2Mask([
+                _mm256_and_ps(mask.0[0], _mm256_cmp_ps::<_CMP_NLE_UQ>(a.0[0], b.0[0])),
+                _mm256_and_ps(mask.0[1], _mm256_cmp_ps::<_CMP_NLE_UQ>(a.0[1], b.0[1])),
+            ])
+        }
+    }
+
+    #[inline(always)]
     fn keep(self, mask: Avx2Mask, value: Avx2F32) -> Avx2F32 {
         // SAFETY: the token proves AVX2.
         unsafe { Avx2F32([_mm256_and_ps(mask.0[0], value.0[0]), _mm256_and_ps(mask.0[1], value.0[1])]) }
@@ -918,6 +929,12 @@ impl Simd for Avx512 {
     fn le(self, a: Avx512F32, b: Avx512F32) -> Avx512Mask {
         // SAFETY: the token proves AVX-512.
         unsafe { Avx512Mask(_mm512_cmp_ps_mask::<_CMP_LE_OQ>(a.0[0], b.0[0])) }
+    }
+
+    #[inline(always)]
+    fn unless_le(self, mask: Avx512Mask, a: Avx512F32, b: Avx512F32) -> Avx512Mask {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512Mask(_mm512_mask_cmp_ps_mask::<_CMP_NLE_UQ>(mask.0, a.0[0], b.0[0])) }
     }
 
     #[inline(always)]

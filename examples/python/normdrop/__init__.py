@@ -140,11 +140,11 @@ class Layer:
 
     `layout` is one of `LAYOUTS`, N samples and C channels, and `shape` that of the tensors. `p` is the probability to drop, and
     `granularity` what one bit of the mask drops. The other arguments are PyTorch's; `running_var` is "unbiased", as in PyTorch, or
-    "biased", as in Keras, flax and ONNX.
+    "biased", as in Keras, flax and ONNX. More `tasks` than one use threads, and need a library built with `--features capi,rayon`.
     """
 
     def __init__(self, layout, shape, activation="identity", *, p=0.0, eps=1e-5, momentum=0.1, slope=0.01,
-                 granularity="element", running_var="unbiased", backend="fastest"):
+                 granularity="element", running_var="unbiased", backend="fastest", tasks=1):
         shape = tuple(int(size) for size in shape)
         if layout not in LAYOUTS:
             raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
@@ -166,6 +166,7 @@ class Layer:
         self._layer.granularity = _index("granularity", granularity, GRANULARITIES)
         self._layer.running_variance = _index("running_var", running_var, ("unbiased", "biased"))
         self._layer.backend = _index("backend", backend, BACKENDS)
+        self._layer.tasks = min(max(int(tasks), 1), 2**32 - 1)
         self._pointer = ctypes.byref(self._layer)
         self._lengths = _library.CLengths(version=_library.ABI_VERSION)
         _library.call("layer_lengths", self._pointer, ctypes.byref(self._lengths))

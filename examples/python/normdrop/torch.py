@@ -119,7 +119,7 @@ def normdrop(x, running_mean=None, running_var=None, weight=None, bias=None, *, 
 
     As `torch.nn.functional.batch_norm`: with `training` the statistics are those of the batch, and the running ones are updated if
     they are given. Dropout is on while training unless `dropout` says otherwise; its seed is drawn from PyTorch's generator unless
-    it is given. `options` are those of `normdrop.Layer`: eps, momentum, slope, granularity.
+    it is given. `options` are those of `normdrop.Layer`: eps, momentum, slope, granularity, tasks.
     """
     if not isinstance(x, torch.Tensor) or x.dim() not in _FIRST:
         raise ValueError("x must be a tensor [N, C], [N, C, L], [N, C, H, W] or [N, C, D, H, W]")
@@ -152,10 +152,10 @@ class NormDrop(torch.nn.Module):
     """
 
     def __init__(self, num_features, activation="identity", p=0.0, *, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True,
-                 granularity="element", slope=0.01):
+                 granularity="element", slope=0.01, tasks=1):
         super().__init__()
         self.num_features, self.activation, self.p, self.momentum = num_features, activation, p, momentum
-        self.options = {"eps": eps, "granularity": granularity, "slope": slope}
+        self.options = {"eps": eps, "granularity": granularity, "slope": slope, "tasks": tasks}
         if momentum is not None:
             self.options["momentum"] = momentum
         # Mistakes belong here and not into the first batch.

@@ -223,6 +223,16 @@ def test_threads_share_a_layer():
     assert not wrong
 
 
+def test_tasks_change_no_bit_or_are_refused():
+    x = numpy.random.default_rng(1).normal(size=(8, 64, 900)).astype(numpy.float32)
+    try:
+        several = normdrop.Layer("NCL", x.shape, "silu", tasks=3)
+    except normdrop.NormdropError as refused:
+        assert "built with the feature rayon" in str(refused)
+        return
+    assert (several.train(x)[0] == normdrop.Layer("NCL", x.shape, "silu").train(x)[0]).all()
+
+
 def test_empty_tensors():
     layer = normdrop.Layer("NHWC", (0, 4, 4, 3), "relu", p=0.5)
     x = numpy.empty((0, 4, 4, 3), numpy.float32)

@@ -99,6 +99,7 @@ def test_wrong_layers(arguments, said):
     ({"granularity": "row"}, "granularity must be one of element, channel, sample, not 'row'"),
     ({"running_var": "exact"}, "running_var must be one of"),
     ({"backend": "sse"}, "backend must be one of"),
+    ({"tasks": "many"}, "invalid literal"),
 ])
 def test_wrong_options(options, said):
     with pytest.raises(ValueError, match=re.escape(said)):

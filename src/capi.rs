@@ -135,12 +135,12 @@ impl normdrop_layer {
             NORMDROP_GRANULARITY_ELEMENT => Granularity::Element,
             NORMDROP_GRANULARITY_CHANNEL => Granularity::Channel,
             NORMDROP_GRANULARITY_SAMPLE => Granularity::Sample,
-            unknown_one => return Err(unknown(NORMDROP_STATUS_GRANULARITY, unknown_one)),
+            other => return Err(unknown(NORMDROP_STATUS_GRANULARITY, other)),
         };
         let running_var = match self.running_variance {
             NORMDROP_RUNNING_VARIANCE_UNBIASED => RunningVariance::Unbiased,
             NORMDROP_RUNNING_VARIANCE_BIASED => RunningVariance::Biased,
-            unknown_one => return Err(unknown(NORMDROP_STATUS_RUNNING_VARIANCE, unknown_one)),
+            other => return Err(unknown(NORMDROP_STATUS_RUNNING_VARIANCE, other)),
         };
         let config = Config { eps: self.eps, momentum: self.momentum, running_var, p: self.p, granularity };
         let layer = Layer::new(self.shape()?, activation, config)?;

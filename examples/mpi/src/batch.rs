@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use normdrop::{Activation, Config, Error, Layer, Shape};
+use normdrop::{Config, Error, Layer, Relu, RunningVariance, Shape};
+use normdrop_reference::case::Case;
 use normdrop_reference::classes::{MEASURED, class};
 use normdrop_reference::layer as reference;
 
@@ -10,43 +11,28 @@ use normdrop_reference::layer as reference;
 /// part.
 pub(crate) const CHANNELS: usize = MEASURED.len() + 2;
 
-/// A whole batch. Every rank makes it, from the same seeds, and works on its own part only; a real one would read its part.
+/// A whole batch. Every rank makes it, from the same seed, and works on its own part only; a real one would read its part.
 pub(crate) struct Batch {
     pub(crate) rows: usize,
     pub(crate) inner: usize,
     /// Whether the second of several ranks has no rows.
     pub(crate) empty_part: bool,
-    pub(crate) weight: Vec<f32>,
-    pub(crate) bias: Vec<f32>,
-    pub(crate) x: Vec<f32>,
-    pub(crate) dy: Vec<f32>,
+    pub(crate) case: Case,
 }
 
 /// The seed of its dropout mask.
 pub(crate) const MASK_SEED: u64 = 42;
 
 /// Running statistics become those of the batch, so that they can be compared with its exact ones.
-pub(crate) const CONFIG: Config = Config { p: 0.25, momentum: 1.0, ..Config::DEFAULT };
+const CONFIG: Config = Config { p: 0.25, momentum: 1.0, running_var: RunningVariance::Biased, ..Config::DEFAULT };
 
 impl Batch {
     pub(crate) fn new(rows: usize, inner: usize, empty_part: bool) -> Self {
-        let shape = reference::Shape { outer: rows, channels: CHANNELS, inner };
-        let names = || MEASURED.into_iter().chain(["trend", "steps of the mean"]);
-        let (mut of_x, mut seeds) = (names(), 1..);
-        let x = shape.tensor(|channel| {
-            let name = of_x.next().unwrap_or("normal");
-            class(name).values(channel as u64, shape.samples())
-        });
-        let normal = |seed, len| class("normal").values(seed, len);
-        Self {
-            rows,
-            inner,
-            empty_part,
-            weight: normal(1001, CHANNELS),
-            bias: normal(1002, CHANNELS),
-            x,
-            dy: shape.tensor(|_| normal(2000 + seeds.next().unwrap_or(0), shape.samples())),
-        }
+        let classes: Vec<_> = MEASURED.into_iter().chain(["trend", "steps of the mean"]).map(class).collect();
+        let case = Case::new(reference::Shape { outer: rows, channels: CHANNELS, inner }, &classes, 1)
+            .with_activation(reference::Activation::Relu)
+            .with_dropout(CONFIG.p, MASK_SEED);
+        Self { rows, inner, empty_part, case }
     }
 
     /// The values of a row.
@@ -55,8 +41,8 @@ impl Batch {
     }
 
     /// The layer for so many rows.
-    pub(crate) fn layer<A: Activation>(&self, rows: usize, activation: A) -> Result<Layer<A>, Error> {
-        Layer::new(Shape::new(rows, CHANNELS, self.inner)?, activation, CONFIG)
+    pub(crate) fn layer(&self, rows: usize) -> Result<Layer<Relu>, Error> {
+        Layer::new(Shape::new(rows, CHANNELS, self.inner)?, Relu, CONFIG)
     }
 
     /// The rows of a rank: uneven parts.

@@ -1,17 +1,16 @@
 //! What must be true of the results: the bounds of the crate, and the bits of one rank.
 
-use normdrop::{Average, Backward, Dropout, Relu, RunningMut, Saved, SavedMut, Statistics, Train};
-use normdrop::{Error, ParameterGradients, Parameters};
-use normdrop_reference::errors::{CallErrors, Differentiated, PROMISE, StatisticsErrors};
-use normdrop_reference::layer::{self as reference, widened};
+use normdrop::{
+    Average, Backward, Dropout, Error, ParameterGradients, Parameters, RunningMut, Saved, SavedMut, Statistics, Train,
+};
+use normdrop_reference::case::{Case, Errors, Output};
+use normdrop_reference::errors::{Differentiated, PROMISE};
 
-use crate::batch::{Batch, CHANNELS, CONFIG, MASK_SEED};
+use crate::batch::{Batch, CHANNELS, MASK_SEED};
 
 /// All that a training step gives, of a whole batch.
 #[derive(Default, Clone)]
 pub(crate) struct Results {
-    /// Before activation and dropout.
-    pub(crate) z: Vec<f32>,
     pub(crate) y: Vec<f32>,
     pub(crate) dx: Vec<f32>,
     pub(crate) shared: Shared,
@@ -34,7 +33,7 @@ impl Shared {
 }
 
 impl Results {
-    /// All bits but those of `z`, which is not a result.
+    /// All bits.
     pub(crate) fn bits(&self) -> Vec<u32> {
         let elements = self.y.iter().chain(&self.dx).map(|value| value.to_bits());
         elements.chain(self.shared.bits()).collect()
@@ -48,21 +47,22 @@ impl Results {
 
     /// The whole batch in two plain calls.
     pub(crate) fn alone(batch: &Batch) -> Result<Self, Error> {
-        let layer = batch.layer(batch.rows, Relu)?;
+        let Case { weight, bias, x, dy, .. } = &batch.case;
+        let layer = batch.layer(batch.rows)?;
         let zeros = vec![0.0; CHANNELS];
         let shared = Shared { mean: zeros.clone(), var: zeros.clone(), grad_weight: zeros.clone(), grad_bias: zeros };
-        let elements = vec![0.0; batch.x.len()];
-        let mut results = Self { z: Vec::new(), y: elements.clone(), dx: elements, shared };
+        let elements = vec![0.0; x.len()];
+        let mut results = Self { y: elements.clone(), dx: elements, shared };
         let (mut mean, mut mean_tail, mut inv_std) = ([0.0; CHANNELS], [0.0; CHANNELS], [0.0; CHANNELS]);
         let (mut mask, scratch) = (vec![0; layer.mask_len()], &mut vec![0.0; layer.scratch_len()]);
         layer.fill_mask(MASK_SEED, &mut mask)?;
-        let parameters = Parameters { weight: Some(&batch.weight), bias: Some(&batch.bias) };
+        let parameters = Parameters { weight: Some(weight), bias: Some(bias) };
         let Shared { mean: running_mean, var, grad_weight, grad_bias } = &mut results.shared;
         layer.train(Train {
             parameters,
             running: Some(RunningMut { mean: running_mean, var, average: Average::Exponential }),
             dropout: Dropout::Mask(&mask),
-            input: &batch.x,
+            input: x,
             residual: None,
             output: &mut results.y,
             saved: SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std },
@@ -72,9 +72,9 @@ impl Results {
             parameters,
             statistics: Statistics::Batch(Saved { mean: &mean, mean_tail: &mean_tail, inv_std: &inv_std }),
             dropout: Dropout::Mask(&mask),
-            input: &batch.x,
+            input: x,
             residual: None,
-            grad_output: &batch.dy,
+            grad_output: dy,
             grad_input: Some(&mut results.dx),
             grad_residual: None,
             grad_parameters: ParameterGradients { weight: Some(grad_weight), bias: Some(grad_bias) },
@@ -85,42 +85,10 @@ impl Results {
 
     /// The largest errors against the exact results, each in units u = 2^-24 of the scale that its bound is stated in; or a
     /// sentence about one that is out of bounds.
-    pub(crate) fn errors(&self, batch: &Batch) -> Result<String, String> {
-        let layer = batch.layer(batch.rows, Relu).map_err(|error| error.to_string())?;
-        let mut mask = vec![0; layer.mask_len()];
-        layer.fill_mask(MASK_SEED, &mut mask).map_err(|error| error.to_string())?;
-        let exact = reference::Layer {
-            shape: reference::Shape { outer: batch.rows, channels: CHANNELS, inner: batch.inner },
-            eps: CONFIG.eps,
-            momentum: CONFIG.momentum,
-            running_var: reference::RunningVariance::Unbiased,
-            threshold: layer.keep().threshold(),
-            activation: reference::Activation::Relu,
-        };
-        let (weight, bias, x, dy) =
-            (widened(&batch.weight), widened(&batch.bias), widened(&batch.x), widened(&batch.dy));
-        let parameters = reference::Parameters { weight: Some(&weight), bias: Some(&bias), residual: None };
-        let moments = exact.moments(&x);
-        let centres = exact.batch_statistics(&moments);
-        let forward = exact.forward(parameters, &centres, Some(&mask), &x);
-        let call = reference::Backward { mask: Some(&mask), x: &x, dy: &dy, z: Some(&self.z) };
-        let gradients = exact.backward(parameters, &centres, reference::Statistics::Batch, call);
-
-        let Shared { mean, var, grad_weight, grad_bias } = &self.shared;
-        let (mut statistics, mut calls) = (StatisticsErrors::none(), CallErrors::none());
-        statistics.add(&exact, &moments, mean, var);
-        calls.add_forward(&forward, &self.y);
-        let actual = Differentiated { dx: &self.dx, d_residual: &[], d_weight: grad_weight, d_bias: grad_bias };
-        calls.add_backward(exact.shape, &gradients, actual);
-        let errors = [
-            (&statistics.mean, PROMISE.mean),
-            (&statistics.var, PROMISE.var),
-            (&calls.y, PROMISE.y),
-            (&calls.dx, PROMISE.dx),
-            (&calls.d_weight, PROMISE.d_weight),
-            (&calls.d_bias, PROMISE.d_bias),
-        ];
-        errors.iter().try_for_each(|(worst, bound)| worst.within(*bound))?;
-        Ok(errors.map(|(worst, bound)| format!("{:.1} of {bound:.0}", worst.units())).join("  "))
+    pub(crate) fn errors(&self, batch: &Batch) -> Result<Errors, String> {
+        let Self { y, dx, shared: Shared { mean, var, grad_weight, grad_bias } } = self;
+        let gradients = Differentiated { dx, d_residual: &[], d_weight: grad_weight, d_bias: grad_bias };
+        let output = Output { statistics: Some((mean, var)), y: Some(y), gradients: Some(gradients), z: None };
+        batch.case.check(output, &PROMISE)
     }
 }

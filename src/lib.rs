@@ -5,6 +5,8 @@
 mod activation;
 mod args;
 mod backward;
+#[cfg(feature = "capi")]
+pub mod capi;
 mod channel;
 mod config;
 mod error;

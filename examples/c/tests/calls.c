@@ -1,0 +1,1370 @@
+/* Every function of normdrop.h, with right and with wrong arguments. Valid C99 and valid C++17: it is compiled as both.
+ *
+ * Every buffer is an allocation of its own and exactly as long as it must be, outputs and scratch are not initialised, so
+ * that the address sanitizer and valgrind see any access too far or too early. */
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <normdrop.h>
+
+static long checks, failures;
+
+static void check(int holds, const char *what, const char *file, int line) {
+    checks++;
+    if (!holds) {
+        failures++;
+        fprintf(stderr, "%s:%d: %s\n", file, line, what);
+    }
+}
+
+#define CHECK(condition) check((condition) != 0, #condition, __FILE__, __LINE__)
+
+/* ---- buffers ---- */
+
+enum { LIMIT = 128 };
+
+static void *allocations[LIMIT];
+static size_t allocated[LIMIT];
+static int allocation_count;
+static int initialised;
+
+/* Memory of exactly so many bytes, uninitialised, except where all of it will be compared. */
+static void *fresh(size_t bytes) {
+    void *memory = malloc(bytes != 0 ? bytes : 1);
+    if (memory == NULL || allocation_count == LIMIT) {
+        fprintf(stderr, "out of memory\n");
+        exit(1);
+    }
+    if (initialised) {
+        memset(memory, 0x3A, bytes);
+    }
+    allocations[allocation_count] = memory;
+    allocated[allocation_count++] = bytes;
+    return memory;
+}
+
+static void free_all(void) {
+    while (allocation_count > 0) {
+        free(allocations[--allocation_count]);
+    }
+}
+
+/* The same numbers on every run: between -2 and 2. */
+static float number(void) {
+    static uint32_t state = 1;
+    state = state * 1664525u + 1013904223u;
+    return (float)(state >> 8) / 4194304.0f - 2.0f;
+}
+
+static normdrop_slice_mut_f32 empty_f32(size_t len) {
+    normdrop_slice_mut_f32 slice;
+    slice.values = (float *)fresh(len * sizeof(float));
+    slice.len = len;
+    return slice;
+}
+
+static normdrop_slice_mut_f64 empty_f64(size_t len) {
+    normdrop_slice_mut_f64 slice;
+    slice.values = (double *)fresh(len * sizeof(double));
+    slice.len = len;
+    return slice;
+}
+
+static normdrop_slice_f32 reading(normdrop_slice_mut_f32 written) {
+    normdrop_slice_f32 slice;
+    slice.values = written.values;
+    slice.len = written.len;
+    return slice;
+}
+
+static normdrop_slice_f64 reading_f64(normdrop_slice_mut_f64 written) {
+    normdrop_slice_f64 slice;
+    slice.values = written.values;
+    slice.len = written.len;
+    return slice;
+}
+
+static normdrop_slice_u8 reading_u8(normdrop_slice_mut_u8 written) {
+    normdrop_slice_u8 slice;
+    slice.values = written.values;
+    slice.len = written.len;
+    return slice;
+}
+
+static normdrop_slice_mut_f32 random_mut_f32(size_t len) {
+    normdrop_slice_mut_f32 slice = empty_f32(len);
+    size_t i;
+    for (i = 0; i < len; i++) {
+        slice.values[i] = number();
+    }
+    return slice;
+}
+
+static normdrop_slice_f32 random_f32(size_t len) { return reading(random_mut_f32(len)); }
+
+/* Variances: between 0.5 and 1.5. */
+static normdrop_slice_mut_f32 random_positive(size_t len) {
+    normdrop_slice_mut_f32 slice = random_mut_f32(len);
+    size_t i;
+    for (i = 0; i < len; i++) {
+        slice.values[i] = slice.values[i] / 4 + 1;
+    }
+    return slice;
+}
+
+/* ---- the layer ---- */
+
+static normdrop_error new_error(void) {
+    normdrop_error error;
+    memset(&error, 0, sizeof error);
+    error.version = NORMDROP_ABI_VERSION;
+    return error;
+}
+
+static normdrop_layer new_layer(size_t outer, size_t channels, size_t inner, normdrop_activation activation) {
+    normdrop_layer layer;
+    CHECK(normdrop_layer_init(&layer, NORMDROP_ABI_VERSION) == NORMDROP_STATUS_OK);
+    layer.outer = outer;
+    layer.channels = channels;
+    layer.inner = inner;
+    layer.activation = activation;
+    layer.slope = 0.25f;
+    layer.p = 0.375;
+    return layer;
+}
+
+static normdrop_lengths lengths_of(const normdrop_layer *layer) {
+    normdrop_lengths lengths;
+    normdrop_error error = new_error();
+    memset(&lengths, 0, sizeof lengths);
+    lengths.version = NORMDROP_ABI_VERSION;
+    CHECK(normdrop_layer_lengths(layer, &lengths, &error) == NORMDROP_STATUS_OK);
+    return lengths;
+}
+
+static normdrop_slice_mut_u8 mask_of(const normdrop_layer *layer, uint64_t seed) {
+    normdrop_slice_mut_u8 mask;
+    mask.len = lengths_of(layer).mask;
+    mask.values = (uint8_t *)fresh(mask.len);
+    CHECK(normdrop_fill_mask(layer, seed, mask, NULL) == NORMDROP_STATUS_OK);
+    return mask;
+}
+
+/* ---- the formulas, in double ---- */
+
+static double act(normdrop_activation activation, double slope, double z) {
+    double inner = 0.7978845608028654 * (z + 0.044715 * z * z * z);
+    switch (activation) {
+    case NORMDROP_ACTIVATION_RELU: return z > 0 ? z : 0;
+    case NORMDROP_ACTIVATION_RELU6: return z > 6 ? 6 : z > 0 ? z : 0;
+    case NORMDROP_ACTIVATION_LEAKY_RELU: return z > 0 ? z : slope * z;
+    case NORMDROP_ACTIVATION_HARD_SWISH: return z <= -3 ? 0 : z >= 3 ? z : z * (z + 3) / 6;
+    case NORMDROP_ACTIVATION_SIGMOID: return 1 / (1 + exp(-z));
+    case NORMDROP_ACTIVATION_TANH: return tanh(z);
+    case NORMDROP_ACTIVATION_SILU: return z / (1 + exp(-z));
+    case NORMDROP_ACTIVATION_GELU: return z / 2 * (1 + tanh(inner));
+    default: return z;
+    }
+}
+
+/* Central differences: good to ten digits for functions like these, where they are smooth. */
+static double slope_of(normdrop_activation activation, double slope, double z) {
+    double h = 1e-5;
+    return (act(activation, slope, z + h) - act(activation, slope, z - h)) / (2 * h);
+}
+
+static int near(double got, double wanted, double tolerance) {
+    return fabs(got - wanted) <= tolerance * (1 + fabs(wanted));
+}
+
+static int kept(normdrop_slice_u8 mask, size_t bit) {
+    return mask.values == NULL || (mask.values[bit / 8] >> (bit % 8) & 1) == 1;
+}
+
+/* ---- right arguments ---- */
+
+static void test_names(void) {
+    normdrop_status status;
+    normdrop_buffer buffer;
+    normdrop_backend backend;
+    CHECK(normdrop_abi_version() == NORMDROP_ABI_VERSION);
+    CHECK(strchr(normdrop_version(), '.') != NULL);
+    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_MISSING_BIAS; status++) {
+        CHECK(strlen(normdrop_status_text(status)) > 6);
+        CHECK(strcmp(normdrop_status_text(status), "unknown status") != 0);
+    }
+    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_MISSING_BIAS + 1), "unknown status") == 0);
+    CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
+    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_FOLD_BIAS; buffer++) {
+        CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
+    }
+    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_SAVED_INV_STD), "saved_inv_std") == 0);
+    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_FOLD_BIAS + 1), "unknown buffer") == 0);
+    backend = normdrop_backend_detect();
+    CHECK(backend >= NORMDROP_BACKEND_PORTABLE && backend <= NORMDROP_BACKEND_AVX512);
+    CHECK(normdrop_backend_is_available(NORMDROP_BACKEND_FASTEST) == 1);
+    CHECK(normdrop_backend_is_available(NORMDROP_BACKEND_PORTABLE) == 1);
+    CHECK(normdrop_backend_is_available(backend) == 1);
+    CHECK(backend == NORMDROP_BACKEND_AVX512 || normdrop_backend_is_available(backend + 1) == 0);
+    CHECK(normdrop_backend_is_available(NORMDROP_BACKEND_AVX512 + 1) == 0);
+    CHECK(strcmp(normdrop_backend_name(NORMDROP_BACKEND_FASTEST), "fastest") == 0);
+    CHECK(strcmp(normdrop_backend_name(NORMDROP_BACKEND_PORTABLE), "portable") == 0);
+    CHECK(strcmp(normdrop_backend_name(NORMDROP_BACKEND_AVX2), "avx2") == 0);
+    CHECK(strcmp(normdrop_backend_name(NORMDROP_BACKEND_AVX512), "avx512") == 0);
+    CHECK(strcmp(normdrop_backend_name(NORMDROP_BACKEND_AVX512 + 1), "unknown backend") == 0);
+}
+
+static void test_layer(void) {
+    normdrop_layer layer;
+    normdrop_lengths lengths;
+    CHECK(normdrop_layer_init(&layer, NORMDROP_ABI_VERSION) == NORMDROP_STATUS_OK);
+    CHECK(layer.version == NORMDROP_ABI_VERSION && layer.activation == NORMDROP_ACTIVATION_IDENTITY);
+    CHECK(layer.outer == 1 && layer.channels == 1 && layer.inner == 1 && layer.positions == 1);
+    CHECK(layer.momentum == 0.1 && layer.p == 0.0 && layer.eps == 1e-5f && layer.slope == 0.01f);
+    CHECK(layer.granularity == NORMDROP_GRANULARITY_ELEMENT && layer.tasks == 1);
+    CHECK(layer.running_variance == NORMDROP_RUNNING_VARIANCE_UNBIASED && layer.backend == NORMDROP_BACKEND_FASTEST);
+
+    layer = new_layer(6, 5, 7, NORMDROP_ACTIVATION_RELU);
+    lengths = lengths_of(&layer);
+    CHECK(lengths.version == NORMDROP_ABI_VERSION);
+    CHECK(lengths.elements == 210 && lengths.channels == 5 && lengths.mask_bits == 210 && lengths.mask == 27);
+    CHECK(lengths.moments == 15 && lengths.sums == 10);
+    CHECK(lengths.eval_scratch <= lengths.scratch && lengths.train_scratch <= lengths.scratch);
+    CHECK(lengths.backward_scratch <= lengths.scratch);
+    layer.granularity = NORMDROP_GRANULARITY_CHANNEL;
+    CHECK(lengths_of(&layer).mask_bits == 30 && lengths_of(&layer).mask == 4);
+    layer.granularity = NORMDROP_GRANULARITY_SAMPLE;
+    CHECK(lengths_of(&layer).mask_bits == 6 && lengths_of(&layer).mask == 1);
+    layer.inner = 1;
+    layer.positions = 3;
+    CHECK(lengths_of(&layer).mask_bits == 2);
+    layer.granularity = NORMDROP_GRANULARITY_CHANNEL;
+    CHECK(lengths_of(&layer).mask_bits == 10);
+    layer.positions = 0;
+    CHECK(lengths_of(&layer).mask_bits == 30);
+    layer.channels = 0;
+    CHECK(lengths_of(&layer).elements == 0);
+    CHECK(normdrop_mask_len(0) == 0 && normdrop_mask_len(8) == 1 && normdrop_mask_len(9) == 2);
+}
+
+static uint32_t count_words(void *context) {
+    uint32_t *count = (uint32_t *)context;
+    return ++*count * 2654435761u;
+}
+
+static void test_masks(void) {
+    normdrop_layer layer = new_layer(40, 25, 10, NORMDROP_ACTIVATION_IDENTITY);
+    normdrop_slice_mut_u8 whole = mask_of(&layer, 42), again = mask_of(&layer, 42), other = mask_of(&layer, 43), part;
+    normdrop_keep keep;
+    size_t i, bits = 0;
+    uint32_t words = 0;
+    CHECK(memcmp(whole.values, again.values, whole.len) == 0);
+    CHECK(memcmp(whole.values, other.values, whole.len) != 0);
+    for (i = 0; i < 10000; i++) {
+        bits += (size_t)kept(reading_u8(whole), i);
+    }
+    /* 6250 are expected, with a standard deviation of 48. */
+    CHECK(bits > 6000 && bits < 6500);
+
+    part.len = normdrop_mask_len(999);
+    part.values = (uint8_t *)fresh(part.len);
+    CHECK(normdrop_bernoulli_fill(0.375, 42, 4003, 999, part, NULL) == NORMDROP_STATUS_OK);
+    for (i = 0; i < 999; i++) {
+        CHECK(kept(reading_u8(part), i) == kept(reading_u8(whole), 4003 + i));
+    }
+    CHECK(part.values[124] >> 7 == 0);
+
+    keep.version = NORMDROP_ABI_VERSION;
+    CHECK(normdrop_bernoulli_keep(0.375, &keep, NULL) == NORMDROP_STATUS_OK);
+    CHECK(keep.threshold == 2684354560u && keep.probability == 0.625 && keep.scale == 1.6f);
+    CHECK(normdrop_bernoulli_keep(1, &keep, NULL) == NORMDROP_STATUS_OK);
+    CHECK(keep.threshold == 0 && keep.probability == 0 && keep.scale == 0);
+
+    CHECK(normdrop_fill_mask_with(&layer, count_words, &words, whole, NULL) == NORMDROP_STATUS_OK);
+    CHECK(words > 0 && words % 16 == 0);
+    words = 0;
+    CHECK(normdrop_bernoulli_fill_with(0.375, count_words, &words, 10000, again, NULL) == NORMDROP_STATUS_OK);
+    CHECK(memcmp(whole.values, again.values, whole.len) == 0);
+    free_all();
+}
+
+/* Everything that a network keeps of one layer. */
+typedef struct {
+    normdrop_layer layer;
+    normdrop_train_call train;
+    normdrop_eval_call eval;
+    normdrop_backward_call backward;
+    uint64_t batches;
+} problem;
+
+static void make_problem(problem *made, size_t outer, size_t channels, size_t inner, normdrop_activation activation) {
+    normdrop_lengths lengths;
+    size_t len = outer * channels * inner;
+    memset(made, 0, sizeof *made);
+    made->layer = new_layer(outer, channels, inner, activation);
+    lengths = lengths_of(&made->layer);
+
+    made->train.version = NORMDROP_ABI_VERSION;
+    made->train.weight = random_f32(channels);
+    made->train.bias = random_f32(channels);
+    made->train.running_mean = random_mut_f32(channels);
+    made->train.running_var = random_positive(channels);
+    made->train.mask = reading_u8(mask_of(&made->layer, 7));
+    made->train.input = random_f32(len);
+    made->train.residual = random_f32(len);
+    made->train.output = empty_f32(len);
+    made->train.saved_mean = empty_f32(channels);
+    made->train.saved_mean_tail = empty_f32(channels);
+    made->train.saved_inv_std = empty_f64(channels);
+    made->train.scratch = empty_f64(lengths.train_scratch);
+
+    made->eval.version = NORMDROP_ABI_VERSION;
+    made->eval.weight = made->train.weight;
+    made->eval.bias = made->train.bias;
+    made->eval.running_mean = reading(made->train.running_mean);
+    made->eval.running_var = reading(made->train.running_var);
+    made->eval.mask = made->train.mask;
+    made->eval.input = made->train.input;
+    made->eval.residual = made->train.residual;
+    made->eval.output = empty_f32(len);
+    made->eval.scratch = empty_f64(lengths.eval_scratch);
+
+    made->backward.version = NORMDROP_ABI_VERSION;
+    made->backward.statistics = NORMDROP_STATISTICS_BATCH;
+    made->backward.weight = made->train.weight;
+    made->backward.bias = made->train.bias;
+    made->backward.saved_mean = reading(made->train.saved_mean);
+    made->backward.saved_mean_tail = reading(made->train.saved_mean_tail);
+    made->backward.saved_inv_std = reading_f64(made->train.saved_inv_std);
+    made->backward.mask = made->train.mask;
+    made->backward.input = made->train.input;
+    made->backward.residual = made->train.residual;
+    made->backward.grad_output = random_f32(len);
+    made->backward.grad_input = empty_f32(len);
+    made->backward.grad_residual = empty_f32(len);
+    made->backward.grad_weight = empty_f32(channels);
+    made->backward.grad_bias = empty_f32(channels);
+    made->backward.scratch = empty_f64(lengths.backward_scratch);
+}
+
+/* What one channel of the layer gives, by the formulas. With fixed statistics `mean` and `var` are given. */
+static void check_channel(const problem *of, size_t channel, int batch, const float *y, double mean, double var) {
+    const normdrop_layer *layer = &of->layer;
+    const normdrop_backward_call *call = &of->backward;
+    size_t outer, i, samples = layer->outer * layer->inner;
+    double inv_std, d_weight = 0, d_bias = 0, scale = call->mask.values != NULL ? 1 / (1 - layer->p) : 1;
+    double weight = call->weight.values != NULL ? (double)call->weight.values[channel] : 1;
+    double bias = call->bias.values != NULL ? (double)call->bias.values[channel] : 0;
+    int pass;
+    inv_std = 1 / sqrt(var + (double)layer->eps);
+    /* The sums first, then what is made of them. */
+    for (pass = 0; pass < 2; pass++) {
+        for (outer = 0; outer < layer->outer; outer++) {
+            for (i = 0; i < layer->inner; i++) {
+                size_t at = (outer * layer->channels + channel) * layer->inner + i;
+                double xhat = ((double)call->input.values[at] - mean) * inv_std;
+                double z = xhat * weight + bias + (call->residual.values != NULL ? (double)call->residual.values[at] : 0);
+                int keep = kept(call->mask, at);
+                double g = keep ? slope_of(layer->activation, (double)layer->slope, z) * scale *
+                                      (double)call->grad_output.values[at]
+                                : 0;
+                if (pass == 0) {
+                    d_weight += g * xhat;
+                    d_bias += g;
+                    CHECK(near((double)y[at], keep ? act(layer->activation, (double)layer->slope, z) * scale : 0, 2e-6));
+                } else {
+                    double rest = batch ? (d_bias + xhat * d_weight) / (double)samples : 0;
+                    CHECK(near((double)call->grad_input.values[at], weight * inv_std * (g - rest), 1e-5));
+                    CHECK(near((double)call->grad_residual.values[at], g, 1e-5));
+                }
+            }
+        }
+    }
+    CHECK(near((double)call->grad_weight.values[channel], d_weight, 1e-5));
+    CHECK(near((double)call->grad_bias.values[channel], d_bias, 1e-5));
+}
+
+/* Training and its gradients, then evaluation and its gradients, each against the formulas. */
+static void check_layer(problem *of) {
+    normdrop_error error = new_error();
+    const normdrop_layer *layer = &of->layer;
+    size_t channel, outer, i, channels = layer->channels, samples = layer->outer * layer->inner;
+    normdrop_slice_mut_f32 gradient = empty_f32(of->backward.grad_output.len), values = empty_f32(of->eval.input.len);
+    normdrop_slice_mut_f32 running_mean = of->train.running_mean, running_var = of->train.running_var;
+    normdrop_slice_mut_f32 old_mean = empty_f32(channels), old_var = empty_f32(channels);
+    memcpy(old_mean.values, running_mean.values, channels * sizeof(float));
+    memcpy(old_var.values, running_var.values, channels * sizeof(float));
+
+    CHECK(normdrop_train(layer, &of->train, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_backward(layer, &of->backward, &error) == NORMDROP_STATUS_OK);
+    for (channel = 0; channel < channels; channel++) {
+        double mean = 0, var = 0, unbiased;
+        for (outer = 0; outer < layer->outer; outer++) {
+            for (i = 0; i < layer->inner; i++) {
+                mean += (double)of->train.input.values[(outer * channels + channel) * layer->inner + i];
+            }
+        }
+        mean /= (double)samples;
+        for (outer = 0; outer < layer->outer; outer++) {
+            for (i = 0; i < layer->inner; i++) {
+                double off = (double)of->train.input.values[(outer * channels + channel) * layer->inner + i] - mean;
+                var += off * off;
+            }
+        }
+        unbiased = var / (double)(samples - 1);
+        var /= (double)samples;
+        CHECK(near((double)of->train.saved_mean.values[channel], mean, 1e-6));
+        CHECK(fabs((double)of->train.saved_mean_tail.values[channel]) < 1e-6);
+        CHECK(near(of->train.saved_inv_std.values[channel], 1 / sqrt(var + (double)layer->eps), 1e-6));
+        CHECK(near((double)running_mean.values[channel], 0.9 * (double)old_mean.values[channel] + 0.1 * mean, 1e-6));
+        CHECK(near((double)running_var.values[channel], 0.9 * (double)old_var.values[channel] + 0.1 * unbiased, 1e-6));
+        check_channel(of, channel, 1, of->train.output.values, mean, var);
+    }
+
+    /* In place: the same bits. */
+    memcpy(gradient.values, of->backward.grad_output.values, gradient.len * sizeof(float));
+    {
+        normdrop_backward_call in_place = of->backward;
+        in_place.grad_output = reading(gradient);
+        in_place.grad_input = gradient;
+        CHECK(normdrop_backward(layer, &in_place, &error) == NORMDROP_STATUS_OK);
+        CHECK(memcmp(gradient.values, of->backward.grad_input.values, gradient.len * sizeof(float)) == 0);
+    }
+
+    CHECK(normdrop_eval(layer, &of->eval, &error) == NORMDROP_STATUS_OK);
+    of->backward.statistics = NORMDROP_STATISTICS_FIXED;
+    of->backward.running_mean = of->eval.running_mean;
+    of->backward.running_var = of->eval.running_var;
+    CHECK(normdrop_backward(layer, &of->backward, &error) == NORMDROP_STATUS_OK);
+    for (channel = 0; channel < channels; channel++) {
+        check_channel(of, channel, 0, of->eval.output.values, (double)running_mean.values[channel],
+                      (double)running_var.values[channel]);
+    }
+    memcpy(values.values, of->eval.input.values, values.len * sizeof(float));
+    {
+        normdrop_eval_call in_place = of->eval;
+        in_place.input = reading(values);
+        in_place.output = values;
+        CHECK(normdrop_eval(layer, &in_place, &error) == NORMDROP_STATUS_OK);
+        CHECK(memcmp(values.values, of->eval.output.values, values.len * sizeof(float)) == 0);
+    }
+    CHECK(error.status == NORMDROP_STATUS_OK);
+}
+
+static void test_layers(void) {
+    static const size_t shapes[3][3] = {{6, 5, 7}, {37, 19, 1}, {2, 3, 600}};
+    const normdrop_slice_f32 none = {NULL, 0};
+    const normdrop_slice_u8 no_mask = {NULL, 0};
+    normdrop_activation activation;
+    problem whole;
+    int shape;
+    for (activation = NORMDROP_ACTIVATION_IDENTITY; activation <= NORMDROP_ACTIVATION_GELU; activation++) {
+        for (shape = 0; shape < 3; shape++) {
+            make_problem(&whole, shapes[shape][0], shapes[shape][1], shapes[shape][2], activation);
+            check_layer(&whole);
+            free_all();
+        }
+        make_problem(&whole, 8, 6, 5, activation);
+        whole.train.weight = whole.eval.weight = whole.backward.weight = none;
+        whole.train.bias = whole.eval.bias = whole.backward.bias = none;
+        /* What is only read may be the same buffer. */
+        whole.train.residual = whole.eval.residual = whole.backward.residual = whole.train.input;
+        check_layer(&whole);
+        whole.backward.statistics = NORMDROP_STATISTICS_BATCH;
+        whole.train.mask = whole.eval.mask = whole.backward.mask = no_mask;
+        check_layer(&whole);
+        free_all();
+    }
+}
+
+static void test_options(void) {
+    const normdrop_slice_mut_f32 none = {NULL, 0};
+    problem whole;
+    size_t i;
+    normdrop_slice_mut_f32 mean;
+    make_problem(&whole, 9, 4, 6, NORMDROP_ACTIVATION_RELU);
+
+    /* The mean of all batches: the first one replaces what was there. */
+    whole.train.batches = &whole.batches;
+    CHECK(normdrop_train(&whole.layer, &whole.train, NULL) == NORMDROP_STATUS_OK);
+    CHECK(whole.batches == 1);
+    for (i = 0; i < 4; i++) {
+        CHECK(whole.train.running_mean.values[i] == whole.train.saved_mean.values[i]);
+    }
+    whole.train.batches = NULL;
+
+    /* The biased variance, by a momentum of 1. */
+    whole.layer.momentum = 1;
+    whole.layer.running_variance = NORMDROP_RUNNING_VARIANCE_BIASED;
+    CHECK(normdrop_train(&whole.layer, &whole.train, NULL) == NORMDROP_STATUS_OK);
+    for (i = 0; i < 4; i++) {
+        double inv_std = whole.train.saved_inv_std.values[i];
+        CHECK(near((double)whole.train.running_var.values[i], 1 / (inv_std * inv_std) - 1e-5, 1e-5));
+    }
+
+    /* No running statistics, no parameter gradients. */
+    mean = whole.train.running_mean;
+    whole.train.running_mean = none;
+    whole.train.running_var = none;
+    CHECK(normdrop_train(&whole.layer, &whole.train, NULL) == NORMDROP_STATUS_OK);
+    whole.backward.grad_weight = none;
+    whole.backward.grad_bias = none;
+    whole.backward.grad_residual = none;
+    CHECK(normdrop_backward(&whole.layer, &whole.backward, NULL) == NORMDROP_STATUS_OK);
+    whole.backward.grad_input = none;
+    CHECK(normdrop_backward(&whole.layer, &whole.backward, NULL) == NORMDROP_STATUS_OK);
+    whole.train.running_mean = mean;
+    CHECK(normdrop_train(&whole.layer, &whole.train, NULL) == NORMDROP_STATUS_LENGTH);
+    whole.train.running_mean = none;
+    whole.train.batches = &whole.batches;
+    CHECK(normdrop_train(&whole.layer, &whole.train, NULL) == NORMDROP_STATUS_LENGTH);
+    whole.train.batches = NULL;
+
+    /* Every backend gives the same bits. */
+    for (whole.layer.backend = NORMDROP_BACKEND_PORTABLE; whole.layer.backend <= NORMDROP_BACKEND_AVX512;
+         whole.layer.backend++) {
+        normdrop_train_call on_it = whole.train;
+        on_it.output = empty_f32(whole.train.output.len);
+        if (normdrop_backend_is_available(whole.layer.backend)) {
+            CHECK(normdrop_train(&whole.layer, &on_it, NULL) == NORMDROP_STATUS_OK);
+            CHECK(memcmp(on_it.output.values, whole.train.output.values, on_it.output.len * sizeof(float)) == 0);
+        } else {
+            CHECK(normdrop_train(&whole.layer, &on_it, NULL) == NORMDROP_STATUS_BACKEND);
+        }
+    }
+    whole.layer.backend = NORMDROP_BACKEND_FASTEST;
+    free_all();
+
+    /* An empty tensor is no error. */
+    make_problem(&whole, 0, 4, 6, NORMDROP_ACTIVATION_RELU);
+    CHECK(normdrop_train(&whole.layer, &whole.train, NULL) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_eval(&whole.layer, &whole.eval, NULL) == NORMDROP_STATUS_OK);
+    free_all();
+}
+
+/* The phases of one batch: all their calls, with every buffer. */
+typedef struct {
+    normdrop_layer layer;
+    normdrop_slice_f32 input;
+    normdrop_slice_mut_f64 moments, sums, train_scratch;
+    normdrop_finish_call finish;
+    normdrop_apply_call apply;
+    normdrop_reduce_call reduce;
+    normdrop_slice_mut_f32 grad_weight, grad_bias;
+    normdrop_apply_gradient_call apply_gradient;
+} phases;
+
+static void make_phases(phases *made, const problem *of, size_t outer) {
+    normdrop_lengths lengths;
+    size_t channels = of->layer.channels, inner = of->layer.inner, len = outer * channels * inner;
+    memset(made, 0, sizeof *made);
+    made->layer = of->layer;
+    made->layer.outer = outer;
+    lengths = lengths_of(&made->layer);
+    made->input = of->train.input;
+    made->input.len = len;
+    made->moments = empty_f64(lengths.moments);
+    made->sums = empty_f64(lengths.sums);
+    made->train_scratch = empty_f64(lengths.train_scratch);
+
+    made->finish.version = NORMDROP_ABI_VERSION;
+    made->finish.moments = reading_f64(made->moments);
+    made->finish.running_mean = random_mut_f32(channels);
+    made->finish.running_var = random_positive(channels);
+    made->finish.saved_mean = empty_f32(channels);
+    made->finish.saved_mean_tail = empty_f32(channels);
+    made->finish.saved_inv_std = empty_f64(channels);
+
+    made->apply.version = NORMDROP_ABI_VERSION;
+    made->apply.weight = of->train.weight;
+    made->apply.bias = of->train.bias;
+    made->apply.saved_mean = reading(made->finish.saved_mean);
+    made->apply.saved_mean_tail = reading(made->finish.saved_mean_tail);
+    made->apply.saved_inv_std = reading_f64(made->finish.saved_inv_std);
+    made->apply.mask = reading_u8(mask_of(&made->layer, 7));
+    made->apply.input = made->input;
+    made->apply.residual = of->train.residual;
+    made->apply.residual.len = len;
+    made->apply.output = empty_f32(len);
+    made->apply.scratch = empty_f64(lengths.eval_scratch);
+
+    made->reduce.version = NORMDROP_ABI_VERSION;
+    made->reduce.statistics = NORMDROP_STATISTICS_BATCH;
+    made->reduce.weight = made->apply.weight;
+    made->reduce.bias = made->apply.bias;
+    made->reduce.saved_mean = made->apply.saved_mean;
+    made->reduce.saved_mean_tail = made->apply.saved_mean_tail;
+    made->reduce.saved_inv_std = made->apply.saved_inv_std;
+    made->reduce.mask = made->apply.mask;
+    made->reduce.input = made->input;
+    made->reduce.residual = made->apply.residual;
+    made->reduce.grad_output = of->backward.grad_output;
+    made->reduce.grad_output.len = len;
+    made->reduce.sums = made->sums;
+    made->reduce.scratch = empty_f64(lengths.backward_scratch);
+
+    made->grad_weight = empty_f32(channels);
+    made->grad_bias = empty_f32(channels);
+
+    made->apply_gradient.version = NORMDROP_ABI_VERSION;
+    made->apply_gradient.weight = made->apply.weight;
+    made->apply_gradient.bias = made->apply.bias;
+    made->apply_gradient.saved_mean = made->apply.saved_mean;
+    made->apply_gradient.saved_mean_tail = made->apply.saved_mean_tail;
+    made->apply_gradient.saved_inv_std = made->apply.saved_inv_std;
+    made->apply_gradient.samples = (double)(of->layer.outer * inner);
+    made->apply_gradient.sums = reading_f64(made->sums);
+    made->apply_gradient.mask = made->apply.mask;
+    made->apply_gradient.input = made->input;
+    made->apply_gradient.residual = made->apply.residual;
+    made->apply_gradient.grad_output = made->reduce.grad_output;
+    made->apply_gradient.grad_input = empty_f32(len);
+    made->apply_gradient.grad_residual = empty_f32(len);
+    made->apply_gradient.scratch = made->reduce.scratch;
+}
+
+static void test_phases(void) {
+    problem whole;
+    phases all, first, second;
+    normdrop_error error = new_error();
+    normdrop_lengths lengths;
+    size_t i, len, half;
+    make_problem(&whole, 8, 5, 9, NORMDROP_ACTIVATION_SILU);
+    lengths = lengths_of(&whole.layer);
+    len = lengths.elements;
+    make_phases(&all, &whole, 8);
+    memcpy(all.finish.running_mean.values, whole.train.running_mean.values, 5 * sizeof(float));
+    memcpy(all.finish.running_var.values, whole.train.running_var.values, 5 * sizeof(float));
+    CHECK(normdrop_train(&whole.layer, &whole.train, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_backward(&whole.layer, &whole.backward, &error) == NORMDROP_STATUS_OK);
+
+    /* One part: the same bits as the whole calls. */
+    CHECK(normdrop_moments(&all.layer, all.input, all.moments, all.train_scratch, &error) == NORMDROP_STATUS_OK);
+    CHECK(all.moments.values[0] == 72);
+    CHECK(normdrop_finish(&all.layer, &all.finish, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_apply(&all.layer, &all.apply, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_reduce(&all.layer, &all.reduce, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_finish_gradients(&all.layer, reading_f64(all.sums), all.grad_weight, all.grad_bias, &error) ==
+          NORMDROP_STATUS_OK);
+    CHECK(normdrop_apply_gradient(&all.layer, &all.apply_gradient, &error) == NORMDROP_STATUS_OK);
+    CHECK(memcmp(all.finish.running_mean.values, whole.train.running_mean.values, 5 * sizeof(float)) == 0);
+    CHECK(memcmp(all.finish.running_var.values, whole.train.running_var.values, 5 * sizeof(float)) == 0);
+    CHECK(memcmp(all.finish.saved_inv_std.values, whole.train.saved_inv_std.values, 5 * sizeof(double)) == 0);
+    CHECK(memcmp(all.apply.output.values, whole.train.output.values, len * sizeof(float)) == 0);
+    CHECK(memcmp(all.apply_gradient.grad_input.values, whole.backward.grad_input.values, len * sizeof(float)) == 0);
+    CHECK(memcmp(all.apply_gradient.grad_residual.values, whole.backward.grad_residual.values, len * sizeof(float)) == 0);
+    CHECK(memcmp(all.grad_weight.values, whole.backward.grad_weight.values, 5 * sizeof(float)) == 0);
+    CHECK(memcmp(all.grad_bias.values, whole.backward.grad_bias.values, 5 * sizeof(float)) == 0);
+
+    /* Two parts: the same statistics and sums, up to rounding. */
+    make_phases(&first, &whole, 3);
+    make_phases(&second, &whole, 5);
+    half = first.input.len;
+    second.input.values += half;
+    second.reduce.input = second.input;
+    second.reduce.residual.values += half;
+    second.reduce.grad_output.values += half;
+    CHECK(normdrop_moments(&first.layer, first.input, first.moments, first.train_scratch, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_moments(&second.layer, second.input, second.moments, second.train_scratch, &error) ==
+          NORMDROP_STATUS_OK);
+    CHECK(normdrop_merge_moments(first.moments, reading_f64(second.moments), &error) == NORMDROP_STATUS_OK);
+    for (i = 0; i < lengths.moments; i++) {
+        CHECK(near(first.moments.values[i], all.moments.values[i], 1e-6));
+    }
+    first.reduce.mask.values = NULL;
+    first.reduce.mask.len = 0;
+    second.reduce.mask = all.reduce.mask = first.reduce.mask;
+    first.reduce.saved_mean = second.reduce.saved_mean = all.reduce.saved_mean;
+    first.reduce.saved_mean_tail = second.reduce.saved_mean_tail = all.reduce.saved_mean_tail;
+    first.reduce.saved_inv_std = second.reduce.saved_inv_std = all.reduce.saved_inv_std;
+    CHECK(normdrop_reduce(&all.layer, &all.reduce, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_reduce(&first.layer, &first.reduce, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_reduce(&second.layer, &second.reduce, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_merge_sums(first.sums, reading_f64(second.sums), &error) == NORMDROP_STATUS_OK);
+    for (i = 0; i < lengths.sums; i++) {
+        CHECK(near(first.sums.values[i], all.sums.values[i], 1e-5));
+    }
+
+    /* Past fixed statistics. */
+    all.reduce.statistics = NORMDROP_STATISTICS_FIXED;
+    all.reduce.running_mean = reading(all.finish.running_mean);
+    all.reduce.running_var = reading(all.finish.running_var);
+    CHECK(normdrop_reduce(&all.layer, &all.reduce, &error) == NORMDROP_STATUS_OK);
+
+    /* The batches are counted. */
+    all.finish.batches = &whole.batches;
+    CHECK(normdrop_finish(&all.layer, &all.finish, &error) == NORMDROP_STATUS_OK && whole.batches == 1);
+    CHECK(all.finish.running_mean.values[0] == all.finish.saved_mean.values[0]);
+    CHECK(error.status == NORMDROP_STATUS_OK);
+    free_all();
+}
+
+static normdrop_fold_call make_fold(size_t outer, size_t channels, size_t inner, size_t outputs) {
+    normdrop_fold_call made;
+    memset(&made, 0, sizeof made);
+    made.version = NORMDROP_ABI_VERSION;
+    made.eps = 1e-3f;
+    made.outer = outer;
+    made.channels = channels;
+    made.inner = inner;
+    made.weight = random_f32(channels);
+    made.bias = random_f32(channels);
+    made.running_mean = random_f32(channels);
+    made.running_var = reading(random_positive(channels));
+    made.weights = random_mut_f32(outer * channels * inner);
+    made.weights_bias = random_mut_f32(outputs);
+    return made;
+}
+
+static void test_folds(void) {
+    const normdrop_slice_f32 none = {NULL, 0};
+    const normdrop_slice_mut_f32 no_bias = {NULL, 0};
+    normdrop_fold_call previous = make_fold(1, 3, 4, 3), next = make_fold(3, 4, 2, 3);
+    normdrop_error error = new_error();
+    normdrop_slice_mut_f32 weights = empty_f32(24), bias = empty_f32(3);
+    size_t i, channel, tap;
+    memcpy(weights.values, previous.weights.values, 12 * sizeof(float));
+    memcpy(bias.values, previous.weights_bias.values, 3 * sizeof(float));
+    CHECK(normdrop_fold_into_previous(&previous, &error) == NORMDROP_STATUS_OK);
+    for (i = 0; i < 3; i++) {
+        double a = (double)previous.weight.values[i] / sqrt((double)previous.running_var.values[i] + (double)previous.eps);
+        double shift = ((double)bias.values[i] - (double)previous.running_mean.values[i]) * a;
+        CHECK(near((double)previous.weights_bias.values[i], shift + (double)previous.bias.values[i], 1e-6));
+        for (tap = 0; tap < 4; tap++) {
+            CHECK(near((double)previous.weights.values[4 * i + tap], (double)weights.values[4 * i + tap] * a, 1e-6));
+        }
+    }
+    memcpy(weights.values, next.weights.values, 24 * sizeof(float));
+    memcpy(bias.values, next.weights_bias.values, 3 * sizeof(float));
+    CHECK(normdrop_fold_into_next(&next, &error) == NORMDROP_STATUS_OK);
+    for (i = 0; i < 3; i++) {
+        double shift = (double)bias.values[i];
+        for (channel = 0; channel < 4; channel++) {
+            double a = (double)next.weight.values[channel] /
+                       sqrt((double)next.running_var.values[channel] + (double)next.eps);
+            double c = (double)next.bias.values[channel] - (double)next.running_mean.values[channel] * a;
+            for (tap = 0; tap < 2; tap++) {
+                size_t at = (4 * i + channel) * 2 + tap;
+                shift += (double)weights.values[at] * c;
+                CHECK(near((double)next.weights.values[at], (double)weights.values[at] * a, 1e-6));
+            }
+        }
+        CHECK(near((double)next.weights_bias.values[i], shift, 1e-6));
+    }
+    next.weight = none;
+    next.bias = none;
+    CHECK(normdrop_fold_into_next(&next, &error) == NORMDROP_STATUS_OK);
+
+    next.weights_bias = no_bias;
+    CHECK(normdrop_fold_into_next(&next, &error) == NORMDROP_STATUS_MISSING_BIAS);
+    CHECK(error.status == NORMDROP_STATUS_MISSING_BIAS && error.buffer == NORMDROP_BUFFER_FOLD_BIAS && error.actual == 0);
+    previous.eps = -1;
+    CHECK(normdrop_fold_into_previous(&previous, &error) == NORMDROP_STATUS_EPS && error.value == -1);
+    previous.outer = SIZE_MAX;
+    CHECK(normdrop_fold_into_previous(&previous, &error) == NORMDROP_STATUS_SHAPE);
+    free_all();
+}
+
+/* ---- wrong arguments: layers ---- */
+
+static void refused_layer(normdrop_layer layer, normdrop_status status, size_t actual, double value) {
+    normdrop_lengths lengths;
+    normdrop_error error = new_error();
+    memset(&lengths, 0, sizeof lengths);
+    lengths.version = NORMDROP_ABI_VERSION;
+    CHECK(normdrop_layer_lengths(&layer, &lengths, &error) == status);
+    CHECK(error.version == NORMDROP_ABI_VERSION && error.status == status);
+    CHECK(error.actual == actual);
+    CHECK(error.value == value || (isnan(error.value) && isnan(value)));
+    CHECK(lengths.elements == 0);
+    CHECK(normdrop_layer_lengths(&layer, &lengths, NULL) == status);
+}
+
+static void test_wrong_layers(void) {
+    normdrop_layer right = new_layer(6, 5, 1, NORMDROP_ACTIVATION_LEAKY_RELU), layer;
+    normdrop_lengths lengths;
+    normdrop_keep keep;
+    normdrop_error error = new_error();
+    double memory[sizeof(normdrop_lengths) / sizeof(double) + 2];
+    problem whole;
+
+#define REFUSED(change, status, actual, value) (layer = right, change, refused_layer(layer, status, actual, value))
+    REFUSED(layer.version = 0, NORMDROP_STATUS_VERSION, 0, 0);
+    REFUSED(layer.version = NORMDROP_ABI_VERSION + 1, NORMDROP_STATUS_VERSION, NORMDROP_ABI_VERSION + 1, 0);
+    REFUSED(layer.activation = 9, NORMDROP_STATUS_ACTIVATION, 9, 0);
+    REFUSED(layer.granularity = 3, NORMDROP_STATUS_GRANULARITY, 3, 0);
+    REFUSED(layer.running_variance = 2, NORMDROP_STATUS_RUNNING_VARIANCE, 2, 0);
+    REFUSED(layer.backend = 4, NORMDROP_STATUS_BACKEND, 4, 0);
+    REFUSED(layer.positions = 4, NORMDROP_STATUS_POSITIONS, 4, 0);
+    REFUSED((layer.positions = 2, layer.inner = 2), NORMDROP_STATUS_POSITIONS, 2, 0);
+    REFUSED((layer.outer = SIZE_MAX, layer.inner = 2), NORMDROP_STATUS_SHAPE, 0, 0);
+    REFUSED((layer.outer = SIZE_MAX / 2, layer.channels = 3), NORMDROP_STATUS_SHAPE, 0, 0);
+    REFUSED(layer.slope = HUGE_VALF, NORMDROP_STATUS_SLOPE, 0, HUGE_VAL);
+    REFUSED(layer.eps = -1, NORMDROP_STATUS_EPS, 0, -1);
+    REFUSED(layer.eps = HUGE_VALF, NORMDROP_STATUS_EPS, 0, HUGE_VAL);
+    REFUSED(layer.momentum = 1.5, NORMDROP_STATUS_MOMENTUM, 0, 1.5);
+    REFUSED(layer.p = -0.5, NORMDROP_STATUS_PROBABILITY, 0, -0.5);
+    REFUSED(layer.p = 1.5, NORMDROP_STATUS_PROBABILITY, 0, 1.5);
+    layer = right;
+    layer.tasks = 2;
+    lengths.version = NORMDROP_ABI_VERSION;
+    /* A library with threads has them; one without says so. */
+    CHECK(normdrop_layer_lengths(&layer, &lengths, &error) == NORMDROP_STATUS_OK ||
+          (error.status == NORMDROP_STATUS_TASKS && error.actual == 2));
+
+    CHECK(normdrop_layer_init(NULL, NORMDROP_ABI_VERSION) == NORMDROP_STATUS_NULL);
+    CHECK(normdrop_layer_init(&layer, NORMDROP_ABI_VERSION + 1) == NORMDROP_STATUS_VERSION);
+    CHECK(layer.tasks == 2);
+    CHECK(normdrop_layer_init((normdrop_layer *)(void *)((char *)memory + 4), NORMDROP_ABI_VERSION) ==
+          NORMDROP_STATUS_ALIGNMENT);
+
+    CHECK(normdrop_layer_lengths(NULL, &lengths, &error) == NORMDROP_STATUS_NULL);
+    CHECK(error.status == NORMDROP_STATUS_NULL && error.buffer == NORMDROP_BUFFER_LAYER);
+    CHECK(normdrop_layer_lengths(&right, NULL, &error) == NORMDROP_STATUS_NULL);
+    CHECK(error.buffer == NORMDROP_BUFFER_RESULT);
+    CHECK(normdrop_layer_lengths(&right, (normdrop_lengths *)(void *)((char *)memory + 4), &error) ==
+          NORMDROP_STATUS_ALIGNMENT);
+    CHECK(error.buffer == NORMDROP_BUFFER_RESULT && error.expected == sizeof(size_t) && error.actual == 4);
+    lengths.version = NORMDROP_ABI_VERSION + 1;
+    CHECK(normdrop_layer_lengths(&right, &lengths, &error) == NORMDROP_STATUS_VERSION);
+    CHECK(error.buffer == NORMDROP_BUFFER_RESULT && error.expected == NORMDROP_ABI_VERSION);
+
+    /* An error that cannot be told: nothing is done. */
+    lengths.version = NORMDROP_ABI_VERSION;
+    lengths.elements = 77;
+    error.version = 0;
+    CHECK(normdrop_layer_lengths(&right, &lengths, &error) == NORMDROP_STATUS_VERSION);
+    CHECK(normdrop_layer_lengths(&right, &lengths, (normdrop_error *)(void *)((char *)memory + 4)) ==
+          NORMDROP_STATUS_ALIGNMENT);
+    CHECK(lengths.elements == 77);
+    error = new_error();
+
+    keep.version = NORMDROP_ABI_VERSION;
+    CHECK(normdrop_bernoulli_keep(2, &keep, &error) == NORMDROP_STATUS_PROBABILITY && error.value == 2);
+    CHECK(normdrop_bernoulli_keep(0.5, NULL, &error) == NORMDROP_STATUS_NULL);
+    keep.version = 0;
+    CHECK(normdrop_bernoulli_keep(0.5, &keep, &error) == NORMDROP_STATUS_VERSION);
+
+    /* What training asks for and evaluation does not. */
+    make_problem(&whole, 1, 4, 1, NORMDROP_ACTIVATION_RELU);
+    CHECK(normdrop_train(&whole.layer, &whole.train, &error) == NORMDROP_STATUS_SINGLE_SAMPLE);
+    CHECK(normdrop_eval(&whole.layer, &whole.eval, &error) == NORMDROP_STATUS_OK);
+    free_all();
+    make_problem(&whole, 2, 4, 1, NORMDROP_ACTIVATION_RELU);
+    whole.layer.eps = 0;
+    CHECK(normdrop_train(&whole.layer, &whole.train, &error) == NORMDROP_STATUS_EPS && error.value == 0);
+    CHECK(normdrop_eval(&whole.layer, &whole.eval, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_backward(&whole.layer, &whole.backward, &error) == NORMDROP_STATUS_EPS);
+    free_all();
+}
+
+/* ---- wrong arguments: buffers ---- */
+
+/* Where a call has a buffer. All slices are a pointer and a length, in this order. */
+typedef struct {
+    size_t offset;
+    size_t size;
+    normdrop_buffer buffer;
+    int written;
+} field;
+
+typedef struct {
+    void *values;
+    size_t len;
+} any_slice;
+
+typedef normdrop_status (*runner)(const normdrop_layer *layer, const void *call, normdrop_error *error);
+
+#define READ(call, name, number, type) {offsetof(call, name), sizeof(type), NORMDROP_BUFFER_##number, 0}
+#define WRITTEN(call, name, number, type) {offsetof(call, name), sizeof(type), NORMDROP_BUFFER_##number, 1}
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static any_slice get_slice(const void *call, const field *of) {
+    any_slice slice;
+    memcpy(&slice, (const char *)call + of->offset, sizeof slice);
+    return slice;
+}
+
+static void set_slice(void *call, const field *of, void *values, size_t len) {
+    any_slice slice;
+    slice.values = values;
+    slice.len = len;
+    memcpy((char *)call + of->offset, &slice, sizeof slice);
+}
+
+static unsigned char *snapshot;
+
+static void take_snapshot(void) {
+    size_t total = 0, at = 0;
+    int i;
+    for (i = 0; i < allocation_count; i++) {
+        total += allocated[i];
+    }
+    snapshot = (unsigned char *)malloc(total + 1);
+    for (i = 0; i < allocation_count; i++) {
+        memcpy(snapshot + at, allocations[i], allocated[i]);
+        at += allocated[i];
+    }
+}
+
+static int nothing_written(void) {
+    size_t at = 0;
+    int i, same = 1;
+    for (i = 0; i < allocation_count; i++) {
+        same = same && memcmp(snapshot + at, allocations[i], allocated[i]) == 0;
+        at += allocated[i];
+    }
+    return same;
+}
+
+/* Runs a call that must be refused, and looks at everything that it tells. */
+static void refused(runner run, const normdrop_layer *layer, const void *call, normdrop_status status,
+                    normdrop_buffer buffer, size_t expected, size_t actual, int line) {
+    normdrop_error error = new_error();
+    normdrop_status got = run(layer, call, &error);
+    int right = got == status && error.status == status && error.buffer == buffer &&
+                error.other == NORMDROP_BUFFER_NONE && error.expected == expected && error.actual == actual &&
+                run(layer, call, NULL) == status;
+    if (!right) {
+        fprintf(stderr, "wanted %d %s %zu %zu, got %d: %d %s %s %zu %zu\n", (int)status, normdrop_buffer_name(buffer),
+                expected, actual, (int)got, (int)error.status, normdrop_buffer_name(error.buffer),
+                normdrop_buffer_name(error.other), error.expected, error.actual);
+    }
+    check(right, "the refusal says what is wrong", __FILE__, line);
+    check(nothing_written(), "nothing was written", __FILE__, line);
+}
+
+/* The same for buffers that overlap. Which pair is named depends on where the allocator has put the others: the two must
+ * overlap, and the first must be written. */
+static void refused_overlap(runner run, const normdrop_layer *layer, const void *call, const field *fields, size_t count,
+                            int line) {
+    normdrop_error error = new_error();
+    normdrop_status got = run(layer, call, &error);
+    const field *first = NULL, *second = NULL;
+    int right;
+    size_t i;
+    for (i = 0; i < count; i++) {
+        first = fields[i].buffer == error.buffer ? &fields[i] : first;
+        second = fields[i].buffer == error.other ? &fields[i] : second;
+    }
+    right = got == NORMDROP_STATUS_OVERLAP && error.status == got && first != NULL && second != NULL && first != second &&
+            first->written;
+    if (right) {
+        any_slice one = get_slice(call, first), two = get_slice(call, second);
+        uintptr_t one_at = (uintptr_t)one.values, two_at = (uintptr_t)two.values;
+        right = one_at < two_at + two.len * second->size && two_at < one_at + one.len * first->size;
+    }
+    check(right, "the overlap is refused and is one", __FILE__, line);
+    check(run(layer, call, NULL) == NORMDROP_STATUS_OVERLAP, "and without an error, too", __FILE__, line);
+    check(nothing_written(), "nothing was written", __FILE__, line);
+}
+
+/* Every way in which each buffer of a call can be wrong. `of` is a call that is right; the pair `from`, `to` may be one
+ * buffer, as far as the call is in place. */
+static void check_buffers(runner run, const normdrop_layer *layer, void *of, const field *fields, size_t count,
+                          normdrop_buffer from, normdrop_buffer to) {
+    const size_t most = (size_t)PTRDIFF_MAX;
+    size_t i, j;
+    take_snapshot();
+    for (i = 0; i < count; i++) {
+        const field *one = &fields[i];
+        any_slice slice = get_slice(of, one);
+        set_slice(of, one, slice.values, slice.len - 1);
+        refused(run, layer, of, NORMDROP_STATUS_LENGTH, one->buffer, slice.len, slice.len - 1, __LINE__);
+        set_slice(of, one, slice.values, 0);
+        refused(run, layer, of, NORMDROP_STATUS_LENGTH, one->buffer, slice.len, 0, __LINE__);
+        set_slice(of, one, NULL, slice.len);
+        refused(run, layer, of, NORMDROP_STATUS_NULL, one->buffer, slice.len, 0, __LINE__);
+        if (one->size > 1) {
+            set_slice(of, one, (char *)slice.values + 1, slice.len);
+            refused(run, layer, of, NORMDROP_STATUS_ALIGNMENT, one->buffer, one->size, 1, __LINE__);
+        }
+        set_slice(of, one, slice.values, most / one->size + 1);
+        refused(run, layer, of, NORMDROP_STATUS_SIZE, one->buffer, most / one->size, most / one->size + 1, __LINE__);
+        /* Past the end of the address space. */
+        set_slice(of, one, (void *)(UINTPTR_MAX - 63), 64);
+        refused(run, layer, of, NORMDROP_STATUS_SIZE, one->buffer, most / one->size, 64, __LINE__);
+        for (j = 0; j < count; j++) {
+            const field *two = &fields[j];
+            any_slice whole = get_slice(of, two);
+            size_t bytes = whole.len * two->size;
+            int may_be_same = (one->buffer == from && two->buffer == to) || (one->buffer == to && two->buffer == from);
+            if (i == j || (!one->written && !two->written)) {
+                continue;
+            }
+            /* The same start; where the very same buffer is allowed, only a part of it is not. */
+            set_slice(of, one, whole.values, may_be_same ? slice.len - 1 : slice.len);
+            refused_overlap(run, layer, of, fields, count, __LINE__);
+            /* The last values of the other buffer. */
+            if (bytes > 8) {
+                set_slice(of, one, (char *)whole.values + (bytes - 1) / 8 * 8, slice.len);
+                refused_overlap(run, layer, of, fields, count, __LINE__);
+            }
+        }
+        set_slice(of, one, slice.values, slice.len);
+    }
+    /* Right again. */
+    CHECK(run(layer, of, NULL) == NORMDROP_STATUS_OK);
+    free(snapshot);
+}
+
+/* Every way in which the structs themselves can be wrong. */
+static void check_structs(runner run, const normdrop_layer *layer, const void *call, size_t size) {
+    static double memory[64];
+    normdrop_layer wrong = *layer;
+    const uint32_t version = NORMDROP_ABI_VERSION + 1;
+    take_snapshot();
+    refused(run, NULL, call, NORMDROP_STATUS_NULL, NORMDROP_BUFFER_LAYER, 0, 0, __LINE__);
+    wrong.version = version;
+    refused(run, &wrong, call, NORMDROP_STATUS_VERSION, NORMDROP_BUFFER_LAYER, NORMDROP_ABI_VERSION, version, __LINE__);
+    wrong.version = NORMDROP_ABI_VERSION;
+    wrong.activation = 12;
+    refused(run, &wrong, call, NORMDROP_STATUS_ACTIVATION, NORMDROP_BUFFER_LAYER, 0, 12, __LINE__);
+    memcpy((char *)memory + 4, layer, sizeof *layer);
+    refused(run, (const normdrop_layer *)(const void *)((char *)memory + 4), call, NORMDROP_STATUS_ALIGNMENT,
+            NORMDROP_BUFFER_LAYER, sizeof(size_t), 4, __LINE__);
+    if (size != 0) {
+        refused(run, layer, NULL, NORMDROP_STATUS_NULL, NORMDROP_BUFFER_CALL, 0, 0, __LINE__);
+        memcpy((char *)memory + 4, call, size);
+        refused(run, layer, (char *)memory + 4, NORMDROP_STATUS_ALIGNMENT, NORMDROP_BUFFER_CALL, sizeof(size_t), 4,
+                __LINE__);
+        memcpy(memory, call, size);
+        memcpy(memory, &version, sizeof version);
+        refused(run, layer, memory, NORMDROP_STATUS_VERSION, NORMDROP_BUFFER_CALL, NORMDROP_ABI_VERSION, version,
+                __LINE__);
+    }
+    free(snapshot);
+}
+
+static normdrop_status run_train(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_train(layer, (const normdrop_train_call *)call, error);
+}
+
+static normdrop_status run_eval(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_eval(layer, (const normdrop_eval_call *)call, error);
+}
+
+static normdrop_status run_backward(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_backward(layer, (const normdrop_backward_call *)call, error);
+}
+
+static normdrop_status run_finish(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_finish(layer, (const normdrop_finish_call *)call, error);
+}
+
+static normdrop_status run_apply(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_apply(layer, (const normdrop_apply_call *)call, error);
+}
+
+static normdrop_status run_reduce(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_reduce(layer, (const normdrop_reduce_call *)call, error);
+}
+
+static normdrop_status run_apply_gradient(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_apply_gradient(layer, (const normdrop_apply_gradient_call *)call, error);
+}
+
+static normdrop_status run_previous(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    (void)layer;
+    return normdrop_fold_into_previous((const normdrop_fold_call *)call, error);
+}
+
+static normdrop_status run_next(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    (void)layer;
+    return normdrop_fold_into_next((const normdrop_fold_call *)call, error);
+}
+
+/* The calls that take their buffers one by one. */
+typedef struct {
+    normdrop_slice_f32 input;
+    normdrop_slice_mut_f64 moments, scratch;
+    normdrop_slice_f64 from;
+    normdrop_slice_mut_f32 grad_weight, grad_bias;
+    normdrop_slice_mut_u8 mask;
+} loose;
+
+static normdrop_status run_moments(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    const loose *of = (const loose *)call;
+    return normdrop_moments(layer, of->input, of->moments, of->scratch, error);
+}
+
+static normdrop_status run_finish_gradients(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    const loose *of = (const loose *)call;
+    return normdrop_finish_gradients(layer, of->from, of->grad_weight, of->grad_bias, error);
+}
+
+static normdrop_status run_fill_mask(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_fill_mask(layer, 1, ((const loose *)call)->mask, error);
+}
+
+static normdrop_status run_fill_mask_with(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    uint32_t words = 0;
+    return normdrop_fill_mask_with(layer, count_words, &words, ((const loose *)call)->mask, error);
+}
+
+static normdrop_status run_fill(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_bernoulli_fill(layer->p, 1, 0, 210, ((const loose *)call)->mask, error);
+}
+
+static normdrop_status run_fill_with(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    uint32_t words = 0;
+    return normdrop_bernoulli_fill_with(layer->p, count_words, &words, 210, ((const loose *)call)->mask, error);
+}
+
+static void test_wrong_buffers(void) {
+    static const field train[] = {
+        READ(normdrop_train_call, weight, WEIGHT, float),
+        READ(normdrop_train_call, bias, BIAS, float),
+        WRITTEN(normdrop_train_call, running_mean, RUNNING_MEAN, float),
+        WRITTEN(normdrop_train_call, running_var, RUNNING_VAR, float),
+        READ(normdrop_train_call, mask, MASK, uint8_t),
+        READ(normdrop_train_call, input, INPUT, float),
+        READ(normdrop_train_call, residual, RESIDUAL, float),
+        WRITTEN(normdrop_train_call, output, OUTPUT, float),
+        WRITTEN(normdrop_train_call, saved_mean, SAVED_MEAN, float),
+        WRITTEN(normdrop_train_call, saved_mean_tail, SAVED_MEAN_TAIL, float),
+        WRITTEN(normdrop_train_call, saved_inv_std, SAVED_INV_STD, double),
+        WRITTEN(normdrop_train_call, scratch, SCRATCH, double),
+    };
+    static const field eval[] = {
+        READ(normdrop_eval_call, weight, WEIGHT, float),
+        READ(normdrop_eval_call, bias, BIAS, float),
+        READ(normdrop_eval_call, running_mean, RUNNING_MEAN, float),
+        READ(normdrop_eval_call, running_var, RUNNING_VAR, float),
+        READ(normdrop_eval_call, mask, MASK, uint8_t),
+        READ(normdrop_eval_call, input, INPUT, float),
+        READ(normdrop_eval_call, residual, RESIDUAL, float),
+        WRITTEN(normdrop_eval_call, output, OUTPUT, float),
+        WRITTEN(normdrop_eval_call, scratch, SCRATCH, double),
+    };
+    static const field backward[] = {
+        READ(normdrop_backward_call, weight, WEIGHT, float),
+        READ(normdrop_backward_call, bias, BIAS, float),
+        READ(normdrop_backward_call, saved_mean, SAVED_MEAN, float),
+        READ(normdrop_backward_call, saved_mean_tail, SAVED_MEAN_TAIL, float),
+        READ(normdrop_backward_call, saved_inv_std, SAVED_INV_STD, double),
+        READ(normdrop_backward_call, mask, MASK, uint8_t),
+        READ(normdrop_backward_call, input, INPUT, float),
+        READ(normdrop_backward_call, residual, RESIDUAL, float),
+        READ(normdrop_backward_call, grad_output, GRAD_OUTPUT, float),
+        WRITTEN(normdrop_backward_call, grad_input, GRAD_INPUT, float),
+        WRITTEN(normdrop_backward_call, grad_residual, GRAD_RESIDUAL, float),
+        WRITTEN(normdrop_backward_call, grad_weight, GRAD_WEIGHT, float),
+        WRITTEN(normdrop_backward_call, grad_bias, GRAD_BIAS, float),
+        WRITTEN(normdrop_backward_call, scratch, SCRATCH, double),
+    };
+    static const field fixed[] = {
+        READ(normdrop_backward_call, running_mean, RUNNING_MEAN, float),
+        READ(normdrop_backward_call, running_var, RUNNING_VAR, float),
+        WRITTEN(normdrop_backward_call, grad_input, GRAD_INPUT, float),
+    };
+    static const field finish[] = {
+        READ(normdrop_finish_call, moments, MOMENTS, double),
+        WRITTEN(normdrop_finish_call, running_mean, RUNNING_MEAN, float),
+        WRITTEN(normdrop_finish_call, running_var, RUNNING_VAR, float),
+        WRITTEN(normdrop_finish_call, saved_mean, SAVED_MEAN, float),
+        WRITTEN(normdrop_finish_call, saved_mean_tail, SAVED_MEAN_TAIL, float),
+        WRITTEN(normdrop_finish_call, saved_inv_std, SAVED_INV_STD, double),
+    };
+    static const field apply[] = {
+        READ(normdrop_apply_call, weight, WEIGHT, float),
+        READ(normdrop_apply_call, bias, BIAS, float),
+        READ(normdrop_apply_call, saved_mean, SAVED_MEAN, float),
+        READ(normdrop_apply_call, saved_mean_tail, SAVED_MEAN_TAIL, float),
+        READ(normdrop_apply_call, saved_inv_std, SAVED_INV_STD, double),
+        READ(normdrop_apply_call, mask, MASK, uint8_t),
+        READ(normdrop_apply_call, input, INPUT, float),
+        READ(normdrop_apply_call, residual, RESIDUAL, float),
+        WRITTEN(normdrop_apply_call, output, OUTPUT, float),
+        WRITTEN(normdrop_apply_call, scratch, SCRATCH, double),
+    };
+    static const field reduce[] = {
+        READ(normdrop_reduce_call, weight, WEIGHT, float),
+        READ(normdrop_reduce_call, bias, BIAS, float),
+        READ(normdrop_reduce_call, saved_mean, SAVED_MEAN, float),
+        READ(normdrop_reduce_call, saved_mean_tail, SAVED_MEAN_TAIL, float),
+        READ(normdrop_reduce_call, saved_inv_std, SAVED_INV_STD, double),
+        READ(normdrop_reduce_call, mask, MASK, uint8_t),
+        READ(normdrop_reduce_call, input, INPUT, float),
+        READ(normdrop_reduce_call, residual, RESIDUAL, float),
+        READ(normdrop_reduce_call, grad_output, GRAD_OUTPUT, float),
+        WRITTEN(normdrop_reduce_call, sums, SUMS, double),
+        WRITTEN(normdrop_reduce_call, scratch, SCRATCH, double),
+    };
+    static const field reduce_fixed[] = {
+        READ(normdrop_reduce_call, running_mean, RUNNING_MEAN, float),
+        READ(normdrop_reduce_call, running_var, RUNNING_VAR, float),
+        WRITTEN(normdrop_reduce_call, sums, SUMS, double),
+    };
+    static const field apply_gradient[] = {
+        READ(normdrop_apply_gradient_call, weight, WEIGHT, float),
+        READ(normdrop_apply_gradient_call, bias, BIAS, float),
+        READ(normdrop_apply_gradient_call, saved_mean, SAVED_MEAN, float),
+        READ(normdrop_apply_gradient_call, saved_mean_tail, SAVED_MEAN_TAIL, float),
+        READ(normdrop_apply_gradient_call, saved_inv_std, SAVED_INV_STD, double),
+        READ(normdrop_apply_gradient_call, sums, SUMS, double),
+        READ(normdrop_apply_gradient_call, mask, MASK, uint8_t),
+        READ(normdrop_apply_gradient_call, input, INPUT, float),
+        READ(normdrop_apply_gradient_call, residual, RESIDUAL, float),
+        READ(normdrop_apply_gradient_call, grad_output, GRAD_OUTPUT, float),
+        WRITTEN(normdrop_apply_gradient_call, grad_input, GRAD_INPUT, float),
+        WRITTEN(normdrop_apply_gradient_call, grad_residual, GRAD_RESIDUAL, float),
+        WRITTEN(normdrop_apply_gradient_call, scratch, SCRATCH, double),
+    };
+    static const field fold[] = {
+        READ(normdrop_fold_call, weight, WEIGHT, float),
+        READ(normdrop_fold_call, bias, BIAS, float),
+        READ(normdrop_fold_call, running_mean, RUNNING_MEAN, float),
+        READ(normdrop_fold_call, running_var, RUNNING_VAR, float),
+        WRITTEN(normdrop_fold_call, weights, FOLD_WEIGHTS, float),
+        WRITTEN(normdrop_fold_call, weights_bias, FOLD_BIAS, float),
+    };
+    static const field moments[] = {
+        READ(loose, input, INPUT, float),
+        WRITTEN(loose, moments, MOMENTS, double),
+        WRITTEN(loose, scratch, SCRATCH, double),
+    };
+    static const field finish_gradients[] = {
+        READ(loose, from, SUMS, double),
+        WRITTEN(loose, grad_weight, GRAD_WEIGHT, float),
+        WRITTEN(loose, grad_bias, GRAD_BIAS, float),
+    };
+    static const field mask[] = {WRITTEN(loose, mask, MASK, uint8_t)};
+    normdrop_error error = new_error();
+    problem of;
+    phases parts;
+    normdrop_fold_call into;
+    loose others;
+
+    initialised = 1;
+    make_problem(&of, 6, 5, 7, NORMDROP_ACTIVATION_GELU);
+    check_buffers(run_train, &of.layer, &of.train, train, COUNT(train), 0, 0);
+    check_structs(run_train, &of.layer, &of.train, sizeof of.train);
+    of.train.batches = (uint64_t *)(void *)((char *)of.train.scratch.values + 4);
+    CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_ALIGNMENT);
+    CHECK(error.buffer == NORMDROP_BUFFER_BATCHES);
+    of.train.batches = (uint64_t *)(void *)of.train.scratch.values;
+    CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_OVERLAP);
+    CHECK(error.buffer == NORMDROP_BUFFER_BATCHES && error.other == NORMDROP_BUFFER_SCRATCH);
+    check_buffers(run_eval, &of.layer, &of.eval, eval, COUNT(eval), NORMDROP_BUFFER_INPUT, NORMDROP_BUFFER_OUTPUT);
+    check_structs(run_eval, &of.layer, &of.eval, sizeof of.eval);
+    check_buffers(run_backward, &of.layer, &of.backward, backward, COUNT(backward), NORMDROP_BUFFER_GRAD_OUTPUT,
+                  NORMDROP_BUFFER_GRAD_INPUT);
+    check_structs(run_backward, &of.layer, &of.backward, sizeof of.backward);
+    of.backward.statistics = NORMDROP_STATISTICS_FIXED;
+    of.backward.running_mean = of.eval.running_mean;
+    of.backward.running_var = of.eval.running_var;
+    check_buffers(run_backward, &of.layer, &of.backward, fixed, COUNT(fixed), 0, 0);
+    of.backward.statistics = 2;
+    CHECK(normdrop_backward(&of.layer, &of.backward, &error) == NORMDROP_STATUS_STATISTICS && error.actual == 2);
+    /* In place, but of the wrong length: named as the struct names it. */
+    of.backward.statistics = NORMDROP_STATISTICS_FIXED;
+    of.backward.grad_input.len = of.backward.grad_output.len = 9;
+    of.backward.grad_output.values = of.backward.grad_input.values;
+    CHECK(normdrop_backward(&of.layer, &of.backward, &error) == NORMDROP_STATUS_LENGTH);
+    CHECK(error.buffer == NORMDROP_BUFFER_GRAD_INPUT && error.expected == 210 && error.actual == 9);
+    of.eval.input.len = of.eval.output.len = 9;
+    of.eval.input.values = of.eval.output.values;
+    CHECK(normdrop_eval(&of.layer, &of.eval, &error) == NORMDROP_STATUS_LENGTH);
+    CHECK(error.buffer == NORMDROP_BUFFER_OUTPUT);
+    free_all();
+
+    make_problem(&of, 6, 5, 7, NORMDROP_ACTIVATION_LEAKY_RELU);
+    make_phases(&parts, &of, 6);
+    memset(&others, 0, sizeof others);
+    others.input = parts.input;
+    others.moments = parts.moments;
+    others.scratch = parts.train_scratch;
+    check_buffers(run_moments, &parts.layer, &others, moments, COUNT(moments), 0, 0);
+    check_structs(run_moments, &parts.layer, &others, 0);
+    check_buffers(run_finish, &parts.layer, &parts.finish, finish, COUNT(finish), 0, 0);
+    CHECK(normdrop_moments(&parts.layer, parts.input, parts.moments, parts.train_scratch, NULL) == NORMDROP_STATUS_OK);
+    check_structs(run_finish, &parts.layer, &parts.finish, sizeof parts.finish);
+    check_buffers(run_apply, &parts.layer, &parts.apply, apply, COUNT(apply), 0, 0);
+    check_structs(run_apply, &parts.layer, &parts.apply, sizeof parts.apply);
+    check_buffers(run_reduce, &parts.layer, &parts.reduce, reduce, COUNT(reduce), 0, 0);
+    check_structs(run_reduce, &parts.layer, &parts.reduce, sizeof parts.reduce);
+    parts.reduce.statistics = NORMDROP_STATISTICS_FIXED;
+    parts.reduce.running_mean = of.eval.running_mean;
+    parts.reduce.running_var = of.eval.running_var;
+    check_buffers(run_reduce, &parts.layer, &parts.reduce, reduce_fixed, COUNT(reduce_fixed), 0, 0);
+    parts.reduce.statistics = 3;
+    CHECK(normdrop_reduce(&parts.layer, &parts.reduce, &error) == NORMDROP_STATUS_STATISTICS && error.actual == 3);
+    others.from = reading_f64(parts.sums);
+    others.grad_weight = parts.grad_weight;
+    others.grad_bias = parts.grad_bias;
+    check_buffers(run_finish_gradients, &parts.layer, &others, finish_gradients, COUNT(finish_gradients), 0, 0);
+    check_structs(run_finish_gradients, &parts.layer, &others, 0);
+    check_buffers(run_apply_gradient, &parts.layer, &parts.apply_gradient, apply_gradient, COUNT(apply_gradient), 0, 0);
+    check_structs(run_apply_gradient, &parts.layer, &parts.apply_gradient, sizeof parts.apply_gradient);
+    parts.apply_gradient.samples = 1;
+    CHECK(normdrop_apply_gradient(&parts.layer, &parts.apply_gradient, &error) == NORMDROP_STATUS_SINGLE_SAMPLE);
+    for (parts.moments.len = 0; parts.moments.len < 5; parts.moments.len++) {
+        parts.moments.values[parts.moments.len] = 1;
+    }
+    CHECK(normdrop_finish(&parts.layer, &parts.finish, &error) == NORMDROP_STATUS_SINGLE_SAMPLE);
+    parts.layer.eps = 0;
+    CHECK(normdrop_finish(&parts.layer, &parts.finish, &error) == NORMDROP_STATUS_EPS);
+
+    /* Merging: one layer does not know the length, so the two must agree. */
+    parts.moments.len = 15;
+    CHECK(normdrop_merge_moments(parts.moments, reading_f64(parts.moments), &error) == NORMDROP_STATUS_OVERLAP);
+    CHECK(error.buffer == NORMDROP_BUFFER_MOMENTS && error.other == NORMDROP_BUFFER_MOMENTS);
+    others.moments = empty_f64(14);
+    others.from = reading_f64(others.moments);
+    CHECK(normdrop_merge_moments(parts.moments, others.from, &error) == NORMDROP_STATUS_LENGTH);
+    CHECK(error.buffer == NORMDROP_BUFFER_MOMENTS && error.expected == 15 && error.actual == 14);
+    CHECK(normdrop_merge_sums(parts.sums, others.from, &error) == NORMDROP_STATUS_LENGTH);
+    CHECK(error.buffer == NORMDROP_BUFFER_SUMS && error.expected == 10 && error.actual == 14);
+    CHECK(normdrop_merge_sums(parts.sums, reading_f64(parts.sums), &error) == NORMDROP_STATUS_OVERLAP);
+    others.from.values = NULL;
+    CHECK(normdrop_merge_sums(parts.sums, others.from, &error) == NORMDROP_STATUS_NULL);
+    CHECK(normdrop_merge_moments(parts.moments, others.from, &error) == NORMDROP_STATUS_NULL);
+    parts.sums.values = NULL;
+    CHECK(normdrop_merge_sums(parts.sums, others.from, NULL) == NORMDROP_STATUS_NULL);
+
+    others.mask = mask_of(&of.layer, 5);
+    check_buffers(run_fill_mask, &of.layer, &others, mask, 1, 0, 0);
+    check_structs(run_fill_mask, &of.layer, &others, 0);
+    check_buffers(run_fill_mask_with, &of.layer, &others, mask, 1, 0, 0);
+    check_structs(run_fill_mask_with, &of.layer, &others, 0);
+    check_buffers(run_fill, &of.layer, &others, mask, 1, 0, 0);
+    check_buffers(run_fill_with, &of.layer, &others, mask, 1, 0, 0);
+    CHECK(normdrop_fill_mask_with(&of.layer, NULL, NULL, others.mask, &error) == NORMDROP_STATUS_NULL);
+    CHECK(error.buffer == NORMDROP_BUFFER_NEXT);
+    CHECK(normdrop_bernoulli_fill_with(0.5, NULL, NULL, 210, others.mask, &error) == NORMDROP_STATUS_NULL);
+    CHECK(error.buffer == NORMDROP_BUFFER_NEXT);
+    CHECK(normdrop_bernoulli_fill(-1, 1, 0, 210, others.mask, &error) == NORMDROP_STATUS_PROBABILITY);
+    CHECK(normdrop_bernoulli_fill_with(7, count_words, &of.layer, 210, others.mask, &error) == NORMDROP_STATUS_PROBABILITY);
+    free_all();
+
+    into = make_fold(3, 4, 2, 4);
+    check_buffers(run_previous, &of.layer, &into, fold, COUNT(fold), 0, 0);
+    into.weights_bias = empty_f32(3);
+    check_buffers(run_next, &of.layer, &into, fold, COUNT(fold), 0, 0);
+    CHECK(normdrop_fold_into_previous(NULL, &error) == NORMDROP_STATUS_NULL && error.buffer == NORMDROP_BUFFER_CALL);
+    CHECK(normdrop_fold_into_next(NULL, NULL) == NORMDROP_STATUS_NULL);
+    into.version = 0;
+    CHECK(normdrop_fold_into_previous(&into, &error) == NORMDROP_STATUS_VERSION && error.buffer == NORMDROP_BUFFER_CALL);
+    CHECK(normdrop_fold_into_next(&into, &error) == NORMDROP_STATUS_VERSION);
+    free_all();
+}
+
+int main(void) {
+    test_names();
+    test_layer();
+    test_masks();
+    test_layers();
+    test_options();
+    test_phases();
+    test_folds();
+    test_wrong_layers();
+    test_wrong_buffers();
+    printf("%ld passed, %ld failed\n", checks - failures, failures);
+    return failures != 0;
+}

@@ -1,0 +1,222 @@
+"""The shared library and the structs of its header, `include/normdrop.h`."""
+
+import ctypes
+import ctypes.util
+import os
+from ctypes import (
+    CFUNCTYPE, POINTER, Structure, byref, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint32, c_uint64, c_void_p,
+)
+from pathlib import Path
+
+ABI_VERSION = 1
+
+
+class Slice(Structure):
+    """A pointer and a number of values: `normdrop_slice_*` and `normdrop_slice_mut_*` are all like that."""
+
+    _fields_ = [("values", c_void_p), ("len", c_size_t)]
+
+
+class CLayer(Structure):
+    _fields_ = [
+        ("version", c_uint32), ("activation", c_uint32), ("outer", c_size_t), ("channels", c_size_t),
+        ("inner", c_size_t), ("positions", c_size_t), ("momentum", c_double), ("p", c_double), ("eps", c_float),
+        ("slope", c_float), ("granularity", c_uint32), ("running_variance", c_uint32), ("backend", c_uint32),
+        ("tasks", c_uint32),
+    ]
+
+
+class CError(Structure):
+    _fields_ = [
+        ("version", c_uint32), ("status", c_int32), ("buffer", c_uint32), ("other", c_uint32), ("expected", c_size_t),
+        ("actual", c_size_t), ("value", c_double),
+    ]
+
+
+class CLengths(Structure):
+    _fields_ = [("version", c_uint32)] + [
+        (name, c_size_t)
+        for name in (
+            "elements", "channels", "mask_bits", "mask", "eval_scratch", "train_scratch", "backward_scratch", "scratch",
+            "moments", "sums",
+        )
+    ]
+
+
+class CKeep(Structure):
+    _fields_ = [("version", c_uint32), ("scale", c_float), ("threshold", c_uint64), ("probability", c_double)]
+
+
+def _slices(*names):
+    return [(name, Slice) for name in names]
+
+
+_PARAMETERS = _slices("weight", "bias")
+_RUNNING = _slices("running_mean", "running_var")
+_SAVED = _slices("saved_mean", "saved_mean_tail", "saved_inv_std")
+_VERSION = [("version", c_uint32)]
+
+
+class CTrain(Structure):
+    _fields_ = (
+        _VERSION + _PARAMETERS + _RUNNING + [("batches", c_void_p)] + _slices("mask", "input", "residual", "output")
+        + _SAVED + _slices("scratch")
+    )
+
+
+class CEval(Structure):
+    _fields_ = _VERSION + _PARAMETERS + _RUNNING + _slices("mask", "input", "residual", "output", "scratch")
+
+
+class CBackward(Structure):
+    _fields_ = (
+        _VERSION + [("statistics", c_uint32)] + _PARAMETERS + _RUNNING + _SAVED
+        + _slices(
+            "mask", "input", "residual", "grad_output", "grad_input", "grad_residual", "grad_weight", "grad_bias", "scratch"
+        )
+    )
+
+
+class CFinish(Structure):
+    _fields_ = _VERSION + _slices("moments") + _RUNNING + [("batches", c_void_p)] + _SAVED
+
+
+class CApply(Structure):
+    _fields_ = _VERSION + _PARAMETERS + _SAVED + _slices("mask", "input", "residual", "output", "scratch")
+
+
+class CReduce(Structure):
+    _fields_ = (
+        _VERSION + [("statistics", c_uint32)] + _PARAMETERS + _RUNNING + _SAVED
+        + _slices("mask", "input", "residual", "grad_output", "sums", "scratch")
+    )
+
+
+class CApplyGradient(Structure):
+    _fields_ = (
+        _VERSION + _PARAMETERS + _SAVED + [("samples", c_double)]
+        + _slices("sums", "mask", "input", "residual", "grad_output", "grad_input", "grad_residual", "scratch")
+    )
+
+
+class CFold(Structure):
+    _fields_ = (
+        _VERSION + [("eps", c_float), ("outer", c_size_t), ("channels", c_size_t), ("inner", c_size_t)] + _PARAMETERS
+        + _RUNNING + _slices("weights", "weights_bias")
+    )
+
+
+# The structs by the names of the header; a test compares them with it.
+STRUCTS = {
+    "normdrop_layer": CLayer, "normdrop_error": CError, "normdrop_lengths": CLengths, "normdrop_keep": CKeep,
+    "normdrop_train_call": CTrain, "normdrop_eval_call": CEval, "normdrop_backward_call": CBackward,
+    "normdrop_finish_call": CFinish, "normdrop_apply_call": CApply, "normdrop_reduce_call": CReduce,
+    "normdrop_apply_gradient_call": CApplyGradient, "normdrop_fold_call": CFold,
+}
+
+Next = CFUNCTYPE(c_uint32, c_void_p)
+
+_LAYER, _ERROR = POINTER(CLayer), POINTER(CError)
+FUNCTIONS = {
+    "abi_version": (c_uint32, []),
+    "version": (c_char_p, []),
+    "status_text": (c_char_p, [c_int32]),
+    "buffer_name": (c_char_p, [c_uint32]),
+    "backend_detect": (c_uint32, []),
+    "backend_is_available": (c_int32, [c_uint32]),
+    "backend_name": (c_char_p, [c_uint32]),
+    "layer_init": (c_int32, [_LAYER, c_uint32]),
+    "layer_lengths": (c_int32, [_LAYER, POINTER(CLengths), _ERROR]),
+    "mask_len": (c_size_t, [c_size_t]),
+    "fill_mask": (c_int32, [_LAYER, c_uint64, Slice, _ERROR]),
+    "fill_mask_with": (c_int32, [_LAYER, Next, c_void_p, Slice, _ERROR]),
+    "bernoulli_keep": (c_int32, [c_double, POINTER(CKeep), _ERROR]),
+    "bernoulli_fill": (c_int32, [c_double, c_uint64, c_uint64, c_size_t, Slice, _ERROR]),
+    "bernoulli_fill_with": (c_int32, [c_double, Next, c_void_p, c_size_t, Slice, _ERROR]),
+    "train": (c_int32, [_LAYER, POINTER(CTrain), _ERROR]),
+    "eval": (c_int32, [_LAYER, POINTER(CEval), _ERROR]),
+    "backward": (c_int32, [_LAYER, POINTER(CBackward), _ERROR]),
+    "moments": (c_int32, [_LAYER, Slice, Slice, Slice, _ERROR]),
+    "merge_moments": (c_int32, [Slice, Slice, _ERROR]),
+    "finish": (c_int32, [_LAYER, POINTER(CFinish), _ERROR]),
+    "apply": (c_int32, [_LAYER, POINTER(CApply), _ERROR]),
+    "reduce": (c_int32, [_LAYER, POINTER(CReduce), _ERROR]),
+    "merge_sums": (c_int32, [Slice, Slice, _ERROR]),
+    "finish_gradients": (c_int32, [_LAYER, Slice, Slice, Slice, _ERROR]),
+    "apply_gradient": (c_int32, [_LAYER, POINTER(CApplyGradient), _ERROR]),
+    "fold_into_previous": (c_int32, [POINTER(CFold), _ERROR]),
+    "fold_into_next": (c_int32, [POINTER(CFold), _ERROR]),
+}
+
+
+def _candidates():
+    """Where the library may be: what the environment says, beside this repository's sources, installed."""
+    named = os.environ.get("NORMDROP_LIBRARY")
+    if named:
+        # Whoever names a file wants that one and no other.
+        return [named]
+    names = ["libnormdrop.so", "libnormdrop.dylib", "normdrop.dll"]
+    root = Path(__file__).resolve().parents[3]
+    built = [str(root / "target/release" / name) for name in names] if (root / "include/normdrop.h").exists() else []
+    found = ctypes.util.find_library("normdrop")
+    return [path for path in built if os.path.exists(path)] + ([found] if found else [])
+
+
+def _load():
+    candidates = _candidates()
+    if not candidates:
+        raise ImportError(
+            "the shared library of normdrop was not found. Build it in the root of the repository with\n"
+            "    cargo rustc --release --features capi --crate-type cdylib\n"
+            "or install it with `cargo cinstall`, or name the file in the environment variable NORMDROP_LIBRARY"
+        )
+    try:
+        library = ctypes.CDLL(candidates[0])
+        library.normdrop_abi_version.restype = c_uint32
+    except (OSError, AttributeError) as error:
+        raise ImportError(f"{candidates[0]} is not the shared library of normdrop: {error}") from error
+    version = library.normdrop_abi_version()
+    if version != ABI_VERSION:
+        raise ImportError(f"{candidates[0]} has the interface {version}, and this package is for {ABI_VERSION}")
+    for name, (result, arguments) in FUNCTIONS.items():
+        function = getattr(library, f"normdrop_{name}")
+        function.restype, function.argtypes = result, arguments
+    return library, candidates[0]
+
+
+library, path = _load()
+
+
+class NormdropError(ValueError):
+    """A call that was refused; nothing was written.
+
+    `status` is the number that the library returned, `buffer` the name of the buffer at fault or None, `expected` and
+    `actual` what it should have been and was.
+    """
+
+    def __init__(self, error):
+        self.status = error.status
+        self.buffer = _name(error.buffer)
+        self.other = _name(error.other)
+        self.expected, self.actual, self.value = error.expected, error.actual, error.value
+        text = library.normdrop_status_text(error.status).decode()
+        if self.other is not None:
+            text += f": {self.buffer} and {self.other}"
+        elif self.buffer is not None:
+            text += f": {self.buffer}, expected {self.expected}, got {self.actual}"
+        elif self.value:
+            text += f", but is {self.value}"
+        super().__init__(text)
+
+
+def _name(buffer):
+    return library.normdrop_buffer_name(buffer).decode() if buffer else None
+
+
+def call(name, *arguments):
+    """Calls a function of the library whose last argument is the error."""
+    error = CError(version=ABI_VERSION)
+    status = getattr(library, f"normdrop_{name}")(*arguments, byref(error))
+    if status:
+        error.status = status
+        raise NormdropError(error)

@@ -1,0 +1,242 @@
+"""The layer against the formulas in float64, on random shapes, and without any copy."""
+
+import threading
+
+import numpy
+import pytest
+
+import normdrop
+
+# In units of 2^-24 of the scale of each result; the crate's documentation promises 4 and 5, the rest is for the activation.
+U = 2.0**-24
+
+LAYOUTS = [("NC", 2), ("NCL", 3), ("NCHW", 4), ("NCDHW", 5), ("NLC", 3), ("NHWC", 4), ("NDHWC", 5)]
+
+
+def act(name, z, slope=0.25):
+    with numpy.errstate(over="ignore"):
+        return {
+            "identity": lambda: z,
+            "relu": lambda: numpy.maximum(z, 0),
+            "relu6": lambda: numpy.clip(z, 0, 6),
+            "leaky_relu": lambda: numpy.where(z > 0, z, slope * z),
+            "hard_swish": lambda: z * numpy.clip(z + 3, 0, 6) / 6,
+            "sigmoid": lambda: 1 / (1 + numpy.exp(-z)),
+            "tanh": lambda: numpy.tanh(z),
+            "silu": lambda: z / (1 + numpy.exp(-z)),
+            "gelu": lambda: z / 2 * (1 + numpy.tanh(numpy.sqrt(2 / numpy.pi) * (z + 0.044715 * z**3))),
+        }[name]()
+
+
+def slope_of(name, z):
+    return (act(name, z + 1e-5) - act(name, z - 1e-5)) / 2e-5
+
+
+def unpacked(layer, mask):
+    """The mask as numpy unpacks it, in the shape of the tensor."""
+    if mask is None:
+        return numpy.ones(layer.shape, bool)
+    bits = numpy.unpackbits(mask, count=layer.mask_bits, bitorder="little").astype(bool)
+    return bits.reshape(layer.shape)
+
+
+class Problem:
+    def __init__(self, layout, dimensions, activation, seed, p=0.3):
+        random = numpy.random.default_rng(seed)
+        self.shape = tuple(random.integers(2, 9, dimensions))
+        self.layer = normdrop.Layer(layout, self.shape, activation, p=p, slope=0.25)
+        self.axis = layout.index("C")
+        channels = self.shape[self.axis]
+        new = lambda *shape: random.normal(size=shape).astype(numpy.float32)
+        self.x, self.grad, self.residual = new(*self.shape) + 3, new(*self.shape), new(*self.shape)
+        self.parameters = {"weight": new(channels), "bias": new(channels)}
+        self.running = {"running_mean": new(channels), "running_var": new(channels) ** 2 + numpy.float32(0.5)}
+        self.mask = self.layer.mask(seed)
+
+    def along(self, values):
+        """Values per channel, to be combined with a tensor."""
+        shape = [1] * len(self.shape)
+        shape[self.axis] = -1
+        return numpy.asarray(values, numpy.float64).reshape(shape)
+
+    def reference(self, statistics=None):
+        """Output and gradients by the formulas."""
+        others = tuple(axis for axis in range(len(self.shape)) if axis != self.axis)
+        x, grad = self.x.astype(numpy.float64), self.grad.astype(numpy.float64)
+        mean, var = statistics or (x.mean(others), x.var(others))
+        inv_std = 1 / numpy.sqrt(self.along(var) + numpy.float32(1e-5))
+        xhat = (x - self.along(mean)) * inv_std
+        weight, bias = self.along(self.parameters["weight"]), self.along(self.parameters["bias"])
+        z = xhat * weight + bias + self.residual
+        keep, scale = unpacked(self.layer, self.mask), 1 / (1 - self.layer._layer.p)
+        name = normdrop.ACTIVATIONS[self.layer._layer.activation]
+        y = numpy.where(keep, act(name, z) * scale, 0)
+        g = numpy.where(keep, slope_of(name, z) * scale * grad, 0)
+        d_bias, d_weight = g.sum(others), (g * xhat).sum(others)
+        rest = 0 if statistics else (self.along(d_bias) + xhat * self.along(d_weight)) / (x.size / x.shape[self.axis])
+        return y, normdrop.Gradients(weight * inv_std * (g - rest), d_weight, d_bias, g)
+
+
+def close(got, wanted, tolerance=2e-5):
+    numpy.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
+
+
+def check_gradients(got, wanted):
+    for one, other in zip(got, wanted, strict=True):
+        close(one, other)
+
+
+@pytest.mark.parametrize("activation", normdrop.ACTIVATIONS)
+@pytest.mark.parametrize("layout, dimensions", LAYOUTS)
+def test_train_eval_and_their_gradients(layout, dimensions, activation):
+    problem = Problem(layout, dimensions, activation, seed=dimensions)
+    layer, arguments = problem.layer, {**problem.parameters, "mask": problem.mask, "residual": problem.residual}
+    y, gradients = problem.reference()
+    got, saved = layer.train(problem.x, **arguments)
+    close(got, y)
+    check_gradients(layer.backward(problem.grad, problem.x, saved, residual_gradient=True, **arguments), gradients)
+
+    y, gradients = problem.reference(tuple(problem.running.values()))
+    close(layer.eval(problem.x, **problem.running, **arguments), y)
+    check_gradients(layer.backward(problem.grad, problem.x, **problem.running, residual_gradient=True, **arguments), gradients)
+
+
+def test_the_mask_is_what_numpy_packs():
+    layer = normdrop.Layer("NC", (50, 7), p=0.5)
+    mask = layer.mask(11)
+    keep = unpacked(layer, mask)
+    assert (numpy.packbits(keep, bitorder="little") == mask).all()
+    x = numpy.random.default_rng(0).normal(size=(50, 7)).astype(numpy.float32)
+    y, _ = layer.train(x, mask=numpy.packbits(keep, bitorder="little"))
+    assert ((y == 0) == ~keep).all()
+    # A part of it alone, and the same seed again.
+    assert (numpy.unpackbits(normdrop.fill_mask(0.5, 11, 100, first=33), count=100, bitorder="little").astype(bool)
+            == keep.ravel()[33:133]).all()
+    assert (layer.mask(11, out=numpy.empty_like(mask)) == mask).all()
+    assert (layer.mask(12) != mask).any()
+
+
+def test_masks_of_channels_and_samples():
+    x = numpy.random.default_rng(0).normal(size=(6, 4, 4, 5)).astype(numpy.float32)
+    for granularity, axes in [("channel", (1, 2)), ("sample", (1, 2, 3))]:
+        layer = normdrop.Layer("NHWC", x.shape, p=0.5, granularity=granularity)
+        y, _ = layer.train(x, mask=layer.mask(3))
+        dropped = y == 0
+        assert (dropped.all(axes) == dropped.any(axes)).all() and dropped.any() and not dropped.all()
+
+
+def test_masks_from_a_generator():
+    layer = normdrop.Layer("NC", (1000, 10), p=0.25)
+    mask = layer.mask_from(numpy.random.default_rng(5))
+    assert (mask == layer.mask_from(numpy.random.default_rng(5))).all()
+    assert abs(unpacked(layer, mask).mean() - 0.75) < 0.03
+
+    class Broken:
+        def integers(self, *_, **__):
+            raise RuntimeError("no more numbers")
+
+    with pytest.raises(RuntimeError, match="no more numbers"):
+        layer.mask_from(Broken())
+
+
+def test_nothing_is_copied():
+    problem = Problem("NCHW", 4, "silu", seed=1)
+    layer, out = problem.layer, numpy.empty(problem.shape, numpy.float32)
+    before = {name: values.copy() for name, values in problem.running.items()}
+    y, saved = layer.train(problem.x, out=out, **problem.running)
+    assert y is out
+    close(problem.running["running_mean"], 0.9 * before["running_mean"] + 0.1 * saved.mean)
+    apart = layer.eval(problem.x, **problem.running)
+    values = problem.x.copy()
+    assert layer.eval(values, **problem.running, out=values) is values
+    assert (values == apart).all()
+    apart = layer.backward(problem.grad, problem.x, saved)
+    values = problem.grad.copy()
+    assert (layer.backward(values, problem.x, saved, out=values).input == apart.input).all()
+    assert layer.backward(values, problem.x, saved, input_gradient=False, parameter_gradients=False) == (None,) * 4
+
+
+def test_the_mean_of_all_batches():
+    random = numpy.random.default_rng(2)
+    layer, batches = normdrop.Layer("NC", (32, 3)), numpy.zeros(1, numpy.uint64)
+    mean, var, means = numpy.full(3, numpy.nan, numpy.float32), numpy.full(3, numpy.nan, numpy.float32), []
+    for _ in range(5):
+        _, saved = layer.train(random.normal(size=(32, 3)).astype(numpy.float32), running_mean=mean, running_var=var,
+                               batches=batches)
+        means.append(saved.mean)
+    assert batches == 5
+    close(mean, numpy.mean(means, 0), 1e-6)
+
+
+def test_a_batch_in_parts():
+    problem = Problem("NCL", 3, "gelu", seed=4)
+    layer, x, grad = problem.layer, problem.x, problem.grad
+    n, c, l = problem.shape
+    y, saved = layer.train(x, mask=None, **problem.parameters)
+    whole = layer.backward(grad, x, saved, **problem.parameters)
+    parts = [(normdrop.Layer("NCL", (1, c, l), "gelu"), slice(i, i + 1)) for i in range(n)]
+    moments = numpy.zeros(3 * c)
+    for part, rows in parts:
+        normdrop.merge_moments(moments, part.moments(x[rows]))
+    merged = parts[0][0].finish(moments)
+    close(merged.inv_std, saved.inv_std, 1e-6)
+    close(numpy.concatenate([part.apply(x[rows], merged, **problem.parameters) for part, rows in parts]), y)
+    sums = numpy.zeros(2 * c)
+    for part, rows in parts:
+        normdrop.merge_sums(sums, part.reduce(grad[rows], x[rows], merged, **problem.parameters))
+    check_gradients(parts[0][0].finish_gradients(sums), whole[1:3])
+    dx = [part.apply_gradient(grad[rows], x[rows], merged, sums, n * l, **problem.parameters).input for part, rows in parts]
+    close(numpy.concatenate(dx), whole.input)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_folding(before):
+    random = numpy.random.default_rng(8)
+    new = lambda *shape: random.normal(size=shape).astype(numpy.float32)
+    weights, bias, mean, weight, shift, x = new(6, 4), new(6), new(6 if before else 4), None, None, new(10, 4)
+    var = numpy.abs(new(*mean.shape)) + numpy.float32(0.5)
+    weight, shift = new(*mean.shape), new(*mean.shape)
+    layer = normdrop.Layer("NC", (10, mean.size))
+    norm = lambda values: layer.eval(numpy.ascontiguousarray(values), mean, var, weight=weight, bias=shift)
+    wanted = norm(x @ weights.T + bias) if before else norm(x) @ weights.T + bias
+    fold = normdrop.fold_into_previous if before else normdrop.fold_into_next
+    fold(weights, bias, mean, var, weight=weight, shift=shift)
+    close(x @ weights.T + bias, wanted)
+    with pytest.raises(normdrop.NormdropError, match="no bias"):
+        fold(weights, None, mean, var, shift=shift)
+
+
+def test_threads_share_a_layer():
+    problem = Problem("NCHW", 4, "tanh", seed=9)
+    wanted, _ = problem.layer.train(problem.x)
+    wrong = []
+
+    def work():
+        for _ in range(50):
+            wrong.extend([] if (problem.layer.train(problem.x)[0] == wanted).all() else [1])
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_tasks_change_no_bit_or_are_refused():
+    x = numpy.random.default_rng(1).normal(size=(8, 64, 900)).astype(numpy.float32)
+    try:
+        several = normdrop.Layer("NCL", x.shape, "silu", tasks=3)
+    except normdrop.NormdropError as refused:
+        assert "built with the feature rayon" in str(refused)
+        return
+    assert (several.train(x)[0] == normdrop.Layer("NCL", x.shape, "silu").train(x)[0]).all()
+
+
+def test_empty_tensors():
+    layer = normdrop.Layer("NHWC", (0, 4, 4, 3), "relu", p=0.5)
+    x = numpy.empty((0, 4, 4, 3), numpy.float32)
+    y, saved = layer.train(x, mask=layer.mask(1))
+    assert y.shape == x.shape
+    gradients = layer.backward(x, x, saved)
+    assert (gradients.weight == 0).all() and (gradients.bias == 0).all()

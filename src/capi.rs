@@ -1,0 +1,1237 @@
+//! The C interface: the calls of the crate for C, C++ and whatever can call C. Only with the feature `capi`.
+//!
+//! `include/normdrop.h` is made of this module, and `examples/c` shows how to use it. From Rust, use the rest of the crate.
+//!
+//! # Memory
+//! The structs of a call are copied before anything else is done. Then every buffer is checked: null, alignment, size, and
+//! that nothing that is written shares memory with any other buffer. Only then are there slices, so that no two references
+//! of Rust to the same memory ever exist. The layer checks the lengths, as it does for Rust.
+//!
+//! # Panics
+//! There are none to catch: the calls have no way to panic. With the feature `rayon`, whose pool may fail to start,
+//! a panic ends the process at the border and does not unwind into C.
+#![expect(unsafe_code, reason = "functions that C calls with pointers")]
+#![expect(non_camel_case_types, reason = "the names are those of C")]
+
+mod buffers;
+mod types;
+
+// What a library for C needs of a Rust runtime; of an rlib, the program has it.
+#[cfg(not(target_os = "none"))]
+extern crate std;
+
+use core::convert::Infallible;
+use core::ffi::{CStr, c_char, c_void};
+
+use rand_core::TryRng;
+
+use crate::activation::{Activation, Gelu, HardSwish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh};
+use crate::args::{
+    Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Finish, Moments,
+    ParameterGradients, Parameters, Reduce, Running, RunningMut, Saved, SavedMut, Statistics, Train,
+};
+use crate::config::{Config, Granularity, RunningVariance};
+use crate::error::{Buffer, Error};
+use crate::fold::{self, Fold};
+use crate::layer::Layer;
+use crate::mask::{self, Bernoulli};
+use crate::moments;
+use crate::shape::Shape;
+use crate::simd::Backend;
+
+use buffers::{Region, check_apart, check_struct, read_struct};
+pub use types::*;
+
+type Outcome = Result<(), normdrop_error>;
+
+/// Runs a call and tells its caller how it went.
+///
+/// # Safety
+/// `error` is null or points to a `normdrop_error` that nobody else uses while the call lasts, of which at least the
+/// version is set.
+unsafe fn report(error: *mut normdrop_error, run: impl FnOnce() -> Outcome) -> normdrop_status {
+    if !error.is_null() {
+        // SAFETY: passed on.
+        if let Err(refused) = unsafe { check_struct(error, NORMDROP_BUFFER_RESULT) } {
+            return refused.status;
+        }
+    }
+    let Err(refused) = run() else { return NORMDROP_STATUS_OK };
+    if !error.is_null() {
+        // SAFETY: not null and aligned, of a version that is this struct; the slices of the call are gone.
+        unsafe { error.write(refused) };
+    }
+    refused.status
+}
+
+impl From<Error> for normdrop_error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Length { buffer, expected, actual } => {
+                Self::new(NORMDROP_STATUS_LENGTH).of(number_of(buffer)).counts(expected, actual)
+            }
+            Error::ShapeOverflow => Self::new(NORMDROP_STATUS_SHAPE),
+            Error::Eps { eps } => Self { value: eps.into(), ..Self::new(NORMDROP_STATUS_EPS) },
+            Error::Momentum { momentum } => Self { value: momentum, ..Self::new(NORMDROP_STATUS_MOMENTUM) },
+            Error::Probability { p } => Self { value: p, ..Self::new(NORMDROP_STATUS_PROBABILITY) },
+            Error::Slope { slope } => Self { value: slope.into(), ..Self::new(NORMDROP_STATUS_SLOPE) },
+            Error::SingleSample => Self::new(NORMDROP_STATUS_SINGLE_SAMPLE),
+            Error::BackendUnavailable => Self::new(NORMDROP_STATUS_BACKEND),
+            Error::MissingBias { channel } => {
+                Self::new(NORMDROP_STATUS_MISSING_BIAS).of(NORMDROP_BUFFER_FOLD_BIAS).counts(0, channel)
+            }
+        }
+    }
+}
+
+const fn number_of(buffer: Buffer) -> normdrop_buffer {
+    match buffer {
+        Buffer::Input => NORMDROP_BUFFER_INPUT,
+        Buffer::Residual => NORMDROP_BUFFER_RESIDUAL,
+        // An evaluation in place, whose output is its input; a backward call tells them apart by itself.
+        Buffer::Output | Buffer::Values => NORMDROP_BUFFER_OUTPUT,
+        Buffer::GradOutput => NORMDROP_BUFFER_GRAD_OUTPUT,
+        Buffer::GradInput => NORMDROP_BUFFER_GRAD_INPUT,
+        Buffer::GradResidual => NORMDROP_BUFFER_GRAD_RESIDUAL,
+        Buffer::Weight => NORMDROP_BUFFER_WEIGHT,
+        Buffer::Bias => NORMDROP_BUFFER_BIAS,
+        Buffer::GradWeight => NORMDROP_BUFFER_GRAD_WEIGHT,
+        Buffer::GradBias => NORMDROP_BUFFER_GRAD_BIAS,
+        Buffer::RunningMean => NORMDROP_BUFFER_RUNNING_MEAN,
+        Buffer::RunningVar => NORMDROP_BUFFER_RUNNING_VAR,
+        Buffer::SavedMean => NORMDROP_BUFFER_SAVED_MEAN,
+        Buffer::SavedMeanTail => NORMDROP_BUFFER_SAVED_MEAN_TAIL,
+        Buffer::SavedInvStd => NORMDROP_BUFFER_SAVED_INV_STD,
+        Buffer::Moments => NORMDROP_BUFFER_MOMENTS,
+        Buffer::Sums => NORMDROP_BUFFER_SUMS,
+        Buffer::Mask => NORMDROP_BUFFER_MASK,
+        Buffer::Scratch => NORMDROP_BUFFER_SCRATCH,
+        Buffer::FoldWeights => NORMDROP_BUFFER_FOLD_WEIGHTS,
+        Buffer::FoldBias => NORMDROP_BUFFER_FOLD_BIAS,
+    }
+}
+
+const fn unknown(status: normdrop_status, number: u32) -> normdrop_error {
+    normdrop_error::new(status).of(NORMDROP_BUFFER_LAYER).counts(0, number as usize)
+}
+
+impl normdrop_layer {
+    fn shape(&self) -> Result<Shape, normdrop_error> {
+        let Self { outer, channels, inner, positions, .. } = *self;
+        if positions <= 1 {
+            return Ok(Shape::new(outer, channels, inner)?);
+        }
+        if inner != 1 || outer % positions != 0 {
+            return Err(normdrop_error::new(NORMDROP_STATUS_POSITIONS)
+                .of(NORMDROP_BUFFER_LAYER)
+                .counts(outer, positions));
+        }
+        Ok(Shape::nlc(outer / positions, positions, channels)?)
+    }
+
+    /// The layer with an activation; the one of this struct, or any where it does not matter.
+    fn with<A: Activation>(&self, activation: A) -> Result<Layer<A>, normdrop_error> {
+        let granularity = match self.granularity {
+            NORMDROP_GRANULARITY_ELEMENT => Granularity::Element,
+            NORMDROP_GRANULARITY_CHANNEL => Granularity::Channel,
+            NORMDROP_GRANULARITY_SAMPLE => Granularity::Sample,
+            other => return Err(unknown(NORMDROP_STATUS_GRANULARITY, other)),
+        };
+        let running_var = match self.running_variance {
+            NORMDROP_RUNNING_VARIANCE_UNBIASED => RunningVariance::Unbiased,
+            NORMDROP_RUNNING_VARIANCE_BIASED => RunningVariance::Biased,
+            other => return Err(unknown(NORMDROP_STATUS_RUNNING_VARIANCE, other)),
+        };
+        let config = Config { eps: self.eps, momentum: self.momentum, running_var, p: self.p, granularity };
+        let layer = Layer::new(self.shape()?, activation, config)?;
+        let layer = match self.backend {
+            NORMDROP_BACKEND_FASTEST => layer,
+            other => match backend_of(other) {
+                Some(backend) if backend.is_available() => layer.with_backend(backend)?,
+                _ => return Err(unknown(NORMDROP_STATUS_BACKEND, other)),
+            },
+        };
+        #[cfg(feature = "rayon")]
+        let layer = match core::num::NonZero::new(self.tasks as usize) {
+            Some(tasks) => layer.with_tasks(tasks),
+            None => layer,
+        };
+        #[cfg(not(feature = "rayon"))]
+        if self.tasks > 1 {
+            return Err(unknown(NORMDROP_STATUS_TASKS, self.tasks));
+        }
+        Ok(layer)
+    }
+
+    /// The layer for calls that no activation takes part in; the one of this struct is checked all the same.
+    fn without_activation(&self) -> Result<Layer<Identity>, normdrop_error> {
+        match self.activation {
+            NORMDROP_ACTIVATION_LEAKY_RELU => _ = LeakyRelu::new(self.slope)?,
+            NORMDROP_ACTIVATION_IDENTITY..=NORMDROP_ACTIVATION_GELU => {}
+            other => return Err(unknown(NORMDROP_STATUS_ACTIVATION, other)),
+        }
+        self.with(Identity)
+    }
+}
+
+/// Evaluates an expression with the layer that a `normdrop_layer` describes, whose type depends on the activation.
+macro_rules! with_layer {
+    ($described:expr, $layer:ident => $call:expr) => {
+        match $described.activation {
+            NORMDROP_ACTIVATION_IDENTITY => with_layer!($described, Identity, $layer => $call),
+            NORMDROP_ACTIVATION_RELU => with_layer!($described, Relu, $layer => $call),
+            NORMDROP_ACTIVATION_RELU6 => with_layer!($described, Relu6, $layer => $call),
+            NORMDROP_ACTIVATION_LEAKY_RELU => {
+                with_layer!($described, LeakyRelu::new($described.slope)?, $layer => $call)
+            }
+            NORMDROP_ACTIVATION_HARD_SWISH => with_layer!($described, HardSwish, $layer => $call),
+            NORMDROP_ACTIVATION_SIGMOID => with_layer!($described, Sigmoid, $layer => $call),
+            NORMDROP_ACTIVATION_TANH => with_layer!($described, Tanh, $layer => $call),
+            NORMDROP_ACTIVATION_SILU => with_layer!($described, Silu, $layer => $call),
+            NORMDROP_ACTIVATION_GELU => with_layer!($described, Gelu, $layer => $call),
+            other => Err(unknown(NORMDROP_STATUS_ACTIVATION, other)),
+        }
+    };
+    ($described:expr, $activation:expr, $layer:ident => $call:expr) => {{
+        let $layer = $described.with($activation)?;
+        $call.map_err(normdrop_error::from)
+    }};
+}
+
+const fn backend_of(number: normdrop_backend) -> Option<Backend> {
+    match number {
+        NORMDROP_BACKEND_PORTABLE => Some(Backend::Portable),
+        NORMDROP_BACKEND_AVX2 => Some(Backend::Avx2),
+        NORMDROP_BACKEND_AVX512 => Some(Backend::Avx512),
+        _ => None,
+    }
+}
+
+/// The version of the interface that this library has. Compare it with `NORMDROP_ABI_VERSION`, that of the header: every
+/// struct must have a version that the library knows.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_abi_version() -> u32 {
+    NORMDROP_ABI_VERSION
+}
+
+/// The version of the library, such as "0.1.0".
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_version() -> *const c_char {
+    const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => panic!("a version has no zero byte"),
+    };
+    VERSION.as_ptr()
+}
+
+/// What a status means, in English.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char {
+    match status {
+        NORMDROP_STATUS_OK => c"success",
+        NORMDROP_STATUS_NULL => c"a pointer is NULL that must not be, or is NULL and has a length",
+        NORMDROP_STATUS_VERSION => c"the version of a struct is not one that this library knows",
+        NORMDROP_STATUS_ALIGNMENT => c"a pointer is not aligned as its type asks for",
+        NORMDROP_STATUS_SIZE => c"a buffer is larger than memory can be",
+        NORMDROP_STATUS_OVERLAP => c"a buffer that would be written overlaps another one",
+        NORMDROP_STATUS_LENGTH => c"a buffer does not have the length that the layer asks for",
+        NORMDROP_STATUS_SHAPE => c"the product of the dimensions does not fit a size_t",
+        NORMDROP_STATUS_POSITIONS => c"positions is above 1 and does not divide outer, or inner is not 1",
+        NORMDROP_STATUS_ACTIVATION => c"there is no such activation",
+        NORMDROP_STATUS_SLOPE => c"slope must be finite",
+        NORMDROP_STATUS_EPS => c"eps must be finite and above 0 in training, or at least 0 in evaluation",
+        NORMDROP_STATUS_MOMENTUM => c"momentum must be in [0, 1]",
+        NORMDROP_STATUS_PROBABILITY => c"p, the probability to drop, must be in [0, 1]",
+        NORMDROP_STATUS_GRANULARITY => c"there is no such granularity",
+        NORMDROP_STATUS_RUNNING_VARIANCE => c"there is no such kind of running variance",
+        NORMDROP_STATUS_BACKEND => c"there is no such backend, or this CPU or build cannot run it",
+        NORMDROP_STATUS_TASKS => c"several tasks need a library that was built with the feature rayon",
+        NORMDROP_STATUS_STATISTICS => c"there is no such kind of statistics",
+        NORMDROP_STATUS_SINGLE_SAMPLE => c"training needs more than one value per channel",
+        NORMDROP_STATUS_MISSING_BIAS => c"a channel has a shift to fold into a bias, but there is no bias",
+        _ => c"unknown status",
+    }
+    .as_ptr()
+}
+
+/// The name of a buffer, as the structs spell it.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_buffer_name(buffer: normdrop_buffer) -> *const c_char {
+    match buffer {
+        NORMDROP_BUFFER_NONE => c"none",
+        NORMDROP_BUFFER_LAYER => c"layer",
+        NORMDROP_BUFFER_CALL => c"call",
+        NORMDROP_BUFFER_RESULT => c"result",
+        NORMDROP_BUFFER_NEXT => c"next",
+        NORMDROP_BUFFER_INPUT => c"input",
+        NORMDROP_BUFFER_RESIDUAL => c"residual",
+        NORMDROP_BUFFER_OUTPUT => c"output",
+        NORMDROP_BUFFER_GRAD_OUTPUT => c"grad_output",
+        NORMDROP_BUFFER_GRAD_INPUT => c"grad_input",
+        NORMDROP_BUFFER_GRAD_RESIDUAL => c"grad_residual",
+        NORMDROP_BUFFER_WEIGHT => c"weight",
+        NORMDROP_BUFFER_BIAS => c"bias",
+        NORMDROP_BUFFER_GRAD_WEIGHT => c"grad_weight",
+        NORMDROP_BUFFER_GRAD_BIAS => c"grad_bias",
+        NORMDROP_BUFFER_RUNNING_MEAN => c"running_mean",
+        NORMDROP_BUFFER_RUNNING_VAR => c"running_var",
+        NORMDROP_BUFFER_BATCHES => c"batches",
+        NORMDROP_BUFFER_SAVED_MEAN => c"saved_mean",
+        NORMDROP_BUFFER_SAVED_MEAN_TAIL => c"saved_mean_tail",
+        NORMDROP_BUFFER_SAVED_INV_STD => c"saved_inv_std",
+        NORMDROP_BUFFER_MOMENTS => c"moments",
+        NORMDROP_BUFFER_SUMS => c"sums",
+        NORMDROP_BUFFER_MASK => c"mask",
+        NORMDROP_BUFFER_SCRATCH => c"scratch",
+        NORMDROP_BUFFER_FOLD_WEIGHTS => c"weights",
+        NORMDROP_BUFFER_FOLD_BIAS => c"weights_bias",
+        _ => c"unknown buffer",
+    }
+    .as_ptr()
+}
+
+/// The fastest backend that this CPU and this build can run: one of `NORMDROP_BACKEND_*`.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_backend_detect() -> normdrop_backend {
+    match Backend::detect() {
+        Backend::Portable => NORMDROP_BACKEND_PORTABLE,
+        Backend::Avx2 => NORMDROP_BACKEND_AVX2,
+        Backend::Avx512 => NORMDROP_BACKEND_AVX512,
+    }
+}
+
+/// Whether this CPU and this build can run a backend: 1 or 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_backend_is_available(backend: normdrop_backend) -> i32 {
+    match backend {
+        NORMDROP_BACKEND_FASTEST => 1,
+        other => backend_of(other).is_some_and(Backend::is_available).into(),
+    }
+}
+
+/// The name of a backend in lower case.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_backend_name(backend: normdrop_backend) -> *const c_char {
+    match backend {
+        NORMDROP_BACKEND_FASTEST => c"fastest",
+        NORMDROP_BACKEND_PORTABLE => c"portable",
+        NORMDROP_BACKEND_AVX2 => c"avx2",
+        NORMDROP_BACKEND_AVX512 => c"avx512",
+        _ => c"unknown backend",
+    }
+    .as_ptr()
+}
+
+/// Gives every field of a layer its default. `version` is `NORMDROP_ABI_VERSION`, that of the header.
+///
+/// # Safety
+/// `layer` is NULL or has room for a `normdrop_layer` of that version.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_layer_init(layer: *mut normdrop_layer, version: u32) -> normdrop_status {
+    if let Err(refused) = buffers::check_pointer(layer, NORMDROP_BUFFER_LAYER) {
+        return refused.status;
+    }
+    if version != NORMDROP_ABI_VERSION {
+        return NORMDROP_STATUS_VERSION;
+    }
+    let Config { eps, momentum, p, .. } = Config::DEFAULT;
+    let default = normdrop_layer {
+        version,
+        activation: NORMDROP_ACTIVATION_IDENTITY,
+        outer: 1,
+        channels: 1,
+        inner: 1,
+        positions: 1,
+        momentum,
+        p,
+        eps,
+        slope: LeakyRelu::default().slope(),
+        granularity: NORMDROP_GRANULARITY_ELEMENT,
+        running_variance: NORMDROP_RUNNING_VARIANCE_UNBIASED,
+        backend: NORMDROP_BACKEND_FASTEST,
+        tasks: 1,
+    };
+    // SAFETY: not null and aligned, and the caller says that there is room.
+    unsafe { layer.write(default) };
+    NORMDROP_STATUS_OK
+}
+
+/// The lengths of all buffers of a layer; checks the layer, too.
+///
+/// # Safety
+/// Each pointer is NULL or points to its struct, of which at least the version is set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_layer_lengths(
+    layer: *const normdrop_layer,
+    lengths: *mut normdrop_lengths,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        // SAFETY: passed on.
+        unsafe { check_struct(lengths, NORMDROP_BUFFER_RESULT)? };
+        let answer = normdrop_lengths {
+            version: NORMDROP_ABI_VERSION,
+            elements: layer.shape().len(),
+            channels: layer.shape().channels(),
+            mask_bits: layer.mask_bits(),
+            mask: layer.mask_len(),
+            eval_scratch: layer.eval_scratch_len(),
+            train_scratch: layer.train_scratch_len(),
+            backward_scratch: layer.backward_scratch_len(),
+            scratch: layer.scratch_len(),
+            moments: layer.moments_len(),
+            sums: layer.sums_len(),
+        };
+        // SAFETY: checked to be a struct of this version.
+        unsafe { lengths.write(answer) };
+        Ok(())
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// The bytes of a mask of so many bits.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_mask_len(bits: usize) -> usize {
+    mask::mask_len(bits)
+}
+
+/// Draws the dropout mask of a seed: a pure function of the seed, `p` and the bit's index, the same on every machine.
+///
+/// Bit `i % 8` of byte `i / 8` is 1 if element `i` is kept: `numpy.packbits(bitorder="little")`.
+///
+/// # Safety
+/// Each pointer is NULL or points to what its type says; a buffer is there to its full length and nobody else uses it
+/// while the call lasts.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_fill_mask(
+    layer: *const normdrop_layer,
+    seed: u64,
+    mask: normdrop_slice_mut<u8>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        mask.region(NORMDROP_BUFFER_MASK)?;
+        // SAFETY: the only buffer, in order by itself; the rest is passed on.
+        Ok(layer.fill_mask(seed, unsafe { mask.get() })?)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// Draws a dropout mask from a random generator of the caller: sixteen words a step, for 512 bits.
+///
+/// `context` is handed to `next` and not looked at.
+///
+/// # Safety
+/// As `normdrop_fill_mask`. `next` may be called with `context` from this thread, returns, and leaves the mask alone.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_fill_mask_with(
+    layer: *const normdrop_layer,
+    next: normdrop_next,
+    context: *mut c_void,
+    mask: normdrop_slice_mut<u8>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        let mut generator = Generator::new(next, context)?;
+        mask.region(NORMDROP_BUFFER_MASK)?;
+        // SAFETY: the only buffer, in order by itself; the rest is passed on.
+        Ok(layer.fill_mask_with(&mut generator, unsafe { mask.get() })?)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// What a probability to drop comes to: the exact keep probability and the scale.
+///
+/// # Safety
+/// Each pointer is NULL or points to its struct, of which at least the version is set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_bernoulli_keep(
+    p: f64,
+    keep: *mut normdrop_keep,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        let bernoulli = Bernoulli::new(p)?;
+        // SAFETY: passed on.
+        unsafe { check_struct(keep, NORMDROP_BUFFER_RESULT)? };
+        let answer = normdrop_keep {
+            version: NORMDROP_ABI_VERSION,
+            scale: bernoulli.scale(),
+            threshold: bernoulli.threshold(),
+            probability: bernoulli.keep_probability(),
+        };
+        // SAFETY: checked to be a struct of this version.
+        unsafe { keep.write(answer) };
+        Ok(())
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// Draws a part of a mask: `bits` bits from bit `first` of the whole on, into `normdrop_mask_len(bits)` bytes.
+///
+/// # Safety
+/// As `normdrop_fill_mask`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_bernoulli_fill(
+    p: f64,
+    seed: u64,
+    first: u64,
+    bits: usize,
+    mask: normdrop_slice_mut<u8>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        let bernoulli = Bernoulli::new(p)?;
+        mask.region(NORMDROP_BUFFER_MASK)?;
+        // SAFETY: the only buffer, in order by itself; the rest is passed on.
+        Ok(bernoulli.fill(seed, first, bits, unsafe { mask.get() })?)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// Draws a mask of so many bits from a random generator of the caller, as `normdrop_fill_mask_with`.
+///
+/// # Safety
+/// As `normdrop_fill_mask_with`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_bernoulli_fill_with(
+    p: f64,
+    next: normdrop_next,
+    context: *mut c_void,
+    bits: usize,
+    mask: normdrop_slice_mut<u8>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        let bernoulli = Bernoulli::new(p)?;
+        let mut generator = Generator::new(next, context)?;
+        mask.region(NORMDROP_BUFFER_MASK)?;
+        // SAFETY: the only buffer, in order by itself; the rest is passed on.
+        Ok(bernoulli.fill_with(&mut generator, bits, unsafe { mask.get() })?)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// A random generator of the caller.
+struct Generator {
+    next: unsafe extern "C" fn(*mut c_void) -> u32,
+    context: *mut c_void,
+}
+
+impl Generator {
+    fn new(next: normdrop_next, context: *mut c_void) -> Result<Self, normdrop_error> {
+        match next {
+            Some(next) => Ok(Self { next, context }),
+            None => Err(normdrop_error::new(NORMDROP_STATUS_NULL).of(NORMDROP_BUFFER_NEXT)),
+        }
+    }
+
+    fn word(&mut self) -> u32 {
+        // SAFETY: the caller of the C function says that it may be called.
+        unsafe { (self.next)(self.context) }
+    }
+}
+
+impl TryRng for Generator {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(self.word())
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(u64::from(self.word()) | u64::from(self.word()) << 32)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        for bytes in bytes.chunks_mut(4) {
+            for (byte, drawn) in bytes.iter_mut().zip(self.word().to_le_bytes()) {
+                *byte = drawn;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Training forward: batch statistics, optionally dropout; updates the running statistics and saves what
+/// `normdrop_backward` needs. Not in place, because backward needs the input.
+///
+/// # Safety
+/// Each pointer is NULL or points to what its type says; buffers are there to their full lengths, and nobody else writes
+/// them, or reads those that are written, while the call lasts.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_train(
+    layer: *const normdrop_layer,
+    call: *const normdrop_train_call,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
+        // SAFETY: passed on.
+        let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
+        let batches = count_of(call.batches);
+        check_apart(&[
+            call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
+            call.bias.region(NORMDROP_BUFFER_BIAS)?,
+            call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+            call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
+            batches.region(NORMDROP_BUFFER_BATCHES)?,
+            call.mask.region(NORMDROP_BUFFER_MASK)?,
+            call.input.region(NORMDROP_BUFFER_INPUT)?,
+            call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
+            call.output.region(NORMDROP_BUFFER_OUTPUT)?,
+            call.saved_mean.region(NORMDROP_BUFFER_SAVED_MEAN)?,
+            call.saved_mean_tail.region(NORMDROP_BUFFER_SAVED_MEAN_TAIL)?,
+            call.saved_inv_std.region(NORMDROP_BUFFER_SAVED_INV_STD)?,
+            call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
+        ])?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let train = unsafe {
+            Train {
+                parameters: parameters(call.weight, call.bias),
+                running: running_mut(call.running_mean, call.running_var, batches),
+                dropout: dropout(call.mask),
+                input: call.input.get(),
+                residual: call.residual.optional(),
+                output: call.output.get(),
+                saved: saved_mut(call.saved_mean, call.saved_mean_tail, call.saved_inv_std),
+                scratch: call.scratch.get(),
+            }
+        };
+        with_layer!(layer, layer => layer.train(train))
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// Evaluation forward: fixed (running) statistics, optionally dropout. `output` may be `input` itself.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_eval(
+    layer: *const normdrop_layer,
+    call: *const normdrop_eval_call,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
+        // SAFETY: passed on.
+        let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
+        let in_place = call.input.is(call.output);
+        check_apart(&[
+            call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
+            call.bias.region(NORMDROP_BUFFER_BIAS)?,
+            call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+            call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
+            call.mask.region(NORMDROP_BUFFER_MASK)?,
+            if in_place { Region::NONE } else { call.input.region(NORMDROP_BUFFER_INPUT)? },
+            call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
+            call.output.region(NORMDROP_BUFFER_OUTPUT)?,
+            call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
+        ])?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let (parameters, running, dropout, residual, output, scratch) = unsafe {
+            (
+                parameters(call.weight, call.bias),
+                running(call.running_mean, call.running_var),
+                dropout(call.mask),
+                call.residual.optional(),
+                call.output.get(),
+                call.scratch.get(),
+            )
+        };
+        if in_place {
+            let eval = EvalInPlace { parameters, running, dropout, residual, values: output, scratch };
+            with_layer!(layer, layer => layer.eval_in_place(eval))
+        } else {
+            // SAFETY: as above; the output is somewhere else.
+            let input = unsafe { call.input.get() };
+            let eval = Eval { parameters, running, dropout, input, residual, output, scratch };
+            with_layer!(layer, layer => layer.eval(eval))
+        }
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// The gradients of the layer, through batch statistics or past fixed ones. `grad_input` may be `grad_output` itself.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_backward(
+    layer: *const normdrop_layer,
+    call: *const normdrop_backward_call,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
+        // SAFETY: passed on.
+        let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
+        let in_place = call.grad_output.is(call.grad_input);
+        let given = GivenStatistics {
+            kind: call.statistics,
+            running_mean: call.running_mean,
+            running_var: call.running_var,
+            saved_mean: call.saved_mean,
+            saved_mean_tail: call.saved_mean_tail,
+            saved_inv_std: call.saved_inv_std,
+        };
+        let [first, second, third] = given.regions()?;
+        check_apart(&[
+            call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
+            call.bias.region(NORMDROP_BUFFER_BIAS)?,
+            first,
+            second,
+            third,
+            call.mask.region(NORMDROP_BUFFER_MASK)?,
+            call.input.region(NORMDROP_BUFFER_INPUT)?,
+            call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
+            if in_place { Region::NONE } else { call.grad_output.region(NORMDROP_BUFFER_GRAD_OUTPUT)? },
+            call.grad_input.region(NORMDROP_BUFFER_GRAD_INPUT)?,
+            call.grad_residual.region(NORMDROP_BUFFER_GRAD_RESIDUAL)?,
+            call.grad_weight.region(NORMDROP_BUFFER_GRAD_WEIGHT)?,
+            call.grad_bias.region(NORMDROP_BUFFER_GRAD_BIAS)?,
+            call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
+        ])?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let (parameters, statistics, dropout, input, residual, grad_input, grad_residual, grad_parameters, scratch) = unsafe {
+            (
+                parameters(call.weight, call.bias),
+                given.get(),
+                dropout(call.mask),
+                call.input.get(),
+                call.residual.optional(),
+                call.grad_input.optional(),
+                call.grad_residual.optional(),
+                ParameterGradients { weight: call.grad_weight.optional(), bias: call.grad_bias.optional() },
+                call.scratch.get(),
+            )
+        };
+        match grad_input {
+            Some(values) if in_place => {
+                let backward = BackwardInPlace {
+                    parameters,
+                    statistics,
+                    dropout,
+                    input,
+                    residual,
+                    values,
+                    grad_residual,
+                    grad_parameters,
+                    scratch,
+                };
+                with_layer!(layer, layer => layer.backward_in_place(backward).map_err(|error| match error {
+                    Error::Length { buffer: Buffer::Values, expected, actual } => {
+                        Error::Length { buffer: Buffer::GradInput, expected, actual }
+                    }
+                    other => other,
+                }))
+            }
+            grad_input => {
+                let backward = Backward {
+                    parameters,
+                    statistics,
+                    dropout,
+                    input,
+                    residual,
+                    // SAFETY: as above; the gradient of the input is somewhere else.
+                    grad_output: unsafe { call.grad_output.get() },
+                    grad_input,
+                    grad_residual,
+                    grad_parameters,
+                    scratch,
+                };
+                with_layer!(layer, layer => layer.backward(backward))
+            }
+        }
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// The moments of a part of a batch: counts, means and sums of squared deviations. The shape of the layer is that of the
+/// part. Merge those of all parts with `normdrop_merge_moments`, then `normdrop_finish` and `normdrop_apply`.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_moments(
+    layer: *const normdrop_layer,
+    input: normdrop_slice<f32>,
+    moments: normdrop_slice_mut<f64>,
+    scratch: normdrop_slice_mut<f64>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        check_apart(&[
+            input.region(NORMDROP_BUFFER_INPUT)?,
+            moments.region(NORMDROP_BUFFER_MOMENTS)?,
+            scratch.region(NORMDROP_BUFFER_SCRATCH)?,
+        ])?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let call = unsafe { Moments { input: input.get(), moments: moments.get(), scratch: scratch.get() } };
+        Ok(layer.moments(call)?)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// Merges the moments of one part of a batch into those of another: `into` has those of both then.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_merge_moments(
+    into: normdrop_slice_mut<f64>,
+    from: normdrop_slice<f64>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    // SAFETY: passed on.
+    unsafe { report(error, || merge(into, from, NORMDROP_BUFFER_MOMENTS, moments::merge_moments)) }
+}
+
+/// The statistics of a batch from its moments; updates the running statistics. `outer`, `inner` and the activation do not
+/// matter.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_finish(
+    layer: *const normdrop_layer,
+    call: *const normdrop_finish_call,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        // SAFETY: passed on.
+        let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
+        let batches = count_of(call.batches);
+        check_apart(&[
+            call.moments.region(NORMDROP_BUFFER_MOMENTS)?,
+            call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+            call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
+            batches.region(NORMDROP_BUFFER_BATCHES)?,
+            call.saved_mean.region(NORMDROP_BUFFER_SAVED_MEAN)?,
+            call.saved_mean_tail.region(NORMDROP_BUFFER_SAVED_MEAN_TAIL)?,
+            call.saved_inv_std.region(NORMDROP_BUFFER_SAVED_INV_STD)?,
+        ])?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let finish = unsafe {
+            Finish {
+                moments: call.moments.get(),
+                running: running_mut(call.running_mean, call.running_var, batches),
+                saved: saved_mut(call.saved_mean, call.saved_mean_tail, call.saved_inv_std),
+            }
+        };
+        Ok(layer.finish(finish)?)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// The forward call of a part of a batch, with the statistics of the whole. Not in place.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_apply(
+    layer: *const normdrop_layer,
+    call: *const normdrop_apply_call,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
+        // SAFETY: passed on.
+        let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
+        check_apart(&[
+            call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
+            call.bias.region(NORMDROP_BUFFER_BIAS)?,
+            call.saved_mean.region(NORMDROP_BUFFER_SAVED_MEAN)?,
+            call.saved_mean_tail.region(NORMDROP_BUFFER_SAVED_MEAN_TAIL)?,
+            call.saved_inv_std.region(NORMDROP_BUFFER_SAVED_INV_STD)?,
+            call.mask.region(NORMDROP_BUFFER_MASK)?,
+            call.input.region(NORMDROP_BUFFER_INPUT)?,
+            call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
+            call.output.region(NORMDROP_BUFFER_OUTPUT)?,
+            call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
+        ])?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let apply = unsafe {
+            Apply {
+                parameters: parameters(call.weight, call.bias),
+                saved: saved(call.saved_mean, call.saved_mean_tail, call.saved_inv_std),
+                dropout: dropout(call.mask),
+                input: call.input.get(),
+                residual: call.residual.optional(),
+                output: call.output.get(),
+                scratch: call.scratch.get(),
+            }
+        };
+        with_layer!(layer, layer => layer.apply(apply))
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// The sums over a part of a batch that gradients are made of. Merge those of all parts with `normdrop_merge_sums`, then
+/// `normdrop_finish_gradients` and `normdrop_apply_gradient`.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_reduce(
+    layer: *const normdrop_layer,
+    call: *const normdrop_reduce_call,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
+        // SAFETY: passed on.
+        let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
+        let given = GivenStatistics {
+            kind: call.statistics,
+            running_mean: call.running_mean,
+            running_var: call.running_var,
+            saved_mean: call.saved_mean,
+            saved_mean_tail: call.saved_mean_tail,
+            saved_inv_std: call.saved_inv_std,
+        };
+        let [first, second, third] = given.regions()?;
+        check_apart(&[
+            call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
+            call.bias.region(NORMDROP_BUFFER_BIAS)?,
+            first,
+            second,
+            third,
+            call.mask.region(NORMDROP_BUFFER_MASK)?,
+            call.input.region(NORMDROP_BUFFER_INPUT)?,
+            call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
+            call.grad_output.region(NORMDROP_BUFFER_GRAD_OUTPUT)?,
+            call.sums.region(NORMDROP_BUFFER_SUMS)?,
+            call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
+        ])?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let reduce = unsafe {
+            Reduce {
+                parameters: parameters(call.weight, call.bias),
+                statistics: given.get(),
+                dropout: dropout(call.mask),
+                input: call.input.get(),
+                residual: call.residual.optional(),
+                grad_output: call.grad_output.get(),
+                sums: call.sums.get(),
+                scratch: call.scratch.get(),
+            }
+        };
+        with_layer!(layer, layer => layer.reduce(reduce))
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// Merges the sums of one part of a batch into those of another: a plain addition, as any all-reduce does it.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_merge_sums(
+    into: normdrop_slice_mut<f64>,
+    from: normdrop_slice<f64>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    // SAFETY: passed on.
+    unsafe { report(error, || merge(into, from, NORMDROP_BUFFER_SUMS, moments::merge_sums)) }
+}
+
+/// The gradients of weight and bias, each C values or none, from the sums over the whole batch.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_finish_gradients(
+    layer: *const normdrop_layer,
+    sums: normdrop_slice<f64>,
+    grad_weight: normdrop_slice_mut<f32>,
+    grad_bias: normdrop_slice_mut<f32>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        check_apart(&[
+            sums.region(NORMDROP_BUFFER_SUMS)?,
+            grad_weight.region(NORMDROP_BUFFER_GRAD_WEIGHT)?,
+            grad_bias.region(NORMDROP_BUFFER_GRAD_BIAS)?,
+        ])?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let (sums, gradients) =
+            unsafe { (sums.get(), ParameterGradients { weight: grad_weight.optional(), bias: grad_bias.optional() }) };
+        Ok(layer.finish_gradients(sums, gradients)?)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// The gradients of the elements of a part of a batch, through the statistics of the whole. Not in place.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_apply_gradient(
+    layer: *const normdrop_layer,
+    call: *const normdrop_apply_gradient_call,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
+        // SAFETY: passed on.
+        let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
+        check_apart(&[
+            call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
+            call.bias.region(NORMDROP_BUFFER_BIAS)?,
+            call.saved_mean.region(NORMDROP_BUFFER_SAVED_MEAN)?,
+            call.saved_mean_tail.region(NORMDROP_BUFFER_SAVED_MEAN_TAIL)?,
+            call.saved_inv_std.region(NORMDROP_BUFFER_SAVED_INV_STD)?,
+            call.sums.region(NORMDROP_BUFFER_SUMS)?,
+            call.mask.region(NORMDROP_BUFFER_MASK)?,
+            call.input.region(NORMDROP_BUFFER_INPUT)?,
+            call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
+            call.grad_output.region(NORMDROP_BUFFER_GRAD_OUTPUT)?,
+            call.grad_input.region(NORMDROP_BUFFER_GRAD_INPUT)?,
+            call.grad_residual.region(NORMDROP_BUFFER_GRAD_RESIDUAL)?,
+            call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
+        ])?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let apply_gradient = unsafe {
+            ApplyGradient {
+                parameters: parameters(call.weight, call.bias),
+                saved: saved(call.saved_mean, call.saved_mean_tail, call.saved_inv_std),
+                samples: call.samples,
+                sums: call.sums.get(),
+                dropout: dropout(call.mask),
+                input: call.input.get(),
+                residual: call.residual.optional(),
+                grad_output: call.grad_output.get(),
+                grad_input: call.grad_input.get(),
+                grad_residual: call.grad_residual.optional(),
+                scratch: call.scratch.get(),
+            }
+        };
+        with_layer!(layer, layer => layer.apply_gradient(apply_gradient))
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// Folds batch norm into the linear or convolution layer before it: `batchnorm(W*x + b)` becomes `W'*x + b'`.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_fold_into_previous(
+    call: *const normdrop_fold_call,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    // SAFETY: passed on.
+    unsafe { report(error, || run_fold(call, fold::fold_into_previous)) }
+}
+
+/// Folds batch norm into the linear or convolution layer after it: `W*batchnorm(x) + b` becomes `W'*x + b'`. Exact only
+/// without zero padding, and where nothing but dropout stands between the two.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_fold_into_next(
+    call: *const normdrop_fold_call,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    // SAFETY: passed on.
+    unsafe { report(error, || run_fold(call, fold::fold_into_next)) }
+}
+
+/// # Safety
+/// As `normdrop_train`.
+unsafe fn run_fold(call: *const normdrop_fold_call, fold: impl FnOnce(Fold<'_>) -> Result<(), Error>) -> Outcome {
+    // SAFETY: passed on.
+    let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
+    let shape = Shape::new(call.outer, call.channels, call.inner)?;
+    check_apart(&[
+        call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
+        call.bias.region(NORMDROP_BUFFER_BIAS)?,
+        call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+        call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
+        call.weights.region(NORMDROP_BUFFER_FOLD_WEIGHTS)?,
+        call.weights_bias.region(NORMDROP_BUFFER_FOLD_BIAS)?,
+    ])?;
+    // SAFETY: all buffers are in order and apart; the rest is passed on.
+    let arguments = unsafe {
+        Fold {
+            parameters: parameters(call.weight, call.bias),
+            running: running(call.running_mean, call.running_var),
+            eps: call.eps,
+            shape,
+            weights: call.weights.get(),
+            bias: call.weights_bias.optional(),
+        }
+    };
+    Ok(fold(arguments)?)
+}
+
+/// # Safety
+/// As `normdrop_train`.
+unsafe fn merge(
+    into: normdrop_slice_mut<f64>,
+    from: normdrop_slice<f64>,
+    buffer: normdrop_buffer,
+    merge: impl FnOnce(&mut [f64], &[f64]) -> Result<(), Error>,
+) -> Outcome {
+    check_apart(&[into.region(buffer)?, from.region(buffer)?])?;
+    // SAFETY: both are in order and apart; the rest is passed on.
+    Ok(merge(unsafe { into.get() }, unsafe { from.get() })?)
+}
+
+/// The counter of batches as a buffer of one value.
+fn count_of(batches: *mut u64) -> normdrop_slice_mut<u64> {
+    normdrop_slice_mut { values: batches, len: usize::from(!batches.is_null()) }
+}
+
+/// # Safety
+/// As `normdrop_slice::optional`, for both.
+unsafe fn parameters<'a>(weight: normdrop_slice<f32>, bias: normdrop_slice<f32>) -> Parameters<'a> {
+    // SAFETY: passed on.
+    unsafe { Parameters { weight: weight.optional(), bias: bias.optional() } }
+}
+
+/// # Safety
+/// As `normdrop_slice::optional`, for both.
+unsafe fn running<'a>(mean: normdrop_slice<f32>, var: normdrop_slice<f32>) -> Running<'a> {
+    // SAFETY: passed on.
+    unsafe { Running { mean: mean.get(), var: var.get() } }
+}
+
+/// Nothing if there is neither a mean nor a variance nor a counter of batches; what is missing of them has no values and
+/// is refused for that.
+///
+/// # Safety
+/// As `normdrop_slice_mut::optional`, for all.
+unsafe fn running_mut<'a>(
+    mean: normdrop_slice_mut<f32>,
+    var: normdrop_slice_mut<f32>,
+    batches: normdrop_slice_mut<u64>,
+) -> Option<RunningMut<'a>> {
+    if mean.values.is_null() && var.values.is_null() && batches.values.is_null() {
+        return None;
+    }
+    // SAFETY: passed on.
+    let (mean, var, batches) = unsafe { (mean.get(), var.get(), batches.optional()) };
+    let average = match batches {
+        Some([batches]) => Average::Cumulative { batches },
+        _ => Average::Exponential,
+    };
+    Some(RunningMut { mean, var, average })
+}
+
+/// # Safety
+/// As `normdrop_slice::optional`, for all.
+unsafe fn saved<'a>(
+    mean: normdrop_slice<f32>,
+    mean_tail: normdrop_slice<f32>,
+    inv_std: normdrop_slice<f64>,
+) -> Saved<'a> {
+    // SAFETY: passed on.
+    unsafe { Saved { mean: mean.get(), mean_tail: mean_tail.get(), inv_std: inv_std.get() } }
+}
+
+/// # Safety
+/// As `normdrop_slice_mut::optional`, for all.
+unsafe fn saved_mut<'a>(
+    mean: normdrop_slice_mut<f32>,
+    mean_tail: normdrop_slice_mut<f32>,
+    inv_std: normdrop_slice_mut<f64>,
+) -> SavedMut<'a> {
+    // SAFETY: passed on.
+    unsafe { SavedMut { mean: mean.get(), mean_tail: mean_tail.get(), inv_std: inv_std.get() } }
+}
+
+/// # Safety
+/// As `normdrop_slice::optional`.
+unsafe fn dropout<'a>(mask: normdrop_slice<u8>) -> Dropout<'a> {
+    // SAFETY: passed on.
+    unsafe { mask.optional() }.map_or(Dropout::Off, Dropout::Mask)
+}
+
+/// The statistics of a backward call, before it is known that they are in order.
+#[derive(Clone, Copy)]
+struct GivenStatistics {
+    kind: normdrop_statistics,
+    running_mean: normdrop_slice<f32>,
+    running_var: normdrop_slice<f32>,
+    saved_mean: normdrop_slice<f32>,
+    saved_mean_tail: normdrop_slice<f32>,
+    saved_inv_std: normdrop_slice<f64>,
+}
+
+impl GivenStatistics {
+    /// Checks the buffers of the statistics that are used, each by itself.
+    fn regions(self) -> Result<[Region; 3], normdrop_error> {
+        match self.kind {
+            NORMDROP_STATISTICS_BATCH => Ok([
+                self.saved_mean.region(NORMDROP_BUFFER_SAVED_MEAN)?,
+                self.saved_mean_tail.region(NORMDROP_BUFFER_SAVED_MEAN_TAIL)?,
+                self.saved_inv_std.region(NORMDROP_BUFFER_SAVED_INV_STD)?,
+            ]),
+            NORMDROP_STATISTICS_FIXED => Ok([
+                self.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+                self.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
+                Region::NONE,
+            ]),
+            other => Err(unknown(NORMDROP_STATUS_STATISTICS, other).of(NORMDROP_BUFFER_CALL)),
+        }
+    }
+
+    /// # Safety
+    /// As `normdrop_slice::optional`, for those of [`Self::regions`].
+    unsafe fn get<'a>(self) -> Statistics<'a> {
+        // SAFETY: passed on.
+        unsafe {
+            if self.kind == NORMDROP_STATISTICS_BATCH {
+                Statistics::Batch(saved(self.saved_mean, self.saved_mean_tail, self.saved_inv_std))
+            } else {
+                Statistics::Fixed(running(self.running_mean, self.running_var))
+            }
+        }
+    }
+}
+
+/// What a library without std needs to be complete. The calls do not reach it.
+#[cfg(all(feature = "panic-handler", target_os = "none"))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {
+        core::hint::spin_loop();
+    }
+}

@@ -1,0 +1,250 @@
+//! From pointers to slices: every buffer of a call is checked, by itself and against the others, before a slice of any
+//! of them exists.
+#![expect(unsafe_code, reason = "slices from a caller's pointers")]
+
+use core::ptr::NonNull;
+
+use super::types::{
+    NORMDROP_ABI_VERSION, NORMDROP_BUFFER_NONE, NORMDROP_STATUS_ALIGNMENT, NORMDROP_STATUS_NULL,
+    NORMDROP_STATUS_OVERLAP, NORMDROP_STATUS_SIZE, NORMDROP_STATUS_VERSION, normdrop_apply_call,
+    normdrop_apply_gradient_call, normdrop_backward_call, normdrop_buffer, normdrop_error, normdrop_eval_call,
+    normdrop_finish_call, normdrop_fold_call, normdrop_keep, normdrop_layer, normdrop_lengths, normdrop_reduce_call,
+    normdrop_slice, normdrop_slice_mut, normdrop_status, normdrop_train_call,
+};
+
+impl normdrop_error {
+    pub(super) const fn new(status: normdrop_status) -> Self {
+        Self {
+            version: NORMDROP_ABI_VERSION,
+            status,
+            buffer: NORMDROP_BUFFER_NONE,
+            other: NORMDROP_BUFFER_NONE,
+            expected: 0,
+            actual: 0,
+            value: 0.0,
+        }
+    }
+
+    pub(super) const fn of(self, buffer: normdrop_buffer) -> Self {
+        Self { buffer, ..self }
+    }
+
+    pub(super) const fn counts(self, expected: usize, actual: usize) -> Self {
+        Self { expected, actual, ..self }
+    }
+}
+
+/// A struct that begins with its version, a `u32`.
+///
+/// # Safety
+/// The struct is `repr(C)`, its first field is that `u32`, and every bit pattern is a value of it.
+pub(super) unsafe trait Versioned {}
+
+// SAFETY: see their definitions; pointers, integers and floats take every bit pattern.
+unsafe impl Versioned for normdrop_error {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_layer {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_lengths {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_keep {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_train_call {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_eval_call {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_backward_call {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_finish_call {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_apply_call {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_reduce_call {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_apply_gradient_call {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_fold_call {}
+
+/// Checks that a struct can be read or written as a `T`, and that it is of a version that this library knows.
+///
+/// # Safety
+/// If it is not null and is aligned, `pointer` points to a `u32`, and if that is a known version, to a whole `T`.
+pub(super) unsafe fn check_struct<T: Versioned>(
+    pointer: *const T,
+    buffer: normdrop_buffer,
+) -> Result<(), normdrop_error> {
+    check_pointer(pointer, buffer)?;
+    // SAFETY: not null and aligned; the caller says that the version is there.
+    let version = unsafe { pointer.cast::<u32>().read() };
+    if version != NORMDROP_ABI_VERSION {
+        let versions = (NORMDROP_ABI_VERSION as usize, version as usize);
+        return Err(normdrop_error::new(NORMDROP_STATUS_VERSION).of(buffer).counts(versions.0, versions.1));
+    }
+    Ok(())
+}
+
+/// A copy of a struct of the caller.
+///
+/// # Safety
+/// As [`check_struct`].
+pub(super) unsafe fn read_struct<T: Versioned>(
+    pointer: *const T,
+    buffer: normdrop_buffer,
+) -> Result<T, normdrop_error> {
+    // SAFETY: passed on; the check says that the struct can be read, and the trait that any bits are a value. Nothing of
+    // it owns anything, so that a copy does no harm.
+    unsafe {
+        check_struct(pointer, buffer)?;
+        Ok(pointer.read())
+    }
+}
+
+/// Checks that a pointer is not null and is aligned.
+pub(super) fn check_pointer<T>(pointer: *const T, buffer: normdrop_buffer) -> Result<(), normdrop_error> {
+    if pointer.is_null() {
+        return Err(normdrop_error::new(NORMDROP_STATUS_NULL).of(buffer));
+    }
+    check_alignment(pointer, buffer)
+}
+
+fn check_alignment<T>(pointer: *const T, buffer: normdrop_buffer) -> Result<(), normdrop_error> {
+    if pointer.is_aligned() {
+        return Ok(());
+    }
+    let off = pointer.addr() & (align_of::<T>() - 1);
+    Err(normdrop_error::new(NORMDROP_STATUS_ALIGNMENT).of(buffer).counts(align_of::<T>(), off))
+}
+
+/// The memory of a buffer that could be a slice by itself.
+#[derive(Clone, Copy)]
+pub(super) struct Region {
+    buffer: normdrop_buffer,
+    start: usize,
+    /// The address after it.
+    end: usize,
+    written: bool,
+}
+
+impl Region {
+    /// No memory, which overlaps nothing.
+    pub(super) const NONE: Self = Self { buffer: NORMDROP_BUFFER_NONE, start: 0, end: 0, written: false };
+
+    fn new<T>(values: *const T, len: usize, buffer: normdrop_buffer, written: bool) -> Result<Self, normdrop_error> {
+        if values.is_null() {
+            return if len == 0 {
+                Ok(Self::NONE)
+            } else {
+                Err(normdrop_error::new(NORMDROP_STATUS_NULL).of(buffer).counts(len, 0))
+            };
+        }
+        check_alignment(values, buffer)?;
+        // What a slice asks for: at most `isize::MAX` bytes, none of them past the end of the address space.
+        let most = isize::MAX.unsigned_abs() / size_of::<T>();
+        let start = values.addr();
+        let end = if len <= most { start.checked_add(len * size_of::<T>()) } else { None };
+        match end {
+            Some(end) => Ok(Self { buffer, start, end, written }),
+            None => Err(normdrop_error::new(NORMDROP_STATUS_SIZE).of(buffer).counts(most, len)),
+        }
+    }
+
+    const fn overlaps(&self, other: &Self) -> bool {
+        self.start < self.end && other.start < other.end && self.start < other.end && other.start < self.end
+    }
+}
+
+/// Checks that no buffer which a call writes shares memory with any other buffer of the call.
+pub(super) fn check_apart(regions: &[Region]) -> Result<(), normdrop_error> {
+    let mut rest = regions;
+    while let Some((region, others)) = rest.split_first() {
+        for other in others {
+            if (region.written || other.written) && region.overlaps(other) {
+                let (buffer, other) =
+                    if region.written { (region.buffer, other.buffer) } else { (other.buffer, region.buffer) };
+                return Err(normdrop_error { other, ..normdrop_error::new(NORMDROP_STATUS_OVERLAP).of(buffer) });
+            }
+        }
+        rest = others;
+    }
+    Ok(())
+}
+
+/// The values that C has too: every bit pattern is one of them.
+pub(super) trait Number {}
+impl Number for f32 {}
+impl Number for f64 {}
+impl Number for u64 {}
+impl Number for u8 {}
+
+impl<T> normdrop_slice<T> {
+    /// Checks the buffer by itself.
+    pub(super) fn region(self, buffer: normdrop_buffer) -> Result<Region, normdrop_error> {
+        Region::new(self.values, self.len, buffer, false)
+    }
+
+    /// Whether a call is asked to overwrite the values of this buffer, all of them and no others.
+    pub(super) fn is(self, written: normdrop_slice_mut<T>) -> bool {
+        self.values == written.values.cast_const() && self.len == written.len && !self.values.is_null()
+    }
+
+    /// The values, or nothing if there is no buffer.
+    ///
+    /// # Safety
+    /// [`Self::region`] was among those that [`check_apart`] found in order, and the caller of the C function says that
+    /// the memory is there, and that nobody writes it while the call lasts.
+    pub(super) unsafe fn optional<'a>(self) -> Option<&'a [T]>
+    where
+        T: Number,
+    {
+        let values = NonNull::new(self.values.cast_mut())?;
+        // SAFETY: not null, aligned and not too large, by `region`; and what this function asks for. Memory that comes
+        // from outside is initialised as far as Rust can know, and any bits are a value.
+        Some(unsafe { NonNull::slice_from_raw_parts(values, self.len).as_ref() })
+    }
+
+    /// The values, none if there is no buffer.
+    ///
+    /// # Safety
+    /// As [`Self::optional`].
+    pub(super) unsafe fn get<'a>(self) -> &'a [T]
+    where
+        T: Number,
+    {
+        // SAFETY: passed on.
+        unsafe { self.optional() }.unwrap_or_default()
+    }
+}
+
+impl<T> normdrop_slice_mut<T> {
+    /// Checks the buffer by itself.
+    pub(super) fn region(self, buffer: normdrop_buffer) -> Result<Region, normdrop_error> {
+        Region::new(self.values.cast_const(), self.len, buffer, true)
+    }
+
+    /// The values, or nothing if there is no buffer.
+    ///
+    /// # Safety
+    /// [`Self::region`] was among those that [`check_apart`] found in order, this is called once, and the caller of the C
+    /// function says that the memory is there, and that nobody else uses it while the call lasts.
+    pub(super) unsafe fn optional<'a>(self) -> Option<&'a mut [T]>
+    where
+        T: Number,
+    {
+        let values = NonNull::new(self.values)?;
+        // SAFETY: as in `normdrop_slice::optional`; and no other slice of the call has any of the memory, by
+        // `check_apart`.
+        Some(unsafe { NonNull::slice_from_raw_parts(values, self.len).as_mut() })
+    }
+
+    /// The values, none if there is no buffer.
+    ///
+    /// # Safety
+    /// As [`Self::optional`].
+    pub(super) unsafe fn get<'a>(self) -> &'a mut [T]
+    where
+        T: Number,
+    {
+        // SAFETY: passed on.
+        unsafe { self.optional() }.unwrap_or_default()
+    }
+}

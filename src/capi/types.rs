@@ -1,0 +1,584 @@
+//! The types and constants of the C interface.
+
+use core::ffi::c_void;
+
+/// The version of this interface: of the structs, of the functions and of what they mean.
+///
+/// A field or a function is only ever added, and then this number grows.
+pub const NORMDROP_ABI_VERSION: u32 = 1;
+
+/// Whether a call succeeded, or why it was refused: one of `NORMDROP_STATUS_*`.
+///
+/// A call that was refused has written nothing but its `normdrop_error`.
+pub type normdrop_status = i32;
+
+/// The call has done its work.
+pub const NORMDROP_STATUS_OK: normdrop_status = 0;
+/// A pointer is NULL that must not be, or is NULL and has a length.
+pub const NORMDROP_STATUS_NULL: normdrop_status = 1;
+/// A struct's `version` is not one that this library knows.
+pub const NORMDROP_STATUS_VERSION: normdrop_status = 2;
+/// A pointer is not aligned as its type asks for.
+pub const NORMDROP_STATUS_ALIGNMENT: normdrop_status = 3;
+/// A buffer is larger than memory can be.
+pub const NORMDROP_STATUS_SIZE: normdrop_status = 4;
+/// A buffer that would be written overlaps another one.
+pub const NORMDROP_STATUS_OVERLAP: normdrop_status = 5;
+/// A buffer does not have the length that the layer asks for.
+pub const NORMDROP_STATUS_LENGTH: normdrop_status = 6;
+/// The product of the dimensions does not fit a `size_t`.
+pub const NORMDROP_STATUS_SHAPE: normdrop_status = 7;
+/// `positions` is above 1 and does not divide `outer`, or `inner` is not 1.
+pub const NORMDROP_STATUS_POSITIONS: normdrop_status = 8;
+/// There is no such activation.
+pub const NORMDROP_STATUS_ACTIVATION: normdrop_status = 9;
+/// `slope` is not finite.
+pub const NORMDROP_STATUS_SLOPE: normdrop_status = 10;
+/// `eps` is not finite, is negative, or is zero in a training call.
+pub const NORMDROP_STATUS_EPS: normdrop_status = 11;
+/// `momentum` is not in [0, 1].
+pub const NORMDROP_STATUS_MOMENTUM: normdrop_status = 12;
+/// `p` is not in [0, 1].
+pub const NORMDROP_STATUS_PROBABILITY: normdrop_status = 13;
+/// There is no such granularity.
+pub const NORMDROP_STATUS_GRANULARITY: normdrop_status = 14;
+/// There is no such kind of running variance.
+pub const NORMDROP_STATUS_RUNNING_VARIANCE: normdrop_status = 15;
+/// There is no such backend, or this CPU or this build cannot run it.
+pub const NORMDROP_STATUS_BACKEND: normdrop_status = 16;
+/// Several tasks are asked for, and this library was built without threads.
+pub const NORMDROP_STATUS_TASKS: normdrop_status = 17;
+/// There is no such kind of statistics.
+pub const NORMDROP_STATUS_STATISTICS: normdrop_status = 18;
+/// Training needs more than one value per channel.
+pub const NORMDROP_STATUS_SINGLE_SAMPLE: normdrop_status = 19;
+/// Folding would move a shift into the bias of a layer that has none.
+pub const NORMDROP_STATUS_MISSING_BIAS: normdrop_status = 20;
+
+/// A buffer or struct of a call: one of `NORMDROP_BUFFER_*`.
+pub type normdrop_buffer = u32;
+
+/// No buffer: the error is about something else.
+pub const NORMDROP_BUFFER_NONE: normdrop_buffer = 0;
+/// The struct `normdrop_layer`.
+pub const NORMDROP_BUFFER_LAYER: normdrop_buffer = 1;
+/// The struct with the buffers of the call.
+pub const NORMDROP_BUFFER_CALL: normdrop_buffer = 2;
+/// The struct that the call writes its answer to.
+pub const NORMDROP_BUFFER_RESULT: normdrop_buffer = 3;
+/// The function that gives random words.
+pub const NORMDROP_BUFFER_NEXT: normdrop_buffer = 4;
+/// `input`
+pub const NORMDROP_BUFFER_INPUT: normdrop_buffer = 5;
+/// `residual`
+pub const NORMDROP_BUFFER_RESIDUAL: normdrop_buffer = 6;
+/// `output`
+pub const NORMDROP_BUFFER_OUTPUT: normdrop_buffer = 7;
+/// `grad_output`
+pub const NORMDROP_BUFFER_GRAD_OUTPUT: normdrop_buffer = 8;
+/// `grad_input`
+pub const NORMDROP_BUFFER_GRAD_INPUT: normdrop_buffer = 9;
+/// `grad_residual`
+pub const NORMDROP_BUFFER_GRAD_RESIDUAL: normdrop_buffer = 10;
+/// `weight`
+pub const NORMDROP_BUFFER_WEIGHT: normdrop_buffer = 11;
+/// `bias`
+pub const NORMDROP_BUFFER_BIAS: normdrop_buffer = 12;
+/// `grad_weight`
+pub const NORMDROP_BUFFER_GRAD_WEIGHT: normdrop_buffer = 13;
+/// `grad_bias`
+pub const NORMDROP_BUFFER_GRAD_BIAS: normdrop_buffer = 14;
+/// `running_mean`
+pub const NORMDROP_BUFFER_RUNNING_MEAN: normdrop_buffer = 15;
+/// `running_var`
+pub const NORMDROP_BUFFER_RUNNING_VAR: normdrop_buffer = 16;
+/// `batches`
+pub const NORMDROP_BUFFER_BATCHES: normdrop_buffer = 17;
+/// `saved_mean`
+pub const NORMDROP_BUFFER_SAVED_MEAN: normdrop_buffer = 18;
+/// `saved_mean_tail`
+pub const NORMDROP_BUFFER_SAVED_MEAN_TAIL: normdrop_buffer = 19;
+/// `saved_inv_std`
+pub const NORMDROP_BUFFER_SAVED_INV_STD: normdrop_buffer = 20;
+/// `moments`, or one of the two that are merged
+pub const NORMDROP_BUFFER_MOMENTS: normdrop_buffer = 21;
+/// `sums`, or one of the two that are merged
+pub const NORMDROP_BUFFER_SUMS: normdrop_buffer = 22;
+/// `mask`
+pub const NORMDROP_BUFFER_MASK: normdrop_buffer = 23;
+/// `scratch`
+pub const NORMDROP_BUFFER_SCRATCH: normdrop_buffer = 24;
+/// `weights` of a fold
+pub const NORMDROP_BUFFER_FOLD_WEIGHTS: normdrop_buffer = 25;
+/// `weights_bias` of a fold
+pub const NORMDROP_BUFFER_FOLD_BIAS: normdrop_buffer = 26;
+
+/// An activation function: one of `NORMDROP_ACTIVATION_*`.
+pub type normdrop_activation = u32;
+
+/// `z`
+pub const NORMDROP_ACTIVATION_IDENTITY: normdrop_activation = 0;
+/// `max(z, 0)`
+pub const NORMDROP_ACTIVATION_RELU: normdrop_activation = 1;
+/// `min(max(z, 0), 6)`
+pub const NORMDROP_ACTIVATION_RELU6: normdrop_activation = 2;
+/// `z > 0 ? z : slope*z`
+pub const NORMDROP_ACTIVATION_LEAKY_RELU: normdrop_activation = 3;
+/// `z*min(max(z + 3, 0), 6)/6`
+pub const NORMDROP_ACTIVATION_HARD_SWISH: normdrop_activation = 4;
+/// `1/(1 + exp(-z))`
+pub const NORMDROP_ACTIVATION_SIGMOID: normdrop_activation = 5;
+/// `tanh(z)`
+pub const NORMDROP_ACTIVATION_TANH: normdrop_activation = 6;
+/// `z/(1 + exp(-z))`
+pub const NORMDROP_ACTIVATION_SILU: normdrop_activation = 7;
+/// `z/2*(1 + tanh(sqrt(2/pi)*(z + 0.044715*z^3)))`
+pub const NORMDROP_ACTIVATION_GELU: normdrop_activation = 8;
+
+/// What one bit of the mask decides about: one of `NORMDROP_GRANULARITY_*`.
+pub type normdrop_granularity = u32;
+
+/// An element: `outer*channels*inner` bits in memory order.
+pub const NORMDROP_GRANULARITY_ELEMENT: normdrop_granularity = 0;
+/// A channel of a sample: `samples*channels` bits, with `samples = outer/positions`.
+pub const NORMDROP_GRANULARITY_CHANNEL: normdrop_granularity = 1;
+/// A sample: `outer/positions` bits.
+pub const NORMDROP_GRANULARITY_SAMPLE: normdrop_granularity = 2;
+
+/// The variance that goes into the running variance: one of `NORMDROP_RUNNING_VARIANCE_*`.
+pub type normdrop_running_variance = u32;
+
+/// Divided by `samples - 1`: PyTorch.
+pub const NORMDROP_RUNNING_VARIANCE_UNBIASED: normdrop_running_variance = 0;
+/// Divided by `samples`: Keras 3, flax, ONNX, oneDNN.
+pub const NORMDROP_RUNNING_VARIANCE_BIASED: normdrop_running_variance = 1;
+
+/// The statistics that a gradient flows through: one of `NORMDROP_STATISTICS_*`.
+pub type normdrop_statistics = u32;
+
+/// Those of the batch, from `saved_*`, after `normdrop_train`.
+pub const NORMDROP_STATISTICS_BATCH: normdrop_statistics = 0;
+/// Fixed ones, `running_*`, after `normdrop_eval`.
+pub const NORMDROP_STATISTICS_FIXED: normdrop_statistics = 1;
+
+/// An instruction set: one of `NORMDROP_BACKEND_*`. All give the same bits.
+pub type normdrop_backend = u32;
+
+/// The fastest one that this CPU has.
+pub const NORMDROP_BACKEND_FASTEST: normdrop_backend = 0;
+/// What every CPU of the target has.
+pub const NORMDROP_BACKEND_PORTABLE: normdrop_backend = 1;
+/// x86-64 with AVX2.
+pub const NORMDROP_BACKEND_AVX2: normdrop_backend = 2;
+/// x86-64 with AVX-512 F, VL, BW and DQ.
+pub const NORMDROP_BACKEND_AVX512: normdrop_backend = 3;
+
+/// A buffer that a call reads. NULL with the length 0 is no buffer.
+#[repr(C)]
+#[derive(Debug)]
+pub struct normdrop_slice<T> {
+    /// The first value.
+    pub values: *const T,
+    /// The number of values.
+    pub len: usize,
+}
+
+/// A buffer that a call writes. NULL with the length 0 is no buffer.
+#[repr(C)]
+#[derive(Debug)]
+pub struct normdrop_slice_mut<T> {
+    /// The first value.
+    pub values: *mut T,
+    /// The number of values.
+    pub len: usize,
+}
+
+/// A random generator of the caller: gives the next 32 random bits. It must return: no exception, no `longjmp`. It must
+/// leave the mask alone.
+pub type normdrop_next = Option<unsafe extern "C" fn(context: *mut c_void) -> u32>;
+
+/// What is wrong with a call that was refused.
+///
+/// Set `version` to `NORMDROP_ABI_VERSION` before the call. It is written only if the call is refused, and must not
+/// overlap any buffer of the call.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct normdrop_error {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// What the call returned.
+    pub status: normdrop_status,
+    /// The buffer or struct at fault, or `NORMDROP_BUFFER_NONE`.
+    pub buffer: normdrop_buffer,
+    /// The buffer that it overlaps, or `NORMDROP_BUFFER_NONE`.
+    pub other: normdrop_buffer,
+    /// What was expected: the length (of scratch: at least), the alignment in bytes, the version, the largest length.
+    pub expected: usize,
+    /// What came: the length, the address modulo the alignment, the version, the number that names nothing; of a missing
+    /// bias, the channel.
+    pub actual: usize,
+    /// The number that is out of its range: eps, momentum, p or slope.
+    pub value: f64,
+}
+
+/// A layer: shape, activation and constants. It holds no data and can be copied, made anew or shared at will.
+///
+/// A tensor is `[outer, channels, inner]`, row-major:
+///
+/// NCHW:   outer = n,      channels = c,  inner = h*w
+/// NC:     outer = n,      channels = c,  inner = 1
+/// NHWC:   outer = n*h*w,  channels = c,  inner = 1,  positions = h*w
+///
+/// `normdrop_layer_init` gives every field its default.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct normdrop_layer {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// One of `NORMDROP_ACTIVATION_*`; the default is the identity.
+    pub activation: normdrop_activation,
+    /// The product of the dimensions before the channels; the default is 1.
+    pub outer: usize,
+    /// The channels; the default is 1.
+    pub channels: usize,
+    /// The product of the dimensions after the channels; the default is 1.
+    pub inner: usize,
+    /// The positions of one sample that are part of `outer`, in channels-last layouts. It matters only where a mask bit
+    /// decides about more than an element. 0 and 1 are the same; the default is 1.
+    pub positions: usize,
+    /// The weight of the new value in the running statistics, in [0, 1]; the default is 0.1, PyTorch's.
+    pub momentum: f64,
+    /// The probability to drop, in [0, 1]; the default is 0.
+    pub p: f64,
+    /// Added to the variance under the root, at least 0 and in training above 0; the default is 1e-5.
+    pub eps: f32,
+    /// The slope of `NORMDROP_ACTIVATION_LEAKY_RELU`; the default is 0.01.
+    pub slope: f32,
+    /// One of `NORMDROP_GRANULARITY_*`; the default is an element.
+    pub granularity: normdrop_granularity,
+    /// One of `NORMDROP_RUNNING_VARIANCE_*`; the default is the unbiased one.
+    pub running_variance: normdrop_running_variance,
+    /// One of `NORMDROP_BACKEND_*`; the default is the fastest.
+    pub backend: normdrop_backend,
+    /// The tasks that a call is cut into at most, for threads, if the library was built with them. 0 and 1 are the same;
+    /// the default is 1.
+    pub tasks: u32,
+}
+
+/// The lengths of all buffers of a layer, in values of their type.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct normdrop_lengths {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// `input`, `output`, `residual` and their gradients.
+    pub elements: usize,
+    /// `weight`, `bias`, `running_*`, `saved_*`, `grad_weight`, `grad_bias`.
+    pub channels: usize,
+    /// The bits of a mask.
+    pub mask_bits: usize,
+    /// The bytes of a mask.
+    pub mask: usize,
+    /// The doubles of scratch of `normdrop_eval` and `normdrop_apply`, at least.
+    pub eval_scratch: usize,
+    /// The doubles of scratch of `normdrop_train` and `normdrop_moments`, at least.
+    pub train_scratch: usize,
+    /// The doubles of scratch of `normdrop_backward`, `normdrop_reduce` and `normdrop_apply_gradient`, at least.
+    pub backward_scratch: usize,
+    /// The doubles of scratch that are enough for every call.
+    pub scratch: usize,
+    /// The doubles of `moments`.
+    pub moments: usize,
+    /// The doubles of `sums`.
+    pub sums: usize,
+}
+
+/// What a probability to drop comes to.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct normdrop_keep {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// What kept elements are multiplied by.
+    pub scale: f32,
+    /// The keep probability times 2^32.
+    pub threshold: u64,
+    /// The keep probability, exactly.
+    pub probability: f64,
+}
+
+/// The buffers of `normdrop_train`. C is the number of channels and len that of elements.
+#[repr(C)]
+#[derive(Debug)]
+pub struct normdrop_train_call {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// The scale per channel, C values; none: 1.
+    pub weight: normdrop_slice<f32>,
+    /// The shift per channel, C values; none: 0.
+    pub bias: normdrop_slice<f32>,
+    /// The running mean to update, C values, or none.
+    pub running_mean: normdrop_slice_mut<f32>,
+    /// The running variance to update, C values, or none.
+    pub running_var: normdrop_slice_mut<f32>,
+    /// NULL: the running statistics are the exponential average, with `momentum`. Else they are the mean of all batches,
+    /// and this is how many there were: the call adds one.
+    pub batches: *mut u64,
+    /// The mask; none: dropout is off.
+    pub mask: normdrop_slice<u8>,
+    /// x, len values.
+    pub input: normdrop_slice<f32>,
+    /// What is added between normalisation and activation, len values, or none.
+    pub residual: normdrop_slice<f32>,
+    /// y, len values.
+    pub output: normdrop_slice_mut<f32>,
+    /// The batch mean, rounded, C values: for `normdrop_backward`, as are the next two.
+    pub saved_mean: normdrop_slice_mut<f32>,
+    /// What the rounding left out, C values.
+    pub saved_mean_tail: normdrop_slice_mut<f32>,
+    /// 1/sqrt(var + eps), C values.
+    pub saved_inv_std: normdrop_slice_mut<f64>,
+    /// At least `train_scratch` values. Its contents do not matter.
+    pub scratch: normdrop_slice_mut<f64>,
+}
+
+/// The buffers of `normdrop_eval`. C is the number of channels and len that of elements.
+#[repr(C)]
+#[derive(Debug)]
+pub struct normdrop_eval_call {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// The scale per channel, C values; none: 1.
+    pub weight: normdrop_slice<f32>,
+    /// The shift per channel, C values; none: 0.
+    pub bias: normdrop_slice<f32>,
+    /// The running mean, C values.
+    pub running_mean: normdrop_slice<f32>,
+    /// The running variance, C values.
+    pub running_var: normdrop_slice<f32>,
+    /// The mask; none: dropout is off.
+    pub mask: normdrop_slice<u8>,
+    /// x, len values.
+    pub input: normdrop_slice<f32>,
+    /// What is added between normalisation and activation, len values, or none.
+    pub residual: normdrop_slice<f32>,
+    /// y, len values: `input` itself, or apart from it.
+    pub output: normdrop_slice_mut<f32>,
+    /// At least `eval_scratch` values. Its contents do not matter.
+    pub scratch: normdrop_slice_mut<f64>,
+}
+
+/// The buffers of `normdrop_backward`. C is the number of channels and len that of elements.
+#[repr(C)]
+#[derive(Debug)]
+pub struct normdrop_backward_call {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// One of `NORMDROP_STATISTICS_*`.
+    pub statistics: normdrop_statistics,
+    /// The scale per channel, C values; none: 1.
+    pub weight: normdrop_slice<f32>,
+    /// The shift per channel, C values; none: 0.
+    pub bias: normdrop_slice<f32>,
+    /// The running mean, C values. Only with fixed statistics, else not looked at.
+    pub running_mean: normdrop_slice<f32>,
+    /// The running variance, C values. Only with fixed statistics, else not looked at.
+    pub running_var: normdrop_slice<f32>,
+    /// As `normdrop_train` wrote it, C values. Only with batch statistics, else not looked at.
+    pub saved_mean: normdrop_slice<f32>,
+    /// As `normdrop_train` wrote it, C values. Only with batch statistics, else not looked at.
+    pub saved_mean_tail: normdrop_slice<f32>,
+    /// As `normdrop_train` wrote it, C values. Only with batch statistics, else not looked at.
+    pub saved_inv_std: normdrop_slice<f64>,
+    /// The mask of the forward call; none: dropout was off.
+    pub mask: normdrop_slice<u8>,
+    /// x of the forward call, len values.
+    pub input: normdrop_slice<f32>,
+    /// The residual of the forward call, len values, or none.
+    pub residual: normdrop_slice<f32>,
+    /// dy, len values.
+    pub grad_output: normdrop_slice<f32>,
+    /// dx, len values, or none: `grad_output` itself, or apart from it.
+    pub grad_input: normdrop_slice_mut<f32>,
+    /// The gradient of the residual, len values, or none.
+    pub grad_residual: normdrop_slice_mut<f32>,
+    /// The gradient of the weight, C values, or none.
+    pub grad_weight: normdrop_slice_mut<f32>,
+    /// The gradient of the bias, C values, or none.
+    pub grad_bias: normdrop_slice_mut<f32>,
+    /// At least `backward_scratch` values. Its contents do not matter.
+    pub scratch: normdrop_slice_mut<f64>,
+}
+
+/// The buffers of `normdrop_finish`. C is the number of channels.
+#[repr(C)]
+#[derive(Debug)]
+pub struct normdrop_finish_call {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// The moments of all parts, merged, 3*C values.
+    pub moments: normdrop_slice<f64>,
+    /// The running mean to update, C values, or none.
+    pub running_mean: normdrop_slice_mut<f32>,
+    /// The running variance to update, C values, or none.
+    pub running_var: normdrop_slice_mut<f32>,
+    /// As in `normdrop_train_call`.
+    pub batches: *mut u64,
+    /// The batch mean, rounded, C values.
+    pub saved_mean: normdrop_slice_mut<f32>,
+    /// What the rounding left out, C values.
+    pub saved_mean_tail: normdrop_slice_mut<f32>,
+    /// 1/sqrt(var + eps), C values.
+    pub saved_inv_std: normdrop_slice_mut<f64>,
+}
+
+/// The buffers of `normdrop_apply`. C is the number of channels and len that of elements of the part.
+#[repr(C)]
+#[derive(Debug)]
+pub struct normdrop_apply_call {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// The scale per channel, C values; none: 1.
+    pub weight: normdrop_slice<f32>,
+    /// The shift per channel, C values; none: 0.
+    pub bias: normdrop_slice<f32>,
+    /// As `normdrop_finish` wrote it, C values.
+    pub saved_mean: normdrop_slice<f32>,
+    /// As `normdrop_finish` wrote it, C values.
+    pub saved_mean_tail: normdrop_slice<f32>,
+    /// As `normdrop_finish` wrote it, C values.
+    pub saved_inv_std: normdrop_slice<f64>,
+    /// The mask of the part; none: dropout is off.
+    pub mask: normdrop_slice<u8>,
+    /// x of the part, len values.
+    pub input: normdrop_slice<f32>,
+    /// What is added between normalisation and activation, len values, or none.
+    pub residual: normdrop_slice<f32>,
+    /// y of the part, len values.
+    pub output: normdrop_slice_mut<f32>,
+    /// At least `eval_scratch` values. Its contents do not matter.
+    pub scratch: normdrop_slice_mut<f64>,
+}
+
+/// The buffers of `normdrop_reduce`. C is the number of channels and len that of elements of the part.
+#[repr(C)]
+#[derive(Debug)]
+pub struct normdrop_reduce_call {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// One of `NORMDROP_STATISTICS_*`.
+    pub statistics: normdrop_statistics,
+    /// The scale per channel, C values; none: 1.
+    pub weight: normdrop_slice<f32>,
+    /// The shift per channel, C values; none: 0.
+    pub bias: normdrop_slice<f32>,
+    /// The running mean, C values. Only with fixed statistics, else not looked at.
+    pub running_mean: normdrop_slice<f32>,
+    /// The running variance, C values. Only with fixed statistics, else not looked at.
+    pub running_var: normdrop_slice<f32>,
+    /// As `normdrop_finish` wrote it, C values. Only with batch statistics, else not looked at.
+    pub saved_mean: normdrop_slice<f32>,
+    /// As `normdrop_finish` wrote it, C values. Only with batch statistics, else not looked at.
+    pub saved_mean_tail: normdrop_slice<f32>,
+    /// As `normdrop_finish` wrote it, C values. Only with batch statistics, else not looked at.
+    pub saved_inv_std: normdrop_slice<f64>,
+    /// The mask of the part's forward call; none: dropout was off.
+    pub mask: normdrop_slice<u8>,
+    /// x of the part, len values.
+    pub input: normdrop_slice<f32>,
+    /// The residual of the part's forward call, len values, or none.
+    pub residual: normdrop_slice<f32>,
+    /// dy of the part, len values.
+    pub grad_output: normdrop_slice<f32>,
+    /// The sums, 2*C values: C sums of g, then C sums of g*xhat.
+    pub sums: normdrop_slice_mut<f64>,
+    /// At least `backward_scratch` values. Its contents do not matter.
+    pub scratch: normdrop_slice_mut<f64>,
+}
+
+/// The buffers of `normdrop_apply_gradient`. C is the number of channels and len that of elements of the part.
+#[repr(C)]
+#[derive(Debug)]
+pub struct normdrop_apply_gradient_call {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// The scale per channel, C values; none: 1.
+    pub weight: normdrop_slice<f32>,
+    /// The shift per channel, C values; none: 0.
+    pub bias: normdrop_slice<f32>,
+    /// As `normdrop_finish` wrote it, C values.
+    pub saved_mean: normdrop_slice<f32>,
+    /// As `normdrop_finish` wrote it, C values.
+    pub saved_mean_tail: normdrop_slice<f32>,
+    /// As `normdrop_finish` wrote it, C values.
+    pub saved_inv_std: normdrop_slice<f64>,
+    /// The values per channel of the whole batch: the count of its moments.
+    pub samples: f64,
+    /// The sums of all parts, merged, 2*C values.
+    pub sums: normdrop_slice<f64>,
+    /// The mask of the part's forward call; none: dropout was off.
+    pub mask: normdrop_slice<u8>,
+    /// x of the part, len values.
+    pub input: normdrop_slice<f32>,
+    /// The residual of the part's forward call, len values, or none.
+    pub residual: normdrop_slice<f32>,
+    /// dy of the part, len values.
+    pub grad_output: normdrop_slice<f32>,
+    /// dx of the part, len values.
+    pub grad_input: normdrop_slice_mut<f32>,
+    /// The gradient of the residual, len values, or none.
+    pub grad_residual: normdrop_slice_mut<f32>,
+    /// At least `backward_scratch` values. Its contents do not matter.
+    pub scratch: normdrop_slice_mut<f64>,
+}
+
+/// The buffers of `normdrop_fold_into_previous` and `normdrop_fold_into_next`. C is the number of channels of the batch
+/// norm.
+///
+/// The weights are `[outer, channels, inner]` with the channels of the batch norm in the middle:
+///
+/// linear, [out, in]:          previous: (1, out, in)      next: (out, in, 1)
+/// convolution, [out, in, k]:  previous: (1, out, in*k)    next: (out, in, k)
+#[repr(C)]
+#[derive(Debug)]
+pub struct normdrop_fold_call {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// The `eps` of the batch norm.
+    pub eps: f32,
+    /// The dimensions of the weights before the channels.
+    pub outer: usize,
+    /// The channels of the batch norm.
+    pub channels: usize,
+    /// The dimensions of the weights after the channels.
+    pub inner: usize,
+    /// The scale per channel of the batch norm, C values; none: 1.
+    pub weight: normdrop_slice<f32>,
+    /// The shift per channel of the batch norm, C values; none: 0.
+    pub bias: normdrop_slice<f32>,
+    /// The running mean, C values.
+    pub running_mean: normdrop_slice<f32>,
+    /// The running variance, C values.
+    pub running_var: normdrop_slice<f32>,
+    /// The weights of the layer beside the batch norm, outer*channels*inner values, overwritten.
+    pub weights: normdrop_slice_mut<f32>,
+    /// The bias of that layer, overwritten: C values for the layer before, `outer` for the layer after; or none, if no
+    /// channel needs one.
+    pub weights_bias: normdrop_slice_mut<f32>,
+}
+
+impl<T> Clone for normdrop_slice<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for normdrop_slice<T> {}
+
+impl<T> Clone for normdrop_slice_mut<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for normdrop_slice_mut<T> {}

@@ -103,6 +103,11 @@ impl Linear {
     pub(crate) fn parameters(&mut self) -> [&mut Parameter; 2] {
         [&mut self.weight, &mut self.bias]
     }
+
+    /// Weights and bias, read.
+    pub(crate) fn in_use(&self) -> [&[f32]; 2] {
+        [&self.weight.value, &self.bias.value]
+    }
 }
 
 /// A number in `[0, 1)` from 24 random bits, which an f32 holds exactly.

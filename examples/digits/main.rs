@@ -16,6 +16,7 @@
 //! all others. Chen et al. report gains from it in deep convolutional networks with far more data.
 
 mod data;
+mod export;
 mod linear;
 mod network;
 mod options;
@@ -30,8 +31,8 @@ use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::data::{Samples, TEST_SAMPLES};
-use crate::network::{LAYERS, Variant};
+use crate::data::{CLASSES, PIXELS, Samples, TEST_SAMPLES};
+use crate::network::{HIDDEN, Variant};
 use crate::options::{HELP, Options};
 use crate::training::{Plan, run_all};
 
@@ -47,7 +48,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match compare(&options) {
+    let result = match &options.export {
+        Some(folder) => export::run(folder),
+        None => compare(&options),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -61,7 +66,7 @@ fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
     // Opened first, so that a path that cannot be written is known before the training and not after it.
     let file =
         File::create(&options.out).map_err(|error| format!("cannot write {}: {error}", options.out.display()))?;
-    let layers = LAYERS.map(|width| width.to_string()).join("-");
+    let layers = layers(HIDDEN);
     println!(
         "Training a {layers} network on {train_samples} of the UCI handwritten digits: \
          {} variants, {seeds} seeds, {epochs} epochs.",
@@ -71,7 +76,7 @@ fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
 
     let plans: Vec<Plan> = Variant::ALL
         .into_iter()
-        .flat_map(|variant| (0..seeds).map(move |seed| Plan { variant, seed, epochs, train_samples }))
+        .flat_map(|variant| (0..seeds).map(move |seed| Plan { variant, hidden: HIDDEN, seed, epochs, train_samples }))
         .collect();
     let bar = progress_bar(options, plans.len());
     let runs = run_all(&plans, threads, &Samples::all(), || bar.inc(1))?;
@@ -79,7 +84,7 @@ fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
 
     let results = report::summarise(&runs, seeds as usize);
     print!("{}", report::table(&results));
-    println!("\ndigest of all final weights: {:016x}", report::digest(&runs));
+    println!("\ndigest of all final weights: {:016x}", report::digest(runs.iter().flat_map(|run| &run.weights)));
     let subtitle = format!(
         "{layers} perceptron on {train_samples} of the UCI handwritten digits; \
          means of {seeds} seeds, bands are their standard error"
@@ -87,6 +92,12 @@ fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
     picture::write_png(file, &results, &subtitle)?;
     println!("curves: {}", options.out.display());
     Ok(())
+}
+
+/// The width of every layer, from the pixels to the digits.
+fn layers(hidden: &[usize]) -> String {
+    let widths = [&[PIXELS], hidden, &[CLASSES]].concat();
+    widths.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
 }
 
 /// A bar that counts epochs of all runs; on standard error, and only if that is a terminal.

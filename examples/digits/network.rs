@@ -1,5 +1,7 @@
 //! The network, in the five variants that are compared.
 
+use std::mem;
+
 use normdrop::{Error, Identity, Relu};
 use rand_xoshiro::Xoshiro128PlusPlus;
 
@@ -7,10 +9,8 @@ use crate::data::{CLASSES, PIXELS, Samples};
 use crate::linear::{Linear, Parameter};
 use crate::stage::Stage;
 
-/// The hidden units of each layer.
-const HIDDEN: usize = 128;
-/// The width of every layer, from the pixels to the digits.
-pub(crate) const LAYERS: [usize; 5] = [PIXELS, HIDDEN, HIDDEN, HIDDEN, CLASSES];
+/// The hidden layers of the networks that are compared.
+pub(crate) const HIDDEN: &[usize] = &[128, 128, 128];
 /// The probability to drop a hidden unit, wherever there is dropout.
 const P: f64 = 0.2;
 
@@ -64,16 +64,16 @@ struct Block {
 }
 
 impl Block {
-    fn new(inputs: usize, variant: Variant, rng: &mut Xoshiro128PlusPlus) -> Self {
-        let relu = |batch_norm, p| Stage::new(HIDDEN, Relu, batch_norm, p);
+    fn new(inputs: usize, width: usize, variant: Variant, rng: &mut Xoshiro128PlusPlus) -> Self {
+        let relu = |batch_norm, p| Stage::new(width, Relu, batch_norm, p);
         let (relu, component) = match variant {
             Variant::Plain => (relu(false, 0.0), None),
             Variant::BatchNorm => (relu(true, 0.0), None),
             Variant::Dropout => (relu(false, P), None),
             Variant::BatchNormDropout => (relu(true, P), None),
-            Variant::IndependentComponent => (relu(false, 0.0), Some(Stage::new(HIDDEN, Identity, true, P))),
+            Variant::IndependentComponent => (relu(false, 0.0), Some(Stage::new(width, Identity, true, P))),
         };
-        Self { linear: Linear::new(inputs, HIDDEN, rng), relu, component }
+        Self { linear: Linear::new(inputs, width, rng), relu, component }
     }
 }
 
@@ -91,11 +91,13 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// The weights depend on `rng` only: all variants start from the same ones.
-    pub(crate) fn new(variant: Variant, rng: &mut Xoshiro128PlusPlus) -> Self {
-        let [inputs @ .., _, _] = LAYERS;
-        let blocks = inputs.map(|inputs| Block::new(inputs, variant, rng)).into();
-        Self { blocks, output: Linear::new(HIDDEN, CLASSES, rng) }
+    /// A network with hidden layers of these widths. The weights depend on them and `rng` only: all variants start from
+    /// the same ones.
+    pub(crate) fn new(variant: Variant, hidden: &[usize], rng: &mut Xoshiro128PlusPlus) -> Self {
+        let mut inputs = PIXELS;
+        let mut block = |&width: &usize| Block::new(mem::replace(&mut inputs, width), width, variant, rng);
+        let blocks = hidden.iter().map(&mut block).collect();
+        Self { blocks, output: Linear::new(inputs, CLASSES, rng) }
     }
 
     /// Sets all gradients and returns the mean loss of a batch. Block `i` draws its mask with seed `mask_seed + i`.
@@ -163,6 +165,16 @@ impl Network {
         });
         blocks.chain(self.output.parameters())
     }
+
+    /// Everything that the network is in use: of each block the weights `[inputs, outputs]` and the bias of its weight layer
+    /// and, of every batch norm, weight, bias, running mean and running variance; then weights and bias of the output.
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = &[f32]> {
+        let blocks = self.blocks.iter().flat_map(|block| {
+            let component = block.component.iter().flat_map(Stage::in_use);
+            block.linear.in_use().into_iter().chain(block.relu.in_use()).chain(component)
+        });
+        blocks.chain(self.output.in_use())
+    }
 }
 
 /// What the outputs for one image were divided by: `exp(largest + log_sum)`.
@@ -215,7 +227,7 @@ mod tests {
         let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
         let (batch, _) = Samples::all().split(&mut rng, 32);
         for variant in Variant::ALL {
-            let mut network = Network::new(variant, &mut rng);
+            let mut network = Network::new(variant, HIDDEN, &mut rng);
             network.gradients(batch.clone(), 1)?;
             let gradients: Vec<Vec<f32>> = network.parameters().map(|parameter| parameter.gradient.clone()).collect();
             for (index, gradient) in gradients.iter().enumerate() {

@@ -89,8 +89,8 @@ pub(crate) fn table(results: &[Outcome]) -> String {
     table + "+- is the standard deviation over the seeds; * compares equal seeds, +- the standard error of the mean.\n"
 }
 
-/// The FNV-1a hash of the bits of all final weights: the same number on every machine.
-pub(crate) fn digest(runs: &[Run]) -> u64 {
-    let bytes = runs.iter().flat_map(|run| &run.weights).flat_map(|weight| weight.to_bits().to_le_bytes());
+/// The FNV-1a hash of the bits of all numbers: the same on every machine.
+pub(crate) fn digest<'a>(numbers: impl IntoIterator<Item = &'a f32>) -> u64 {
+    let bytes = numbers.into_iter().flat_map(|number| number.to_bits().to_le_bytes());
     bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
 }

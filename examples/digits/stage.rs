@@ -149,4 +149,10 @@ impl<A: Activation> Stage<A> {
     pub(crate) fn parameters(&mut self) -> impl Iterator<Item = &mut Parameter> {
         self.batch_norm.then_some([&mut self.weight, &mut self.bias]).into_iter().flatten()
     }
+
+    /// What a batch norm has learned, read: weight, bias, running mean and running variance.
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = &[f32]> {
+        let learned = [&self.weight.value, &self.bias.value, &self.running_mean, &self.running_var];
+        self.batch_norm.then_some(learned).into_iter().flatten().map(Vec::as_slice)
+    }
 }

@@ -21,6 +21,8 @@ const RATE: f32 = 1e-3;
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) variant: Variant,
+    /// The widths of the hidden layers.
+    pub(crate) hidden: &'static [usize],
     /// Chooses the images, the first weights, the order of the images and the masks; the same for all variants.
     pub(crate) seed: u32,
     pub(crate) epochs: u32,
@@ -48,7 +50,7 @@ impl Plan {
     pub(crate) fn train(self, images: &Samples, after_epoch: impl Fn()) -> Result<(Network, Run, Samples), Error> {
         let mut rng = Xoshiro128PlusPlus::seed_from_u64(self.seed.into());
         let (train, test) = images.split(&mut rng, self.train_samples);
-        let mut network = Network::new(self.variant, &mut rng);
+        let mut network = Network::new(self.variant, self.hidden, &mut rng);
         let mut adam = Adam::new(RATE);
         let (mut loss, mut accuracy) = (Vec::new(), Vec::new());
         let mut step = 0;

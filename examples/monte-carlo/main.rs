@@ -37,7 +37,7 @@ use std::process::ExitCode;
 use normdrop::Error;
 
 use crate::data::{CLASSES, PIXELS, Samples};
-use crate::network::{Network, Variant, softmax};
+use crate::network::{HIDDEN, Network, Variant, softmax};
 use crate::predictive::Predictive;
 use crate::rotation::rotated;
 use crate::training::Plan;
@@ -50,7 +50,7 @@ const AVERAGED: usize = 200;
 /// Degrees.
 const ANGLES: [f32; 6] = [0.0, 15.0, 30.0, 45.0, 60.0, 90.0];
 /// What the training depends on. The masks that come after it have the upper bits that no step of it has.
-const PLAN: Plan = Plan { variant: Variant::BatchNormDropout, seed: 0, epochs: 30, train_samples: 500 };
+const PLAN: Plan = Plan { variant: Variant::BatchNormDropout, hidden: HIDDEN, seed: 0, epochs: 30, train_samples: 500 };
 const FIRST_MASK_SEED: u64 = 1 << 63;
 
 fn main() -> ExitCode {
@@ -142,7 +142,7 @@ mod tests {
     /// near what it says without dropout.
     #[test]
     fn a_seed_decides_the_masks_and_every_mask_gives_another_answer() -> Result<(), Error> {
-        let mut network = Network::new(Variant::BatchNormDropout, &mut Xoshiro128PlusPlus::seed_from_u64(1));
+        let mut network = Network::new(Variant::BatchNormDropout, HIDDEN, &mut Xoshiro128PlusPlus::seed_from_u64(1));
         let images = Samples::all();
         let first = predict(&mut network, pixels(&images, 0), 0)?;
         assert!(first.deviation.iter().all(|&deviation| deviation > 0.0));
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn without_dropout_there_is_no_spread() -> Result<(), Error> {
-        let mut network = Network::new(Variant::BatchNorm, &mut Xoshiro128PlusPlus::seed_from_u64(1));
+        let mut network = Network::new(Variant::BatchNorm, HIDDEN, &mut Xoshiro128PlusPlus::seed_from_u64(1));
         assert!(predict(&mut network, pixels(&Samples::all(), 0), 0)?.spread() < 1e-6);
         Ok(())
     }

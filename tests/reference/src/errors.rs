@@ -29,6 +29,12 @@ pub const PROMISE: Bounds =
     Bounds { mean: 2.0, var: 8.0, y: 4.0, dx: 5.0, d_residual: 3.0, d_weight: 5.0, d_bias: 3.0 };
 
 impl Bounds {
+    /// The same for every result.
+    #[must_use]
+    pub const fn all(units: f64) -> Self {
+        Self { mean: units, var: units, y: units, dx: units, d_residual: units, d_weight: units, d_bias: units }
+    }
+
     /// Those of a call, in the order of [`CallErrors::each`].
     #[must_use]
     pub fn of_call(&self) -> [f64; 5] {

@@ -1,0 +1,18 @@
+//! Classifies the images with the batch norm folded into the weights, and not.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use firmware::classify::{Memory, run};
+use firmware::platform::This;
+
+#[cfg(target_os = "none")]
+#[cortex_m_rt::entry]
+fn main() -> ! {
+    // `entry` makes a `&mut` of it.
+    static mut MEMORY: Memory = Memory::new();
+    This::run(|device| run(MEMORY, device))
+}
+
+#[cfg(not(target_os = "none"))]
+fn main() -> std::process::ExitCode {
+    This::run(|desktop| run(&mut Memory::new(), desktop))
+}

@@ -14,6 +14,8 @@
 //! | mask | `Layer::fill_mask` alone: one bit per element is drawn and stored |
 //! | train | `Layer::fill_mask` and `Layer::train` together: the whole forward half, with the mask drawn and stored |
 //! | backward | `Layer::backward` through batch statistics: all three gradients, from the stored mask |
+//! | read | a limit: the sum of one tensor, which is read and not written |
+//! | triad | a limit: the sum of two tensors, element by element, into a third one |
 //!
 //! Memory speed drifts from second to second, so only ratios inside one run mean anything. A round goes through all
 //! ops and backends of a workload, and times a copy (`copy_from_slice` of as many f32, from the input to the output
@@ -49,7 +51,7 @@ const HELP: &str = "\
 usage: cargo bench --bench throughput -- [options]
   --json PATH       also write the results there, one JSON object a line
   --workload A,C    some of the workloads A to H (all)
-  --op train        some of eval, mask, train, backward (all)
+  --op train        some of eval, mask, train, backward, read, triad (all)
   --backend avx2    some of portable, avx2, avx512 (all)
   --rounds N        samples of each op, at least 1 (31)
   --offset N        f32 values between a multiple of 64 bytes and each tensor, below 16 (0)
@@ -147,12 +149,12 @@ impl Workload {
         let layer = Layer::new(self.shape, Relu, Config { p: 0.1, ..Config::DEFAULT })?;
         let mut buffers = Buffers::new(&layer, options.offset)?;
         let mut series = Vec::new();
-        for &backend in backends {
-            for op in Op::ALL.into_iter().filter(|op| chosen(&options.ops, op.name())) {
-                let layer = layer.with_backend(backend)?;
-                let repeats = if options.smoke { 1 } else { repeats(|| buffers.run(&layer, op))? };
-                series.push(Series { op, backend, layer, repeats, samples: Vec::new() });
-            }
+        let limits = Op::LIMITS.map(|op| (op, None));
+        let ops = backends.iter().flat_map(|&backend| Op::ALL.map(|op| (op, Some(backend))));
+        for (op, backend) in ops.chain(limits).filter(|(op, _)| chosen(&options.ops, op.name())) {
+            let layer = backend.map_or(Ok(layer), |backend| layer.with_backend(backend))?;
+            let repeats = if options.smoke { 1 } else { repeats(|| buffers.run(&layer, op))? };
+            series.push(Series { op, backend, layer, repeats, samples: Vec::new() });
         }
         for _ in 0..options.rounds.get() {
             for series in &mut series {
@@ -175,10 +177,15 @@ enum Op {
     Mask,
     Train,
     Backward,
+    Read,
+    Triad,
 }
 
 impl Op {
+    /// Those of the layer.
     const ALL: [Self; 4] = [Self::Eval, Self::Mask, Self::Train, Self::Backward];
+    /// What memory allows.
+    const LIMITS: [Self; 2] = [Self::Read, Self::Triad];
 
     const fn name(self) -> &'static str {
         match self {
@@ -186,14 +193,16 @@ impl Op {
             Self::Mask => "mask",
             Self::Train => "train",
             Self::Backward => "backward",
+            Self::Read => "read",
+            Self::Triad => "triad",
         }
     }
 }
 
-/// One op on one backend, round after round.
+/// One op on one backend, if it is the layer's, round after round.
 struct Series {
     op: Op,
-    backend: Backend,
+    backend: Option<Backend>,
     layer: Layer<Relu>,
     /// The calls, and the copies, of one sample.
     repeats: u32,
@@ -213,7 +222,7 @@ impl Series {
         Measurement {
             workload: workload.name,
             op: self.op.name(),
-            backend: self.backend.name(),
+            backend: self.backend.map_or("-", Backend::name),
             threads: 1,
             ns_per_element: median_of(|sample| sample.call.as_secs_f64()) * 1e9 / elements,
             copy_ns_per_element: median_of(|sample| sample.copy.as_secs_f64()) * 1e9 / elements,
@@ -314,6 +323,15 @@ impl Buffers {
                 scratch: &mut self.scratch,
             })?,
             Op::Mask => self.seed = draw(layer, self.seed, &mut self.mask)?,
+            Op::Read => {
+                black_box(sum(input));
+            }
+            Op::Triad => {
+                let pairs = input.iter().zip(black_box(self.grad_output.values()));
+                for (output, (x, dy)) in self.output.values_mut().iter_mut().zip(pairs) {
+                    *output = x + dy;
+                }
+            }
             Op::Train => {
                 self.seed = draw(layer, self.seed, &mut self.mask)?;
                 layer.train(Train {
@@ -365,6 +383,17 @@ fn draw(layer: &Layer<Relu>, seed: u64, mask: &mut [u8]) -> Result<u64, normdrop
     layer.fill_mask(black_box(seed), mask)?;
     black_box(mask);
     Ok(seed.wrapping_add(1))
+}
+
+/// The sum of some values in enough lanes that memory is what it waits for.
+fn sum(values: &[f32]) -> f32 {
+    let mut lanes = [0.0; 64];
+    for values in values.as_chunks::<64>().0 {
+        for (lane, value) in lanes.iter_mut().zip(values) {
+            *lane += value;
+        }
+    }
+    lanes.iter().sum()
 }
 
 /// The time of some calls together.
@@ -450,7 +479,12 @@ impl Options {
             match argument {
                 Arg::Long("json") => options.json = Some(parser.value()?.into()),
                 Arg::Long("workload") => options.workloads = names(&mut parser, WORKLOADS.map(|it| it.name))?,
-                Arg::Long("op") => options.ops = names(&mut parser, Op::ALL.map(Op::name))?,
+                Arg::Long("op") => {
+                    options.ops = names(
+                        &mut parser,
+                        [Op::Eval, Op::Mask, Op::Train, Op::Backward, Op::Read, Op::Triad].map(Op::name),
+                    )?
+                }
                 Arg::Long("backend") => options.backends = names(&mut parser, Backend::ALL.map(Backend::name))?,
                 Arg::Long("rounds") => options.rounds = parser.value()?.parse()?,
                 Arg::Long("offset") => options.offset = parser.value()?.parse_with(below_16)?,

@@ -8,8 +8,8 @@
 use crate::support::{ACTIVATIONS, Oracle, Visitor, with_activation};
 use normdrop::{
     Activation, Average, Backend, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Granularity,
-    Identity, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, SavedMut, Shape, Statistics, Train,
-    mask_len,
+    Identity, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved, SavedMut, Shape, Statistics,
+    Train, mask_len,
 };
 use normdrop_reference::random::SplitMix64;
 
@@ -25,9 +25,9 @@ const BOUNDARIES: &[(usize, &str)] = &[
     (64, "four vectors, which are added in pairs"),
     (128, "the longest runs of which two share a block; the rows from which eight channels are folded"),
     (256, "a block of a channel; the width up to which a matrix is folded"),
-    (512, "a group of a mask; the columns of a strip"),
+    (512, "a group of a mask; the elements of a row whose mask bits are made at once"),
     (1024, "the rows from which an odd number of channels is folded sixteenfold"),
-    (4096, "one seeding of the mask's generators; the rows of a part"),
+    (4096, "one seeding of the mask's generators; the rows of a part; the columns of a strip"),
     (8192, "two seedings, two parts"),
     (65_536, "the values of a part; the values of a group of channels; the folded rows of a part"),
 ];
@@ -59,11 +59,11 @@ const WALKS: &[([usize; 3], &str)] = &[
     ([4096, 16, 1], "columns: a part"),
     ([4113, 16, 1], "columns: a part, a block and one more row"),
     ([8193, 32, 1], "columns: two parts and one row"),
-    ([20, 512, 1], "columns: one strip of the largest width"),
-    ([20, 513, 1], "columns: a strip of 512 columns and one of one"),
-    ([18, 1040, 1], "columns: two whole strips and sixteen columns"),
-    ([18, 200, 3], "columns: a strip of 480 columns, because sixteen channels of 3 are the unit"),
-    ([17, 100, 15], "columns: strips of 32 channels of 15"),
+    ([20, 512, 1], "columns: five times four rows, each of one piece"),
+    ([20, 513, 1], "columns: five times four rows, each of a piece and one column"),
+    ([18, 1040, 1], "columns: four times four rows and two more, each of three pieces"),
+    ([18, 200, 3], "columns: runs of three, in two pieces a row"),
+    ([17, 100, 15], "columns: runs of fifteen, in three pieces a row"),
     ([4097, 257, 1], "columns: a part and one row, too wide to fold"),
     ([1023, 3, 1], "columns: one row short of folding"),
     ([1024, 3, 1], "folded: sixteen rows to one, 48 columns"),
@@ -76,6 +76,15 @@ const WALKS: &[([usize; 3], &str)] = &[
     ([1100, 255, 1], "folded: the widest row that is"),
     ([65_553, 3, 1], "folded: a part of 4096 folded rows, one more and a rest"),
     ([32_776, 2, 1], "folded: a part of 4096 eightfold rows and one more"),
+];
+
+/// Walks in strips. They are not in the record, which is older.
+const STRIPS: &[([usize; 3], &str)] = &[
+    ([5, 4096, 1], "one strip of the largest width"),
+    ([5, 4097, 1], "a strip of 4096 columns and one of one"),
+    ([3, 8208, 1], "two whole strips and sixteen columns"),
+    ([4, 1400, 3], "a strip of 4080 columns, because sixteen channels of 3 are the unit"),
+    ([4, 300, 15], "a strip of 272 channels of 15"),
 ];
 
 /// The elements of the walks that are tried with every kind of data.
@@ -729,7 +738,7 @@ fn column_boundary_sizes_are_the_same_on_every_backend() {
 #[test]
 fn every_walk_is_the_same_on_every_backend() {
     let mut comparison = Comparison::new();
-    for &(walk, _) in WALKS {
+    for &(walk, _) in WALKS.iter().chain(STRIPS) {
         let small = walk.iter().product::<usize>() < SMALL;
         for index in 0..11 {
             // The large walks meet some kinds of data only: what is large about them is in the merging.
@@ -743,6 +752,75 @@ fn every_walk_is_the_same_on_every_backend() {
         }
     }
     comparison.finish();
+}
+
+/// Outputs from 16 MiB on are written past the caches, vectors that are a cache line at least; those that overwrite their
+/// input are not.
+#[test]
+fn large_outputs_have_the_bits_of_those_in_place_on_every_backend() {
+    for shape in [[65_537, 64, 1], [1024, 4099, 1], [1025, 2, 2048], [2, 16, 131_077]] {
+        let problem = Problem::new(shape, Data::Ordinary, Some(0.1), 1);
+        let elements = problem.x.len();
+        assert!(elements >= 1 << 22, "{shape:?} is not large");
+        let channels = shape[1];
+        let (mean, var) = (vec![0.25; channels], vec![0.75; channels]);
+        let (mean_tail, inv_std) = (vec![1e-9; channels], vec![1.1; channels]);
+        let running = Running { mean: &mean, var: &var };
+        let (parameters, dropout) = (Parameters::default(), Dropout::Mask(problem.mask.as_deref().unwrap_or_default()));
+        for backend in expected_backends() {
+            let layer = problem.layer(Relu, Some(backend));
+            let mut scratch = vec![0.0; layer.scratch_len()];
+            // Lines of the cache begin where vectors do, and where they do not.
+            for offset in [0, 5] {
+                let mut memory = vec![0.0; elements + 32];
+                let start = memory.as_ptr().align_offset(64) + offset;
+                let output = &mut memory[start..][..elements];
+                let (input, residual) = (&problem.x[..], None);
+                layer
+                    .eval(Eval { parameters, running, dropout, input, output, residual, scratch: &mut scratch })
+                    .unwrap();
+                let mut values = problem.x.clone();
+                let call =
+                    EvalInPlace { parameters, running, dropout, residual, values: &mut values, scratch: &mut scratch };
+                layer.eval_in_place(call).unwrap();
+                assert!(same_bits(output, &values), "eval of {shape:?} on {backend:?}, offset {offset}");
+
+                let statistics = Statistics::Batch(Saved { mean: &mean, mean_tail: &mean_tail, inv_std: &inv_std });
+                let call = Backward {
+                    parameters,
+                    statistics,
+                    dropout,
+                    input,
+                    grad_output: &problem.dy,
+                    grad_input: Some(output),
+                    grad_parameters: ParameterGradients::default(),
+                    residual,
+                    grad_residual: None,
+                    scratch: &mut scratch,
+                };
+                layer.backward(call).unwrap();
+                values.copy_from_slice(&problem.dy);
+                let call = BackwardInPlace {
+                    parameters,
+                    statistics,
+                    dropout,
+                    input,
+                    residual,
+                    values: &mut values,
+                    grad_residual: None,
+                    grad_parameters: ParameterGradients::default(),
+                    scratch: &mut scratch,
+                };
+                layer.backward_in_place(call).unwrap();
+                assert!(same_bits(&memory[start..][..elements], &values), "backward of {shape:?} on {backend:?}");
+            }
+        }
+    }
+}
+
+/// Whether two slices have the same bits.
+fn same_bits(some: &[f32], others: &[f32]) -> bool {
+    some.len() == others.len() && some.iter().zip(others).all(|(some, other)| some.to_bits() == other.to_bits())
 }
 
 /// FNV-1a, 64 bits (Fowler, Noll and Vo).

@@ -12,7 +12,11 @@ mod platform;
 
 use core::fmt::Write;
 
-use digest::corpus::{self, Failure, Small};
+#[cfg(feature = "few")]
+use digest::corpus::Few as Small;
+#[cfg(not(feature = "few"))]
+use digest::corpus::Small;
+use digest::corpus::{self, Failure};
 use normdrop::Backend;
 
 #[cfg(not(feature = "small"))]

@@ -93,7 +93,7 @@ impl<A: Activation> Layer<A> {
     /// The same layer with each call cut into at most so many tasks, for the threads of the current `rayon` pool and the
     /// one that calls. The results are the same bits.
     ///
-    /// A call too small for that many uses fewer, and a call inside `ThreadPool::install` uses that pool. The scratch
+    /// A call too small for that many uses fewer, and none uses more than 65,536. A call inside `ThreadPool::install` uses that pool. The scratch
     /// lengths grow with the tasks; `rayon` itself allocates. Only with the feature `rayon`.
     ///
     /// ```
@@ -511,7 +511,9 @@ impl<A: Activation> Layer<A> {
     const fn task_count(&self) -> usize {
         #[cfg(feature = "rayon")]
         {
-            self.tasks.get()
+            // The scratch lengths grow with them and must not overflow.
+            const MOST: usize = 1 << 16;
+            if self.tasks.get() < MOST { self.tasks.get() } else { MOST }
         }
         #[cfg(not(feature = "rayon"))]
         {

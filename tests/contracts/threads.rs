@@ -139,3 +139,17 @@ fn the_scratch_grows_with_the_tasks() {
     assert_eq!((eval_2, train_2, backward_2), (2 * 64, 6 * 64, 12 * 64));
     assert_eq!(lengths(7)[2], (6 + 7 * 3) * 64);
 }
+
+#[test]
+fn a_scratch_length_does_not_overflow_for_any_number_of_tasks() {
+    for shape in [Shape::nc(8, 5000), Shape::ncl(3, 40, 100)] {
+        let layer = Layer::new(shape.expect("a shape"), Relu, Config::DEFAULT).expect("constants in their ranges");
+        let most = layer.with_tasks(tasks(1 << 16));
+        for count in [1 << 17, usize::MAX / 8, usize::MAX] {
+            let more = layer.with_tasks(tasks(count));
+            assert_eq!(more.train_scratch_len(), most.train_scratch_len(), "{count} tasks");
+            assert_eq!(more.backward_scratch_len(), most.backward_scratch_len(), "{count} tasks");
+        }
+        assert!(most.train_scratch_len() > layer.train_scratch_len());
+    }
+}

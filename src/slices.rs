@@ -4,14 +4,14 @@
 #[inline(always)]
 pub(crate) fn range<T>(slice: &[T], start: usize, len: usize) -> &[T] {
     let range = slice.get(start..).and_then(|rest| rest.get(..len));
-    debug_assert!(range.is_some(), "{start} + {len} is past {}", slice.len());
+    debug_assert!(range.is_some(), "a range that is not all there");
     range.unwrap_or_default()
 }
 
 /// [`range`], mutable.
 #[inline(always)]
 pub(crate) fn range_mut<T>(slice: &mut [T], start: usize, len: usize) -> &mut [T] {
-    debug_assert!(start + len <= slice.len(), "{start} + {len} is past {}", slice.len());
+    debug_assert!(start + len <= slice.len(), "a range that is not all there");
     slice.get_mut(start..).and_then(|rest| rest.get_mut(..len)).unwrap_or_default()
 }
 

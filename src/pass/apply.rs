@@ -411,7 +411,10 @@ impl<A: Activation> Forward<'_, A> {
             Elements::put(s, stream, apply.finish(s, bits, z, RESIDUAL), y);
             vector += 1;
         }
-        if let (1.., Some(source), Some(bits)) = (len % LANES, sources.next(), bits.next()) {
+        // No source is taken if there is no rest: the next piece begins with it.
+        if !len.is_multiple_of(LANES)
+            && let (Some(source), Some(bits)) = (sources.next(), bits.next())
+        {
             let (residual, owner) = (residuals.load_rest(s), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load_partial(x_rest), residual, owner);
             s.store_partial(apply.finish(s, bits, z, RESIDUAL), y_rest);

@@ -304,13 +304,16 @@ impl<A: Activation> Backward<'_, A> {
             Elements::put(s, stream, of_one, dx);
             vector += 1;
         }
-        if let (lanes @ 1.., Some(source), Some(bits)) = (x_rest.len(), sources.next(), bits.next()) {
+        // No source is taken if there is no rest: the next piece begins with it.
+        if !x_rest.is_empty()
+            && let (Some(source), Some(bits)) = (sources.next(), bits.next())
+        {
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let values = [s.load_partial(x_rest), s.load_partial(dy_rest), residuals.load_rest(s)];
             let owner = owner.further(vector);
             let (g, of_one) = gradient.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, values, bits);
             if let Some(grad_residual) = &mut grad_residual {
-                s.store_partial(g * s.splat(keep.scale), range_mut(grad_residual, vector * LANES, lanes));
+                s.store_partial(g * s.splat(keep.scale), range_mut(grad_residual, vector * LANES, x_rest.len()));
             }
             s.store_partial(of_one, dx_rest);
         }

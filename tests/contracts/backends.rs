@@ -818,6 +818,63 @@ fn large_outputs_have_the_bits_of_those_in_place_on_every_backend() {
     }
 }
 
+/// Elements are worked one by one, so that a matrix and its transpose, whose columns are runs, have the same results: in rows of
+/// one piece and of several, four at a time and alone, folded and not.
+#[test]
+fn elements_have_the_same_bits_in_rows_and_in_runs() {
+    for [rows, channels] in
+        [[1100, 255], [1100, 63], [20, 513], [7, 1040], [5, 4097], [1030, 33], [21, 17], [1026, 100]]
+    {
+        let problem = Problem::new([rows, channels, 1], Data::Ordinary, None, 1);
+        let transposed = |values: &[f32]| -> Vec<f32> {
+            (0..values.len()).map(|index| values[index % rows * channels + index / rows]).collect()
+        };
+        let runs =
+            Layer::new(Shape::ncl(1, channels, rows).expect("a shape"), Relu, Config::DEFAULT).expect("in range");
+        let lines = Layer::new(Shape::nc(rows, channels).expect("a shape"), Relu, Config::DEFAULT).expect("in range");
+        let numbers =
+            |first: f32| -> Vec<f32> { (0..channels).map(|channel| first + channel as f32 / 128.0).collect() };
+        let (mean, var, bias) = (numbers(-1.0), numbers(0.5), numbers(-2.0));
+        let (running, parameters) =
+            (Running { mean: &mean, var: &var }, Parameters { weight: None, bias: Some(&bias) });
+        let calls = |layer: &Layer<Relu>, input: &[f32], residual: Option<&[f32]>, grad_output: &[f32]| {
+            let (dropout, mut scratch) = (Dropout::Off, vec![0.0; layer.scratch_len()]);
+            let (mut output, mut grad_input) = (vec![0.0; input.len()], vec![0.0; input.len()]);
+            let call =
+                Eval { parameters, running, dropout, input, output: &mut output, residual, scratch: &mut scratch };
+            layer.eval(call).expect("buffers of the right lengths");
+            let call = Backward {
+                parameters,
+                statistics: Statistics::Fixed(running),
+                dropout,
+                input,
+                grad_output,
+                grad_input: Some(&mut grad_input),
+                grad_parameters: ParameterGradients::default(),
+                residual,
+                grad_residual: None,
+                scratch: &mut scratch,
+            };
+            layer.backward(call).expect("buffers of the right lengths");
+            [output, grad_input]
+        };
+        let (x, dy) = (transposed(&problem.x), transposed(&problem.dy));
+        for residual in [false, true] {
+            let of_lines = residual.then_some(&problem.dy[..]);
+            let of_runs = residual.then_some(&dy[..]);
+            let expected = calls(&runs, &x, of_runs, &dy);
+            for backend in expected_backends() {
+                let lines = lines.with_backend(backend).expect("a backend that is there");
+                let found = calls(&lines, &problem.x, of_lines, &problem.dy);
+                for (call, (found, expected)) in ["eval", "backward"].iter().zip(found.iter().zip(&expected)) {
+                    let found = transposed(found);
+                    assert!(same_bits(&found, expected), "{call} of {rows} x {channels}, {residual}, {backend:?}");
+                }
+            }
+        }
+    }
+}
+
 /// Whether two slices have the same bits.
 fn same_bits(some: &[f32], others: &[f32]) -> bool {
     some.len() == others.len() && some.iter().zip(others).all(|(some, other)| some.to_bits() == other.to_bits())

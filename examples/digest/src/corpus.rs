@@ -54,18 +54,6 @@ impl Corpus for Small {
     const EVERY_ACTIVATION: bool = true;
 }
 
-/// [`Small`] with the two activations of [`Large`]: a program that is built in a fraction of the time.
-#[derive(Debug)]
-pub struct Few;
-
-impl Corpus for Few {
-    const NAME: &'static str = Small::NAME;
-    const SHAPES: &'static [[usize; 3]] = Small::SHAPES;
-    const LARGE_SHAPES: &'static [[usize; 3]] = Small::LARGE_SHAPES;
-    const DATA: &'static [Data] = Small::DATA;
-    const EVERY_ACTIVATION: bool = false;
-}
-
 /// What takes a Megabyte or two: whole blocks, parts, strips, folded rows.
 #[derive(Debug)]
 pub struct Large;

@@ -12,11 +12,7 @@ mod platform;
 
 use core::fmt::Write;
 
-#[cfg(feature = "few")]
-use digest::corpus::Few as Small;
-#[cfg(not(feature = "few"))]
-use digest::corpus::Small;
-use digest::corpus::{self, Failure};
+use digest::corpus::{self, Corpus, Data, Failure, Small};
 use normdrop::Backend;
 
 #[cfg(not(feature = "small"))]
@@ -24,13 +20,24 @@ static mut MEMORY: corpus::LargeMemory = corpus::LargeMemory::new();
 #[cfg(feature = "small")]
 static mut MEMORY: corpus::SmallMemory = corpus::SmallMemory::new();
 
+/// [`Small`], with every activation or with two: that is built in a fraction of the time.
+struct Chosen;
+
+impl Corpus for Chosen {
+    const NAME: &'static str = Small::NAME;
+    const SHAPES: &'static [[usize; 3]] = Small::SHAPES;
+    const LARGE_SHAPES: &'static [[usize; 3]] = Small::LARGE_SHAPES;
+    const DATA: &'static [Data] = Small::DATA;
+    const EVERY_ACTIVATION: bool = !cfg!(feature = "few");
+}
+
 /// The whole program, for whatever starts it.
 fn run(out: &mut impl Write) -> Result<(), Failure> {
     writeln!(out, "# backend: {}", Backend::detect().name())?;
     let memory = &raw mut MEMORY;
     // SAFETY: the program has one thread, and its start calls this function once.
     let memory = unsafe { &mut *memory };
-    memory.run::<Small>(None, out)?;
+    memory.run::<Chosen>(None, out)?;
     #[cfg(not(feature = "small"))]
     memory.run::<corpus::Large>(None, out)?;
     Ok(())

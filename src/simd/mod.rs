@@ -8,17 +8,16 @@
 
 mod detect;
 mod lane;
-#[cfg_attr(
-    all(
-        any(
-            target_feature = "sse2",
-            target_feature = "simd128",
-            all(target_arch = "aarch64", target_feature = "neon")
-        ),
-        not(normdrop_backend = "scalar")
-    ),
-    path = "vectors.rs"
-)]
+#[cfg(all(
+    any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
+    not(normdrop_backend = "scalar")
+))]
+#[path = "vectors.rs"]
+mod portable;
+#[cfg(not(all(
+    any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
+    not(normdrop_backend = "scalar")
+)))]
 mod portable;
 mod splitmix;
 #[cfg(target_arch = "x86_64")]

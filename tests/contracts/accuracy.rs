@@ -472,6 +472,99 @@ fn tiny_data_is_normalised_as_well_when_eps_is_tiny() {
     }
 }
 
+/// A channel whose coefficients leave the range of f32 arithmetic. Of so many values the first is `low`, the others are
+/// `high`.
+struct OutOfRange {
+    what: &'static str,
+    period: usize,
+    low: f32,
+    high: f32,
+    running_mean: f32,
+    weight: f32,
+    bias: f32,
+    /// The parts of `dy` that are constant, that are proportional to the deviations, and that have nothing to do with them.
+    dy: [f32; 3],
+}
+
+impl OutOfRange {
+    const fn new(what: &'static str, [low, high]: [f32; 2], weight: f32, dy: [f32; 3]) -> Self {
+        Self { what, period: 2, low, high, running_mean: 0.0, weight, bias: 0.0, dy }
+    }
+}
+
+/// Everything that can leave it, alone and two at a time: each must be enough for f64.
+const OUT_OF_RANGE: &[OutOfRange] = &[
+    OutOfRange::new("slope", [-1e10, 1e10], 1e-32, [0.0, 0.0, 1e20]),
+    OutOfRange::new("slope and inv_std", [-3e38, 3e38], 1e-3, [0.0, 0.0, 1.0]),
+    OutOfRange { period: 4, ..OutOfRange::new("inv_std and mean", [-3e38, 3e38], 1e10, [0.0, 0.0, 1.0]) },
+    OutOfRange::new("slope, inv_std and mean", [1e38, 3e38], 1e-3, [0.0, 0.0, 1e20]),
+    OutOfRange { bias: 2e31, ..OutOfRange::new("slope and shift", [-1e-3, 1e-3], 3e38, [0.0, 0.0, 1e-5]) },
+    OutOfRange {
+        running_mean: 3e38,
+        bias: 2e38,
+        ..OutOfRange::new("mean and shift", [-3e38, -3e38], 0.5, [0.0, 0.0, 1.0])
+    },
+    OutOfRange::new("offset", [-1e10, 1e10], 1e38, [1e11, 0.0, 0.0]),
+    OutOfRange::new("products with tilt", [-1e10, 1e10], 1e38, [0.0, 1e11, 0.0]),
+    OutOfRange::new("offset and products with tilt", [-1e10, 1e10], 1e38, [1e11, 1e11, 0.0]),
+    OutOfRange { period: 4, ..OutOfRange::new("mean and products with tilt", [-3e38, 3e38], 1e38, [0.0, 1e29, 0.0]) },
+    OutOfRange::new("slope and offset", [-1e8, 1e8], 3e38, [1e9, 0.0, 0.0]),
+    OutOfRange::new("slope and tilt", [-1e4, 1e4], 1e-38, [0.0, 1e15, 1e15]),
+];
+
+#[test]
+#[expect(clippy::cast_precision_loss, reason = "a small number")]
+fn what_leaves_the_range_of_f32_is_computed_in_f64() {
+    for case in OUT_OF_RANGE {
+        for [outer, channels, inner] in [[40, 1, 1], [8, 5, 20], [2, 3, 300], [20, 19, 1], [132, 3, 1], [8, 7, 5]] {
+            let mut problem = Problem::new(outer, channels, inner);
+            let shape = problem.reference_shape();
+            let samples = |of: &dyn Fn(usize) -> f32| shape.tensor(|_| (0..outer * inner).map(of).collect());
+            let is_low = |sample: usize| sample.is_multiple_of(case.period);
+            let [constant, along, apart] = case.dy;
+            problem.x = samples(&|sample| if is_low(sample) { case.low } else { case.high });
+            problem.dy = samples(&|sample| {
+                let deviation = if is_low(sample) { 1.0 - case.period as f32 } else { 1.0 };
+                constant + along * deviation + apart * if sample & 2 == 0 { -1.0 } else { 1.0 }
+            });
+            problem.running_mean.fill(case.running_mean);
+            problem.weight = Some(vec![case.weight; channels]);
+            problem.bias = Some(vec![case.bias; channels]);
+            if let Err(fault) = errors::<Identity>(&problem, PROMISE).check() {
+                panic!("{}, shape [{outer}, {channels}, {inner}]: {fault}", case.what);
+            }
+        }
+    }
+}
+
+/// It is part of the bits of a result where that is. The numbers are such that two roundings give another result than one.
+#[test]
+#[expect(clippy::cast_possible_truncation, reason = "rounded to f32")]
+fn f64_takes_over_at_the_same_coefficients_everywhere() {
+    let (small, large) = (2.0f32.powi(-100), 2.0f32.powi(100));
+    let (x, mean) = (1.0 + f32::EPSILON, -f32::EPSILON / 2.0);
+    for (slope, shift, in_f64) in [
+        (small, -small, false),
+        (small.next_down(), -small, true),
+        (large, -large.next_down(), true),
+        (large.next_down(), -large.next_down(), false),
+    ] {
+        let once = ((f64::from(x) - f64::from(mean)) * f64::from(slope) + f64::from(shift)) as f32;
+        let twice = (x - mean) * slope + shift;
+        assert_ne!(once, twice);
+        for [outer, channels, inner] in [[8, 5, 20], [20, 19, 1]] {
+            let mut problem = Problem::new(outer, channels, inner);
+            problem.config.eps = 0.0;
+            problem.running_mean.fill(mean);
+            problem.weight = Some(vec![slope; channels]);
+            problem.bias = Some(vec![shift; channels]);
+            problem.x.fill(x);
+            let y = problem.eval::<Identity>();
+            assert!(y.iter().all(|&y| y == if in_f64 { once } else { twice }), "slope {slope:e}");
+        }
+    }
+}
+
 /// A constant channel has variance 0, and every deviation is 0, whatever rounding does to the mean.
 #[test]
 fn a_constant_channel_gives_exactly_its_bias() {

@@ -639,6 +639,18 @@ fn a_backend_that_is_not_there_is_refused() {
     }
 }
 
+/// Otherwise all comparisons of backends would be of one with itself.
+#[test]
+fn a_layer_keeps_the_backend_that_it_is_given() {
+    let layer = Layer::new(Shape::nc(4, 3).expect("a small shape"), Relu, Config::DEFAULT).expect("defaults");
+    let mut seen = vec![layer];
+    for backend in Backend::ALL.into_iter().filter(|backend| backend.is_available()) {
+        let with_backend = layer.with_backend(backend).expect("an available backend");
+        assert!(!seen.contains(&with_backend), "{}", backend.name());
+        seen.push(with_backend);
+    }
+}
+
 #[test]
 fn masks_of_all_lengths_and_boundary_sizes_are_the_same_on_every_backend() {
     let mut comparison = Comparison::new();

@@ -222,6 +222,23 @@ fn moments_are_counts_means_and_squared_deviations() {
     assert_eq!(moments::<Identity>(&Problem::new(0, 2, 2)), [0.0; 6]);
 }
 
+/// Merging can leave a sum of squares a little below zero.
+#[test]
+fn squared_deviations_below_zero_are_a_variance_of_zero() {
+    let mut problem = Problem::new(2, 2, 2);
+    problem.config = Config { eps: 0.25, momentum: 1.0, ..problem.config };
+    let [mut mean, mut var, mut saved_mean, mut mean_tail] = [[f32::NAN; 2]; 4];
+    let mut inv_std = [f64::NAN; 2];
+    let finish = Finish {
+        moments: &[4.0, 4.0, 3.0, -1.0, -0.125, 1.5],
+        running: Some(RunningMut { mean: &mut mean, var: &mut var, average: Average::Exponential }),
+        saved: SavedMut { mean: &mut saved_mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std },
+    };
+    problem.layer::<Identity>().finish(finish).expect("a finishing call without faults");
+    assert_eq!((mean, var), ([3.0, -1.0], [0.0, 0.5]));
+    assert_eq!(inv_std, [2.0, 1.0 / 0.625f64.sqrt()]);
+}
+
 #[test]
 fn merging_nothing_changes_nothing() {
     let mut into = [4.0, 3.0, 14.0];

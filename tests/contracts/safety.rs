@@ -324,6 +324,37 @@ fn every_buffer_of_a_wrong_length_is_refused_by_name_with_both_lengths() {
     assert!(faults > 1000, "only {faults} faults were tried");
 }
 
+/// That of its field, and where fields of different bundles have the same name, with that of the bundle.
+#[test]
+fn buffers_have_the_names_of_their_fields() {
+    for (buffer, name) in [
+        (Buffer::Input, "input"),
+        (Buffer::Residual, "residual"),
+        (Buffer::Output, "output"),
+        (Buffer::Values, "values"),
+        (Buffer::GradOutput, "grad_output"),
+        (Buffer::GradInput, "grad_input"),
+        (Buffer::GradResidual, "grad_residual"),
+        (Buffer::Weight, "weight"),
+        (Buffer::Bias, "bias"),
+        (Buffer::GradWeight, "grad_weight"),
+        (Buffer::GradBias, "grad_bias"),
+        (Buffer::RunningMean, "running mean"),
+        (Buffer::RunningVar, "running var"),
+        (Buffer::SavedMean, "saved mean"),
+        (Buffer::SavedMeanTail, "saved mean_tail"),
+        (Buffer::SavedInvStd, "saved inv_std"),
+        (Buffer::Moments, "moments"),
+        (Buffer::Sums, "sums"),
+        (Buffer::Mask, "mask"),
+        (Buffer::Scratch, "scratch"),
+        (Buffer::FoldWeights, "fold weights"),
+        (Buffer::FoldBias, "fold bias"),
+    ] {
+        assert_eq!(buffer.name(), name);
+    }
+}
+
 #[test]
 fn nothing_is_written_when_a_length_is_wrong() {
     for_each_fault(|layer, call, buffer, _, actual| {
@@ -384,6 +415,22 @@ fn a_shape_with_an_empty_dimension_never_overflows() {
         let layer = Layer::new(shape, Identity, Config::DEFAULT).expect("constants in their ranges");
         assert_eq!((layer.scratch_len(), layer.mask_len()), (0, 0));
     }
+}
+
+/// Channels-last, where positions are part of the outer dimension: that is 0 without a sample, whatever they are.
+#[test]
+fn positions_that_do_not_fit_are_an_overflow_unless_there_is_no_sample() {
+    const MAX: usize = usize::MAX;
+    for shape in [Shape::nhwc(0, MAX, 2, 3), Shape::ndhwc(0, 2, MAX, 1, 3)] {
+        let shape = shape.expect("an empty shape");
+        assert_eq!((shape.outer(), shape.channels(), shape.inner(), shape.len()), (0, 3, 1, 0));
+    }
+    for n in [1, 2] {
+        for shape in [Shape::nhwc(n, MAX, 2, 3), Shape::nhwc(n, MAX, 2, 0), Shape::ndhwc(n, 2, MAX, 1, 3)] {
+            assert_eq!(shape, Err(Error::ShapeOverflow));
+        }
+    }
+    assert_eq!(Shape::nlc(2, MAX, 3), Err(Error::ShapeOverflow));
 }
 
 #[test]

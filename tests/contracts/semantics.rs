@@ -684,6 +684,18 @@ fn channels_and_samples_are_dropped_as_a_whole() {
 }
 
 #[test]
+fn a_tensor_without_elements_has_a_mask_without_bits() {
+    for granularity in [Granularity::Element, Granularity::Channel, Granularity::Sample] {
+        for [outer, channels, inner] in [[0, 3, 2], [2, 0, 3], [2, 3, 0], [2, 0, 1]] {
+            let shape = Shape::new(outer, channels, inner).expect("a small shape");
+            let layer = Layer::new(shape, Relu, Config { p: 0.5, granularity, ..Config::DEFAULT });
+            let layer = layer.expect("constants in their ranges");
+            assert_eq!((layer.mask_bits(), layer.mask_len()), (0, 0), "{granularity:?}, {shape:?}");
+        }
+    }
+}
+
+#[test]
 fn the_positions_of_a_channels_last_shape_share_the_bits_of_their_sample() {
     let config = Config { p: 0.5, granularity: Granularity::Channel, ..Config::DEFAULT };
     let bits = |shape: Result<Shape, Error>| {
@@ -709,6 +721,22 @@ fn a_missing_residual_is_0() {
         let with = Problem { residual: Some(vec![0.0; without.x.len()]), ..without.clone() };
         assert_eq!(with.train::<Relu>().y, without.train::<Relu>().y, "shape {shape:?}");
         assert_eq!(with.eval::<Identity>(), without.eval::<Identity>(), "shape {shape:?}");
+    }
+}
+
+/// Nothing is added where there is no residual, not even +0.0: that would change the sign of a zero.
+#[test]
+fn a_missing_residual_leaves_the_sign_of_zero() {
+    for &shape in SHAPES {
+        // The second weight is so small that its channels are normalised in f64.
+        for weight in [1.0, 1e-35] {
+            let mut problem = Problem::new(shape[0], shape[1], shape[2]);
+            problem.weight = Some(vec![weight; shape[1]]);
+            problem.bias = Some(vec![-0.0; shape[1]]);
+            problem.x.fill(-0.0);
+            let y = problem.eval::<Identity>();
+            assert!(y.iter().all(|y| y.to_bits() == (-0.0f32).to_bits()), "shape {shape:?}, weight {weight}");
+        }
     }
 }
 

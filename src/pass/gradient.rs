@@ -8,7 +8,7 @@ use core::iter::repeat;
 use core::ops::Range;
 
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, OneColumn, Owner, Source, needs_f64};
-use super::keep::{BITS, Keep};
+use super::keep::{BITS, Buffer, Keep};
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
 use super::{
     Columns, Elements, Group, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits, four_bits, four_rows,
@@ -225,10 +225,11 @@ impl<A: Activation> Backward<'_, A> {
         let mut units = self.units.clone();
         // The code of four rows is long: for the usual case alone.
         if let (Some(grad), None, false, true) = (self.elements.input, &self.grad_residual, RESIDUAL, BATCH) {
+            let mut buffers = [[0; _]; 4];
             while let Some(block) = columns.next_four(group, &mut units) {
                 for (first, len) in pieces(0, block.columns) {
                     let rows = RowBlock { columns: len, ..block.column(first) };
-                    self.four_rows(s, grad, rows, first);
+                    self.four_rows(s, grad, rows, first, &mut buffers);
                 }
             }
         }
@@ -244,20 +245,20 @@ impl<A: Activation> Backward<'_, A> {
 
     /// The gradients of a piece of four rows, from a column of the table on: their coefficients are loaded once.
     #[inline(always)]
-    fn four_rows<S: Simd>(&mut self, s: S, grad: &[f32], rows: RowBlock, column: usize) {
+    fn four_rows<S: Simd>(&mut self, s: S, grad: &[f32], rows: RowBlock, column: usize, buffers: &mut [Buffer; 4]) {
         let gradient = self.gradient;
-        let mut buffers = [[0; _]; 4];
-        let bits = four_bits(&gradient.apply.keep, rows, &mut buffers);
+        let bits = four_bits(&gradient.apply.keep, rows, buffers);
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(gradient.input));
         let (dy, dy_rest) = whole_vectors::<4>(rows.array_of(grad));
         let stream = self.elements.stream;
         let (dx, dx_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
         let mut tiles = self.table.get(column / LANES..).unwrap_or_default().iter().zip(bits);
         // Rows first: when they are through, no tile must have been taken.
-        let whole = four_rows(x).zip(four_rows(dy)).zip(four_rows_mut(dx));
-        for (((x, dy), dx), (tile, bits)) in whole.zip(tiles.by_ref()) {
+        let mut dx = four_rows_mut(dx);
+        for ((x, dy), (tile, bits)) in four_rows(x).zip(four_rows(dy)).zip(tiles.by_ref()) {
+            let Some([dx_a, dx_b, dx_c, dx_d]) = dx.next() else { break };
             let (forward, own) = (tile.coefficients(s), tile.gradient_coefficients(s));
-            let (x, dy, [dx_a, dx_b, dx_c, dx_d]) = (load_four(s, x), load_four(s, dy), dx);
+            let (x, dy) = (load_four(s, x), load_four(s, dy));
             // Not in a loop: the vectors would be in memory.
             Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), x[0], dy[0], bits[0]), dx_a);
             Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), x[1], dy[1], bits[1]), dx_b);

@@ -801,8 +801,11 @@ pub(crate) const PIECE: usize = BITS * LANES;
 #[inline(always)]
 pub(crate) fn of_columns<T: Copy>(group: Group, mut of_column: impl FnMut(usize) -> T) -> Lanes<T> {
     let mut columns = [of_column(0); LANES];
-    for (column, of) in columns.iter_mut().enumerate().take(group.columns).skip(1) {
-        *of = of_column(column);
+    // Neither `take` nor `skip`, which are functions of their own together.
+    for (column, of) in columns.iter_mut().enumerate() {
+        if column != 0 && column < group.columns {
+            *of = of_column(column);
+        }
     }
     columns
 }

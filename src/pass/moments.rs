@@ -327,7 +327,8 @@ fn planar_part<M: Machine>(
         }
         return;
     }
-    let mut batch = Batch { blocks: [BatchBlock::NONE; LANES], len: 0 };
+    let zeros = [[0.0; LANES]; LANES];
+    let mut batch = Batch { blocks: [BatchBlock::NONE; LANES], lanes: zeros, squares: zeros, len: 0 };
     for block in planar.blocks_of(piece.part) {
         let weights = MergeWeights::new(count, (block.rows * block.columns) as f64);
         for column in 0..piece.columns {
@@ -345,6 +346,9 @@ fn planar_part<M: Machine>(
 /// Blocks that are worked together, because sixteen sums over lanes at once take little more than two alone.
 struct Batch {
     blocks: Lanes<BatchBlock>,
+    /// The sums of each, lane by lane, and later those of the deviations; and of the squares of these.
+    lanes: Lanes<Lanes<f32>>,
+    squares: Lanes<Lanes<f32>>,
     len: usize,
 }
 
@@ -385,25 +389,22 @@ impl Batch {
     fn merge<M: Machine>(&mut self, m: M, input: &[f32], (means, m2s): (&mut [f64], &mut [f64])) {
         let Some(s) = m.all() else { return };
         let blocks = self.blocks.get(..self.len).unwrap_or_default();
-        self.len = 0;
-        let mut lanes = [[0.0; LANES]; LANES];
         let mut counts = [1.0; LANES];
-        for (lanes, (count, block)) in lanes.iter_mut().zip(counts.iter_mut().zip(blocks)) {
+        for (lanes, (count, block)) in self.lanes.iter_mut().zip(counts.iter_mut().zip(blocks)) {
             *count = block.count();
             s.store(block_sum::<M>(s, block.block, input), lanes);
         }
         let counts = s.load(&counts);
         let mut pivots = [0.0; LANES];
-        let pivot = s.load(&m.fold_each(&lanes)) / counts;
+        let pivot = s.load(&m.fold_each(&self.lanes)) / counts;
         s.store(pivot, &mut pivots);
-        let mut squares = [[0.0; LANES]; LANES];
-        for ((e, q), (block, &pivot)) in lanes.iter_mut().zip(&mut squares).zip(blocks.iter().zip(&pivots)) {
+        for ((e, q), (block, &pivot)) in self.lanes.iter_mut().zip(&mut self.squares).zip(blocks.iter().zip(&pivots)) {
             let pivot = s.splat(pivot);
             let sums = block_deviations::<M>(s, pivot, block.block, input);
             s.store(sums.e, e);
             s.store(sums.q, q);
         }
-        let (e, q) = (s.load_f64(&m.fold_each_f64(&lanes)), m.fold_each_f64(&squares));
+        let (e, q) = (s.load_f64(&m.fold_each_f64(&self.lanes)), m.fold_each_f64(&self.squares));
         let counts = s.widen(counts);
         let (mut block_means, mut block_m2s) = ([0.0; LANES], [0.0; LANES]);
         s.store_f64(s.widen(pivot) + e / counts, &mut block_means);
@@ -421,6 +422,7 @@ impl Batch {
             moments.merge_with(block.weights, of_block);
             (*mean, *m2) = (moments.mean, moments.m2);
         }
+        self.len = 0;
     }
 }
 

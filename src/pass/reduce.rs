@@ -465,6 +465,7 @@ impl<A: Activation> PartSums<'_, A> {
         table: &[Tile<FIELDS>],
         part: &mut [Tile<TASK_FIELDS>],
     ) {
+        let mut buffers = [[0; _]; 4];
         for row in (0..block.rows).step_by(4) {
             let four = RowBlock { start: block.start + row * block.width, rows: (block.rows - row).min(4), ..block };
             for (first, columns) in pieces(0, block.columns) {
@@ -472,7 +473,7 @@ impl<A: Activation> PartSums<'_, A> {
                 let rows = RowBlock { column: four.column + first, columns, ..four };
                 let (table, part) = (table.get(tile..), part.get_mut(tile..));
                 let tiles = (table.unwrap_or_default(), part.unwrap_or_default());
-                self.four_rows::<S, RESIDUAL>(s, rows, self.piece.first + first, tiles);
+                self.four_rows::<S, RESIDUAL>(s, rows, self.piece.first + first, tiles, &mut buffers);
             }
         }
     }
@@ -485,10 +486,10 @@ impl<A: Activation> PartSums<'_, A> {
         rows: RowBlock,
         column: usize,
         (table, part): (&[Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]),
+        buffers: &mut [Buffer; 4],
     ) {
         // The rows that are missing are the first one again, with every element dropped.
-        let mut buffers = [[0; _]; 4];
-        let bits = four_bits(&self.apply.keep, rows, &mut buffers);
+        let bits = four_bits(&self.apply.keep, rows, buffers);
         let residual = if RESIDUAL { self.apply.residual } else { None };
         let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(self.input));

@@ -254,9 +254,10 @@ impl<A: Activation> Backward<'_, A> {
         let (dx, dx_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
         let mut tiles = self.table.get(column / LANES..).unwrap_or_default().iter().zip(bits);
         // Rows first: when they are through, no tile must have been taken.
-        let mut dx = four_rows_mut(dx);
-        for ((x, dy), (tile, bits)) in four_rows(x).zip(four_rows(dy)).zip(tiles.by_ref()) {
-            let Some([dx_a, dx_b, dx_c, dx_d]) = dx.next() else { break };
+        // Not zipped: an iterator over twelve rows would be a function of its own.
+        let (mut x, mut dy, mut dx) = (four_rows(x), four_rows(dy), four_rows_mut(dx));
+        while let (Some(x), Some(dy), Some([dx_a, dx_b, dx_c, dx_d])) = (x.next(), dy.next(), dx.next()) {
+            let Some((tile, bits)) = tiles.next() else { break };
             let (forward, own) = (tile.coefficients(s), tile.gradient_coefficients(s));
             let (x, dy) = (load_four(s, x), load_four(s, dy));
             // Not in a loop: the vectors would be in memory.

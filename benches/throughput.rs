@@ -184,6 +184,8 @@ enum Op {
 impl Op {
     /// Those of the layer.
     const ALL: [Self; 4] = [Self::Eval, Self::Mask, Self::Train, Self::Backward];
+    /// The names of all of them.
+    const NAMES: [&str; 6] = ["eval", "mask", "train", "backward", "read", "triad"];
     /// What memory allows.
     const LIMITS: [Self; 2] = [Self::Read, Self::Triad];
 
@@ -479,12 +481,7 @@ impl Options {
             match argument {
                 Arg::Long("json") => options.json = Some(parser.value()?.into()),
                 Arg::Long("workload") => options.workloads = names(&mut parser, WORKLOADS.map(|it| it.name))?,
-                Arg::Long("op") => {
-                    options.ops = names(
-                        &mut parser,
-                        [Op::Eval, Op::Mask, Op::Train, Op::Backward, Op::Read, Op::Triad].map(Op::name),
-                    )?
-                }
+                Arg::Long("op") => options.ops = names(&mut parser, Op::NAMES)?,
                 Arg::Long("backend") => options.backends = names(&mut parser, Backend::ALL.map(Backend::name))?,
                 Arg::Long("rounds") => options.rounds = parser.value()?.parse()?,
                 Arg::Long("offset") => options.offset = parser.value()?.parse_with(below_16)?,

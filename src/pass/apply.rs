@@ -9,8 +9,8 @@ use core::ops::Range;
 
 use super::keep::{BITS, Buffer, Keep};
 use super::{
-    Columns, Elements, Group, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits, four_bits, four_rows,
-    four_rows_mut, load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
+    Columns, Elements, FourBits, Group, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits, four_bits,
+    four_rows, four_rows_mut, load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
 };
 use crate::activation::Activation;
 use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, any};
@@ -343,11 +343,11 @@ impl<A: Activation> Forward<'_, A> {
         let mut units = self.units.clone();
         // The code of four rows is long, and a residual costs more than the coefficients that it would save.
         if let (Some(input), false) = (self.elements.input, RESIDUAL) {
-            let mut buffers = [[0; _]; 4];
+            let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
             while let Some(block) = columns.next_four(group, &mut units) {
                 for (first, len) in pieces(0, block.columns) {
                     let rows = RowBlock { columns: len, ..block.column(first) };
-                    self.four_rows(s, input, rows, first, &mut buffers);
+                    self.four_rows(s, input, rows, first, (&mut bits, &mut buffer));
                 }
             }
         }
@@ -363,9 +363,16 @@ impl<A: Activation> Forward<'_, A> {
 
     /// The output of a piece of four rows, from a column of the table on: their coefficients are loaded once.
     #[inline(always)]
-    fn four_rows<S: Simd>(&mut self, s: S, input: &[f32], rows: RowBlock, column: usize, buffers: &mut [Buffer; 4]) {
+    fn four_rows<S: Simd>(
+        &mut self,
+        s: S,
+        input: &[f32],
+        rows: RowBlock,
+        column: usize,
+        (bits, buffer): (&mut FourBits, &mut Buffer),
+    ) {
         let apply = self.apply;
-        let bits = four_bits(&apply.keep, rows, buffers);
+        let bits = four_bits(&apply.keep, rows, bits, buffer);
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(input));
         let stream = self.elements.stream;
         let (y, y_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));

@@ -11,8 +11,8 @@ use super::apply::{self, Apply, Coefficients, ColumnCoefficients, OneColumn, Own
 use super::keep::{BITS, Buffer, Keep};
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
 use super::{
-    Columns, Elements, Group, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits, four_bits, four_rows,
-    four_rows_mut, load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
+    Columns, Elements, FourBits, Group, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits, four_bits,
+    four_rows, four_rows_mut, load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
 };
 use crate::activation::Activation;
 use crate::channel::{Differential, Differentiation, lane_of};
@@ -225,11 +225,11 @@ impl<A: Activation> Backward<'_, A> {
         let mut units = self.units.clone();
         // The code of four rows is long: for the usual case alone.
         if let (Some(grad), None, false, true) = (self.elements.input, &self.grad_residual, RESIDUAL, BATCH) {
-            let mut buffers = [[0; _]; 4];
+            let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
             while let Some(block) = columns.next_four(group, &mut units) {
                 for (first, len) in pieces(0, block.columns) {
                     let rows = RowBlock { columns: len, ..block.column(first) };
-                    self.four_rows(s, grad, rows, first, &mut buffers);
+                    self.four_rows(s, grad, rows, first, (&mut bits, &mut buffer));
                 }
             }
         }
@@ -245,9 +245,16 @@ impl<A: Activation> Backward<'_, A> {
 
     /// The gradients of a piece of four rows, from a column of the table on: their coefficients are loaded once.
     #[inline(always)]
-    fn four_rows<S: Simd>(&mut self, s: S, grad: &[f32], rows: RowBlock, column: usize, buffers: &mut [Buffer; 4]) {
+    fn four_rows<S: Simd>(
+        &mut self,
+        s: S,
+        grad: &[f32],
+        rows: RowBlock,
+        column: usize,
+        (bits, buffer): (&mut FourBits, &mut Buffer),
+    ) {
         let gradient = self.gradient;
-        let bits = four_bits(&gradient.apply.keep, rows, buffers);
+        let bits = four_bits(&gradient.apply.keep, rows, bits, buffer);
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(gradient.input));
         let (dy, dy_rest) = whole_vectors::<4>(rows.array_of(grad));
         let stream = self.elements.stream;

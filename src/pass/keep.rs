@@ -118,7 +118,7 @@ pub(crate) struct Bits<'a> {
 
 impl<'a> Bits<'a> {
     /// Those of vectors of which all elements are dropped.
-    pub(crate) const NONE: Self = Self { bytes: &NONE_OR_ALL[0], shift: 0 };
+    const NONE: Self = Self { bytes: &NONE_OR_ALL[0], shift: 0 };
 
     /// Those of so many times four vectors, and of the others.
     #[inline(always)]
@@ -133,6 +133,19 @@ impl<'a> Bits<'a> {
             [word as u16, (word >> 16) as u16, (word >> 32) as u16, (word >> 48) as u16]
         });
         (fours, Self { bytes: rest, shift })
+    }
+
+    /// Writes those of some vectors.
+    #[inline(always)]
+    pub(crate) fn put(self, bits: &mut [u16]) {
+        let (fours, rest) = bits.as_chunks_mut();
+        let (words, rest_bits) = self.fours(fours.len());
+        for (four, word) in fours.iter_mut().zip(words) {
+            *four = word;
+        }
+        for (bits, of_vector) in rest.iter_mut().zip(rest_bits.vectors()) {
+            *bits = of_vector;
+        }
     }
 
     /// Those of each vector.

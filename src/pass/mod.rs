@@ -16,7 +16,7 @@ pub(crate) mod reduce;
 
 use core::ops::{Add, Range};
 
-use keep::{BITS, Bits, Buffer, Keep};
+use keep::{BITS, Buffer, Keep};
 
 use crate::channel::Channels;
 use crate::shape::Shape;
@@ -723,25 +723,29 @@ pub(crate) fn four_rows([a, b, c, d]: [&[Lanes<f32>]; 4]) -> impl Iterator<Item 
     a.iter().zip(b).zip(c.iter().zip(d)).map(|((a, b), (c, d))| [a, b, c, d])
 }
 
+/// The mask bits of a piece of four rows.
+pub(crate) type FourBits = [[u16; BITS]; 4];
+
 /// The mask bits of a piece of four rows of a matrix, a vector of each at a time; all are 0 in rows that there are not.
+///
+/// Written first and read one by one: an iterator over what they are made of would be a function of its own.
 #[inline(always)]
 pub(crate) fn four_bits<'a>(
-    keep: &'a Keep<'_>,
+    keep: &Keep<'_>,
     rows: RowBlock,
-    [a, b, c, d]: &'a mut [Buffer; 4],
+    bits: &'a mut FourBits,
+    buffer: &mut Buffer,
 ) -> impl Iterator<Item = [u16; 4]> + use<'a> {
-    let (a, b) = (row_bits(keep, rows, 0, a).vectors(), row_bits(keep, rows, 1, b).vectors());
-    let (c, d) = (row_bits(keep, rows, 2, c).vectors(), row_bits(keep, rows, 3, d).vectors());
-    a.zip(b).zip(c.zip(d)).map(|((a, b), (c, d))| [a, b, c, d])
-}
-
-/// The mask bits of a row.
-#[inline(always)]
-fn row_bits<'a>(keep: &'a Keep<'_>, rows: RowBlock, row: usize, buffer: &'a mut Buffer) -> Bits<'a> {
-    if row >= rows.rows {
-        return Bits::NONE;
+    for (row, bits) in bits.iter_mut().enumerate() {
+        let bits = first_bits(bits, rows.columns);
+        if row < rows.rows {
+            keep.bits(rows.first() + row * rows.width, bits.len(), buffer).put(bits);
+        } else {
+            bits.fill(0);
+        }
     }
-    keep.bits(rows.first() + row * rows.width, rows.columns.div_ceil(LANES), buffer)
+    let [a, b, c, d] = &*bits;
+    a.iter().zip(b).zip(c.iter().zip(d)).map(|((&a, &b), (&c, &d))| [a, b, c, d])
 }
 
 /// A vector of each of four rows. Neither `map` nor an iterator of an array: they would move the vectors through memory.

@@ -10,8 +10,8 @@ use core::ops::Add;
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residuals, Source};
 use super::keep::{Bits, Buffer};
 use super::{
-    BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, RowSum, Tile, Walk, four_bits, four_rows, load_four,
-    of_columns, pair_lane, pieces, tree, whole_vectors,
+    BLOCK_VECTORS, Columns, FourBits, Group, Piece, Planar, RowBlock, RowSum, Tile, Walk, four_bits, four_rows,
+    load_four, of_columns, pair_lane, pieces, tree, whole_vectors,
 };
 use crate::activation::Activation;
 use crate::channel::{Channels, GradientSums, lane_of};
@@ -465,7 +465,7 @@ impl<A: Activation> PartSums<'_, A> {
         table: &[Tile<FIELDS>],
         part: &mut [Tile<TASK_FIELDS>],
     ) {
-        let mut buffers = [[0; _]; 4];
+        let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
         for row in (0..block.rows).step_by(4) {
             let four = RowBlock { start: block.start + row * block.width, rows: (block.rows - row).min(4), ..block };
             for (first, columns) in pieces(0, block.columns) {
@@ -473,7 +473,7 @@ impl<A: Activation> PartSums<'_, A> {
                 let rows = RowBlock { column: four.column + first, columns, ..four };
                 let (table, part) = (table.get(tile..), part.get_mut(tile..));
                 let tiles = (table.unwrap_or_default(), part.unwrap_or_default());
-                self.four_rows::<S, RESIDUAL>(s, rows, self.piece.first + first, tiles, &mut buffers);
+                self.four_rows::<S, RESIDUAL>(s, rows, self.piece.first + first, tiles, (&mut bits, &mut buffer));
             }
         }
     }
@@ -486,10 +486,10 @@ impl<A: Activation> PartSums<'_, A> {
         rows: RowBlock,
         column: usize,
         (table, part): (&[Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]),
-        buffers: &mut [Buffer; 4],
+        (bits, buffer): (&mut FourBits, &mut Buffer),
     ) {
         // The rows that are missing are the first one again, with every element dropped.
-        let bits = four_bits(&self.apply.keep, rows, buffers);
+        let bits = four_bits(&self.apply.keep, rows, bits, buffer);
         let residual = if RESIDUAL { self.apply.residual } else { None };
         let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(self.input));

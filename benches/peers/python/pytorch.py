@@ -50,6 +50,8 @@ torch.set_num_threads(1)
 torch.set_num_interop_threads(1)
 if compiled:
     # The graph is kept and gone through again and again, so its buffers cannot be given away.
-    torch._functorch.config.donated_buffer = False
+    from torch._functorch import config
+
+    config.donated_buffer = False
 mkl = "with MKL" if torch.backends.mkl.is_available() else "without MKL"
 serve(f"{torch.__version__.split('+')[0]} {mkl}", make_ops)

@@ -11,9 +11,8 @@ venvs=${PEERS_VENVS:-/tmp/normdrop-peers}
 core=${PEERS_CORE:-$(($(nproc) - 1))}
 
 "$here/setup.sh" "$venvs"
-# In the folder, for the flags of its .cargo/config.toml.
-(cd "$here" && cargo build --release)
 target=${CARGO_TARGET_DIR:-$here/target}
+cargo build --release --manifest-path "$here/Cargo.toml" --target-dir "$target"
 
 # One thread for all.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 RAYON_NUM_THREADS=1

@@ -7,6 +7,7 @@
 use std::hint::black_box;
 
 use aligned_vec::AVec;
+use multiversion::multiversion;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
@@ -60,10 +61,10 @@ impl Library for Handwritten {
         black_box(&mut self.data.input);
         black_box(&mut self.data.grad_output);
         match op {
-            Op::Forward => self.forward::<true>(),
-            Op::NormForward => self.forward::<false>(),
-            Op::Backward => self.backward::<true>(),
-            Op::NormBackward => self.backward::<false>(),
+            Op::Forward => forward(self),
+            Op::NormForward => norm_forward(self),
+            Op::Backward => backward(self),
+            Op::NormBackward => norm_backward(self),
             Op::Step | Op::NormStep => return Err("a sum is not run".into()),
         }
         black_box(&mut self.output);
@@ -71,15 +72,39 @@ impl Library for Handwritten {
     }
 }
 
+#[multiversion(targets = "simd")]
+fn forward(library: &mut Handwritten) {
+    library.forward::<true>();
+}
+
+#[multiversion(targets = "simd")]
+fn norm_forward(library: &mut Handwritten) {
+    library.forward::<false>();
+}
+
+#[multiversion(targets = "simd")]
+fn backward(library: &mut Handwritten) {
+    library.backward::<true>();
+}
+
+#[multiversion(targets = "simd")]
+fn norm_backward(library: &mut Handwritten) {
+    library.backward::<false>();
+}
+
+// Inlined, here and below, into the functions that have the instruction sets.
 impl Handwritten {
+    #[inline(always)]
     const fn scale<const DROPOUT: bool>() -> f32 {
         if DROPOUT { 1.0 / (1.0 - P) } else { 1.0 }
     }
 
+    #[inline(always)]
     fn samples(&self) -> f64 {
         (self.data.input.len() / self.channels) as f64
     }
 
+    #[inline(always)]
     fn forward<const DROPOUT: bool>(&mut self) {
         let samples = self.samples();
         let zeros = vec![0.0; self.channels];
@@ -119,6 +144,7 @@ impl Handwritten {
         }
     }
 
+    #[inline(always)]
     fn backward<const DROPOUT: bool>(&mut self) {
         let samples = self.samples();
         let gradient = |dy: f32, keep: u8| if DROPOUT { f32::from(keep) * Self::scale::<true>() * dy } else { dy };
@@ -217,6 +243,7 @@ impl Handwritten {
 }
 
 /// One where an element is kept, zero where it is dropped.
+#[inline(always)]
 fn draw(rng: &mut Xoshiro256PlusPlus, keep: &mut [u8]) {
     const DROPPED: u32 = (P as f64 * (1_u64 << 32) as f64) as u32;
     let (pairs, rest) = keep.as_chunks_mut::<2>();

@@ -91,6 +91,19 @@ fn draw(area: Area<'_>, lines: &[Line]) -> Result<()> {
     panel(right, "batch norm alone", lines, Op::NormStep, &[])
 }
 
+/// A dot, or a triangle for oneDNN.
+fn marker<'a, At: 'a>(at: At, name: Name) -> DynElement<'a, BitMapBackend<'a>, At>
+where
+    At: Clone,
+    for<'b> &'b At: plotters::element::PointCollection<'b, At>,
+{
+    if name.is_onednn() {
+        TriangleMarker::new(at, px(8), colour(name).filled()).into_dyn()
+    } else {
+        Circle::new(at, px(7), colour(name).filled()).into_dyn()
+    }
+}
+
 /// One column a workload, one dot a peer, on a logarithmic scale; dashes at the factors of `marks`.
 fn panel(area: &Area<'_>, title: &str, lines: &[Line], op: Op, marks: &[f64]) -> Result<()> {
     let workloads = workloads(lines);
@@ -99,13 +112,15 @@ fn panel(area: &Area<'_>, title: &str, lines: &[Line], op: Op, marks: &[f64]) ->
     let all = || workloads.iter().flat_map(|(workload, _)| peers.iter().filter_map(|&name| times(workload, name)));
     let range = 0.8 * all().fold(1.0, f64::min)..1.4 * all().fold(2.0, f64::max);
     let end = workloads.len() as f64;
+    // The legend has room of its own on the right.
+    let edge = end * 1.45;
 
     let mut chart = ChartBuilder::on(area)
         .margin_left(px(12))
         .margin_right(px(20))
         .x_label_area_size(px(20))
         .y_label_area_size(px(68))
-        .build_cartesian_2d(0.0..end, range.clone().log_scale())?;
+        .build_cartesian_2d(0.0..edge, range.clone().log_scale())?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -129,9 +144,9 @@ fn panel(area: &Area<'_>, title: &str, lines: &[Line], op: Op, marks: &[f64]) ->
         let dots =
             workloads.iter().enumerate().filter_map(|(i, (workload, _))| Some((place(i), times(workload, name)?)));
         chart
-            .draw_series(dots.map(|at| Circle::new(at, px(7), colour(name).filled())))?
+            .draw_series(dots.map(|at| marker(at, name)))?
             .label(name.label())
-            .legend(move |(x, y)| Circle::new((x + px(10), y), px(7), colour(name).filled()));
+            .legend(move |(x, y)| marker((x + px(10), y), name));
     }
     let letters = workloads.iter().enumerate().map(|(i, (workload, _))| {
         let at = (place(i), range.start);

@@ -93,7 +93,7 @@ impl Name {
         !matches!(self, Self::Normdrop | Self::Handwritten)
     }
 
-    const fn is_onednn(self) -> bool {
+    pub(crate) const fn is_onednn(self) -> bool {
         matches!(self, Self::OnednnPlain | Self::OnednnLast | Self::OnednnBlocked)
     }
 }

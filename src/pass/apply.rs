@@ -10,7 +10,7 @@ use core::ops::Range;
 use super::keep::{BITS, Keep};
 use super::{
     Columns, Elements, Group, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits, four_bits, four_rows,
-    four_rows_mut, load_four, load_partial_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
+    four_rows_mut, load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
 };
 use crate::activation::Activation;
 use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, any};
@@ -75,41 +75,6 @@ impl<A: Activation> Apply<'_, A> {
     pub(crate) fn finish<S: Simd>(&self, s: S, bits: u16, z: S::F32, residual: bool) -> S::F32 {
         let y = self.activation.forward_kept(s, s.mask(bits), z);
         if folds_scale::<A>(residual) { y } else { y * s.splat(self.keep.scale) }
-    }
-
-    /// The output of four vectors in the same columns.
-    #[inline(always)]
-    fn of_four<S: Simd, const RESIDUAL: bool>(
-        &self,
-        s: S,
-        tile: &Tile<FIELDS>,
-        owner: Owner,
-        x: &[S::F32; 4],
-        residual: &[S::F32; 4],
-        bits: [u16; 4],
-    ) -> [S::F32; 4] {
-        let coefficients = tile.coefficients(s);
-        // Neither a loop nor a closure: the vectors would be in memory.
-        [
-            self.of_one::<S, RESIDUAL>(s, &coefficients, owner, x[0], residual[0], bits[0]),
-            self.of_one::<S, RESIDUAL>(s, &coefficients, owner, x[1], residual[1], bits[1]),
-            self.of_one::<S, RESIDUAL>(s, &coefficients, owner, x[2], residual[2], bits[2]),
-            self.of_one::<S, RESIDUAL>(s, &coefficients, owner, x[3], residual[3], bits[3]),
-        ]
-    }
-
-    /// The output of a vector.
-    #[inline(always)]
-    fn of_one<S: Simd, const RESIDUAL: bool>(
-        &self,
-        s: S,
-        coefficients: &Coefficients<S>,
-        owner: Owner,
-        x: S::F32,
-        residual: S::F32,
-        bits: u16,
-    ) -> S::F32 {
-        self.finish(s, bits, self.z::<S, RESIDUAL>(s, coefficients, x, residual, owner), RESIDUAL)
     }
 
     /// `z` of one element in one column.
@@ -376,10 +341,11 @@ impl<A: Activation> Forward<'_, A> {
             return self.units.clone().for_each(|unit| self.one_by_one(unit));
         }
         let mut units = self.units.clone();
-        if let Some(input) = self.elements.input {
+        // The code of four rows is long, and a residual costs more than the coefficients that it would save.
+        if let (Some(input), false) = (self.elements.input, RESIDUAL) {
             while let Some(block) = columns.next_four(group, &mut units) {
                 for (first, len) in pieces(0, block.columns) {
-                    self.four_rows::<S, RESIDUAL>(s, input, RowBlock { columns: len, ..block.column(first) }, first);
+                    self.four_rows(s, input, RowBlock { columns: len, ..block.column(first) }, first);
                 }
             }
         }
@@ -395,37 +361,29 @@ impl<A: Activation> Forward<'_, A> {
 
     /// The output of a piece of four rows, from a column of the table on: their coefficients are loaded once.
     #[inline(always)]
-    fn four_rows<S: Simd, const RESIDUAL: bool>(&mut self, s: S, input: &[f32], rows: RowBlock, column: usize) {
-        let (group, apply) = (self.group, self.apply);
+    fn four_rows<S: Simd>(&mut self, s: S, input: &[f32], rows: RowBlock, column: usize) {
+        let apply = self.apply;
         let mut buffers = [[0; _]; 4];
         let bits = four_bits(&apply.keep, rows, &mut buffers);
-        let residual = if RESIDUAL { apply.residual } else { None };
-        let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(input));
         let stream = self.elements.stream;
         let (y, y_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
-        let tiles = self.table.get(column / LANES..).unwrap_or_default().iter();
-        let mut tiles = tiles.zip(bits).enumerate();
+        let mut tiles = self.table.get(column / LANES..).unwrap_or_default().iter().zip(bits);
         // Rows first: when they are through, no tile must have been taken.
-        for ((x, y), (number, (tile, bits))) in four_rows(x).zip(four_rows_mut(y)).zip(tiles.by_ref()) {
-            let owner = Owner::Column(group, column + number * LANES);
-            let residual = load_four(s, residual.map(|row| row.get(number).unwrap_or(&[0.0; LANES])));
-            let of_four = apply.of_four::<S, RESIDUAL>(s, tile, owner, &load_four(s, x), &residual, bits);
-            let ([a, b, c, d], [y_a, y_b, y_c, y_d]) = (of_four, y);
-            Elements::put(s, stream, a, y_a);
-            Elements::put(s, stream, b, y_b);
-            Elements::put(s, stream, c, y_c);
-            Elements::put(s, stream, d, y_d);
+        for ((x, y), (tile, bits)) in four_rows(x).zip(four_rows_mut(y)).zip(tiles.by_ref()) {
+            let (c, x) = (tile.coefficients(s), load_four(s, x));
+            let [y_a, y_b, y_c, y_d] = y;
+            // Not in a loop: the vectors would be in memory.
+            Elements::put(s, stream, apply.finish(s, bits[0], c.normalise(x[0]), false), y_a);
+            Elements::put(s, stream, apply.finish(s, bits[1], c.normalise(x[1]), false), y_b);
+            Elements::put(s, stream, apply.finish(s, bits[2], c.normalise(x[2]), false), y_c);
+            Elements::put(s, stream, apply.finish(s, bits[3], c.normalise(x[3]), false), y_d);
         }
-        if let (false, Some((number, (tile, bits)))) = (x_rest[0].is_empty(), tiles.next()) {
-            let owner = Owner::Column(group, column + number * LANES);
-            let (x, residual) = (load_partial_four(s, x_rest), load_partial_four(s, residual_rest));
-            let of_four = apply.of_four::<S, RESIDUAL>(s, tile, owner, &x, &residual, bits);
-            let ([a, b, c, d], [y_a, y_b, y_c, y_d]) = (of_four, y_rest);
-            s.store_partial(a, y_a);
-            s.store_partial(b, y_b);
-            s.store_partial(c, y_c);
-            s.store_partial(d, y_d);
+        if let (false, Some((tile, bits))) = (x_rest[0].is_empty(), tiles.next()) {
+            let coefficients = tile.coefficients(s);
+            for ((x, y), bits) in x_rest.into_iter().zip(y_rest).zip(bits) {
+                s.store_partial(apply.finish(s, bits, coefficients.normalise(s.load_partial(x)), false), y);
+            }
         }
     }
 
@@ -453,7 +411,10 @@ impl<A: Activation> Forward<'_, A> {
             Elements::put(s, stream, apply.finish(s, bits, z, RESIDUAL), y);
             vector += 1;
         }
-        if let (1.., Some(source), Some(bits)) = (len % LANES, sources.next(), bits.next()) {
+        // No source is taken if there is no rest: the next piece begins with it.
+        if !len.is_multiple_of(LANES)
+            && let (Some(source), Some(bits)) = (sources.next(), bits.next())
+        {
             let (residual, owner) = (residuals.load_rest(s), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load_partial(x_rest), residual, owner);
             s.store_partial(apply.finish(s, bits, z, RESIDUAL), y_rest);

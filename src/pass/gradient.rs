@@ -12,7 +12,7 @@ use super::keep::{BITS, Keep};
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
 use super::{
     Columns, Elements, Group, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits, four_bits, four_rows,
-    four_rows_mut, load_four, load_partial_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
+    four_rows_mut, load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
 };
 use crate::activation::Activation;
 use crate::channel::{Differential, Differentiation, lane_of};
@@ -47,25 +47,18 @@ impl<A: Activation> Gradient<'_, A> {
         (g, own.differentiate(BATCH, x - forward.mean, g))
     }
 
-    /// The gradients of four vectors in the same columns.
+    /// The input gradient of a vector through batch statistics, without a residual.
     #[inline(always)]
-    fn of_four<S: Simd, const RESIDUAL: bool, const BATCH: bool>(
+    fn of_batch<S: Simd>(
         &self,
         s: S,
-        tile: &Tile<FIELDS>,
-        owner: Owner,
-        [x, dy, residual]: [&[S::F32; 4]; 3],
-        bits: [u16; 4],
-    ) -> [S::F32; 4] {
-        let (forward, own) = (tile.coefficients(s), tile.gradient_coefficients(s));
-        let coefficients = (&forward, &own);
-        // Neither a loop nor a closure: the vectors would be in memory.
-        [
-            self.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, [x[0], dy[0], residual[0]], bits[0]).1,
-            self.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, [x[1], dy[1], residual[1]], bits[1]).1,
-            self.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, [x[2], dy[2], residual[2]], bits[2]).1,
-            self.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, [x[3], dy[3], residual[3]], bits[3]).1,
-        ]
+        (forward, own): (&Coefficients<S>, &GradientCoefficients<S>),
+        x: S::F32,
+        dy: S::F32,
+        bits: u16,
+    ) -> S::F32 {
+        let g = self.apply.gradient(s, bits, forward.normalise(x), dy);
+        own.differentiate(true, x - forward.mean, g)
     }
 }
 
@@ -230,11 +223,12 @@ impl<A: Activation> Backward<'_, A> {
             return self.units.clone().for_each(|unit| self.one_by_one(unit));
         }
         let mut units = self.units.clone();
-        if let (Some(grad), None) = (self.elements.input, &self.grad_residual) {
+        // The code of four rows is long: for the usual case alone.
+        if let (Some(grad), None, false, true) = (self.elements.input, &self.grad_residual, RESIDUAL, BATCH) {
             while let Some(block) = columns.next_four(group, &mut units) {
                 for (first, len) in pieces(0, block.columns) {
                     let rows = RowBlock { columns: len, ..block.column(first) };
-                    self.four_rows::<S, RESIDUAL, BATCH>(s, grad, rows, first);
+                    self.four_rows(s, grad, rows, first);
                 }
             }
         }
@@ -250,47 +244,32 @@ impl<A: Activation> Backward<'_, A> {
 
     /// The gradients of a piece of four rows, from a column of the table on: their coefficients are loaded once.
     #[inline(always)]
-    fn four_rows<S: Simd, const RESIDUAL: bool, const BATCH: bool>(
-        &mut self,
-        s: S,
-        grad: &[f32],
-        rows: RowBlock,
-        column: usize,
-    ) {
-        let (group, gradient) = (self.group, self.gradient);
-        let (apply, mut buffers) = (&gradient.apply, [[0; _]; 4]);
-        let bits = four_bits(&apply.keep, rows, &mut buffers);
-        let residual = if RESIDUAL { apply.residual } else { None };
-        let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
+    fn four_rows<S: Simd>(&mut self, s: S, grad: &[f32], rows: RowBlock, column: usize) {
+        let gradient = self.gradient;
+        let mut buffers = [[0; _]; 4];
+        let bits = four_bits(&gradient.apply.keep, rows, &mut buffers);
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(gradient.input));
         let (dy, dy_rest) = whole_vectors::<4>(rows.array_of(grad));
         let stream = self.elements.stream;
         let (dx, dx_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
-        let tiles = self.table.get(column / LANES..).unwrap_or_default().iter();
-        let mut tiles = tiles.zip(bits).enumerate();
+        let mut tiles = self.table.get(column / LANES..).unwrap_or_default().iter().zip(bits);
         // Rows first: when they are through, no tile must have been taken.
         let whole = four_rows(x).zip(four_rows(dy)).zip(four_rows_mut(dx));
-        for (((x, dy), dx), (number, (tile, bits))) in whole.zip(tiles.by_ref()) {
-            let owner = Owner::Column(group, column + number * LANES);
-            let residual = load_four(s, residual.map(|row| row.get(number).unwrap_or(&[0.0; LANES])));
-            let (x, dy) = (load_four(s, x), load_four(s, dy));
-            let of_four = gradient.of_four::<S, RESIDUAL, BATCH>(s, tile, owner, [&x, &dy, &residual], bits);
-            let ([a, b, c, d], [dx_a, dx_b, dx_c, dx_d]) = (of_four, dx);
-            Elements::put(s, stream, a, dx_a);
-            Elements::put(s, stream, b, dx_b);
-            Elements::put(s, stream, c, dx_c);
-            Elements::put(s, stream, d, dx_d);
+        for (((x, dy), dx), (tile, bits)) in whole.zip(tiles.by_ref()) {
+            let (forward, own) = (tile.coefficients(s), tile.gradient_coefficients(s));
+            let (x, dy, [dx_a, dx_b, dx_c, dx_d]) = (load_four(s, x), load_four(s, dy), dx);
+            // Not in a loop: the vectors would be in memory.
+            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), x[0], dy[0], bits[0]), dx_a);
+            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), x[1], dy[1], bits[1]), dx_b);
+            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), x[2], dy[2], bits[2]), dx_c);
+            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), x[3], dy[3], bits[3]), dx_d);
         }
-        if let (false, Some((number, (tile, bits)))) = (x_rest[0].is_empty(), tiles.next()) {
-            let owner = Owner::Column(group, column + number * LANES);
-            let residual = load_partial_four(s, residual_rest);
-            let (x, dy) = (load_partial_four(s, x_rest), load_partial_four(s, dy_rest));
-            let of_four = gradient.of_four::<S, RESIDUAL, BATCH>(s, tile, owner, [&x, &dy, &residual], bits);
-            let ([a, b, c, d], [dx_a, dx_b, dx_c, dx_d]) = (of_four, dx_rest);
-            s.store_partial(a, dx_a);
-            s.store_partial(b, dx_b);
-            s.store_partial(c, dx_c);
-            s.store_partial(d, dx_d);
+        if let (false, Some((tile, bits))) = (x_rest[0].is_empty(), tiles.next()) {
+            let (forward, own) = (tile.coefficients(s), tile.gradient_coefficients(s));
+            for (((x, dy), dx), bits) in x_rest.into_iter().zip(dy_rest).zip(dx_rest).zip(bits) {
+                let (x, dy) = (s.load_partial(x), s.load_partial(dy));
+                s.store_partial(gradient.of_batch(s, (&forward, &own), x, dy, bits), dx);
+            }
         }
     }
 
@@ -325,13 +304,16 @@ impl<A: Activation> Backward<'_, A> {
             Elements::put(s, stream, of_one, dx);
             vector += 1;
         }
-        if let (lanes @ 1.., Some(source), Some(bits)) = (x_rest.len(), sources.next(), bits.next()) {
+        // No source is taken if there is no rest: the next piece begins with it.
+        if !x_rest.is_empty()
+            && let (Some(source), Some(bits)) = (sources.next(), bits.next())
+        {
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let values = [s.load_partial(x_rest), s.load_partial(dy_rest), residuals.load_rest(s)];
             let owner = owner.further(vector);
             let (g, of_one) = gradient.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, values, bits);
             if let Some(grad_residual) = &mut grad_residual {
-                s.store_partial(g * s.splat(keep.scale), range_mut(grad_residual, vector * LANES, lanes));
+                s.store_partial(g * s.splat(keep.scale), range_mut(grad_residual, vector * LANES, x_rest.len()));
             }
             s.store_partial(of_one, dx_rest);
         }

@@ -11,7 +11,7 @@ use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residua
 use super::keep::{Bits, Buffer};
 use super::{
     BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, RowSum, Tile, Walk, four_bits, four_rows, load_four,
-    load_partial_four, of_columns, pair_lane, pieces, tree, whole_vectors,
+    of_columns, pair_lane, pieces, tree, whole_vectors,
 };
 use crate::activation::Activation;
 use crate::channel::{Channels, GradientSums, lane_of};
@@ -157,20 +157,15 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
         bits: Bits<'_>,
     ) -> Sums<S> {
         let ((x, x_rest), (dy, dy_rest)) = (x.as_chunks::<{ 4 * LANES }>(), dy.as_chunks::<{ 4 * LANES }>());
-        let (mut bits, rest_bits) = bits.fours(x.len());
-        let ((x, x_four), (dy, dy_four)) = (x.as_chunks::<2>(), dy.as_chunks::<2>());
-        let (mut sum, mut vector) = (Sums::zero(s), 0);
-        for ([x, x_next], [dy, dy_next]) in x.iter().zip(dy) {
-            let (Some(four), Some(four_next)) = (bits.next(), bits.next()) else { break };
-            let first = self.four::<RESIDUAL>(s, x, dy, residuals, vector, four);
-            let second = self.four::<RESIDUAL>(s, x_next, dy_next, residuals, vector + 4, four_next);
-            sum = sum + (first + second);
-            vector += 8;
-        }
-        let mut four = None;
-        if let ([x], [dy], Some(bits)) = (x_four, dy_four, bits.next()) {
-            four = Some(self.four::<RESIDUAL>(s, x, dy, residuals, vector, bits));
+        let (bits, rest_bits) = bits.fours(x.len());
+        let (mut sum, mut before, mut vector) = (Sums::zero(s), None, 0);
+        for ((x, dy), bits) in x.iter().zip(dy).zip(bits) {
+            let four = self.four::<RESIDUAL>(s, x, dy, residuals, vector, bits);
             vector += 4;
+            match before.take() {
+                Some(fours) => sum = sum + (fours + four),
+                None => before = Some(four),
+            }
         }
         // As few copies of the summands' code as speed allows.
         let mut rest = x_rest.chunks(LANES).zip(dy_rest.chunks(LANES)).zip(rest_bits.vectors());
@@ -184,7 +179,7 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
             }
             last = last + two;
         }
-        match four {
+        match before {
             Some(four) => sum + (four + last),
             None => sum + last,
         }
@@ -509,12 +504,24 @@ impl<A: Activation> PartSums<'_, A> {
             self.add_four::<S, RESIDUAL>(s, owner, (tile, part), [&x, &dy, &residual], bits);
         }
         if let (false, Some((number, ((tile, part), bits)))) = (x_rest[0].is_empty(), tiles.next()) {
-            let owner = Owner::Column(self.group, column + number * LANES);
-            let x = load_partial_four(s, x_rest);
-            let dy = load_partial_four(s, dy_rest);
-            let residual = load_partial_four(s, residual_rest);
-            self.add_four::<S, RESIDUAL>(s, owner, (tile, part), [&x, &dy, &residual], bits);
+            let this = self.summands(s, tile, Owner::Column(self.group, column + number * LANES));
+            let mut four = [Sums::zero(s); 4];
+            for ((((sums, x), dy), residual), bits) in
+                four.iter_mut().zip(x_rest).zip(dy_rest).zip(residual_rest).zip(bits)
+            {
+                let (x, dy, residual) = (s.load_partial(x), s.load_partial(dy), s.load_partial(residual));
+                *sums = this.of::<RESIDUAL>(s, x, dy, residual, bits);
+            }
+            let [a, b, c, d] = four;
+            add_to_block(s, part, (a + b) + (c + d));
         }
+    }
+
+    /// What turns the vectors of a tile into their summands.
+    #[inline(always)]
+    fn summands<S: Simd>(&self, s: S, tile: &Tile<FIELDS>, owner: Owner) -> Summands<'_, S, A> {
+        let (_, unit) = s.load_pair(&tile[OFFSET]);
+        Summands { apply: self.apply, owner, forward: forward_fields(tile).coefficients(s), unit }
     }
 
     /// Adds the sums of four vectors whose lanes are columns to those of their block.
@@ -527,17 +534,13 @@ impl<A: Activation> PartSums<'_, A> {
         [x, dy, residual]: [&[S::F32; 4]; 3],
         bits: [u16; 4],
     ) {
-        let (_, unit) = s.load_pair(&tile[OFFSET]);
-        let this = Summands { apply: self.apply, owner, forward: forward_fields(tile).coefficients(s), unit };
+        let this = self.summands(s, tile, owner);
         // Not in a loop: it would have the vectors in memory, to count them off.
         let first = this.of::<RESIDUAL>(s, x[0], dy[0], residual[0], bits[0])
             + this.of::<RESIDUAL>(s, x[1], dy[1], residual[1], bits[1]);
         let second = this.of::<RESIDUAL>(s, x[2], dy[2], residual[2], bits[2])
             + this.of::<RESIDUAL>(s, x[3], dy[3], residual[3], bits[3]);
-        let four = first + second;
-        let (g, g_deviation) = s.load_pair(&part[BLOCK]);
-        let Sums { g, g_deviation } = Sums::<S> { g, g_deviation } + four;
-        s.store_pair(g, g_deviation, &mut part[BLOCK]);
+        add_to_block(s, part, first + second);
     }
 
     /// Adds the sums of a block to those of its part.
@@ -579,6 +582,14 @@ impl<A: Activation> PartSums<'_, A> {
         let GradientSums { g, g_deviation } = self.exactly(tile.column(lane), self.group.channel_of(column + lane));
         [g, g_deviation]
     }
+}
+
+/// Adds some sums to those of the block in progress.
+#[inline(always)]
+fn add_to_block<S: Simd>(s: S, part: &mut Tile<TASK_FIELDS>, sums: Sums<S>) {
+    let (g, g_deviation) = s.load_pair(&part[BLOCK]);
+    let Sums { g, g_deviation } = Sums::<S> { g, g_deviation } + sums;
+    s.store_pair(g, g_deviation, &mut part[BLOCK]);
 }
 
 /// Adds the sums of a part to those of all parts before it.

@@ -136,6 +136,18 @@ impl Simd for Portable {
         }
     }
 
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn stream(self, value: f32x16, to: &mut Lanes<f32>) {
+        super::x86::stream(value.to_array(), to);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn fence(self) {
+        super::x86::fence();
+    }
+
     #[inline(always)]
     fn le(self, a: f32x16, b: f32x16) -> Mask {
         Mask(a.simd_le(b).to_bits())

@@ -177,6 +177,26 @@ unsafe fn fold4_f64(quarter: __m256d) -> f64 {
     }
 }
 
+/// [`Simd::stream`] of values that are in registers of 128 bits.
+#[inline(always)]
+pub(super) fn stream(values: Lanes<f32>, to: &mut Lanes<f32>) {
+    if !begins_line(to) {
+        *to = values;
+        return;
+    }
+    for (values, to) in values.as_chunks::<4>().0.iter().zip(to.as_chunks_mut::<4>().0) {
+        // SAFETY: SSE is part of x86-64; `to` is four values, aligned to 16 bytes.
+        unsafe { _mm_stream_ps(to.as_mut_ptr(), _mm_loadu_ps(values.as_ptr())) };
+    }
+}
+
+/// [`Simd::fence`].
+#[inline(always)]
+pub(super) fn fence() {
+    // SAFETY: SSE is part of x86-64.
+    unsafe { _mm_sfence() };
+}
+
 /// Whether sixteen values are a cache line.
 #[inline(always)]
 fn begins_line(values: &Lanes<f32>) -> bool {
@@ -414,8 +434,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn fence(self) {
-        // SAFETY: SSE is part of x86-64.
-        unsafe { _mm_sfence() };
+        fence();
     }
 
     #[inline(always)]
@@ -921,8 +940,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn fence(self) {
-        // SAFETY: SSE is part of x86-64.
-        unsafe { _mm_sfence() };
+        fence();
     }
 
     #[inline(always)]

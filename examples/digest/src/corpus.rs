@@ -66,8 +66,8 @@ impl Corpus for Large {
         [2, 17, 260], // planar: more than one group of channels
         [1039, 3, 1], // folded: sixteen rows to one, and a rest
         [130, 8, 1],  // folded: two rows to one
-        [20, 513, 1], // columns: a strip and one column more
-        [18, 100, 5], // columns: strips of 96 channels
+        [20, 513, 1], // columns: a whole piece and one column
+        [18, 100, 5], // columns: runs of five
     ];
     const LARGE_SHAPES: &'static [[usize; 3]] = &[
         [1, 1, 65_600], // planar: a part and a rest

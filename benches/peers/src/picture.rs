@@ -91,20 +91,7 @@ fn draw(area: Area<'_>, lines: &[Line]) -> Result<()> {
     panel(right, "batch norm alone", lines, Op::NormStep, &[])
 }
 
-/// A dot, or a triangle for oneDNN.
-fn marker<'a, At: 'a>(at: At, name: Name) -> DynElement<'a, BitMapBackend<'a>, At>
-where
-    At: Clone,
-    for<'b> &'b At: plotters::element::PointCollection<'b, At>,
-{
-    if name.is_onednn() {
-        TriangleMarker::new(at, px(8), colour(name).filled()).into_dyn()
-    } else {
-        Circle::new(at, px(7), colour(name).filled()).into_dyn()
-    }
-}
-
-/// One column a workload, one dot a peer, on a logarithmic scale; dashes at the factors of `marks`.
+/// One column a workload, one dot or, for oneDNN, one triangle a peer, on a logarithmic scale; dashes at the factors of `marks`.
 fn panel(area: &Area<'_>, title: &str, lines: &[Line], op: Op, marks: &[f64]) -> Result<()> {
     let workloads = workloads(lines);
     let peers: Vec<Name> = peers(lines, op).into_iter().filter(|&name| name != Name::Normdrop).collect();
@@ -143,10 +130,18 @@ fn panel(area: &Area<'_>, title: &str, lines: &[Line], op: Op, marks: &[f64]) ->
     for &name in &peers {
         let dots =
             workloads.iter().enumerate().filter_map(|(i, (workload, _))| Some((place(i), times(workload, name)?)));
-        chart
-            .draw_series(dots.map(|at| marker(at, name)))?
-            .label(name.label())
-            .legend(move |(x, y)| marker((x + px(10), y), name));
+        let style = colour(name).filled();
+        if name.is_onednn() {
+            chart
+                .draw_series(dots.map(|at| TriangleMarker::new(at, px(8), style)))?
+                .label(name.label())
+                .legend(move |(x, y)| TriangleMarker::new((x + px(10), y), px(8), style));
+        } else {
+            chart
+                .draw_series(dots.map(|at| Circle::new(at, px(7), style)))?
+                .label(name.label())
+                .legend(move |(x, y)| Circle::new((x + px(10), y), px(7), style));
+        }
     }
     let letters = workloads.iter().enumerate().map(|(i, (workload, _))| {
         let at = (place(i), range.start);

@@ -1,0 +1,57 @@
+"""PyTorch: `batch_norm`, then `dropout`, as a training step calls them. Backward is autograd's, from a kept graph.
+
+    pytorch.py [--compile]
+
+With `--compile` both directions are compiled by `torch.compile`, which fuses operations; it needs a C++ compiler.
+"""
+
+import sys
+
+import torch
+from torch.nn import functional
+
+from peer import EPS, MOMENTUM, P, serve
+
+
+def make_ops(layout, dims):
+    channels = dims[1]
+    memory = torch.channels_last if layout == "last" else torch.contiguous_format
+    x = torch.empty(dims).uniform_(-1, 2).contiguous(memory_format=memory).requires_grad_()
+    grad_output = torch.empty(dims).uniform_(-1, 1).contiguous(memory_format=memory)
+    weight = torch.empty(channels).uniform_(0.5, 1.5).requires_grad_()
+    bias = torch.empty(channels).uniform_(-0.5, 0.5).requires_grad_()
+    mean, var = torch.zeros(channels), torch.ones(channels)
+
+    def norm(x, weight, bias):
+        return functional.batch_norm(x, mean, var, weight, bias, training=True, momentum=MOMENTUM, eps=EPS)
+
+    def layer(x, weight, bias):
+        return functional.dropout(norm(x, weight, bias), P, training=True)
+
+    if compiled:
+        torch.compiler.reset()
+        layer, norm = torch.compile(layer), torch.compile(norm)
+    inputs = (x, weight, bias)
+    layer_output, norm_output = layer(*inputs), norm(*inputs)
+
+    def backward(output):
+        return torch.autograd.grad(output, inputs, grad_output, retain_graph=True)
+
+    return {
+        "forward": lambda: layer(*inputs),
+        "backward": lambda: backward(layer_output),
+        "norm-forward": lambda: norm(*inputs),
+        "norm-backward": lambda: backward(norm_output),
+    }
+
+
+compiled = "--compile" in sys.argv[1:]
+torch.set_num_threads(1)
+torch.set_num_interop_threads(1)
+if compiled:
+    # The graph is kept and gone through again and again, so its buffers cannot be given away.
+    from torch._functorch import config
+
+    config.donated_buffer = False
+mkl = "with MKL" if torch.backends.mkl.is_available() else "without MKL"
+serve(f"{torch.__version__.split('+')[0]} {mkl}", make_ops)

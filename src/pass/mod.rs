@@ -872,7 +872,9 @@ impl<'a> Elements<'a> {
             Some(input) => range(input, start, len),
             None => {
                 let copy = copy.get_mut(..len).unwrap_or_default();
-                copy.copy_from_slice(output);
+                for (copy, value) in copy.iter_mut().zip(&*output) {
+                    *copy = *value;
+                }
                 copy
             }
         };

@@ -120,7 +120,7 @@ fn panel(area: &Area<'_>, title: &str, lines: &[Line], op: Op, marks: &[f64]) ->
         .y_label_formatter(&|value| format!("{value}×"))
         .y_desc(title)
         .draw()?;
-    let line = |height: f64| [(0.0, height), (end, height)];
+    let line = |height: f64| [(0.0, height), (edge, height)];
     chart.draw_series([PathElement::new(line(1.0), ShapeStyle::from(BLACK).stroke_width(FINER * 2))])?;
     for &mark in marks {
         let style = ShapeStyle::from(FAINT_TEXT).stroke_width(FINER);

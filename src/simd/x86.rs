@@ -177,7 +177,8 @@ unsafe fn fold4_f64(quarter: __m256d) -> f64 {
     }
 }
 
-/// [`Simd::stream`] of values that are in registers of 128 bits.
+/// [`Simd::stream`] of values that are in registers of 128 bits, for the portable backend.
+#[cfg(all(target_feature = "sse2", not(normdrop_backend = "scalar")))]
 #[inline(always)]
 pub(super) fn stream(values: Lanes<f32>, to: &mut Lanes<f32>) {
     if !begins_line(to) {

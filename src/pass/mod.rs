@@ -587,6 +587,9 @@ pub(crate) struct RowBlock {
 }
 
 impl RowBlock {
+    /// A block of nothing.
+    pub(crate) const NONE: Self = Self { start: 0, rows: 0, width: 0, column: 0, columns: 0 };
+
     /// The position of the block's first element.
     #[inline(always)]
     pub(crate) const fn first(&self) -> usize {
@@ -881,8 +884,7 @@ impl<'a> Elements<'a> {
         Place { input, output }
     }
 
-    /// The elements of four rows of a matrix, the first of which starts at `start`, one vector of each at a time and what is
-    /// left of each.
+    /// The output of four rows of a matrix, the first of which starts at `start`.
     #[inline(always)]
     pub(crate) fn four_rows(&mut self, start: usize, width: usize, len: usize) -> [&mut [f32]; 4] {
         let mut rest = range_mut(self.output, start - self.base, 3 * width + len);

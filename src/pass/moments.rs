@@ -363,7 +363,7 @@ struct BatchBlock {
 
 impl BatchBlock {
     const NONE: Self = Self {
-        block: RowBlock { start: 0, rows: 0, width: 0, column: 0, columns: 0 },
+        block: RowBlock::NONE,
         column: 0,
         is_first: true,
         weights: MergeWeights { count: 0.0, mean: 0.0, m2: 0.0 },

@@ -114,9 +114,8 @@ struct Batch {
 impl Batch {
     #[inline(always)]
     const fn new() -> Self {
-        let none = (0, RowBlock { start: 0, rows: 0, width: 0, column: 0, columns: 0 });
         let zeros = [[0.0; LANES]; LANES];
-        Self { blocks: [none; LANES], g: zeros, g_deviation: zeros, len: 0 }
+        Self { blocks: [(0, RowBlock::NONE); LANES], g: zeros, g_deviation: zeros, len: 0 }
     }
 
     #[inline(always)]

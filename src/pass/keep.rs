@@ -207,27 +207,16 @@ impl Keep<'_> {
 
     /// The bits of vectors that follow each other from element `first` on: those of kept elements are 1.
     ///
-    /// Many at once and in a function of its own, so that the loops over elements have no branch and no call.
+    /// Any number of them and any kind of mask: what [`Self::bits`] falls back to, and what single elements are worked with.
     #[inline(never)]
-    #[expect(clippy::cast_possible_truncation, reason = "sixteen bits each")]
     pub(crate) fn fill(&self, first: usize, bits: &mut [u16]) {
         if let Some(shared) = self.shared {
             bits.iter_mut().zip((first..).step_by(LANES)).for_each(|(bits, first)| *bits = shared.sixteen_bits(first));
         } else if self.mask.is_empty() {
             bits.fill(self.others);
         } else {
-            // Four vectors have 64 bits, which are in eight bytes and, unless they start with one, a ninth.
-            let bytes = self.mask.get(first / 8..).unwrap_or_default();
-            let ninths = bytes.get(8..).unwrap_or_default().iter().step_by(8);
-            let (fours, mut done) = (bits.as_chunks_mut::<4>().0, 0);
-            for ((four, &eight), &ninth) in fours.iter_mut().zip(bytes.as_chunks().0).zip(ninths) {
-                let word = u64::from_le_bytes(eight) >> (first % 8) | u64::from(ninth) << 1 << (63 - first % 8);
-                *four = [word as u16, (word >> 16) as u16, (word >> 32) as u16, (word >> 48) as u16];
-                done += 4;
-            }
-            for bits in bits.get_mut(done..).unwrap_or_default() {
-                *bits = sixteen_bits(self.mask, first + done * LANES);
-                done += 1;
+            for (bits, first) in bits.iter_mut().zip((first..).step_by(LANES)) {
+                *bits = sixteen_bits(self.mask, first);
             }
         }
     }
@@ -251,19 +240,13 @@ fn bit_of(mask: &[u8], bit: usize) -> bool {
 
 /// Sixteen bits of a mask from bit `first` on; bits past its end are 0.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the lowest sixteen bits are the ones wanted")]
 fn sixteen_bits(mask: &[u8], first: usize) -> u16 {
     let bytes = mask.get(first / 8..).unwrap_or_default();
     let word = match bytes.first_chunk() {
         Some(&chunk) => u32::from_le_bytes(chunk),
         None => last_bits(bytes),
     };
-    shifted(word, first)
-}
-
-/// Sixteen bits of a word from bit `first % 8` on.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the lowest sixteen bits are the ones wanted")]
-const fn shifted(word: u32, first: usize) -> u16 {
     (word >> (first % 8)) as u16
 }
 

@@ -352,25 +352,26 @@ struct Fill<'a> {
 impl Kernel for Fill<'_> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
-        let (mut first, mut mask) = (self.first, &mut *self.mask);
+        // Groups are counted and not elements: behind the last number of an element they go on.
+        let (mut group, mut mask) = (self.first / GROUP as u64, &mut *self.mask);
         if let Some(s) = m.all()
-            && first.is_multiple_of(BLOCK as u64)
+            && self.first.is_multiple_of(BLOCK as u64)
         {
             let (blocks, rest) = mask.as_chunks_mut();
             for bytes in blocks {
-                draw_block(m, s, self.threshold, (self.key, first / BLOCK as u64), bytes);
-                first = first.wrapping_add(BLOCK as u64);
+                draw_block(m, s, self.threshold, (self.key, group / GROUPS_PER_BLOCK), bytes);
+                group += GROUPS_PER_BLOCK;
             }
             mask = rest;
         }
         if !mask.is_empty() {
-            draw_groups(Groups::starting_at(m, self.threshold, self.key, first / GROUP as u64), first, mask);
+            draw_groups(Groups::starting_at(m, self.threshold, self.key, group), self.first, mask);
         }
         clear_unused(self.elements, self.mask);
     }
 }
 
-/// Fills the bytes from element `first` on, group by group.
+/// Fills the bytes from element `first` on, group by group; a multiple of 512 elements may have been filled before.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "positions inside a group")]
 fn draw_groups<M: Machine>(mut groups: Groups<M>, first: u64, mask: &mut [u8]) {

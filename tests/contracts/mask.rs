@@ -236,6 +236,20 @@ fn the_last_elements_that_can_be_counted_are_those_of_rand_xoshiro() {
     }
 }
 
+#[test]
+fn behind_the_last_number_of_an_element_the_groups_go_on() {
+    // 4096 elements share a seeding: ranges that begin with one and ranges that do not are made in different ways.
+    let last = u64::MAX - 4095;
+    for elements in [5000, 9000] {
+        let whole = fill(bernoulli(0.1), 42, last, 4090 + elements);
+        let range = fill(bernoulli(0.1), 42, last + 4090, elements);
+        for element in 0..elements {
+            assert_eq!(bit(&range, element), bit(&whole, 4090 + element), "element {element} of {elements}");
+        }
+        assert_ne!(whole[512..1024], fill(bernoulli(0.1), 42, 0, 4096), "they do not begin again");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 

@@ -9,14 +9,17 @@ use core::ops::Range;
 
 use super::keep::{BITS, Buffer, Keep};
 use super::{
-    Columns, Elements, FourBits, Group, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits, four_bits,
-    four_rows, four_rows_mut, load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
+    Columns, Elements, FourBits, Group, PIECE, Place, Planar, Position, RowBlock, Tile, Unit, Walk, first_bits,
+    four_bits, four_rows, four_rows_mut, load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
 };
 use crate::activation::Activation;
 use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, any};
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd};
 use crate::slices::range;
 use crate::tasks::{Tasks, Written};
+
+/// The longest runs for which coefficients are written for every position of a row, so that many runs are worked as one.
+const SHORT_RUN: usize = 256;
 
 /// What the elementwise passes do.
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +129,8 @@ pub(crate) enum Owner {
     Channel(usize),
     /// They are columns of a group's table, from a given one on.
     Column(Group, usize),
+    /// They are positions in a row of a group's runs, from a given one on.
+    Position { group: Group, inner: usize, position: usize },
 }
 
 impl Owner {
@@ -135,6 +140,9 @@ impl Owner {
         match self {
             Self::Channel(channel) => Self::Channel(channel),
             Self::Column(group, column) => Self::Column(group, column + vectors * LANES),
+            Self::Position { group, inner, position } => {
+                Self::Position { group, inner, position: position + vectors * LANES }
+            }
         }
     }
 
@@ -143,6 +151,10 @@ impl Owner {
         match self {
             Self::Channel(channel) => Some(channel),
             Self::Column(group, column) => (column + lane < group.columns).then(|| group.channel_of(column + lane)),
+            Self::Position { group, inner, position } => {
+                let column = (position + lane).checked_div(inner)?;
+                (column < group.columns).then(|| group.channel_of(column))
+            }
         }
     }
 }
@@ -156,6 +168,12 @@ pub(crate) struct Coefficients<S: Simd> {
 }
 
 impl<S: Simd> Coefficients<S> {
+    /// Those of sixteen positions.
+    #[inline(always)]
+    pub(crate) fn load(s: S, [mean, slope, shift]: [&Lanes<f32>; 3]) -> Self {
+        Self { mean: s.load(mean), slope: s.load(slope), shift: s.load(shift) }
+    }
+
     /// `z`, in f32.
     #[inline(always)]
     pub(crate) fn normalise(&self, x: S::F32) -> S::F32 {
@@ -183,6 +201,12 @@ impl ColumnCoefficients {
     pub(crate) fn new([first, second]: &Tile<FIELDS>, column: usize) -> Self {
         let ([mean, slope], [shift, exact]) = (pair_lane(first, column), pair_lane(second, column));
         Self { mean, slope, shift, exact: exact != 0.0 }
+    }
+
+    /// Mean, slope and shift.
+    #[inline(always)]
+    pub(crate) const fn fields(self) -> [f32; 3] {
+        [self.mean, self.slope, self.shift]
     }
 }
 
@@ -215,6 +239,13 @@ impl OneColumn {
         let (channel, coefficients) = (group.channel_of(column), ColumnCoefficients::new(tile, column));
         let exactly = coefficients.exact.then(|| normalisation.of_channel(channel));
         Self { channel, coefficients, exactly }
+    }
+}
+
+impl Source for &Position<3> {
+    #[inline(always)]
+    fn coefficients<S: Simd>(&self, s: S) -> Coefficients<S> {
+        Coefficients::load(s, self.each_ref())
     }
 }
 
@@ -321,15 +352,36 @@ impl<A: Activation> Forward<'_, A> {
         let Some(tile) = self.table.first() else { return };
         let mut copy = [0.0; PIECE];
         let columns = of_columns(self.group, |column| ColumnCoefficients::new(tile, column));
-        for (unit, (column, start, len)) in self.units.clone().zip(planar.runs(self.group, self.units.clone())) {
-            let coefficients = columns[column % LANES];
-            if coefficients.exact {
-                self.one_by_one(unit);
-                continue;
+        let mut runs = [self.units.clone(), 0..0];
+        if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone(), SHORT_RUN)
+            && self.apply.keep.is_each()
+            && !columns.iter().any(|column| column.exact)
+        {
+            let of_channels = columns.map(ColumnCoefficients::fields);
+            let mut positions = [[[0.0; LANES]; 3]; BITS];
+            for (first, len) in pieces(0, rows.columns) {
+                let positions = positions.get_mut(..len.div_ceil(LANES)).unwrap_or_default();
+                planar.by_position(s, &of_channels, first, positions);
+                let owner = Owner::Position { group: self.group, inner: planar.inner, position: first };
+                for row in 0..rows.rows {
+                    let piece = (rows.first() + first + row * rows.width, len);
+                    self.vectors::<S, RESIDUAL>(s, positions.iter(), owner, &self.apply.keep, piece, &mut copy);
+                }
             }
-            let (owner, keep) = (Owner::Channel(self.group.first_channel + column), self.apply.keep.within(start, len));
-            for piece in pieces(start, len) {
-                self.vectors::<S, RESIDUAL>(s, repeat(coefficients), owner, &keep, piece, &mut copy);
+            runs = others;
+        }
+        for units in runs {
+            for (unit, (column, start, len)) in units.clone().zip(planar.runs(self.group, units)) {
+                let coefficients = columns[column % LANES];
+                if coefficients.exact {
+                    self.one_by_one(unit);
+                    continue;
+                }
+                let owner = Owner::Channel(self.group.first_channel + column);
+                let keep = self.apply.keep.within(start, len);
+                for piece in pieces(start, len) {
+                    self.vectors::<S, RESIDUAL>(s, repeat(coefficients), owner, &keep, piece, &mut copy);
+                }
             }
         }
     }

@@ -11,14 +11,18 @@ use super::apply::{self, Apply, Coefficients, ColumnCoefficients, OneColumn, Own
 use super::keep::{BITS, Buffer, Keep};
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
 use super::{
-    Columns, Elements, FourBits, Group, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits, four_bits,
-    four_rows, four_rows_mut, load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
+    Columns, Elements, FourBits, Group, PIECE, Place, Planar, Position, RowBlock, Tile, Unit, Walk, first_bits,
+    four_bits, four_rows, four_rows_mut, load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
 };
 use crate::activation::Activation;
 use crate::channel::{Differential, Differentiation, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Machine, Simd, store};
 use crate::slices::{range, range_mut};
 use crate::tasks::{Tasks, Written};
+
+/// The longest runs that are worked as one row, with coefficients for every position. Twice as many of them as for the
+/// output have to be loaded.
+const SHORT_RUN: usize = 128;
 
 /// What the gradients of elements are made with.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +105,13 @@ impl ColumnGradient {
         let ([slope, tilt], [offset, exact]) = (pair_lane(&tile[SLOPE], column), pair_lane(&tile[OFFSET], column));
         Self { forward, slope, tilt, offset, exact: forward.exact || exact != 0.0 }
     }
+
+    /// The fields of the forward call, then slope, tilt and offset.
+    #[inline(always)]
+    const fn fields(self) -> [f32; 6] {
+        let [mean, slope, shift] = self.forward.fields();
+        [mean, slope, shift, self.slope, self.tilt, self.offset]
+    }
 }
 
 impl Source for ColumnGradient {
@@ -129,6 +140,22 @@ impl GradientSource for &Tile<FIELDS> {
     fn gradient_coefficients<S: Simd>(&self, s: S) -> GradientCoefficients<S> {
         let ((slope, tilt), (offset, _)) = (s.load_pair(&self[SLOPE]), s.load_pair(&self[OFFSET]));
         GradientCoefficients { slope, tilt, offset }
+    }
+}
+
+impl Source for &Position<6> {
+    #[inline(always)]
+    fn coefficients<S: Simd>(&self, s: S) -> Coefficients<S> {
+        let [mean, slope, shift, ..] = self;
+        Coefficients::load(s, [mean, slope, shift])
+    }
+}
+
+impl GradientSource for &Position<6> {
+    #[inline(always)]
+    fn gradient_coefficients<S: Simd>(&self, s: S) -> GradientCoefficients<S> {
+        let [.., slope, tilt, offset] = self;
+        GradientCoefficients { slope: s.load(slope), tilt: s.load(tilt), offset: s.load(offset) }
     }
 }
 
@@ -201,16 +228,37 @@ impl<A: Activation> Backward<'_, A> {
         let Some(tile) = self.table.first() else { return };
         let mut copy = [0.0; PIECE];
         let columns = of_columns(self.group, |column| ColumnGradient::new(tile, column));
-        for (unit, (column, start, len)) in self.units.clone().zip(planar.runs(self.group, self.units.clone())) {
-            let coefficients = columns[column % LANES];
-            if coefficients.exact {
-                self.one_by_one(unit);
-                continue;
+        let mut runs = [self.units.clone(), 0..0];
+        if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone(), SHORT_RUN)
+            && self.gradient.apply.keep.is_each()
+            && !columns.iter().any(|column| column.exact)
+        {
+            let of_channels = columns.map(ColumnGradient::fields);
+            let mut positions = [[[0.0; LANES]; 6]; BITS];
+            let keep = &self.gradient.apply.keep;
+            for (first, len) in pieces(0, rows.columns) {
+                let positions = positions.get_mut(..len.div_ceil(LANES)).unwrap_or_default();
+                planar.by_position(s, &of_channels, first, positions);
+                let owner = Owner::Position { group: self.group, inner: planar.inner, position: first };
+                for row in 0..rows.rows {
+                    let piece = (rows.first() + first + row * rows.width, len);
+                    self.vectors::<S, RESIDUAL, BATCH>(s, positions.iter(), owner, keep, piece, &mut copy);
+                }
             }
-            let keep = self.gradient.apply.keep.within(start, len);
-            let owner = Owner::Channel(self.group.first_channel + column);
-            for piece in pieces(start, len) {
-                self.vectors::<S, RESIDUAL, BATCH>(s, repeat(coefficients), owner, &keep, piece, &mut copy);
+            runs = others;
+        }
+        for units in runs {
+            for (unit, (column, start, len)) in units.clone().zip(planar.runs(self.group, units)) {
+                let coefficients = columns[column % LANES];
+                if coefficients.exact {
+                    self.one_by_one(unit);
+                    continue;
+                }
+                let keep = self.gradient.apply.keep.within(start, len);
+                let owner = Owner::Channel(self.group.first_channel + column);
+                for piece in pieces(start, len) {
+                    self.vectors::<S, RESIDUAL, BATCH>(s, repeat(coefficients), owner, &keep, piece, &mut copy);
+                }
             }
         }
     }

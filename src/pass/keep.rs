@@ -167,6 +167,12 @@ pub(crate) type Buffer = [u8; 2 * BITS + 2];
 static NONE_OR_ALL: [Buffer; 2] = [[0; 2 * BITS + 2], [u8::MAX; 2 * BITS + 2]];
 
 impl Keep<'_> {
+    /// Whether no bit is for many elements.
+    #[inline(always)]
+    pub(crate) const fn is_each(&self) -> bool {
+        self.shared.is_none()
+    }
+
     /// The bits of at most 32 vectors from element `first` on; those of kept elements are 1.
     ///
     /// They are in the mask itself, unless the mask has one for many elements or ends with them.

@@ -34,6 +34,8 @@ const BLOCKS_PER_PART: usize = 256;
 const NARROW: usize = 256;
 /// The columns that one table of coefficients or sums covers at most.
 const STRIP_COLUMNS: usize = 4096;
+/// How long runs are at most, for each row that shares them, where coefficients are written for every position.
+const RUN_PER_ROW: usize = 32;
 /// The values in which the one run of a tensor with one channel is worked.
 const LONG_RUN: usize = 1 << 16;
 
@@ -332,6 +334,54 @@ impl Planar {
     #[inline(always)]
     fn run_start(&self, row: usize, channel: usize) -> usize {
         (row * self.channels + channel) * self.run_len()
+    }
+
+    /// The rows of a group among some of its units, each all of its runs in one sample, which are neighbours; and the units
+    /// before and after. Nothing where coefficients for every position of a row are not worth their while, which they are for
+    /// runs up to a given length.
+    #[inline(always)]
+    pub(crate) fn rows_of(
+        &self,
+        group: Group,
+        units: Range<usize>,
+        longest: usize,
+    ) -> Option<(RowBlock, [Range<usize>; 2])> {
+        let channels = group.channels.max(1);
+        let (first, end) = (div_ceil(units.start, channels), units.end / channels);
+        let rows = end.saturating_sub(first);
+        if self.channels == 1 || self.inner > longest.min(rows.saturating_mul(RUN_PER_ROW)) {
+            return None;
+        }
+        let width = self.channels * self.inner;
+        let (column, columns) = (group.first_channel * self.inner, channels * self.inner);
+        let block = RowBlock { start: first * width, rows, width, column, columns };
+        Some((block, [units.start..first * channels, end * channels..units.end]))
+    }
+
+    /// Writes what is known of the channels of a group, for the positions of a row from a given one on.
+    #[inline(always)]
+    pub(crate) fn by_position<S: Simd, const FIELDS: usize>(
+        &self,
+        s: S,
+        of_channels: &Lanes<[f32; FIELDS]>,
+        first: usize,
+        positions: &mut [Position<FIELDS>],
+    ) {
+        // A vector has values of two channels at most.
+        let mut channel = first.checked_div(self.inner).unwrap_or(0);
+        let mut left = (channel + 1) * self.inner - first;
+        for position in positions {
+            let (this, next) = (of_channels[channel % LANES], of_channels[(channel + 1) % LANES]);
+            let of_this = s.mask(if left < LANES { (1 << left) - 1 } else { u16::MAX });
+            for ((this, next), to) in this.into_iter().zip(next).zip(position) {
+                s.store(s.select(of_this, s.splat(this), s.splat(next)), to);
+            }
+            if left > LANES {
+                left -= LANES;
+            } else {
+                (channel, left) = (channel + 1, left + self.inner - LANES);
+            }
+        }
     }
 
     /// The runs of some units of a group: column, start and length.
@@ -771,6 +821,9 @@ pub(crate) fn whole_vectors<const ROWS: usize>(rows: [&[f32]; ROWS]) -> ([&[Lane
 
 /// The values per tile of a table: sixteen columns, field after field.
 pub(crate) type Tile<const FIELDS: usize> = [Lanes<f64>; FIELDS];
+
+/// What is known of sixteen neighbouring positions in a row of runs.
+pub(crate) type Position<const FIELDS: usize> = [Lanes<f32>; FIELDS];
 
 /// Takes a table of so many tiles from the front of the scratch of a call.
 #[inline(always)]

@@ -5,11 +5,13 @@
 //! compared with it: a backend that is there and did not run is a failure. NaN payloads are the one exception of the
 //! contract, so every NaN counts as the same pattern.
 
+use core::ops::Range;
+
 use crate::support::{ACTIVATIONS, Oracle, Visitor, with_activation};
 use normdrop::{
-    Activation, Average, Backend, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Granularity,
-    Identity, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved, SavedMut, Shape, Statistics,
-    Train, mask_len,
+    Activation, Apply, ApplyGradient, Average, Backend, Backward, BackwardInPlace, Config, Dropout, Error, Eval,
+    EvalInPlace, Granularity, Identity, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved,
+    SavedMut, Shape, Statistics, Train, mask_len,
 };
 use normdrop_reference::random::SplitMix64;
 
@@ -881,6 +883,118 @@ fn elements_have_the_same_bits_in_rows_and_in_runs() {
                 for (call, (found, expected)) in ["eval", "backward"].iter().zip(found.iter().zip(&expected)) {
                     let found = transposed(found);
                     assert!(same_bits(&found, expected), "{call} of {rows} x {channels}, {residual}, {backend:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Runs of one channel that are shorter than a piece are worked many at a time, with coefficients by position: each has the
+/// results that it has as a tensor of its own, with and without a residual, also where `z` leaves the range of f32.
+#[test]
+fn short_runs_have_the_bits_of_each_run_alone() {
+    for [outer, channels, inner] in
+        [[8, 19, 49], [3, 16, 17], [9, 5, 63], [5, 33, 16], [4, 40, 128], [8, 18, 200], [1, 3, 31], [2, 37, 20]]
+    {
+        let mut problem = Problem::new([outer, channels, inner], Data::Ordinary, Some(0.3), 1);
+        let len = problem.x.len();
+        for element in (0..len).step_by(37) {
+            problem.x[element] *= 1e38;
+        }
+        let residual: Vec<f32> = problem.x.iter().rev().map(|&x| -2.0 * x).collect();
+        problem.config.granularity = Granularity::Element;
+        let mut mask = vec![0; mask_len(len)];
+        problem.layer(Relu, None).fill_mask(1, &mut mask).expect("a mask of the right length");
+        let numbers = |first: f32| (0..channels).map(|channel| first + channel as f32 / 128.0).collect::<Vec<_>>();
+        let (mean, mean_tail, weight, bias) = (numbers(-1.0), vec![0.0; channels], numbers(1.5), numbers(-2.0));
+        let inv_std: Vec<f64> = numbers(3.0).into_iter().map(f64::from).collect();
+        let sums: Vec<f64> = numbers(7.0).into_iter().chain(numbers(-5.0)).map(f64::from).collect();
+        // The results of some channels of some samples: y, y in place of x, dx, the gradient of the residual; then dx past
+        // fixed statistics.
+        let calls = |backend, shape: Shape, of: Range<usize>, elements: Range<usize>, with_residual: bool| {
+            let layer = Layer::new(shape, Relu, problem.config).expect("in range").with_backend(backend);
+            let layer = layer.expect("a backend that is there");
+            let mut scratch = vec![f64::NAN; layer.scratch_len()];
+            let parameters = Parameters { weight: Some(&weight[of.clone()]), bias: Some(&bias[of.clone()]) };
+            let saved =
+                Saved { mean: &mean[of.clone()], mean_tail: &mean_tail[of.clone()], inv_std: &inv_std[of.clone()] };
+            let running = Running { mean: saved.mean, var: parameters.weight.expect("there are weights") };
+            let kept = |element: usize| mask[element / 8] >> (element % 8) & 1;
+            let bits: Vec<u8> = elements.clone().map(kept).collect();
+            let bits: Vec<u8> =
+                bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |byte, bit| byte << 1 | bit)).collect();
+            let (dropout, input) = (Dropout::Mask(&bits), &problem.x[elements.clone()]);
+            let grad_output = &problem.dy[elements.clone()];
+            let residual = with_residual.then_some(&residual[elements]);
+            let of_sums: Vec<f64> = [&sums[of.clone()], &sums[channels..][of]].concat();
+            let [mut output, mut dx, mut d_residual, mut dx_fixed] = [(); 4].map(|()| vec![f32::NAN; input.len()]);
+            let mut values = input.to_vec();
+            layer
+                .apply(Apply {
+                    parameters,
+                    saved,
+                    dropout,
+                    input,
+                    residual,
+                    output: &mut output,
+                    scratch: &mut scratch,
+                })
+                .expect("buffers of the right lengths");
+            layer
+                .eval_in_place(EvalInPlace {
+                    parameters,
+                    running,
+                    dropout,
+                    residual,
+                    values: &mut values,
+                    scratch: &mut scratch,
+                })
+                .expect("buffers of the right lengths");
+            layer
+                .apply_gradient(ApplyGradient {
+                    parameters,
+                    saved,
+                    samples: 100.0,
+                    sums: &of_sums,
+                    dropout,
+                    input,
+                    residual,
+                    grad_output,
+                    grad_input: &mut dx,
+                    grad_residual: with_residual.then_some(&mut d_residual),
+                    scratch: &mut scratch,
+                })
+                .expect("buffers of the right lengths");
+            layer
+                .backward(Backward {
+                    parameters,
+                    statistics: Statistics::Fixed(running),
+                    dropout,
+                    input,
+                    residual,
+                    grad_output,
+                    grad_input: Some(&mut dx_fixed),
+                    grad_residual: None,
+                    grad_parameters: ParameterGradients::default(),
+                    scratch: &mut scratch,
+                })
+                .expect("buffers of the right lengths");
+            [output, values, dx, d_residual, dx_fixed]
+        };
+        let whole = Shape::ncl(outer, channels, inner).expect("a shape");
+        let alone = Shape::ncl(1, 1, inner).expect("a shape");
+        for backend in expected_backends() {
+            for residual in [false, true] {
+                let found = calls(backend, whole, 0..channels, 0..len, residual);
+                for run in 0..outer * channels {
+                    let (channel, elements) = (run % channels, run * inner..(run + 1) * inner);
+                    let expected = calls(backend, alone, channel..channel + 1, elements.clone(), residual);
+                    for (result, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                        assert!(
+                            same_bits(&found[elements.clone()], expected),
+                            "result {result} of run {run} of {outer} x {channels} x {inner}, {residual}, {backend:?}"
+                        );
+                    }
                 }
             }
         }

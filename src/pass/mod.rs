@@ -275,6 +275,12 @@ impl Planar {
     /// 256 values. The rows of a block are (pieces of) runs.
     #[inline(always)]
     pub(crate) fn blocks_of(&self, part: usize) -> impl Iterator<Item = RowBlock> {
+        self.stretches_of::<1>(part)
+    }
+
+    /// The same, up to so many blocks of one run together.
+    #[inline(always)]
+    pub(crate) fn stretches_of<const BLOCKS: usize>(&self, part: usize) -> impl Iterator<Item = RowBlock> {
         let this = *self;
         let first = part * BLOCKS_PER_PART;
         let per_run = this.blocks_per_run().max(1);
@@ -284,9 +290,9 @@ impl Planar {
             if outer >= this.outer || blocks == 0 {
                 return None;
             }
-            blocks -= 1;
             let rows = this.runs_per_block.min(this.outer - outer);
-            let columns = BLOCK_VALUES.min(this.inner - start);
+            let columns = (blocks.min(BLOCKS) * BLOCK_VALUES).min(this.inner - start);
+            blocks -= columns.div_ceil(BLOCK_VALUES);
             let width = this.channels * this.inner;
             let block = RowBlock { start: outer * width, rows, width, column: start, columns };
             start += columns;
@@ -295,21 +301,6 @@ impl Planar {
                 outer += rows;
             }
             Some(block)
-        })
-    }
-
-    /// The blocks of a piece, each with its column: block after block, each in all columns, which is the order of memory.
-    #[inline(always)]
-    pub(crate) fn blocks_in_columns(&self, group: Group, piece: Piece) -> impl Iterator<Item = (usize, RowBlock)> {
-        let (this, mut blocks) = (*self, self.blocks_of(piece.part));
-        let (mut column, mut block) = (0, blocks.next());
-        core::iter::from_fn(move || {
-            let item = (column, this.in_channel(block?, group.first_channel + piece.first + column));
-            column += 1;
-            if column == piece.columns {
-                (column, block) = (0, blocks.next());
-            }
-            Some(item)
         })
     }
 
@@ -651,6 +642,15 @@ impl RowBlock {
     pub(crate) const fn elements(self, row: usize) -> Range<usize> {
         let first = self.first() + row * self.width;
         first..first + self.columns
+    }
+
+    /// A stretch of a run as blocks.
+    #[inline(always)]
+    pub(crate) fn blocks(self) -> impl Iterator<Item = Self> {
+        (0..self.columns).step_by(BLOCK_VALUES).map(move |first| {
+            let columns = BLOCK_VALUES.min(self.columns - first);
+            Self { column: self.column + first, columns, ..self }
+        })
     }
 
     /// The block's part of one of its rows.

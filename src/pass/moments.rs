@@ -300,7 +300,7 @@ impl Kernel for PartMoments<'_> {
     }
 }
 
-/// Runs of neighbours: block after block, each in all channels of the piece, which is the order of memory.
+/// Runs of neighbours: stretch after stretch, each in all channels of the piece, which is the order of memory.
 #[inline(always)]
 #[expect(clippy::cast_precision_loss, reason = "at most 256 values")]
 fn planar_part<M: Machine>(
@@ -329,16 +329,24 @@ fn planar_part<M: Machine>(
     }
     let zeros = [[0.0; LANES]; LANES];
     let mut batch = Batch { blocks: [BatchBlock::NONE; LANES], lanes: zeros, squares: zeros, len: 0 };
-    for block in planar.blocks_of(piece.part) {
-        let weights = MergeWeights::new(count, (block.rows * block.columns) as f64);
+    let mut of_blocks = [BatchBlock::NONE.weights; LANES];
+    for stretch in planar.stretches_of::<LANES>(piece.part) {
+        let is_first = count == 0.0;
+        for (weights, block) in of_blocks.iter_mut().zip(stretch.blocks()) {
+            *weights = MergeWeights::new(count, (block.rows * block.columns) as f64);
+            count = weights.count;
+        }
         for column in 0..piece.columns {
-            let block = planar.in_channel(block, group.first_channel + piece.first + column);
-            batch.push(BatchBlock { block, column, is_first: count == 0.0, weights });
-            if batch.len == LANES {
-                batch.merge(m, input, (means, m2s));
+            let stretch = planar.in_channel(stretch, group.first_channel + piece.first + column);
+            let mut is_first = is_first;
+            for (block, &weights) in stretch.blocks().zip(&of_blocks) {
+                batch.push(BatchBlock { block, column, is_first, weights });
+                is_first = false;
+                if batch.len == LANES {
+                    batch.merge(m, input, (means, m2s));
+                }
             }
         }
-        count = weights.count;
     }
     batch.merge(m, input, (means, m2s));
 }

@@ -240,7 +240,7 @@ impl<A: Activation> Kernel for PartSums<'_, A> {
 }
 
 impl<A: Activation> PartSums<'_, A> {
-    /// Runs of neighbours: block after block, each in all channels of the piece, which is the order of memory.
+    /// Runs of neighbours: stretch after stretch, each in all channels of the piece, which is the order of memory.
     #[inline(always)]
     fn planar<M: Machine, const RESIDUAL: bool>(mut self, m: M, planar: &Planar) {
         let part = core::mem::take(&mut self.part).first_mut();
@@ -271,17 +271,17 @@ impl<A: Activation> PartSums<'_, A> {
             (ColumnCoefficients::new(forward_fields(tile), column), unit)
         });
         let (mut batch, mut buffer) = (Batch::new(), [0; _]);
-        for (column, block) in planar.blocks_in_columns(self.group, self.piece) {
-            let sums = self.block_sums::<_, RESIDUAL>(
-                s,
-                block,
-                first + column,
-                &of_tile[(first + column) % LANES],
-                &mut buffer,
-            );
-            batch.push((column, block), s, sums);
-            if batch.len == LANES {
-                self.end_batch(m, &mut batch, tile, (part_g, part_g_deviation));
+        for stretch in planar.stretches_of::<LANES>(self.piece.part) {
+            for column in 0..columns {
+                let of_group = first + column;
+                for block in planar.in_channel(stretch, self.group.first_channel + of_group).blocks() {
+                    let of_column = &of_tile[of_group % LANES];
+                    let sums = self.block_sums::<_, RESIDUAL>(s, block, of_group, of_column, &mut buffer);
+                    batch.push((column, block), s, sums);
+                    if batch.len == LANES {
+                        self.end_batch(m, &mut batch, tile, (part_g, part_g_deviation));
+                    }
+                }
             }
         }
         self.end_batch(m, &mut batch, tile, (part_g, part_g_deviation));

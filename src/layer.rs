@@ -168,6 +168,9 @@ impl<A: Activation> Layer<A> {
     }
 
     /// The f64 values of scratch that are enough for every call of this layer.
+    ///
+    /// On targets without vector registers it is 0, as are the others, unless the feature `rayon` is on: calls work channel by
+    /// channel there.
     #[must_use]
     pub const fn scratch_len(&self) -> usize {
         let forward = if self.eval_scratch_len() > self.train_scratch_len() {

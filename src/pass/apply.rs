@@ -10,7 +10,8 @@ use core::ops::Range;
 use super::keep::{BITS, Buffer, Keep};
 use super::{
     Columns, Elements, FourBits, Group, PIECE, Place, Planar, Position, RowBlock, Tile, Unit, Walk, first_bits,
-    four_bits, four_rows, four_rows_mut, load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
+    four_bits, four_rows, four_rows_mut, in_sequence, load_four, of_columns, pair_lane, pieces, whole_vectors,
+    whole_vectors_mut,
 };
 use crate::activation::Activation;
 use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, any};
@@ -394,7 +395,9 @@ impl<A: Activation> Forward<'_, A> {
         }
         let mut units = self.units.clone();
         // The code of four rows is long, and a residual costs more than the coefficients that it would save.
-        if let (Some(input), false) = (self.elements.input, RESIDUAL) {
+        if let (Some(input), false) = (self.elements.input, RESIDUAL)
+            && !in_sequence(columns.width, input)
+        {
             let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
             while let Some(block) = columns.next_four(group, &mut units) {
                 for (first, len) in pieces(0, block.columns) {

@@ -12,7 +12,8 @@ use super::keep::{BITS, Buffer, Keep};
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
 use super::{
     Columns, Elements, FourBits, Group, PIECE, Place, Planar, Position, RowBlock, Tile, Unit, Walk, first_bits,
-    four_bits, four_rows, four_rows_mut, load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
+    four_bits, four_rows, four_rows_mut, in_sequence, load_four, of_columns, pair_lane, pieces, whole_vectors,
+    whole_vectors_mut,
 };
 use crate::activation::Activation;
 use crate::channel::{Differential, Differentiation, lane_of};
@@ -272,7 +273,9 @@ impl<A: Activation> Backward<'_, A> {
         }
         let mut units = self.units.clone();
         // The code of four rows is long: for the usual case alone.
-        if let (Some(grad), None, false, true) = (self.elements.input, &self.grad_residual, RESIDUAL, BATCH) {
+        if let (Some(grad), None, false, true) = (self.elements.input, &self.grad_residual, RESIDUAL, BATCH)
+            && !in_sequence(columns.width, grad)
+        {
             let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
             while let Some(block) = columns.next_four(group, &mut units) {
                 for (first, len) in pieces(0, block.columns) {

@@ -16,6 +16,7 @@ pub(crate) mod reduce;
 
 use core::ops::{Add, Range};
 
+use channelwise::CHANNELWISE;
 use keep::{BITS, Buffer, Keep};
 
 use crate::channel::Channels;
@@ -30,8 +31,14 @@ const BLOCK_VALUES: usize = LANES * BLOCK_VECTORS;
 /// The blocks whose results are merged in sequence; the parts of a channel are merged in sequence again, which
 /// keeps the rounding errors of millions of merges from adding up, and lets threads take parts.
 const BLOCKS_PER_PART: usize = 256;
-/// The columns of a matrix whose rows are so short that the hardware does not see in which order they are read.
-const NARROW: usize = 256;
+/// The rows that a matrix has at least after several of its rows have become one.
+const FOLDED_ROWS: usize = 64;
+/// The columns that it has at most then, unless fewer would not fill whole vectors.
+const FOLDED_COLUMNS: usize = 256;
+/// The values of a page of memory, beyond which the hardware does not read ahead.
+const PAGE: usize = 1024;
+/// The values of a tensor that caches of the second level hold.
+const CACHED_TENSOR: usize = 1 << 18;
 /// The columns that one table of coefficients or sums covers at most.
 const STRIP_COLUMNS: usize = 4096;
 /// How long runs are at most, for each row that shares them, where coefficients are written for every position.
@@ -121,8 +128,12 @@ impl Walk {
         }
         // As many rows as fill whole vectors together: sixteen over the greatest common divisor with the width.
         let row = channels * inner;
-        let shift = LANES.trailing_zeros() - (row | LANES).trailing_zeros();
-        let shift = if row < 16 * LANES && outer >= 64 << shift { shift } else { 0 };
+        let whole = LANES.trailing_zeros() - (row | LANES).trailing_zeros();
+        let mut shift = if row < 16 * LANES && outer >= FOLDED_ROWS << whole { whole } else { 0 };
+        // Twice as many as long as a row is narrow.
+        while shift >= whole && row << (shift + 1) <= FOLDED_COLUMNS && outer >= FOLDED_ROWS << (shift + 1) {
+            shift += 1;
+        }
         let (rows, rest) = (outer >> shift, (outer & ((1 << shift) - 1)) * row);
         Self::Columns(Columns { rows, width: row << shift, rest, inner, channels })
     }
@@ -152,9 +163,10 @@ impl Walk {
         })
     }
 
-    /// The f64 values of a table with `fields` values per column.
+    /// The f64 values of a table with `fields` values per column; without vector registers no call needs one.
     pub(crate) const fn table_len(self, fields: usize) -> usize {
         match self {
+            _ if CHANNELWISE => 0,
             Self::Empty => 0,
             // The first group has the most columns, and a planar one sixteen at most.
             Self::Planar(_) => LANES * fields,
@@ -601,6 +613,12 @@ impl Group {
             }
         }
     }
+}
+
+/// Whether the rows of a matrix are best read one after the other, because they are shorter than a page and not in the
+/// caches: the hardware reads ahead where it sees a sequence.
+pub(crate) const fn in_sequence(width: usize, tensor: &[f32]) -> bool {
+    width < PAGE && tensor.len() > CACHED_TENSOR
 }
 
 /// The quotient rounded up; a divisor of 0, which never occurs, counts as 1.

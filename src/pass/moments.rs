@@ -11,7 +11,7 @@
 use core::ops::Add;
 
 use super::{
-    BLOCK_VALUES, BLOCK_VECTORS, Columns, Group, NARROW, Piece, Planar, RowBlock, RowSum, Tile, Walk, four_rows,
+    BLOCK_VALUES, BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, RowSum, Tile, Walk, four_rows, in_sequence,
     load_four, load_partial_four, tree, whole_vectors,
 };
 use crate::channel::{BatchMoments, Channels, MergeWeights, Moments, lane_of};
@@ -460,13 +460,13 @@ fn columns_part<M: Machine>(
             }
             continue;
         };
-        let (narrow, ahead) = (block.width <= NARROW, 2 * BLOCK_VECTORS * block.width);
+        let (far, ahead) = (in_sequence(block.width, input), 2 * BLOCK_VECTORS * block.width);
         let (whole, rest) = whole_vectors::<BLOCK_VECTORS>(block.array_of(input));
         let tiles = whole.first().map_or(0, |row| row.len());
         let [first, second, third, fourth] = quarters(whole);
         let rows = four_rows(first).zip(four_rows(second)).zip(four_rows(third).zip(four_rows(fourth)));
         for (number, (tile, ((first, second), (third, fourth)))) in table.iter_mut().zip(rows).enumerate() {
-            if narrow {
+            if far {
                 for row in [first, second, third, fourth].as_flattened() {
                     s.prefetch(row, ahead);
                 }

@@ -11,7 +11,7 @@ use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residua
 use super::keep::{Bits, Buffer};
 use super::{
     BLOCK_VECTORS, Columns, FourBits, Group, Piece, Planar, RowBlock, RowSum, Tile, Walk, four_bits, four_rows,
-    load_four, of_columns, pair_lane, pieces, tree, whole_vectors,
+    in_sequence, load_four, of_columns, pair_lane, pieces, tree, whole_vectors,
 };
 use crate::activation::Activation;
 use crate::channel::{Channels, GradientSums, lane_of};
@@ -493,11 +493,21 @@ impl<A: Activation> PartSums<'_, A> {
         let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(self.input));
         let (dy, dy_rest) = whole_vectors::<4>(rows.array_of(self.grad));
+        let (far, first) = (in_sequence(rows.width, self.grad), column / LANES * LANES);
         let mut tiles = table.iter().zip(part).zip(bits).enumerate();
         // Rows first: when they are through, no tile must have been taken.
         for ((x, dy), (number, ((tile, part), bits))) in four_rows(x).zip(four_rows(dy)).zip(tiles.by_ref()) {
             let owner = Owner::Column(self.group, column + number * LANES);
             let residual = residual.map(|row| row.get(number).unwrap_or(&[0.0; LANES]));
+            if far {
+                // Four vectors of the next four rows, which follow each other in memory.
+                let ahead = 4 * rows.width + 3 * (first + number * LANES);
+                for row in [x[0], dy[0]] {
+                    for vector in 0..4 {
+                        s.prefetch(row, ahead + vector * LANES);
+                    }
+                }
+            }
             let x = load_four(s, x);
             let dy = load_four(s, dy);
             let residual = load_four(s, residual);

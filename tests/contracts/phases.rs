@@ -412,7 +412,9 @@ fn every_buffer_of_a_phase_is_checked_and_nothing_is_written_on_error() {
         let (before, after) = (Phases::new(config), phases);
         let written = (&after.written, &after.moments, &after.sums) != (&before.written, &before.moments, &before.sums);
         assert!(written, "{phase} wrote nothing, so that this test could not see it write");
-        for short in buffers {
+        // Without vector registers no scratch is needed, which nothing is too short for.
+        let needs_scratch = !Phases::new(config).scratch.is_empty();
+        for short in buffers.into_iter().filter(|&buffer| buffer != Scratch || needs_scratch) {
             let mut phases = Phases::new(config);
             match phases.call(phase, Some(short)) {
                 Err(Error::Length { buffer, expected, actual }) => {

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench throughput -- --json results.jsonl
 //! cargo bench --bench throughput -- --workload A,C --op train --backend avx2
+//! cargo bench --bench throughput --features rayon -- --threads 1,2
 //! cargo bench --bench throughput -- --help
 //! ```
 //!
@@ -26,6 +27,9 @@
 //! the first round. Tensors start at a multiple of 64 bytes, as other libraries allocate them; a large `Vec` does not
 //! (16 bytes past one with glibc), and `--offset 4` measures that.
 //!
+//! With several threads the copy is cut into as many parts as there are threads, too. Time in which other threads than the
+//! first wait for a core is not subtracted.
+//!
 //! Without `--bench`, which `cargo bench` passes and `cargo test` does not, arguments are ignored and every op runs
 //! once, to show that it does.
 
@@ -34,7 +38,7 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{BufWriter, Write};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -54,6 +58,7 @@ usage: cargo bench --bench throughput -- [options]
   --op train        some of eval, mask, train, backward, read, triad (all)
   --backend avx2    some of portable, avx2, avx512 (all)
   --rounds N        samples of each op, at least 1 (31)
+  --threads 1,2     numbers of threads, with the feature rayon (1)
   --offset N        f32 values between a multiple of 64 bytes and each tensor, below 16 (0)
   --help
 ";
@@ -92,16 +97,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!(
-        "{:<20} {:<8} {:<8} {:>10} {:>15} {:>6}",
-        "workload", "op", "backend", "ns/element", "copy ns/element", "ratio"
+        "{:<20} {:<8} {:<8} {:>7} {:>10} {:>15} {:>6}",
+        "workload", "op", "backend", "threads", "ns/element", "copy ns/element", "ratio"
     );
     for workload in WORKLOADS.iter().filter(|workload| chosen(&options.workloads, workload.name)) {
         for result in workload.measure(&options, &backends)? {
             println!(
-                "{:<20} {:<8} {:<8} {:>10.4} {:>15.4} {:>6.2}",
+                "{:<20} {:<8} {:<8} {:>7} {:>10.4} {:>15.4} {:>6.2}",
                 format!("{} {}", workload.name, workload.layout),
                 result.op,
                 result.backend,
+                result.threads,
                 result.ns_per_element,
                 result.copy_ns_per_element,
                 result.ratio
@@ -147,19 +153,26 @@ impl Workload {
 
     fn measure(&self, options: &Options, backends: &[Backend]) -> Result<Vec<Measurement>, normdrop::Error> {
         let layer = Layer::new(self.shape, Relu, Config { p: 0.1, ..Config::DEFAULT })?;
-        let mut buffers = Buffers::new(&layer, options.offset)?;
+        let threads = if options.threads.is_empty() { &[NonZeroUsize::MIN][..] } else { &options.threads };
+        let most = threads.iter().copied().max().unwrap_or(NonZeroUsize::MIN);
+        let mut buffers = Buffers::new(&in_tasks(layer, most), options.offset)?;
         let mut series = Vec::new();
-        let limits = Op::LIMITS.map(|op| (op, None));
-        let ops = backends.iter().flat_map(|&backend| Op::ALL.map(|op| (op, Some(backend))));
-        for (op, backend) in ops.chain(limits).filter(|(op, _)| chosen(&options.ops, op.name())) {
+        let limits = Op::LIMITS.map(|op| (op, None, NonZeroUsize::MIN));
+        let of_backend = |backend: Backend| {
+            let on = move |&threads: &NonZeroUsize| Op::ALL.map(|op| (op, Some(backend), threads));
+            threads.iter().flat_map(on)
+        };
+        let ops = backends.iter().copied().flat_map(of_backend);
+        for (op, backend, threads) in ops.chain(limits).filter(|(op, ..)| chosen(&options.ops, op.name())) {
             let layer = backend.map_or(Ok(layer), |backend| layer.with_backend(backend))?;
+            let layer = in_tasks(layer, threads);
             let repeats = if options.smoke { 1 } else { repeats(|| buffers.run(&layer, op))? };
-            series.push(Series { op, backend, layer, repeats, samples: Vec::new() });
+            series.push(Series { op, backend, threads, layer, repeats, samples: Vec::new() });
         }
         for _ in 0..options.rounds.get() {
             for series in &mut series {
                 let copy = time(series.repeats, || {
-                    buffers.copy();
+                    buffers.copy(series.threads);
                     Ok(())
                 })?;
                 let call = time(series.repeats, || buffers.run(&series.layer, series.op))?;
@@ -205,6 +218,7 @@ impl Op {
 struct Series {
     op: Op,
     backend: Option<Backend>,
+    threads: NonZeroUsize,
     layer: Layer<Relu>,
     /// The calls, and the copies, of one sample.
     repeats: u32,
@@ -225,7 +239,7 @@ impl Series {
             workload: workload.name,
             op: self.op.name(),
             backend: self.backend.map_or("-", Backend::name),
-            threads: 1,
+            threads: self.threads.get(),
             ns_per_element: median_of(|sample| sample.call.as_secs_f64()) * 1e9 / elements,
             copy_ns_per_element: median_of(|sample| sample.copy.as_secs_f64()) * 1e9 / elements,
             ratio: median_of(|sample| sample.call.as_secs_f64() / sample.copy.as_secs_f64()),
@@ -306,8 +320,8 @@ impl Buffers {
         Ok(buffers)
     }
 
-    fn copy(&mut self) {
-        self.output.values_mut().copy_from_slice(black_box(self.input.values()));
+    fn copy(&mut self, threads: NonZeroUsize) {
+        copy(black_box(self.input.values()), self.output.values_mut(), threads);
         black_box(&mut self.output);
     }
 
@@ -378,6 +392,38 @@ impl Buffers {
         black_box(self);
         Ok(())
     }
+}
+
+/// The layer in as many tasks as threads.
+#[cfg(feature = "rayon")]
+fn in_tasks(layer: Layer<Relu>, threads: NonZeroUsize) -> Layer<Relu> {
+    layer.with_tasks(threads)
+}
+
+/// The layer: without the feature there is one thread.
+#[cfg(not(feature = "rayon"))]
+fn in_tasks(layer: Layer<Relu>, _: NonZeroUsize) -> Layer<Relu> {
+    layer
+}
+
+/// Copies in as many parts as there are threads.
+#[cfg(feature = "rayon")]
+fn copy(from: &[f32], to: &mut [f32], threads: NonZeroUsize) {
+    if threads.get() == 1 {
+        return to.copy_from_slice(from);
+    }
+    let part = from.len().div_ceil(threads.get());
+    rayon::scope(|scope| {
+        for (from, to) in from.chunks(part).zip(to.chunks_mut(part)) {
+            scope.spawn(|_| to.copy_from_slice(from));
+        }
+    });
+}
+
+/// Copies on one thread.
+#[cfg(not(feature = "rayon"))]
+fn copy(from: &[f32], to: &mut [f32], _: NonZeroUsize) {
+    to.copy_from_slice(from);
 }
 
 /// Draws a new mask and returns the next seed.
@@ -457,6 +503,7 @@ struct Options {
     ops: Vec<String>,
     backends: Vec<String>,
     rounds: NonZeroU32,
+    threads: Vec<NonZeroUsize>,
     offset: usize,
     smoke: bool,
 }
@@ -469,6 +516,7 @@ impl Options {
         ops: Vec::new(),
         backends: Vec::new(),
         rounds: NonZeroU32::MIN,
+        threads: Vec::new(),
         offset: 0,
         smoke: true,
     };
@@ -484,6 +532,7 @@ impl Options {
                 Arg::Long("op") => options.ops = names(&mut parser, Op::NAMES)?,
                 Arg::Long("backend") => options.backends = names(&mut parser, Backend::ALL.map(Backend::name))?,
                 Arg::Long("rounds") => options.rounds = parser.value()?.parse()?,
+                Arg::Long("threads") => options.threads = numbers(&parser.value()?.string()?)?,
                 Arg::Long("offset") => options.offset = parser.value()?.parse_with(below_16)?,
                 Arg::Long("bench") => {}
                 Arg::Long("help") | Arg::Short('h') => return Ok(None),
@@ -501,6 +550,17 @@ fn names<const N: usize>(parser: &mut Parser, known: [&'static str; N]) -> Resul
         Some(name) => Err(format!("{name:?} is none of {}", known.join(", ")).into()),
         None => Ok(names),
     }
+}
+
+/// The numbers of threads in a list; more than one only where calls can have them.
+fn numbers(list: &str) -> Result<Vec<NonZeroUsize>, lexopt::Error> {
+    let numbers =
+        list.split(',').map(|number| number.parse().map_err(|_| format!("{number:?} is no number of threads")));
+    let numbers = numbers.collect::<Result<Vec<NonZeroUsize>, String>>()?;
+    if numbers.iter().any(|number| number.get() > 1) && !cfg!(feature = "rayon") {
+        return Err("more than one thread needs the feature rayon".into());
+    }
+    Ok(numbers)
 }
 
 fn below_16(text: &str) -> Result<usize, String> {

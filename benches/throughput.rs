@@ -413,9 +413,15 @@ fn copy(from: &[f32], to: &mut [f32], threads: NonZeroUsize) {
         return to.copy_from_slice(from);
     }
     let part = from.len().div_ceil(threads.get());
-    rayon::scope(|scope| {
-        for (from, to) in from.chunks(part).zip(to.chunks_mut(part)) {
+    let mut parts = from.chunks(part).zip(to.chunks_mut(part));
+    let first = parts.next();
+    rayon::in_place_scope(|scope| {
+        for (from, to) in parts {
             scope.spawn(|_| to.copy_from_slice(from));
+        }
+        // As the layer's calls, the one that copies works, too.
+        if let Some((from, to)) = first {
+            to.copy_from_slice(from);
         }
     });
 }

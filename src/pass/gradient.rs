@@ -172,7 +172,13 @@ pub(crate) fn elements<A: Activation>(
 ) {
     tasks.elements(walk, group, written, |units, Written { output, grad_residual, base }| {
         let elements = Elements::new(gradient.grad_output, output, base);
-        tasks.run(Backward { walk, group, gradient, table, units, elements, grad_residual });
+        let backward = Backward { walk, group, gradient, table, units, elements, grad_residual };
+        match (gradient.apply.residual, gradient.differentiation.differential == Differential::Batch) {
+            (None, true) => tasks.run(Variant::<A, false, true>(backward)),
+            (None, false) => tasks.run(Variant::<A, false, false>(backward)),
+            (Some(_), true) => tasks.run(Variant::<A, true, true>(backward)),
+            (Some(_), false) => tasks.run(Variant::<A, true, false>(backward)),
+        }
     });
 }
 
@@ -189,18 +195,22 @@ struct Backward<'a, A> {
     grad_residual: Option<&'a mut [f32]>,
 }
 
-impl<A: Activation> Kernel for Backward<'_, A> {
+/// The same with or without a residual, through batch statistics or past fixed ones: a kernel for each, because without
+/// optimisation the stack would hold the vectors of all of them.
+struct Variant<'a, A, const RESIDUAL: bool, const BATCH: bool>(Backward<'a, A>);
+
+impl<A: Activation, const RESIDUAL: bool, const BATCH: bool> Kernel for Variant<'_, A, RESIDUAL, BATCH> {
     #[inline(always)]
-    fn run<M: Machine>(mut self, m: M) {
+    fn run<M: Machine>(self, m: M) {
+        let Self(mut backward) = self;
         let Some(s) = m.all() else {
-            return self.units.clone().for_each(|unit| self.one_by_one(unit));
+            return backward.units.clone().for_each(|unit| backward.one_by_one(unit));
         };
-        let stream = self.elements.stream;
-        match (self.gradient.apply.residual, self.is_batch()) {
-            (None, true) => self.walk::<_, false, true>(s),
-            (None, false) => self.walk::<_, false, false>(s),
-            (Some(_), true) => self.walk::<_, true, true>(s),
-            (Some(_), false) => self.walk::<_, true, false>(s),
+        let stream = backward.elements.stream;
+        match *backward.walk {
+            Walk::Empty => {}
+            Walk::Planar(planar) => backward.planar::<_, RESIDUAL, BATCH>(s, &planar),
+            Walk::Columns(columns) => backward.columns::<_, RESIDUAL, BATCH>(s, &columns),
         }
         if stream {
             s.fence();
@@ -213,15 +223,6 @@ impl<A: Activation> Backward<'_, A> {
     #[inline(always)]
     fn is_batch(&self) -> bool {
         self.gradient.differentiation.differential == Differential::Batch
-    }
-
-    #[inline(always)]
-    fn walk<S: Simd, const RESIDUAL: bool, const BATCH: bool>(self, s: S) {
-        match *self.walk {
-            Walk::Empty => {}
-            Walk::Planar(planar) => self.planar::<S, RESIDUAL, BATCH>(s, &planar),
-            Walk::Columns(columns) => self.columns::<S, RESIDUAL, BATCH>(s, &columns),
-        }
     }
 
     #[inline(always)]

@@ -275,6 +275,11 @@ impl Planar {
         div_ceil(self.outer, self.runs_per_block).saturating_mul(self.blocks_per_run())
     }
 
+    /// The blocks of a part in one channel.
+    pub(crate) fn blocks_in(&self, part: usize) -> usize {
+        BLOCKS_PER_PART.min(self.blocks() - part * BLOCKS_PER_PART)
+    }
+
     /// The values of one channel in its first blocks.
     #[inline(always)]
     fn values_before(&self, block: usize) -> usize {

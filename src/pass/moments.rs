@@ -330,6 +330,7 @@ fn planar_part<M: Machine>(
     let zeros = [[0.0; LANES]; LANES];
     let mut batch = Batch { blocks: [BatchBlock::NONE; LANES], lanes: zeros, squares: zeros, len: 0 };
     let mut of_blocks = [BatchBlock::NONE.weights; LANES];
+    let mut left = planar.blocks_in(piece.part) * piece.columns;
     for stretch in planar.stretches_of::<LANES>(piece.part) {
         let is_first = count == 0.0;
         for (weights, block) in of_blocks.iter_mut().zip(stretch.blocks()) {
@@ -342,13 +343,14 @@ fn planar_part<M: Machine>(
             for (block, &weights) in stretch.blocks().zip(&of_blocks) {
                 batch.push(BatchBlock { block, column, is_first, weights });
                 is_first = false;
-                if batch.len == LANES {
+                left -= 1;
+                // One call: inlined twice, it would need twice the stack where nothing is optimised.
+                if batch.len == LANES || left == 0 {
                     batch.merge(m, input, (means, m2s));
                 }
             }
         }
     }
-    batch.merge(m, input, (means, m2s));
 }
 
 /// Blocks that are worked together, because sixteen sums over lanes at once take little more than two alone.

@@ -74,7 +74,14 @@ pub(crate) fn of_group<A: Activation>(
         group,
         table,
         parts,
-        |piece, table, part| tasks.run(PartSums { walk, group, piece, apply, input, grad, table, part }),
+        |piece, table, part| {
+            let sums = PartSums { walk, group, piece, apply, input, grad, table, part };
+            if apply.residual.is_some() {
+                tasks.run(Variant::<A, true>(sums));
+            } else {
+                tasks.run(Variant::<A, false>(sums));
+            }
+        },
         |piece, table, part| tasks.run(MergePart { piece, part, table }),
     );
 }
@@ -225,16 +232,20 @@ struct PartSums<'a, A> {
     part: &'a mut [Tile<TASK_FIELDS>],
 }
 
-impl<A: Activation> Kernel for PartSums<'_, A> {
+/// The same with or without a residual: a kernel for each, because without optimisation the stack would hold the vectors of both.
+struct Variant<'a, A, const RESIDUAL: bool>(PartSums<'a, A>);
+
+impl<A: Activation, const RESIDUAL: bool> Kernel for Variant<'_, A, RESIDUAL> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
+        let Self(sums) = self;
         // One kind of loops where lanes are worked one after the other.
-        match (*self.walk, M::Simd::AT_ONCE && self.apply.residual.is_none()) {
-            (Walk::Empty, _) => {}
-            (Walk::Planar(planar), false) => self.planar::<M, true>(m, &planar),
-            (Walk::Planar(planar), true) => self.planar::<M, false>(m, &planar),
-            (Walk::Columns(columns), false) => self.columns::<M, true>(m, &columns),
-            (Walk::Columns(columns), true) => self.columns::<M, false>(m, &columns),
+        match *sums.walk {
+            Walk::Empty => {}
+            Walk::Planar(planar) if const { RESIDUAL || !M::Simd::AT_ONCE } => sums.planar::<M, true>(m, &planar),
+            Walk::Planar(planar) => sums.planar::<M, false>(m, &planar),
+            Walk::Columns(columns) if const { RESIDUAL || !M::Simd::AT_ONCE } => sums.columns::<M, true>(m, &columns),
+            Walk::Columns(columns) => sums.columns::<M, false>(m, &columns),
         }
     }
 }

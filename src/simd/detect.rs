@@ -99,6 +99,14 @@ pub(crate) fn dispatch(requested: Option<Backend>, kernel: impl Kernel) {
         }
     }
     let _ = backend;
+    run_portable(kernel);
+}
+
+/// Runs a kernel on portable lanes. Where there are others beside them it is a function of its own, as with those: without
+/// optimisation every vector has its place on the stack, and the caller would have those of two backends.
+#[cfg_attr(target_arch = "x86_64", inline(never))]
+#[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+fn run_portable(kernel: impl Kernel) {
     kernel.run(Portable);
 }
 

@@ -42,6 +42,37 @@ impl Avx512 {
         work.run(self);
     }
 
+    /// [`Machine::fold_each`], in a function of its own: without optimisation every vector has its place on the stack, and those
+    /// of the walks with it would fill that of a thread.
+    #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
+    fn fold_sixteen(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f32> {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = vectors;
+        let mut sums = [0.0; LANES];
+        // SAFETY: the token proves AVX-512; `sums` is sixteen values.
+        unsafe {
+            let first = fold_eight_512(self, [a, b, c, d, e, f, g, h]);
+            let second = fold_eight_512(self, [i, j, k, l, m, n, o, p]);
+            // Two lanes each of the vectors k, k + 4, k + 8, k + 12 in a quarter.
+            let lower = _mm512_shuffle_ps::<0b10_00_10_00>(first, second);
+            let upper = _mm512_shuffle_ps::<0b11_01_11_01>(first, second);
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let sum = _mm512_permutexvar_ps(order, _mm512_add_ps(lower, upper));
+            _mm512_storeu_ps(sums.as_mut_ptr(), sum);
+        }
+        sums
+    }
+
+    /// [`Machine::fold_each_f64`], likewise.
+    #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
+    fn fold_sixteen_f64(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f64> {
+        let mut sums = [0.0; LANES];
+        for (vectors, sums) in vectors.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
+            // SAFETY: the token proves AVX-512.
+            unsafe { fold_eight_f64(self, vectors, sums) };
+        }
+        sums
+    }
+
     /// Runs a kernel on AVX-512 lanes.
     ///
     /// # Safety
@@ -851,30 +882,14 @@ impl Machine for Avx512 {
 
     #[inline(always)]
     fn fold_each(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f32> {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = vectors;
-        let mut sums = [0.0; LANES];
-        // SAFETY: the token proves AVX-512; `sums` is sixteen values.
-        unsafe {
-            let first = fold_eight_512(self, [a, b, c, d, e, f, g, h]);
-            let second = fold_eight_512(self, [i, j, k, l, m, n, o, p]);
-            // Two lanes each of the vectors k, k + 4, k + 8, k + 12 in a quarter.
-            let lower = _mm512_shuffle_ps::<0b10_00_10_00>(first, second);
-            let upper = _mm512_shuffle_ps::<0b11_01_11_01>(first, second);
-            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            let sum = _mm512_permutexvar_ps(order, _mm512_add_ps(lower, upper));
-            _mm512_storeu_ps(sums.as_mut_ptr(), sum);
-        }
-        sums
+        // SAFETY: the token proves AVX-512.
+        unsafe { self.fold_sixteen(vectors) }
     }
 
     #[inline(always)]
     fn fold_each_f64(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f64> {
-        let mut sums = [0.0; LANES];
-        for (vectors, sums) in vectors.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
-            // SAFETY: the token proves AVX-512.
-            unsafe { fold_eight_f64(self, vectors, sums) };
-        }
-        sums
+        // SAFETY: the token proves AVX-512.
+        unsafe { self.fold_sixteen_f64(vectors) }
     }
 }
 

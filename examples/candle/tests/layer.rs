@@ -298,7 +298,7 @@ fn an_empty_batch_gives_an_empty_result_and_changes_no_statistics() -> Result<()
     let (layer, _variables) = layer_of(&case, Config { p: 0.5, ..CONFIG })?;
     let results = run(&layer, &case, true)?;
     assert!(results.y.is_empty() && results.dx.is_empty());
-    assert_eq!([results.d_weight, results.d_bias], [[0.0; 3], [0.0; 3]]);
+    assert_eq!([results.d_weight, results.d_bias], [[0.0; 3]; 2]);
     assert_eq!([results.running_mean, results.running_var], [case.running_mean, case.running_var]);
     Ok(())
 }

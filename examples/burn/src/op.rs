@@ -44,7 +44,6 @@ pub(crate) struct Gradients<B: Backend> {
 /// Backends that have the layer.
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait Fused: Backend {
-    #[expect(clippy::too_many_arguments, reason = "tensors come one by one to be dispatched")]
     fn batch_norm_dropout(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,

@@ -177,6 +177,12 @@ fn evaluation_uses_the_running_statistics_and_drops_nothing() {
         };
         assert_eq!(y, results.y);
     }
+    // Made on such a device it is not in training, although `training` is on.
+    let layer = BatchNormDropout::new(3, Config { p: 1.0, ..CONFIG }, SEED, &Device::flex()).expect("in range");
+    assert!(layer.training.is_enabled());
+    let y = flat(layer.forward(Tensor::<2>::ones([4, 3], &Device::flex())));
+    assert!(y.iter().all(|&value| value > 0.9), "{y:?}");
+    assert_eq!(layer.step(), 0);
 }
 
 #[test]
@@ -209,7 +215,7 @@ fn a_view_gives_the_bits_of_its_copy() {
         results.dx = flat(tensor::<4>(&results.dx, &dims, &training()).permute([0, 3, 1, 2]));
         assert_eq!(results, expected);
         // Part of a larger tensor: contiguous, but not from its start on.
-        let larger = Tensor::cat(vec![x.clone(), x], 0).require_grad();
+        let larger = Tensor::cat(vec![x.clone().neg(), x], 0).require_grad();
         let view = larger.clone().narrow(0, case.dims[0], case.dims[0]);
         let mut results = ours(&layer(), &case, &larger, view);
         assert!(results.dx.drain(..case.x.len()).all(|value| value == 0.0));

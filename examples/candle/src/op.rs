@@ -78,7 +78,7 @@ impl<A: Activation> CustomOp3 for Op<A> {
         grad_output: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let Some(pass) = self.pass.get() else { bail!("batch-norm-dropout has no forward pass to go back through") };
-        // The gradient of a sum is one number, expanded: only then is there a copy.
+        // candle adds gradients up into contiguous tensors, so there is nothing to copy; but it promises that nowhere.
         let grad_output = grad_output.contiguous()?;
         let input_tracked = input.track_op();
         let gradients = {

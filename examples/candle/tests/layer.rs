@@ -163,7 +163,7 @@ fn a_view_gives_the_bits_of_its_copy() -> Result<()> {
         results.dx = flat(&Tensor::from_slice(&results.dx, &dims, &CPU)?.permute((0, 3, 1, 2))?)?;
         assert_eq!(results, expected);
         // Part of a larger tensor: contiguous, but not from its start on.
-        let larger = Var::from_tensor(&Tensor::cat(&[&x, &x], 0)?)?;
+        let larger = Var::from_tensor(&Tensor::cat(&[&x.neg()?, &x], 0)?)?;
         let view = larger.narrow(0, case.dims[0], case.dims[0])?;
         let (layer, _variables) = layer_of(&case, config)?;
         let mut results = ours(&layer, &case, train, &larger, &view)?;

@@ -1,0 +1,8 @@
+#![doc = include_str!("../README.md")]
+
+mod layer;
+mod op;
+#[path = "../../frameworks/pass.rs"]
+mod pass;
+
+pub use layer::{BatchNormDropout, batch_norm_dropout};

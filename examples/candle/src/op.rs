@@ -1,0 +1,112 @@
+//! The operation: one node of candle's graph from input, weight and bias to the output.
+
+use std::ops::Deref;
+use std::sync::OnceLock;
+
+use candle_core::{CpuStorage, CustomOp3, Device, Error, Layout, Result, Shape, Storage, Tensor, Var, bail};
+use normdrop::{Activation, Layer, Parameters};
+
+use crate::pass::Pass;
+
+/// How the values are normalised, and what is dropped.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mode {
+    /// With the statistics of the batch, updating the running ones, and dropout.
+    Train { mask_seed: u64 },
+    /// With the running statistics.
+    Eval,
+}
+
+/// One call of the layer. It belongs to one node of the graph, and keeps there what its backward pass needs.
+#[derive(Debug)]
+pub(crate) struct Op<A> {
+    layer: Layer<A>,
+    mode: Mode,
+    running_mean: Var,
+    running_var: Var,
+    pass: OnceLock<Pass<A>>,
+}
+
+impl<A> Op<A> {
+    pub(crate) fn new(layer: Layer<A>, mode: Mode, running_mean: Var, running_var: Var) -> Self {
+        Self { layer, mode, running_mean, running_var, pass: OnceLock::new() }
+    }
+}
+
+impl<A: Activation> CustomOp3 for Op<A> {
+    fn name(&self) -> &'static str {
+        "batch-norm-dropout"
+    }
+
+    fn cpu_fwd(
+        &self,
+        input: &CpuStorage,
+        input_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let parameters =
+            Parameters { weight: Some(values(weight, weight_layout)?), bias: Some(values(bias, bias_layout)?) };
+        let input = values(input, input_layout)?;
+        // Vectors of one number per channel, written back once nothing can fail any more.
+        let [mut mean, mut var] = [self.running_mean.to_vec1::<f32>()?, self.running_var.to_vec1::<f32>()?];
+        let (pass, output) = match self.mode {
+            Mode::Train { mask_seed } => {
+                let result = Pass::train(self.layer, mask_seed, parameters, [&mut mean, &mut var], input);
+                let result = result.map_err(Error::wrap)?;
+                let (channels, device) = (mean.len(), self.running_mean.device());
+                self.running_mean.set(&Tensor::from_vec(mean, channels, device)?)?;
+                self.running_var.set(&Tensor::from_vec(var, channels, device)?)?;
+                result
+            }
+            Mode::Eval => Pass::eval(self.layer, parameters, [mean, var], input).map_err(Error::wrap)?,
+        };
+        if self.pass.set(pass).is_err() {
+            bail!("a batch-norm-dropout operation belongs to one node of the graph")
+        }
+        Ok((CpuStorage::F32(output), input_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        input: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _output: &Tensor,
+        grad_output: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let Some(pass) = self.pass.get() else { bail!("batch-norm-dropout has no forward pass to go back through") };
+        // candle adds gradients up into contiguous tensors, so there is nothing to copy; but it promises that nowhere.
+        let grad_output = grad_output.contiguous()?;
+        let input_tracked = input.track_op();
+        let gradients = {
+            let [input, weight, bias, grad_output] =
+                [input, weight, bias, &grad_output].map(Tensor::storage_and_layout);
+            let parameters = Parameters { weight: Some(of_cpu(&weight)?), bias: Some(of_cpu(&bias)?) };
+            pass.backward(parameters, of_cpu(&input)?, of_cpu(&grad_output)?, input_tracked).map_err(Error::wrap)?
+        };
+        let grad_input =
+            gradients.input.map(|values| Tensor::from_vec(values, input.shape(), &Device::Cpu)).transpose()?;
+        let of_channels = |values: Vec<f32>| Tensor::from_vec(values, weight.shape(), &Device::Cpu);
+        Ok((grad_input, Some(of_channels(gradients.weight)?), Some(of_channels(gradients.bias)?)))
+    }
+}
+
+/// The numbers of a tensor, where they are.
+fn of_cpu<'a>((storage, layout): &'a (impl Deref<Target = Storage>, &Layout)) -> Result<&'a [f32]> {
+    match &**storage {
+        Storage::Cpu(storage) => values(storage, layout),
+        _ => bail!("batch-norm-dropout works on the CPU"),
+    }
+}
+
+/// The numbers of a contiguous tensor.
+fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let Some((from, to)) = layout.contiguous_offsets() else { bail!("batch-norm-dropout needs contiguous tensors") };
+    match storage.as_slice::<f32>()?.get(from..to) {
+        Some(values) => Ok(values),
+        None => bail!("batch-norm-dropout: the layout of a tensor reaches beyond its storage"),
+    }
+}

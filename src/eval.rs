@@ -34,7 +34,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: &mut EvalCall<'_>) {
     };
     let keep = gates.keep(*scale);
     normalisation.scale = folded_scale::<A>(residual, keep.scale);
-    let (tasks, walk, normalisation) = (layer.tasks(), &layer.walk(), &*normalisation);
+    let normalisation = &*normalisation;
     let apply = Apply { activation: layer.activation(), normalisation, residual, keep };
     if CHANNELWISE {
         copy(input, output);
@@ -43,6 +43,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: &mut EvalCall<'_>) {
         }
         return;
     }
+    let (tasks, walk) = (layer.tasks(), &layer.walk());
     for group in walk.groups(usize::MAX) {
         let table = table(&mut &mut **scratch, group.tiles());
         tasks.run(GroupCoefficients { normalisation, group, table });

@@ -544,6 +544,10 @@ fn one_scratch_is_enough_for_every_call_of_a_layer() {
         let layer = layer(shape, 0.25);
         let lengths = [layer.train_scratch_len(), layer.eval_scratch_len(), layer.backward_scratch_len()];
         assert_eq!(Some(layer.scratch_len()), lengths.into_iter().max());
+        // Without vector registers calls are worked channel by channel, in no scratch at all.
+        if cfg!(all(normdrop_backend = "scalar", not(feature = "rayon"))) {
+            assert_eq!(layer.scratch_len(), 0);
+        }
     }
 }
 

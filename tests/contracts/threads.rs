@@ -23,12 +23,13 @@ const SHAPES: &[([usize; 3], &str)] = &[
     ([4099, 5, 16], "planar: 256 blocks of sixteen runs, and one more run"),
     ([1, 1, 400_003], "one channel: seven parts and a long run in pieces"),
     ([7, 1, 65_536], "one channel: seven whole pieces"),
-    ([8200, 32, 1], "columns: three parts of two tiles"),
+    ([4200, 144, 1], "columns: two parts of nine tiles"),
+    ([8200, 32, 1], "folded: eight rows to one"),
     ([300, 1040, 1], "columns: one part; the tiles of three strips"),
-    ([50_001, 5, 1], "folded: sixteen rows to one and a rest"),
-    ([70_000, 3, 1], "folded: two parts and a rest"),
+    ([50_001, 5, 1], "folded: 32 rows to one and a rest"),
+    ([70_001, 9, 1], "folded: two parts and a rest"),
     ([16_384 * 2 + 1, 8, 1], "folded: whole parts, and a rest that is a part of its own"),
-    ([9000, 7, 5], "columns: channels of five columns, three parts"),
+    ([9000, 7, 5], "folded: channels of five columns"),
     ([400, 200, 3], "columns: strips of 480 columns"),
 ];
 

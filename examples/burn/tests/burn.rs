@@ -1,6 +1,9 @@
 //! What burn's own batch norm and dropout do where one might expect something else; the README has the list. A test that fails
 //! here says that burn has changed and the list must, too.
 
+#[path = "../../frameworks/channel.rs"]
+mod channel;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::module::{Module, RunningState};
@@ -8,7 +11,8 @@ use burn::nn::{BatchNorm, BatchNormConfig, DropoutConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use normdrop::{Config, RunningVariance};
 use normdrop_burn::BatchNormDropout;
-use normdrop_reference::random::SplitMix64;
+
+use channel::{normal, normalised};
 
 fn device() -> Device {
     Device::flex().autodiff()
@@ -36,20 +40,6 @@ fn running(norm: &BatchNorm) -> [f32; 2] {
 
 fn running_of(layer: &BatchNormDropout) -> [f32; 2] {
     [flat(layer.running_mean.value_sync())[0], flat(layer.running_var.value_sync())[0]]
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "data for f32")]
-fn normal(count: usize, mean: f64) -> Vec<f32> {
-    let mut rng = SplitMix64::new(1);
-    (0..count).map(|_| (mean + rng.next_normal()) as f32).collect()
-}
-
-/// The exact `xhat` of one channel.
-fn normalised(x: &[f32]) -> Vec<f64> {
-    let count = x.len() as f64;
-    let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
-    let var = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / count;
-    x.iter().map(|&x| (f64::from(x) - mean) / (var + 1e-5).sqrt()).collect()
 }
 
 /// The largest absolute errors of a training call on one channel, burn's and the layer's. With the layer, what ReLU lets through.

@@ -1,12 +1,16 @@
 //! What candle's own batch norm and dropout do where one might expect something else; the README has the list. A test that fails
 //! here says that candle has changed and the list must, too.
 
+#[path = "../../frameworks/channel.rs"]
+mod channel;
+
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops::dropout;
 use candle_nn::{BatchNorm, Dropout, ModuleT, VarBuilder, VarMap, batch_norm};
 use normdrop::{Config, Identity, Relu};
 use normdrop_candle::{BatchNormDropout, batch_norm_dropout};
-use normdrop_reference::random::SplitMix64;
+
+use channel::{normal, normalised};
 
 const CPU: Device = Device::Cpu;
 
@@ -21,20 +25,6 @@ fn ours(channels: usize) -> Result<BatchNormDropout<Identity>> {
 
 fn flat(tensor: &Tensor) -> Result<Vec<f32>> {
     tensor.flatten_all()?.to_vec1()
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "data for f32")]
-fn normal(count: usize, mean: f64) -> Vec<f32> {
-    let mut rng = SplitMix64::new(1);
-    (0..count).map(|_| (mean + rng.next_normal()) as f32).collect()
-}
-
-/// The exact `xhat` of one channel.
-fn normalised(x: &[f32]) -> Vec<f64> {
-    let count = x.len() as f64;
-    let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
-    let var = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / count;
-    x.iter().map(|&x| (f64::from(x) - mean) / (var + 1e-5).sqrt()).collect()
 }
 
 /// The largest absolute error of a training call on one channel.

@@ -32,7 +32,7 @@ const BOUNDARIES: &[(usize, &str)] = &[
     (2048, "the rows from which three channels are folded into 96 columns"),
     (4096, "one seeding of the mask's generators; the rows of a part; the columns of a strip"),
     (8192, "two seedings, two parts"),
-    (65_536, "the values of a part; the values of a group of channels"),
+    (65_536, "the values of a part"),
 ];
 
 /// Shapes whose walk differs, and how.
@@ -48,7 +48,7 @@ const WALKS: &[([usize; 3], &str)] = &[
     ([3, 2, 256], "planar: whole blocks only"),
     ([3, 2, 257], "planar: a whole block, then a block of one value"),
     ([2, 3, 4095], "planar: many blocks and a tail"),
-    ([4, 40, 1000], "planar: sixteen channels to a group that fits the cache"),
+    ([4, 40, 1000], "planar: groups of sixteen channels and one of eight"),
     ([4097, 2, 16], "planar: 256 blocks of sixteen runs make a part, and one more run begins another"),
     ([1, 2, 65_535], "planar: a part, short of one value"),
     ([1, 2, 65_537], "planar: a part and one value"),

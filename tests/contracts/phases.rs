@@ -12,7 +12,7 @@ use crate::support::{Differentiated, Oracle, Problem, Trained, bits};
 
 /// One shape of each walk, with enough rows for parts of blocks and blocks of parts.
 const SHAPES: &[[usize; 3]] =
-    &[[6, 5, 20], [5, 3, 300], [40, 1, 1], [41, 19, 1], [1300, 3, 1], [9, 7, 5], [20, 600, 1], [4, 2, 70_000]];
+    &[[6, 5, 20], [5, 3, 300], [40, 1, 1], [41, 19, 1], [1300, 3, 1], [9, 7, 5], [20, 600, 1], [4, 3, 100_000]];
 
 fn normal([outer, channels, inner]: [usize; 3], seed: u64) -> Problem {
     Problem::random([outer, channels, inner], |channel| class(["normal", "offset 1e4"][channel % 2]), seed)

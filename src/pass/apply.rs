@@ -9,7 +9,7 @@ use core::ops::Range;
 
 use super::keep::{BITS, Buffer, Keep};
 use super::{
-    Columns, Elements, FourBits, Group, PIECE, Place, Planar, Position, RowBlock, Tile, Unit, Walk, first_bits,
+    Ahead, Columns, Elements, FourBits, Group, PIECE, Place, Planar, Position, RowBlock, Tile, Unit, Walk, first_bits,
     four_bits, four_rows, four_rows_mut, in_sequence, load_four, of_columns, pair_lane, pieces, whole_vectors,
     whole_vectors_mut,
 };
@@ -359,6 +359,7 @@ impl<A: Activation> Forward<'_, A> {
             && !columns.iter().any(|column| column.exact)
         {
             let of_channels = columns.map(ColumnCoefficients::fields);
+            let ahead = self.elements.input.map_or(Ahead::NOT, |input| Ahead::next_rows(rows.width, input));
             let mut positions = [[[0.0; LANES]; 3]; BITS];
             for (first, len) in pieces(0, rows.columns) {
                 let positions = positions.get_mut(..len.div_ceil(LANES)).unwrap_or_default();
@@ -366,7 +367,14 @@ impl<A: Activation> Forward<'_, A> {
                 let owner = Owner::Position { group: self.group, inner: planar.inner, position: first };
                 for row in 0..rows.rows {
                     let piece = (rows.first() + first + row * rows.width, len);
-                    self.vectors::<S, RESIDUAL>(s, positions.iter(), owner, &self.apply.keep, piece, &mut copy);
+                    self.vectors::<S, RESIDUAL>(
+                        s,
+                        positions.iter(),
+                        owner,
+                        &self.apply.keep,
+                        (piece, ahead),
+                        &mut copy,
+                    );
                 }
             }
             runs = others;
@@ -381,7 +389,7 @@ impl<A: Activation> Forward<'_, A> {
                 let owner = Owner::Channel(self.group.first_channel + column);
                 let keep = self.apply.keep.within(start, len);
                 for piece in pieces(start, len) {
-                    self.vectors::<S, RESIDUAL>(s, repeat(coefficients), owner, &keep, piece, &mut copy);
+                    self.vectors::<S, RESIDUAL>(s, repeat(coefficients), owner, &keep, (piece, Ahead::NOT), &mut copy);
                 }
             }
         }
@@ -411,7 +419,7 @@ impl<A: Activation> Forward<'_, A> {
             let mut tiles = table.iter();
             for piece in pieces(start, len) {
                 let owner = Owner::Column(group, piece.0 - start);
-                self.vectors::<S, RESIDUAL>(s, tiles.by_ref(), owner, &apply.keep, piece, &mut copy);
+                self.vectors::<S, RESIDUAL>(s, tiles.by_ref(), owner, &apply.keep, (piece, Ahead::NOT), &mut copy);
             }
         }
     }
@@ -458,7 +466,7 @@ impl<A: Activation> Forward<'_, A> {
         mut sources: impl Iterator<Item = impl Source>,
         owner: Owner,
         keep: &Keep<'_>,
-        (start, len): (usize, usize),
+        ((start, len), ahead): ((usize, usize), Ahead),
         copy: &mut [f32; PIECE],
     ) {
         let (apply, mut buffer) = (self.apply, [0; _]);
@@ -469,6 +477,7 @@ impl<A: Activation> Forward<'_, A> {
         let ((x, x_rest), (y, y_rest)) = (input.as_chunks(), output.as_chunks_mut());
         let mut vector = 0;
         for (((x, y), source), bits) in x.iter().zip(y).zip(sources.by_ref()).zip(bits.by_ref()) {
+            ahead.prefetch(s, x);
             let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load(x), residual, owner);
             Elements::put(s, stream, apply.finish(s, bits, z, RESIDUAL), y);

@@ -11,7 +11,7 @@ use super::apply::{self, Apply, Coefficients, ColumnCoefficients, OneColumn, Own
 use super::keep::{BITS, Buffer, Keep};
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
 use super::{
-    Columns, Elements, FourBits, Group, PIECE, Place, Planar, Position, RowBlock, Tile, Unit, Walk, first_bits,
+    Ahead, Columns, Elements, FourBits, Group, PIECE, Place, Planar, Position, RowBlock, Tile, Unit, Walk, first_bits,
     four_bits, four_rows, four_rows_mut, in_sequence, load_four, of_columns, pair_lane, pieces, whole_vectors,
     whole_vectors_mut,
 };
@@ -236,6 +236,7 @@ impl<A: Activation> Backward<'_, A> {
             && !columns.iter().any(|column| column.exact)
         {
             let of_channels = columns.map(ColumnGradient::fields);
+            let ahead = self.elements.input.map_or(Ahead::NOT, |grad| Ahead::next_rows(rows.width, grad));
             let mut positions = [[[0.0; LANES]; 6]; BITS];
             let keep = &self.gradient.apply.keep;
             for (first, len) in pieces(0, rows.columns) {
@@ -244,7 +245,7 @@ impl<A: Activation> Backward<'_, A> {
                 let owner = Owner::Position { group: self.group, inner: planar.inner, position: first };
                 for row in 0..rows.rows {
                     let piece = (rows.first() + first + row * rows.width, len);
-                    self.vectors::<S, RESIDUAL, BATCH>(s, positions.iter(), owner, keep, piece, &mut copy);
+                    self.vectors::<S, RESIDUAL, BATCH>(s, positions.iter(), owner, keep, (piece, ahead), &mut copy);
                 }
             }
             runs = others;
@@ -259,7 +260,14 @@ impl<A: Activation> Backward<'_, A> {
                 let keep = self.gradient.apply.keep.within(start, len);
                 let owner = Owner::Channel(self.group.first_channel + column);
                 for piece in pieces(start, len) {
-                    self.vectors::<S, RESIDUAL, BATCH>(s, repeat(coefficients), owner, &keep, piece, &mut copy);
+                    self.vectors::<S, RESIDUAL, BATCH>(
+                        s,
+                        repeat(coefficients),
+                        owner,
+                        &keep,
+                        (piece, Ahead::NOT),
+                        &mut copy,
+                    );
                 }
             }
         }
@@ -286,11 +294,12 @@ impl<A: Activation> Backward<'_, A> {
             }
         }
         let mut copy = [0.0; PIECE];
+        let ahead = self.elements.input.map_or(Ahead::NOT, |grad| Ahead::in_sequence(columns.width, grad));
         for (start, len) in columns.rows_of(group, units) {
             let mut tiles = table.iter();
             for piece in pieces(start, len) {
                 let owner = Owner::Column(group, piece.0 - start);
-                self.vectors::<S, RESIDUAL, BATCH>(s, tiles.by_ref(), owner, &keep, piece, &mut copy);
+                self.vectors::<S, RESIDUAL, BATCH>(s, tiles.by_ref(), owner, &keep, (piece, ahead), &mut copy);
             }
         }
     }
@@ -342,7 +351,7 @@ impl<A: Activation> Backward<'_, A> {
         mut sources: impl Iterator<Item = impl GradientSource>,
         owner: Owner,
         keep: &Keep<'_>,
-        (start, len): (usize, usize),
+        ((start, len), ahead): ((usize, usize), Ahead),
         copy: &mut [f32; PIECE],
     ) {
         let (gradient, mut buffer) = (self.gradient, [0; _]);
@@ -356,6 +365,8 @@ impl<A: Activation> Backward<'_, A> {
         let ((dy, dy_rest), (dx, dx_rest)) = (input.as_chunks(), output.as_chunks_mut());
         let mut vector = 0;
         for ((((x, dy), dx), source), bits) in x.iter().zip(dy).zip(dx).zip(sources.by_ref()).zip(bits.by_ref()) {
+            ahead.prefetch(s, x);
+            ahead.prefetch(s, dy);
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let (owner, values) = (owner.further(vector), [s.load(x), s.load(dy), residuals.load(s, vector)]);
             let (g, of_one) = gradient.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, values, bits);

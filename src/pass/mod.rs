@@ -626,6 +626,38 @@ pub(crate) const fn in_sequence(width: usize, tensor: &[f32]) -> bool {
     width < PAGE && tensor.len() > CACHED_TENSOR
 }
 
+/// How many values ahead of a vector the first and the second cache are asked for others, if not 0.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ahead {
+    first: usize,
+    second: usize,
+}
+
+impl Ahead {
+    /// Not at all: the caches have them, or the hardware reads ahead.
+    pub(crate) const NOT: Self = Self { first: 0, second: 0 };
+
+    /// In rows of a matrix that follow each other in memory.
+    pub(crate) const fn in_sequence(width: usize, tensor: &[f32]) -> Self {
+        if in_sequence(width, tensor) { Self { first: 128, second: 1024 } } else { Self::NOT }
+    }
+
+    /// In rows of a matrix, of which the same columns are worked one after the other: those of the next row but one.
+    pub(crate) const fn next_rows(width: usize, tensor: &[f32]) -> Self {
+        if tensor.len() > CACHED_TENSOR { Self { first: 0, second: 2 * width } } else { Self::NOT }
+    }
+
+    #[inline(always)]
+    pub(crate) fn prefetch<S: Simd>(self, s: S, from: &Lanes<f32>) {
+        if self.first != 0 {
+            s.prefetch_first(from, self.first);
+        }
+        if self.second != 0 {
+            s.prefetch_second(from, self.second);
+        }
+    }
+}
+
 /// The quotient rounded up; a divisor of 0, which never occurs, counts as 1.
 pub(crate) const fn div_ceil(number: usize, divisor: usize) -> usize {
     match number.checked_sub(1) {
@@ -686,6 +718,16 @@ impl RowBlock {
     #[inline(always)]
     pub(crate) fn rows_of(self, tensor: &[f32]) -> impl Iterator<Item = &[f32]> + Clone {
         (0..self.rows).map(move |row| self.row(tensor, row))
+    }
+
+    /// Asks the second cache for what follows the one row of the block in a tensor that comes from memory.
+    #[inline(always)]
+    pub(crate) fn prefetch_next<S: Simd>(self, s: S, tensor: &[f32]) {
+        if self.rows == 1 && tensor.len() >= STREAMED_VALUES {
+            for vector in self.row(tensor, 0).as_chunks().0 {
+                s.prefetch_second(vector, 4 * BLOCK_VALUES);
+            }
+        }
     }
 
     /// As many rows of the block as wanted; the first one again for those that it does not have.
@@ -917,8 +959,8 @@ pub(crate) struct Elements<'a> {
     pub(crate) stream: bool,
 }
 
-/// The values of an output from which on it is written past the caches: 16 MiB. It would push out of them what is needed
-/// again, and itself; and memory would be read before it is overwritten.
+/// The values of a tensor from which on it comes from memory and is written past the caches: 16 MiB. An output would push
+/// out of them what is needed again, and itself; and memory would be read before it is overwritten.
 const STREAMED_VALUES: usize = 1 << 22;
 
 /// The place of some neighbours: what is read and what is written.

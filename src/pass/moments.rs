@@ -402,6 +402,7 @@ impl Batch {
         let mut counts = [1.0; LANES];
         for (lanes, (count, block)) in self.lanes.iter_mut().zip(counts.iter_mut().zip(blocks)) {
             *count = block.count();
+            block.block.prefetch_next(s, input);
             s.store(block_sum::<M>(s, block.block, input), lanes);
         }
         let counts = s.load(&counts);
@@ -462,15 +463,17 @@ fn columns_part<M: Machine>(
             }
             continue;
         };
-        let (far, ahead) = (in_sequence(block.width, input), 2 * BLOCK_VECTORS * block.width);
+        let far = in_sequence(block.width, input);
         let (whole, rest) = whole_vectors::<BLOCK_VECTORS>(block.array_of(input));
         let tiles = whole.first().map_or(0, |row| row.len());
         let [first, second, third, fourth] = quarters(whole);
         let rows = four_rows(first).zip(four_rows(second)).zip(four_rows(third).zip(four_rows(fourth)));
         for (number, (tile, ((first, second), (third, fourth)))) in table.iter_mut().zip(rows).enumerate() {
             if far {
-                for row in [first, second, third, fourth].as_flattened() {
-                    s.prefetch(row, ahead);
+                // Sixteen vectors of the next sixteen rows, which follow each other in memory.
+                for vector in 0..BLOCK_VECTORS {
+                    let before = number * (BLOCK_VECTORS - 1) + vector;
+                    s.prefetch_second(first[0], BLOCK_VECTORS * block.width + before * LANES);
                 }
             }
             let x = [load_four(s, first), load_four(s, second), load_four(s, third), load_four(s, fourth)];

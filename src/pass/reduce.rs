@@ -287,6 +287,8 @@ impl<A: Activation> PartSums<'_, A> {
                 let of_group = first + column;
                 for block in planar.in_channel(stretch, self.group.first_channel + of_group).blocks() {
                     let of_column = &of_tile[of_group % LANES];
+                    block.prefetch_next(s, self.input);
+                    block.prefetch_next(s, self.grad);
                     let sums = self.block_sums::<_, RESIDUAL>(s, block, of_group, of_column, &mut buffer);
                     batch.push((column, block), s, sums);
                     if batch.len == LANES {
@@ -515,7 +517,7 @@ impl<A: Activation> PartSums<'_, A> {
                 let ahead = 4 * rows.width + 3 * (first + number * LANES);
                 for row in [x[0], dy[0]] {
                     for vector in 0..4 {
-                        s.prefetch(row, ahead + vector * LANES);
+                        s.prefetch_second(row, ahead + vector * LANES);
                     }
                 }
             }

@@ -146,9 +146,12 @@ pub(crate) trait Simd: Copy {
     #[inline(always)]
     fn fence(self) {}
 
-    /// Asks for values that are so many further on than these; there may be nothing.
+    /// Asks the first cache for values that are so many further on than these; there may be nothing.
     #[inline(always)]
-    fn prefetch(self, _from: &Lanes<f32>, _ahead: usize) {}
+    fn prefetch_first(self, _from: &Lanes<f32>, _ahead: usize) {}
+    /// The same for the second cache, which waits for more lines of memory at a time than the first one does.
+    #[inline(always)]
+    fn prefetch_second(self, _from: &Lanes<f32>, _ahead: usize) {}
 
     /// `a <= b`, false where either is NaN.
     fn le(self, a: Self::F32, b: Self::F32) -> Self::Mask;

@@ -120,8 +120,14 @@ impl Simd for Portable {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn prefetch(self, from: &Lanes<f32>, ahead: usize) {
-        super::x86::prefetch(from, ahead);
+    fn prefetch_first(self, from: &Lanes<f32>, ahead: usize) {
+        super::x86::prefetch_first(from, ahead);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn prefetch_second(self, from: &Lanes<f32>, ahead: usize) {
+        super::x86::prefetch_second(from, ahead);
     }
 
     #[inline(always)]

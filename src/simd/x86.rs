@@ -235,11 +235,18 @@ fn begins_line(values: &Lanes<f32>) -> bool {
     values.as_ptr().addr().is_multiple_of(64)
 }
 
-/// Asks the first cache for values that are so many further on than these.
+/// [`Simd::prefetch_first`].
 #[inline(always)]
-pub(super) fn prefetch(from: &Lanes<f32>, ahead: usize) {
+pub(super) fn prefetch_first(from: &Lanes<f32>, ahead: usize) {
     // SAFETY: SSE is part of x86-64; a prefetch of what is not there does nothing.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(ahead).cast()) }
+}
+
+/// [`Simd::prefetch_second`].
+#[inline(always)]
+pub(super) fn prefetch_second(from: &Lanes<f32>, ahead: usize) {
+    // SAFETY: as above.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(from.as_ptr().wrapping_add(ahead).cast()) }
 }
 
 /// Eight lanes of all ones followed by eight of zeros: a window into it starting at lane `8 - n` selects `n` lanes.
@@ -426,8 +433,13 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn prefetch(self, from: &Lanes<f32>, ahead: usize) {
-        prefetch(from, ahead);
+    fn prefetch_first(self, from: &Lanes<f32>, ahead: usize) {
+        prefetch_first(from, ahead);
+    }
+
+    #[inline(always)]
+    fn prefetch_second(self, from: &Lanes<f32>, ahead: usize) {
+        prefetch_second(from, ahead);
     }
 
     #[inline(always)]
@@ -925,8 +937,13 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn prefetch(self, from: &Lanes<f32>, ahead: usize) {
-        prefetch(from, ahead);
+    fn prefetch_first(self, from: &Lanes<f32>, ahead: usize) {
+        prefetch_first(from, ahead);
+    }
+
+    #[inline(always)]
+    fn prefetch_second(self, from: &Lanes<f32>, ahead: usize) {
+        prefetch_second(from, ahead);
     }
 
     #[inline(always)]

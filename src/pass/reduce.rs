@@ -173,15 +173,25 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
                 None => before = Some(four),
             }
         }
-        // As few copies of the summands' code as speed allows.
-        let mut rest = x_rest.chunks(LANES).zip(dy_rest.chunks(LANES)).zip(rest_bits.vectors());
-        let mut last = Sums::zero(s);
-        for _ in 0..x_rest.len().div_ceil(2 * LANES) {
-            let mut two = Sums::zero(s);
-            for ((x, dy), bits) in rest.by_ref().take(2) {
-                let residual = residuals.load_any(s, vector);
-                two = two + self.of::<RESIDUAL>(s, load(s, x), load(s, dy), residual, bits);
-                vector += 1;
+        // Up to three whole vectors and a part of one, without what a loop over them costs short runs.
+        let (mut bits, mut last) = (rest_bits.vectors(), Sums::zero(s));
+        let (mut x, mut dy) = (x_rest, dy_rest);
+        if let (Some((x_two, x_rest)), Some((dy_two, dy_rest))) = (x.split_first_chunk(), dy.split_first_chunk()) {
+            let ([x_a, x_b], [dy_a, dy_b]) = (in_two(x_two), in_two(dy_two));
+            let (bits_a, bits_b) = (bits.next().unwrap_or_default(), bits.next().unwrap_or_default());
+            let a = self.of::<RESIDUAL>(s, s.load(x_a), s.load(dy_a), residuals.load(s, vector), bits_a);
+            let b = self.of::<RESIDUAL>(s, s.load(x_b), s.load(dy_b), residuals.load(s, vector + 1), bits_b);
+            last = a + b;
+            vector += 2;
+            (x, dy) = (x_rest, dy_rest);
+        }
+        if !x.is_empty() {
+            let (bits_a, bits_b) = (bits.next().unwrap_or_default(), bits.next().unwrap_or_default());
+            let ([x_a, x_b], [dy_a, dy_b]) = (up_to_two(x), up_to_two(dy));
+            let mut two = self.of::<RESIDUAL>(s, load(s, x_a), load(s, dy_a), residuals.load_any(s, vector), bits_a);
+            if !x_b.is_empty() {
+                let residual = residuals.load_rest(s);
+                two = two + self.of::<RESIDUAL>(s, s.load_partial(x_b), s.load_partial(dy_b), residual, bits_b);
             }
             last = last + two;
         }
@@ -217,6 +227,24 @@ fn in_four(values: &[f32; 4 * LANES]) -> [&Lanes<f32>; 4] {
     match values.as_chunks().0 {
         [a, b, c, d] => [a, b, c, d],
         _ => [&[0.0; LANES]; 4],
+    }
+}
+
+/// Two vectors that follow each other.
+#[inline(always)]
+fn in_two(values: &[f32; 2 * LANES]) -> [&Lanes<f32>; 2] {
+    match values.as_chunks().0 {
+        [a, b] => [a, b],
+        _ => [&[0.0; LANES]; 2],
+    }
+}
+
+/// The values of the first vector, and those of the second, of which one at least is missing.
+#[inline(always)]
+fn up_to_two(values: &[f32]) -> [&[f32]; 2] {
+    match values.split_at_checked(LANES) {
+        Some((first, second)) => [first, second],
+        None => [values, &[]],
     }
 }
 

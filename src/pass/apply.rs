@@ -359,7 +359,7 @@ impl<A: Activation> Forward<'_, A> {
             && !columns.iter().any(|column| column.exact)
         {
             let of_channels = columns.map(ColumnCoefficients::fields);
-            let ahead = self.elements.input.map_or(Ahead::NOT, |input| Ahead::next_rows(rows.width, input));
+            let ahead = Ahead::next_rows(rows.width, self.elements.input.unwrap_or(self.elements.output));
             let mut positions = [[[0.0; LANES]; 3]; BITS];
             for (first, len) in pieces(0, rows.columns) {
                 let positions = positions.get_mut(..len.div_ceil(LANES)).unwrap_or_default();
@@ -472,12 +472,12 @@ impl<A: Activation> Forward<'_, A> {
         let (apply, mut buffer) = (self.apply, [0; _]);
         let mut bits = keep.bits(start, len.div_ceil(LANES), &mut buffer).vectors();
         let residuals = apply.residuals::<RESIDUAL>(start, len);
-        let stream = self.elements.stream;
+        let (stream, in_place) = (self.elements.stream, self.elements.input.is_none());
         let Place { input, output } = self.elements.piece(start, len, copy);
         let ((x, x_rest), (y, y_rest)) = (input.as_chunks(), output.as_chunks_mut());
         let mut vector = 0;
         for (((x, y), source), bits) in x.iter().zip(y).zip(sources.by_ref()).zip(bits.by_ref()) {
-            ahead.prefetch(s, x);
+            ahead.prefetch(s, if in_place { y } else { x });
             let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load(x), residual, owner);
             Elements::put(s, stream, apply.finish(s, bits, z, RESIDUAL), y);

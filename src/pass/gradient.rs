@@ -236,7 +236,7 @@ impl<A: Activation> Backward<'_, A> {
             && !columns.iter().any(|column| column.exact)
         {
             let of_channels = columns.map(ColumnGradient::fields);
-            let ahead = self.elements.input.map_or(Ahead::NOT, |grad| Ahead::next_rows(rows.width, grad));
+            let ahead = Ahead::next_rows(rows.width, self.gradient.input);
             let mut positions = [[[0.0; LANES]; 6]; BITS];
             let keep = &self.gradient.apply.keep;
             for (first, len) in pieces(0, rows.columns) {
@@ -294,7 +294,7 @@ impl<A: Activation> Backward<'_, A> {
             }
         }
         let mut copy = [0.0; PIECE];
-        let ahead = self.elements.input.map_or(Ahead::NOT, |grad| Ahead::in_sequence(columns.width, grad));
+        let ahead = Ahead::in_sequence(columns.width, self.gradient.input);
         for (start, len) in columns.rows_of(group, units) {
             let mut tiles = table.iter();
             for piece in pieces(start, len) {
@@ -360,13 +360,13 @@ impl<A: Activation> Backward<'_, A> {
         let (x, x_rest) = range(gradient.input, start, len).as_chunks();
         let base = self.elements.base;
         let mut grad_residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, start - base, len));
-        let stream = self.elements.stream;
+        let (stream, in_place) = (self.elements.stream, self.elements.input.is_none());
         let Place { input, output } = self.elements.piece(start, len, copy);
         let ((dy, dy_rest), (dx, dx_rest)) = (input.as_chunks(), output.as_chunks_mut());
         let mut vector = 0;
         for ((((x, dy), dx), source), bits) in x.iter().zip(dy).zip(dx).zip(sources.by_ref()).zip(bits.by_ref()) {
             ahead.prefetch(s, x);
-            ahead.prefetch(s, dy);
+            ahead.prefetch(s, if in_place { dx } else { dy });
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let (owner, values) = (owner.further(vector), [s.load(x), s.load(dy), residuals.load(s, vector)]);
             let (g, of_one) = gradient.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, values, bits);

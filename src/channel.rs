@@ -201,10 +201,12 @@ const SMALL: f64 = 1.0 / LARGE;
 /// 2^100.
 const LARGE: f64 = (1u128 << 100) as f64;
 
+/// The number next below [`LARGE`].
+const NEXT_BELOW: f64 = f64::from_bits(LARGE.to_bits() - 1);
+
 /// The lanes whose number is too large for sums in f32; NaN and infinities are not helped by f64.
 #[inline(always)]
 fn too_large<S: Simd>(s: S, number: S::F64) -> u16 {
-    const NEXT_BELOW: f64 = f64::from_bits(LARGE.to_bits() - 1);
     s.magnitude_between(number, NEXT_BELOW, f64::INFINITY)
 }
 
@@ -273,8 +275,11 @@ impl Normalisation<'_> {
         let (weight, bias, scale) = (self.weight(s, channels), s.widen(bias), s.splat_f64(f64::from(self.scale)));
         let slope = weight * centre.inv_std * scale;
         let shift = (bias - weight * centre.tail_xhat) * scale;
-        let exact =
-            unusual(s, slope) | unusual(s, centre.inv_std) | too_large(s, s.widen(centre.mean)) | too_large(s, shift);
+        // In f32 the product may overflow to the opposite of an infinite shift, and their sum would be a NaN.
+        let exact = unusual(s, slope)
+            | unusual(s, centre.inv_std)
+            | too_large(s, s.widen(centre.mean))
+            | s.magnitude_above(shift, NEXT_BELOW);
         Normalise { mean: centre.mean, slope, shift, exact: exact & channels.bits() }
     }
 

@@ -184,6 +184,7 @@ fn constants() -> Layers {
     // The tensors are numbered as the case has them: 4 and 5 are the running statistics.
     let nan_running = (0..8).map(|index| Poke { tensor: 4 + (index % 2) as u8, index: index / 2, bits: nan }).collect();
     let nan_running: Vec<Poke> = nan_running;
+    let infinite = || Values { class: class("one -Inf"), seed: 30069, exponent: 117, mixed: false };
     vec![
         ("p_0".to_owned(), LayerInput { p: Fraction::Zero, ..base() }),
         ("p_half".to_owned(), LayerInput { p: Fraction::Half, ..base() }),
@@ -221,6 +222,19 @@ fn constants() -> Layers {
         ("running_var_biased".to_owned(), LayerInput { biased: true, ..base() }),
         ("average_of_the_first_batch".to_owned(), LayerInput { cumulative: true, ..base() }),
         ("average_of_the_fourth_batch".to_owned(), LayerInput { cumulative: true, momentum_bits: 3, ..base() }),
+        (
+            // In f32 a product overflows to the opposite infinity.
+            "infinite_bias".to_owned(),
+            LayerInput {
+                activation: Activation::Relu,
+                mask: Mask::Off,
+                x: infinite(),
+                weight: infinite(),
+                bias: Values { seed: 29127, exponent: 28, ..infinite() },
+                running_var: infinite(),
+                ..base()
+            },
+        ),
         ("no_parameters".to_owned(), LayerInput { has_weight: false, has_bias: false, has_running: false, ..base() }),
     ]
 }

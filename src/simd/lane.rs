@@ -255,6 +255,12 @@ impl Simd for Lane {
     }
 
     #[inline(always)]
+    fn magnitude_above(self, value: f64, above: f64) -> u16 {
+        let magnitude = value.to_bits() & !(1 << 63);
+        self.bits(above.to_bits() < magnitude && magnitude <= f64::INFINITY.to_bits())
+    }
+
+    #[inline(always)]
     fn lane_by_lane<const N: usize>(self, lanes: usize, mut make: impl FnMut(usize) -> [f64; N]) -> [f64; N] {
         if self.0 < lanes { make(self.0) } else { [0.0; N] }
     }

@@ -218,6 +218,12 @@ pub(crate) trait Simd: Copy {
         self.less(self.splat_f64(above), magnitude) & self.less(magnitude, self.splat_f64(below))
     }
 
+    /// The bits of `above < |value|`, infinities included, for a bound that is not negative; false where the value is NaN.
+    #[inline(always)]
+    fn magnitude_above(self, value: Self::F64, above: f64) -> u16 {
+        self.less(self.splat_f64(above), self.larger(value, self.splat_f64(0.0) - value))
+    }
+
     /// Values that are made one lane after the other, of the first `lanes` lanes, and 0 in the others.
     #[inline(always)]
     fn lane_by_lane<const N: usize>(self, lanes: usize, mut make: impl FnMut(usize) -> [f64; N]) -> [Self::F64; N] {

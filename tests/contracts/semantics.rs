@@ -463,6 +463,36 @@ fn relu_has_derivative_0_at_0() {
     assert!(problem.backward::<Relu>(Statistics::Fixed(problem.running())).dx.iter().all(|dx| dx.to_bits() == 0));
 }
 
+/// Also where the product that it is added to overflows f32, to the opposite infinity in half of the elements.
+#[test]
+fn an_infinite_bias_is_the_sum_of_anything_finite_and_itself() {
+    for &shape in SHAPES {
+        let mut problem = normal(shape, 29).with_mask(0.25, 29);
+        // The slope is one that f32 arithmetic takes.
+        problem.x.iter_mut().for_each(|x| *x *= 1e10);
+        problem.weight = Some(vec![3e38; shape[1]]);
+        problem.running_mean.fill(0.1);
+        problem.running_var.fill(1e20);
+        for (bias, derivative) in [(f32::INFINITY, 1.0), (f32::NEG_INFINITY, 0.0)] {
+            problem.bias = Some(vec![bias; shape[1]]);
+            let trained = problem.train::<Identity>();
+            for y in [problem.eval::<Identity>(), trained.y.clone()] {
+                for (index, &y) in y.iter().enumerate() {
+                    let expected = if problem.drops(index) { 0.0 } else { bias };
+                    assert_eq!(y.to_bits(), expected.to_bits(), "y[{index}] of shape {shape:?}");
+                }
+            }
+            for statistics in [Statistics::Batch(trained.saved()), Statistics::Fixed(problem.running())] {
+                let gradients = problem.backward::<Relu>(statistics);
+                for (channel, &d_bias) in gradients.d_bias.iter().enumerate() {
+                    assert_eq!(d_bias == 0.0, derivative == 0.0, "d_bias[{channel}] of shape {shape:?}");
+                    assert!(d_bias.is_finite(), "d_bias[{channel}] of shape {shape:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn nan_and_inf_stay_inside_their_channel_to_the_bit() {
     for &shape in SHAPES.iter().filter(|shape| shape[1] > 1) {

@@ -1027,7 +1027,7 @@ impl Digest {
 
 /// The digest of all results of a fixed corpus, as recorded. It changes when any bit of any result does: that is a
 /// change of the numeric contract, to be made knowingly and noted in the changelog.
-const RECORDED: u64 = 0x021d_2ba6_e3e4_f3c6;
+const RECORDED: u64 = 0x361a_0bd3_e977_748d;
 
 #[test]
 fn the_bits_are_the_same_on_every_target_as_recorded() {

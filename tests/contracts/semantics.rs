@@ -473,7 +473,7 @@ fn an_infinite_bias_is_the_sum_of_anything_finite_and_itself() {
         problem.weight = Some(vec![3e38; shape[1]]);
         problem.running_mean.fill(0.1);
         problem.running_var.fill(1e20);
-        for (bias, derivative) in [(f32::INFINITY, 1.0), (f32::NEG_INFINITY, 0.0)] {
+        for bias in [f32::INFINITY, f32::NEG_INFINITY] {
             problem.bias = Some(vec![bias; shape[1]]);
             let trained = problem.train::<Identity>();
             for y in [problem.eval::<Identity>(), trained.y.clone()] {
@@ -485,7 +485,7 @@ fn an_infinite_bias_is_the_sum_of_anything_finite_and_itself() {
             for statistics in [Statistics::Batch(trained.saved()), Statistics::Fixed(problem.running())] {
                 let gradients = problem.backward::<Relu>(statistics);
                 for (channel, &d_bias) in gradients.d_bias.iter().enumerate() {
-                    assert_eq!(d_bias == 0.0, derivative == 0.0, "d_bias[{channel}] of shape {shape:?}");
+                    assert_eq!(d_bias == 0.0, bias < 0.0, "d_bias[{channel}] of shape {shape:?}");
                     assert!(d_bias.is_finite(), "d_bias[{channel}] of shape {shape:?}");
                 }
             }

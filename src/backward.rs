@@ -131,7 +131,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: &mut BackwardCall<'_>, 
     }
     // What is read twice should be in the cache the second time.
     let values = if reduce && write { tasks.cached_values() / 2 } else { usize::MAX };
-    for group in walk.groups(values) {
+    for group in walk.groups(values, tasks.count) {
         let (table, parts) = tables(scratch, group, tasks.count);
         tasks.run(GroupCoefficients { normalisation, group, table });
         if reduce {

@@ -44,7 +44,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: &mut EvalCall<'_>) {
         return;
     }
     let (tasks, walk) = (layer.tasks(), &layer.walk());
-    for group in walk.groups(usize::MAX) {
+    for group in walk.groups(usize::MAX, tasks.count) {
         let table = table(&mut &mut **scratch, group.tiles());
         tasks.run(GroupCoefficients { normalisation, group, table });
         apply::elements(tasks, walk, group, &apply, table, input, output);

@@ -93,7 +93,8 @@ impl<A: Activation> Layer<A> {
     /// The same layer with each call cut into at most so many tasks, for the threads of the current `rayon` pool and the
     /// one that calls. The results are the same bits.
     ///
-    /// A call too small for that many uses fewer, and none uses more than 65,536. A call inside `ThreadPool::install` uses that pool. The scratch
+    /// A call too small for that many uses fewer, one of less than 524,288 elements is worked alone, because waking threads
+    /// would take longer, and none uses more than 65,536 tasks. A call inside `ThreadPool::install` uses that pool. The scratch
     /// lengths grow with the tasks; `rayon` itself allocates. Only with the feature `rayon`.
     ///
     /// ```
@@ -152,19 +153,21 @@ impl<A: Activation> Layer<A> {
     /// The f64 values of scratch that [`Layer::eval`] and [`Layer::eval_in_place`] need.
     #[must_use]
     pub const fn eval_scratch_len(&self) -> usize {
-        self.walk().table_len(eval::FIELDS)
+        self.walk().table_len(eval::FIELDS, self.task_count())
     }
 
     /// The f64 values of scratch that [`Layer::train`] needs.
     #[must_use]
     pub const fn train_scratch_len(&self) -> usize {
-        self.walk().table_len(train::FIELDS + train::TASK_FIELDS * self.task_count())
+        let tasks = self.task_count();
+        self.walk().table_len(train::FIELDS + train::TASK_FIELDS * tasks, tasks)
     }
 
     /// The f64 values of scratch that [`Layer::backward`] and [`Layer::backward_in_place`] need.
     #[must_use]
     pub const fn backward_scratch_len(&self) -> usize {
-        self.walk().table_len(backward::FIELDS + backward::TASK_FIELDS * self.task_count())
+        let tasks = self.task_count();
+        self.walk().table_len(backward::FIELDS + backward::TASK_FIELDS * tasks, tasks)
     }
 
     /// The f64 values of scratch that are enough for every call of this layer.

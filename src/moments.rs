@@ -89,7 +89,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, input: &[f32], moments: &mut 
         }
         return;
     }
-    for group in walk.groups(usize::MAX) {
+    for group in walk.groups(usize::MAX, tasks.count) {
         let (table, parts) = tables(scratch, group, tasks.count);
         pass::moments::of_group(tasks, walk, group, input, table, parts);
         tasks.run(PutMoments { walk, group, table, samples, moments });

@@ -9,7 +9,10 @@ use crate::pass::{Group, Piece, Tile, Walk, div_ceil};
 use crate::simd::{Backend, Kernel, LANES, dispatch};
 use crate::slices::take_front;
 
-/// The least elements of a task: some microseconds of work, about what it costs to wake a thread.
+/// The least elements that are shared: a hundred microseconds of work and more. To wake a thread and to wait for it takes up
+/// to fifty in a virtual machine.
+const LEAST_SHARED: usize = 1 << 19;
+/// The least elements of a task: some microseconds of work.
 const LEAST_ELEMENTS: usize = 1 << 14;
 
 /// The values of a group that one core's share of the caches holds: 4 MiB. Groups of fewer channels would fit the second
@@ -38,7 +41,7 @@ impl Tasks {
 
     /// The tasks that are worth while for so many elements.
     pub(crate) fn for_elements(self, elements: usize) -> usize {
-        self.count.min(elements / LEAST_ELEMENTS).max(1)
+        if elements < LEAST_SHARED { 1 } else { self.count.min(elements / LEAST_ELEMENTS).max(1) }
     }
 
     /// Works pieces that have nothing to do with each other.
@@ -63,8 +66,8 @@ impl Tasks {
         pieces.for_each(work);
     }
 
-    /// The statistics of a group: each piece by `work`, into one of several tables, by tasks that share the table of the
-    /// group; then by `merge` into that table, in the order of the parts.
+    /// The statistics of a group: each piece by `work`, tile by tile where the group is worked so, into one of several tables,
+    /// by tasks that share the table of the group; then by `merge` into that table, in the order of the parts.
     #[inline(always)]
     pub(crate) fn statistics<const FIELDS: usize, const TASK_FIELDS: usize>(
         self,
@@ -72,7 +75,7 @@ impl Tasks {
         group: Group,
         table: &mut [Tile<FIELDS>],
         tables: &mut [Tile<TASK_FIELDS>],
-        work: impl Fn(Piece, &[Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]) + Sync,
+        work: impl Fn((Group, Piece), &[Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]) + Sync,
         merge: impl Fn(Piece, &mut [Tile<FIELDS>], &[Tile<TASK_FIELDS>]),
     ) {
         let cuts = Cuts::new(self, walk, group, tables.len());
@@ -81,9 +84,19 @@ impl Tasks {
         for first in (0..cuts.pieces).step_by(tasks) {
             let wave = (first..cuts.pieces.min(first + tasks)).map(|number| cuts.piece(number));
             let (shared, own) = (&*table, tables.chunks_exact_mut(tiles));
-            self.each(wave.clone().zip(own), |(piece, own)| work(piece, shared, own));
+            self.each(wave.clone().zip(own), |(piece, own)| {
+                for tile in walk.tiles_of(group) {
+                    if let Some(piece) = tile.piece(piece) {
+                        work((tile.group, piece), tile.table(shared), tile.table_mut(own));
+                    }
+                }
+            });
             for (piece, own) in wave.zip(tables.chunks_exact(tiles)) {
-                merge(piece, table, own);
+                for tile in walk.tiles_of(group) {
+                    if let Some(piece) = tile.piece(piece) {
+                        merge(piece, tile.table_mut(table), tile.table(own));
+                    }
+                }
             }
         }
     }
@@ -132,9 +145,10 @@ impl Cuts {
     fn new(tasks: Tasks, walk: &Walk, group: Group, tables: usize) -> Self {
         let (parts, tiles) = (walk.parts(), group.tiles().max(1));
         let tasks = tasks.for_elements(walk.values_in(group)).min(tables / tiles).max(1);
-        // Whole tiles where lanes are columns; channels otherwise, which share a tile.
-        let unit = if walk.has_columns() { LANES } else { 1 };
-        let units = div_ceil(div_ceil(group.columns, unit), div_ceil(tasks, parts));
+        // Whole tiles where lanes are columns, whose rows are best read whole: tasks take parts before they share one. Channels
+        // otherwise, which share a tile, and of which tasks have as many as each other.
+        let (unit, splits) = if walk.has_columns() { (LANES, div_ceil(tasks, parts)) } else { (1, tasks) };
+        let units = div_ceil(div_ceil(group.columns, unit), splits);
         let columns = units * unit;
         let splits = div_ceil(group.columns, columns);
         Self { tasks, tiles, columns, splits, pieces: parts * splits, all_columns: group.columns }

@@ -53,7 +53,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, mut call: Train<'_>) {
         }
         return;
     }
-    for group in walk.groups(tasks.cached_values()) {
+    for group in walk.groups(tasks.cached_values(), tasks.count) {
         let (table, parts) = tables(scratch, group, tasks.count);
         moments::of_group(tasks, walk, group, input, table, parts);
         tasks.run(FinishGroup {

@@ -313,7 +313,11 @@ pub(crate) fn elements<A: Activation>(
 ) {
     let written = Written { output, grad_residual: None, base: 0 };
     tasks.elements(walk, group, written, |units, Written { output, base, .. }| {
-        tasks.run(Forward { walk, group, apply, table, units, elements: Elements::new(input, output, base) });
+        for tile in walk.tiles_of(group) {
+            let (group, table, units) = (tile.group, tile.table(table), tile.units(units.clone()));
+            let elements = Elements::new(input, &mut *output, base);
+            tasks.run(Forward { walk, group, apply, table, units, elements });
+        }
     });
 }
 

@@ -170,14 +170,18 @@ pub(crate) fn elements<A: Activation>(
     table: &[Tile<FIELDS>],
     written: Written<'_>,
 ) {
-    tasks.elements(walk, group, written, |units, Written { output, grad_residual, base }| {
-        let elements = Elements::new(gradient.grad_output, output, base);
-        let backward = Backward { walk, group, gradient, table, units, elements, grad_residual };
-        match (gradient.apply.residual, gradient.differentiation.differential == Differential::Batch) {
-            (None, true) => tasks.run(Variant::<A, false, true>(backward)),
-            (None, false) => tasks.run(Variant::<A, false, false>(backward)),
-            (Some(_), true) => tasks.run(Variant::<A, true, true>(backward)),
-            (Some(_), false) => tasks.run(Variant::<A, true, false>(backward)),
+    tasks.elements(walk, group, written, |units, Written { output, mut grad_residual, base }| {
+        for tile in walk.tiles_of(group) {
+            let (group, table, units) = (tile.group, tile.table(table), tile.units(units.clone()));
+            let elements = Elements::new(gradient.grad_output, &mut *output, base);
+            let grad_residual = grad_residual.as_deref_mut();
+            let backward = Backward { walk, group, gradient, table, units, elements, grad_residual };
+            match (gradient.apply.residual, gradient.differentiation.differential == Differential::Batch) {
+                (None, true) => tasks.run(Variant::<A, false, true>(backward)),
+                (None, false) => tasks.run(Variant::<A, false, false>(backward)),
+                (Some(_), true) => tasks.run(Variant::<A, true, true>(backward)),
+                (Some(_), false) => tasks.run(Variant::<A, true, false>(backward)),
+            }
         }
     });
 }

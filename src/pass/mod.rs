@@ -43,6 +43,8 @@ const CACHED_TENSOR: usize = 1 << 18;
 const STRIP_COLUMNS: usize = 4096;
 /// How long runs are at most, for each row that shares them, where coefficients are written for every position.
 const RUN_PER_ROW: usize = 32;
+/// The tiles at most of a group of runs that several tasks share: they meet after each walk over a group.
+const SHARED_TILES: usize = 16;
 /// The values in which the one run of a tensor with one channel is worked.
 const LONG_RUN: usize = 1 << 16;
 
@@ -139,17 +141,17 @@ impl Walk {
     }
 
     /// The group that starts with a given channel. Its size does not influence any result; `values` is how many of them it
-    /// may have if its statistics are wanted before its elements.
-    const fn group(&self, first_channel: usize, values: usize) -> Group {
+    /// may have if its statistics are wanted before its elements, and so many tasks share it.
+    const fn group(&self, first_channel: usize, values: usize, tasks: usize) -> Group {
         match self {
             Self::Empty => Group { first_channel, channels: 0, first_column: 0, columns: 0, inner: 1 },
-            Self::Planar(planar) => planar.group(first_channel, values),
+            Self::Planar(planar) => planar.group(first_channel, values, tasks),
             Self::Columns(columns) => columns.group(first_channel),
         }
     }
 
     /// The groups that cover all channels.
-    pub(crate) fn groups(self, values: usize) -> impl Iterator<Item = Group> {
+    pub(crate) fn groups(self, values: usize, tasks: usize) -> impl Iterator<Item = Group> {
         let channels = match self {
             Self::Empty => 0,
             Self::Planar(planar) => planar.channels,
@@ -157,21 +159,29 @@ impl Walk {
         };
         let mut first = 0;
         core::iter::from_fn(move || {
-            let group = (first < channels).then(|| self.group(first, values))?;
+            let group = (first < channels).then(|| self.group(first, values, tasks))?;
             first += group.channels;
             Some(group)
         })
     }
 
     /// The f64 values of a table with `fields` values per column; without vector registers no call needs one.
-    pub(crate) const fn table_len(self, fields: usize) -> usize {
-        match self {
-            _ if CHANNELWISE => 0,
-            Self::Empty => 0,
-            // The first group has the most columns, and a planar one sixteen at most.
-            Self::Planar(_) => LANES * fields,
-            Self::Columns(_) => self.group(0, 0).tiles() * LANES * fields,
-        }
+    pub(crate) const fn table_len(self, fields: usize, tasks: usize) -> usize {
+        // The first group has the most columns.
+        if CHANNELWISE { 0 } else { self.group(0, usize::MAX, tasks).tiles() * LANES * fields }
+    }
+
+    /// The groups of one tile each as which a group of runs is worked; others stay as they are.
+    #[inline(always)]
+    pub(crate) fn tiles_of(&self, group: Group) -> impl Iterator<Item = TileGroup> + use<> {
+        let all = group.channels;
+        let most = if matches!(self, Self::Planar(_)) { LANES } else { all.max(1) };
+        (0..all).step_by(most).map(move |first| {
+            let channels = most.min(all - first);
+            let columns = if channels == all { group.columns } else { channels };
+            let group = Group { first_channel: group.first_channel + first, channels, columns, ..group };
+            TileGroup { group, first, all }
+        })
     }
 
     /// The values of a group.
@@ -245,6 +255,51 @@ impl Walk {
     }
 }
 
+/// Some channels of a group whose table is a part of the group's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TileGroup {
+    pub(crate) group: Group,
+    /// The first of them in the group that they are of, and how many that has.
+    first: usize,
+    all: usize,
+}
+
+impl TileGroup {
+    /// Their table from its first tile on.
+    #[inline(always)]
+    pub(crate) fn table<'a, const FIELDS: usize>(&self, table: &'a [Tile<FIELDS>]) -> &'a [Tile<FIELDS>] {
+        table.get(self.first / LANES..).unwrap_or_default()
+    }
+
+    /// [`Self::table`], mutable.
+    #[inline(always)]
+    pub(crate) fn table_mut<'a, const FIELDS: usize>(&self, table: &'a mut [Tile<FIELDS>]) -> &'a mut [Tile<FIELDS>] {
+        table.get_mut(self.first / LANES..).unwrap_or_default()
+    }
+
+    /// Their units among some of those of all: in each row those of the channels follow each other.
+    #[inline(always)]
+    pub(crate) fn units(&self, units: Range<usize>) -> Range<usize> {
+        let (channels, all) = (self.group.channels, self.all.max(1));
+        if channels == all {
+            return units;
+        }
+        let before = |unit: usize| unit / all * channels + (unit % all).saturating_sub(self.first).min(channels);
+        before(units.start)..before(units.end)
+    }
+
+    /// What a piece has of their columns, if anything.
+    #[inline(always)]
+    pub(crate) fn piece(&self, piece: Piece) -> Option<Piece> {
+        if self.group.channels == self.all {
+            return Some(piece);
+        }
+        let first = piece.first.max(self.first);
+        let columns = (piece.first + piece.columns).min(self.first + self.group.channels).saturating_sub(first);
+        (columns != 0).then(|| Piece { first: first - self.first, columns, ..piece })
+    }
+}
+
 impl Planar {
     const fn new(outer: usize, channels: usize, inner: usize) -> Self {
         let runs_per_block = match BLOCK_VECTORS.checked_div(inner.div_ceil(LANES)) {
@@ -254,12 +309,14 @@ impl Planar {
         Self { outer, channels, inner, runs_per_block }
     }
 
-    const fn group(&self, first_channel: usize, values: usize) -> Group {
+    const fn group(&self, first_channel: usize, values: usize, tasks: usize) -> Group {
         let samples = self.outer * self.inner;
+        let limit = if tasks > 1 { SHARED_TILES * LANES } else { LANES };
         let most = match values.checked_div(samples) {
             Some(0) => 1,
             Some(channels @ ..LANES) => channels,
-            _ => LANES,
+            Some(channels) if channels < limit => channels / LANES * LANES,
+            _ => limit,
         };
         let rest = self.channels - first_channel;
         let channels = if rest < most { rest } else { most };

@@ -271,7 +271,7 @@ pub(crate) fn of_group(
         group,
         table,
         parts,
-        |piece, _, part| tasks.run(PartMoments { walk, group, piece, input, table: part }),
+        |(group, piece), _, table| tasks.run(PartMoments { walk, group, piece, input, table }),
         |piece, table, part| tasks.run(MergePart { walk, piece, part, table }),
     );
     if let Walk::Columns(columns) = walk {

@@ -74,7 +74,7 @@ pub(crate) fn of_group<A: Activation>(
         group,
         table,
         parts,
-        |piece, table, part| {
+        |(group, piece), table, part| {
             let sums = PartSums { walk, group, piece, apply, input, grad, table, part };
             if apply.residual.is_some() {
                 tasks.run(Variant::<A, true>(sums));

@@ -65,9 +65,16 @@ pub(crate) trait Machine: Copy {
     }
 
     /// The sum over the lanes: the upper half is added to the lower, 16 to 8, 4, 2, 1.
-    fn fold(self, values: &Lanes<f32>) -> f32;
+    #[inline(always)]
+    fn fold(self, values: &Lanes<f32>) -> f32 {
+        fold(*values)
+    }
+
     /// The sum over the lanes in double precision, by the same tree.
-    fn fold_f64(self, values: &Lanes<f32>) -> f64;
+    #[inline(always)]
+    fn fold_f64(self, values: &Lanes<f32>) -> f64 {
+        fold(values.map(f64::from))
+    }
 
     /// [`Self::fold`] of sixteen vectors, which share the work: one sum a lane.
     #[inline(always)]
@@ -88,6 +95,14 @@ pub(crate) trait Machine: Copy {
         }
         sums
     }
+}
+
+/// The sum over the lanes: the compiler makes vectors of it.
+#[inline(always)]
+fn fold<T: Copy + Add<Output = T>>([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: Lanes<T>) -> T {
+    let (a, b, c, d, e, f, g, h) = (a + i, b + j, c + k, d + l, e + m, f + n, g + o, h + p);
+    let (a, b, c, d) = (a + e, b + f, c + g, d + h);
+    (a + c) + (b + d)
 }
 
 /// All lanes, or one of them.

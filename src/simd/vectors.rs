@@ -50,14 +50,6 @@ elementwise!(Sub, sub, -=);
 elementwise!(Mul, mul, *=);
 elementwise!(Div, div, /=);
 
-/// The sum over the lanes: the compiler makes vectors of it.
-#[inline(always)]
-fn fold<T: Copy + Add<Output = T>>([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: Lanes<T>) -> T {
-    let (a, b, c, d, e, f, g, h) = (a + i, b + j, c + k, d + l, e + m, f + n, g + o, h + p);
-    let (a, b, c, d) = (a + e, b + f, c + g, d + h);
-    (a + c) + (b + d)
-}
-
 /// Bit `i` in lane `i`.
 const BIT_OF_LANE: u32x16 = {
     let mut lanes = [0; LANES];
@@ -75,16 +67,6 @@ impl Machine for Portable {
     #[inline(always)]
     fn all(self) -> Option<Self> {
         Some(self)
-    }
-
-    #[inline(always)]
-    fn fold(self, values: &Lanes<f32>) -> f32 {
-        fold(*values)
-    }
-
-    #[inline(always)]
-    fn fold_f64(self, values: &Lanes<f32>) -> f64 {
-        fold(values.map(f64::from))
     }
 }
 

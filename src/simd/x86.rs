@@ -172,42 +172,6 @@ impl BitAnd for Avx512Mask {
     }
 }
 
-/// The sum of four lanes, upper half to lower: the last two steps of both folds.
-///
-/// # Safety
-/// The CPU has SSE2, which every x86-64 CPU has.
-#[inline(always)]
-unsafe fn fold4(quarter: __m128) -> f32 {
-    // SAFETY: SSE2 is part of x86-64.
-    unsafe {
-        let pair = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
-        _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps::<0b01>(pair, pair)))
-    }
-}
-
-/// The sum of eight lanes, upper half to lower.
-///
-/// # Safety
-/// The CPU has AVX.
-#[inline(always)]
-unsafe fn fold8(half: __m256) -> f32 {
-    // SAFETY: the caller has AVX.
-    unsafe { fold4(_mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half))) }
-}
-
-/// The sum of four f64 lanes, upper half to lower.
-///
-/// # Safety
-/// The CPU has AVX.
-#[inline(always)]
-unsafe fn fold4_f64(quarter: __m256d) -> f64 {
-    // SAFETY: the caller has AVX.
-    unsafe {
-        let pair = _mm_add_pd(_mm256_castpd256_pd128(quarter), _mm256_extractf128_pd::<1>(quarter));
-        _mm_cvtsd_f64(_mm_add_sd(pair, _mm_unpackhi_pd(pair, pair)))
-    }
-}
-
 /// [`Simd::stream`] of values that are in registers of 128 bits, for the portable backend.
 #[cfg(all(target_feature = "sse2", not(normdrop_backend = "scalar")))]
 #[inline(always)]
@@ -271,7 +235,7 @@ const fn readable(values: &[f32]) -> *const f32 {
     if values.is_empty() { WINDOW.as_ptr().cast() } else { values.as_ptr() }
 }
 
-/// The sums of the lanes of eight vectors, upper half to lower as [`fold8`], of two vectors a time from the first step on.
+/// The sums of the lanes of eight vectors, by the tree of [`Machine::fold`], of two vectors a time from the first step on.
 ///
 /// # Safety
 /// The CPU has AVX2.
@@ -352,24 +316,6 @@ impl Machine for Avx2 {
     #[inline(always)]
     fn all(self) -> Option<Self> {
         Some(self)
-    }
-
-    #[inline(always)]
-    fn fold(self, values: &Lanes<f32>) -> f32 {
-        let value = self.load(values);
-        // SAFETY: the token proves AVX2.
-        unsafe { fold8(_mm256_add_ps(value.0[0], value.0[1])) }
-    }
-
-    #[inline(always)]
-    fn fold_f64(self, values: &Lanes<f32>) -> f64 {
-        let value = self.widen(self.load(values));
-        // SAFETY: the token proves AVX2.
-        unsafe {
-            let low = _mm256_add_pd(value.0[0], value.0[2]);
-            let high = _mm256_add_pd(value.0[1], value.0[3]);
-            fold4_f64(_mm256_add_pd(low, high))
-        }
     }
 
     #[inline(always)]
@@ -872,23 +818,6 @@ impl Machine for Avx512 {
                     _mm512_storeu_si512(words.as_mut_ptr().cast(), _mm512_permutex2var_epi32(low, halves, high));
                 }
             }
-        }
-    }
-
-    #[inline(always)]
-    fn fold(self, values: &Lanes<f32>) -> f32 {
-        let value = self.load(values);
-        // SAFETY: the token proves AVX-512.
-        unsafe { fold8(_mm256_add_ps(_mm512_castps512_ps256(value.0[0]), _mm512_extractf32x8_ps::<1>(value.0[0]))) }
-    }
-
-    #[inline(always)]
-    fn fold_f64(self, values: &Lanes<f32>) -> f64 {
-        let value = self.widen(self.load(values));
-        // SAFETY: the token proves AVX-512.
-        unsafe {
-            let half = _mm512_add_pd(value.0[0], value.0[1]);
-            fold4_f64(_mm256_add_pd(_mm512_castpd512_pd256(half), _mm512_extractf64x4_pd::<1>(half)))
         }
     }
 

@@ -110,6 +110,14 @@ impl Residuals<'_> {
         self.whole.get(vector).map_or(s.splat(0.0), |residual| s.load(residual))
     }
 
+    /// Asks the caches for those that are further on than a vector's.
+    #[inline(always)]
+    pub(crate) fn prefetch<S: Simd>(&self, s: S, ahead: Ahead, vector: usize) {
+        if let Some(residual) = self.whole.get(vector) {
+            ahead.prefetch(s, residual);
+        }
+    }
+
     /// Those of the last, partial vector.
     #[inline(always)]
     pub(crate) fn load_rest<S: Simd>(&self, s: S) -> S::F32 {
@@ -482,6 +490,9 @@ impl<A: Activation> Forward<'_, A> {
         let mut vector = 0;
         for (((x, y), source), bits) in x.iter().zip(y).zip(sources.by_ref()).zip(bits.by_ref()) {
             ahead.prefetch(s, if in_place { y } else { x });
+            if RESIDUAL {
+                residuals.prefetch(s, ahead, vector);
+            }
             let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load(x), residual, owner);
             Elements::put(s, stream, apply.finish(s, bits, z, RESIDUAL), y);

@@ -371,6 +371,9 @@ impl<A: Activation> Backward<'_, A> {
         for ((((x, dy), dx), source), bits) in x.iter().zip(dy).zip(dx).zip(sources.by_ref()).zip(bits.by_ref()) {
             ahead.prefetch(s, x);
             ahead.prefetch(s, if in_place { dx } else { dy });
+            if RESIDUAL {
+                residuals.prefetch(s, ahead, vector);
+            }
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let (owner, values) = (owner.further(vector), [s.load(x), s.load(dy), residuals.load(s, vector)]);
             let (g, of_one) = gradient.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, values, bits);

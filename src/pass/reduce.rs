@@ -317,6 +317,9 @@ impl<A: Activation> PartSums<'_, A> {
                     let of_column = &of_tile[of_group % LANES];
                     block.prefetch_next(s, self.input);
                     block.prefetch_next(s, self.grad);
+                    if let (true, Some(residual)) = (RESIDUAL, self.apply.residual) {
+                        block.prefetch_next(s, residual);
+                    }
                     let sums = self.block_sums::<_, RESIDUAL>(s, block, of_group, of_column, &mut buffer);
                     batch.push((column, block), s, sums);
                     if batch.len == LANES {
@@ -543,7 +546,7 @@ impl<A: Activation> PartSums<'_, A> {
             if far {
                 // Four vectors of the next four rows, which follow each other in memory.
                 let ahead = 4 * rows.width + 3 * (first + number * LANES);
-                for row in [x[0], dy[0]] {
+                for row in [x[0], dy[0], residual[0]].into_iter().take(if RESIDUAL { 3 } else { 2 }) {
                     for vector in 0..4 {
                         s.prefetch_second(row, ahead + vector * LANES);
                     }

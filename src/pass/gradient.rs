@@ -17,7 +17,7 @@ use super::{
 };
 use crate::activation::Activation;
 use crate::channel::{Differential, Differentiation, lane_of};
-use crate::simd::{Kernel, LANES, Lane, Machine, Simd, store};
+use crate::simd::{Kernel, LANES, Lane, Machine, Simd};
 use crate::slices::{range, range_mut};
 use crate::tasks::{Tasks, Written};
 
@@ -363,7 +363,8 @@ impl<A: Activation> Backward<'_, A> {
         let residuals = gradient.apply.residuals::<RESIDUAL>(start, len);
         let (x, x_rest) = range(gradient.input, start, len).as_chunks();
         let base = self.elements.base;
-        let mut grad_residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, start - base, len));
+        let grad_residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, start - base, len));
+        let (grad_residual, grad_residual_rest) = grad_residual.unwrap_or_default().as_chunks_mut();
         let (stream, in_place) = (self.elements.stream, self.elements.input.is_none());
         let Place { input, output } = self.elements.piece(start, len, copy);
         let ((dy, dy_rest), (dx, dx_rest)) = (input.as_chunks(), output.as_chunks_mut());
@@ -377,8 +378,8 @@ impl<A: Activation> Backward<'_, A> {
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let (owner, values) = (owner.further(vector), [s.load(x), s.load(dy), residuals.load(s, vector)]);
             let (g, of_one) = gradient.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, values, bits);
-            if let Some(grad_residual) = &mut grad_residual {
-                store(s, g * s.splat(keep.scale), range_mut(grad_residual, vector * LANES, LANES));
+            if let Some(grad_residual) = grad_residual.get_mut(vector) {
+                Elements::put(s, stream, g * s.splat(keep.scale), grad_residual);
             }
             Elements::put(s, stream, of_one, dx);
             vector += 1;
@@ -391,9 +392,7 @@ impl<A: Activation> Backward<'_, A> {
             let values = [s.load_partial(x_rest), s.load_partial(dy_rest), residuals.load_rest(s)];
             let owner = owner.further(vector);
             let (g, of_one) = gradient.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, values, bits);
-            if let Some(grad_residual) = &mut grad_residual {
-                s.store_partial(g * s.splat(keep.scale), range_mut(grad_residual, vector * LANES, x_rest.len()));
-            }
+            s.store_partial(g * s.splat(keep.scale), grad_residual_rest);
             s.store_partial(of_one, dx_rest);
         }
     }

@@ -373,15 +373,6 @@ pub(crate) fn load<S: Simd>(s: S, from: &[f32]) -> S::F32 {
     }
 }
 
-/// Overwrites up to sixteen values in memory.
-#[inline(always)]
-pub(crate) fn store<S: Simd>(s: S, value: S::F32, to: &mut [f32]) {
-    match <&mut Lanes<f32>>::try_from(&mut *to) {
-        Ok(lanes) => s.store(value, lanes),
-        Err(_) => s.store_partial(value, to),
-    }
-}
-
 /// The lower and the upper half of a word, each the bits of an f32.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the halves of a word")]

@@ -790,11 +790,16 @@ fn large_outputs_have_the_bits_of_those_in_place_on_every_backend() {
             let layer = problem.layer(Relu, Some(backend));
             let mut scratch = vec![0.0; layer.scratch_len()];
             // Lines of the cache begin where vectors do, and where they do not.
-            for offset in [0, 5] {
+            for (offset, with_residual) in [(0, false), (5, false), (0, true), (5, true)] {
                 let mut memory = vec![0.0; elements + 32];
                 let start = memory.as_ptr().align_offset(64) + offset;
                 let output = &mut memory[start..][..elements];
-                let (input, residual) = (&problem.x[..], None);
+                // The gradient of the residual, where those of dx do not.
+                let mut memory_residual = vec![0.0; if with_residual { elements + 32 } else { 0 }];
+                let start_residual = memory_residual.as_ptr().align_offset(64) + 5 - offset;
+                let mut grad_residual = with_residual.then(|| &mut memory_residual[start_residual..][..elements]);
+                let mut grad_residual_in_place = with_residual.then(|| vec![0.0; elements]);
+                let (input, residual) = (&problem.x[..], with_residual.then_some(&problem.dy[..]));
                 layer
                     .eval(Eval { parameters, running, dropout, input, output, residual, scratch: &mut scratch })
                     .unwrap();
@@ -814,7 +819,7 @@ fn large_outputs_have_the_bits_of_those_in_place_on_every_backend() {
                     grad_input: Some(output),
                     grad_parameters: ParameterGradients::default(),
                     residual,
-                    grad_residual: None,
+                    grad_residual: grad_residual.as_deref_mut(),
                     scratch: &mut scratch,
                 };
                 layer.backward(call).unwrap();
@@ -826,12 +831,15 @@ fn large_outputs_have_the_bits_of_those_in_place_on_every_backend() {
                     input,
                     residual,
                     values: &mut values,
-                    grad_residual: None,
+                    grad_residual: grad_residual_in_place.as_deref_mut(),
                     grad_parameters: ParameterGradients::default(),
                     scratch: &mut scratch,
                 };
                 layer.backward_in_place(call).unwrap();
                 assert!(same_bits(&memory[start..][..elements], &values), "backward of {shape:?} on {backend:?}");
+                let both = grad_residual.as_deref().zip(grad_residual_in_place.as_deref());
+                let same = both.is_none_or(|(one, other)| same_bits(one, other));
+                assert!(same, "gradient of the residual of {shape:?} on {backend:?}, offset {offset}");
             }
         }
     }

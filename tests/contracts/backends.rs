@@ -85,13 +85,36 @@ const WALKS: &[([usize; 3], &str)] = &[
     ([65_569, 9, 1], "folded: a part of 4096 folded rows, two more and a rest of one"),
 ];
 
-/// Walks in strips. They are not in the record, which is older.
+/// Walks in strips.
 const STRIPS: &[([usize; 3], &str)] = &[
     ([5, 4096, 1], "one strip of the largest width"),
     ([5, 4097, 1], "a strip of 4096 columns and one of one"),
     ([3, 8208, 1], "two whole strips and sixteen columns"),
     ([4, 1400, 3], "a strip of 4080 columns, because sixteen channels of 3 are the unit"),
     ([4, 300, 15], "a strip of 272 channels of 15"),
+];
+
+/// Tensors large enough to be shared by several tasks, and what is cut in them.
+pub(crate) const LARGE: &[([usize; 3], &str)] = &[
+    ([16, 40, 1000], "planar: the channels of a group of three tiles, then its runs"),
+    ([40, 16, 1000], "planar: one part each of sixteen channels"),
+    ([7, 300, 260], "planar: a group of 256 channels and one of 44"),
+    ([2, 40, 30_001], "planar: groups as the caches have room, tiles that are not full"),
+    ([2, 2, 140_001], "planar: five parts of two channels"),
+    ([1, 24, 22_001], "planar: one run for each channel"),
+    ([3, 3, 60_000], "planar: more tasks than channels"),
+    ([330, 33, 49], "planar: short runs, two tiles of sixteen channels and one of one"),
+    ([4099, 9, 16], "planar: 256 blocks of sixteen runs, and one more run"),
+    ([1, 1, 525_003], "one channel: nine parts and a long run in pieces"),
+    ([9, 1, 65_536], "one channel: nine whole pieces"),
+    ([4200, 144, 1], "columns: two parts of nine tiles"),
+    ([16_400, 32, 1], "folded: eight rows to one"),
+    ([128, 5000, 1], "columns: one part; strips of 4096 and 904 columns"),
+    ([105_001, 5, 1], "folded: 32 rows to one and a rest"),
+    ([70_001, 9, 1], "folded: two parts and a rest"),
+    ([32 * 4096 + 1, 8, 1], "folded: whole parts, and a rest that is a part of its own"),
+    ([15_000, 7, 5], "folded: channels of five columns"),
+    ([120, 1500, 3], "columns: strips of 4080 and 420 columns"),
 ];
 
 /// The elements of the walks that are tried with every kind of data.
@@ -1054,6 +1077,57 @@ fn the_bits_are_the_same_on_every_target_as_recorded() {
         }
     }
     assert_eq!(digest.0, RECORDED, "{:#018x} instead of {RECORDED:#018x}", digest.0);
+}
+
+/// The digests of all results of the walks that are too large for that corpus, in strips, and for several tasks.
+const RECORDED_LARGE: [u64; 31] = [
+    0xc8ab_0313_bc7a_b402,
+    0x9fc3_6254_f9ca_7cb0,
+    0x6140_c73a_cb75_7c06,
+    0xaeb8_dbd6_14c8_42b6,
+    0x13b6_611a_4b87_3e24,
+    0xf4e4_9587_c47c_79ac,
+    0x88d0_e7ab_3245_bad3,
+    0xe809_621c_90fb_3787,
+    0x3b01_79ef_7f34_74a2,
+    0x178f_52fa_1854_cb6f,
+    0xafb5_68a3_4758_470b,
+    0x8e21_9c5b_13e9_8d21,
+    0x8980_4737_c025_52d1,
+    0x02d6_198a_2250_2d1e,
+    0x75a5_2064_beaf_ff37,
+    0x0a72_70c9_99ab_ef9a,
+    0x1545_4ead_f564_cf00,
+    0x8259_96cb_b9ab_e65d,
+    0x4d5a_1cb0_506e_6ac1,
+    0x0be2_81ab_86f1_8c7d,
+    0x9af8_a811_0775_8be3,
+    0x9934_53c1_63e3_3970,
+    0x042a_f89d_717a_457c,
+    0xfb85_1b72_e632_a185,
+    0x4acf_10cf_8537_ecbc,
+    0x8697_c766_1180_ded8,
+    0x799b_1ad5_431d_35a8,
+    0x7d6f_1dd1_134f_d61b,
+    0x8852_cdfe_9d3c_5ce2,
+    0x4561_8a35_f979_d989,
+    0x16d1_8e12_c6af_7825,
+];
+
+#[test]
+fn the_bits_of_larger_tensors_are_the_same_on_every_target_as_recorded() {
+    let (mut found, mut results) = (Vec::new(), Results::default());
+    for (number, &(walk, _)) in (1..).zip(WALKS.iter().chain(STRIPS).chain(LARGE)) {
+        if walk.iter().product::<usize>() >= SMALL {
+            let mut digest = Digest::EMPTY;
+            let problem = Problem::new(walk, Data::ByChannel, Some(0.1), number);
+            digest.add(problem.mask.as_deref().unwrap_or_default());
+            run(&problem.layer(Relu, None), &problem, &mut results);
+            results.bits.iter().for_each(|bits| digest.add(&bits.to_le_bytes()));
+            found.push(digest.0);
+        }
+    }
+    assert_eq!(found, RECORDED_LARGE, "{found:#018x?}");
 }
 
 /// The digests of all results of a smaller corpus, activation by activation in the order of the tests' table.

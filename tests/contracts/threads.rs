@@ -7,33 +7,10 @@ use normdrop::{
     Activation, Config, Dropout, Gelu, Identity, Layer, Moments, Parameters, Reduce, Relu, Running, Shape, Statistics,
 };
 
-use crate::backends::{Data, Problem, Results, compare, run};
+use crate::backends::{Data, LARGE, Problem, Results, compare, run};
 
 /// The numbers of tasks that are compared with one; 64 are more than most of the tensors have room for.
 const TASKS: [usize; 4] = [2, 3, 7, 64];
-
-/// Shapes, and what is cut in them: all have more elements than one task must do alone.
-const SHAPES: &[([usize; 3], &str)] = &[
-    ([16, 40, 1000], "planar: the channels of a group of three tiles, then its runs"),
-    ([40, 16, 1000], "planar: one part each of sixteen channels"),
-    ([7, 300, 260], "planar: a group of 256 channels and one of 44"),
-    ([2, 40, 30_001], "planar: groups as the caches have room, tiles that are not full"),
-    ([2, 2, 140_001], "planar: five parts of two channels"),
-    ([1, 24, 22_001], "planar: one run for each channel"),
-    ([3, 3, 60_000], "planar: more tasks than channels"),
-    ([330, 33, 49], "planar: short runs, two tiles of sixteen channels and one of one"),
-    ([4099, 9, 16], "planar: 256 blocks of sixteen runs, and one more run"),
-    ([1, 1, 525_003], "one channel: nine parts and a long run in pieces"),
-    ([9, 1, 65_536], "one channel: nine whole pieces"),
-    ([4200, 144, 1], "columns: two parts of nine tiles"),
-    ([16_400, 32, 1], "folded: eight rows to one"),
-    ([128, 5000, 1], "columns: one part; strips of 4096 and 904 columns"),
-    ([105_001, 5, 1], "folded: 32 rows to one and a rest"),
-    ([70_001, 9, 1], "folded: two parts and a rest"),
-    ([32 * 4096 + 1, 8, 1], "folded: whole parts, and a rest that is a part of its own"),
-    ([15_000, 7, 5], "folded: channels of five columns"),
-    ([120, 1500, 3], "columns: strips of 4080 and 420 columns"),
-];
 
 fn tasks(count: usize) -> NonZero<usize> {
     NonZero::new(count).expect("a number of tasks")
@@ -51,7 +28,7 @@ fn compare_calls<A: Activation>(problem: &Problem, activation: A) {
 
 #[test]
 fn every_call_gives_the_same_bits_for_every_number_of_tasks() {
-    for (number, &(shape, _)) in SHAPES.iter().enumerate() {
+    for (number, &(shape, _)) in LARGE.iter().enumerate() {
         compare_calls(&Problem::new(shape, Data::ByChannel, Some(0.1), number), Relu);
         compare_calls(&Problem::new(shape, Data::Ordinary, [None, Some(0.5)][number % 2], number + 1), Identity);
         if number % 4 == 0 {
@@ -77,7 +54,7 @@ fn the_bits_are_the_same_in_pools_of_any_size() {
 
 #[test]
 fn the_statistics_of_a_part_are_the_same_bits_for_every_number_of_tasks() {
-    for (number, &(shape, _)) in SHAPES.iter().enumerate() {
+    for (number, &(shape, _)) in LARGE.iter().enumerate() {
         let problem = Problem::new(shape, Data::ByChannel, Some(0.1), number);
         let channels = problem.shape.channels();
         let (mean, var) = (vec![0.25; channels], vec![2.0; channels]);

@@ -177,9 +177,6 @@ fn fastest() -> Backend {
 }
 
 /// What the CPU has and the operating system saves.
-///
-/// Bits from the Intel Software Developer's Manual, volume 2A, CPUID, and volume 1, section 14.3 and 15.2
-/// (detection of AVX2 and AVX-512).
 #[cfg(all(
     target_arch = "x86_64",
     target_feature = "sse2",
@@ -190,17 +187,32 @@ fn fastest() -> Backend {
 fn cpu() -> Backend {
     use core::arch::x86_64::{__cpuid, __cpuid_count};
 
-    const OSXSAVE_AND_AVX: u32 = 1 << 27 | 1 << 28; // leaf 1, ECX
-    const AVX2: u32 = 1 << 5; // leaf 7, EBX
-    const AVX512: u32 = 1 << 16 | 1 << 17 | 1 << 30 | 1 << 31; // leaf 7, EBX: F, DQ, BW, VL
-    const YMM_SAVED: u32 = 0b110; // XCR0: xmm and the upper halves of ymm
-    const ZMM_SAVED: u32 = 0b1110_0110; // XCR0: also mask registers, upper halves and upper registers of zmm
+    best(__cpuid(0).eax, __cpuid(1).ecx, || __cpuid_count(7, 0).ebx, saved_state)
+}
 
-    if __cpuid(0).eax < 7 || __cpuid(1).ecx & OSXSAVE_AND_AVX != OSXSAVE_AND_AVX {
+/// The fastest backend of a CPU, from its last leaf of CPUID, ECX of leaf 1, EBX of leaf 7 and XCR0, of which the last two are
+/// asked for only if there are such.
+///
+/// Bits from the Intel Software Developer's Manual, volume 2A, CPUID, and volume 1, section 14.3 and 15.2
+/// (detection of AVX2 and AVX-512).
+#[cfg(all(
+    target_arch = "x86_64",
+    target_feature = "sse2",
+    not(target_os = "none"),
+    not(target_os = "uefi"),
+    not(target_env = "sgx")
+))]
+fn best(last_leaf: u32, leaf_1: u32, leaf_7: impl FnOnce() -> u32, saved_state: impl FnOnce() -> u32) -> Backend {
+    const OSXSAVE_AND_AVX: u32 = 1 << 27 | 1 << 28;
+    const AVX2: u32 = 1 << 5;
+    const AVX512: u32 = 1 << 16 | 1 << 17 | 1 << 30 | 1 << 31; // F, DQ, BW, VL
+    const YMM_SAVED: u32 = 0b110; // xmm and the upper halves of ymm
+    const ZMM_SAVED: u32 = 0b1110_0110; // also mask registers, upper halves and upper registers of zmm
+
+    if last_leaf < 7 || leaf_1 & OSXSAVE_AND_AVX != OSXSAVE_AND_AVX {
         return Backend::Portable;
     }
-    let saved = saved_state();
-    let features = __cpuid_count(7, 0).ebx;
+    let (saved, features) = (saved_state(), leaf_7());
     if saved & YMM_SAVED != YMM_SAVED || features & AVX2 == 0 {
         return Backend::Portable;
     }
@@ -231,4 +243,67 @@ fn saved_state() -> u32 {
         );
     }
     low
+}
+
+#[cfg(all(test, target_arch = "x86_64", target_feature = "sse2"))]
+mod tests {
+    use super::{Backend, best};
+
+    /// The bits of a CPU with AVX-512 whose registers the operating system saves, each with what is left without it.
+    const LEAF_1: [(u32, Backend); 2] = [(0x0800_0000, Backend::Portable), (0x1000_0000, Backend::Portable)];
+    const LEAF_7: [(u32, Backend); 5] = [
+        (0x0000_0020, Backend::Portable), // AVX2
+        (0x0001_0000, Backend::Avx2),     // AVX-512 F
+        (0x0002_0000, Backend::Avx2),     // DQ
+        (0x4000_0000, Backend::Avx2),     // BW
+        (0x8000_0000, Backend::Avx2),     // VL
+    ];
+    const SAVED: [(u32, Backend); 5] = [
+        (0x02, Backend::Portable),
+        (0x04, Backend::Portable),
+        (0x20, Backend::Avx2),
+        (0x40, Backend::Avx2),
+        (0x80, Backend::Avx2),
+    ];
+
+    fn all(bits: &[(u32, Backend)]) -> u32 {
+        bits.iter().fold(0, |all, (bit, _)| all | bit)
+    }
+
+    /// As `fastest` asks, with every bit that is not looked at set or not.
+    fn of(leaf_1: u32, leaf_7: u32, saved: u32) -> Backend {
+        let [one, other] = [0, u32::MAX].map(|noise| {
+            let noisy = |bits: u32, looked_at: &[(u32, Backend)]| bits | noise & !all(looked_at);
+            best(13, noisy(leaf_1, &LEAF_1), || noisy(leaf_7, &LEAF_7), || noisy(saved, &SAVED))
+        });
+        assert_eq!(one, other);
+        one
+    }
+
+    #[test]
+    fn safety_contract_no_backend_without_every_feature_and_register_that_it_needs() {
+        let (leaf_1, leaf_7, saved) = (all(&LEAF_1), all(&LEAF_7), all(&SAVED));
+        assert_eq!(of(leaf_1, leaf_7, saved), Backend::Avx512);
+        for (bit, left) in LEAF_1 {
+            assert_eq!(of(leaf_1 & !bit, leaf_7, saved), left, "without bit {bit:#x} of leaf 1");
+        }
+        for (bit, left) in LEAF_7 {
+            assert_eq!(of(leaf_1, leaf_7 & !bit, saved), left, "without bit {bit:#x} of leaf 7");
+        }
+        for (bit, left) in SAVED {
+            assert_eq!(of(leaf_1, leaf_7, saved & !bit), left, "without bit {bit:#x} of XCR0");
+        }
+    }
+
+    /// Leaf 7 and XGETBV are asked for only where they exist.
+    #[test]
+    fn safety_contract_nothing_is_asked_that_the_cpu_does_not_have() {
+        let (leaf_1, leaf_7, saved) = (all(&LEAF_1), all(&LEAF_7), all(&SAVED));
+        let none = || -> u32 { panic!("there is no such thing") };
+        assert_eq!(best(6, leaf_1, none, none), Backend::Portable);
+        assert_eq!(best(7, leaf_1, || leaf_7, || saved), Backend::Avx512);
+        for (bit, _) in LEAF_1 {
+            assert_eq!(best(13, leaf_1 & !bit, none, none), Backend::Portable);
+        }
+    }
 }

@@ -245,7 +245,8 @@ fn saved_state() -> u32 {
     low
 }
 
-#[cfg(all(test, target_arch = "x86_64", target_feature = "sse2"))]
+#[cfg(test)]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 mod tests {
     use super::{Backend, best};
 

@@ -787,3 +787,30 @@ fn a_sum_with_a_residual_is_finite_wherever_it_fits() {
         assert!(y.iter().all(|&y| (f64::from(y) / expected - 1.0).abs() < 1e-7), "shape {shape:?}");
     }
 }
+
+/// The same in the gradients, where the channels of a row differ: those of every other sixteen pass, the others do not.
+#[test]
+fn a_sum_with_a_residual_is_that_of_its_channel_in_the_gradients() {
+    for shape in [[9, 70, 1], [3, 35, 20], [12, 40, 2]] {
+        let passes = |channel: usize| (channel / 16).is_multiple_of(2);
+        let mut problem = normal(shape, 1);
+        problem.running_mean.fill(0.0);
+        problem.running_var.fill(1.0);
+        problem.config.eps = 0.0;
+        problem.weight = Some((0..shape[1]).map(|channel| if passes(channel) { 2.0 } else { -2.0 }).collect());
+        problem.bias = None;
+        problem.x.fill(3e38);
+        let of_channel = |index| if passes(channel_of(&problem, index)) { -3.1e38 } else { 3.1e38 };
+        problem.residual = Some((0..problem.x.len()).map(of_channel).collect());
+        problem.dy.fill(1.0);
+        let gradients = problem.backward::<Relu>(Statistics::Fixed(problem.running()));
+        let samples = (shape[0] * shape[2]) as f32;
+        for (channel, &d_bias) in gradients.d_bias.iter().enumerate() {
+            assert_eq!(d_bias, if passes(channel) { samples } else { 0.0 }, "channel {channel} of shape {shape:?}");
+        }
+        for (index, &dx) in gradients.dx.iter().enumerate() {
+            let expected = if passes(channel_of(&problem, index)) { 2.0 } else { 0.0 };
+            assert_eq!(dx, expected, "element {index} of shape {shape:?}");
+        }
+    }
+}

@@ -695,7 +695,8 @@ fn check_that_a_shared_bit_is_that_of_every_element<A: Oracle>(problem: &Problem
 
 #[test]
 fn channels_and_samples_are_dropped_as_a_whole() {
-    let more = [[64, 2, 1], [12, 16, 1], [7, 1, 40], [3, 2, 15], [5, 33, 2], [4, 17, 16]];
+    // In the last two, rows of the tensor are joined to rows of a matrix: a vector has several samples.
+    let more = [[64, 2, 1], [12, 16, 1], [7, 1, 40], [3, 2, 15], [5, 33, 2], [4, 17, 16], [1100, 3, 1], [522, 10, 1]];
     for &shape in SHAPES.iter().chain(&more) {
         for granularity in [Granularity::Channel, Granularity::Sample] {
             for positions in [1, 2, 3, 6].into_iter().filter(|&positions| positions == 1 || shape[2] == 1) {

@@ -38,7 +38,7 @@ impl Backend {
         if cfg!(any(normdrop_backend = "scalar", normdrop_backend = "portable")) {
             return Self::Portable;
         }
-        let fastest = fastest();
+        let fastest = cpuid::fastest();
         if cfg!(normdrop_backend = "avx2") { fastest.min(Self::Avx2) } else { fastest }
     }
 
@@ -117,12 +117,17 @@ fn run_portable(kernel: impl Kernel) {
     not(target_os = "uefi"),
     not(target_env = "sgx")
 )))]
-#[inline(always)]
-const fn fastest() -> Backend {
-    // Other targets have one backend; bare x86-64, UEFI and SGX do not promise wide registers, or no CPUID.
-    Backend::Portable
+mod cpuid {
+    use super::Backend;
+
+    #[inline(always)]
+    pub(super) const fn fastest() -> Backend {
+        // Other targets have one backend; bare x86-64, UEFI and SGX do not promise wide registers, or no CPUID.
+        Backend::Portable
+    }
 }
 
+/// What CPUID and XGETBV say.
 #[cfg(all(
     target_arch = "x86_64",
     target_feature = "sse2",
@@ -130,181 +135,164 @@ const fn fastest() -> Backend {
     not(target_os = "uefi"),
     not(target_env = "sgx")
 ))]
-#[inline(always)]
-fn fastest() -> Backend {
-    use core::sync::atomic::{AtomicU8, Ordering};
+mod cpuid {
+    use super::Backend;
 
-    // What `-C target-cpu` or `-C target-feature` promised at build time needs no question at run time.
-    if cfg!(all(
-        target_feature = "avx512f",
-        target_feature = "avx512vl",
-        target_feature = "avx512bw",
-        target_feature = "avx512dq"
-    )) {
-        return Backend::Avx512;
-    }
+    /// The fastest backend of this CPU, asked for once.
+    #[inline(always)]
+    pub(super) fn fastest() -> Backend {
+        use core::sync::atomic::{AtomicU8, Ordering};
 
-    // CPUID traps in virtual machines and costs more than a small layer: it is asked once. Threads that race
-    // here store the same value.
-    const UNKNOWN: u8 = 0;
-    const PORTABLE: u8 = 1;
-    const AVX2: u8 = 2;
-    const AVX512: u8 = 3;
-    static CACHED: AtomicU8 = AtomicU8::new(UNKNOWN);
+        // What `-C target-cpu` or `-C target-feature` promised at build time needs no question at run time.
+        if cfg!(all(
+            target_feature = "avx512f",
+            target_feature = "avx512vl",
+            target_feature = "avx512bw",
+            target_feature = "avx512dq"
+        )) {
+            return Backend::Avx512;
+        }
 
-    #[cold]
-    #[inline(never)]
-    fn ask(cached: &AtomicU8) -> u8 {
-        let found = match cpu() {
-            Backend::Portable => PORTABLE,
-            Backend::Avx2 => AVX2,
-            Backend::Avx512 => AVX512,
+        // CPUID traps in virtual machines and costs more than a small layer: it is asked once. Threads that race
+        // here store the same value.
+        const UNKNOWN: u8 = 0;
+        const PORTABLE: u8 = 1;
+        const AVX2: u8 = 2;
+        const AVX512: u8 = 3;
+        static CACHED: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+        #[cold]
+        #[inline(never)]
+        fn ask(cached: &AtomicU8) -> u8 {
+            let found = match cpu() {
+                Backend::Portable => PORTABLE,
+                Backend::Avx2 => AVX2,
+                Backend::Avx512 => AVX512,
+            };
+            cached.store(found, Ordering::Relaxed);
+            found
+        }
+
+        let found = match CACHED.load(Ordering::Relaxed) {
+            UNKNOWN => ask(&CACHED),
+            found => found,
         };
-        cached.store(found, Ordering::Relaxed);
-        found
-    }
-
-    let found = match CACHED.load(Ordering::Relaxed) {
-        UNKNOWN => ask(&CACHED),
-        found => found,
-    };
-    match found {
-        AVX512 => Backend::Avx512,
-        AVX2 => Backend::Avx2,
-        _ if cfg!(target_feature = "avx2") => Backend::Avx2,
-        _ => Backend::Portable,
-    }
-}
-
-/// What the CPU has and the operating system saves.
-#[cfg(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(target_os = "none"),
-    not(target_os = "uefi"),
-    not(target_env = "sgx")
-))]
-fn cpu() -> Backend {
-    use core::arch::x86_64::{__cpuid, __cpuid_count};
-
-    best(__cpuid(0).eax, __cpuid(1).ecx, || __cpuid_count(7, 0).ebx, saved_state)
-}
-
-/// The fastest backend of a CPU, from its last leaf of CPUID, ECX of leaf 1, EBX of leaf 7 and XCR0, of which the last two are
-/// asked for only if there are such.
-///
-/// Bits from the Intel Software Developer's Manual, volume 2A, CPUID, and volume 1, section 14.3 and 15.2
-/// (detection of AVX2 and AVX-512).
-#[cfg(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(target_os = "none"),
-    not(target_os = "uefi"),
-    not(target_env = "sgx")
-))]
-fn best(last_leaf: u32, leaf_1: u32, leaf_7: impl FnOnce() -> u32, saved_state: impl FnOnce() -> u32) -> Backend {
-    const OSXSAVE_AND_AVX: u32 = 1 << 27 | 1 << 28;
-    const AVX2: u32 = 1 << 5;
-    const AVX512: u32 = 1 << 16 | 1 << 17 | 1 << 30 | 1 << 31; // F, DQ, BW, VL
-    const YMM_SAVED: u32 = 0b110; // xmm and the upper halves of ymm
-    const ZMM_SAVED: u32 = 0b1110_0110; // also mask registers, upper halves and upper registers of zmm
-
-    if last_leaf < 7 || leaf_1 & OSXSAVE_AND_AVX != OSXSAVE_AND_AVX {
-        return Backend::Portable;
-    }
-    let (saved, features) = (saved_state(), leaf_7());
-    if saved & YMM_SAVED != YMM_SAVED || features & AVX2 == 0 {
-        return Backend::Portable;
-    }
-    if saved & ZMM_SAVED != ZMM_SAVED || features & AVX512 != AVX512 {
-        return Backend::Avx2;
-    }
-    Backend::Avx512
-}
-
-/// The low half of XCR0: the register state that the operating system saves. Only if CPUID reports OSXSAVE.
-#[cfg(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(target_os = "none"),
-    not(target_os = "uefi"),
-    not(target_env = "sgx")
-))]
-fn saved_state() -> u32 {
-    let low: u32;
-    // SAFETY: the caller found OSXSAVE, so XGETBV exists and XCR0 may be read; it touches neither memory nor stack.
-    unsafe {
-        core::arch::asm!(
-            "xgetbv",
-            in("ecx") 0,
-            out("eax") low,
-            out("edx") _,
-            options(nomem, nostack, preserves_flags),
-        );
-    }
-    low
-}
-
-#[cfg(test)]
-#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-mod tests {
-    use super::{Backend, best};
-
-    /// The bits of a CPU with AVX-512 whose registers the operating system saves, each with what is left without it.
-    const LEAF_1: [(u32, Backend); 2] = [(0x0800_0000, Backend::Portable), (0x1000_0000, Backend::Portable)];
-    const LEAF_7: [(u32, Backend); 5] = [
-        (0x0000_0020, Backend::Portable), // AVX2
-        (0x0001_0000, Backend::Avx2),     // AVX-512 F
-        (0x0002_0000, Backend::Avx2),     // DQ
-        (0x4000_0000, Backend::Avx2),     // BW
-        (0x8000_0000, Backend::Avx2),     // VL
-    ];
-    const SAVED: [(u32, Backend); 5] = [
-        (0x02, Backend::Portable),
-        (0x04, Backend::Portable),
-        (0x20, Backend::Avx2),
-        (0x40, Backend::Avx2),
-        (0x80, Backend::Avx2),
-    ];
-
-    fn all(bits: &[(u32, Backend)]) -> u32 {
-        bits.iter().fold(0, |all, (bit, _)| all | bit)
-    }
-
-    /// As `fastest` asks, with every bit that is not looked at set or not.
-    fn of(leaf_1: u32, leaf_7: u32, saved: u32) -> Backend {
-        let [one, other] = [0, u32::MAX].map(|noise| {
-            let noisy = |bits: u32, looked_at: &[(u32, Backend)]| bits | noise & !all(looked_at);
-            best(13, noisy(leaf_1, &LEAF_1), || noisy(leaf_7, &LEAF_7), || noisy(saved, &SAVED))
-        });
-        assert_eq!(one, other);
-        one
-    }
-
-    #[test]
-    fn safety_contract_no_backend_without_every_feature_and_register_that_it_needs() {
-        let (leaf_1, leaf_7, saved) = (all(&LEAF_1), all(&LEAF_7), all(&SAVED));
-        assert_eq!(of(leaf_1, leaf_7, saved), Backend::Avx512);
-        for (bit, left) in LEAF_1 {
-            assert_eq!(of(leaf_1 & !bit, leaf_7, saved), left, "without bit {bit:#x} of leaf 1");
-        }
-        for (bit, left) in LEAF_7 {
-            assert_eq!(of(leaf_1, leaf_7 & !bit, saved), left, "without bit {bit:#x} of leaf 7");
-        }
-        for (bit, left) in SAVED {
-            assert_eq!(of(leaf_1, leaf_7, saved & !bit), left, "without bit {bit:#x} of XCR0");
+        match found {
+            AVX512 => Backend::Avx512,
+            AVX2 => Backend::Avx2,
+            _ if cfg!(target_feature = "avx2") => Backend::Avx2,
+            _ => Backend::Portable,
         }
     }
 
-    /// Leaf 7 and XGETBV are asked for only where they exist.
-    #[test]
-    fn safety_contract_nothing_is_asked_that_the_cpu_does_not_have() {
-        let (leaf_1, leaf_7, saved) = (all(&LEAF_1), all(&LEAF_7), all(&SAVED));
-        let none = || -> u32 { panic!("there is no such thing") };
-        assert_eq!(best(6, leaf_1, none, none), Backend::Portable);
-        assert_eq!(best(7, leaf_1, || leaf_7, || saved), Backend::Avx512);
-        for (bit, _) in LEAF_1 {
-            assert_eq!(best(13, leaf_1 & !bit, none, none), Backend::Portable);
+    /// What the CPU has and the operating system saves.
+    fn cpu() -> Backend {
+        use core::arch::x86_64::{__cpuid, __cpuid_count};
+
+        best(__cpuid(0).eax, __cpuid(1).ecx, || __cpuid_count(7, 0).ebx, saved_state)
+    }
+
+    /// The fastest backend of a CPU, from its last leaf of CPUID, ECX of leaf 1, EBX of leaf 7 and XCR0, of which the last two are
+    /// asked for only if there are such.
+    ///
+    /// Bits from the Intel Software Developer's Manual, volume 2A, CPUID, and volume 1, section 14.3 and 15.2
+    /// (detection of AVX2 and AVX-512).
+    fn best(last_leaf: u32, leaf_1: u32, leaf_7: impl FnOnce() -> u32, saved_state: impl FnOnce() -> u32) -> Backend {
+        const OSXSAVE_AND_AVX: u32 = 1 << 27 | 1 << 28;
+        const AVX2: u32 = 1 << 5;
+        const AVX512: u32 = 1 << 16 | 1 << 17 | 1 << 30 | 1 << 31; // F, DQ, BW, VL
+        const YMM_SAVED: u32 = 0b110; // xmm and the upper halves of ymm
+        const ZMM_SAVED: u32 = 0b1110_0110; // also mask registers, upper halves and upper registers of zmm
+
+        if last_leaf < 7 || leaf_1 & OSXSAVE_AND_AVX != OSXSAVE_AND_AVX {
+            return Backend::Portable;
+        }
+        let (saved, features) = (saved_state(), leaf_7());
+        if saved & YMM_SAVED != YMM_SAVED || features & AVX2 == 0 {
+            return Backend::Portable;
+        }
+        if saved & ZMM_SAVED != ZMM_SAVED || features & AVX512 != AVX512 {
+            return Backend::Avx2;
+        }
+        Backend::Avx512
+    }
+
+    /// The low half of XCR0: the register state that the operating system saves. Only if CPUID reports OSXSAVE.
+    fn saved_state() -> u32 {
+        let low: u32;
+        // SAFETY: the caller found OSXSAVE, so XGETBV exists and XCR0 may be read; it touches neither memory nor stack.
+        unsafe {
+            core::arch::asm!(
+                "xgetbv",
+                in("ecx") 0,
+                out("eax") low,
+                out("edx") _,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+        low
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::{Backend, best};
+
+        /// The bits of a CPU with AVX-512 whose registers the operating system saves, each with what is left without it.
+        const LEAF_1: [(u32, Backend); 2] = [(0x0800_0000, Backend::Portable), (0x1000_0000, Backend::Portable)];
+        const LEAF_7: [(u32, Backend); 5] = [
+            (0x0000_0020, Backend::Portable), // AVX2
+            (0x0001_0000, Backend::Avx2),     // AVX-512 F
+            (0x0002_0000, Backend::Avx2),     // DQ
+            (0x4000_0000, Backend::Avx2),     // BW
+            (0x8000_0000, Backend::Avx2),     // VL
+        ];
+        const SAVED: [(u32, Backend); 5] = [
+            (0x02, Backend::Portable),
+            (0x04, Backend::Portable),
+            (0x20, Backend::Avx2),
+            (0x40, Backend::Avx2),
+            (0x80, Backend::Avx2),
+        ];
+
+        fn all(bits: &[(u32, Backend)]) -> u32 {
+            bits.iter().fold(0, |all, (bit, _)| all | bit)
+        }
+
+        /// As `fastest` asks, with every bit that is not looked at set or not.
+        fn of(leaf_1: u32, leaf_7: u32, saved: u32) -> Backend {
+            let [one, other] = [0, u32::MAX].map(|noise| {
+                let noisy = |bits: u32, looked_at: &[(u32, Backend)]| bits | noise & !all(looked_at);
+                best(13, noisy(leaf_1, &LEAF_1), || noisy(leaf_7, &LEAF_7), || noisy(saved, &SAVED))
+            });
+            assert_eq!(one, other);
+            one
+        }
+
+        #[test]
+        fn safety_contract_no_backend_without_every_feature_and_register_that_it_needs() {
+            let (leaf_1, leaf_7, saved) = (all(&LEAF_1), all(&LEAF_7), all(&SAVED));
+            assert_eq!(of(leaf_1, leaf_7, saved), Backend::Avx512);
+            for (bit, left) in LEAF_1 {
+                assert_eq!(of(leaf_1 & !bit, leaf_7, saved), left, "without bit {bit:#x} of leaf 1");
+            }
+            for (bit, left) in LEAF_7 {
+                assert_eq!(of(leaf_1, leaf_7 & !bit, saved), left, "without bit {bit:#x} of leaf 7");
+            }
+            for (bit, left) in SAVED {
+                assert_eq!(of(leaf_1, leaf_7, saved & !bit), left, "without bit {bit:#x} of XCR0");
+            }
+        }
+
+        /// Leaf 7 and XGETBV are asked for only where they exist.
+        #[test]
+        fn safety_contract_nothing_is_asked_that_the_cpu_does_not_have() {
+            let (leaf_1, leaf_7, saved) = (all(&LEAF_1), all(&LEAF_7), all(&SAVED));
+            let none = || -> u32 { panic!("there is no such thing") };
+            assert_eq!(best(6, leaf_1, none, none), Backend::Portable);
+            assert_eq!(best(7, leaf_1, || leaf_7, || saved), Backend::Avx512);
+            for (bit, _) in LEAF_1 {
+                assert_eq!(best(13, leaf_1 & !bit, none, none), Backend::Portable);
+            }
         }
     }
 }

@@ -122,7 +122,7 @@ pub(crate) fn on_every_backend<A: normdrop::Activation>(case: &Case, entry: Entr
     first
 }
 
-fn scratch_len<A: normdrop::Activation>(entry: Entry, layer: &Layer<A>) -> usize {
+pub(crate) fn scratch_len<A: normdrop::Activation>(entry: Entry, layer: &Layer<A>) -> usize {
     let len = match entry {
         Entry::Train | Entry::Moments => layer.train_scratch_len(),
         Entry::Eval | Entry::EvalInPlace | Entry::Apply => layer.eval_scratch_len(),
@@ -141,7 +141,7 @@ pub(crate) fn alone<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &
 }
 
 /// What the forward call of a backward call leaves for it.
-fn forward<A: normdrop::Activation>(case: &mut Case, layer: &Layer<A>) -> ForwardResult {
+pub(crate) fn forward<A: normdrop::Activation>(case: &mut Case, layer: &Layer<A>) -> ForwardResult {
     let entry = if case.fixed_statistics { Entry::Eval } else { Entry::Train };
     let (memory, _) = alone(case, entry, layer);
     let z = sides(case, entry);

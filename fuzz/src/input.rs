@@ -354,6 +354,124 @@ structured! {
     }
 }
 
+structured! {
+    /// A function of the C interface.
+    pub enum Function {
+        /// `normdrop_train`.
+        Train,
+        /// `normdrop_eval`.
+        Eval,
+        /// `normdrop_eval` whose output is its input.
+        EvalInPlace,
+        /// `normdrop_backward`.
+        Backward,
+        /// `normdrop_backward` whose input gradient is its output gradient.
+        BackwardInPlace,
+        /// `normdrop_moments`.
+        Moments,
+        /// `normdrop_finish`.
+        Finish,
+        /// `normdrop_apply`.
+        Apply,
+        /// `normdrop_reduce`.
+        Reduce,
+        /// `normdrop_finish_gradients`.
+        FinishGradients,
+        /// `normdrop_apply_gradient`.
+        ApplyGradient,
+        /// `normdrop_fill_mask`.
+        FillMask,
+        /// `normdrop_merge_moments`.
+        MergeMoments,
+        /// `normdrop_merge_sums`.
+        MergeSums,
+        /// `normdrop_fold_into_previous`.
+        FoldIntoPrevious,
+        /// `normdrop_fold_into_next`.
+        FoldIntoNext,
+    }
+}
+
+structured! {
+    /// What is wrong with a call through the C interface, beside lengths.
+    pub enum Fault {
+        /// Nothing.
+        Nothing,
+        /// A buffer is null and has a length.
+        NullBuffer,
+        /// A buffer is not aligned.
+        MisalignedBuffer,
+        /// A buffer has more bytes than memory can have.
+        HugeBuffer,
+        /// A buffer would end past the end of the address space.
+        WrappingBuffer,
+        /// A buffer lies in another one.
+        Overlap,
+        /// The layer is null.
+        NullLayer,
+        /// The layer is not aligned.
+        MisalignedLayer,
+        /// The layer has another version.
+        VersionOfLayer,
+        /// The buffers of the call are null.
+        NullCall,
+        /// The buffers of the call are not aligned.
+        MisalignedCall,
+        /// The buffers of the call have another version.
+        VersionOfCall,
+        /// There is nowhere to write an error, which is nothing wrong.
+        NullError,
+        /// The error is not aligned.
+        MisalignedError,
+        /// The error has another version.
+        VersionOfError,
+        /// A number that names no activation.
+        Activation,
+        /// A slope that is not finite, which matters to the leaky ReLU.
+        Slope,
+        /// A number that names no granularity.
+        Granularity,
+        /// A number that names no running variance.
+        RunningVariance,
+        /// A number that names no backend.
+        Backend,
+        /// Several tasks, without threads in the library.
+        Tasks,
+        /// A number that names no statistics.
+        Statistics,
+        /// More positions than there are rows.
+        Positions,
+        /// Dimensions whose product does not fit.
+        Shape,
+        /// An `eps` that is NaN.
+        Eps,
+        /// A momentum that is NaN.
+        Momentum,
+        /// A probability that is NaN.
+        Probability,
+    }
+}
+
+structured! {
+    /// A call through the C interface.
+    pub struct CapiInput {
+        /// Of which function.
+        pub function: Function,
+        /// What is wrong with it.
+        pub fault: Fault,
+        /// The number of the buffer at fault, among those of the function.
+        pub buffer: u8,
+        /// The number of the buffer that it lies in.
+        pub other: u8,
+        /// How far in it, in bytes, or how wrong a number is.
+        pub by: u16,
+        /// The number of the backend, the fastest where this CPU does not have it.
+        pub backend: u8,
+        /// The layer and the data.
+        pub layer: LayerInput,
+    }
+}
+
 impl Default for Values {
     /// Normal variates.
     fn default() -> Self {

@@ -4,6 +4,7 @@
 mod bounds;
 mod buffer;
 mod calls;
+mod capi;
 mod case;
 mod constants;
 pub mod encode;

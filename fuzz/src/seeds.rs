@@ -7,8 +7,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use crate::case::NAMES;
 use crate::encode::Encode;
 use crate::input::{
-    Activation, ConfigInput, Dimension, Eps, FoldInput, Fraction, Granularity, Guard, LayerInput, Mask, MaskInput,
-    MaskWithInput, PhasesInput, Poke, ShapeInput, Size, Values, WrongLength,
+    Activation, CapiInput, ConfigInput, Dimension, Eps, Fault, FoldInput, Fraction, Function, Granularity, Guard,
+    LayerInput, Mask, MaskInput, MaskWithInput, PhasesInput, Poke, ShapeInput, Size, Values, WrongLength,
 };
 use crate::targets;
 
@@ -41,6 +41,7 @@ pub fn all() -> Vec<Seed> {
     let layers = [shaped(), lengths(), data(), constants(), gradients()].concat();
     add("layer", encoded(placed(layers, |input| &mut input.guard)));
     add("phases", encoded(placed(phases(), |input| &mut input.layer.guard)));
+    add("capi", encoded(placed(calls_of_c(), |input| &mut input.layer.guard)));
     seeds
 }
 
@@ -56,6 +57,7 @@ pub fn run(folder: &str, bytes: &[u8]) {
         "mask_with" => targets::mask_with(&decoded(bytes)),
         "fold" => targets::fold(&decoded(bytes)),
         "phases" => targets::phases(&decoded(bytes)),
+        "capi" => targets::capi(&decoded(bytes)),
         "layer" => {
             let input = decoded(bytes);
             targets::train(&input);
@@ -299,6 +301,49 @@ fn phases() -> Vec<(String, PhasesInput)> {
     for (name, layer) in others.chain(lengths()).chain(data()).chain(constants()).chain(gradients()) {
         seeds.push((name, in_parts(2, [2, 0, 0], layer)));
     }
+    seeds
+}
+
+/// Every function of the C interface with every fault of a buffer, and every other fault.
+fn calls_of_c() -> Vec<(String, CapiInput)> {
+    let of = |number: usize, function, fault| CapiInput {
+        function,
+        fault,
+        buffer: u8::try_from(number % 14).expect("a small number"),
+        other: u8::try_from(number % 5).expect("a small number"),
+        by: 0,
+        backend: u8::try_from(number % 4).expect("a small number"),
+        layer: LayerInput { has_residual: true, fixed_statistics: number.is_multiple_of(2), ..layer(4, 5, 6) },
+    };
+    let of_buffers = [
+        Fault::Nothing,
+        Fault::NullBuffer,
+        Fault::MisalignedBuffer,
+        Fault::HugeBuffer,
+        Fault::WrappingBuffer,
+        Fault::Overlap,
+    ];
+    let mut seeds = Vec::new();
+    for (number, &function) in Function::ALL.iter().enumerate() {
+        for (fault_number, fault) in of_buffers.into_iter().enumerate() {
+            let input = of(5 * number + 3 * fault_number, function, fault);
+            seeds.push((format!("{function:?}_{fault:?}"), input));
+        }
+    }
+    for (number, &fault) in Fault::ALL.iter().enumerate().filter(|(_, fault)| !of_buffers.contains(fault)) {
+        let function = [Function::Backward, Function::Reduce, Function::Train][number % 3];
+        let function = if fault == Fault::Statistics { Function::Backward } else { function };
+        let mut input = of(number, function, fault);
+        input.layer.activation = Activation::LeakyRelu;
+        seeds.push((format!("{fault:?}"), input));
+    }
+    // Two buffers that are read in one memory, and one that is written a value further on in another.
+    seeds.push((
+        "weight_is_bias".to_owned(),
+        CapiInput { buffer: 0, other: 1, ..of(1, Function::Train, Fault::Overlap) },
+    ));
+    let shifted = CapiInput { buffer: 7, other: 3, by: 4, ..of(1, Function::Eval, Fault::Overlap) };
+    seeds.push(("output_one_value_past_input".to_owned(), shifted));
     seeds
 }
 

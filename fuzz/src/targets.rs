@@ -1,8 +1,8 @@
 //! One function per fuzz target; it panics where the crate breaks a promise.
 
 use crate::case::Entry;
-use crate::input::{ConfigInput, FoldInput, LayerInput, MaskInput, MaskWithInput, PhasesInput, ShapeInput};
-use crate::{calls, constants, folds, masks, phases};
+use crate::input::{CapiInput, ConfigInput, FoldInput, LayerInput, MaskInput, MaskWithInput, PhasesInput, ShapeInput};
+use crate::{calls, capi, constants, folds, masks, phases};
 
 /// The constructors of `Shape`, and `Layer::train` with short buffers.
 pub fn shape(input: &ShapeInput) {
@@ -58,4 +58,9 @@ pub fn backward_in_place(input: &LayerInput) {
 /// `Layer::finish_gradients` and `Layer::apply_gradient`.
 pub fn phases(input: &PhasesInput) {
     phases::phases(input);
+}
+
+/// The functions of the C interface that have buffers, and `normdrop_layer_init` and `normdrop_layer_lengths`.
+pub fn capi(input: &CapiInput) {
+    capi::capi(input);
 }

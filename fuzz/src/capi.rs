@@ -1,0 +1,813 @@
+//! The target of the C interface: the same call from Rust and through pointers, and pointers that must be refused.
+#![expect(unsafe_code, reason = "calls with pointers, as C makes them")]
+
+use std::ffi::CStr;
+use std::ptr;
+
+use normdrop::capi as c;
+use normdrop::{Buffer as Name, Error, Fold, Layer, Parameters, Running};
+
+use crate::buffer::{Bits, Buffer};
+use crate::calls::{Visitor, alone, forward, scratch_len, with_activation};
+use crate::case::{Case, Entry, Lengths, Memory, Merged};
+use crate::input::{CapiInput, Fault, Function};
+
+/// One call of a function of the C interface, and of what it stands for in Rust.
+///
+/// Both must return the same and leave the same bits, or the call of C must be refused for its fault and must have written
+/// nothing but its error.
+pub(crate) fn capi(input: &CapiInput) {
+    let case = Case::new(&input.layer);
+    with_activation(case.activation, Call { input, case });
+}
+
+struct Call<'a> {
+    input: &'a CapiInput,
+    case: Case,
+}
+
+impl Visitor for Call<'_> {
+    type Result = ();
+
+    fn visit<A: normdrop::Activation>(self, activation: A) {
+        let Self { input, mut case } = self;
+        let layer = case.layer(activation);
+        prepare(&mut case, &layer);
+        check_lengths(&case, &layer, described(&case, input));
+
+        let function = input.function;
+        let mut of_rust = memory(&case, function, &layer);
+        let mut of_c = memory(&case, function, &layer);
+        let before = of_c.clone();
+        let mut call = CallOfC {
+            function,
+            fault: input.fault,
+            layer: described(&case, input),
+            fold: (case.config.eps, [case.shape.outer(), case.shape.channels(), case.shape.inner()]),
+            statistics: u32::from(case.fixed_statistics),
+            samples: case.merged.samples,
+            buffers: buffers(&case, function, &mut of_c),
+            batches: of_c.batches.as_mut().filter(|_| case.has_running).map_or(ptr::null_mut(), ptr::from_mut),
+        };
+        let expected = call.spoil(input, &case, &mut of_rust);
+        let mut error = no_error();
+        if input.fault == Fault::VersionOfError {
+            error.version += 1 + u32::from(input.by);
+        }
+        let untouched = error;
+        let status = call.run(&mut error);
+
+        let (after, was) = (contents(&of_c), contents(&before));
+        if let Expected::Refused { status: refusal, of } = expected {
+            assert_eq!(text(status), text(refusal), "{function:?} with {:?}", input.fault);
+            assert_eq!(after, was, "a refused call wrote");
+            assert_eq!(of_c.scratch_contents(), before.scratch_contents(), "a refused call wrote scratch");
+            if matches!(input.fault, Fault::VersionOfError | Fault::MisalignedError) {
+                assert_eq!(described_error(error), described_error(untouched), "no such error can be written");
+            } else {
+                assert_eq!((error.status, error.version), (status, c::NORMDROP_ABI_VERSION));
+                assert!(of.is_empty() || of.contains(&name(error.buffer)), "{} is none of {of:?}", name(error.buffer));
+            }
+            return;
+        }
+        let result = in_rust(&mut of_rust, &case, function, &layer);
+        for ((name, after), ((_, was), (_, of_rust))) in after.iter().zip(was.iter().zip(&contents(&of_rust))) {
+            let written = call.buffers.iter().any(|buffer| buffer.written && buffer.name == *name);
+            let expected = if written { of_rust } else { was };
+            assert_eq!(after, expected, "{name:?} is not as after the call from Rust, which returned {result:?}");
+        }
+        let Err(refusal) = result else {
+            assert_eq!(text(status), text(c::NORMDROP_STATUS_OK));
+            assert_eq!(described_error(error), described_error(untouched), "a successful call wrote an error");
+            return;
+        };
+        assert_eq!(of_c.scratch_contents(), before.scratch_contents(), "a refused call wrote scratch");
+        let refusal = as_c_says(refusal, function);
+        assert_eq!(text(status), text(refusal.status), "Rust refuses {refusal:?}");
+        if input.fault != Fault::NullError {
+            assert_eq!(described_error(error), refusal);
+        }
+    }
+}
+
+/// What phases and backward calls need of those before them; what was refused leaves something as good.
+fn prepare<A: normdrop::Activation>(case: &mut Case, layer: &Layer<A>) {
+    case.forward = forward(case, layer);
+    let (channels, samples) = (case.shape.channels(), case.shape.samples());
+    case.merged = Merged { moments: vec![1.0; 3 * channels], sums: vec![1.0; 2 * channels], samples: samples as f64 };
+    let (moments, _) = alone(case, Entry::Moments, layer);
+    let (sums, _) = alone(case, Entry::Reduce, layer);
+    (case.merged.moments, case.merged.sums) = (moments.moments.to_vec(), sums.sums.to_vec());
+}
+
+/// The layer as C describes it.
+fn described(case: &Case, input: &CapiInput) -> c::normdrop_layer {
+    let mut layer = c::normdrop_layer {
+        version: 0,
+        activation: case.activation as u32,
+        outer: case.shape.outer(),
+        channels: case.shape.channels(),
+        inner: case.shape.inner(),
+        positions: case.shape.positions(),
+        momentum: case.config.momentum,
+        p: case.config.p,
+        eps: case.config.eps,
+        slope: normdrop::LeakyRelu::default().slope(),
+        granularity: case.config.granularity as u32,
+        running_variance: case.config.running_var as u32,
+        backend: u32::from(input.backend % 4),
+        tasks: 1,
+    };
+    let mut default = layer;
+    // SAFETY: both are layers.
+    let statuses = unsafe {
+        (
+            c::normdrop_layer_init(&raw mut default, c::NORMDROP_ABI_VERSION),
+            c::normdrop_layer_init(&raw mut layer, c::NORMDROP_ABI_VERSION + 1),
+        )
+    };
+    assert_eq!(statuses, (c::NORMDROP_STATUS_OK, c::NORMDROP_STATUS_VERSION));
+    assert_eq!(layer.version, 0, "a refused call wrote");
+    if c::normdrop_backend_is_available(layer.backend) == 0 {
+        layer.backend = c::NORMDROP_BACKEND_FASTEST;
+    }
+    c::normdrop_layer { version: default.version, ..layer }
+}
+
+/// The lengths of both interfaces.
+fn check_lengths<A: normdrop::Activation>(case: &Case, layer: &Layer<A>, described: c::normdrop_layer) {
+    let mut lengths = c::normdrop_lengths {
+        version: c::NORMDROP_ABI_VERSION,
+        elements: 0,
+        channels: 0,
+        mask_bits: 0,
+        mask: 0,
+        eval_scratch: 0,
+        train_scratch: 0,
+        backward_scratch: 0,
+        scratch: 0,
+        moments: 0,
+        sums: 0,
+    };
+    let mut error = no_error();
+    // SAFETY: the pointers are to what they say.
+    let status = unsafe { c::normdrop_layer_lengths(&raw const described, &raw mut lengths, &raw mut error) };
+    assert_eq!(status, c::NORMDROP_STATUS_OK);
+    let of_tensors = [lengths.elements, lengths.channels, lengths.mask_bits, lengths.mask];
+    assert_eq!(of_tensors, [case.shape.len(), case.shape.channels(), layer.mask_bits(), layer.mask_len()]);
+    let of_scratch = [lengths.eval_scratch, lengths.train_scratch, lengths.backward_scratch, lengths.scratch];
+    let expected =
+        [layer.eval_scratch_len(), layer.train_scratch_len(), layer.backward_scratch_len(), layer.scratch_len()];
+    assert_eq!(of_scratch, expected);
+    assert_eq!([lengths.moments, lengths.sums], [layer.moments_len(), layer.sums_len()]);
+}
+
+/// The entry whose buffers a function has.
+fn entry(function: Function) -> Entry {
+    match function {
+        Function::Train => Entry::Train,
+        Function::Eval | Function::FillMask => Entry::Eval,
+        Function::EvalInPlace => Entry::EvalInPlace,
+        Function::Backward => Entry::Backward,
+        // The weights that are folded into take the place of gradients.
+        Function::BackwardInPlace | Function::FoldIntoPrevious | Function::FoldIntoNext => Entry::BackwardInPlace,
+        Function::Moments | Function::MergeMoments => Entry::Moments,
+        Function::Finish => Entry::Finish,
+        Function::Apply => Entry::Apply,
+        Function::Reduce | Function::MergeSums => Entry::Reduce,
+        Function::FinishGradients => Entry::FinishGradients,
+        Function::ApplyGradient => Entry::ApplyGradient,
+    }
+}
+
+fn memory<A: normdrop::Activation>(case: &Case, function: Function, layer: &Layer<A>) -> Memory {
+    let entry = entry(function);
+    let mut memory = Memory::new(case, entry, Lengths::AsGiven, scratch_len(entry, layer), 1);
+    // What is merged into moments has their length, and their place is that of sums.
+    let copy =
+        |values: &[f64], name| Buffer::new(values, case.len(Lengths::AsGiven, name, values.len()), 1.0, case.place);
+    match function {
+        Function::MergeMoments => memory.sums = copy(&case.merged.moments, Name::Sums),
+        Function::MergeSums => memory.moments = copy(&case.merged.sums, Name::Moments),
+        _ => {}
+    }
+    memory
+}
+
+/// The call from Rust.
+fn in_rust<A: normdrop::Activation>(
+    memory: &mut Memory,
+    case: &Case,
+    function: Function,
+    layer: &Layer<A>,
+) -> Result<(), Error> {
+    let fold = match function {
+        Function::FillMask => return layer.fill_mask(SEED, memory.mask.as_deref_mut().unwrap_or_default()),
+        Function::MergeMoments => return normdrop::merge_moments(&mut memory.moments, &memory.sums),
+        Function::MergeSums => return normdrop::merge_sums(&mut memory.sums, &memory.moments),
+        Function::FoldIntoPrevious => normdrop::fold_into_previous,
+        Function::FoldIntoNext => normdrop::fold_into_next,
+        _ => return memory.call(case, entry(function), layer),
+    };
+    fold(Fold {
+        parameters: Parameters { weight: memory.weight.as_deref(), bias: memory.bias.as_deref() },
+        running: Running { mean: &memory.running_mean, var: &memory.running_var },
+        eps: case.config.eps,
+        shape: case.shape,
+        weights: &mut memory.values,
+        bias: memory.grad_bias.as_deref_mut(),
+    })
+}
+
+/// Of masks that are drawn here.
+const SEED: u64 = 0x0123_4567_89AB_CDEF;
+
+/// What must come of a call through the C interface.
+enum Expected {
+    /// What comes of the same call from Rust.
+    AsInRust,
+    /// A refusal, because of one of these buffers or structs if there are any.
+    Refused { status: c::normdrop_status, of: Vec<String> },
+}
+
+impl Expected {
+    fn refused(status: c::normdrop_status, of: &[&str]) -> Self {
+        Self::Refused { status, of: of.iter().map(|&name| name.to_owned()).collect() }
+    }
+}
+
+/// A buffer as C has it.
+#[derive(Debug, Clone, Copy)]
+struct Pointer {
+    name: Name,
+    values: *mut u8,
+    len: usize,
+    /// Of a value, in bytes.
+    size: usize,
+    written: bool,
+}
+
+impl Pointer {
+    fn bytes(&self) -> usize {
+        self.len * self.size
+    }
+}
+
+/// The buffers that a function is given.
+fn buffers(case: &Case, function: Function, memory: &mut Memory) -> Vec<Pointer> {
+    use Name::{
+        Bias, GradBias, GradInput, GradOutput, GradResidual, GradWeight, Input, Mask, Moments, Output, Residual,
+        RunningMean, RunningVar, SavedInvStd, SavedMean, SavedMeanTail, Scratch, Sums, Values, Weight,
+    };
+    const PARAMETERS: &[Name] = &[Weight, Bias];
+    const RUNNING: &[Name] = &[RunningMean, RunningVar];
+    const SAVED: &[Name] = &[SavedMean, SavedMeanTail, SavedInvStd];
+    const FORWARD: &[Name] = &[Weight, Bias, Mask, Input, Residual];
+    const BACKWARD: &[Name] = &[Weight, Bias, Mask, Input, Residual, GradOutput];
+    const GRADIENTS: &[Name] = &[GradWeight, GradBias];
+    let updated = if case.has_running { RUNNING } else { &[] };
+    let given = if case.fixed_statistics { RUNNING } else { SAVED };
+    let (read, written): (&[&[Name]], &[&[Name]]) = match function {
+        Function::Train => (&[FORWARD], &[updated, SAVED, &[Output, Scratch]]),
+        Function::Eval => (&[FORWARD, RUNNING], &[&[Output, Scratch]]),
+        Function::EvalInPlace => (&[PARAMETERS, RUNNING, &[Mask, Residual]], &[&[Values, Scratch]]),
+        Function::Backward => (&[BACKWARD, given], &[GRADIENTS, &[GradInput, GradResidual, Scratch]]),
+        Function::BackwardInPlace => (&[FORWARD, given], &[GRADIENTS, &[Values, GradResidual, Scratch]]),
+        Function::Moments => (&[&[Input]], &[&[Moments, Scratch]]),
+        Function::Finish => (&[&[Moments]], &[updated, SAVED]),
+        Function::Apply => (&[FORWARD, SAVED], &[&[Output, Scratch]]),
+        Function::Reduce => (&[BACKWARD, given], &[&[Sums, Scratch]]),
+        Function::FinishGradients => (&[&[Sums]], &[GRADIENTS]),
+        Function::ApplyGradient => (&[BACKWARD, SAVED, &[Sums]], &[&[GradInput, GradResidual, Scratch]]),
+        Function::FillMask => (&[], &[&[Mask]]),
+        Function::MergeMoments => (&[&[Sums]], &[&[Moments]]),
+        Function::MergeSums => (&[&[Moments]], &[&[Sums]]),
+        Function::FoldIntoPrevious | Function::FoldIntoNext => (&[PARAMETERS, RUNNING], &[&[Values, GradBias]]),
+    };
+    let (read, written) = (read.concat().into_iter(), written.concat().into_iter());
+    let names = read.map(|name| (name, false)).chain(written.map(|name| (name, true)));
+    names.filter_map(|(name, written)| pointer(memory, name, written)).collect()
+}
+
+/// Where a buffer is, if there is one.
+fn pointer(memory: &mut Memory, name: Name, written: bool) -> Option<Pointer> {
+    fn of<T: Copy>(name: Name, written: bool, buffer: &mut Buffer<T>) -> Pointer {
+        Pointer { name, values: buffer.as_mut_ptr().cast(), len: buffer.len(), size: size_of::<T>(), written }
+    }
+    let floats = match name {
+        Name::SavedInvStd => return Some(of(name, written, &mut memory.saved_inv_std)),
+        Name::Scratch => return Some(of(name, written, &mut memory.scratch)),
+        Name::Moments => return Some(of(name, written, &mut memory.moments)),
+        Name::Sums => return Some(of(name, written, &mut memory.sums)),
+        Name::Mask => return memory.mask.as_mut().map(|mask| of(name, written, mask)),
+        Name::Input => Some(&mut memory.input),
+        Name::Output => Some(&mut memory.output),
+        Name::Values => Some(&mut memory.values),
+        Name::GradOutput => Some(&mut memory.grad_output),
+        Name::GradInput => memory.grad_input.as_mut(),
+        Name::Residual => memory.residual.as_mut(),
+        Name::GradResidual => memory.grad_residual.as_mut(),
+        Name::Weight => memory.weight.as_mut(),
+        Name::Bias => memory.bias.as_mut(),
+        Name::GradWeight => memory.grad_weight.as_mut(),
+        Name::GradBias => memory.grad_bias.as_mut(),
+        Name::RunningMean => Some(&mut memory.running_mean),
+        Name::RunningVar => Some(&mut memory.running_var),
+        Name::SavedMean => Some(&mut memory.saved_mean),
+        Name::SavedMeanTail => Some(&mut memory.saved_mean_tail),
+        _ => None,
+    };
+    floats.map(|buffer| of(name, written, buffer))
+}
+
+/// What C calls the buffers that one of a function is there.
+fn names(function: Function, name: Name) -> Vec<String> {
+    let names: &[&str] = match (function, name) {
+        (Function::EvalInPlace, Name::Values) => &["output", "input"],
+        (Function::BackwardInPlace, Name::Values) => &["grad_input", "grad_output"],
+        (Function::FoldIntoPrevious | Function::FoldIntoNext, Name::Values | Name::FoldWeights) => &["weights"],
+        (Function::FoldIntoPrevious | Function::FoldIntoNext, Name::GradBias | Name::FoldBias) => &["weights_bias"],
+        (Function::MergeMoments, Name::Sums) => &["moments"],
+        (Function::MergeSums, Name::Moments) => &["sums"],
+        _ => return vec![name.name().replace(' ', "_")],
+    };
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+/// A call through the C interface, right or not.
+struct CallOfC {
+    function: Function,
+    fault: Fault,
+    layer: c::normdrop_layer,
+    /// The `eps` and the shape of a fold.
+    fold: (f32, [usize; 3]),
+    statistics: c::normdrop_statistics,
+    samples: f64,
+    buffers: Vec<Pointer>,
+    batches: *mut u64,
+}
+
+impl CallOfC {
+    fn has_layer(&self) -> bool {
+        use Function::{FoldIntoNext, FoldIntoPrevious, MergeMoments, MergeSums};
+        !matches!(self.function, MergeMoments | MergeSums | FoldIntoPrevious | FoldIntoNext)
+    }
+
+    fn has_struct(&self) -> bool {
+        use Function::{FillMask, FinishGradients, MergeMoments, MergeSums, Moments};
+        !matches!(self.function, Moments | FinishGradients | FillMask | MergeMoments | MergeSums)
+    }
+
+    /// Makes the fault, and says what must come of it. Where a buffer that is read is moved into another one, the buffer of
+    /// the call from Rust gets what is there.
+    fn spoil(&mut self, input: &CapiInput, case: &Case, of_rust: &mut Memory) -> Expected {
+        let wrong = 1 + u32::from(input.by);
+        let refused = Expected::refused;
+        match input.fault {
+            Fault::Nothing | Fault::NullError => Expected::AsInRust,
+            Fault::VersionOfError => refused(c::NORMDROP_STATUS_VERSION, &[]),
+            Fault::MisalignedError => refused(c::NORMDROP_STATUS_ALIGNMENT, &[]),
+            Fault::NullBuffer
+            | Fault::MisalignedBuffer
+            | Fault::HugeBuffer
+            | Fault::WrappingBuffer
+            | Fault::Overlap => self.spoil_buffer(input, of_rust),
+            Fault::NullCall if self.has_struct() => refused(c::NORMDROP_STATUS_NULL, &["call"]),
+            Fault::MisalignedCall if self.has_struct() => refused(c::NORMDROP_STATUS_ALIGNMENT, &["call"]),
+            Fault::VersionOfCall if self.has_struct() => refused(c::NORMDROP_STATUS_VERSION, &["call"]),
+            Fault::Statistics
+                if matches!(self.function, Function::Backward | Function::BackwardInPlace | Function::Reduce) =>
+            {
+                self.statistics = 1 + wrong;
+                refused(c::NORMDROP_STATUS_STATISTICS, &["call"])
+            }
+            Fault::Shape if matches!(self.function, Function::FoldIntoPrevious | Function::FoldIntoNext) => {
+                self.fold.1 = [usize::MAX, 2, 1];
+                refused(c::NORMDROP_STATUS_SHAPE, &[])
+            }
+            Fault::NullCall | Fault::MisalignedCall | Fault::VersionOfCall | Fault::Statistics => Expected::AsInRust,
+            _ if !self.has_layer() => Expected::AsInRust,
+            Fault::NullLayer => refused(c::NORMDROP_STATUS_NULL, &["layer"]),
+            Fault::MisalignedLayer => refused(c::NORMDROP_STATUS_ALIGNMENT, &["layer"]),
+            Fault::VersionOfLayer => {
+                self.layer.version += wrong;
+                refused(c::NORMDROP_STATUS_VERSION, &["layer"])
+            }
+            Fault::Activation => {
+                self.layer.activation = c::NORMDROP_ACTIVATION_GELU + wrong;
+                refused(c::NORMDROP_STATUS_ACTIVATION, &["layer"])
+            }
+            Fault::Slope => {
+                self.layer.slope = f32::NAN;
+                if self.layer.activation == c::NORMDROP_ACTIVATION_LEAKY_RELU {
+                    refused(c::NORMDROP_STATUS_SLOPE, &[])
+                } else {
+                    Expected::AsInRust
+                }
+            }
+            Fault::Granularity => {
+                self.layer.granularity = c::NORMDROP_GRANULARITY_SAMPLE + wrong;
+                refused(c::NORMDROP_STATUS_GRANULARITY, &["layer"])
+            }
+            Fault::RunningVariance => {
+                self.layer.running_variance = c::NORMDROP_RUNNING_VARIANCE_BIASED + wrong;
+                refused(c::NORMDROP_STATUS_RUNNING_VARIANCE, &["layer"])
+            }
+            Fault::Backend => {
+                self.layer.backend = c::NORMDROP_BACKEND_AVX512 + wrong;
+                refused(c::NORMDROP_STATUS_BACKEND, &["layer"])
+            }
+            Fault::Tasks => {
+                self.layer.tasks = 1 + wrong;
+                refused(c::NORMDROP_STATUS_TASKS, &["layer"])
+            }
+            Fault::Positions => {
+                self.layer.positions = case.shape.outer() + 1 + usize::from(input.by);
+                // One position is every layout's, and no rows are a multiple of any number.
+                if self.layer.positions == 1 || (case.shape.outer() == 0 && case.shape.inner() == 1) {
+                    Expected::AsInRust
+                } else {
+                    refused(c::NORMDROP_STATUS_POSITIONS, &["layer"])
+                }
+            }
+            Fault::Shape => {
+                let overflowing = (usize::MAX, 2, 1, 1);
+                (self.layer.outer, self.layer.channels, self.layer.inner, self.layer.positions) = overflowing;
+                refused(c::NORMDROP_STATUS_SHAPE, &[])
+            }
+            Fault::Eps => {
+                self.layer.eps = f32::NAN;
+                refused(c::NORMDROP_STATUS_EPS, &[])
+            }
+            Fault::Momentum => {
+                self.layer.momentum = f64::NAN;
+                refused(c::NORMDROP_STATUS_MOMENTUM, &[])
+            }
+            Fault::Probability => {
+                self.layer.p = f64::NAN;
+                refused(c::NORMDROP_STATUS_PROBABILITY, &[])
+            }
+        }
+    }
+
+    fn spoil_buffer(&mut self, input: &CapiInput, of_rust: &mut Memory) -> Expected {
+        let number = usize::from(input.buffer) % self.buffers.len().max(1);
+        let others = self.buffers.clone();
+        let Some(buffer) = self.buffers.get_mut(number) else { return Expected::AsInRust };
+        let of = names(self.function, buffer.name);
+        let by = usize::from(input.by);
+        match input.fault {
+            Fault::NullBuffer if buffer.len > 0 => {
+                buffer.values = ptr::null_mut();
+                Expected::Refused { status: c::NORMDROP_STATUS_NULL, of }
+            }
+            Fault::MisalignedBuffer if buffer.size > 1 => {
+                buffer.values = buffer.values.wrapping_add(1 + by % (buffer.size - 1));
+                Expected::Refused { status: c::NORMDROP_STATUS_ALIGNMENT, of }
+            }
+            Fault::HugeBuffer => {
+                buffer.len = isize::MAX.unsigned_abs() / buffer.size + 1 + by;
+                Expected::Refused { status: c::NORMDROP_STATUS_SIZE, of }
+            }
+            Fault::WrappingBuffer => {
+                // Sixteen bytes before the end of the address space.
+                (buffer.values, buffer.len) = (ptr::without_provenance_mut(usize::MAX - 15), 16 + by);
+                Expected::Refused { status: c::NORMDROP_STATUS_SIZE, of }
+            }
+            Fault::Overlap => {
+                let other = others[usize::from(input.other) % others.len()];
+                if other.name == buffer.name || buffer.len == 0 || other.len == 0 {
+                    return Expected::AsInRust;
+                }
+                let offset = by % other.bytes() / buffer.size * buffer.size;
+                let values = other.values.wrapping_add(offset);
+                let swapped = [(Name::Input, Name::Output), (Name::GradOutput, Name::GradInput)];
+                let in_place = swapped.iter().any(|&(read, written)| {
+                    (buffer.name, other.name) == (read, written) || (buffer.name, other.name) == (written, read)
+                });
+                if in_place && offset == 0 && buffer.len == other.len {
+                    return Expected::AsInRust;
+                }
+                if buffer.written || other.written {
+                    buffer.values = values;
+                    if values.addr().is_multiple_of(buffer.size) {
+                        return Expected::Refused { status: c::NORMDROP_STATUS_OVERLAP, of: Vec::new() };
+                    }
+                    return Expected::Refused { status: c::NORMDROP_STATUS_ALIGNMENT, of };
+                }
+                // Two buffers that are read may share their memory.
+                if buffer.size != other.size || offset + buffer.bytes() > other.bytes() {
+                    return Expected::AsInRust;
+                }
+                buffer.values = values;
+                if let Some(copy) = pointer(of_rust, buffer.name, false) {
+                    // SAFETY: both are as long, by the check above, and in memories of their own.
+                    unsafe { copy.values.copy_from_nonoverlapping(values, buffer.bytes()) };
+                }
+                Expected::AsInRust
+            }
+            _ => Expected::AsInRust,
+        }
+    }
+
+    /// A buffer that is read, or none.
+    fn read<T>(&self, name: Name) -> c::normdrop_slice<T> {
+        let c::normdrop_slice_mut { values, len } = self.write(name);
+        c::normdrop_slice { values, len }
+    }
+
+    /// A buffer that is written, or none.
+    fn write<T>(&self, name: Name) -> c::normdrop_slice_mut<T> {
+        match self.buffers.iter().find(|buffer| buffer.name == name) {
+            Some(buffer) => c::normdrop_slice_mut { values: buffer.values.cast(), len: buffer.len },
+            None => c::normdrop_slice_mut { values: ptr::null_mut(), len: 0 },
+        }
+    }
+
+    /// A buffer of statistics that are used, or one that nobody may look at.
+    fn read_if<T>(&self, used: bool, name: Name) -> c::normdrop_slice<T> {
+        if used {
+            return self.read(name);
+        }
+        c::normdrop_slice { values: ptr::without_provenance(1), len: usize::MAX }
+    }
+
+    /// The buffers of a call as they are handed over.
+    fn handed_over<T>(&self, call: &T) -> *const T {
+        match self.fault {
+            Fault::NullCall => ptr::null(),
+            Fault::MisalignedCall => ptr::from_ref(call).wrapping_byte_add(1),
+            _ => call,
+        }
+    }
+
+    /// Makes the call.
+    fn run(&self, error: &mut c::normdrop_error) -> c::normdrop_status {
+        use Name::{
+            Bias, GradBias, GradInput, GradOutput, GradResidual, GradWeight, Input, Mask, Moments, Output, Residual,
+            RunningMean, RunningVar, SavedInvStd, SavedMean, SavedMeanTail, Scratch, Sums, Values, Weight,
+        };
+        let error = match self.fault {
+            Fault::NullError => ptr::null_mut(),
+            Fault::MisalignedError => ptr::from_mut(error).wrapping_byte_add(1),
+            _ => ptr::from_mut(error),
+        };
+        let layer = match self.fault {
+            Fault::NullLayer => ptr::null(),
+            Fault::MisalignedLayer => (&raw const self.layer).wrapping_byte_add(1),
+            _ => &raw const self.layer,
+        };
+        let version = c::NORMDROP_ABI_VERSION + u32::from(self.fault == Fault::VersionOfCall);
+        let fixed = self.statistics == c::NORMDROP_STATISTICS_FIXED;
+        let in_place = matches!(self.function, Function::EvalInPlace | Function::BackwardInPlace);
+        let (input, output, grad_output, grad_input) = match self.function {
+            Function::EvalInPlace => (Values, Values, GradOutput, GradInput),
+            _ if in_place => (Input, Output, Values, Values),
+            _ => (Input, Output, GradOutput, GradInput),
+        };
+        // SAFETY: the buffers are there to their full lengths and nobody else uses them, and so are the structs; but for
+        // faults, which the functions are there to find.
+        unsafe {
+            match self.function {
+                Function::Train => {
+                    let call = c::normdrop_train_call {
+                        version,
+                        weight: self.read(Weight),
+                        bias: self.read(Bias),
+                        running_mean: self.write(RunningMean),
+                        running_var: self.write(RunningVar),
+                        batches: self.batches,
+                        mask: self.read(Mask),
+                        input: self.read(Input),
+                        residual: self.read(Residual),
+                        output: self.write(Output),
+                        saved_mean: self.write(SavedMean),
+                        saved_mean_tail: self.write(SavedMeanTail),
+                        saved_inv_std: self.write(SavedInvStd),
+                        scratch: self.write(Scratch),
+                    };
+                    c::normdrop_train(layer, self.handed_over(&call), error)
+                }
+                Function::Eval | Function::EvalInPlace => {
+                    let call = c::normdrop_eval_call {
+                        version,
+                        weight: self.read(Weight),
+                        bias: self.read(Bias),
+                        running_mean: self.read(RunningMean),
+                        running_var: self.read(RunningVar),
+                        mask: self.read(Mask),
+                        input: self.read(input),
+                        residual: self.read(Residual),
+                        output: self.write(output),
+                        scratch: self.write(Scratch),
+                    };
+                    c::normdrop_eval(layer, self.handed_over(&call), error)
+                }
+                Function::Backward | Function::BackwardInPlace => {
+                    let call = c::normdrop_backward_call {
+                        version,
+                        statistics: self.statistics,
+                        weight: self.read(Weight),
+                        bias: self.read(Bias),
+                        running_mean: self.read_if(fixed, RunningMean),
+                        running_var: self.read_if(fixed, RunningVar),
+                        saved_mean: self.read_if(!fixed, SavedMean),
+                        saved_mean_tail: self.read_if(!fixed, SavedMeanTail),
+                        saved_inv_std: self.read_if(!fixed, SavedInvStd),
+                        mask: self.read(Mask),
+                        input: self.read(Input),
+                        residual: self.read(Residual),
+                        grad_output: self.read(grad_output),
+                        grad_input: self.write(grad_input),
+                        grad_residual: self.write(GradResidual),
+                        grad_weight: self.write(GradWeight),
+                        grad_bias: self.write(GradBias),
+                        scratch: self.write(Scratch),
+                    };
+                    c::normdrop_backward(layer, self.handed_over(&call), error)
+                }
+                Function::Moments => {
+                    c::normdrop_moments(layer, self.read(Input), self.write(Moments), self.write(Scratch), error)
+                }
+                Function::Finish => {
+                    let call = c::normdrop_finish_call {
+                        version,
+                        moments: self.read(Moments),
+                        running_mean: self.write(RunningMean),
+                        running_var: self.write(RunningVar),
+                        batches: self.batches,
+                        saved_mean: self.write(SavedMean),
+                        saved_mean_tail: self.write(SavedMeanTail),
+                        saved_inv_std: self.write(SavedInvStd),
+                    };
+                    c::normdrop_finish(layer, self.handed_over(&call), error)
+                }
+                Function::Apply => {
+                    let call = c::normdrop_apply_call {
+                        version,
+                        weight: self.read(Weight),
+                        bias: self.read(Bias),
+                        saved_mean: self.read(SavedMean),
+                        saved_mean_tail: self.read(SavedMeanTail),
+                        saved_inv_std: self.read(SavedInvStd),
+                        mask: self.read(Mask),
+                        input: self.read(Input),
+                        residual: self.read(Residual),
+                        output: self.write(Output),
+                        scratch: self.write(Scratch),
+                    };
+                    c::normdrop_apply(layer, self.handed_over(&call), error)
+                }
+                Function::Reduce => {
+                    let call = c::normdrop_reduce_call {
+                        version,
+                        statistics: self.statistics,
+                        weight: self.read(Weight),
+                        bias: self.read(Bias),
+                        running_mean: self.read_if(fixed, RunningMean),
+                        running_var: self.read_if(fixed, RunningVar),
+                        saved_mean: self.read_if(!fixed, SavedMean),
+                        saved_mean_tail: self.read_if(!fixed, SavedMeanTail),
+                        saved_inv_std: self.read_if(!fixed, SavedInvStd),
+                        mask: self.read(Mask),
+                        input: self.read(Input),
+                        residual: self.read(Residual),
+                        grad_output: self.read(GradOutput),
+                        sums: self.write(Sums),
+                        scratch: self.write(Scratch),
+                    };
+                    c::normdrop_reduce(layer, self.handed_over(&call), error)
+                }
+                Function::FinishGradients => c::normdrop_finish_gradients(
+                    layer,
+                    self.read(Sums),
+                    self.write(GradWeight),
+                    self.write(GradBias),
+                    error,
+                ),
+                Function::ApplyGradient => {
+                    let call = c::normdrop_apply_gradient_call {
+                        version,
+                        weight: self.read(Weight),
+                        bias: self.read(Bias),
+                        saved_mean: self.read(SavedMean),
+                        saved_mean_tail: self.read(SavedMeanTail),
+                        saved_inv_std: self.read(SavedInvStd),
+                        samples: self.samples,
+                        sums: self.read(Sums),
+                        mask: self.read(Mask),
+                        input: self.read(Input),
+                        residual: self.read(Residual),
+                        grad_output: self.read(GradOutput),
+                        grad_input: self.write(GradInput),
+                        grad_residual: self.write(GradResidual),
+                        scratch: self.write(Scratch),
+                    };
+                    c::normdrop_apply_gradient(layer, self.handed_over(&call), error)
+                }
+                Function::FillMask => c::normdrop_fill_mask(layer, SEED, self.write(Mask), error),
+                Function::MergeMoments => c::normdrop_merge_moments(self.write(Moments), self.read(Sums), error),
+                Function::MergeSums => c::normdrop_merge_sums(self.write(Sums), self.read(Moments), error),
+                Function::FoldIntoPrevious | Function::FoldIntoNext => {
+                    let (eps, [outer, channels, inner]) = self.fold;
+                    let call = c::normdrop_fold_call {
+                        version,
+                        eps,
+                        outer,
+                        channels,
+                        inner,
+                        weight: self.read(Weight),
+                        bias: self.read(Bias),
+                        running_mean: self.read(RunningMean),
+                        running_var: self.read(RunningVar),
+                        weights: self.write(Values),
+                        weights_bias: self.write(GradBias),
+                    };
+                    let call = self.handed_over(&call);
+                    if self.function == Function::FoldIntoPrevious {
+                        c::normdrop_fold_into_previous(call, error)
+                    } else {
+                        c::normdrop_fold_into_next(call, error)
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The bits of every buffer but scratch, written or not.
+fn contents(memory: &Memory) -> Vec<(Name, Vec<u64>)> {
+    fn bits<T: Bits>(buffer: Option<&Buffer<T>>) -> Vec<u64> {
+        buffer.into_iter().flat_map(|buffer| buffer.iter().map(|value| value.bits())).collect()
+    }
+    let mut contents = memory.contents();
+    contents.extend([
+        (Name::GradOutput, bits(Some(&memory.grad_output))),
+        (Name::Weight, bits(memory.weight.as_ref())),
+        (Name::Bias, bits(memory.bias.as_ref())),
+        (Name::Mask, bits(memory.mask.as_ref())),
+    ]);
+    contents
+}
+
+fn no_error() -> c::normdrop_error {
+    c::normdrop_error {
+        version: c::NORMDROP_ABI_VERSION,
+        status: c::NORMDROP_STATUS_OK,
+        buffer: c::NORMDROP_BUFFER_NONE,
+        other: c::NORMDROP_BUFFER_NONE,
+        expected: 0,
+        actual: 0,
+        value: 0.0,
+    }
+}
+
+/// An error of Rust as the C interface must tell it.
+fn as_c_says(error: Error, function: Function) -> Refusal {
+    let none = Refusal { status: c::NORMDROP_STATUS_OK, buffer: "none".to_owned(), expected: 0, actual: 0, value: 0.0 };
+    match error {
+        Error::Length { buffer, expected, actual } => Refusal {
+            status: c::NORMDROP_STATUS_LENGTH,
+            buffer: names(function, buffer).swap_remove(0),
+            expected,
+            actual,
+            ..none
+        },
+        Error::Eps { eps } => Refusal { status: c::NORMDROP_STATUS_EPS, value: eps.into(), ..none },
+        Error::SingleSample => Refusal { status: c::NORMDROP_STATUS_SINGLE_SAMPLE, ..none },
+        Error::MissingBias { channel } => Refusal {
+            status: c::NORMDROP_STATUS_MISSING_BIAS,
+            buffer: "weights_bias".to_owned(),
+            actual: channel,
+            ..none
+        },
+        other => panic!("no call of a valid layer returns {other:?}"),
+    }
+}
+
+/// What an error says, the buffer by its name.
+#[derive(Debug, PartialEq)]
+struct Refusal {
+    status: c::normdrop_status,
+    buffer: String,
+    expected: usize,
+    actual: usize,
+    value: f64,
+}
+
+fn described_error(error: c::normdrop_error) -> Refusal {
+    let c::normdrop_error { status, buffer, expected, actual, value, .. } = error;
+    Refusal { status, buffer: name(buffer), expected, actual, value }
+}
+
+/// What C says of a status.
+fn text(status: c::normdrop_status) -> String {
+    // SAFETY: the texts are constants that end with a zero byte.
+    unsafe { CStr::from_ptr(c::normdrop_status_text(status)) }.to_string_lossy().into_owned()
+}
+
+/// What C calls a buffer.
+fn name(buffer: c::normdrop_buffer) -> String {
+    // SAFETY: as above.
+    unsafe { CStr::from_ptr(c::normdrop_buffer_name(buffer)) }.to_string_lossy().into_owned()
+}

@@ -198,6 +198,20 @@ macro_rules! with_layer {
     }};
 }
 
+/// The statistics of a struct with the buffers of a call.
+macro_rules! given_statistics {
+    ($call:expr) => {
+        GivenStatistics {
+            kind: $call.statistics,
+            running_mean: $call.running_mean,
+            running_var: $call.running_var,
+            saved_mean: $call.saved_mean,
+            saved_mean_tail: $call.saved_mean_tail,
+            saved_inv_std: $call.saved_inv_std,
+        }
+    };
+}
+
 const fn backend_of(number: normdrop_backend) -> Option<Backend> {
     match number {
         NORMDROP_BACKEND_PORTABLE => Some(Backend::Portable),
@@ -685,14 +699,7 @@ pub unsafe extern "C" fn normdrop_backward(
         // SAFETY: passed on.
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
         let in_place = call.grad_output.is(call.grad_input);
-        let given = GivenStatistics {
-            kind: call.statistics,
-            running_mean: call.running_mean,
-            running_var: call.running_var,
-            saved_mean: call.saved_mean,
-            saved_mean_tail: call.saved_mean_tail,
-            saved_inv_std: call.saved_inv_std,
-        };
+        let given = given_statistics!(call);
         let [first, second, third] = given.regions()?;
         check_apart(&[
             call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
@@ -910,14 +917,7 @@ pub unsafe extern "C" fn normdrop_reduce(
         let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
         // SAFETY: passed on.
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
-        let given = GivenStatistics {
-            kind: call.statistics,
-            running_mean: call.running_mean,
-            running_var: call.running_var,
-            saved_mean: call.saved_mean,
-            saved_mean_tail: call.saved_mean_tail,
-            saved_inv_std: call.saved_inv_std,
-        };
+        let given = given_statistics!(call);
         let [first, second, third] = given.regions()?;
         check_apart(&[
             call.weight.region(NORMDROP_BUFFER_WEIGHT)?,

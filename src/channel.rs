@@ -1,9 +1,11 @@
 //! The arithmetic of the channels, in f64 and sixteen at a time: their moments, what they are normalised with, what the
-//! gradients are made of.
+//! gradients are made of. And the two formulas of an element, in one place for lanes and for single values.
+
+use core::ops::{Add, Mul, Sub};
 
 use crate::args::{Parameters, Statistics};
 use crate::config::RunningVariance;
-use crate::simd::{LANES, Lane, Lanes, Machine, Simd, load};
+use crate::simd::{LANES, Lane, Lanes, Machine, Simd, first_lanes, load};
 use crate::slices::{range, range_mut};
 
 /// Up to sixteen channels, one per lane.
@@ -33,9 +35,8 @@ impl Channels {
 
     /// The bits of their lanes.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "sixteen bits")]
     const fn bits(self) -> u16 {
-        ((1_u32 << self.len) - 1) as u16
+        first_lanes(self.len)
     }
 }
 
@@ -338,6 +339,25 @@ impl<S: Simd> Normalise<S> {
     }
 }
 
+/// `z` of an element or of a vector in f32, from mean, slope and shift.
+#[inline(always)]
+pub(crate) fn normalised<F>([mean, slope, shift]: [F; 3], x: F) -> F
+where
+    F: Add<Output = F> + Mul<Output = F> + Sub<Output = F>,
+{
+    (x - mean) * slope + shift
+}
+
+/// `dx` of an element or of a vector in f32, from slope, tilt and offset. Fixed statistics have no terms of `x`, not even where
+/// it is not finite.
+#[inline(always)]
+pub(crate) fn differentiated<F>([slope, tilt, offset]: [F; 3], batch: bool, deviation: F, g: F) -> F
+where
+    F: Add<Output = F> + Mul<Output = F>,
+{
+    if batch { g * slope + (deviation * tilt + offset) } else { g * slope }
+}
+
 /// [`Normalise`] of one channel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChannelNormalise {
@@ -355,7 +375,7 @@ impl ChannelNormalise {
     #[inline(always)]
     pub(crate) fn z(&self, x: f32, residual: Option<f32>) -> f32 {
         let [slope, shift] = self.rounded;
-        let z = (x - self.mean) * slope + shift;
+        let z = normalised([self.mean, slope, shift], x);
         if self.exact || (residual.is_some() && !z.is_finite()) {
             return self.exactly(x, residual.unwrap_or(NOTHING));
         }
@@ -373,10 +393,10 @@ impl ChannelNormalise {
 }
 
 /// What can be added to any number and leaves it as it is, the sign of zero included.
-pub(crate) const NOTHING: f32 = -0.0;
+const NOTHING: f32 = -0.0;
 
 /// The sums over one channel that every gradient is made of.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct GradientSums {
     /// The sum of `g`, without the dropout scale.
     pub(crate) g: f64,
@@ -528,8 +548,7 @@ pub(crate) struct ChannelDifferentiate {
 }
 
 impl ChannelDifferentiate {
-    /// `dx` of one element, in f64 where it is needed. Fixed statistics have no terms of `x`, not even where it is not
-    /// finite.
+    /// `dx` of one element, in f64 where it is needed.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
     pub(crate) fn dx(&self, batch: bool, x: f32, g: f32) -> f32 {
@@ -537,8 +556,7 @@ impl ChannelDifferentiate {
         match (exact, batch) {
             (true, true) => (f64::from(g) * slope + ((f64::from(x) - f64::from(mean)) * tilt + offset)) as f32,
             (true, false) => (f64::from(g) * slope) as f32,
-            (false, true) => g * slope as f32 + ((x - mean) * tilt as f32 + offset as f32),
-            (false, false) => g * slope as f32,
+            (false, _) => differentiated([slope as f32, tilt as f32, offset as f32], batch, x - mean, g),
         }
     }
 }

@@ -10,7 +10,7 @@
 use core::ops::{Add, Range};
 
 use super::apply::Apply;
-use super::moments::{SMALLEST_SQUARES, exact_moments, inverse};
+use super::moments::{inverse, of_deviations};
 use super::{Group, Planar, RowBlock, Walk, tree};
 use crate::activation::Activation;
 use crate::channel::{ChannelDifferentiate, ChannelNormalise, GradientSums, Moments};
@@ -114,7 +114,7 @@ fn lane_sums(block: RowBlock, levels: usize, sums: &mut [Lanes<f32>; 2], value: 
     let [first, second] = sums;
     for (lane, (first, second)) in first.iter_mut().zip(second).enumerate().take(block.columns) {
         Pair(*first, *second) = tree(levels, block.rows, ZERO, |row| {
-            // Past its end the last vector has zeros, which change no sum.
+            // Past its end the last vector has nothing.
             let first = block.elements(row).start + lane;
             match (block.columns - lane).div_ceil(LANES) {
                 1 => value(first),
@@ -172,12 +172,8 @@ fn block_moments(block: RowBlock, is_matrix: bool, input: &[f32]) -> Moments {
     let sum = Portable.fold(&sums[0]);
     let pivot = if is_matrix { sum * inverse(block.rows) } else { sum / count };
     deviations(pivot, &mut sums);
-    let [e, q] = sums.each_ref().map(|sums| Portable.fold_f64(sums));
-    if !(SMALLEST_SQUARES..=f64::MAX).contains(&q) {
-        return exact_moments(block, input);
-    }
-    let count = f64::from(count);
-    Moments { count, mean: f64::from(pivot) + e / count, m2: q - e * e / count }
+    let sums = sums.each_ref().map(|sums| Portable.fold_f64(sums));
+    of_deviations(f64::from(count), pivot, sums, block, input)
 }
 
 /// One channel of a tensor, and what its elements are normalised with.

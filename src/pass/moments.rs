@@ -15,12 +15,12 @@ use super::{
     load_four, load_partial_four, tree, whole_vectors,
 };
 use crate::channel::{BatchMoments, Channels, MergeWeights, Moments, lane_of};
-use crate::simd::{Kernel, LANES, Lanes, Machine, Simd};
+use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, first_lanes};
 use crate::slices::range_mut;
 use crate::tasks::Tasks;
 
 /// Squares below this have lost bits to underflow: such a block is done again in f64. 2^-110.
-pub(crate) const SMALLEST_SQUARES: f64 = 1.0 / (1u128 << 110) as f64;
+const SMALLEST_SQUARES: f64 = 1.0 / (1u128 << 110) as f64;
 
 /// Four vectors added in pairs.
 #[inline(always)]
@@ -131,13 +131,6 @@ fn sixteen_deviations<S: Simd>(s: S, pivot: S::F32, &[a, b, c, d]: &[[S::F32; 4]
     (first + second) + (third + fourth)
 }
 
-/// The bits of the first `n` lanes, for `n` up to 16.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "sixteen bits")]
-const fn first_lanes(n: usize) -> u16 {
-    ((1_u32 << n) - 1) as u16
-}
-
 /// The sum of a block whose values all belong to one channel, lane by lane.
 #[inline(always)]
 fn block_sum<M: Machine>(s: M::Simd, block: RowBlock, input: &[f32]) -> <M::Simd as Simd>::F32 {
@@ -214,18 +207,22 @@ fn block_moments<M: Machine>(m: M, block: RowBlock, input: &[f32]) -> Moments {
         s.store(sums.e, &mut e);
         s.store(sums.q, &mut q);
     }
-    let (e, q) = (m.fold_f64(&e), m.fold_f64(&q));
+    of_deviations(f64::from(count), pivot, [m.fold_f64(&e), m.fold_f64(&q)], block, input)
+}
+
+/// The moments of a block from the sums of its deviations from a pivot and of their squares.
+#[inline(always)]
+pub(crate) fn of_deviations(count: f64, pivot: f32, [e, q]: [f64; 2], block: RowBlock, input: &[f32]) -> Moments {
     if !(SMALLEST_SQUARES..=f64::MAX).contains(&q) {
         return exact_moments(block, input);
     }
-    let count = f64::from(count);
     Moments { count, mean: f64::from(pivot) + e / count, m2: q - e * e / count }
 }
 
 /// The moments of a block whose squares do not fit f32: too large, too small or not finite.
 #[cold]
 #[inline(never)]
-pub(crate) fn exact_moments(block: RowBlock, input: &[f32]) -> Moments {
+fn exact_moments(block: RowBlock, input: &[f32]) -> Moments {
     two_passes(block.rows_of(input).flatten().copied())
 }
 

@@ -40,6 +40,13 @@ pub(crate) const AT_ONCE: bool = <<Portable as Machine>::Simd as Simd>::AT_ONCE;
 /// One value per lane, in memory.
 pub(crate) type Lanes<T> = [T; LANES];
 
+/// The bits of the first `n` lanes, for `n` up to 16.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "sixteen bits")]
+pub(crate) const fn first_lanes(n: usize) -> u16 {
+    ((1_u32 << n) - 1) as u16
+}
+
 /// A backend: it works sixteen lanes, all at once or one after the other. A token that proves that the CPU has what its
 /// operations need.
 ///

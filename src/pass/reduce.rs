@@ -15,7 +15,7 @@ use super::{
 };
 use crate::activation::Activation;
 use crate::channel::{Channels, GradientSums, lane_of};
-use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, load};
+use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, first_lanes, load};
 use crate::slices::{range_mut, take_front};
 use crate::tasks::Tasks;
 
@@ -152,6 +152,15 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
         Sums { g, g_deviation: g * ((x - self.forward.mean) * self.unit) }
     }
 
+    /// The summands of the first values of a vector: the lanes past them are in no sum, whatever becomes of a zero there.
+    #[inline(always)]
+    fn of_some<const RESIDUAL: bool>(&self, s: S, [x, dy]: [&[f32]; 2], residual: S::F32, bits: u16) -> Sums<S> {
+        let lanes = first_lanes(x.len().min(LANES));
+        let sums = self.of::<RESIDUAL>(s, load(s, x), load(s, dy), residual, bits & lanes);
+        // Without its bit `g` is 0, but the deviation may be infinite.
+        Sums { g: sums.g, g_deviation: s.keep(s.mask(lanes), sums.g_deviation) }
+    }
+
     /// The sums of a row of at most 256 values: vectors in pairs, pairs in pairs, these in pairs, and those in sequence.
     #[inline(always)]
     fn row<const RESIDUAL: bool>(
@@ -188,10 +197,9 @@ impl<S: Simd, A: Activation> Summands<'_, S, A> {
         if !x.is_empty() {
             let (bits_a, bits_b) = (bits.next().unwrap_or_default(), bits.next().unwrap_or_default());
             let ([x_a, x_b], [dy_a, dy_b]) = (up_to_two(x), up_to_two(dy));
-            let mut two = self.of::<RESIDUAL>(s, load(s, x_a), load(s, dy_a), residuals.load_any(s, vector), bits_a);
+            let mut two = self.of_some::<RESIDUAL>(s, [x_a, dy_a], residuals.load_any(s, vector), bits_a);
             if !x_b.is_empty() {
-                let residual = residuals.load_rest(s);
-                two = two + self.of::<RESIDUAL>(s, s.load_partial(x_b), s.load_partial(dy_b), residual, bits_b);
+                two = two + self.of_some::<RESIDUAL>(s, [x_b, dy_b], residuals.load_rest(s), bits_b);
             }
             last = last + two;
         }
@@ -417,11 +425,11 @@ impl<A: Activation> PartSums<'_, A> {
     /// The summands of one row of a block, in lanes that are worked one after the other.
     #[inline(always)]
     fn of_lane<S: Simd>(&self, s: S, summands: &Summands<'_, S, A>, block: RowBlock, row: usize, bits: u16) -> Sums<S> {
-        let [x, dy] = [self.input, self.grad].map(|tensor| s.load_partial(block.row(tensor, row)));
+        let values = [self.input, self.grad].map(|tensor| block.row(tensor, row));
         let Some(residual) = self.apply.residual else {
-            return summands.of::<false>(s, x, dy, s.splat(0.0), bits);
+            return summands.of_some::<false>(s, values, s.splat(0.0), bits);
         };
-        summands.of::<true>(s, x, dy, s.load_partial(block.row(residual, row)), bits)
+        summands.of_some::<true>(s, values, s.load_partial(block.row(residual, row)), bits)
     }
 
     /// The sums of a block of one channel in f64, for magnitudes that f32 cannot hold.

@@ -821,3 +821,59 @@ fn a_sum_with_a_residual_is_that_of_its_channel_in_the_gradients() {
         }
     }
 }
+
+/// A vector that a run does not fill has lanes left. What a zero would become there may not fit f32, and must not make a
+/// block that does not need f64 a block in f64: lanes that are worked one after the other have nothing past the end.
+#[test]
+fn numeric_contract_lanes_past_the_end_of_a_run_are_in_no_sum() {
+    let mut problem = Problem::new(1, 2, 17);
+    (problem.weight, problem.bias, problem.config.eps) = (None, None, 1e-20);
+    problem.x.fill(1e29);
+    problem.dy.fill(0.0);
+    // In f32 the first lane has 1 + 2^-23, rounded up; in f64 it would have what it is.
+    (problem.dy[0], problem.dy[1], problem.dy[16]) = (1.0, -1.0, 1.5 / (1 << 24) as f32);
+    let trained = problem.train::<Identity>();
+    let gradients = problem.backward::<Identity>(Statistics::Batch(trained.saved()));
+    assert_eq!(gradients.d_bias, [1.0 / (1 << 23) as f32, 0.0]);
+    assert_eq!(gradients.d_weight, [0.0, 0.0]);
+}
+
+#[test]
+fn numeric_contract_the_saved_mean_is_a_pair_that_holds_more_than_one_f32() {
+    for &shape in SHAPES {
+        let mut problem = normal(shape, 21);
+        problem.x.iter_mut().for_each(|x| *x += 1e6);
+        let (samples, trained) = (shape[0] * shape[2], problem.train::<Identity>());
+        for channel in 0..shape[1] {
+            let of_channel = (0..problem.x.len()).filter(|&index| channel_of(&problem, index) == channel);
+            // No rounding: less than 53 bits are in a sum of so few numbers of one magnitude.
+            let exact = of_channel.map(|index| f64::from(problem.x[index])).sum::<f64>() / samples as f64;
+            let (mean, tail) = (trained.mean[channel], trained.mean_tail[channel]);
+            let pair = f64::from(mean) + f64::from(tail);
+            assert!((pair - exact).abs() <= exact / (1u64 << 46) as f64, "shape {shape:?}: {pair:e} is not {exact:e}");
+            assert_eq!(mean + tail, mean, "the first of the pair is the mean rounded");
+        }
+        assert!(trained.mean_tail.iter().any(|&tail| tail != 0.0), "shape {shape:?}");
+    }
+}
+
+#[test]
+fn mask_contract_a_mask_that_is_made_again_gives_the_gradients_of_a_stored_one() {
+    for granularity in [Granularity::Element, Granularity::Channel, Granularity::Sample] {
+        for &shape in SHAPES {
+            let mut problem = normal(shape, 22);
+            (problem.config.p, problem.config.granularity) = (0.3, granularity);
+            let layer = problem.layer::<Relu>();
+            let mut stored = vec![0; layer.mask_len()];
+            layer.fill_mask(22, &mut stored).expect("a mask of its length");
+            problem.mask = Some(stored);
+            let trained = problem.train::<Relu>();
+            let with_stored = problem.backward::<Relu>(Statistics::Batch(trained.saved()));
+            let mut again = vec![0xA5; layer.mask_len()];
+            layer.fill_mask(22, &mut again).expect("a mask of its length");
+            problem.mask = Some(again);
+            let with_again = problem.backward::<Relu>(Statistics::Batch(trained.saved()));
+            assert_eq!(with_stored.bits(), with_again.bits());
+        }
+    }
+}

@@ -1,5 +1,5 @@
 //! Which backend a call runs on: decided by the build where it can be, by CPUID where it must be.
-#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the tokens of the backends, and XGETBV"))]
+#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the tokens of the backends, CPUID and XGETBV"))]
 
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
@@ -137,6 +137,7 @@ mod cpuid {
 ))]
 mod cpuid {
     use super::Backend;
+    use core::arch::x86_64::{__cpuid_count, CpuidResult};
 
     /// The fastest backend of this CPU, asked for once.
     #[inline(always)]
@@ -187,9 +188,14 @@ mod cpuid {
 
     /// What the CPU has and the operating system saves.
     fn cpu() -> Backend {
-        use core::arch::x86_64::{__cpuid, __cpuid_count};
+        best(cpuid(0).eax, cpuid(1).ecx, || cpuid(7).ebx, saved_state)
+    }
 
-        best(__cpuid(0).eax, __cpuid(1).ecx, || __cpuid_count(7, 0).ebx, saved_state)
+    /// The first subleaf of a leaf of CPUID.
+    #[expect(unused_unsafe, reason = "the intrinsic is unsafe before Rust 1.94")]
+    fn cpuid(leaf: u32) -> CpuidResult {
+        // SAFETY: every x86-64 CPU has the instruction, and it only reads what it says of itself.
+        unsafe { __cpuid_count(leaf, 0) }
     }
 
     /// The fastest backend of a CPU, from its last leaf of CPUID, ECX of leaf 1, EBX of leaf 7 and XCR0, of which the last two are

@@ -155,7 +155,7 @@ pub fn fold_into_next(call: Fold<'_>) -> Result<(), Error> {
         call.check_shifts()?;
     }
     let Fold { parameters, running, eps, shape, weights, bias } = call;
-    if shape.inner() == 0 {
+    if shape.is_empty() {
         return Ok(());
     }
     let mut rows = weights.chunks_exact_mut(shape.inner());

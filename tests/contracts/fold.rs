@@ -635,3 +635,22 @@ fn folding_by_one_and_zero_changes_nothing() {
         assert_eq!(folding.folded(into).bits(), folding.bits());
     }
 }
+
+#[test]
+fn weights_without_a_channel_are_left_alone_however_many_outputs_they_have() {
+    let fold = |outputs, bias| {
+        fold_into_next(Fold {
+            parameters: Parameters::default(),
+            running: Running { mean: &[], var: &[] },
+            eps: 1e-5,
+            shape: Shape::new(outputs, 0, 1).expect("no elements"),
+            weights: &mut [],
+            bias,
+        })
+    };
+    // More outputs than there is time for.
+    assert_eq!(fold(usize::MAX, None), Ok(()));
+    let mut bias = [-0.0, 1.0];
+    assert_eq!(fold(2, Some(&mut bias)), Ok(()));
+    assert_eq!(bias.map(f32::to_bits), [-0.0f32, 1.0].map(f32::to_bits));
+}

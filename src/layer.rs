@@ -46,7 +46,7 @@ use crate::train;
 ///
 /// # Errors and panics
 /// Every call checks every length before it reads or writes anything; when it returns an error, nothing was
-/// written. No call panics or allocates. An empty tensor is accepted: gradients of parameters become zero and
+/// written. No call panics or allocates (but for `rayon`, see `with_tasks`). An empty tensor is accepted: gradients of parameters become zero and
 /// nothing else is touched.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Layer<A> {
@@ -93,9 +93,10 @@ impl<A: Activation> Layer<A> {
     /// The same layer with each call cut into at most so many tasks, for the threads of the current `rayon` pool and the
     /// one that calls. The results are the same bits.
     ///
-    /// A call too small for that many uses fewer, one of less than 524,288 elements is worked alone, because waking threads
-    /// would take longer, and none uses more than 65,536 tasks. A call inside `ThreadPool::install` uses that pool. The scratch
-    /// lengths grow with the tasks; `rayon` itself allocates. Only with the feature `rayon`.
+    /// A call too small for that many uses fewer; one of less than 524,288 elements, or of less than 32 values per channel, is
+    /// worked alone, because waking threads would take longer; and none uses more than 65,536 tasks. A call inside
+    /// `ThreadPool::install` uses that pool. The scratch lengths grow with the tasks; `rayon` itself allocates, and panics if it
+    /// cannot start the global pool. Only with the feature `rayon`.
     ///
     /// ```
     /// use std::num::NonZero;
@@ -150,20 +151,21 @@ impl<A: Activation> Layer<A> {
         mask_len(self.mask_bits())
     }
 
-    /// The f64 values of scratch that [`Layer::eval`] and [`Layer::eval_in_place`] need.
+    /// The f64 values of scratch that [`Layer::eval`], [`Layer::eval_in_place`] and [`Layer::apply`] need.
     #[must_use]
     pub const fn eval_scratch_len(&self) -> usize {
         self.walk().table_len(eval::FIELDS, self.task_count())
     }
 
-    /// The f64 values of scratch that [`Layer::train`] needs.
+    /// The f64 values of scratch that [`Layer::train`] and [`Layer::moments`] need.
     #[must_use]
     pub const fn train_scratch_len(&self) -> usize {
         let tasks = self.task_count();
         self.walk().table_len(train::FIELDS + train::TASK_FIELDS * tasks, tasks)
     }
 
-    /// The f64 values of scratch that [`Layer::backward`] and [`Layer::backward_in_place`] need.
+    /// The f64 values of scratch that [`Layer::backward`], [`Layer::backward_in_place`], [`Layer::reduce`] and
+    /// [`Layer::apply_gradient`] need.
     #[must_use]
     pub const fn backward_scratch_len(&self) -> usize {
         let tasks = self.task_count();
@@ -223,8 +225,8 @@ impl<A: Activation> Layer<A> {
     /// y = keep ? act(z)*scale : +0.0
     /// running = (1-momentum)*running + momentum*batch     (by default the running variance takes the unbiased one)
     /// ```
-    /// Memory: `x` is read twice (the second time from the cache where a channel fits it), `y` written
-    /// once, one mask bit read an element.
+    /// Memory: `x` is read twice, `y` written once, one mask bit read an element. The second time `x` comes from the cache where
+    /// a channel of sixteen neighbours and more fits it, and in other layouts where the tensor does.
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0, [`Error::SingleSample`] if
@@ -278,7 +280,7 @@ impl<A: Activation> Layer<A> {
     /// dx = weight*inv_std * g                                               fixed statistics
     /// ```
     /// `z` is computed again from `x`, exactly as in the forward call. Memory: with batch statistics `x` and `dy` are
-    /// read twice (the second time from the cache where a channel fits it) and `dx` is written once.
+    /// read twice, the second time from the cache where they are in [`Layer::train`], and `dx` is written once.
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length; with batch statistics also [`Error::Eps`] if `eps` is 0
@@ -374,7 +376,7 @@ impl<A: Activation> Layer<A> {
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0, [`Error::SingleSample`] if a
-    /// channel has one value.
+    /// channel has one value, or a count that is neither 0 nor above 1 and so that of no values.
     pub fn finish(&self, call: Finish<'_>) -> Result<(), Error> {
         check_len(Buffer::Moments, self.moments_len(), call.moments.len())?;
         self.check_running_mut(call.running.as_ref())?;
@@ -386,7 +388,7 @@ impl<A: Activation> Layer<A> {
         if self.config.eps == 0.0 {
             return Err(Error::Eps { eps: self.config.eps });
         }
-        if counts.contains(&1.0) {
+        if counts.iter().any(|&count| count != 0.0 && !is_batch(count)) {
             return Err(Error::SingleSample);
         }
         train::finish(self, call);
@@ -571,7 +573,7 @@ impl<A: Activation> Layer<A> {
             Statistics::Batch(_) => self.check_batch_statistics(match call.phase {
                 Phase::Whole => self.shape.samples() > 1,
                 Phase::Reduce(_) => true,
-                Phase::Apply { samples, .. } => samples > 1.0,
+                Phase::Apply { samples, .. } => is_batch(samples),
             }),
             Statistics::Fixed(_) => Ok(()),
         }
@@ -652,4 +654,9 @@ impl<A: Activation> Layer<A> {
 
 const fn check_scratch(expected: usize, actual: usize) -> Result<(), Error> {
     if actual >= expected { Ok(()) } else { Err(Error::Length { buffer: Buffer::Scratch, expected, actual }) }
+}
+
+/// Whether so many values have an unbiased variance.
+const fn is_batch(samples: f64) -> bool {
+    samples > 1.0
 }

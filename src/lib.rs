@@ -2,6 +2,9 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+#[cfg(target_pointer_width = "16")]
+compile_error!("normdrop needs a usize of at least 32 bits");
+
 mod activation;
 mod args;
 mod backward;

@@ -449,7 +449,9 @@ fn what_has_no_statistics_is_refused_or_left_alone() {
         (result, untouched)
     };
     assert_eq!(finish(&layer, [0.0; 3]), (Ok(()), true), "a batch without values");
-    assert_eq!(finish(&layer, [1.0, 3.0, 0.0]), (Err(Error::SingleSample), true));
+    for count in [1.0, 0.5, -1.0, f64::NAN] {
+        assert_eq!(finish(&layer, [count, 3.0, 0.0]), (Err(Error::SingleSample), true), "{count} values");
+    }
     assert_eq!(finish(&layer, [2.0, 3.0, 1.0]), (Ok(()), false), "parts of one value each");
     let without_eps = Layer::new(layer.shape(), Relu, Config { eps: 0.0, ..Config::DEFAULT }).expect("valid constants");
     assert_eq!(finish(&without_eps, [2.0, 3.0, 1.0]), (Err(Error::Eps { eps: 0.0 }), true));

@@ -5,13 +5,10 @@
 
 use core::ops::Range;
 
-use crate::pass::{Group, Piece, Tile, Walk, div_ceil};
+use crate::pass::{Group, LEAST_SHARED, Piece, Tile, Walk, div_ceil};
 use crate::simd::{Backend, Kernel, LANES, dispatch};
 use crate::slices::take_front;
 
-/// The least elements that are shared: a hundred microseconds of work and more. To wake a thread and to wait for it takes up
-/// to fifty in a virtual machine.
-const LEAST_SHARED: usize = 1 << 19;
 /// The least elements of a task: some microseconds of work.
 const LEAST_ELEMENTS: usize = 1 << 14;
 

@@ -4,23 +4,21 @@
 //! where the activation allows it and there is no residual. One pass: 4 bytes read and 4 written per element, 4 more
 //! read with a residual, and one mask bit.
 
-use core::iter::repeat;
+use core::iter::{Repeat, repeat};
 use core::ops::Range;
+use core::slice;
 
 use super::keep::{BITS, Buffer, Keep};
 use super::{
-    Ahead, Columns, Elements, FourBits, Group, PIECE, Place, Planar, Position, RowBlock, Tile, Unit, Walk, first_bits,
-    four_bits, four_rows, four_rows_mut, in_sequence, load_four, of_columns, pair_lane, pieces, whole_vectors,
-    whole_vectors_mut,
+    Ahead, Columns, Elements, FourBits, Group, OfRuns, PIECE, Place, Planar, RowBlock, RowOfRuns, Tile, Unit, Walk,
+    first_bits, four_bits, four_rows, four_rows_mut, in_sequence, load_four, of_columns, pair_lane, pieces,
+    whole_vectors, whole_vectors_mut,
 };
 use crate::activation::Activation;
-use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, any};
+use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, any, normalised};
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd};
 use crate::slices::range;
 use crate::tasks::{Tasks, Written};
-
-/// The longest runs for which coefficients are written for every position of a row, so that many runs are worked as one.
-const SHORT_RUN: usize = 256;
 
 /// What the elementwise passes do.
 #[derive(Debug, Clone, Copy)]
@@ -177,22 +175,64 @@ pub(crate) struct Coefficients<S: Simd> {
 }
 
 impl<S: Simd> Coefficients<S> {
-    /// Those of sixteen positions.
     #[inline(always)]
-    pub(crate) fn load(s: S, [mean, slope, shift]: [&Lanes<f32>; 3]) -> Self {
-        Self { mean: s.load(mean), slope: s.load(slope), shift: s.load(shift) }
+    pub(crate) const fn new([mean, slope, shift]: [S::F32; 3]) -> Self {
+        Self { mean, slope, shift }
     }
 
     /// `z`, in f32.
     #[inline(always)]
     pub(crate) fn normalise(&self, x: S::F32) -> S::F32 {
-        (x - self.mean) * self.slope + self.shift
+        normalised([self.mean, self.slope, self.shift], x)
     }
 }
 
 /// Where the coefficients of a vector come from: the same for every lane, or one column each.
-pub(crate) trait Source {
-    fn coefficients<S: Simd>(&self, s: S) -> Coefficients<S>;
+pub(crate) trait Source<S: Simd> {
+    fn coefficients(&self, s: S) -> Coefficients<S>;
+}
+
+/// The sources of one vector after the other. An iterator would do, but for the adapters between it and a loop, which are functions
+/// of their own in kernels.
+pub(crate) trait Sources<S: Simd> {
+    type Source: Source<S>;
+
+    /// That of the next vector, if there is one.
+    fn take(&mut self) -> Option<Self::Source>;
+}
+
+/// One for all.
+impl<S: Simd, T: Source<S> + Copy> Sources<S> for Repeat<T> {
+    type Source = T;
+
+    #[inline(always)]
+    fn take(&mut self) -> Option<T> {
+        self.next()
+    }
+}
+
+impl<'a, S: Simd, const FIELDS: usize> Sources<S> for slice::Iter<'a, Tile<FIELDS>>
+where
+    &'a Tile<FIELDS>: Source<S>,
+{
+    type Source = &'a Tile<FIELDS>;
+
+    #[inline(always)]
+    fn take(&mut self) -> Option<Self::Source> {
+        self.next()
+    }
+}
+
+impl<S: Simd, const FIELDS: usize> Sources<S> for RowOfRuns<'_, S, FIELDS>
+where
+    OfRuns<S, FIELDS>: Source<S>,
+{
+    type Source = OfRuns<S, FIELDS>;
+
+    #[inline(always)]
+    fn take(&mut self) -> Option<Self::Source> {
+        Some(self.next())
+    }
 }
 
 /// The coefficients of one column.
@@ -219,16 +259,16 @@ impl ColumnCoefficients {
     }
 }
 
-impl Source for ColumnCoefficients {
+impl<S: Simd> Source<S> for ColumnCoefficients {
     #[inline(always)]
-    fn coefficients<S: Simd>(&self, s: S) -> Coefficients<S> {
+    fn coefficients(&self, s: S) -> Coefficients<S> {
         Coefficients { mean: s.splat(self.mean), slope: s.splat(self.slope), shift: s.splat(self.shift) }
     }
 }
 
-impl Source for &Tile<FIELDS> {
+impl<S: Simd> Source<S> for &Tile<FIELDS> {
     #[inline(always)]
-    fn coefficients<S: Simd>(&self, s: S) -> Coefficients<S> {
+    fn coefficients(&self, s: S) -> Coefficients<S> {
         let [first, second] = self;
         let ((mean, slope), (shift, _)) = (s.load_pair(first), s.load_pair(second));
         Coefficients { mean, slope, shift }
@@ -251,10 +291,10 @@ impl OneColumn {
     }
 }
 
-impl Source for &Position<3> {
+impl<S: Simd> Source<S> for OfRuns<S, 3> {
     #[inline(always)]
-    fn coefficients<S: Simd>(&self, s: S) -> Coefficients<S> {
-        Coefficients::load(s, self.each_ref())
+    fn coefficients(&self, _: S) -> Coefficients<S> {
+        Coefficients::new(self.0)
     }
 }
 
@@ -366,27 +406,18 @@ impl<A: Activation> Forward<'_, A> {
         let mut copy = [0.0; PIECE];
         let columns = of_columns(self.group, |column| ColumnCoefficients::new(tile, column));
         let mut runs = [self.units.clone(), 0..0];
-        if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone(), SHORT_RUN)
+        if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone())
             && self.apply.keep.is_each()
             && !columns.iter().any(|column| column.exact)
         {
             let of_channels = columns.map(ColumnCoefficients::fields);
-            let ahead = Ahead::next_rows(rows.width, self.elements.input.unwrap_or(self.elements.output));
-            let mut positions = [[[0.0; LANES]; 3]; BITS];
-            for (first, len) in pieces(0, rows.columns) {
-                let positions = positions.get_mut(..len.div_ceil(LANES)).unwrap_or_default();
-                planar.by_position(s, &of_channels, first, positions);
-                let owner = Owner::Position { group: self.group, inner: planar.inner, position: first };
-                for row in 0..rows.rows {
-                    let piece = (rows.first() + first + row * rows.width, len);
-                    self.vectors::<S, RESIDUAL>(
-                        s,
-                        positions.iter(),
-                        owner,
-                        &self.apply.keep,
-                        (piece, ahead),
-                        &mut copy,
-                    );
+            let ahead = Ahead::next_row(rows.width, self.elements.input.unwrap_or(self.elements.output));
+            for row in 0..rows.rows {
+                let mut of_runs = planar.of_runs(s, &of_channels);
+                let start = rows.first() + row * rows.width;
+                for piece in pieces(start, rows.columns) {
+                    let owner = Owner::Position { group: self.group, inner: planar.inner, position: piece.0 - start };
+                    self.vectors::<S, RESIDUAL>(s, &mut of_runs, owner, &self.apply.keep, (piece, ahead), &mut copy);
                 }
             }
             runs = others;
@@ -401,7 +432,14 @@ impl<A: Activation> Forward<'_, A> {
                 let owner = Owner::Channel(self.group.first_channel + column);
                 let keep = self.apply.keep.within(start, len);
                 for piece in pieces(start, len) {
-                    self.vectors::<S, RESIDUAL>(s, repeat(coefficients), owner, &keep, (piece, Ahead::NOT), &mut copy);
+                    self.vectors::<S, RESIDUAL>(
+                        s,
+                        &mut repeat(coefficients),
+                        owner,
+                        &keep,
+                        (piece, Ahead::NOT),
+                        &mut copy,
+                    );
                 }
             }
         }
@@ -421,7 +459,7 @@ impl<A: Activation> Forward<'_, A> {
             let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
             while let Some(block) = columns.next_four(group, &mut units) {
                 for (first, len) in pieces(0, block.columns) {
-                    let rows = RowBlock { columns: len, ..block.column(first) };
+                    let rows = block.columns_from(first, len);
                     self.four_rows(s, input, rows, first, (&mut bits, &mut buffer));
                 }
             }
@@ -431,7 +469,7 @@ impl<A: Activation> Forward<'_, A> {
             let mut tiles = table.iter();
             for piece in pieces(start, len) {
                 let owner = Owner::Column(group, piece.0 - start);
-                self.vectors::<S, RESIDUAL>(s, tiles.by_ref(), owner, &apply.keep, (piece, Ahead::NOT), &mut copy);
+                self.vectors::<S, RESIDUAL>(s, &mut tiles, owner, &apply.keep, (piece, Ahead::NOT), &mut copy);
             }
         }
     }
@@ -475,7 +513,7 @@ impl<A: Activation> Forward<'_, A> {
     fn vectors<S: Simd, const RESIDUAL: bool>(
         &mut self,
         s: S,
-        mut sources: impl Iterator<Item = impl Source>,
+        sources: &mut impl Sources<S>,
         owner: Owner,
         keep: &Keep<'_>,
         ((start, len), ahead): ((usize, usize), Ahead),
@@ -488,7 +526,8 @@ impl<A: Activation> Forward<'_, A> {
         let Place { input, output } = self.elements.piece(start, len, copy);
         let ((x, x_rest), (y, y_rest)) = (input.as_chunks(), output.as_chunks_mut());
         let mut vector = 0;
-        for (((x, y), source), bits) in x.iter().zip(y).zip(sources.by_ref()).zip(bits.by_ref()) {
+        for ((x, y), bits) in x.iter().zip(y).zip(bits.by_ref()) {
+            let Some(source) = sources.take() else { break };
             ahead.prefetch(s, if in_place { y } else { x });
             if RESIDUAL {
                 residuals.prefetch(s, ahead, vector);
@@ -500,7 +539,7 @@ impl<A: Activation> Forward<'_, A> {
         }
         // No source is taken if there is no rest: the next piece begins with it.
         if !len.is_multiple_of(LANES)
-            && let (Some(source), Some(bits)) = (sources.next(), bits.next())
+            && let (Some(source), Some(bits)) = (sources.take(), bits.next())
         {
             let (residual, owner) = (residuals.load_rest(s), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load_partial(x_rest), residual, owner);

@@ -7,23 +7,19 @@
 use core::iter::repeat;
 use core::ops::Range;
 
-use super::apply::{self, Apply, Coefficients, ColumnCoefficients, OneColumn, Owner, Source, needs_f64};
+use super::apply::{self, Apply, Coefficients, ColumnCoefficients, OneColumn, Owner, Source, Sources, needs_f64};
 use super::keep::{BITS, Buffer, Keep};
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
 use super::{
-    Ahead, Columns, Elements, FourBits, Group, PIECE, Place, Planar, Position, RowBlock, Tile, Unit, Walk, first_bits,
+    Ahead, Columns, Elements, FourBits, Group, OfRuns, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits,
     four_bits, four_rows, four_rows_mut, in_sequence, load_four, of_columns, pair_lane, pieces, whole_vectors,
     whole_vectors_mut,
 };
 use crate::activation::Activation;
-use crate::channel::{Differential, Differentiation, lane_of};
+use crate::channel::{Differential, Differentiation, differentiated, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Machine, Simd};
 use crate::slices::{range, range_mut};
 use crate::tasks::{Tasks, Written};
-
-/// The longest runs that are worked as one row, with coefficients for every position. Twice as many of them as for the
-/// output have to be loaded.
-const SHORT_RUN: usize = 128;
 
 /// What the gradients of elements are made with.
 #[derive(Debug, Clone, Copy)]
@@ -76,16 +72,16 @@ struct GradientCoefficients<S: Simd> {
 }
 
 impl<S: Simd> GradientCoefficients<S> {
-    /// `dx` in f32. Fixed statistics have no terms of `x`, not even where it is not finite.
+    /// `dx` in f32.
     #[inline(always)]
     fn differentiate(&self, batch: bool, deviation: S::F32, g: S::F32) -> S::F32 {
-        if batch { g * self.slope + (deviation * self.tilt + self.offset) } else { g * self.slope }
+        differentiated([self.slope, self.tilt, self.offset], batch, deviation, g)
     }
 }
 
 /// Where the coefficients of a vector of gradients come from, beside those of the forward call.
-trait GradientSource: Source {
-    fn gradient_coefficients<S: Simd>(&self, s: S) -> GradientCoefficients<S>;
+trait GradientSource<S: Simd>: Source<S> {
+    fn gradient_coefficients(&self, s: S) -> GradientCoefficients<S>;
 }
 
 /// The coefficients of one column.
@@ -115,48 +111,48 @@ impl ColumnGradient {
     }
 }
 
-impl Source for ColumnGradient {
+impl<S: Simd> Source<S> for ColumnGradient {
     #[inline(always)]
-    fn coefficients<S: Simd>(&self, s: S) -> Coefficients<S> {
+    fn coefficients(&self, s: S) -> Coefficients<S> {
         self.forward.coefficients(s)
     }
 }
 
-impl GradientSource for ColumnGradient {
+impl<S: Simd> GradientSource<S> for ColumnGradient {
     #[inline(always)]
-    fn gradient_coefficients<S: Simd>(&self, s: S) -> GradientCoefficients<S> {
+    fn gradient_coefficients(&self, s: S) -> GradientCoefficients<S> {
         GradientCoefficients { slope: s.splat(self.slope), tilt: s.splat(self.tilt), offset: s.splat(self.offset) }
     }
 }
 
-impl Source for &Tile<FIELDS> {
+impl<S: Simd> Source<S> for &Tile<FIELDS> {
     #[inline(always)]
-    fn coefficients<S: Simd>(&self, s: S) -> Coefficients<S> {
+    fn coefficients(&self, s: S) -> Coefficients<S> {
         forward_fields(self).coefficients(s)
     }
 }
 
-impl GradientSource for &Tile<FIELDS> {
+impl<S: Simd> GradientSource<S> for &Tile<FIELDS> {
     #[inline(always)]
-    fn gradient_coefficients<S: Simd>(&self, s: S) -> GradientCoefficients<S> {
+    fn gradient_coefficients(&self, s: S) -> GradientCoefficients<S> {
         let ((slope, tilt), (offset, _)) = (s.load_pair(&self[SLOPE]), s.load_pair(&self[OFFSET]));
         GradientCoefficients { slope, tilt, offset }
     }
 }
 
-impl Source for &Position<6> {
+impl<S: Simd> Source<S> for OfRuns<S, 6> {
     #[inline(always)]
-    fn coefficients<S: Simd>(&self, s: S) -> Coefficients<S> {
-        let [mean, slope, shift, ..] = self;
-        Coefficients::load(s, [mean, slope, shift])
+    fn coefficients(&self, _: S) -> Coefficients<S> {
+        let [mean, slope, shift, ..] = self.0;
+        Coefficients::new([mean, slope, shift])
     }
 }
 
-impl GradientSource for &Position<6> {
+impl<S: Simd> GradientSource<S> for OfRuns<S, 6> {
     #[inline(always)]
-    fn gradient_coefficients<S: Simd>(&self, s: S) -> GradientCoefficients<S> {
-        let [.., slope, tilt, offset] = self;
-        GradientCoefficients { slope: s.load(slope), tilt: s.load(tilt), offset: s.load(offset) }
+    fn gradient_coefficients(&self, _: S) -> GradientCoefficients<S> {
+        let [.., slope, tilt, offset] = self.0;
+        GradientCoefficients { slope, tilt, offset }
     }
 }
 
@@ -235,21 +231,19 @@ impl<A: Activation> Backward<'_, A> {
         let mut copy = [0.0; PIECE];
         let columns = of_columns(self.group, |column| ColumnGradient::new(tile, column));
         let mut runs = [self.units.clone(), 0..0];
-        if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone(), SHORT_RUN)
+        if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone())
             && self.gradient.apply.keep.is_each()
             && !columns.iter().any(|column| column.exact)
         {
             let of_channels = columns.map(ColumnGradient::fields);
-            let ahead = Ahead::next_rows(rows.width, self.gradient.input);
-            let mut positions = [[[0.0; LANES]; 6]; BITS];
+            let ahead = Ahead::next_row(rows.width, self.gradient.input);
             let keep = &self.gradient.apply.keep;
-            for (first, len) in pieces(0, rows.columns) {
-                let positions = positions.get_mut(..len.div_ceil(LANES)).unwrap_or_default();
-                planar.by_position(s, &of_channels, first, positions);
-                let owner = Owner::Position { group: self.group, inner: planar.inner, position: first };
-                for row in 0..rows.rows {
-                    let piece = (rows.first() + first + row * rows.width, len);
-                    self.vectors::<S, RESIDUAL, BATCH>(s, positions.iter(), owner, keep, (piece, ahead), &mut copy);
+            for row in 0..rows.rows {
+                let mut of_runs = planar.of_runs(s, &of_channels);
+                let start = rows.first() + row * rows.width;
+                for piece in pieces(start, rows.columns) {
+                    let owner = Owner::Position { group: self.group, inner: planar.inner, position: piece.0 - start };
+                    self.vectors::<S, RESIDUAL, BATCH>(s, &mut of_runs, owner, keep, (piece, ahead), &mut copy);
                 }
             }
             runs = others;
@@ -266,7 +260,7 @@ impl<A: Activation> Backward<'_, A> {
                 for piece in pieces(start, len) {
                     self.vectors::<S, RESIDUAL, BATCH>(
                         s,
-                        repeat(coefficients),
+                        &mut repeat(coefficients),
                         owner,
                         &keep,
                         (piece, Ahead::NOT),
@@ -292,7 +286,7 @@ impl<A: Activation> Backward<'_, A> {
             let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
             while let Some(block) = columns.next_four(group, &mut units) {
                 for (first, len) in pieces(0, block.columns) {
-                    let rows = RowBlock { columns: len, ..block.column(first) };
+                    let rows = block.columns_from(first, len);
                     self.four_rows(s, grad, rows, first, (&mut bits, &mut buffer));
                 }
             }
@@ -303,7 +297,7 @@ impl<A: Activation> Backward<'_, A> {
             let mut tiles = table.iter();
             for piece in pieces(start, len) {
                 let owner = Owner::Column(group, piece.0 - start);
-                self.vectors::<S, RESIDUAL, BATCH>(s, tiles.by_ref(), owner, &keep, (piece, ahead), &mut copy);
+                self.vectors::<S, RESIDUAL, BATCH>(s, &mut tiles, owner, &keep, (piece, ahead), &mut copy);
             }
         }
     }
@@ -352,7 +346,7 @@ impl<A: Activation> Backward<'_, A> {
     fn vectors<S: Simd, const RESIDUAL: bool, const BATCH: bool>(
         &mut self,
         s: S,
-        mut sources: impl Iterator<Item = impl GradientSource>,
+        sources: &mut impl Sources<S, Source: GradientSource<S>>,
         owner: Owner,
         keep: &Keep<'_>,
         ((start, len), ahead): ((usize, usize), Ahead),
@@ -369,7 +363,8 @@ impl<A: Activation> Backward<'_, A> {
         let Place { input, output } = self.elements.piece(start, len, copy);
         let ((dy, dy_rest), (dx, dx_rest)) = (input.as_chunks(), output.as_chunks_mut());
         let mut vector = 0;
-        for ((((x, dy), dx), source), bits) in x.iter().zip(dy).zip(dx).zip(sources.by_ref()).zip(bits.by_ref()) {
+        for (((x, dy), dx), bits) in x.iter().zip(dy).zip(dx).zip(bits.by_ref()) {
+            let Some(source) = sources.take() else { break };
             ahead.prefetch(s, x);
             ahead.prefetch(s, if in_place { dx } else { dy });
             if RESIDUAL {
@@ -386,13 +381,16 @@ impl<A: Activation> Backward<'_, A> {
         }
         // No source is taken if there is no rest: the next piece begins with it.
         if !x_rest.is_empty()
-            && let (Some(source), Some(bits)) = (sources.next(), bits.next())
+            && let (Some(source), Some(bits)) = (sources.take(), bits.next())
         {
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let values = [s.load_partial(x_rest), s.load_partial(dy_rest), residuals.load_rest(s)];
             let owner = owner.further(vector);
             let (g, of_one) = gradient.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, values, bits);
-            s.store_partial(g * s.splat(keep.scale), grad_residual_rest);
+            // A masked store of nothing is no fault anywhere, but takes CPUs hundreds of cycles.
+            if !grad_residual_rest.is_empty() {
+                s.store_partial(g * s.splat(keep.scale), grad_residual_rest);
+            }
             s.store_partial(of_one, dx_rest);
         }
     }

@@ -21,7 +21,7 @@ use keep::{BITS, Buffer, Keep};
 
 use crate::channel::Channels;
 use crate::shape::Shape;
-use crate::simd::{LANES, Lane, Lanes, Simd};
+use crate::simd::{LANES, Lane, Lanes, Simd, first_lanes};
 use crate::slices::{range, range_mut, take_front};
 
 /// The vectors of a block: values of one channel that are summed in f32 before f64 takes over.
@@ -41,10 +41,17 @@ const PAGE: usize = 1024;
 const CACHED_TENSOR: usize = 1 << 18;
 /// The columns that one table of coefficients or sums covers at most.
 const STRIP_COLUMNS: usize = 4096;
-/// How long runs are at most, for each row that shares them, where coefficients are written for every position.
-const RUN_PER_ROW: usize = 32;
-/// The tiles at most of a group of runs that several tasks share: they meet after each walk over a group.
+/// The longest runs whose elements are worked together with those of the next channel: runs of whole vectors, and others, of which
+/// most vectors lie across two cache lines and the last one is not whole.
+const JOINED_WHOLE: usize = 192;
+const JOINED_RAGGED: usize = 1024;
+/// The tiles of a group of runs that several tasks share, at least if there are as many: they meet after each walk over a group.
 const SHARED_TILES: usize = 16;
+/// The columns at most that a group gets in order to be shared.
+const SHARED_COLUMNS: usize = 4 * STRIP_COLUMNS;
+/// The least elements that are shared: a hundred microseconds of work and more. To wake a thread and to wait for it takes up
+/// to fifty in a virtual machine.
+pub(crate) const LEAST_SHARED: usize = 1 << 19;
 /// The values in which the one run of a tensor with one channel is worked.
 const LONG_RUN: usize = 1 << 16;
 
@@ -140,13 +147,13 @@ impl Walk {
         Self::Columns(Columns { rows, width: row << shift, rest, inner, channels })
     }
 
-    /// The group that starts with a given channel. Its size does not influence any result; `values` is how many of them it
-    /// may have if its statistics are wanted before its elements, and so many tasks share it.
+    /// The group that starts with a given channel. Its size does not influence any result. It has so many values at most where
+    /// its statistics are wanted before its elements, and more channels than otherwise where several tasks share it.
     const fn group(&self, first_channel: usize, values: usize, tasks: usize) -> Group {
         match self {
             Self::Empty => Group { first_channel, channels: 0, first_column: 0, columns: 0, inner: 1 },
             Self::Planar(planar) => planar.group(first_channel, values, tasks),
-            Self::Columns(columns) => columns.group(first_channel),
+            Self::Columns(columns) => columns.group(first_channel, tasks),
         }
     }
 
@@ -242,7 +249,7 @@ impl Walk {
         }
     }
 
-    /// The element of the tensor before which a unit of a group's elements begins, and all units before it end.
+    /// An element of the tensor that is not after the first of a unit of a group, and not before the end of all units before it.
     pub(crate) fn unit_start(&self, group: Group, unit: usize) -> usize {
         match self {
             Self::Empty => 0,
@@ -311,7 +318,8 @@ impl Planar {
 
     const fn group(&self, first_channel: usize, values: usize, tasks: usize) -> Group {
         let samples = self.outer * self.inner;
-        let limit = if tasks > 1 { SHARED_TILES * LANES } else { LANES };
+        let is_shared = tasks > 1 && samples * self.channels >= LEAST_SHARED;
+        let limit = if is_shared { LANES * at_least(SHARED_TILES, shared_tiles(samples, LANES)) } else { LANES };
         let most = match values.checked_div(samples) {
             Some(0) => 1,
             Some(channels @ ..LANES) => channels,
@@ -402,19 +410,14 @@ impl Planar {
     }
 
     /// The rows of a group among some of its units, each all of its runs in one sample, which are neighbours; and the units
-    /// before and after. Nothing where coefficients for every position of a row are not worth their while, which they are for
-    /// runs up to a given length.
+    /// before and after. Nothing where runs are long enough to be worked alone.
     #[inline(always)]
-    pub(crate) fn rows_of(
-        &self,
-        group: Group,
-        units: Range<usize>,
-        longest: usize,
-    ) -> Option<(RowBlock, [Range<usize>; 2])> {
+    pub(crate) fn rows_of(&self, group: Group, units: Range<usize>) -> Option<(RowBlock, [Range<usize>; 2])> {
         let channels = group.channels.max(1);
         let (first, end) = (div_ceil(units.start, channels), units.end / channels);
         let rows = end.saturating_sub(first);
-        if self.channels == 1 || self.inner > longest.min(rows.saturating_mul(RUN_PER_ROW)) {
+        let longest = if self.inner.is_multiple_of(LANES) { JOINED_WHOLE } else { JOINED_RAGGED };
+        if self.channels == 1 || rows == 0 || self.inner > longest {
             return None;
         }
         let width = self.channels * self.inner;
@@ -423,30 +426,18 @@ impl Planar {
         Some((block, [units.start..first * channels, end * channels..units.end]))
     }
 
-    /// Writes what is known of the channels of a group, for the positions of a row from a given one on.
+    /// What is known of the channels of a group, for one vector after the other of a row of their runs.
     #[inline(always)]
-    pub(crate) fn by_position<S: Simd, const FIELDS: usize>(
+    pub(crate) fn of_runs<'a, S: Simd, const FIELDS: usize>(
         &self,
         s: S,
-        of_channels: &Lanes<[f32; FIELDS]>,
-        first: usize,
-        positions: &mut [Position<FIELDS>],
-    ) {
-        // A vector has values of two channels at most.
-        let mut channel = first.checked_div(self.inner).unwrap_or(0);
-        let mut left = (channel + 1) * self.inner - first;
-        for position in positions {
-            let (this, next) = (of_channels[channel % LANES], of_channels[(channel + 1) % LANES]);
-            let of_this = s.mask(if left < LANES { (1 << left) - 1 } else { u16::MAX });
-            for ((this, next), to) in this.into_iter().zip(next).zip(position) {
-                s.store(s.select(of_this, s.splat(this), s.splat(next)), to);
-            }
-            if left > LANES {
-                left -= LANES;
-            } else {
-                (channel, left) = (channel + 1, left + self.inner - LANES);
-            }
+        of_channels: &'a Lanes<[f32; FIELDS]>,
+    ) -> RowOfRuns<'a, S, FIELDS> {
+        let mut this = [s.splat(0.0); FIELDS];
+        for (this, value) in this.iter_mut().zip(of_channels[0]) {
+            *this = s.splat(value);
         }
+        RowOfRuns { s, of_channels, inner: self.inner, channel: 0, left: self.inner, this }
     }
 
     /// The runs of some units of a group: column, start and length.
@@ -468,16 +459,16 @@ impl Planar {
 }
 
 impl Columns {
-    const fn group(&self, first_channel: usize) -> Group {
+    const fn group(&self, first_channel: usize, tasks: usize) -> Group {
         let Self { width, inner, channels, .. } = *self;
         if width != channels * inner || width <= STRIP_COLUMNS {
             return Group { first_channel, channels, first_column: 0, columns: width, inner };
         }
         // Whole tiles and whole channels: sixteen channels of any inner size.
-        let most = match STRIP_COLUMNS.checked_div(LANES * inner) {
-            Some(sixteens) => sixteens * LANES,
-            None => LANES,
-        };
+        let sixteen = at_least(1, inner) * LANES;
+        let is_shared = tasks > 1 && self.rows * width >= LEAST_SHARED;
+        let shared = if is_shared { shared_tiles(self.rows, sixteen) } else { 0 };
+        let most = LANES * at_least(STRIP_COLUMNS / sixteen, shared);
         let rest = channels - first_channel;
         let channels = if rest < most { rest } else { most };
         Group { first_channel, channels, first_column: first_channel * inner, columns: channels * inner, inner }
@@ -699,9 +690,9 @@ impl Ahead {
         if in_sequence(width, tensor) { Self { first: 128, second: 1024 } } else { Self::NOT }
     }
 
-    /// In rows of a matrix, of which the same columns are worked one after the other: those of the next row but one.
-    pub(crate) const fn next_rows(width: usize, tensor: &[f32]) -> Self {
-        if tensor.len() > CACHED_TENSOR { Self { first: 0, second: 2 * width } } else { Self::NOT }
+    /// In rows of a matrix, of which some columns are worked row by row: those of the next row.
+    pub(crate) const fn next_row(width: usize, tensor: &[f32]) -> Self {
+        if tensor.len() > CACHED_TENSOR { Self { first: 0, second: width } } else { Self::NOT }
     }
 
     #[inline(always)]
@@ -713,6 +704,17 @@ impl Ahead {
             s.prefetch_second(from, self.second);
         }
     }
+}
+
+/// The tiles of so many columns and values in each with which a group is worth sharing, as far as scratch should be that large.
+const fn shared_tiles(values: usize, columns: usize) -> usize {
+    let (tiles, most) = (div_ceil(LEAST_SHARED, values.saturating_mul(columns)), SHARED_COLUMNS / columns);
+    if tiles < most { tiles } else { most }
+}
+
+/// The larger number.
+const fn at_least(least: usize, number: usize) -> usize {
+    if number > least { number } else { least }
 }
 
 /// The quotient rounded up; a divisor of 0, which never occurs, counts as 1.
@@ -802,6 +804,12 @@ impl RowBlock {
     /// A column of the block.
     pub(crate) const fn column(self, column: usize) -> Self {
         Self { column: self.column + column, columns: 1, ..self }
+    }
+
+    /// So many columns of the block, from a given one on.
+    #[inline(always)]
+    pub(crate) const fn columns_from(self, first: usize, columns: usize) -> Self {
+        Self { columns, ..self.column(first) }
     }
 
     /// The columns of the block from one of its vectors on.
@@ -945,7 +953,43 @@ pub(crate) fn whole_vectors<const ROWS: usize>(rows: [&[f32]; ROWS]) -> ([&[Lane
 pub(crate) type Tile<const FIELDS: usize> = [Lanes<f64>; FIELDS];
 
 /// What is known of sixteen neighbouring positions in a row of runs.
-pub(crate) type Position<const FIELDS: usize> = [Lanes<f32>; FIELDS];
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OfRuns<S: Simd, const FIELDS: usize>(pub(crate) [S::F32; FIELDS]);
+
+/// What is known of the positions in a row of runs, of sixteen values and more, vector by vector.
+pub(crate) struct RowOfRuns<'a, S: Simd, const FIELDS: usize> {
+    s: S,
+    of_channels: &'a Lanes<[f32; FIELDS]>,
+    inner: usize,
+    /// The channel of the next vector's first value, how many values of its run are left, and what is known of it.
+    channel: usize,
+    left: usize,
+    this: [S::F32; FIELDS],
+}
+
+impl<S: Simd, const FIELDS: usize> RowOfRuns<'_, S, FIELDS> {
+    /// What is known of the next sixteen positions.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> OfRuns<S, FIELDS> {
+        if self.left > LANES {
+            self.left -= LANES;
+            return OfRuns(self.this);
+        }
+        // A vector has values of two channels at most.
+        let s = self.s;
+        let of_this = s.mask(first_lanes(self.left));
+        let mut both = self.this;
+        self.channel += 1;
+        let next = self.of_channels[self.channel % LANES];
+        for ((both, this), next) in both.iter_mut().zip(&mut self.this).zip(next) {
+            let next = s.splat(next);
+            *both = s.select(of_this, *this, next);
+            *this = next;
+        }
+        self.left += self.inner - LANES;
+        OfRuns(both)
+    }
+}
 
 /// Takes a table of so many tiles from the front of the scratch of a call.
 #[inline(always)]

@@ -98,7 +98,7 @@ const STRIPS: &[([usize; 3], &str)] = &[
 pub(crate) const LARGE: &[([usize; 3], &str)] = &[
     ([16, 40, 1000], "planar: the channels of a group of three tiles, then its runs"),
     ([40, 16, 1000], "planar: one part each of sixteen channels"),
-    ([7, 300, 260], "planar: a group of 256 channels and one of 44"),
+    ([2, 1400, 400], "planar: two groups of 656 channels, which are worth sharing, and one of 88"),
     ([2, 40, 30_001], "planar: groups as the caches have room, tiles that are not full"),
     ([2, 2, 140_001], "planar: five parts of two channels"),
     ([1, 24, 22_001], "planar: one run for each channel"),
@@ -114,7 +114,7 @@ pub(crate) const LARGE: &[([usize; 3], &str)] = &[
     ([70_001, 9, 1], "folded: two parts and a rest"),
     ([32 * 4096 + 1, 8, 1], "folded: whole parts, and a rest that is a part of its own"),
     ([15_000, 7, 5], "folded: channels of five columns"),
-    ([120, 1500, 3], "columns: strips of 4080 and 420 columns"),
+    ([40, 14_000, 2], "columns: two strips of 13120 columns, which are worth sharing, and one of 1760"),
 ];
 
 /// The elements of the walks that are tried with every kind of data.
@@ -1095,7 +1095,7 @@ const RECORDED_LARGE: [u64; 31] = [
     0xa571_d41b_608c_5fa6,
     0x76d1_555c_d269_b9ae,
     0x8bb5_f65f_c036_e955,
-    0x6530_4f25_c557_3e71,
+    0x2ebf_4df2_90b2_ce7c,
     0xf784_a3f8_3a4a_39ff,
     0xe570_55f4_6eea_9660,
     0xa7f1_19c5_98ab_b20b,
@@ -1111,7 +1111,7 @@ const RECORDED_LARGE: [u64; 31] = [
     0xc1b4_8afb_f977_6f9b,
     0x35f6_a0fa_c20f_5ab6,
     0xa9bf_af77_be28_510f,
-    0x2b99_0fa7_41c6_26c7,
+    0xa8f7_b6da_4c6f_03a4,
 ];
 
 #[test]

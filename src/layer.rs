@@ -46,8 +46,8 @@ use crate::train;
 ///
 /// # Errors and panics
 /// Every call checks every length before it reads or writes anything; when it returns an error, nothing was
-/// written. No call panics or allocates (but for `rayon`, see `with_tasks`). An empty tensor is accepted: gradients of parameters become zero and
-/// nothing else is touched.
+/// written. No call panics or allocates (but for `rayon`, see `with_tasks`). An empty tensor is accepted: gradients of
+/// parameters become zero and nothing else is touched.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Layer<A> {
     shape: Shape,
@@ -376,7 +376,7 @@ impl<A: Activation> Layer<A> {
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0, [`Error::SingleSample`] if a
-    /// channel has one value, or a count that is neither 0 nor above 1 and so that of no values.
+    /// channel has one value, or a count that is neither 0 nor above 1.
     pub fn finish(&self, call: Finish<'_>) -> Result<(), Error> {
         check_len(Buffer::Moments, self.moments_len(), call.moments.len())?;
         self.check_running_mut(call.running.as_ref())?;

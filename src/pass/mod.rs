@@ -468,7 +468,7 @@ impl Columns {
         let sixteen = inner * LANES;
         let is_shared = tasks > 1 && self.rows * width >= LEAST_SHARED;
         let shared = if is_shared { shared_tiles(self.rows, sixteen) } else { 0 };
-        let most = LANES * at_least(whole(STRIP_COLUMNS, sixteen), shared);
+        let most = LANES * at_least(div_floor(STRIP_COLUMNS, sixteen), shared);
         let rest = channels - first_channel;
         let channels = if rest < most { rest } else { most };
         Group { first_channel, channels, first_column: first_channel * inner, columns: channels * inner, inner }
@@ -708,12 +708,12 @@ impl Ahead {
 
 /// The tiles of so many columns and values in each with which a group is worth sharing, as far as scratch should be that large.
 const fn shared_tiles(values: usize, columns: usize) -> usize {
-    let (tiles, most) = (div_ceil(LEAST_SHARED, values.saturating_mul(columns)), whole(SHARED_COLUMNS, columns));
+    let (tiles, most) = (div_ceil(LEAST_SHARED, values.saturating_mul(columns)), div_floor(SHARED_COLUMNS, columns));
     if tiles < most { tiles } else { most }
 }
 
 /// The quotient rounded down; a divisor of 0, which never occurs, counts as 1.
-const fn whole(number: usize, divisor: usize) -> usize {
+const fn div_floor(number: usize, divisor: usize) -> usize {
     match number.checked_div(divisor) {
         Some(quotient) => quotient,
         None => number,

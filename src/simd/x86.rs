@@ -400,7 +400,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn store_partial(self, value: Avx2F32, to: &mut [f32]) {
-        if let Ok(to) = to.try_into() {
+        if let Some(to) = to.first_chunk_mut() {
             return self.store(value, to);
         }
         let ([mut eight, upper], n) = (value.0, to.len());

@@ -559,10 +559,9 @@ impl CallOfC {
         };
         let version = c::NORMDROP_ABI_VERSION + u32::from(self.fault == Fault::VersionOfCall);
         let fixed = self.statistics == c::NORMDROP_STATISTICS_FIXED;
-        let in_place = matches!(self.function, Function::EvalInPlace | Function::BackwardInPlace);
         let (input, output, grad_output, grad_input) = match self.function {
             Function::EvalInPlace => (Values, Values, GradOutput, GradInput),
-            _ if in_place => (Input, Output, Values, Values),
+            Function::BackwardInPlace => (Input, Output, Values, Values),
             _ => (Input, Output, GradOutput, GradInput),
         };
         // SAFETY: the buffers are there to their full lengths and nobody else uses them, and so are the structs; but for

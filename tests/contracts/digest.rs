@@ -1,4 +1,4 @@
-//! The digests of `tests/digest.txt`, by the code that computes them on other targets: examples/digest, which
+//! The digests of `tests/digest.txt`, by the code that computes them on other targets: tests/rigs/digest, which
 //! `.ci/targets` runs there. Here every backend of this CPU must give them.
 
 use std::fmt::{self, Write};
@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use normdrop::Backend;
 
 #[expect(unreachable_pub, reason = "in its own package it is a library")]
-#[path = "../../examples/digest/src/corpus.rs"]
+#[path = "../rigs/digest/src/corpus.rs"]
 mod corpus;
 
 use corpus::{Large, LargeMemory, Small, SmallMemory};

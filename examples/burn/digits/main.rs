@@ -5,11 +5,11 @@
 //! cargo run --release --example digits
 //! ```
 
-#[path = "../../frameworks/compare.rs"]
+#[path = "../../shared/compare.rs"]
 mod compare;
 #[path = "../../digits/data.rs"]
 mod data;
-#[path = "../../frameworks/memory.rs"]
+#[path = "../../shared/memory.rs"]
 mod memory;
 
 use burn::module::{Module, Param};

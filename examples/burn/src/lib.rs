@@ -2,7 +2,7 @@
 
 mod layer;
 mod op;
-#[path = "../../frameworks/pass.rs"]
+#[path = "../../shared/pass.rs"]
 mod pass;
 
 pub use layer::BatchNormDropout;

@@ -1,7 +1,7 @@
 //! What burn's own batch norm and dropout do where one might expect something else; the README has the list. A test that fails
 //! here says that burn has changed and the list must, too.
 
-#[path = "../../frameworks/channel.rs"]
+#[path = "../../shared/channel.rs"]
 mod channel;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -2,7 +2,7 @@
 
 #![expect(unreachable_pub, reason = "a module that the tests of several packages share")]
 
-#[path = "../../frameworks/case.rs"]
+#[path = "../../shared/case.rs"]
 mod case;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

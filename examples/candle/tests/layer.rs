@@ -2,7 +2,7 @@
 
 #![expect(unreachable_pub, reason = "a module that the tests of several packages share")]
 
-#[path = "../../frameworks/case.rs"]
+#[path = "../../shared/case.rs"]
 mod case;
 
 use candle_core::{DType, Device, Error, Result, Tensor, Var};

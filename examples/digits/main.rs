@@ -2,8 +2,8 @@
 //! compares what batch norm and dropout do for it, separately and together.
 //!
 //! ```sh
-//! cargo run --release --example digits
-//! cargo run --release --example digits -- --help
+//! cargo run --release -p digits
+//! cargo run --release -p digits -- --help
 //! ```
 //!
 //! Same arguments, same table, down to the digest of all weights: the layer gives the same bits on every target, and

@@ -11,7 +11,7 @@ use crate::data::MOST_TRAIN_SAMPLES;
 use crate::training::BATCH;
 
 pub(crate) const HELP: &str = "\
-usage: cargo run --release --example digits -- [options]
+usage: cargo run --release -p digits -- [options]
   --epochs N         passes over the training images, 2 to 10000 (60)
   --seeds N          runs of each variant, 1 to 1000 (10)
   --train-samples N  training images, 20 to 797 (200)

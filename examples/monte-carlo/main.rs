@@ -1,7 +1,7 @@
 //! Monte-Carlo dropout: how far a network disagrees with itself about an image, over many dropout masks.
 //!
 //! ```sh
-//! cargo run --release --example monte-carlo
+//! cargo run --release -p monte-carlo
 //! ```
 //!
 //! The network of the example `digits` is trained on handwritten digits, all of them upright. In use its running

@@ -19,7 +19,7 @@ pub enum Camera {
     Turned,
 }
 
-/// Pixels from 0 to 16, then the digit; as `cargo run --example digits -- --export FOLDER` writes them.
+/// Pixels from 0 to 16, then the digit; as `cargo run --release -p digits -- --export FOLDER` writes them.
 static FILE: &[u8] = include_bytes!("../trained/digits.u8");
 
 /// All images.

@@ -513,6 +513,13 @@ typedef struct normdrop_fold_call {
 // Folding would move a shift into the bias of a layer that has none.
 #define NORMDROP_STATUS_MISSING_BIAS 20
 
+// The running variance of a channel plus `eps` is not above 0, or it is NaN. `actual` is the channel, `value` its
+// running variance.
+#define NORMDROP_STATUS_VARIANCE 21
+
+// A value of `buffer` is not finite, or would not be after the call. `actual` is its index.
+#define NORMDROP_STATUS_NOT_FINITE 22
+
 // No buffer: the error is about something else.
 #define NORMDROP_BUFFER_NONE 0
 

@@ -80,6 +80,13 @@ impl From<Error> for normdrop_error {
             Error::MissingBias { channel } => {
                 Self::new(NORMDROP_STATUS_MISSING_BIAS).of(NORMDROP_BUFFER_FOLD_BIAS).counts(0, channel)
             }
+            Error::Variance { channel, var } => {
+                let error = Self::new(NORMDROP_STATUS_VARIANCE).of(NORMDROP_BUFFER_RUNNING_VAR).counts(0, channel);
+                Self { value: var.into(), ..error }
+            }
+            Error::NotFinite { buffer, index } => {
+                Self::new(NORMDROP_STATUS_NOT_FINITE).of(number_of(buffer)).counts(0, index)
+            }
         }
     }
 }
@@ -263,6 +270,8 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
         NORMDROP_STATUS_STATISTICS => c"there is no such kind of statistics",
         NORMDROP_STATUS_SINGLE_SAMPLE => c"training needs more than one value per channel",
         NORMDROP_STATUS_MISSING_BIAS => c"a channel has a shift to fold into a bias, but there is no bias",
+        NORMDROP_STATUS_VARIANCE => c"the running variance of a channel plus eps must be above 0",
+        NORMDROP_STATUS_NOT_FINITE => c"a value is not finite, or would not be after the call",
         _ => c"unknown status",
     }
     .as_ptr()

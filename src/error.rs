@@ -127,6 +127,21 @@ pub enum Error {
         /// The first channel of the batch norm that has a shift.
         channel: usize,
     },
+    /// The running variance of a channel plus `eps` is not above 0, or it is NaN: there is no standard deviation to divide
+    /// by.
+    Variance {
+        /// The first channel of which that is true.
+        channel: usize,
+        /// Its running variance.
+        var: f32,
+    },
+    /// A value is not finite, or would not be after the call: it does not fit an f32.
+    NotFinite {
+        /// The buffer that it is in, or would be written to.
+        buffer: Buffer,
+        /// Its index in the buffer.
+        index: usize,
+    },
 }
 
 /// Checks the length of a buffer.
@@ -157,6 +172,15 @@ impl fmt::Display for Error {
                     f,
                     "channel {channel} has a shift to fold into a bias, but there is no bias; nothing was written"
                 )
+            }
+            Self::Variance { channel, var } => {
+                write!(f, "the running var of channel {channel} plus eps must be above 0, but the running var is {var}")
+            }
+            Self::NotFinite { buffer: buffer @ (Buffer::FoldWeights | Buffer::FoldBias), index } => {
+                write!(f, "{}[{index}] would not fit an f32; nothing was written", buffer.name())
+            }
+            Self::NotFinite { buffer, index } => {
+                write!(f, "{}[{index}] must be finite; nothing was written", buffer.name())
             }
         }
     }

@@ -71,8 +71,9 @@ pub struct Fold<'a> {
 /// # Numbers
 /// Coefficients and sums are f64 and every result is rounded once, in an order that the shape fixes: the same bits on
 /// every target. A result that does not fit an f32 becomes infinite, as in the layer itself; the weights are
-/// overwritten, so check them or keep a copy if statistics that small (or weights that large) can occur. NaN and
-/// infinities of a channel's statistics or parameters stay in its own weights and bias.
+/// overwritten, so check them or keep a copy if statistics that small (or weights that large) can occur. Weights that are
+/// NaN or infinite stay so, and spoil no other output. An infinite running variance makes the channel the constant
+/// `bias`, as it does in evaluation.
 ///
 /// # What is often written and wrong
 /// - `b' = b*a + bias`, without `- mean*a`, or a division by `var + eps` without the root: neither is the batch norm
@@ -81,8 +82,14 @@ pub struct Fold<'a> {
 ///   gives an expectation of `p*x` where `x` is wanted), so that evaluation is the identity: nothing is left to fold.
 ///
 /// # Errors
-/// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is not finite or negative, and
-/// [`Error::MissingBias`] if there is no bias and a channel's `b'` would not be 0. Nothing was written then.
+/// - [`Error::Length`] for a buffer of the wrong length.
+/// - [`Error::Eps`] if `eps` is not finite or negative.
+/// - [`Error::Variance`] if a running variance plus `eps` is 0, negative or NaN. Files with a variance of -1e-9 or so exist:
+///   an average that was 0 before rounding, to be set to 0. A larger negative number is no variance.
+/// - [`Error::NotFinite`] if a weight, bias or mean of the batch norm is not finite.
+/// - [`Error::MissingBias`] if there is no bias and a channel's `b'` would not be 0.
+///
+/// Nothing was written then.
 pub fn fold_into_previous(call: Fold<'_>) -> Result<(), Error> {
     call.check(call.shape.channels())?;
     if call.bias.is_none() {
@@ -143,12 +150,11 @@ pub fn fold_into_previous(call: Fold<'_>) -> Result<(), Error> {
 /// ```
 ///
 /// # Numbers
-/// As [`fold_into_previous`], except that every channel reaches every output: NaN or an infinity in one channel's
-/// statistics or parameters reaches every bias.
+/// As [`fold_into_previous`], except that a weight that is not finite reaches the bias of its output.
 ///
 /// # Errors
-/// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is not finite or negative, and
-/// [`Error::MissingBias`] if there are weights but no bias and a channel's `c` is not 0. Nothing was written then.
+/// As [`fold_into_previous`]; [`Error::MissingBias`] if there are weights but no bias and a channel's `c` is not 0.
+/// Nothing was written then.
 pub fn fold_into_next(call: Fold<'_>) -> Result<(), Error> {
     call.check(call.shape.outer())?;
     if call.bias.is_none() && !call.shape.is_empty() {
@@ -188,7 +194,25 @@ impl Fold<'_> {
         if let Some(bias) = &self.bias {
             check_len(Buffer::FoldBias, outputs, bias.len())?;
         }
-        check_eps(self.eps)
+        check_eps(self.eps)?;
+        (0..channels).try_for_each(|channel| self.check_channel(channel))
+    }
+
+    /// Checks the batch norm of one channel: folded in, what is not finite would be written over weights, for good.
+    fn check_channel(&self, channel: usize) -> Result<(), Error> {
+        let of_channel = |values: &[f32]| values.get(channel).copied().unwrap_or_default();
+        let Self { parameters, running, eps, .. } = *self;
+        for (buffer, values) in [
+            (Buffer::Weight, parameters.weight),
+            (Buffer::Bias, parameters.bias),
+            (Buffer::RunningMean, Some(running.mean)),
+        ] {
+            if !values.is_none_or(|values| of_channel(values).is_finite()) {
+                return Err(Error::NotFinite { buffer, index: channel });
+            }
+        }
+        let var = of_channel(running.var);
+        if f64::from(var) + f64::from(eps) > 0.0 { Ok(()) } else { Err(Error::Variance { channel, var }) }
     }
 
     /// Checks that no channel needs a bias.

@@ -763,7 +763,7 @@ fn no_error() -> c::normdrop_error {
 
 /// An error of Rust as the C interface must tell it.
 fn as_c_says(error: Error, function: Function) -> Refusal {
-    let none = Refusal { status: c::NORMDROP_STATUS_OK, buffer: "none".to_owned(), expected: 0, actual: 0, value: 0.0 };
+    let none = Refusal { status: c::NORMDROP_STATUS_OK, buffer: "none".to_owned(), expected: 0, actual: 0, value: 0 };
     match error {
         Error::Length { buffer, expected, actual } => Refusal {
             status: c::NORMDROP_STATUS_LENGTH,
@@ -772,12 +772,25 @@ fn as_c_says(error: Error, function: Function) -> Refusal {
             actual,
             ..none
         },
-        Error::Eps { eps } => Refusal { status: c::NORMDROP_STATUS_EPS, value: eps.into(), ..none },
+        Error::Eps { eps } => Refusal { status: c::NORMDROP_STATUS_EPS, value: f64::from(eps).to_bits(), ..none },
         Error::SingleSample => Refusal { status: c::NORMDROP_STATUS_SINGLE_SAMPLE, ..none },
         Error::MissingBias { channel } => Refusal {
             status: c::NORMDROP_STATUS_MISSING_BIAS,
             buffer: "weights_bias".to_owned(),
             actual: channel,
+            ..none
+        },
+        Error::Variance { channel, var } => Refusal {
+            status: c::NORMDROP_STATUS_VARIANCE,
+            buffer: "running_var".to_owned(),
+            actual: channel,
+            value: f64::from(var).to_bits(),
+            ..none
+        },
+        Error::NotFinite { buffer, index } => Refusal {
+            status: c::NORMDROP_STATUS_NOT_FINITE,
+            buffer: names(function, buffer).swap_remove(0),
+            actual: index,
             ..none
         },
         other => panic!("no call of a valid layer returns {other:?}"),
@@ -791,12 +804,13 @@ struct Refusal {
     buffer: String,
     expected: usize,
     actual: usize,
-    value: f64,
+    /// The bits of the value, which may be NaN.
+    value: u64,
 }
 
 fn described_error(error: c::normdrop_error) -> Refusal {
     let c::normdrop_error { status, buffer, expected, actual, value, .. } = error;
-    Refusal { status, buffer: name(buffer), expected, actual, value }
+    Refusal { status, buffer: name(buffer), expected, actual, value: value.to_bits() }
 }
 
 /// What C says of a status.

@@ -71,6 +71,17 @@ impl Case {
         let exact = zeros.exact();
         exact.bias.into_iter().zip(exact.bias_size).collect()
     }
+
+    /// Whether a channel has a standard deviation to divide by.
+    fn has_deviation(&self, channel: usize) -> bool {
+        let var = self.values[3].as_ref().expect("it is always given")[channel];
+        f64::from(var) + f64::from(self.eps) > 0.0
+    }
+
+    /// Whether weight, bias and mean of a channel are finite.
+    fn is_finite(&self, channel: usize) -> bool {
+        self.values[..3].iter().flatten().all(|values| values[channel].is_finite())
+    }
 }
 
 /// Folding in either direction.
@@ -108,12 +119,24 @@ pub(crate) fn fold(input: &FoldInput) {
     };
     let right_lengths = before.iter().flatten().all(|(buffer, right)| buffer.len() == *right);
     match result {
-        Ok(()) => assert!(right_lengths && case.eps.is_finite() && case.eps >= 0.0, "wrong arguments were accepted"),
+        Ok(()) => {
+            let eps_is_right = case.eps.is_finite() && case.eps >= 0.0;
+            let mut channels = 0..case.shape.channels();
+            let right = right_lengths && eps_is_right;
+            assert!(
+                right && channels.all(|channel| case.has_deviation(channel) && case.is_finite(channel)),
+                "wrong arguments were accepted"
+            );
+        }
         Err(error) => {
             let refused = match error {
                 Error::Length { buffer, expected, actual } => wrong_length(buffer, expected, actual),
                 Error::Eps { eps } => eps.to_bits() == case.eps.to_bits() && !(case.eps.is_finite() && case.eps >= 0.0),
                 Error::MissingBias { channel } => fold_bias.is_none() && case.shifts()[channel].0 != 0.0,
+                Error::Variance { channel, .. } => !case.has_deviation(channel),
+                Error::NotFinite { buffer: Name::Weight | Name::Bias | Name::RunningMean, index } => {
+                    !case.is_finite(index)
+                }
                 _ => false,
             };
             assert!(refused, "{error:?}");

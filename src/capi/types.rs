@@ -54,6 +54,11 @@ pub const NORMDROP_STATUS_STATISTICS: normdrop_status = 18;
 pub const NORMDROP_STATUS_SINGLE_SAMPLE: normdrop_status = 19;
 /// Folding would move a shift into the bias of a layer that has none.
 pub const NORMDROP_STATUS_MISSING_BIAS: normdrop_status = 20;
+/// The running variance of a channel plus `eps` is not above 0, or it is NaN. `actual` is the channel, `value` its
+/// running variance.
+pub const NORMDROP_STATUS_VARIANCE: normdrop_status = 21;
+/// A value of `buffer` is not finite, or would not be after the call. `actual` is its index.
+pub const NORMDROP_STATUS_NOT_FINITE: normdrop_status = 22;
 
 /// A buffer or struct of a call: one of `NORMDROP_BUFFER_*`.
 pub type normdrop_buffer = u32;

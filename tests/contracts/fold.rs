@@ -509,7 +509,7 @@ fn a_shift_without_a_bias_to_take_it_is_an_error_and_nothing_is_written() {
         assert_eq!(bits(&without.folded(into).weights), bits(&with.folded(into).weights));
 
         for channel in 0..4 {
-            for (value, shifts) in [(1e-30, true), (f32::NAN, true), (f32::INFINITY, true), (-0.0, false)] {
+            for (value, shifts) in [(1e-30, true), (-0.0, false)] {
                 let mut changed = zeros.clone();
                 changed[channel] = value;
                 for mut folding in [
@@ -535,52 +535,100 @@ fn a_shift_without_a_bias_to_take_it_is_an_error_and_nothing_is_written() {
 }
 
 #[test]
-fn what_is_not_finite_stays_in_its_channel_before_and_reaches_every_bias_after() {
-    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let finite = Folding::random(Neighbour::Previous, [3, 4, 5], [0; 6], 2);
-        let expected = finite.folded(Neighbour::Previous);
-        for name in [Buffer::Weight, Buffer::Bias, Buffer::RunningMean, Buffer::FoldBias] {
-            let mut folding = finite.clone();
-            buffer(&mut folding, name)[1] = value;
-            let folded = folding.folded(Neighbour::Previous);
-            let of_channel = |index: usize| index / 5 % 4 == 1;
-            for (index, (actual, expected)) in folded.weights.iter().zip(&expected.weights).enumerate() {
-                let same = actual.to_bits() == expected.to_bits();
-                assert!(same != (of_channel(index) && name == Buffer::Weight), "{name:?}, weight {index}");
-            }
-            let (actual, expected) = (folded.fold_bias.expect("a bias"), expected.fold_bias.clone().expect("a bias"));
-            for (channel, (actual, expected)) in actual.iter().zip(expected).enumerate() {
-                assert_eq!(actual.is_finite(), channel != 1, "{name:?}, bias {channel}");
-                assert!(channel == 1 || actual.to_bits() == expected.to_bits());
+fn a_batch_norm_that_would_fold_to_nan_or_infinity_is_refused_by_channel_and_nothing_is_written() {
+    let refused = |into, folding: &Folding, expected: &str| {
+        let mut folding = folding.clone();
+        let before = folding.bits();
+        let error = folding.fold(into).expect_err("a batch norm that is not finite");
+        assert_eq!(folding.bits(), before, "{into:?}: {error}");
+        // As text, because NaN is not equal to itself.
+        assert_eq!(format!("{error:?}"), expected, "{into:?}");
+        error.to_string()
+    };
+    for into in INTO {
+        let finite = Folding::random(into, [3, 4, 5], [0; 6], 2);
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for (name, field) in
+                [(Buffer::Weight, "weight[2]"), (Buffer::Bias, "bias[2]"), (Buffer::RunningMean, "running mean[2]")]
+            {
+                let mut folding = finite.clone();
+                buffer(&mut folding, name)[2..].fill(value);
+                let text = refused(into, &folding, &format!("NotFinite {{ buffer: {name:?}, index: 2 }}"));
+                assert!(text.contains(field), "{text}");
             }
         }
+        let tiny = f32::from_bits(1);
+        for (var, eps) in [
+            (0.0, 0.0),
+            (-0.0, 0.0),
+            (-tiny, 0.0),
+            (-1e-5, 1e-5),
+            (-(1e-5f32.next_up()), 1e-5),
+            (-1.0, 1e-5),
+            (f32::MIN, 1e-5),
+            (f32::NEG_INFINITY, 1e-5),
+            (f32::NAN, 1e-5),
+        ] {
+            let mut folding = Folding { eps, ..finite.clone() };
+            folding.var[1..].fill(var);
+            let text = refused(into, &folding, &format!("Variance {{ channel: 1, var: {var:?} }}"));
+            assert!(text.contains("channel 1 ") && text.contains(&var.to_string()), "{text}");
+        }
+        // The smallest sums above 0 fold, and a variance below 0 that `eps` makes up for.
+        for (var, eps) in [(tiny, 0.0), (0.0, tiny), (-(1e-5f32.next_down()), 1e-5)] {
+            let folding = Folding { eps, var: vec![var; 4], weight: Some(vec![1e-20; 4]), ..finite.clone() };
+            folding.check(into).unwrap_or_else(|fault| panic!("{into:?}, {var:e} + {eps:e}: {fault}"));
+        }
+    }
+}
 
-        let finite = Folding::random(Neighbour::Next, [3, 4, 5], [0; 6], 2);
-        let expected = finite.folded(Neighbour::Next);
-        for name in [Buffer::Weight, Buffer::Bias, Buffer::RunningMean] {
-            let mut folding = finite.clone();
-            buffer(&mut folding, name)[1] = value;
-            let folded = folding.folded(Neighbour::Next);
-            for (index, (actual, expected)) in folded.weights.iter().zip(&expected.weights).enumerate() {
-                let same = actual.to_bits() == expected.to_bits();
-                assert!(same != (index / 5 % 4 == 1 && name == Buffer::Weight), "{name:?}, weight {index}");
-            }
-            assert!(folded.fold_bias.iter().flatten().all(|bias| !bias.is_finite()), "{name:?}");
+/// The variance of a batch whose squares do not fit an f32: evaluation gives the channel's bias for every `x`.
+#[test]
+fn an_infinite_variance_folds_to_a_constant_as_evaluation_has_it() {
+    for into in INTO {
+        let mut folding = Folding::random(into, [3, 4, 5], [0; 6], 2);
+        folding.var = vec![f32::INFINITY; 4];
+        let folded = folding.folded(into);
+        assert!(folded.weights.iter().all(|&weight| weight == 0.0), "{into:?}");
+        let bias = folding.bias.as_ref().expect("there is a bias");
+        match into {
+            Neighbour::Previous => assert_eq!(folded.fold_bias.as_ref(), Some(bias)),
+            Neighbour::Next => folding.check(into).expect("the sums of the weights times the biases"),
         }
     }
 }
 
 #[test]
-fn a_variance_below_minus_eps_gives_nan_and_weights_that_do_not_fit_become_infinite() {
-    let mut folding = Folding::random(Neighbour::Previous, [1, 3, 2], [0; 6], 3);
-    folding.var[0] = -1.0;
-    (folding.var[1], folding.eps) = (0.0, 1e-30);
+fn weights_that_are_not_finite_stay_in_their_channel_before_and_in_their_output_after() {
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for into in INTO {
+            let finite = Folding::random(into, [3, 4, 5], [0; 6], 2);
+            let mut folding = finite.clone();
+            folding.weights[25] = value;
+            let (folded, expected) = (folding.folded(into), finite.folded(into));
+            for (index, (actual, expected)) in folded.weights.iter().zip(&expected.weights).enumerate() {
+                assert_eq!(actual.is_finite(), index != 25, "{into:?}, weight {index}");
+                assert!(index == 25 || actual.to_bits() == expected.to_bits());
+            }
+            let biases = |folding: Folding| folding.fold_bias.expect("there is a bias");
+            for (output, (actual, expected)) in biases(folded).into_iter().zip(biases(expected)).enumerate() {
+                let reached = into == Neighbour::Next && output == 1;
+                assert_eq!(actual.is_finite(), !reached, "{into:?}, bias {output}");
+                assert!(reached || actual.to_bits() == expected.to_bits());
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_that_do_not_fit_become_infinite() {
+    let mut folding = Folding::random(Neighbour::Previous, [1, 2, 2], [0; 6], 3);
+    (folding.var[0], folding.eps) = (0.0, 1e-30);
     folding.weight = None;
-    folding.weights = vec![1.0, 1.0, 1e30, -1e30, 1e30, 1e-30];
+    folding.weights = vec![1e30, -1e30, 1e30, 1e-30];
     let folded = folding.folded(Neighbour::Previous);
-    assert!(folded.weights[..2].iter().all(|weight| weight.is_nan()));
-    assert_eq!(folded.weights[2..4], [f32::INFINITY, f32::NEG_INFINITY]);
-    assert!(folded.weights[4..].iter().all(|weight| weight.is_finite()));
+    assert_eq!(folded.weights[..2], [f32::INFINITY, f32::NEG_INFINITY]);
+    assert!(folded.weights[2..].iter().all(|weight| weight.is_finite()));
 }
 
 #[test]

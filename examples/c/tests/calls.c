@@ -194,11 +194,11 @@ static void test_names(void) {
     normdrop_backend backend;
     CHECK(normdrop_abi_version() == NORMDROP_ABI_VERSION);
     CHECK(strchr(normdrop_version(), '.') != NULL);
-    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_MISSING_BIAS; status++) {
+    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_NOT_FINITE; status++) {
         CHECK(strlen(normdrop_status_text(status)) > 6);
         CHECK(strcmp(normdrop_status_text(status), "unknown status") != 0);
     }
-    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_MISSING_BIAS + 1), "unknown status") == 0);
+    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_NOT_FINITE + 1), "unknown status") == 0);
     CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
     for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_FOLD_BIAS; buffer++) {
         CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
@@ -726,7 +726,7 @@ static void test_folds(void) {
     const normdrop_slice_mut_f32 no_bias = {NULL, 0};
     normdrop_fold_call previous = make_fold(1, 3, 4, 3), next = make_fold(3, 4, 2, 3);
     normdrop_error error = new_error();
-    normdrop_slice_mut_f32 weights = empty_f32(24), bias = empty_f32(3);
+    normdrop_slice_mut_f32 weights = empty_f32(24), bias = empty_f32(3), spoilt;
     size_t i, channel, tap;
     memcpy(weights.values, previous.weights.values, 12 * sizeof(float));
     memcpy(bias.values, previous.weights_bias.values, 3 * sizeof(float));
@@ -763,6 +763,16 @@ static void test_folds(void) {
     next.weights_bias = no_bias;
     CHECK(normdrop_fold_into_next(&next, &error) == NORMDROP_STATUS_MISSING_BIAS);
     CHECK(error.status == NORMDROP_STATUS_MISSING_BIAS && error.buffer == NORMDROP_BUFFER_FOLD_BIAS && error.actual == 0);
+    spoilt = empty_f32(4);
+    spoilt.values[2] = (float)HUGE_VAL;
+    next.bias = reading(spoilt);
+    CHECK(normdrop_fold_into_next(&next, &error) == NORMDROP_STATUS_NOT_FINITE);
+    CHECK(error.buffer == NORMDROP_BUFFER_BIAS && error.actual == 2);
+    next.bias = none;
+    spoilt.values[2] = -1;
+    next.running_var = reading(spoilt);
+    CHECK(normdrop_fold_into_next(&next, &error) == NORMDROP_STATUS_VARIANCE);
+    CHECK(error.buffer == NORMDROP_BUFFER_RUNNING_VAR && error.actual == 2 && error.value == -1);
     previous.eps = -1;
     CHECK(normdrop_fold_into_previous(&previous, &error) == NORMDROP_STATUS_EPS && error.value == -1);
     previous.outer = SIZE_MAX;

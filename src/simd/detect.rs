@@ -192,10 +192,11 @@ mod cpuid {
     }
 
     /// The first subleaf of a leaf of CPUID.
-    #[expect(unused_unsafe, reason = "the intrinsic is unsafe before Rust 1.94")]
     fn cpuid(leaf: u32) -> CpuidResult {
-        // SAFETY: every x86-64 CPU has the instruction, and it only reads what it says of itself.
-        unsafe { __cpuid_count(leaf, 0) }
+        // The intrinsic is unsafe before Rust 1.94 and safe since. A pointer of this type is unsafe to call in all of them.
+        let cpuid: unsafe fn(u32, u32) -> CpuidResult = __cpuid_count;
+        // SAFETY: every x86-64 CPU has the instruction, which only reads information about the CPU.
+        unsafe { cpuid(leaf, 0) }
     }
 
     /// The fastest backend of a CPU, from its last leaf of CPUID, ECX of leaf 1, EBX of leaf 7 and XCR0, of which the last two are

@@ -1,7 +1,7 @@
 //! The time of the layer per element, as a ratio to a copy of the same bytes timed right before it.
 //!
 //! ```text
-//! cargo bench --bench throughput -- --json results.jsonl
+//! cargo bench --bench throughput -- --json results.jsonl --date 2026-11-26 --reason 'what has changed'
 //! cargo bench --bench throughput -- --workload A,C --op train --backend avx2
 //! cargo bench --bench throughput --features rayon -- --threads 1,2
 //! cargo bench --bench throughput -- --help
@@ -53,7 +53,9 @@ use serde::Serialize;
 
 const HELP: &str = "\
 usage: cargo bench --bench throughput -- [options]
-  --json PATH       also write the results there, one JSON object a line
+  --json PATH       also write the results there, one JSON object a line; the first one is about the run
+  --date DATE       the date in that first line (none)
+  --reason TEXT     the reason of the run in that first line (none)
   --workload A,C    some of the workloads A to H (all)
   --op train        some of eval, mask, train, backward, read, triad (all)
   --backend avx2    some of portable, avx2, avx512 (all)
@@ -86,7 +88,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut json = options.json.as_ref().map(File::create).transpose()?.map(BufWriter::new);
 
-    println!("CPU: {}", cpu_model().as_deref().unwrap_or("unknown"));
+    let cpu = cpu_model();
+    let cpu = cpu.as_deref().unwrap_or("unknown");
+    println!("CPU: {cpu}");
+    if let Some(json) = &mut json {
+        serde_json::to_writer(&mut *json, &About { date: &options.date, cpu, reason: &options.reason })?;
+        writeln!(json)?;
+    }
     let mut backends = Vec::new();
     for backend in Backend::ALL.into_iter().filter(|backend| chosen(&options.backends, backend.name())) {
         if backend.is_available() {
@@ -122,6 +130,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         json.flush()?;
     }
     Ok(())
+}
+
+/// The first line of the results.
+#[derive(Serialize)]
+struct About<'a> {
+    date: &'a str,
+    cpu: &'a str,
+    reason: &'a str,
 }
 
 /// One line of the results.
@@ -505,6 +521,8 @@ fn chosen(names: &[String], name: &str) -> bool {
 /// What the command line asks for. Empty lists are everything.
 struct Options {
     json: Option<PathBuf>,
+    date: String,
+    reason: String,
     workloads: Vec<String>,
     ops: Vec<String>,
     backends: Vec<String>,
@@ -518,6 +536,8 @@ impl Options {
     /// Everything, once.
     const SMOKE: Self = Self {
         json: None,
+        date: String::new(),
+        reason: String::new(),
         workloads: Vec::new(),
         ops: Vec::new(),
         backends: Vec::new(),
@@ -534,6 +554,8 @@ impl Options {
         while let Some(argument) = parser.next()? {
             match argument {
                 Arg::Long("json") => options.json = Some(parser.value()?.into()),
+                Arg::Long("date") => options.date = parser.value()?.string()?,
+                Arg::Long("reason") => options.reason = parser.value()?.string()?,
                 Arg::Long("workload") => options.workloads = names(&mut parser, WORKLOADS.map(|it| it.name))?,
                 Arg::Long("op") => options.ops = names(&mut parser, Op::NAMES)?,
                 Arg::Long("backend") => options.backends = names(&mut parser, Backend::ALL.map(Backend::name))?,

@@ -1,6 +1,7 @@
-#![doc = include_str!("../README.md")]
+#![doc = include_str!("front.md")]
 #![no_std]
 #![deny(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(target_pointer_width = "16")]
 compile_error!("normdrop needs a usize of at least 32 bits");
@@ -42,3 +43,8 @@ pub use simd::Backend;
 #[cfg(doc)]
 #[doc = include_str!("guide.md")]
 pub mod guide {}
+
+/// The examples of the README, tested as those of the documentation are.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo bench --bench accuracy                                          # the crate's part again, PyTorch's as recorded
 //! cargo bench --bench accuracy -- --pytorch python3 --date 2026-11-24   # both; that python has torch and numpy
-//! cargo bench --bench accuracy -- --readme                              # only the table, from what is recorded
+//! cargo bench --bench accuracy -- --table                               # only the table, from what is recorded
 //! ```
 //!
 //! The layer is batch norm alone, with weight and bias, because that is what both have; data are the classes
@@ -11,12 +11,12 @@
 //! NCHW) and channels last (`[size, channels, 1]`). Errors are those of the reference's [`errors`](normdrop_reference::errors):
 //! in units `u = 2^-24` of the scale of each result, the same code for both. Statistics are the running ones with momentum 1.
 //!
-//! Every run writes all errors to `benches/results/accuracy.jsonl` and the table to the README, between its marks; the bits of
+//! Every run writes all errors to `benches/results/accuracy/current.jsonl` and the table to `docs/accuracy.md`, between its marks; the bits of
 //! the crate's results depend on neither the machine nor its backend. Every error of the crate is also held below its bound by
 //! a test, in `tests/contracts/accuracy.rs`.
 //!
 //! Without `--bench`, which `cargo bench` passes and `cargo test` does not, it measures the small sizes alone, writes
-//! nothing, and fails unless they and the recorded errors are below the bounds and the README has the recorded table. That
+//! nothing, and fails unless they and the recorded errors are below the bounds and `docs/accuracy.md` has the recorded table. That
 //! they are the recorded ones is not asked: the data go through `ln` and `cos`, which differ between systems.
 
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ const HELP: &str = "\
 usage: cargo bench --bench accuracy -- [options]
   --pytorch PYTHON  also measure PyTorch, in this python, which has torch and numpy
   --date DATE       the day to record beside PyTorch's results, which need it
-  --readme          measure nothing; only write the table of what is recorded to the README
+  --table           measure nothing; only write the table of what is recorded to docs/accuracy.md
   --help
 ";
 
@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     };
     let mut records = recorded()?;
-    if !options.readme {
+    if !options.table {
         let mut pytorch = options.pytorch.as_deref().map(PyTorch::start).transpose()?;
         let measured = |record: &Record| record.library == Library::Normdrop || pytorch.is_some();
         records.retain(|record| !measured(record));
@@ -79,14 +79,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         records.sort_by_key(Record::key);
         let lines: Result<Vec<String>, _> = records.iter().map(serde_json::to_string).collect();
-        fs::write(path("benches/results/accuracy.jsonl"), lines?.join("\n") + "\n")?;
+        fs::write(path("benches/results/accuracy/current.jsonl"), lines?.join("\n") + "\n")?;
     }
-    fs::write(path("README.md"), with_table(&fs::read_to_string(path("README.md"))?, &records)?)?;
+    fs::write(path(PAGE), with_table(&fs::read_to_string(path(PAGE))?, &records)?)?;
     print!("{}", table(&records));
     Ok(())
 }
 
-/// Fails unless what is recorded is complete, within the bounds and in the README, and the small sizes still are within them.
+/// Fails unless what is recorded is complete, within the bounds and in the page, and the small sizes still are within them.
 fn check() -> Result<(), Box<dyn Error>> {
     let records = recorded()?;
     for name in MEASURED {
@@ -107,9 +107,9 @@ fn check() -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    let readme = fs::read_to_string(path("README.md"))?;
-    if with_table(&readme, &records)? != readme {
-        return Err("the README's table of errors is not the recorded one: run with --readme".into());
+    let page = fs::read_to_string(path(PAGE))?;
+    if with_table(&page, &records)? != page {
+        return Err(format!("the table of errors in {PAGE} is not the recorded one: run with --table").into());
     }
     Ok(())
 }
@@ -120,7 +120,7 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn recorded() -> Result<Vec<Record>, Box<dyn Error>> {
-    let file = path("benches/results/accuracy.jsonl");
+    let file = path("benches/results/accuracy/current.jsonl");
     let lines = if file.exists() { fs::read_to_string(file)? } else { String::new() };
     Ok(lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
 }
@@ -417,14 +417,17 @@ impl Drop for PyTorch {
     }
 }
 
-/// The marks around the table in the README.
+/// The page that has the table.
+const PAGE: &str = "docs/accuracy.md";
+
+/// The marks around the table in the page.
 const MARKS: [&str; 2] = ["<!-- benches/accuracy writes from here -->\n", "<!-- to here -->\n"];
 
-/// The README with the table of the records.
-fn with_table(readme: &str, records: &[Record]) -> Result<String, Box<dyn Error>> {
+/// The page with the table of the records.
+fn with_table(page: &str, records: &[Record]) -> Result<String, Box<dyn Error>> {
     let [start, end] = MARKS;
-    let parts = readme.split_once(start).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
-    let (before, after) = parts.ok_or("the README has no marks for the table")?;
+    let parts = page.split_once(start).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    let (before, after) = parts.ok_or("the page has no marks for the table")?;
     Ok(format!("{before}{start}{}{end}{after}", table(records)))
 }
 
@@ -474,19 +477,19 @@ fn figure(units: Option<f64>) -> String {
 struct Options {
     pytorch: Option<PathBuf>,
     date: Option<String>,
-    readme: bool,
+    table: bool,
 }
 
 impl Options {
     /// The options of the command line, or nothing if it asks for help.
     fn from_arguments() -> Result<Option<Self>, lexopt::Error> {
-        let mut options = Self { pytorch: None, date: None, readme: false };
+        let mut options = Self { pytorch: None, date: None, table: false };
         let mut parser = Parser::from_env();
         while let Some(argument) = parser.next()? {
             match argument {
                 Arg::Long("pytorch") => options.pytorch = Some(parser.value()?.into()),
                 Arg::Long("date") => options.date = Some(parser.value()?.parse()?),
-                Arg::Long("readme") => options.readme = true,
+                Arg::Long("table") => options.table = true,
                 // Of `cargo bench`.
                 Arg::Long("bench") => {}
                 Arg::Long("help") => return Ok(None),

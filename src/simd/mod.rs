@@ -8,27 +8,37 @@
 
 mod detect;
 mod lane;
-#[cfg(all(
-    any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
-    not(normdrop_backend = "scalar")
-))]
-#[path = "vectors.rs"]
-mod portable;
+/// The portable lanes where there are no vector registers.
 #[cfg(not(all(
     any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
     not(normdrop_backend = "scalar")
 )))]
-mod portable;
+mod scalar;
 mod splitmix;
+/// The portable lanes where there are vector registers.
+#[cfg(all(
+    any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
+    not(normdrop_backend = "scalar")
+))]
+mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
 
+#[cfg(not(all(
+    any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
+    not(normdrop_backend = "scalar")
+)))]
+pub(crate) use self::scalar::Portable;
+#[cfg(all(
+    any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
+    not(normdrop_backend = "scalar")
+))]
+pub(crate) use self::wide::Portable;
 pub use detect::Backend;
 pub(crate) use detect::dispatch;
 pub(crate) use lane::Lane;
-pub(crate) use portable::Portable;
 pub(crate) use splitmix::{GOLDEN_GAMMA, splitmix64};
 
 /// The number of logical lanes, on every target.

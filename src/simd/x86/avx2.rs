@@ -1,0 +1,512 @@
+//! AVX2 lanes: two 256-bit registers of f32, four of f64.
+
+use core::arch::x86_64::*;
+use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
+
+use super::super::{Kernel, LANES, Lanes, Machine, Simd, Work};
+use super::{begins_line, fence, first_lanes, prefetch_first, prefetch_second, readable};
+
+/// The proof that the CPU has AVX2 and that its registers may be used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// [`Simd::apart`]: not inlined, because its caller has not got the feature.
+    #[target_feature(enable = "avx2")]
+    fn run_apart(self, work: impl Work) {
+        work.run(self);
+    }
+
+    /// Runs a kernel on AVX2 lanes.
+    ///
+    /// # Safety
+    /// The CPU has AVX2 and the operating system saves its registers.
+    #[target_feature(enable = "avx2")]
+    pub(crate) unsafe fn run(kernel: impl Kernel) {
+        kernel.run(Self(()));
+    }
+}
+
+lanes!(
+    /// Sixteen f32 in two registers.
+    Avx2F32([__m256; 2])
+    Add add _mm256_add_ps,
+    Sub sub _mm256_sub_ps,
+    Mul mul _mm256_mul_ps,
+    Div div _mm256_div_ps,
+);
+lanes!(
+    /// Sixteen f64 in four registers.
+    Avx2F64([__m256d; 4])
+    Add add _mm256_add_pd,
+    Sub sub _mm256_sub_pd,
+    Mul mul _mm256_mul_pd,
+    Div div _mm256_div_pd,
+);
+lanes!(
+    /// Sixteen u32 in two registers.
+    Avx2U32([__m256i; 2])
+    Add add _mm256_add_epi32,
+    BitAnd bitand _mm256_and_si256,
+    BitOr bitor _mm256_or_si256,
+    BitXor bitxor _mm256_xor_si256,
+);
+lanes!(
+    /// Sixteen truth values: all bits of a lane set or clear.
+    Avx2Mask([__m256; 2])
+    BitAnd bitand _mm256_and_ps,
+);
+/// The sums of the lanes of eight vectors, by the tree of [`Machine::fold`], of two vectors a time from the first step on.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn fold_eight(s: Avx2, [a, b, c, d, e, f, g, h]: &[Lanes<f32>; 8], sums: &mut [f32; 8]) {
+    // SAFETY: the caller has AVX2; `sums` is eight values.
+    unsafe {
+        let first = fold_four(s, [a, b, c, d]);
+        let second = fold_four(s, [e, f, g, h]);
+        let lower = _mm256_shuffle_ps::<0b10_00_10_00>(first, second);
+        let upper = _mm256_shuffle_ps::<0b11_01_11_01>(first, second);
+        let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        _mm256_storeu_ps(sums.as_mut_ptr(), _mm256_permutevar8x32_ps(_mm256_add_ps(lower, upper), order));
+    }
+}
+
+/// Two lanes each of four vectors: of the first and the third, then of the second and the fourth.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn fold_four(s: Avx2, [a, b, c, d]: [&Lanes<f32>; 4]) -> __m256 {
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let (first, second) = (fold_pair(s, a, b), fold_pair(s, c, d));
+        let (first, second) = (_mm256_castps_pd(first), _mm256_castps_pd(second));
+        let (lower, upper) = (_mm256_unpacklo_pd(first, second), _mm256_unpackhi_pd(first, second));
+        _mm256_add_ps(_mm256_castpd_ps(lower), _mm256_castpd_ps(upper))
+    }
+}
+
+/// Four lanes each of two vectors.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn fold_pair(s: Avx2, a: &Lanes<f32>, b: &Lanes<f32>) -> __m256 {
+    let (a, b) = (s.load(a), s.load(b));
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let (a, b) = (_mm256_add_ps(a.0[0], a.0[1]), _mm256_add_ps(b.0[0], b.0[1]));
+        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
+    }
+}
+
+/// The sums of the lanes of four vectors in f64, by the same tree.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn fold_four_f64(s: Avx2, [a, b, c, d]: &[Lanes<f32>; 4], sums: &mut [f64; 4]) {
+    // SAFETY: the caller has AVX2; `sums` is four values.
+    unsafe {
+        let (first, second) = (fold_pair_f64(s, a, b), fold_pair_f64(s, c, d));
+        let (lower, upper) = (_mm256_unpacklo_pd(first, second), _mm256_unpackhi_pd(first, second));
+        _mm256_storeu_pd(sums.as_mut_ptr(), _mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_add_pd(lower, upper)));
+    }
+}
+
+/// Two f64 lanes each of two vectors.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn fold_pair_f64(s: Avx2, a: &Lanes<f32>, b: &Lanes<f32>) -> __m256d {
+    let (a, b) = (s.widen(s.load(a)), s.widen(s.load(b)));
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let a = _mm256_add_pd(_mm256_add_pd(a.0[0], a.0[2]), _mm256_add_pd(a.0[1], a.0[3]));
+        let b = _mm256_add_pd(_mm256_add_pd(b.0[0], b.0[2]), _mm256_add_pd(b.0[1], b.0[3]));
+        _mm256_add_pd(_mm256_permute2f128_pd::<0x20>(a, b), _mm256_permute2f128_pd::<0x31>(a, b))
+    }
+}
+
+impl Machine for Avx2 {
+    type Simd = Self;
+
+    #[inline(always)]
+    fn all(self) -> Option<Self> {
+        Some(self)
+    }
+
+    #[inline(always)]
+    fn fold_each(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f32> {
+        let mut sums = [0.0; LANES];
+        for (vectors, sums) in vectors.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
+            // SAFETY: the token proves AVX2.
+            unsafe { fold_eight(self, vectors, sums) };
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn fold_each_f64(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f64> {
+        let mut sums = [0.0; LANES];
+        for (vectors, sums) in vectors.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
+            // SAFETY: the token proves AVX2.
+            unsafe { fold_four_f64(self, vectors, sums) };
+        }
+        sums
+    }
+}
+
+impl Simd for Avx2 {
+    type F32 = Avx2F32;
+    type F64 = Avx2F64;
+    type U32 = Avx2U32;
+    type Mask = Avx2Mask;
+
+    // Without the feature: the compiler inlines a function that has it in spite of `inline(never)`.
+    #[inline(never)]
+    fn apart(self, work: impl Work) {
+        // SAFETY: the token proves AVX2.
+        unsafe { self.run_apart(work) }
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2F32([_mm256_set1_ps(value); 2]) }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &Lanes<f32>) -> Avx2F32 {
+        let from = from.as_ptr();
+        // SAFETY: the token proves AVX2; `from` is sixteen values.
+        unsafe { Avx2F32([_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))]) }
+    }
+
+    #[inline(always)]
+    fn load_partial(self, from: &[f32]) -> Avx2F32 {
+        let (from, n) = (readable(from), from.len());
+        let upper = if n > 8 { from.wrapping_add(8) } else { from };
+        // SAFETY: the token proves AVX2; a masked load touches only the first lanes, as many as there are values.
+        unsafe {
+            Avx2F32([
+                _mm256_maskload_ps(from, first_lanes(n)),
+                _mm256_maskload_ps(upper, first_lanes(n.saturating_sub(8))),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch_first(self, from: &Lanes<f32>, ahead: usize) {
+        prefetch_first(from, ahead);
+    }
+
+    #[inline(always)]
+    fn prefetch_second(self, from: &Lanes<f32>, ahead: usize) {
+        prefetch_second(from, ahead);
+    }
+
+    #[inline(always)]
+    fn store(self, value: Avx2F32, to: &mut Lanes<f32>) {
+        let to = to.as_mut_ptr();
+        // SAFETY: the token proves AVX2; `to` is sixteen values.
+        unsafe {
+            _mm256_storeu_ps(to, value.0[0]);
+            _mm256_storeu_ps(to.add(8), value.0[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn store_partial(self, value: Avx2F32, to: &mut [f32]) {
+        if let Some(to) = to.first_chunk_mut() {
+            return self.store(value, to);
+        }
+        let ([mut eight, upper], n) = (value.0, to.len());
+        let mut to = to.as_mut_ptr();
+        // Not by masked stores: one takes a dozen cycles on some CPUs.
+        // SAFETY: the token proves AVX2; there is room for `n` values below sixteen, which is the sum of the powers of two that are
+        // stored one behind the other.
+        unsafe {
+            if n & 8 != 0 {
+                _mm256_storeu_ps(to, eight);
+                (to, eight) = (to.add(8), upper);
+            }
+            let mut four = _mm256_castps256_ps128(eight);
+            if n & 4 != 0 {
+                _mm_storeu_ps(to, four);
+                (to, four) = (to.add(4), _mm256_extractf128_ps::<1>(eight));
+            }
+            if n & 2 != 0 {
+                _mm_storel_epi64(to.cast(), _mm_castps_si128(four));
+                (to, four) = (to.add(2), _mm_movehl_ps(four, four));
+            }
+            if n & 1 != 0 {
+                _mm_store_ss(to, four);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn stream(self, value: Avx2F32, to: &mut Lanes<f32>) {
+        if !begins_line(to) {
+            return self.store(value, to);
+        }
+        let to = to.as_mut_ptr();
+        // SAFETY: the token proves AVX2; `to` is sixteen values, aligned to 64 bytes. `fence` comes before anybody else
+        // is told of them.
+        unsafe {
+            _mm256_stream_ps(to, value.0[0]);
+            _mm256_stream_ps(to.add(8), value.0[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        fence();
+    }
+
+    #[inline(always)]
+    fn le(self, a: Avx2F32, b: Avx2F32) -> Avx2Mask {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2Mask([_mm256_cmp_ps::<_CMP_LE_OQ>(a.0[0], b.0[0]), _mm256_cmp_ps::<_CMP_LE_OQ>(a.0[1], b.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn unless_le(self, mask: Avx2Mask, a: Avx2F32, b: Avx2F32) -> Avx2Mask {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            Avx2Mask([
+                _mm256_and_ps(mask.0[0], _mm256_cmp_ps::<_CMP_NLE_UQ>(a.0[0], b.0[0])),
+                _mm256_and_ps(mask.0[1], _mm256_cmp_ps::<_CMP_NLE_UQ>(a.0[1], b.0[1])),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    fn keep(self, mask: Avx2Mask, value: Avx2F32) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2F32([_mm256_and_ps(mask.0[0], value.0[0]), _mm256_and_ps(mask.0[1], value.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn drop(self, mask: Avx2Mask, value: Avx2F32) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2F32([_mm256_andnot_ps(mask.0[0], value.0[0]), _mm256_andnot_ps(mask.0[1], value.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: Avx2Mask, yes: Avx2F32, no: Avx2F32) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            Avx2F32([_mm256_blendv_ps(no.0[0], yes.0[0], mask.0[0]), _mm256_blendv_ps(no.0[1], yes.0[1], mask.0[1])])
+        }
+    }
+
+    #[inline(always)]
+    fn mask(self, bits: u16) -> Avx2Mask {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let low = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            let high = _mm256_slli_epi32::<8>(low);
+            let bits = _mm256_set1_epi32(i32::from(bits));
+            Avx2Mask([
+                _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(bits, low), low)),
+                _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(bits, high), high)),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "eight bits each")]
+    fn bits(self, mask: Avx2Mask) -> u16 {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_movemask_ps(mask.0[0]) as u16 | (_mm256_movemask_ps(mask.0[1]) as u16) << 8 }
+    }
+
+    #[inline(always)]
+    fn splat_f64(self, value: f64) -> Avx2F64 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2F64([_mm256_set1_pd(value); 4]) }
+    }
+
+    #[inline(always)]
+    fn load_f64(self, from: &Lanes<f64>) -> Avx2F64 {
+        let from = from.as_ptr();
+        // SAFETY: the token proves AVX2; `from` is sixteen values.
+        unsafe {
+            Avx2F64([
+                _mm256_loadu_pd(from),
+                _mm256_loadu_pd(from.add(4)),
+                _mm256_loadu_pd(from.add(8)),
+                _mm256_loadu_pd(from.add(12)),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    fn store_f64(self, value: Avx2F64, to: &mut Lanes<f64>) {
+        let to = to.as_mut_ptr();
+        // SAFETY: the token proves AVX2; `to` is sixteen values.
+        unsafe {
+            _mm256_storeu_pd(to, value.0[0]);
+            _mm256_storeu_pd(to.add(4), value.0[1]);
+            _mm256_storeu_pd(to.add(8), value.0[2]);
+            _mm256_storeu_pd(to.add(12), value.0[3]);
+        }
+    }
+
+    #[inline(always)]
+    fn widen(self, value: Avx2F32) -> Avx2F64 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            Avx2F64([
+                _mm256_cvtps_pd(_mm256_castps256_ps128(value.0[0])),
+                _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(value.0[0])),
+                _mm256_cvtps_pd(_mm256_castps256_ps128(value.0[1])),
+                _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(value.0[1])),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    fn narrow(self, value: Avx2F64) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            Avx2F32([
+                _mm256_set_m128(_mm256_cvtpd_ps(value.0[1]), _mm256_cvtpd_ps(value.0[0])),
+                _mm256_set_m128(_mm256_cvtpd_ps(value.0[3]), _mm256_cvtpd_ps(value.0[2])),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, value: Avx2F64) -> Avx2F64 {
+        let mut result = value.0;
+        for value in &mut result {
+            // SAFETY: the token proves AVX2.
+            *value = unsafe { _mm256_sqrt_pd(*value) };
+        }
+        Avx2F64(result)
+    }
+
+    #[inline(always)]
+    fn larger(self, a: Avx2F64, b: Avx2F64) -> Avx2F64 {
+        let mut result = b.0;
+        for (b, a) in result.iter_mut().zip(a.0) {
+            // SAFETY: the token proves AVX2.
+            *b = unsafe { _mm256_max_pd(a, *b) };
+        }
+        Avx2F64(result)
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "four bits")]
+    fn less(self, a: Avx2F64, b: Avx2F64) -> u16 {
+        let mut bits = 0;
+        for (number, (a, b)) in a.0.into_iter().zip(b.0).enumerate() {
+            // SAFETY: the token proves AVX2.
+            let four = unsafe { _mm256_movemask_pd(_mm256_cmp_pd::<_CMP_LT_OQ>(a, b)) };
+            bits |= (four as u16) << (4 * number);
+        }
+        bits
+    }
+
+    #[inline(always)]
+    fn load_pair(self, from: &Lanes<f64>) -> (Avx2F32, Avx2F32) {
+        let from = from.as_ptr().cast::<f32>();
+        // SAFETY: the token proves AVX2; `from` is sixteen words, which have room for 32 values.
+        unsafe {
+            (
+                Avx2F32([_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))]),
+                Avx2F32([_mm256_loadu_ps(from.add(16)), _mm256_loadu_ps(from.add(24))]),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn store_pair(self, first: Avx2F32, second: Avx2F32, to: &mut Lanes<f64>) {
+        let to = to.as_mut_ptr().cast::<f32>();
+        // SAFETY: the token proves AVX2; `to` is sixteen words, which have room for 32 values.
+        unsafe {
+            _mm256_storeu_ps(to, first.0[0]);
+            _mm256_storeu_ps(to.add(8), first.0[1]);
+            _mm256_storeu_ps(to.add(16), second.0[0]);
+            _mm256_storeu_ps(to.add(24), second.0[1]);
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "the same bits")]
+    fn splat_u32(self, value: u32) -> Avx2U32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2U32([_mm256_set1_epi32(value as i32); 2]) }
+    }
+
+    #[inline(always)]
+    fn load_u32(self, from: &Lanes<u32>) -> Avx2U32 {
+        let from = from.as_ptr();
+        // SAFETY: the token proves AVX2; `from` is sixteen values.
+        unsafe { Avx2U32([_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast())]) }
+    }
+
+    #[inline(always)]
+    fn store_u32(self, value: Avx2U32, to: &mut Lanes<u32>) {
+        let to = to.as_mut_ptr();
+        // SAFETY: the token proves AVX2; `to` is sixteen values.
+        unsafe {
+            _mm256_storeu_si256(to.cast(), value.0[0]);
+            _mm256_storeu_si256(to.add(8).cast(), value.0[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn without(self, value: Avx2U32, of: Avx2U32) -> Avx2U32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2U32([_mm256_andnot_si256(of.0[0], value.0[0]), _mm256_andnot_si256(of.0[1], value.0[1])]) }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "a count of at most 31")]
+    fn shift_left<const BITS: u32>(self, value: Avx2U32) -> Avx2U32 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let count = _mm_cvtsi32_si128(BITS as i32);
+            Avx2U32([_mm256_sll_epi32(value.0[0], count), _mm256_sll_epi32(value.0[1], count)])
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "counts of at most 31")]
+    fn rotate_left<const BITS: u32>(self, value: Avx2U32) -> Avx2U32 {
+        // SAFETY: the token proves AVX2.
+        let right = unsafe {
+            let count = _mm_cvtsi32_si128(32 - BITS as i32);
+            Avx2U32([_mm256_srl_epi32(value.0[0], count), _mm256_srl_epi32(value.0[1], count)])
+        };
+        self.shift_left::<BITS>(value) | right
+    }
+
+    #[inline(always)]
+    fn to_bits(self, value: Avx2F32) -> Avx2U32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2U32([_mm256_castps_si256(value.0[0]), _mm256_castps_si256(value.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn with_bits(self, bits: Avx2U32) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe { Avx2F32([_mm256_castsi256_ps(bits.0[0]), _mm256_castsi256_ps(bits.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn is_zero(self, value: Avx2U32) -> bool {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let any = _mm256_or_si256(value.0[0], value.0[1]);
+            _mm256_testz_si256(any, any) != 0
+        }
+    }
+}

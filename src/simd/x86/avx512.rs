@@ -1,0 +1,510 @@
+//! AVX-512 lanes: one 512-bit register of f32, two of f64, and mask registers.
+
+use core::arch::x86_64::*;
+use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
+
+use super::super::splitmix::{GOLDEN_GAMMA, MULTIPLIERS, SHIFTS};
+use super::super::{Kernel, LANES, Lanes, Machine, Simd, Work};
+use super::{begins_line, fence, prefetch_first, prefetch_second, readable};
+
+/// The proof that the CPU has AVX-512 F, VL, BW and DQ and that its registers may be used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// [`Simd::apart`]: not inlined, because its caller has not got the feature.
+    #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
+    fn run_apart(self, work: impl Work) {
+        work.run(self);
+    }
+
+    /// [`Machine::fold_each`], in a function of its own: without optimisation every vector has its place on the stack, and those
+    /// of the walks with it would fill that of a thread.
+    #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
+    fn fold_sixteen(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f32> {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = vectors;
+        let mut sums = [0.0; LANES];
+        // SAFETY: the token proves AVX-512; `sums` is sixteen values.
+        unsafe {
+            let first = fold_eight(self, [a, b, c, d, e, f, g, h]);
+            let second = fold_eight(self, [i, j, k, l, m, n, o, p]);
+            // Two lanes each of the vectors k, k + 4, k + 8, k + 12 in a quarter.
+            let lower = _mm512_shuffle_ps::<0b10_00_10_00>(first, second);
+            let upper = _mm512_shuffle_ps::<0b11_01_11_01>(first, second);
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let sum = _mm512_permutexvar_ps(order, _mm512_add_ps(lower, upper));
+            _mm512_storeu_ps(sums.as_mut_ptr(), sum);
+        }
+        sums
+    }
+
+    /// [`Machine::fold_each_f64`], likewise.
+    #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
+    fn fold_sixteen_f64(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f64> {
+        let mut sums = [0.0; LANES];
+        for (vectors, sums) in vectors.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
+            // SAFETY: the token proves AVX-512.
+            unsafe { fold_eight_f64(self, vectors, sums) };
+        }
+        sums
+    }
+
+    /// Runs a kernel on AVX-512 lanes.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F, VL, BW and DQ and the operating system saves their registers.
+    #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
+    pub(crate) unsafe fn run(kernel: impl Kernel) {
+        kernel.run(Self(()));
+    }
+}
+
+lanes!(
+    /// Sixteen f32 in one register.
+    Avx512F32([__m512; 1])
+    Add add _mm512_add_ps,
+    Sub sub _mm512_sub_ps,
+    Mul mul _mm512_mul_ps,
+    Div div _mm512_div_ps,
+);
+lanes!(
+    /// Sixteen f64 in two registers.
+    Avx512F64([__m512d; 2])
+    Add add _mm512_add_pd,
+    Sub sub _mm512_sub_pd,
+    Mul mul _mm512_mul_pd,
+    Div div _mm512_div_pd,
+);
+lanes!(
+    /// Sixteen u32 in one register.
+    Avx512U32([__m512i; 1])
+    Add add _mm512_add_epi32,
+    BitAnd bitand _mm512_and_si512,
+    BitOr bitor _mm512_or_si512,
+    BitXor bitxor _mm512_xor_si512,
+);
+
+/// Sixteen truth values in a mask register.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512Mask(__mmask16);
+
+impl BitAnd for Avx512Mask {
+    type Output = Self;
+    #[inline(always)]
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+/// The mask of the first `n` lanes; `n` above 16 counts as 16.
+#[inline(always)]
+fn first_bits(n: usize) -> __mmask16 {
+    if n < 16 { (1 << n) - 1 } else { !0 }
+}
+
+/// The same value, in a register. A load that the compiler puts together with the mask that follows it must wait for the
+/// mask before it may reach for memory.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn in_register(mut value: __m512) -> __m512 {
+    // SAFETY: no instruction at all; the register keeps its value.
+    unsafe {
+        core::arch::asm!("/* {0} */", inout(zmm_reg) value, options(pure, nomem, nostack, preserves_flags));
+    }
+    value
+}
+
+/// Every second output of the `SplitMix64` sequence that starts at `seed`, from number `first` on. Not a closure, which would
+/// not be inlined.
+///
+/// # Safety
+/// The CPU has AVX-512 F and DQ.
+#[inline(always)]
+#[expect(clippy::cast_possible_wrap, reason = "the same bits")]
+unsafe fn splitmix64(seed: u64, first: u64) -> __m512i {
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let lanes = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+        let number = _mm512_add_epi64(lanes, _mm512_set1_epi64(first as i64));
+        let steps = _mm512_mullo_epi64(number, _mm512_set1_epi64(GOLDEN_GAMMA as i64));
+        let z = _mm512_add_epi64(_mm512_set1_epi64(seed as i64), steps);
+        let z = _mm512_xor_si512(z, _mm512_srli_epi64::<{ SHIFTS[0] }>(z));
+        let z = _mm512_mullo_epi64(z, _mm512_set1_epi64(MULTIPLIERS[0] as i64));
+        let z = _mm512_xor_si512(z, _mm512_srli_epi64::<{ SHIFTS[1] }>(z));
+        let z = _mm512_mullo_epi64(z, _mm512_set1_epi64(MULTIPLIERS[1] as i64));
+        _mm512_xor_si512(z, _mm512_srli_epi64::<{ SHIFTS[2] }>(z))
+    }
+}
+
+/// Two lanes each of eight vectors: of the vectors `k` and `k + 4` in quarter `k`.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn fold_eight(s: Avx512, [a, b, c, d, e, f, g, h]: [&Lanes<f32>; 8]) -> __m512 {
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let (first, second) = (fold_four(s, [a, b, c, d]), fold_four(s, [e, f, g, h]));
+        let (first, second) = (_mm512_castps_pd(first), _mm512_castps_pd(second));
+        let (lower, upper) = (_mm512_unpacklo_pd(first, second), _mm512_unpackhi_pd(first, second));
+        _mm512_add_ps(_mm512_castpd_ps(lower), _mm512_castpd_ps(upper))
+    }
+}
+
+/// Four lanes each of four vectors.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn fold_four(s: Avx512, [a, b, c, d]: [&Lanes<f32>; 4]) -> __m512 {
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let (first, second) = (fold_pair(s, a, b), fold_pair(s, c, d));
+        let lower = _mm512_shuffle_f32x4::<0b10_00_10_00>(first, second);
+        _mm512_add_ps(lower, _mm512_shuffle_f32x4::<0b11_01_11_01>(first, second))
+    }
+}
+
+/// Eight lanes each of two vectors.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn fold_pair(s: Avx512, a: &Lanes<f32>, b: &Lanes<f32>) -> __m512 {
+    let (Avx512F32([a]), Avx512F32([b])) = (s.load(a), s.load(b));
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let lower = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
+        _mm512_add_ps(lower, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b))
+    }
+}
+
+/// The sums of the lanes of eight vectors in f64, by the tree of [`Machine::fold_f64`].
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn fold_eight_f64(s: Avx512, [a, b, c, d, e, f, g, h]: &[Lanes<f32>; 8], sums: &mut [f64; 8]) {
+    // SAFETY: the caller has AVX-512; `sums` is eight values.
+    unsafe {
+        let (first, second) = (fold_four_f64(s, [a, b, c, d]), fold_four_f64(s, [e, f, g, h]));
+        let (lower, upper) = (_mm512_unpacklo_pd(first, second), _mm512_unpackhi_pd(first, second));
+        let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+        let sum = _mm512_permutexvar_pd(order, _mm512_add_pd(lower, upper));
+        _mm512_storeu_pd(sums.as_mut_ptr(), sum);
+    }
+}
+
+/// Two f64 lanes each of four vectors.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn fold_four_f64(s: Avx512, [a, b, c, d]: [&Lanes<f32>; 4]) -> __m512d {
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let (first, second) = (fold_pair_f64(s, a, b), fold_pair_f64(s, c, d));
+        let lower = _mm512_shuffle_f64x2::<0b10_00_10_00>(first, second);
+        _mm512_add_pd(lower, _mm512_shuffle_f64x2::<0b11_01_11_01>(first, second))
+    }
+}
+
+/// Four f64 lanes each of two vectors.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn fold_pair_f64(s: Avx512, a: &Lanes<f32>, b: &Lanes<f32>) -> __m512d {
+    let (Avx512F64([a, a_upper]), Avx512F64([b, b_upper])) = (s.widen(s.load(a)), s.widen(s.load(b)));
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let (a, b) = (_mm512_add_pd(a, a_upper), _mm512_add_pd(b, b_upper));
+        let lower = _mm512_shuffle_f64x2::<0b01_00_01_00>(a, b);
+        _mm512_add_pd(lower, _mm512_shuffle_f64x2::<0b11_10_11_10>(a, b))
+    }
+}
+
+impl Machine for Avx512 {
+    type Simd = Self;
+
+    #[inline(always)]
+    fn all(self) -> Option<Self> {
+        Some(self)
+    }
+
+    #[inline(always)]
+    fn states(self, seed: u64, words: &mut [Lanes<u32>; 4]) {
+        // SAFETY: the token proves AVX-512; each of `words` is sixteen values.
+        unsafe {
+            let lower = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let upper = _mm512_add_epi32(lower, _mm512_set1_epi32(1));
+            for (number, words) in words.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                let (low, high) = (splitmix64(seed, 1 + number as u64), splitmix64(seed, 17 + number as u64));
+                for (words, halves) in words.iter_mut().zip([lower, upper]) {
+                    _mm512_storeu_si512(words.as_mut_ptr().cast(), _mm512_permutex2var_epi32(low, halves, high));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fold_each(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f32> {
+        // SAFETY: the token proves AVX-512.
+        unsafe { self.fold_sixteen(vectors) }
+    }
+
+    #[inline(always)]
+    fn fold_each_f64(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f64> {
+        // SAFETY: the token proves AVX-512.
+        unsafe { self.fold_sixteen_f64(vectors) }
+    }
+}
+
+impl Simd for Avx512 {
+    type F32 = Avx512F32;
+    type F64 = Avx512F64;
+    type U32 = Avx512U32;
+    type Mask = Avx512Mask;
+
+    // Without the feature: the compiler inlines a function that has it in spite of `inline(never)`.
+    #[inline(never)]
+    fn apart(self, work: impl Work) {
+        // SAFETY: the token proves AVX-512.
+        unsafe { self.run_apart(work) }
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F32([_mm512_set1_ps(value)]) }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &Lanes<f32>) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512; `from` is sixteen values.
+        unsafe { Avx512F32([_mm512_loadu_ps(from.as_ptr())]) }
+    }
+
+    #[inline(always)]
+    fn load_partial(self, from: &[f32]) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512; a masked load touches only as many lanes as there are values.
+        unsafe { Avx512F32([_mm512_maskz_loadu_ps(first_bits(from.len()), readable(from))]) }
+    }
+
+    #[inline(always)]
+    fn prefetch_first(self, from: &Lanes<f32>, ahead: usize) {
+        prefetch_first(from, ahead);
+    }
+
+    #[inline(always)]
+    fn prefetch_second(self, from: &Lanes<f32>, ahead: usize) {
+        prefetch_second(from, ahead);
+    }
+
+    #[inline(always)]
+    fn store(self, value: Avx512F32, to: &mut Lanes<f32>) {
+        // SAFETY: the token proves AVX-512; `to` is sixteen values.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value.0[0]) }
+    }
+
+    #[inline(always)]
+    fn store_partial(self, value: Avx512F32, to: &mut [f32]) {
+        // SAFETY: the token proves AVX-512; a masked store touches only as many lanes as there is room for.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first_bits(to.len()), value.0[0]) }
+    }
+
+    #[inline(always)]
+    fn stream(self, value: Avx512F32, to: &mut Lanes<f32>) {
+        if !begins_line(to) {
+            return self.store(value, to);
+        }
+        let to = to.as_mut_ptr();
+        // SAFETY: the token proves AVX-512; `to` is sixteen values, aligned to 64 bytes. `fence` comes before anybody else
+        // is told of them.
+        unsafe {
+            _mm512_stream_ps(to, value.0[0]);
+        }
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        fence();
+    }
+
+    #[inline(always)]
+    fn le(self, a: Avx512F32, b: Avx512F32) -> Avx512Mask {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512Mask(_mm512_cmp_ps_mask::<_CMP_LE_OQ>(a.0[0], b.0[0])) }
+    }
+
+    #[inline(always)]
+    fn unless_le(self, mask: Avx512Mask, a: Avx512F32, b: Avx512F32) -> Avx512Mask {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512Mask(_mm512_mask_cmp_ps_mask::<_CMP_NLE_UQ>(mask.0, a.0[0], b.0[0])) }
+    }
+
+    #[inline(always)]
+    fn keep(self, mask: Avx512Mask, value: Avx512F32) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F32([_mm512_maskz_mov_ps(mask.0, in_register(value.0[0]))]) }
+    }
+
+    #[inline(always)]
+    fn drop(self, mask: Avx512Mask, value: Avx512F32) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F32([_mm512_maskz_mov_ps(!mask.0, in_register(value.0[0]))]) }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: Avx512Mask, yes: Avx512F32, no: Avx512F32) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F32([_mm512_mask_blend_ps(mask.0, no.0[0], yes.0[0])]) }
+    }
+
+    #[inline(always)]
+    fn mask(self, bits: u16) -> Avx512Mask {
+        Avx512Mask(bits)
+    }
+
+    #[inline(always)]
+    fn bits(self, mask: Avx512Mask) -> u16 {
+        mask.0
+    }
+
+    #[inline(always)]
+    fn splat_f64(self, value: f64) -> Avx512F64 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F64([_mm512_set1_pd(value); 2]) }
+    }
+
+    #[inline(always)]
+    fn load_f64(self, from: &Lanes<f64>) -> Avx512F64 {
+        let from = from.as_ptr();
+        // SAFETY: the token proves AVX-512; `from` is sixteen values.
+        unsafe { Avx512F64([_mm512_loadu_pd(from), _mm512_loadu_pd(from.add(8))]) }
+    }
+
+    #[inline(always)]
+    fn store_f64(self, value: Avx512F64, to: &mut Lanes<f64>) {
+        let to = to.as_mut_ptr();
+        // SAFETY: the token proves AVX-512; `to` is sixteen values.
+        unsafe {
+            _mm512_storeu_pd(to, value.0[0]);
+            _mm512_storeu_pd(to.add(8), value.0[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn widen(self, value: Avx512F32) -> Avx512F64 {
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            Avx512F64([
+                _mm512_cvtps_pd(_mm512_castps512_ps256(value.0[0])),
+                _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(value.0[0])),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    fn narrow(self, value: Avx512F64) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            let low = _mm512_castps256_ps512(_mm512_cvtpd_ps(value.0[0]));
+            Avx512F32([_mm512_insertf32x8::<1>(low, _mm512_cvtpd_ps(value.0[1]))])
+        }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, value: Avx512F64) -> Avx512F64 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F64([_mm512_sqrt_pd(value.0[0]), _mm512_sqrt_pd(value.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn larger(self, a: Avx512F64, b: Avx512F64) -> Avx512F64 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F64([_mm512_max_pd(a.0[0], b.0[0]), _mm512_max_pd(a.0[1], b.0[1])]) }
+    }
+
+    #[inline(always)]
+    fn less(self, a: Avx512F64, b: Avx512F64) -> u16 {
+        // SAFETY: the token proves AVX-512.
+        let [low, high] = unsafe {
+            [_mm512_cmp_pd_mask::<_CMP_LT_OQ>(a.0[0], b.0[0]), _mm512_cmp_pd_mask::<_CMP_LT_OQ>(a.0[1], b.0[1])]
+        };
+        u16::from(low) | u16::from(high) << 8
+    }
+
+    #[inline(always)]
+    fn load_pair(self, from: &Lanes<f64>) -> (Avx512F32, Avx512F32) {
+        let from = from.as_ptr().cast::<f32>();
+        // SAFETY: the token proves AVX-512; `from` is sixteen words, which have room for 32 values.
+        unsafe { (Avx512F32([_mm512_loadu_ps(from)]), Avx512F32([_mm512_loadu_ps(from.add(16))])) }
+    }
+
+    #[inline(always)]
+    fn store_pair(self, first: Avx512F32, second: Avx512F32, to: &mut Lanes<f64>) {
+        let to = to.as_mut_ptr().cast::<f32>();
+        // SAFETY: the token proves AVX-512; `to` is sixteen words, which have room for 32 values.
+        unsafe {
+            _mm512_storeu_ps(to, first.0[0]);
+            _mm512_storeu_ps(to.add(16), second.0[0]);
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "the same bits")]
+    fn splat_u32(self, value: u32) -> Avx512U32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512U32([_mm512_set1_epi32(value as i32)]) }
+    }
+
+    #[inline(always)]
+    fn load_u32(self, from: &Lanes<u32>) -> Avx512U32 {
+        // SAFETY: the token proves AVX-512; `from` is sixteen values.
+        unsafe { Avx512U32([_mm512_loadu_si512(from.as_ptr().cast())]) }
+    }
+
+    #[inline(always)]
+    fn store_u32(self, value: Avx512U32, to: &mut Lanes<u32>) {
+        // SAFETY: the token proves AVX-512; `to` is sixteen values.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), value.0[0]) }
+    }
+
+    #[inline(always)]
+    fn without(self, value: Avx512U32, of: Avx512U32) -> Avx512U32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512U32([_mm512_andnot_si512(of.0[0], value.0[0])]) }
+    }
+
+    #[inline(always)]
+    fn shift_left<const BITS: u32>(self, value: Avx512U32) -> Avx512U32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512U32([_mm512_slli_epi32::<BITS>(value.0[0])]) }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "a count of at most 31")]
+    fn rotate_left<const BITS: u32>(self, value: Avx512U32) -> Avx512U32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512U32([_mm512_rolv_epi32(value.0[0], _mm512_set1_epi32(BITS as i32))]) }
+    }
+
+    #[inline(always)]
+    fn to_bits(self, value: Avx512F32) -> Avx512U32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512U32([_mm512_castps_si512(value.0[0])]) }
+    }
+
+    #[inline(always)]
+    fn with_bits(self, bits: Avx512U32) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F32([_mm512_castsi512_ps(bits.0[0])]) }
+    }
+
+    #[inline(always)]
+    fn is_zero(self, value: Avx512U32) -> bool {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_test_epi32_mask(value.0[0], value.0[0]) == 0 }
+    }
+}

@@ -35,7 +35,7 @@ use crate::error::{Buffer, Error};
 use crate::fold::{self, Fold};
 use crate::layer::Layer;
 use crate::mask::{self, Bernoulli};
-use crate::moments;
+use crate::parts;
 use crate::shape::Shape;
 use crate::simd::Backend;
 
@@ -822,7 +822,7 @@ pub unsafe extern "C" fn normdrop_merge_moments(
     error: *mut normdrop_error,
 ) -> normdrop_status {
     // SAFETY: passed on.
-    unsafe { report(error, || merge(into, from, NORMDROP_BUFFER_MOMENTS, moments::merge_moments)) }
+    unsafe { report(error, || merge(into, from, NORMDROP_BUFFER_MOMENTS, parts::merge_moments)) }
 }
 
 /// The statistics of a batch from its moments; updates the running statistics. `outer`, `inner` and the activation do not
@@ -971,7 +971,7 @@ pub unsafe extern "C" fn normdrop_merge_sums(
     error: *mut normdrop_error,
 ) -> normdrop_status {
     // SAFETY: passed on.
-    unsafe { report(error, || merge(into, from, NORMDROP_BUFFER_SUMS, moments::merge_sums)) }
+    unsafe { report(error, || merge(into, from, NORMDROP_BUFFER_SUMS, parts::merge_sums)) }
 }
 
 /// The gradients of weight and bias, each C values or none, from the sums over the whole batch.

@@ -8,23 +8,23 @@ compile_error!("normdrop needs a usize of at least 32 bits");
 
 mod activation;
 mod args;
-mod backward;
 #[cfg(feature = "capi")]
 pub mod capi;
 mod channel;
+mod check;
 mod config;
 mod error;
-mod eval;
 mod fold;
 mod layer;
 mod mask;
-mod moments;
+mod parts;
 mod pass;
+mod phase;
+mod plan;
 mod shape;
 mod simd;
 mod slices;
 mod tasks;
-mod train;
 
 pub use activation::{Activation, Gelu, HardSwish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh};
 pub use args::{
@@ -36,7 +36,7 @@ pub use error::{Buffer, Error};
 pub use fold::{Fold, fold_into_next, fold_into_previous};
 pub use layer::Layer;
 pub use mask::{Bernoulli, mask_len, seed_from};
-pub use moments::{merge_moments, merge_sums, moments_len};
+pub use parts::{merge_moments, merge_sums, moments_len};
 pub use shape::Shape;
 pub use simd::Backend;
 

@@ -411,7 +411,7 @@ impl<A: Activation> Forward<'_, A> {
             && !columns.iter().any(|column| column.exact)
         {
             let of_channels = columns.map(ColumnCoefficients::fields);
-            let ahead = Ahead::next_row(rows.width, self.elements.input.unwrap_or(self.elements.output));
+            let ahead = Ahead::next_row(rows.width, self.elements.read.unwrap_or(self.elements.write));
             for row in 0..rows.rows {
                 let mut of_runs = planar.of_runs(s, &of_channels);
                 let start = rows.first() + row * rows.width;
@@ -453,7 +453,7 @@ impl<A: Activation> Forward<'_, A> {
         }
         let mut units = self.units.clone();
         // The code of four rows is long, and a residual costs more than the coefficients that it would save.
-        if let (Some(input), false) = (self.elements.input, RESIDUAL)
+        if let (Some(input), false) = (self.elements.read, RESIDUAL)
             && !in_sequence(columns.width, input)
         {
             let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
@@ -522,9 +522,9 @@ impl<A: Activation> Forward<'_, A> {
         let (apply, mut buffer) = (self.apply, [0; _]);
         let mut bits = keep.bits(start, len.div_ceil(LANES), &mut buffer).vectors();
         let residuals = apply.residuals::<RESIDUAL>(start, len);
-        let (stream, in_place) = (self.elements.stream, self.elements.input.is_none());
-        let Place { input, output } = self.elements.piece(start, len, copy);
-        let ((x, x_rest), (y, y_rest)) = (input.as_chunks(), output.as_chunks_mut());
+        let (stream, in_place) = (self.elements.stream, self.elements.read.is_none());
+        let Place { read, write } = self.elements.piece(start, len, copy);
+        let ((x, x_rest), (y, y_rest)) = (read.as_chunks(), write.as_chunks_mut());
         let mut vector = 0;
         for ((x, y), bits) in x.iter().zip(y).zip(bits.by_ref()) {
             let Some(source) = sources.take() else { break };
@@ -561,9 +561,9 @@ impl<A: Activation> Forward<'_, A> {
         for (start, len) in pieces(start, len) {
             let mut bits = [0; BITS];
             keep.fill(start, first_bits(&mut bits, len));
-            for (offset, (x, output)) in self.elements.values(start, len).enumerate() {
+            for (offset, (x, y)) in self.elements.values(start, len).enumerate() {
                 let z = apply.z_of(&one, x, start + offset);
-                *output = apply.finish(s, bits[offset / LANES % BITS] >> (offset % LANES), z, apply.residual.is_some());
+                *y = apply.finish(s, bits[offset / LANES % BITS] >> (offset % LANES), z, apply.residual.is_some());
                 if step != 0 {
                     column += step;
                     one = source(column);

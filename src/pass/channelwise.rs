@@ -15,10 +15,7 @@ use super::{Group, Planar, RowBlock, Walk, tree};
 use crate::activation::Activation;
 use crate::channel::{ChannelDifferentiate, ChannelNormalise, GradientSums, Moments};
 use crate::shape::Shape;
-use crate::simd::{AT_ONCE, LANES, Lane, Lanes, Machine, Portable};
-
-/// Whether calls are worked channel by channel.
-pub(crate) const CHANNELWISE: bool = !AT_ONCE && !cfg!(feature = "rayon");
+use crate::simd::{LANES, Lane, Lanes, Machine, Portable};
 
 /// The channels of a tensor; none if it is empty.
 pub(crate) fn channels(shape: Shape) -> Range<usize> {

@@ -280,14 +280,14 @@ impl<A: Activation> Backward<'_, A> {
         }
         let mut units = self.units.clone();
         // The code of four rows is long: for the usual case alone.
-        if let (Some(grad), None, false, true) = (self.elements.input, &self.grad_residual, RESIDUAL, BATCH)
-            && !in_sequence(columns.width, grad)
+        if let (Some(dy), None, false, true) = (self.elements.read, &self.grad_residual, RESIDUAL, BATCH)
+            && !in_sequence(columns.width, dy)
         {
             let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
             while let Some(block) = columns.next_four(group, &mut units) {
                 for (first, len) in pieces(0, block.columns) {
                     let rows = block.columns_from(first, len);
-                    self.four_rows(s, grad, rows, first, (&mut bits, &mut buffer));
+                    self.four_rows(s, dy, rows, first, (&mut bits, &mut buffer));
                 }
             }
         }
@@ -307,7 +307,7 @@ impl<A: Activation> Backward<'_, A> {
     fn four_rows<S: Simd>(
         &mut self,
         s: S,
-        grad: &[f32],
+        dy: &[f32],
         rows: RowBlock,
         column: usize,
         (bits, buffer): (&mut FourBits, &mut Buffer),
@@ -315,7 +315,7 @@ impl<A: Activation> Backward<'_, A> {
         let gradient = self.gradient;
         let bits = four_bits(&gradient.apply.keep, rows, bits, buffer);
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(gradient.input));
-        let (dy, dy_rest) = whole_vectors::<4>(rows.array_of(grad));
+        let (dy, dy_rest) = whole_vectors::<4>(rows.array_of(dy));
         let stream = self.elements.stream;
         let (dx, dx_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
         let mut tiles = self.table.get(column / LANES..).unwrap_or_default().iter().zip(bits);
@@ -359,9 +359,9 @@ impl<A: Activation> Backward<'_, A> {
         let base = self.elements.base;
         let grad_residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, start - base, len));
         let (grad_residual, grad_residual_rest) = grad_residual.unwrap_or_default().as_chunks_mut();
-        let (stream, in_place) = (self.elements.stream, self.elements.input.is_none());
-        let Place { input, output } = self.elements.piece(start, len, copy);
-        let ((dy, dy_rest), (dx, dx_rest)) = (input.as_chunks(), output.as_chunks_mut());
+        let (stream, in_place) = (self.elements.stream, self.elements.read.is_none());
+        let Place { read, write } = self.elements.piece(start, len, copy);
+        let ((dy, dy_rest), (dx, dx_rest)) = (read.as_chunks(), write.as_chunks_mut());
         let mut vector = 0;
         for (((x, dy), dx), bits) in x.iter().zip(dy).zip(dx).zip(bits.by_ref()) {
             let Some(source) = sources.take() else { break };
@@ -417,8 +417,8 @@ impl<A: Activation> Backward<'_, A> {
         for (start, len) in pieces(start, len) {
             let mut bits = [0; BITS];
             keep.fill(start, first_bits(&mut bits, len));
-            let inputs = range(gradient.input, start, len);
-            let values = inputs.iter().zip(self.elements.values(start, len));
+            let x = range(gradient.input, start, len);
+            let values = x.iter().zip(self.elements.values(start, len));
             for (offset, (&x, (dy, dx))) in values.enumerate() {
                 let (one, coefficients, exactly) = &sources;
                 let z = apply.z_of(one, x, start + offset);

@@ -16,12 +16,11 @@ pub(crate) mod reduce;
 
 use core::ops::{Add, Range};
 
-use channelwise::CHANNELWISE;
 use keep::{BITS, Buffer, Keep};
 
 use crate::channel::Channels;
 use crate::shape::Shape;
-use crate::simd::{LANES, Lane, Lanes, Simd, first_lanes};
+use crate::simd::{CHANNELWISE, LANES, Lane, Lanes, Simd, first_lanes};
 use crate::slices::{range, range_mut, take_front};
 
 /// The vectors of a block: values of one channel that are summed in f32 before f64 takes over.
@@ -1056,13 +1055,13 @@ pub(crate) fn first_bits(bits: &mut [u16; BITS], elements: usize) -> &mut [u16] 
     bits.get_mut(..elements.div_ceil(LANES)).unwrap_or_default()
 }
 
-/// The tensor that an elementwise pass reads and the part of the one that it writes.
+/// The two tensors that an elementwise pass may have one in place of the other: `x` and `y`, or `dy` and `dx`.
 #[derive(Debug)]
 pub(crate) struct Elements<'a> {
-    /// The whole tensor that is read, or nothing where the output overwrites its input.
-    pub(crate) input: Option<&'a [f32]>,
-    /// The elements from `base` on that are written.
-    pub(crate) output: &'a mut [f32],
+    /// The whole tensor that is read, or nothing where it is overwritten.
+    pub(crate) read: Option<&'a [f32]>,
+    /// The elements from `base` on of the tensor that is written.
+    pub(crate) write: &'a mut [f32],
     pub(crate) base: usize,
     /// Whether they are written past the caches.
     pub(crate) stream: bool,
@@ -1072,22 +1071,22 @@ pub(crate) struct Elements<'a> {
 /// out of them what is needed again, and itself; and memory would be read before it is overwritten.
 const STREAMED_VALUES: usize = 1 << 22;
 
-/// The place of some neighbours: what is read and what is written.
+/// The place of some neighbours in [`Elements`].
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
-    pub(crate) input: &'a [f32],
-    pub(crate) output: &'a mut [f32],
+    pub(crate) read: &'a [f32],
+    pub(crate) write: &'a mut [f32],
 }
 
 impl<'a> Elements<'a> {
-    /// The elements from `base` on. An output that overwrites its input is in the caches already.
+    /// The elements from `base` on. A tensor that is overwritten is in the caches already.
     #[inline(always)]
-    pub(crate) fn new(input: Option<&'a [f32]>, output: &'a mut [f32], base: usize) -> Self {
-        let stream = input.is_some_and(|input| input.len() >= STREAMED_VALUES);
-        Self { input, output, base, stream }
+    pub(crate) fn new(read: Option<&'a [f32]>, write: &'a mut [f32], base: usize) -> Self {
+        let stream = read.is_some_and(|read| read.len() >= STREAMED_VALUES);
+        Self { read, write, base, stream }
     }
 
-    /// Stores a vector of the output.
+    /// Stores a vector of the tensor that is written.
     #[inline(always)]
     pub(crate) fn put<S: Simd>(s: S, stream: bool, value: S::F32, to: &mut Lanes<f32>) {
         if stream { s.stream(value, to) } else { s.store(value, to) }
@@ -1097,24 +1096,24 @@ impl<'a> Elements<'a> {
     /// of loop.
     #[inline(always)]
     pub(crate) fn piece<'b>(&'b mut self, start: usize, len: usize, copy: &'b mut [f32; PIECE]) -> Place<'b> {
-        let output = range_mut(self.output, start - self.base, len);
-        let input = match self.input {
-            Some(input) => range(input, start, len),
+        let write = range_mut(self.write, start - self.base, len);
+        let read = match self.read {
+            Some(read) => range(read, start, len),
             None => {
                 let copy = copy.get_mut(..len).unwrap_or_default();
-                for (copy, value) in copy.iter_mut().zip(&*output) {
+                for (copy, value) in copy.iter_mut().zip(&*write) {
                     *copy = *value;
                 }
                 copy
             }
         };
-        Place { input, output }
+        Place { read, write }
     }
 
-    /// The output of four rows of a matrix, the first of which starts at `start`.
+    /// Where four rows of a matrix are written, the first of which starts at `start`.
     #[inline(always)]
     pub(crate) fn four_rows(&mut self, start: usize, width: usize, len: usize) -> [&mut [f32]; 4] {
-        let mut rest = range_mut(self.output, start - self.base, 3 * width + len);
+        let mut rest = range_mut(self.write, start - self.base, 3 * width + len);
         let rows = [(); 4].map(|()| {
             let width = width.min(rest.len());
             take_front(&mut rest, width)
@@ -1125,9 +1124,9 @@ impl<'a> Elements<'a> {
     /// The values of some neighbours one after the other, each with the place for what becomes of it.
     #[inline(always)]
     pub(crate) fn values(&mut self, start: usize, len: usize) -> impl Iterator<Item = (f32, &mut f32)> {
-        let input = self.input.map(|input| range(input, start, len)).unwrap_or_default();
-        let output = range_mut(self.output, start - self.base, len);
-        output.iter_mut().enumerate().map(move |(index, output)| (input.get(index).copied().unwrap_or(*output), output))
+        let read = self.read.map(|read| range(read, start, len)).unwrap_or_default();
+        let write = range_mut(self.write, start - self.base, len);
+        write.iter_mut().enumerate().map(move |(index, write)| (read.get(index).copied().unwrap_or(*write), write))
     }
 }
 

@@ -47,6 +47,9 @@ pub(crate) const LANES: usize = 16;
 /// Whether this target works sixteen lanes at once. Where it does not, there is no other backend.
 pub(crate) const AT_ONCE: bool = <<Portable as Machine>::Simd as Simd>::AT_ONCE;
 
+/// Whether calls work channel by channel, without tables: on targets without vector registers, unless there are threads.
+pub(crate) const CHANNELWISE: bool = !AT_ONCE && !cfg!(feature = "rayon");
+
 /// One value per lane, in memory.
 pub(crate) type Lanes<T> = [T; LANES];
 

@@ -5,38 +5,30 @@ use crate::activation::Activation;
 use crate::args::{Finish, RunningMut, SavedMut, Statistics, Train};
 use crate::channel::{BatchMoments, Centre, Channels, Moments, Normalisation, RunningUpdate};
 use crate::config::Config;
-use crate::layer::Layer;
 use crate::pass::apply::{self, Apply, GroupCoefficients, folded_scale};
-use crate::pass::channelwise::{self, CHANNELWISE, Channel, channels, copy};
+use crate::pass::channelwise::{self, Channel, channels, copy};
 use crate::pass::{Group, Tile, Walk, moments, tables};
-use crate::simd::{Kernel, Lane, Machine, Simd};
-
-/// The fields per column of this call's table: first the moments, then the coefficients in their place.
-pub(crate) const FIELDS: usize = {
-    assert!(moments::FIELDS == apply::FIELDS, "the coefficients take the place of the moments");
-    moments::FIELDS
-};
-/// The fields per column of each task's own table.
-pub(crate) const TASK_FIELDS: usize = moments::FIELDS;
+use crate::plan::Plan;
+use crate::simd::{CHANNELWISE, Kernel, Lane, Machine, Simd};
 
 /// Runs a training call whose arguments have been checked.
-pub(crate) fn run<A: Activation>(layer: &Layer<A>, mut call: Train<'_>) {
-    if layer.shape().is_empty() {
+pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, mut call: Train<'_>) {
+    if plan.shape.is_empty() {
         return;
     }
     // Nothing if every element is dropped; the statistics are wanted all the same.
-    let gates = layer.gates_of(call.dropout);
+    let gates = plan.gates_of(call.dropout);
     let keep = gates.as_ref().map(|(gates, scale)| gates.keep(*scale));
     if keep.is_none() {
         call.output.fill(0.0);
     }
-    let (tasks, walk, config) = (layer.tasks(), &layer.walk(), layer.config());
+    let (tasks, walk, config) = (plan.tasks(), &plan.walk(), plan.config);
     let update = next_update(config, call.running.as_mut());
     let Train { parameters, mut running, input, residual, output, mut saved, scratch, .. } = call;
-    let samples = layer.shape().samples() as f64;
+    let samples = plan.shape.samples() as f64;
     if CHANNELWISE {
         copy(keep.and(Some(input)), output);
-        for channel in channels(layer.shape()) {
+        for channel in channels(plan.shape) {
             let Moments { mean, m2, .. } = channelwise::moments(walk, channel, input);
             let mut statistics = ChannelStatistics { update, running: running.as_mut(), saved: &mut saved };
             let moments = BatchMoments { count: samples, mean, m2 };
@@ -48,8 +40,8 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, mut call: Train<'_>) {
                 eps: config.eps,
                 scale: folded_scale::<A>(residual, keep.scale),
             };
-            let apply = Apply { activation: layer.activation(), normalisation: &normalisation, residual, keep };
-            Channel::new(&apply, channel).forward(layer.shape(), output);
+            let apply = Apply { activation, normalisation: &normalisation, residual, keep };
+            Channel::new(&apply, channel).forward(plan.shape, output);
         }
         return;
     }
@@ -72,7 +64,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, mut call: Train<'_>) {
             scale: folded_scale::<A>(residual, keep.scale),
         };
         tasks.run(GroupCoefficients { normalisation: &normalisation, group, table });
-        let apply = Apply { activation: layer.activation(), normalisation: &normalisation, residual, keep };
+        let apply = Apply { activation, normalisation: &normalisation, residual, keep };
         apply::elements(tasks, walk, group, &apply, table, Some(input), output);
     }
 }
@@ -130,10 +122,10 @@ impl ChannelStatistics<'_, '_> {
 
 /// Finishes the moments of a batch, in a call whose arguments have been checked. One channel at a time: those without
 /// values are left as they are.
-pub(crate) fn finish<A: Activation>(layer: &Layer<A>, call: Finish<'_>) {
+pub(crate) fn finish(plan: &Plan, call: Finish<'_>) {
     let Finish { moments, mut running, mut saved } = call;
-    let (channels, eps) = (layer.shape().channels(), layer.config().eps);
-    let update = next_update(layer.config(), running.as_mut());
+    let (channels, eps) = (plan.shape.channels(), plan.config.eps);
+    let update = next_update(plan.config, running.as_mut());
     let mut statistics = ChannelStatistics { update, running: running.as_mut(), saved: &mut saved };
     let (counts, rest) = moments.split_at_checked(channels).unwrap_or_default();
     let (means, m2s) = rest.split_at_checked(channels).unwrap_or_default();

@@ -2,93 +2,40 @@
 //! weight and bias made of them, the coefficients of the input gradient, and the input gradient.
 
 use crate::activation::Activation;
-use crate::args::{Dropout, ParameterGradients, Statistics};
+use crate::args::{ParameterGradients, Statistics};
 use crate::channel::{Centre, Channels, Differential, Differentiation, Normalisation, Sums, flags};
-use crate::layer::Layer;
 use crate::pass::apply::{self, Apply, folded_scale};
-use crate::pass::channelwise::{CHANNELWISE, Channel, channels, copy};
+use crate::pass::channelwise::{Channel, channels, copy};
 use crate::pass::gradient::{self, Gradient};
 use crate::pass::reduce;
 use crate::pass::{Group, Tile, tables};
-use crate::simd::{Kernel, Lane, Machine, Simd};
+use crate::plan::{BackwardCall, Gradients, Phase, Plan, Target};
+use crate::simd::{CHANNELWISE, Kernel, Lane, Machine, Simd};
 use crate::tasks::Written;
 
-/// The fields per column of this call's table.
-pub(crate) const FIELDS: usize = reduce::FIELDS;
-/// The fields per column of each task's own table.
-pub(crate) const TASK_FIELDS: usize = reduce::TASK_FIELDS;
-
-/// What a backward call writes into the tensor that it was given for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// Nothing: only gradients of parameters are wanted.
-    Nothing,
-    /// `dx`; the gradient of the residual, if wanted, has a tensor of its own.
-    Input,
-    /// The gradient of the residual, because nobody needs `dx`.
-    Residual,
-}
-
-/// Which part of a backward call is wanted.
-#[derive(Debug)]
-pub(crate) enum Phase<'a> {
-    /// All of it, for a tensor that is the whole batch.
-    Whole,
-    /// The sums of a part of a batch: those of `g`, then those of `g*xhat`.
-    Reduce(&'a mut [f64]),
-    /// The gradients of the elements of a part of a batch, from the sums over the whole of it.
-    Apply {
-        /// The sums.
-        sums: &'a [f64],
-        /// The values per channel of the whole batch.
-        samples: f64,
-    },
-}
-
-/// A backward call.
-pub(crate) struct BackwardCall<'a> {
-    /// With any scale.
-    pub(crate) normalisation: Normalisation<'a>,
-    pub(crate) dropout: Dropout<'a>,
-    pub(crate) phase: Phase<'a>,
-    pub(crate) input: &'a [f32],
-    pub(crate) residual: Option<&'a [f32]>,
-    pub(crate) grad_parameters: ParameterGradients<'a>,
-    pub(crate) scratch: &'a mut [f64],
-}
-
-/// The tensors that a backward call turns one into the other.
-pub(crate) struct Gradients<'a> {
-    pub(crate) target: Target,
-    /// `dy`, or nothing where the output overwrites it.
-    pub(crate) grad_output: Option<&'a [f32]>,
-    pub(crate) output: &'a mut [f32],
-    /// The gradient of the residual, if it is wanted beside `dx`.
-    pub(crate) grad_residual: Option<&'a mut [f32]>,
-}
-
 /// Runs a backward call whose arguments have been checked.
-pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: &mut BackwardCall<'_>, gradients: Gradients<'_>) {
-    let BackwardCall { normalisation, dropout, phase, input, residual, grad_parameters, scratch } = call;
+pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, call: &mut BackwardCall<'_>) {
+    let BackwardCall { normalisation, dropout, phase, input, residual, gradients, grad_parameters, scratch } = call;
     let (input, residual) = (*input, *residual);
-    let Gradients { target, grad_output, output, mut grad_residual } = gradients;
-    let gates = layer.gates_of(*dropout);
+    let Gradients { target, grad_output, output, grad_residual } = gradients;
+    let (target, grad_output) = (*target, *grad_output);
+    let gates = plan.gates_of(*dropout);
     let keep = gates.as_ref().map(|(gates, scale)| gates.keep(*scale));
-    let Some(keep) = keep.filter(|_| !layer.shape().is_empty()) else {
+    let Some(keep) = keep.filter(|_| !plan.shape.is_empty()) else {
         if let Phase::Reduce(sums) = phase {
             sums.fill(0.0);
         }
         let ParameterGradients { weight, bias } = core::mem::take(grad_parameters);
-        for gradient in [weight, bias, grad_residual].into_iter().flatten() {
+        for gradient in [weight, bias, grad_residual.take()].into_iter().flatten() {
             gradient.fill(0.0);
         }
         output.fill(0.0);
         return;
     };
-    let (tasks, walk) = (layer.tasks(), &layer.walk());
+    let (tasks, walk) = (plan.tasks(), &plan.walk());
     normalisation.scale = folded_scale::<A>(residual, keep.scale);
     let normalisation = &*normalisation;
-    let apply = Apply { activation: layer.activation(), normalisation, residual, keep };
+    let apply = Apply { activation, normalisation, residual, keep };
     let differential = match normalisation.statistics {
         _ if target == Target::Residual => Differential::Residual,
         Statistics::Batch(_) => Differential::Batch,
@@ -96,7 +43,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: &mut BackwardCall<'_>, 
     };
     let samples = match phase {
         Phase::Apply { samples, .. } => *samples,
-        Phase::Whole | Phase::Reduce(_) => layer.shape().samples() as f64,
+        Phase::Whole | Phase::Reduce(_) => plan.shape.samples() as f64,
     };
     let differentiation = Differentiation { normalisation, differential, scale: keep.scale, samples };
     let write = target != Target::Nothing;
@@ -113,18 +60,18 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: &mut BackwardCall<'_>, 
         if write {
             copy(grad_output, output);
         }
-        for channel in channels(layer.shape()) {
+        for channel in channels(plan.shape) {
             let (s, one, this) = (Lane::FIRST, Channels::one(channel), Channel::new(&apply, channel));
             let centre = normalisation.centre_of_channel(channel);
             let of_channel = reduce.then(|| {
-                let grad = if write { &*output } else { grad_output.unwrap_or_default() };
+                let grad = if write { &**output } else { grad_output.unwrap_or_default() };
                 this.sums(walk, centre.unit(s), input, grad)
             });
             let sums = Wanted { phase, grad_parameters }.sums(s, one, &centre, of_channel, keep.scale);
             if write {
                 let differentiate = differentiation.of_channel(channel, [sums.g, sums.g_xhat]);
                 let batch = differential == Differential::Batch;
-                this.gradient(layer.shape(), &differentiate, batch, input, output, grad_residual.as_deref_mut());
+                this.gradient(plan.shape, &differentiate, batch, input, output, grad_residual.as_deref_mut());
             }
         }
         return;
@@ -147,7 +94,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: &mut BackwardCall<'_>, 
         });
         if write {
             let gradient = Gradient { apply, differentiation, input, grad_output };
-            let written = Written { output: &mut *output, grad_residual: grad_residual.as_deref_mut(), base: 0 };
+            let written = Written { output, grad_residual: grad_residual.as_deref_mut(), base: 0 };
             gradient::elements(tasks, walk, group, &gradient, table, written);
         }
     }
@@ -157,7 +104,7 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, call: &mut BackwardCall<'_>, 
 struct GroupCoefficients<'a> {
     normalisation: &'a Normalisation<'a>,
     group: Group,
-    table: &'a mut [Tile<FIELDS>],
+    table: &'a mut [Tile<{ reduce::FIELDS }>],
 }
 
 impl Kernel for GroupCoefficients<'_> {
@@ -181,7 +128,7 @@ impl Kernel for GroupCoefficients<'_> {
 /// What becomes of the sums of a group.
 struct FinishGroup<'a, 'b> {
     group: Group,
-    table: &'a mut [Tile<FIELDS>],
+    table: &'a mut [Tile<{ reduce::FIELDS }>],
     differentiation: Differentiation<'a>,
     /// Whether the table has sums.
     reduced: bool,

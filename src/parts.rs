@@ -1,20 +1,20 @@
-//! Moments of parts of a batch: computed apart, merged, finished together.
+//! Moments and sums of parts of a batch: computed apart, merged, finished together.
 //!
 //! The moments of `C` channels are one flat slice of `3*C` f64: first the counts, then the means, then the sums of squared
 //! deviations from the mean, each per channel. It can be stored, sent, and merged with any other of as many channels.
 
-use crate::activation::Activation;
 use crate::channel;
 use crate::error::{Buffer, Error, check_len};
-use crate::layer::Layer;
-use crate::pass::channelwise::{self, CHANNELWISE};
-use crate::pass::{self, Group, Tile, Walk, tables};
-use crate::simd::{Kernel, Machine, Simd};
 
 /// The length of the moments of so many channels.
 #[must_use]
 pub const fn moments_len(channels: usize) -> usize {
     channels.saturating_mul(3)
+}
+
+/// The length of the sums of some channels.
+pub(crate) const fn sums_len(channels: usize) -> usize {
+    channels.saturating_mul(2)
 }
 
 /// Merges the moments of one part of a batch into those of another: afterwards `into` has those of both together, by the
@@ -57,7 +57,7 @@ fn check_both(buffer: Buffer, fields: usize, into: usize, from: usize) -> Result
 }
 
 /// Counts, means and sums of squared deviations.
-fn fields(moments: &mut [f64]) -> (&mut [f64], &mut [f64], &mut [f64]) {
+pub(crate) fn fields(moments: &mut [f64]) -> (&mut [f64], &mut [f64], &mut [f64]) {
     let channels = moments.len() / 3;
     let (counts, rest) = moments.split_at_mut_checked(channels).unwrap_or_default();
     let (means, m2s) = rest.split_at_mut_checked(channels).unwrap_or_default();
@@ -70,53 +70,5 @@ fn channel_moments(moments: &[f64], channel: usize) -> channel::Moments {
     match (moments.get(channel), moments.get(channels + channel), moments.get(2 * channels + channel)) {
         (Some(&count), Some(&mean), Some(&m2)) => channel::Moments { count, mean, m2 },
         _ => channel::Moments::EMPTY,
-    }
-}
-
-/// Computes the moments of a part whose buffers have been checked.
-pub(crate) fn run<A: Activation>(layer: &Layer<A>, input: &[f32], moments: &mut [f64], scratch: &mut [f64]) {
-    if layer.shape().is_empty() {
-        moments.fill(0.0);
-        return;
-    }
-    let (tasks, walk) = (layer.tasks(), &layer.walk());
-    let samples = layer.shape().samples() as f64;
-    if CHANNELWISE {
-        let (counts, means, m2s) = fields(moments);
-        for (channel, ((count, mean), m2)) in counts.iter_mut().zip(means).zip(m2s).enumerate() {
-            let of_channel = channelwise::moments(walk, channel, input);
-            (*count, *mean, *m2) = (samples, of_channel.mean, of_channel.m2);
-        }
-        return;
-    }
-    for group in walk.groups(usize::MAX, tasks.count) {
-        let (table, parts) = tables(scratch, group, tasks.count);
-        pass::moments::of_group(tasks, walk, group, input, table, parts);
-        tasks.run(PutMoments { walk, group, table, samples, moments });
-    }
-}
-
-/// Writes the moments of a group where they are wanted.
-struct PutMoments<'a> {
-    walk: &'a Walk,
-    group: Group,
-    table: &'a [Tile<{ pass::moments::FIELDS }>],
-    samples: f64,
-    moments: &'a mut [f64],
-}
-
-impl Kernel for PutMoments<'_> {
-    #[inline(always)]
-    fn run<M: Machine>(self, m: M) {
-        let Self { walk, group, table, samples, moments } = self;
-        let (counts, means, m2s) = fields(moments);
-        for channels in group.sixteens() {
-            for s in m.each(channels.len) {
-                let moments = pass::moments::of_channels(s, walk, group, channels, table, samples);
-                s.store_partial_f64(moments.count, channels.of_mut(counts));
-                s.store_partial_f64(moments.mean, channels.of_mut(means));
-                s.store_partial_f64(moments.m2, channels.of_mut(m2s));
-            }
-        }
     }
 }

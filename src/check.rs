@@ -1,0 +1,193 @@
+//! Every length and every range that a call asks for, before anything is read or written: when one of these functions
+//! returns an error, its call has touched nothing.
+
+use crate::args::{
+    Dropout, Finish, Moments, ParameterGradients, Parameters, Running, RunningMut, Saved, Statistics, Train,
+};
+use crate::channel::Normalisation;
+use crate::error::{Buffer, Error, check_len};
+use crate::mask::mask_len;
+use crate::parts::{moments_len, sums_len};
+use crate::plan::{BackwardCall, ForwardCall, Gradients, Phase, Plan, Target};
+
+/// Checks a training call.
+pub(crate) fn train(plan: &Plan, call: &Train<'_>) -> Result<(), Error> {
+    parameters(plan, call.parameters)?;
+    running_mut(plan, call.running.as_ref())?;
+    dropout(plan, call.dropout)?;
+    elements(plan, Buffer::Input, call.input.len())?;
+    optional_elements(plan, Buffer::Residual, call.residual)?;
+    elements(plan, Buffer::Output, call.output.len())?;
+    saved(plan, call.saved.as_saved())?;
+    scratch(plan.train_scratch_len(), call.scratch.len())?;
+    batch_statistics(plan, plan.shape.samples() > 1)
+}
+
+/// Checks a forward call with given statistics.
+#[inline(always)]
+pub(crate) fn forward(plan: &Plan, call: &ForwardCall<'_>) -> Result<(), Error> {
+    normalisation(plan, &call.normalisation)?;
+    dropout(plan, call.dropout)?;
+    optional_elements(plan, Buffer::Input, call.input)?;
+    optional_elements(plan, Buffer::Residual, call.residual)?;
+    let output = if call.input.is_some() { Buffer::Output } else { Buffer::Values };
+    elements(plan, output, call.output.len())?;
+    scratch(plan.eval_scratch_len(), call.scratch.len())
+}
+
+/// [`forward`] in a function of its own, so that its stack is free again when the call needs some.
+#[inline(never)]
+pub(crate) fn forward_apart(plan: &Plan, call: &ForwardCall<'_>) -> Result<(), Error> {
+    forward(plan, call)
+}
+
+/// Checks a backward call.
+pub(crate) fn backward(plan: &Plan, call: &BackwardCall<'_>) -> Result<(), Error> {
+    gradients(plan, &call.gradients)?;
+    match &call.phase {
+        Phase::Whole => {}
+        Phase::Reduce(sums) => check_len(Buffer::Sums, sums_len(plan.shape.channels()), sums.len())?,
+        Phase::Apply { sums, .. } => check_len(Buffer::Sums, sums_len(plan.shape.channels()), sums.len())?,
+    }
+    normalisation(plan, &call.normalisation)?;
+    dropout(plan, call.dropout)?;
+    elements(plan, Buffer::Input, call.input.len())?;
+    optional_elements(plan, Buffer::Residual, call.residual)?;
+    parameter_gradients(plan, &call.grad_parameters)?;
+    scratch(plan.backward_scratch_len(), call.scratch.len())?;
+    match call.normalisation.statistics {
+        Statistics::Batch(_) => batch_statistics(
+            plan,
+            match call.phase {
+                Phase::Whole => plan.shape.samples() > 1,
+                Phase::Reduce(_) => true,
+                Phase::Apply { samples, .. } => is_batch(samples),
+            },
+        ),
+        Statistics::Fixed(_) => Ok(()),
+    }
+}
+
+/// The tensors of a backward call under the names that its caller knows.
+fn gradients(plan: &Plan, gradients: &Gradients<'_>) -> Result<(), Error> {
+    optional_elements(plan, Buffer::GradOutput, gradients.grad_output)?;
+    match (gradients.target, gradients.grad_output) {
+        (Target::Nothing, _) => {}
+        (Target::Input, Some(_)) => elements(plan, Buffer::GradInput, gradients.output.len())?,
+        (Target::Input, None) => elements(plan, Buffer::Values, gradients.output.len())?,
+        (Target::Residual, _) => elements(plan, Buffer::GradResidual, gradients.output.len())?,
+    }
+    optional_elements(plan, Buffer::GradResidual, gradients.grad_residual.as_deref())
+}
+
+/// Checks a call that makes the moments of a part of a batch.
+pub(crate) fn moments(plan: &Plan, call: &Moments<'_>) -> Result<(), Error> {
+    elements(plan, Buffer::Input, call.input.len())?;
+    check_len(Buffer::Moments, moments_len(plan.shape.channels()), call.moments.len())?;
+    scratch(plan.train_scratch_len(), call.scratch.len())
+}
+
+/// Checks a call that finishes the moments of a batch, and says whether there are any values in it.
+pub(crate) fn finish(plan: &Plan, call: &Finish<'_>) -> Result<bool, Error> {
+    check_len(Buffer::Moments, moments_len(plan.shape.channels()), call.moments.len())?;
+    running_mut(plan, call.running.as_ref())?;
+    saved(plan, call.saved.as_saved())?;
+    let counts = call.moments.get(..plan.shape.channels()).unwrap_or_default();
+    if counts.iter().all(|&count| count == 0.0) {
+        return Ok(false);
+    }
+    if plan.config.eps == 0.0 {
+        return Err(Error::Eps { eps: plan.config.eps });
+    }
+    if counts.iter().any(|&count| count != 0.0 && !is_batch(count)) {
+        return Err(Error::SingleSample);
+    }
+    Ok(true)
+}
+
+/// Checks a call that makes the gradients of the parameters of sums.
+pub(crate) fn finish_gradients(plan: &Plan, sums: &[f64], gradients: &ParameterGradients<'_>) -> Result<(), Error> {
+    check_len(Buffer::Sums, sums_len(plan.shape.channels()), sums.len())?;
+    parameter_gradients(plan, gradients)
+}
+
+fn parameter_gradients(plan: &Plan, gradients: &ParameterGradients<'_>) -> Result<(), Error> {
+    if let Some(weight) = &gradients.weight {
+        channels(plan, Buffer::GradWeight, weight.len())?;
+    }
+    if let Some(bias) = &gradients.bias {
+        channels(plan, Buffer::GradBias, bias.len())?;
+    }
+    Ok(())
+}
+
+fn parameters(plan: &Plan, parameters: Parameters<'_>) -> Result<(), Error> {
+    parameters.check(plan.shape.channels())
+}
+
+fn running(plan: &Plan, running: Running<'_>) -> Result<(), Error> {
+    running.check(plan.shape.channels())
+}
+
+fn running_mut(plan: &Plan, statistics: Option<&RunningMut<'_>>) -> Result<(), Error> {
+    match statistics {
+        Some(statistics) => running(plan, Running { mean: statistics.mean, var: statistics.var }),
+        None => Ok(()),
+    }
+}
+
+fn normalisation(plan: &Plan, normalisation: &Normalisation<'_>) -> Result<(), Error> {
+    parameters(plan, normalisation.parameters)?;
+    match normalisation.statistics {
+        Statistics::Batch(batch) => saved(plan, batch),
+        Statistics::Fixed(fixed) => running(plan, fixed),
+    }
+}
+
+fn saved(plan: &Plan, saved: Saved<'_>) -> Result<(), Error> {
+    channels(plan, Buffer::SavedMean, saved.mean.len())?;
+    channels(plan, Buffer::SavedMeanTail, saved.mean_tail.len())?;
+    channels(plan, Buffer::SavedInvStd, saved.inv_std.len())
+}
+
+fn dropout(plan: &Plan, dropout: Dropout<'_>) -> Result<(), Error> {
+    match dropout {
+        Dropout::Off => Ok(()),
+        Dropout::Mask(mask) => check_len(Buffer::Mask, mask_len(plan.mask_bits()), mask.len()),
+    }
+}
+
+/// What batch statistics need beyond lengths. An empty tensor has none and needs nothing.
+fn batch_statistics(plan: &Plan, exist: bool) -> Result<(), Error> {
+    if plan.shape.is_empty() {
+        return Ok(());
+    }
+    if plan.config.eps == 0.0 {
+        return Err(Error::Eps { eps: plan.config.eps });
+    }
+    if exist { Ok(()) } else { Err(Error::SingleSample) }
+}
+
+fn elements(plan: &Plan, buffer: Buffer, actual: usize) -> Result<(), Error> {
+    check_len(buffer, plan.shape.len(), actual)
+}
+
+fn optional_elements(plan: &Plan, buffer: Buffer, tensor: Option<&[f32]>) -> Result<(), Error> {
+    match tensor {
+        Some(tensor) => elements(plan, buffer, tensor.len()),
+        None => Ok(()),
+    }
+}
+
+fn channels(plan: &Plan, buffer: Buffer, actual: usize) -> Result<(), Error> {
+    check_len(buffer, plan.shape.channels(), actual)
+}
+
+const fn scratch(expected: usize, actual: usize) -> Result<(), Error> {
+    if actual >= expected { Ok(()) } else { Err(Error::Length { buffer: Buffer::Scratch, expected, actual }) }
+}
+
+/// Whether a number of values has an unbiased variance.
+const fn is_batch(samples: f64) -> bool {
+    samples > 1.0
+}

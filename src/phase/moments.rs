@@ -1,0 +1,56 @@
+//! The moments of a part of a batch, top to bottom: for each group of channels those of its parts, merged.
+
+use crate::args::Moments;
+use crate::parts::fields;
+use crate::pass::{Group, Tile, Walk, channelwise, moments, tables};
+use crate::plan::Plan;
+use crate::simd::{CHANNELWISE, Kernel, Machine, Simd};
+
+/// Computes the moments of a part whose buffers have been checked.
+pub(crate) fn run(plan: &Plan, call: Moments<'_>) {
+    let Moments { input, moments, scratch } = call;
+    if plan.shape.is_empty() {
+        moments.fill(0.0);
+        return;
+    }
+    let (tasks, walk) = (plan.tasks(), &plan.walk());
+    let samples = plan.shape.samples() as f64;
+    if CHANNELWISE {
+        let (counts, means, m2s) = fields(moments);
+        for (channel, ((count, mean), m2)) in counts.iter_mut().zip(means).zip(m2s).enumerate() {
+            let of_channel = channelwise::moments(walk, channel, input);
+            (*count, *mean, *m2) = (samples, of_channel.mean, of_channel.m2);
+        }
+        return;
+    }
+    for group in walk.groups(usize::MAX, tasks.count) {
+        let (table, parts) = tables(scratch, group, tasks.count);
+        moments::of_group(tasks, walk, group, input, table, parts);
+        tasks.run(PutMoments { walk, group, table, samples, moments });
+    }
+}
+
+/// Writes the moments of a group where they are wanted.
+struct PutMoments<'a> {
+    walk: &'a Walk,
+    group: Group,
+    table: &'a [Tile<{ moments::FIELDS }>],
+    samples: f64,
+    moments: &'a mut [f64],
+}
+
+impl Kernel for PutMoments<'_> {
+    #[inline(always)]
+    fn run<M: Machine>(self, m: M) {
+        let Self { walk, group, table, samples, moments } = self;
+        let (counts, means, m2s) = fields(moments);
+        for channels in group.sixteens() {
+            for s in m.each(channels.len) {
+                let moments = moments::of_channels(s, walk, group, channels, table, samples);
+                s.store_partial_f64(moments.count, channels.of_mut(counts));
+                s.store_partial_f64(moments.mean, channels.of_mut(means));
+                s.store_partial_f64(moments.m2, channels.of_mut(m2s));
+            }
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The plan of a layer: everything about it but its activation and its data. And the requests of its calls, as the
+//! phases take them.
+
+#[cfg(feature = "rayon")]
+use core::num::NonZero;
+
+use crate::args::{
+    Apply, ApplyGradient, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, ParameterGradients, Parameters,
+    Reduce, Statistics,
+};
+use crate::channel::Normalisation;
+use crate::config::{Config, Granularity};
+use crate::error::Error;
+use crate::mask::Bernoulli;
+use crate::pass::keep::{Gates, SharedMask};
+use crate::pass::{Walk, apply, moments, reduce};
+use crate::shape::Shape;
+use crate::simd::Backend;
+use crate::tasks::Tasks;
+
+/// A layer without its activation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) shape: Shape,
+    pub(crate) config: Config,
+    /// The distribution of the mask's bits.
+    pub(crate) keep: Bernoulli,
+    /// The backend that was asked for, if one was.
+    pub(crate) backend: Option<Backend>,
+    /// The tasks that a call may be cut into.
+    #[cfg(feature = "rayon")]
+    pub(crate) tasks: NonZero<usize>,
+}
+
+impl Plan {
+    /// A plan for the fastest backend and one task; an error if a constant is out of its range.
+    pub(crate) const fn new(shape: Shape, config: Config) -> Result<Self, Error> {
+        if let Err(error) = config.check() {
+            return Err(error);
+        }
+        match Bernoulli::new(config.p) {
+            Ok(keep) => Ok(Self {
+                shape,
+                config,
+                keep,
+                backend: None,
+                #[cfg(feature = "rayon")]
+                tasks: NonZero::<usize>::MIN,
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The bits of a dropout mask.
+    pub(crate) const fn mask_bits(&self) -> usize {
+        // An empty tensor may have no positions.
+        let Some(samples) = self.shape.outer().checked_div(self.shape.positions()) else { return 0 };
+        match self.config.granularity {
+            _ if self.shape.is_empty() => 0,
+            Granularity::Element => self.shape.len(),
+            Granularity::Channel => samples * self.shape.channels(),
+            Granularity::Sample => samples,
+        }
+    }
+
+    // Scratch is the table of the largest group of channels and, where a call makes statistics, one more table for each
+    // task: tasks write what they find of their parts of the group there, and it is merged into the group's table in the
+    // order of the parts.
+
+    /// The f64 values of scratch of a forward call with given statistics: a table of coefficients.
+    pub(crate) const fn eval_scratch_len(&self) -> usize {
+        self.walk().table_len(apply::FIELDS, self.task_count())
+    }
+
+    /// The f64 values of scratch of a training call: a table of moments, then of coefficients, and one for each task.
+    pub(crate) const fn train_scratch_len(&self) -> usize {
+        const { assert!(moments::FIELDS == apply::FIELDS, "the coefficients take the place of the moments") };
+        let tasks = self.task_count();
+        self.walk().table_len(moments::FIELDS + moments::FIELDS * tasks, tasks)
+    }
+
+    /// The f64 values of scratch of a backward call: a table of coefficients and sums, and one for each task.
+    pub(crate) const fn backward_scratch_len(&self) -> usize {
+        let tasks = self.task_count();
+        self.walk().table_len(reduce::FIELDS + reduce::TASK_FIELDS * tasks, tasks)
+    }
+
+    /// What decides which elements a call keeps, or nothing if it drops them all; and what it multiplies them by.
+    pub(crate) fn gates_of<'a>(&self, dropout: Dropout<'a>) -> Option<(Gates<'a>, f32)> {
+        match dropout {
+            Dropout::Off => Some((Gates::Open, 1.0)),
+            Dropout::Mask(_) if self.keep.threshold() == 0 => None,
+            Dropout::Mask(mask) => {
+                let gates = if self.mask_bits() == self.shape.len() {
+                    Gates::Each(mask)
+                } else {
+                    Gates::Shared(SharedMask::new(self.shape, self.config.granularity, mask))
+                };
+                Some((gates, self.keep.scale()))
+            }
+        }
+    }
+
+    /// How the tensor is walked.
+    pub(crate) const fn walk(&self) -> Walk {
+        Walk::new(self.shape)
+    }
+
+    /// How the work of a call is done.
+    pub(crate) const fn tasks(&self) -> Tasks {
+        Tasks { backend: self.backend, count: self.task_count() }
+    }
+
+    /// The tasks of a call at most.
+    const fn task_count(&self) -> usize {
+        #[cfg(feature = "rayon")]
+        {
+            // The scratch lengths grow with them and must not overflow.
+            const MOST: usize = 1 << 16;
+            if self.tasks.get() < MOST { self.tasks.get() } else { MOST }
+        }
+        #[cfg(not(feature = "rayon"))]
+        {
+            1
+        }
+    }
+
+    /// What a call normalises with, before dropout has its say.
+    const fn normalisation<'a>(&self, parameters: Parameters<'a>, statistics: Statistics<'a>) -> Normalisation<'a> {
+        Normalisation { parameters, statistics, eps: self.config.eps, scale: 1.0 }
+    }
+}
+
+/// A forward call with given statistics.
+pub(crate) struct ForwardCall<'a> {
+    /// With any scale.
+    pub(crate) normalisation: Normalisation<'a>,
+    pub(crate) dropout: Dropout<'a>,
+    pub(crate) residual: Option<&'a [f32]>,
+    /// `x`, or nothing where the output overwrites it.
+    pub(crate) input: Option<&'a [f32]>,
+    pub(crate) output: &'a mut [f32],
+    pub(crate) scratch: &'a mut [f64],
+}
+
+impl<'a> ForwardCall<'a> {
+    #[inline(always)]
+    pub(crate) const fn eval(plan: &Plan, call: Eval<'a>) -> Self {
+        let Eval { parameters, running, dropout, input, residual, output, scratch } = call;
+        let normalisation = plan.normalisation(parameters, Statistics::Fixed(running));
+        Self { normalisation, dropout, residual, input: Some(input), output, scratch }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn eval_in_place(plan: &Plan, call: EvalInPlace<'a>) -> Self {
+        let EvalInPlace { parameters, running, dropout, residual, values: output, scratch } = call;
+        let normalisation = plan.normalisation(parameters, Statistics::Fixed(running));
+        Self { normalisation, dropout, residual, input: None, output, scratch }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn apply(plan: &Plan, call: Apply<'a>) -> Self {
+        let Apply { parameters, saved, dropout, input, residual, output, scratch } = call;
+        let normalisation = plan.normalisation(parameters, Statistics::Batch(saved));
+        Self { normalisation, dropout, residual, input: Some(input), output, scratch }
+    }
+}
+
+/// What a backward call writes into the tensor that it was given for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Nothing: only gradients of parameters are wanted.
+    Nothing,
+    /// `dx`; the gradient of the residual, if wanted, has a tensor of its own.
+    Input,
+    /// The gradient of the residual, because nobody needs `dx`.
+    Residual,
+}
+
+/// Which part of a backward call is wanted.
+#[derive(Debug)]
+pub(crate) enum Phase<'a> {
+    /// All of it, for a tensor that is the whole batch.
+    Whole,
+    /// The sums of a part of a batch: those of `g`, then those of `g*xhat`.
+    Reduce(&'a mut [f64]),
+    /// The gradients of the elements of a part of a batch, from the sums over the whole of it.
+    Apply {
+        /// The sums.
+        sums: &'a [f64],
+        /// The values per channel of the whole batch.
+        samples: f64,
+    },
+}
+
+/// A backward call.
+pub(crate) struct BackwardCall<'a> {
+    /// With any scale.
+    pub(crate) normalisation: Normalisation<'a>,
+    pub(crate) dropout: Dropout<'a>,
+    pub(crate) phase: Phase<'a>,
+    /// `x`.
+    pub(crate) input: &'a [f32],
+    pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) gradients: Gradients<'a>,
+    pub(crate) grad_parameters: ParameterGradients<'a>,
+    pub(crate) scratch: &'a mut [f64],
+}
+
+/// The tensors of gradients of a backward call.
+pub(crate) struct Gradients<'a> {
+    pub(crate) target: Target,
+    /// `dy`, or nothing where the output overwrites it.
+    pub(crate) grad_output: Option<&'a [f32]>,
+    /// The tensor of the target.
+    pub(crate) output: &'a mut [f32],
+    /// The gradient of the residual, if it is wanted beside `dx`.
+    pub(crate) grad_residual: Option<&'a mut [f32]>,
+}
+
+impl<'a> BackwardCall<'a> {
+    #[inline(always)]
+    pub(crate) fn whole(plan: &Plan, call: Backward<'a>) -> Self {
+        let Backward {
+            parameters,
+            statistics,
+            dropout,
+            input,
+            residual,
+            grad_output,
+            grad_input,
+            grad_residual,
+            grad_parameters,
+            scratch,
+        } = call;
+        let (target, output, grad_residual) = match (grad_input, grad_residual) {
+            (Some(grad_input), grad_residual) => (Target::Input, grad_input, grad_residual),
+            (None, Some(grad_residual)) => (Target::Residual, grad_residual, None),
+            (None, None) => (Target::Nothing, &mut [][..], None),
+        };
+        Self {
+            normalisation: plan.normalisation(parameters, statistics),
+            dropout,
+            phase: Phase::Whole,
+            input,
+            residual,
+            gradients: Gradients { target, grad_output: Some(grad_output), output, grad_residual },
+            grad_parameters,
+            scratch,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn in_place(plan: &Plan, call: BackwardInPlace<'a>) -> Self {
+        let BackwardInPlace {
+            parameters,
+            statistics,
+            dropout,
+            input,
+            residual,
+            values,
+            grad_residual,
+            grad_parameters,
+            scratch,
+        } = call;
+        Self {
+            normalisation: plan.normalisation(parameters, statistics),
+            dropout,
+            phase: Phase::Whole,
+            input,
+            residual,
+            gradients: Gradients { target: Target::Input, grad_output: None, output: values, grad_residual },
+            grad_parameters,
+            scratch,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn reduce(plan: &Plan, call: Reduce<'a>) -> Self {
+        let Reduce { parameters, statistics, dropout, input, residual, grad_output, sums, scratch } = call;
+        let grad_output = Some(grad_output);
+        Self {
+            normalisation: plan.normalisation(parameters, statistics),
+            dropout,
+            phase: Phase::Reduce(sums),
+            input,
+            residual,
+            gradients: Gradients { target: Target::Nothing, grad_output, output: &mut [], grad_residual: None },
+            grad_parameters: ParameterGradients::default(),
+            scratch,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn apply(plan: &Plan, call: ApplyGradient<'a>) -> Self {
+        let ApplyGradient {
+            parameters,
+            saved,
+            samples,
+            sums,
+            dropout,
+            input,
+            residual,
+            grad_output,
+            grad_input,
+            grad_residual,
+            scratch,
+        } = call;
+        let grad_output = Some(grad_output);
+        Self {
+            normalisation: plan.normalisation(parameters, Statistics::Batch(saved)),
+            dropout,
+            phase: Phase::Apply { sums, samples },
+            input,
+            residual,
+            gradients: Gradients { target: Target::Input, grad_output, output: grad_input, grad_residual },
+            grad_parameters: ParameterGradients::default(),
+            scratch,
+        }
+    }
+}

@@ -417,24 +417,51 @@ typedef struct normdrop_apply_gradient_call {
   struct normdrop_slice_mut_f64 scratch;
 } normdrop_apply_gradient_call;
 
+// The order in memory of the dimensions of weights, the innermost last: one of `NORMDROP_WEIGHT_ORDER_*`.
+//
+// The dimension that is not divided by `groups` has the groups one after the other.
+typedef uint32_t normdrop_weight_order;
+
 // The buffers of `normdrop_fold_into_previous` and `normdrop_fold_into_next`. C is the number of channels of the batch
-// norm.
+// norm: `outputs` for the former and `inputs` for the latter.
 //
-// The weights are `[outer, channels, inner]` with the channels of the batch norm in the middle:
+// Copy the row of the weight layer, whose order is without its prefix `NORMDROP_WEIGHT_ORDER_` here; a wrong row of the
+// same length cannot be noticed. k is the number of taps of the kernel, kh*kw in two dimensions, and m the multiplier of
+// a depthwise convolution, which has in*m outputs. After a flattening, `inputs` are the channels of the image, and its
+// places are the taps.
 //
-// linear, [out, in]:          previous: (1, out, in)      next: (out, in, 1)
-// convolution, [out, in, k]:  previous: (1, out, in*k)    next: (out, in, k)
+//                                                      dimensions in memory   order          taps  groups
+//     linear: PyTorch, TFLite, ONNX Gemm (transB=1)    [out, in]              OUT_IN_TAPS    1     1
+//     dense: Keras, flax, ONNX MatMul and Gemm         [in, out]              TAPS_IN_OUT    1     1
+//     convolution: PyTorch, ONNX                       [out, in/groups, k]    OUT_IN_TAPS    k     groups
+//     convolution: Keras, flax                         [k, in/groups, out]    TAPS_IN_OUT    k     groups
+//     convolution: TFLite, PyTorch channels-last       [out, k, in/groups]    OUT_TAPS_IN    k     groups
+//     depthwise convolution: PyTorch, ONNX             [in*m, 1, k]           OUT_IN_TAPS    k     in
+//     depthwise convolution: Keras                     [k, in, m]             TAPS_IN_OUT    k     in
+//     depthwise convolution: TFLite                    [1, k, in*m]           TAPS_IN_OUT    k     in
+//     transposed convolution: PyTorch, ONNX            [in, out/groups, k]    IN_OUT_TAPS    k     groups
+//     transposed convolution: Keras                    [k, out, in]           TAPS_OUT_IN    k     1
+//     transposed convolution: flax                     [k, in, out]           TAPS_IN_OUT    k     1
+//     transposed convolution: TFLite                   [out, k, in]           OUT_TAPS_IN    k     1
+//     NCHW, flatten, linear: PyTorch                   [out, c, h*w]          OUT_IN_TAPS    h*w   1
+//     NHWC, flatten, linear: PyTorch, TFLite           [out, h*w, c]          OUT_TAPS_IN    h*w   1
+//     NHWC, flatten, dense: Keras, flax                [h*w, c, out]          TAPS_IN_OUT    h*w   1
+//     NCHW, flatten, dense: ONNX                       [c, h*w, out]          IN_TAPS_OUT    h*w   1
 typedef struct normdrop_fold_call {
   // `NORMDROP_ABI_VERSION`
   uint32_t version;
   // The `eps` of the batch norm.
   float eps;
-  // The dimensions of the weights before the channels.
-  size_t outer;
-  // The channels of the batch norm.
-  size_t channels;
-  // The dimensions of the weights after the channels.
-  size_t inner;
+  // The order of the weights in memory: one of `NORMDROP_WEIGHT_ORDER_*`.
+  normdrop_weight_order order;
+  // The number of outputs of the weight layer, of all groups.
+  size_t outputs;
+  // The number of inputs, of all groups.
+  size_t inputs;
+  // The number of taps of the kernel; 1 for a linear layer.
+  size_t taps;
+  // The number of groups; 0 or 1 where the layer has none.
+  size_t groups;
   // The scale per channel of the batch norm, C values; none: 1.
   struct normdrop_slice_f32 weight;
   // The shift per channel of the batch norm, C values; none: 0.
@@ -443,10 +470,9 @@ typedef struct normdrop_fold_call {
   struct normdrop_slice_f32 running_mean;
   // The running variance, C values.
   struct normdrop_slice_f32 running_var;
-  // The weights of the layer beside the batch norm, outer*channels*inner values, overwritten.
+  // The weights of the weight layer, outputs*inputs/groups*taps values, overwritten.
   struct normdrop_slice_mut_f32 weights;
-  // The bias of that layer, overwritten: C values for the layer before, `outer` for the layer after; or none, if no
-  // channel needs one.
+  // The bias of the weight layer, `outputs` values, overwritten; or none, if no channel needs one.
   struct normdrop_slice_mut_f32 weights_bias;
 } normdrop_fold_call;
 
@@ -519,6 +545,12 @@ typedef struct normdrop_fold_call {
 
 // A value of `buffer` is not finite, or would not be after the call. `actual` is its index.
 #define NORMDROP_STATUS_NOT_FINITE 22
+
+// There is no such order of weights: `actual` is its number.
+#define NORMDROP_STATUS_WEIGHT_ORDER 23
+
+// `groups` does not divide `inputs` and `outputs`.
+#define NORMDROP_STATUS_GROUPS 24
 
 // No buffer: the error is about something else.
 #define NORMDROP_BUFFER_NONE 0
@@ -600,6 +632,24 @@ typedef struct normdrop_fold_call {
 
 // `weights_bias` of a fold
 #define NORMDROP_BUFFER_FOLD_BIAS 26
+
+// `[outputs, inputs/groups, taps]`
+#define NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS 1
+
+// `[outputs, taps, inputs/groups]`
+#define NORMDROP_WEIGHT_ORDER_OUT_TAPS_IN 2
+
+// `[inputs, outputs/groups, taps]`
+#define NORMDROP_WEIGHT_ORDER_IN_OUT_TAPS 3
+
+// `[inputs, taps, outputs/groups]`
+#define NORMDROP_WEIGHT_ORDER_IN_TAPS_OUT 4
+
+// `[taps, inputs/groups, outputs]`
+#define NORMDROP_WEIGHT_ORDER_TAPS_IN_OUT 5
+
+// `[taps, outputs/groups, inputs]`
+#define NORMDROP_WEIGHT_ORDER_TAPS_OUT_IN 6
 
 // `z`
 #define NORMDROP_ACTIVATION_IDENTITY 0
@@ -857,14 +907,21 @@ normdrop_status normdrop_apply_gradient(const struct normdrop_layer *layer,
                                         const struct normdrop_apply_gradient_call *call,
                                         struct normdrop_error *error);
 
-// Folds batch norm into the linear or convolution layer before it: `batchnorm(W*x + b)` becomes `W'*x + b'`.
+// Folds batch norm into the linear or convolution layer directly before it: `batchnorm(W*x + b)` becomes `W'*x + b'`.
+//
+// A running variance that `eps` does not lift above 0, parameters that are not finite, and results that do not fit a float
+// are refused. Weights below 2^-126 are written as they are; where they are slow and data are small, set them to 0.
 //
 // # Safety
 // As `normdrop_train`.
 normdrop_status normdrop_fold_into_previous(const struct normdrop_fold_call *call, struct normdrop_error *error);
 
-// Folds batch norm into the linear or convolution layer after it: `W*batchnorm(x) + b` becomes `W'*x + b'`. Exact only
-// without zero padding, and where nothing but dropout stands between the two.
+// Folds batch norm into the linear or convolution layer after it: `W*batchnorm(x) + b` becomes `W'*x + b'`.
+//
+// Exact only where nothing but dropout and a flattening stands between the two, and where every output sees every tap:
+// not with zero padding and not for most transposed convolutions, unless the batch norm shifts nothing. Zero padding of
+// the network becomes a padding of `running_mean - bias*sqrt(running_var + eps)/weight` per channel; where `weight` is 0
+// there is no such value. Refused as `normdrop_fold_into_previous`.
 //
 // # Safety
 // As `normdrop_train`.

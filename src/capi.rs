@@ -32,7 +32,7 @@ use crate::args::{
 };
 use crate::config::{Config, Granularity, RunningVariance};
 use crate::error::{Buffer, Error};
-use crate::fold::{self, Fold};
+use crate::fold::{self, Fold, WeightOrder, WeightShape};
 use crate::layer::Layer;
 use crate::mask::{self, Bernoulli};
 use crate::parts;
@@ -77,6 +77,7 @@ impl From<Error> for normdrop_error {
             Error::Slope { slope } => Self { value: slope.into(), ..Self::new(NORMDROP_STATUS_SLOPE) },
             Error::SingleSample => Self::new(NORMDROP_STATUS_SINGLE_SAMPLE),
             Error::BackendUnavailable => Self::new(NORMDROP_STATUS_BACKEND),
+            Error::Groups { groups } => Self::new(NORMDROP_STATUS_GROUPS).of(NORMDROP_BUFFER_CALL).counts(1, groups),
             Error::MissingBias { channel } => {
                 Self::new(NORMDROP_STATUS_MISSING_BIAS).of(NORMDROP_BUFFER_FOLD_BIAS).counts(0, channel)
             }
@@ -120,6 +121,26 @@ const fn number_of(buffer: Buffer) -> normdrop_buffer {
 
 const fn unknown(status: normdrop_status, number: u32) -> normdrop_error {
     normdrop_error::new(status).of(NORMDROP_BUFFER_LAYER).counts(0, number as usize)
+}
+
+impl normdrop_fold_call {
+    fn shape(&self) -> Result<WeightShape, normdrop_error> {
+        let order = match self.order {
+            NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS => WeightOrder::OutInTaps,
+            NORMDROP_WEIGHT_ORDER_OUT_TAPS_IN => WeightOrder::OutTapsIn,
+            NORMDROP_WEIGHT_ORDER_IN_OUT_TAPS => WeightOrder::InOutTaps,
+            NORMDROP_WEIGHT_ORDER_IN_TAPS_OUT => WeightOrder::InTapsOut,
+            NORMDROP_WEIGHT_ORDER_TAPS_IN_OUT => WeightOrder::TapsInOut,
+            NORMDROP_WEIGHT_ORDER_TAPS_OUT_IN => WeightOrder::TapsOutIn,
+            other => {
+                return Err(normdrop_error::new(NORMDROP_STATUS_WEIGHT_ORDER)
+                    .of(NORMDROP_BUFFER_CALL)
+                    .counts(0, other as usize));
+            }
+        };
+        let Self { outputs, inputs, taps, groups, .. } = *self;
+        Ok(WeightShape { order, outputs, inputs, taps, groups: groups.max(1) })
+    }
 }
 
 impl normdrop_layer {
@@ -272,6 +293,8 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
         NORMDROP_STATUS_MISSING_BIAS => c"a channel has a shift to fold into a bias, but there is no bias",
         NORMDROP_STATUS_VARIANCE => c"the running variance of a channel plus eps must be above 0",
         NORMDROP_STATUS_NOT_FINITE => c"a value is not finite, or would not be after the call",
+        NORMDROP_STATUS_WEIGHT_ORDER => c"there is no such order of weights",
+        NORMDROP_STATUS_GROUPS => c"groups must divide inputs and outputs",
         _ => c"unknown status",
     }
     .as_ptr()
@@ -1055,7 +1078,10 @@ pub unsafe extern "C" fn normdrop_apply_gradient(
     unsafe { report(error, run) }
 }
 
-/// Folds batch norm into the linear or convolution layer before it: `batchnorm(W*x + b)` becomes `W'*x + b'`.
+/// Folds batch norm into the linear or convolution layer directly before it: `batchnorm(W*x + b)` becomes `W'*x + b'`.
+///
+/// A running variance that `eps` does not lift above 0, parameters that are not finite, and results that do not fit a float
+/// are refused. Weights below 2^-126 are written as they are; where they are slow and data are small, set them to 0.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -1068,8 +1094,12 @@ pub unsafe extern "C" fn normdrop_fold_into_previous(
     unsafe { report(error, || run_fold(call, fold::fold_into_previous)) }
 }
 
-/// Folds batch norm into the linear or convolution layer after it: `W*batchnorm(x) + b` becomes `W'*x + b'`. Exact only
-/// without zero padding, and where nothing but dropout stands between the two.
+/// Folds batch norm into the linear or convolution layer after it: `W*batchnorm(x) + b` becomes `W'*x + b'`.
+///
+/// Exact only where nothing but dropout and a flattening stands between the two, and where every output sees every tap:
+/// not with zero padding and not for most transposed convolutions, unless the batch norm shifts nothing. Zero padding of
+/// the network becomes a padding of `running_mean - bias*sqrt(running_var + eps)/weight` per channel; where `weight` is 0
+/// there is no such value. Refused as `normdrop_fold_into_previous`.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -1087,7 +1117,7 @@ pub unsafe extern "C" fn normdrop_fold_into_next(
 unsafe fn run_fold(call: *const normdrop_fold_call, fold: impl FnOnce(Fold<'_>) -> Result<(), Error>) -> Outcome {
     // SAFETY: passed on.
     let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
-    let shape = Shape::new(call.outer, call.channels, call.inner)?;
+    let shape = call.shape()?;
     check_apart(&[
         call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
         call.bias.region(NORMDROP_BUFFER_BIAS)?,

@@ -122,6 +122,11 @@ pub enum Error {
     SingleSample,
     /// The requested backend cannot run on this CPU or is not part of this build.
     BackendUnavailable,
+    /// The number of groups of a weight layer is 0, or does not divide its inputs or its outputs.
+    Groups {
+        /// The number of groups that was given.
+        groups: usize,
+    },
     /// Folding would move a shift into the bias of a layer that has none.
     MissingBias {
         /// The first channel of the batch norm that has a shift.
@@ -167,6 +172,9 @@ impl fmt::Display for Error {
             Self::Slope { slope } => write!(f, "the slope must be finite but is {slope}"),
             Self::SingleSample => f.write_str("training needs more than one value per channel; nothing was written"),
             Self::BackendUnavailable => f.write_str("the requested backend cannot run on this CPU or build"),
+            Self::Groups { groups } => {
+                write!(f, "groups must be at least 1 and divide the inputs and the outputs, but is {groups}")
+            }
             Self::MissingBias { channel } => {
                 write!(
                     f,

@@ -8,20 +8,74 @@ use crate::config::check_eps;
 use crate::error::{Buffer, Error, check_len};
 use crate::shape::Shape;
 
+/// The dimensions of a weight layer's weights, and their order in memory.
+///
+/// Copy the row of the layer; a wrong row of the same length cannot be noticed. `k` is the number of taps of the kernel:
+/// `kh*kw` in two dimensions.
+///
+/// | weight layer | dimensions in memory | `order` | `taps` | `groups` |
+/// |---|---|---|---|---|
+/// | linear: PyTorch, TFLite, ONNX `Gemm` with `transB=1` | `[out, in]` | `OutInTaps` | 1 | 1 |
+/// | dense: Keras, flax, ONNX `MatMul` and `Gemm` | `[in, out]` | `TapsInOut` | 1 | 1 |
+/// | convolution: PyTorch, ONNX | `[out, in/groups, k]` | `OutInTaps` | k | groups |
+/// | convolution: Keras, flax | `[k, in/groups, out]` | `TapsInOut` | k | groups |
+/// | convolution: TFLite, PyTorch in channels-last memory | `[out, k, in/groups]` | `OutTapsIn` | k | groups |
+/// | depthwise convolution: PyTorch, ONNX | `[in*m, 1, k]` | `OutInTaps` | k | in |
+/// | depthwise convolution: Keras | `[k, in, m]` | `TapsInOut` | k | in |
+/// | depthwise convolution: TFLite, flax | `[k, 1, in*m]`, `[1, k, in*m]` | `TapsInOut` | k | in |
+/// | transposed convolution: PyTorch, ONNX | `[in, out/groups, k]` | `InOutTaps` | k | groups |
+/// | transposed convolution: Keras, flax with `transpose_kernel` | `[k, out, in]` | `TapsOutIn` | k | 1 |
+/// | transposed convolution: flax | `[k, in, out]` | `TapsInOut` | k | 1 |
+/// | transposed convolution: TFLite | `[out, k, in]` | `OutTapsIn` | k | 1 |
+/// | NCHW, flatten, linear: PyTorch | `[out, c, h*w]` | `OutInTaps` | h*w | 1 |
+/// | NHWC, flatten, linear: PyTorch, TFLite | `[out, h*w, c]` | `OutTapsIn` | h*w | 1 |
+/// | NHWC, flatten, dense: Keras, flax | `[h*w, c, out]` | `TapsInOut` | h*w | 1 |
+/// | NCHW, flatten, dense: ONNX | `[c, h*w, out]` | `InTapsOut` | h*w | 1 |
+///
+/// A depthwise convolution of `in` channels with the multiplier `m` has `in*m` outputs. After a flattening, the inputs are
+/// the channels of the image and the taps are its places; only [`fold_into_next`] needs to know of the flattening.
+///
+/// A *separable* convolution (Keras) is two layers. Batch norm after it goes into the pointwise weights and the bias.
+/// Batch norm before it takes two calls of [`fold_into_next`]: into the depthwise weights, with a bias of zeros; and that
+/// bias, as [`Parameters::bias`] with mean 0, variance 1 and `eps` 0, into the pointwise weights and the layer's bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WeightShape {
+    /// The order of the dimensions in memory.
+    pub order: WeightOrder,
+    /// The number of outputs, of all groups: `out_channels` or `out_features` in PyTorch.
+    pub outputs: usize,
+    /// The number of inputs, of all groups: `in_channels` or `in_features` in PyTorch, the channels of the image where it
+    /// is flattened.
+    pub inputs: usize,
+    /// The number of taps of the kernel, 1 for a linear layer.
+    pub taps: usize,
+    /// The number of groups, each of its own inputs and outputs; 1 where the layer has none.
+    pub groups: usize,
+}
+
+/// The order in memory of the dimensions of weights, the innermost last.
+///
+/// The dimension that is not divided by `groups` has the groups one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WeightOrder {
+    /// `[outputs, inputs/groups, taps]`
+    OutInTaps,
+    /// `[outputs, taps, inputs/groups]`
+    OutTapsIn,
+    /// `[inputs, outputs/groups, taps]`
+    InOutTaps,
+    /// `[inputs, taps, outputs/groups]`
+    InTapsOut,
+    /// `[taps, inputs/groups, outputs]`
+    TapsInOut,
+    /// `[taps, outputs/groups, inputs]`
+    TapsOutIn,
+}
+
 /// Batch norm and the weight layer that takes its place, for [`fold_into_previous`] and [`fold_into_next`].
 ///
-/// `C` is the number of channels of the batch norm, the axis of `shape` that its values belong to:
-///
-/// | weight layer | memory order | batch norm after it: `fold_into_previous` | before it: `fold_into_next` |
-/// |---|---|---|---|
-/// | linear (PyTorch) | `[out, in]` | `Shape::new(1, out, in)` | `Shape::new(out, in, 1)` |
-/// | convolution (PyTorch) | `[out, in, k]` | `Shape::new(1, out, in*k)` | `Shape::new(out, in, k)` |
-/// | transposed convolution (PyTorch) | `[in, out, k]` | `Shape::new(in, out, k)` | transpose it first |
-/// | dense, convolution (Keras, flax) | `[k, in, out]` | `Shape::new(k*in, out, 1)` | transpose it first |
-///
-/// `k` is the number of taps of the kernel, `kh*kw` in two dimensions. A grouped convolution has `in/groups` for `in`: as
-/// it is for [`fold_into_previous`], and for [`fold_into_next`] one call per group, with the rows of its outputs and its
-/// part of every slice.
+/// `C` is the number of channels of the batch norm: `shape.outputs` for [`fold_into_previous`] and `shape.inputs` for
+/// [`fold_into_next`].
 #[derive(Debug)]
 pub struct Fold<'a> {
     /// Weight and bias of the batch norm, `C` values each.
@@ -30,27 +84,32 @@ pub struct Fold<'a> {
     pub running: Running<'a>,
     /// The `eps` of the batch norm, finite and at least 0.
     pub eps: f32,
-    /// The shape of `weights`, with the channels of the batch norm in the middle.
-    pub shape: Shape,
-    /// The weights of the weight layer, overwritten.
+    /// The shape of `weights`.
+    pub shape: WeightShape,
+    /// The weights of the weight layer, `outputs * inputs/groups * taps` values, overwritten.
     pub weights: &'a mut [f32],
-    /// The bias of the weight layer, overwritten, one value per output: `C` values for [`fold_into_previous`] and
-    /// `shape.outer()` for [`fold_into_next`].
+    /// The bias of the weight layer, `shape.outputs` values, overwritten.
     pub bias: Option<&'a mut [f32]>,
 }
 
 /// Folds batch norm into the weight layer *before* it: `batchnorm(W*x + b)` becomes `W'*x + b'`.
 ///
-/// Per channel (Jacob et al., *Quantization and training of neural networks*, 2018, section 3.2; PyTorch's
-/// `fuse_conv_bn_weights`):
+/// Per output of the weight layer, which is a channel of the batch norm (Jacob et al., *Quantization and training of neural
+/// networks*, 2018, section 3.2; PyTorch's `fuse_conv_bn_weights`):
 /// ```text
 /// a = weight/sqrt(var + eps)        W' = W*a        b' = (b - mean)*a + bias
 /// ```
-/// An activation and dropout may follow; they stay. The order is linear or convolution, batch norm, activation, dropout,
-/// and folding is always exact up to rounding: padding does not matter, because the bias is added everywhere.
+/// # When it is exact
+/// For every kind of layer in the table of [`WeightShape`], whatever its padding, stride and dilation, up to rounding:
+/// the bias is added everywhere. The batch norm must follow the weight layer directly. Dropout, an activation, pooling or a
+/// second use of the weight layer's output between or beside the two makes the folded network another one; an activation
+/// and dropout *after* the batch norm stay as they are.
+///
+/// A weight layer without a bias needs one now: give zeros. Without one, only a batch norm that shifts nothing can be
+/// folded.
 ///
 /// ```
-/// use normdrop::{Fold, Parameters, Running, Shape, fold_into_previous};
+/// use normdrop::{Fold, Parameters, Running, WeightOrder, WeightShape, fold_into_previous};
 ///
 /// // Two outputs, three inputs.
 /// let mut weights = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
@@ -59,7 +118,7 @@ pub struct Fold<'a> {
 ///     parameters: Parameters { weight: Some(&[2.0, 3.0]), bias: Some(&[0.5, 0.0]) },
 ///     running: Running { mean: &[3.0, 1.0], var: &[15.0, 8.0] },
 ///     eps: 1.0,
-///     shape: Shape::new(1, 2, 3)?,
+///     shape: WeightShape { order: WeightOrder::OutInTaps, outputs: 2, inputs: 3, taps: 1, groups: 1 },
 ///     weights: &mut weights,
 ///     bias: Some(&mut bias),
 /// })?;
@@ -70,54 +129,53 @@ pub struct Fold<'a> {
 ///
 /// # Numbers
 /// Coefficients and sums are f64 and every result is rounded once, in an order that the shape fixes: the same bits on
-/// every target. A result that does not fit an f32 becomes infinite, as in the layer itself; the weights are
-/// overwritten, so check them or keep a copy if statistics that small (or weights that large) can occur. Weights that are
-/// NaN or infinite stay so, and spoil no other output. An infinite running variance makes the channel the constant
-/// `bias`, as it does in evaluation.
+/// every target. Weights and biases that are NaN or infinite stay so, and spoil no other output; finite ones stay finite,
+/// or the call is refused. An infinite running variance makes the channel the constant `bias`, as it does in evaluation.
+///
+/// A channel that training has switched off, with a `weight` of 1e-40, say, gets *subnormal* weights, below 2^-126, and
+/// many CPUs multiply by such numbers five to fifty times slower. They are written as they are, because with data of 1e38
+/// they matter. Where the data are below 1e30, set them to zero:
+/// ```
+/// # let mut weights = [1e-40, 1.0];
+/// for weight in weights.iter_mut().filter(|weight| weight.is_subnormal()) {
+///     *weight = 0.0;
+/// }
+/// # assert_eq!(weights, [0.0, 1.0]);
+/// ```
+/// Each product of such a weight and a value of the layer's input changes by less than 2^-126 times that value.
 ///
 /// # What is often written and wrong
 /// - `b' = b*a + bias`, without `- mean*a`, or a division by `var + eps` without the root: neither is the batch norm
 ///   that was trained. The bias of the weight layer is scaled as well: `b' = bias - mean*a` holds only where `b = 0`.
 /// - A factor for dropout. Inverted dropout scales what it keeps by `1/(1-p)` *in training* (not by `p/(1-p)`, which
 ///   gives an expectation of `p*x` where `x` is wanted), so that evaluation is the identity: nothing is left to fold.
+/// - The first dimension of the weights taken for the outputs: a transposed convolution has its inputs there, and with as
+///   many inputs as outputs nothing fails.
 ///
 /// # Errors
+/// - [`Error::Groups`] if `groups` is 0 or does not divide inputs and outputs, [`Error::ShapeOverflow`] if there are more
+///   weights than a `usize` counts.
 /// - [`Error::Length`] for a buffer of the wrong length.
 /// - [`Error::Eps`] if `eps` is not finite or negative.
 /// - [`Error::Variance`] if a running variance plus `eps` is 0, negative or NaN. Files with a variance of -1e-9 or so exist:
 ///   an average that was 0 before rounding, to be set to 0. A larger negative number is no variance.
-/// - [`Error::NotFinite`] if a weight, bias or mean of the batch norm is not finite.
+/// - [`Error::NotFinite`] if a weight, bias or mean of the batch norm is not finite, or a finite weight or bias of the
+///   weight layer would not stay finite.
 /// - [`Error::MissingBias`] if there is no bias and a channel's `b'` would not be 0.
 ///
 /// Nothing was written then.
-pub fn fold_into_previous(call: Fold<'_>) -> Result<(), Error> {
-    call.check(call.shape.channels())?;
+pub fn fold_into_previous(mut call: Fold<'_>) -> Result<(), Error> {
+    let walk = call.check(call.shape.outputs)?;
     if call.bias.is_none() {
         call.check_shifts()?;
     }
-    let Fold { parameters, running, eps, shape, weights, bias } = call;
-    let affine = |channel| Affine::new(parameters, running, eps, channel);
-    for (channel, bias) in bias.into_iter().flatten().enumerate() {
-        *bias = rounded(affine(channel).apply(f64::from(*bias)));
-    }
-    if shape.inner() == 0 {
-        return Ok(());
-    }
-    // Channel by channel, not in the order of memory: a root and a division for each row would be all of the work where rows
-    // are short.
-    for channel in 0..shape.channels() {
-        let Affine { slope, .. } = affine(channel);
-        let rows = weights.chunks_exact_mut(shape.inner());
-        for weight in rows.skip(channel).step_by(shape.channels()).flatten() {
-            *weight = rounded(f64::from(*weight) * slope);
-        }
-    }
-    Ok(())
+    call.previous(&walk, Pass::Check)?;
+    call.previous(&walk, Pass::Write)
 }
 
 /// Folds batch norm into the weight layer *after* it: `W*batchnorm(x) + b` becomes `W'*x + b'`.
 ///
-/// Per output `o`, input channel `i` and tap `t` of the kernel:
+/// Per output `o`, input channel `i` of its group and tap `t` of the kernel:
 /// ```text
 /// a[i] = weight[i]/sqrt(var[i] + eps)            c[i] = bias[i] - mean[i]*a[i]
 /// W'[o,i,t] = W[o,i,t]*a[i]                      b'[o] = b[o] + sum(W[o,i,t]*c[i])
@@ -126,14 +184,21 @@ pub fn fold_into_previous(call: Fold<'_>) -> Result<(), Error> {
 /// dropout, weight layer. Dropout is the identity in evaluation and needs no folding.
 ///
 /// # When it is exact
-/// Only where nothing but dropout stands between the two: an activation after the batch norm does not commute with it.
-/// And only where every output sees every tap, that is, for convolutions *without zero padding*: the network pads the
-/// output of the batch norm with 0, but the folded one pads `x`, and the constant `c` is missing from the padding. Pad
-/// channel `i` with `-c[i]/a[i]` instead, which batch norm would map to 0; or keep the layer,
-/// [`Layer::eval_in_place`](crate::Layer::eval_in_place) is one pass. With `c = 0` zero padding is right as it is.
+/// Only where nothing but dropout and a flattening stands between the two: an activation after the batch norm does not
+/// commute with it. And, unless `c` is 0 in every channel, only where every output sees every tap:
+/// - Linear layers, also after a flattening, and convolutions *without zero padding*, of any stride and dilation.
+/// - *Zero padding* (PyTorch's `padding`, `"same"` of Keras): the network pads the output of the batch norm with 0, but the
+///   folded one pads `x`, and the constant `c` is missing from the padding. Pad channel `i` with `-c[i]/a[i]` instead, which
+///   batch norm would map to 0. A channel with `a = 0` and `c` not 0 (a `weight` of 0 and a bias) has no such value, and one
+///   whose `-c/a` does not fit an f32 has none, either: keep the layer then,
+///   [`Layer::eval_in_place`](crate::Layer::eval_in_place) is one pass. Padding by reflection, replication or around the
+///   edge copies values of `x`, and is exact.
+/// - *Transposed convolutions* only with one tap, or with stride 1 and `padding = dilation*(kernel - 1)` in each
+///   direction, which cuts the edges off: elsewhere the taps that reach an output depend on its place, and so would the
+///   bias.
 ///
 /// ```
-/// use normdrop::{Fold, Parameters, Running, Shape, fold_into_next};
+/// use normdrop::{Fold, Parameters, Running, WeightOrder, WeightShape, fold_into_next};
 ///
 /// // One output, two inputs.
 /// let (mut weights, mut bias) = ([1.0, 2.0], [0.5]);
@@ -141,7 +206,7 @@ pub fn fold_into_previous(call: Fold<'_>) -> Result<(), Error> {
 ///     parameters: Parameters { weight: Some(&[2.0, 3.0]), bias: None },
 ///     running: Running { mean: &[3.0, 1.0], var: &[15.0, 8.0] },
 ///     eps: 1.0,
-///     shape: Shape::new(1, 2, 1)?,
+///     shape: WeightShape { order: WeightOrder::OutInTaps, outputs: 1, inputs: 2, taps: 1, groups: 1 },
 ///     weights: &mut weights,
 ///     bias: Some(&mut bias),
 /// })?;
@@ -155,50 +220,34 @@ pub fn fold_into_previous(call: Fold<'_>) -> Result<(), Error> {
 /// # Errors
 /// As [`fold_into_previous`]; [`Error::MissingBias`] if there are weights but no bias and a channel's `c` is not 0.
 /// Nothing was written then.
-pub fn fold_into_next(call: Fold<'_>) -> Result<(), Error> {
-    call.check(call.shape.outer())?;
-    if call.bias.is_none() && !call.shape.is_empty() {
-        call.check_shifts()?;
-    }
-    let Fold { parameters, running, eps, shape, weights, bias } = call;
-    if shape.is_empty() {
+pub fn fold_into_next(mut call: Fold<'_>) -> Result<(), Error> {
+    let walk = call.check(call.shape.inputs)?;
+    if call.weights.is_empty() {
         return Ok(());
     }
-    let mut rows = weights.chunks_exact_mut(shape.inner());
-    let mut biases = bias.into_iter().flatten();
-    for _ in 0..shape.outer() {
-        let mut shift = 0.0;
-        for (channel, row) in (0..shape.channels()).zip(rows.by_ref()) {
-            let affine = Affine::new(parameters, running, eps, channel);
-            let mut sum = 0.0;
-            for weight in row {
-                sum += f64::from(*weight);
-                *weight = rounded(f64::from(*weight) * affine.slope);
-            }
-            shift += sum * affine.apply(0.0);
-        }
-        if let Some(bias) = biases.next() {
-            *bias = rounded(f64::from(*bias) + shift);
-        }
+    if call.bias.is_none() {
+        call.check_shifts()?;
     }
-    Ok(())
+    call.next(&walk, Pass::Check)?;
+    call.next(&walk, Pass::Write)
 }
 
 impl Fold<'_> {
-    /// Checks everything but whether a bias is needed.
-    fn check(&self, outputs: usize) -> Result<(), Error> {
-        let channels = self.shape.channels();
+    /// Checks everything but whether a bias is needed and whether results fit, for a batch norm of so many channels.
+    fn check(&self, channels: usize) -> Result<Walk, Error> {
+        let walk = self.shape.walk()?;
         self.parameters.check(channels)?;
         self.running.check(channels)?;
-        check_len(Buffer::FoldWeights, self.shape.len(), self.weights.len())?;
+        check_len(Buffer::FoldWeights, walk.len, self.weights.len())?;
         if let Some(bias) = &self.bias {
-            check_len(Buffer::FoldBias, outputs, bias.len())?;
+            check_len(Buffer::FoldBias, self.shape.outputs, bias.len())?;
         }
         check_eps(self.eps)?;
-        (0..channels).try_for_each(|channel| self.check_channel(channel))
+        (0..channels).try_for_each(|channel| self.check_channel(channel))?;
+        Ok(walk)
     }
 
-    /// Checks the batch norm of one channel: folded in, what is not finite would be written over weights, for good.
+    /// Checks the batch norm of one channel: folded in, NaN and infinities would be written over weights, for good.
     fn check_channel(&self, channel: usize) -> Result<(), Error> {
         let of_channel = |values: &[f32]| values.get(channel).copied().unwrap_or_default();
         let Self { parameters, running, eps, .. } = *self;
@@ -217,11 +266,137 @@ impl Fold<'_> {
 
     /// Checks that no channel needs a bias.
     fn check_shifts(&self) -> Result<(), Error> {
-        let shift = |channel| Affine::new(self.parameters, self.running, self.eps, channel).apply(0.0);
-        match (0..self.shape.channels()).find(|&channel| shift(channel) != 0.0) {
+        let shift = |channel| self.affine(channel).apply(0.0);
+        match (0..self.running.mean.len()).find(|&channel| shift(channel) != 0.0) {
             Some(channel) => Err(Error::MissingBias { channel }),
             None => Ok(()),
         }
+    }
+
+    fn affine(&self, channel: usize) -> Affine {
+        Affine::new(self.parameters, self.running, self.eps, channel)
+    }
+
+    /// [`fold_into_previous`], of arguments that were checked.
+    fn previous(&mut self, walk: &Walk, pass: Pass) -> Result<(), Error> {
+        for output in 0..self.shape.outputs {
+            let affine = self.affine(output);
+            if let Some(bias) = self.bias.as_deref_mut() {
+                pass.put(Buffer::FoldBias, bias, output, |bias| affine.apply(bias))?;
+            }
+            let (_, first) = walk.group_and_first(output);
+            for input in 0..walk.inputs {
+                for tap in 0..walk.taps {
+                    let index = walk.index(first, input, tap);
+                    pass.put(Buffer::FoldWeights, self.weights, index, |weight| weight * affine.slope)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// [`fold_into_next`], of arguments that were checked and weights that are not empty.
+    fn next(&mut self, walk: &Walk, pass: Pass) -> Result<(), Error> {
+        for output in 0..self.shape.outputs {
+            let (group, first) = walk.group_and_first(output);
+            let mut shift = 0.0;
+            for input in 0..walk.inputs {
+                let affine = self.affine(group * walk.inputs + input);
+                let mut sum = 0.0;
+                for tap in 0..walk.taps {
+                    pass.put(Buffer::FoldWeights, self.weights, walk.index(first, input, tap), |weight| {
+                        sum += weight;
+                        weight * affine.slope
+                    })?;
+                }
+                shift += sum * affine.apply(0.0);
+            }
+            if let Some(bias) = self.bias.as_deref_mut() {
+                pass.put(Buffer::FoldBias, bias, output, |bias| bias + shift)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of the two passes over the weights, one that sees whether every result fits an f32, and one that writes them: a call that
+/// is refused has written nothing.
+#[derive(Clone, Copy)]
+enum Pass {
+    Check,
+    Write,
+}
+
+impl Pass {
+    /// Replaces a value by a function of it, or sees whether that would make a finite value infinite.
+    fn put(self, buffer: Buffer, values: &mut [f32], index: usize, of: impl FnOnce(f64) -> f64) -> Result<(), Error> {
+        let Some(value) = values.get_mut(index) else { return Ok(()) };
+        let result = of(f64::from(*value));
+        let single = rounded(result);
+        match self {
+            Self::Write => *value = single,
+            Self::Check if result.is_finite() && single.is_infinite() => {
+                return Err(Error::NotFinite { buffer, index });
+            }
+            Self::Check => {}
+        }
+        Ok(())
+    }
+}
+
+impl WeightShape {
+    /// Checks the shape and finds the places of the weights.
+    fn walk(self) -> Result<Walk, Error> {
+        let Self { order, outputs, inputs, taps, groups } = self;
+        let of_group = |all: usize| match all.checked_rem(groups) {
+            Some(0) => all.checked_div(groups).ok_or(Error::Groups { groups }),
+            _ => Err(Error::Groups { groups }),
+        };
+        let (o, i) = (of_group(outputs)?, of_group(inputs)?);
+        let len = Shape::new(outputs, i, taps)?.len();
+        if len == 0 {
+            // Steps may not fit a usize where another dimension is 0.
+            return Ok(Walk { len, outputs: 0, inputs: 0, taps: 0, group: 0, output: 0, input: 0, tap: 0 });
+        }
+        let (g, k) = (groups, taps);
+        let (group, output, input, tap) = match order {
+            WeightOrder::OutInTaps => (o * i * k, i * k, k, 1),
+            WeightOrder::OutTapsIn => (o * k * i, k * i, 1, i),
+            WeightOrder::InOutTaps => (i * o * k, k, o * k, 1),
+            WeightOrder::InTapsOut => (i * k * o, 1, k * o, o),
+            WeightOrder::TapsInOut => (o, 1, g * o, i * g * o),
+            WeightOrder::TapsOutIn => (i, g * i, 1, o * g * i),
+        };
+        Ok(Walk { len, outputs: o, inputs: i, taps, group, output, input, tap })
+    }
+}
+
+/// Where in memory each weight is.
+struct Walk {
+    /// The number of all weights.
+    len: usize,
+    /// The outputs of one group, or 0 if there are no weights; inputs and taps likewise.
+    outputs: usize,
+    inputs: usize,
+    taps: usize,
+    /// The distances in memory from group to group, and within a group from output to output, input to input and tap to
+    /// tap.
+    group: usize,
+    output: usize,
+    input: usize,
+    tap: usize,
+}
+
+impl Walk {
+    /// The group of an output, and the index of its first weight.
+    fn group_and_first(&self, output: usize) -> (usize, usize) {
+        let group = output.checked_div(self.outputs).unwrap_or_default();
+        (group, group * self.group + (output - group * self.outputs) * self.output)
+    }
+
+    /// The index of a weight of an output, by that of its first one and by the input within the group.
+    fn index(&self, first: usize, input: usize, tap: usize) -> usize {
+        first + input * self.input + tap * self.tap
     }
 }
 

@@ -33,7 +33,7 @@ pub use args::{
 };
 pub use config::{Config, Granularity, RunningVariance};
 pub use error::{Buffer, Error};
-pub use fold::{Fold, fold_into_next, fold_into_previous};
+pub use fold::{Fold, WeightOrder, WeightShape, fold_into_next, fold_into_previous};
 pub use layer::Layer;
 pub use mask::{Bernoulli, mask_len, seed_from};
 pub use parts::{merge_moments, merge_sums, moments_len};

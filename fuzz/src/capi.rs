@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::ptr;
 
 use normdrop::capi as c;
-use normdrop::{Buffer as Name, Error, Fold, Layer, Parameters, Running};
+use normdrop::{Buffer as Name, Error, Fold, Layer, Parameters, Running, WeightOrder, WeightShape};
 
 use crate::buffer::{Bits, Buffer};
 use crate::calls::{Visitor, alone, forward, scratch_len, with_activation};
@@ -43,7 +43,7 @@ impl Visitor for Call<'_> {
             function,
             fault: input.fault,
             layer: described(&case, input),
-            fold: (case.config.eps, [case.shape.outer(), case.shape.channels(), case.shape.inner()]),
+            fold: (case.config.eps, fold_shape(&case, function)),
             statistics: u32::from(case.fixed_statistics),
             samples: case.merged.samples,
             buffers: buffers(&case, function, &mut of_c),
@@ -213,10 +213,20 @@ fn in_rust<A: normdrop::Activation>(
         parameters: Parameters { weight: memory.weight.as_deref(), bias: memory.bias.as_deref() },
         running: Running { mean: &memory.running_mean, var: &memory.running_var },
         eps: case.config.eps,
-        shape: case.shape,
+        shape: fold_shape(case, function),
         weights: &mut memory.values,
         bias: memory.grad_bias.as_deref_mut(),
     })
+}
+
+/// The weights that have the place of the tensor, with the channels of the batch norm in the middle.
+fn fold_shape(case: &Case, function: Function) -> WeightShape {
+    let (outer, channels, taps) = (case.shape.outer(), case.shape.channels(), case.shape.inner());
+    if function == Function::FoldIntoNext {
+        WeightShape { order: WeightOrder::OutInTaps, outputs: outer, inputs: channels, taps, groups: 1 }
+    } else {
+        WeightShape { order: WeightOrder::InOutTaps, outputs: channels, inputs: outer, taps, groups: 1 }
+    }
 }
 
 /// Of masks that are drawn here.
@@ -340,7 +350,7 @@ struct CallOfC {
     fault: Fault,
     layer: c::normdrop_layer,
     /// The `eps` and the shape of a fold.
-    fold: (f32, [usize; 3]),
+    fold: (f32, WeightShape),
     statistics: c::normdrop_statistics,
     samples: f64,
     buffers: Vec<Pointer>,
@@ -382,7 +392,7 @@ impl CallOfC {
                 refused(c::NORMDROP_STATUS_STATISTICS, &["call"])
             }
             Fault::Shape if matches!(self.function, Function::FoldIntoPrevious | Function::FoldIntoNext) => {
-                self.fold.1 = [usize::MAX, 2, 1];
+                (self.fold.1.outputs, self.fold.1.inputs, self.fold.1.taps) = (usize::MAX, 2, 1);
                 refused(c::NORMDROP_STATUS_SHAPE, &[])
             }
             Fault::NullCall | Fault::MisalignedCall | Fault::VersionOfCall | Fault::Statistics => Expected::AsInRust,
@@ -708,13 +718,23 @@ impl CallOfC {
                 Function::MergeMoments => c::normdrop_merge_moments(self.write(Moments), self.read(Sums), error),
                 Function::MergeSums => c::normdrop_merge_sums(self.write(Sums), self.read(Moments), error),
                 Function::FoldIntoPrevious | Function::FoldIntoNext => {
-                    let (eps, [outer, channels, inner]) = self.fold;
+                    let (eps, WeightShape { order, outputs, inputs, taps, groups }) = self.fold;
+                    let order = match order {
+                        WeightOrder::OutInTaps => c::NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS,
+                        WeightOrder::OutTapsIn => c::NORMDROP_WEIGHT_ORDER_OUT_TAPS_IN,
+                        WeightOrder::InOutTaps => c::NORMDROP_WEIGHT_ORDER_IN_OUT_TAPS,
+                        WeightOrder::InTapsOut => c::NORMDROP_WEIGHT_ORDER_IN_TAPS_OUT,
+                        WeightOrder::TapsInOut => c::NORMDROP_WEIGHT_ORDER_TAPS_IN_OUT,
+                        WeightOrder::TapsOutIn => c::NORMDROP_WEIGHT_ORDER_TAPS_OUT_IN,
+                    };
                     let call = c::normdrop_fold_call {
                         version,
                         eps,
-                        outer,
-                        channels,
-                        inner,
+                        order,
+                        outputs,
+                        inputs,
+                        taps,
+                        groups,
                         weight: self.read(Weight),
                         bias: self.read(Bias),
                         running_mean: self.read(RunningMean),

@@ -1,7 +1,9 @@
 //! The target of folding.
 
-use normdrop::{Buffer as Name, Error, Fold, Parameters, Running, Shape, fold_into_next, fold_into_previous};
-use normdrop_reference::fold::{BatchNorm, Folded};
+use normdrop::{
+    Buffer as Name, Error, Fold, Parameters, Running, WeightOrder, WeightShape, fold_into_next, fold_into_previous,
+};
+use normdrop_reference::fold::{self as reference_fold, BatchNorm, Dimension, Folded};
 use normdrop_reference::layer::{self as reference, widened};
 
 use crate::bounds::{self, Comparison};
@@ -16,7 +18,7 @@ const NAMES: [Name; 6] =
 /// A call whose every argument is decided.
 struct Case {
     into_next: bool,
-    shape: Shape,
+    shape: WeightShape,
     eps: f32,
     /// The buffers of [`NAMES`] with the lengths that they should have, but for those that are not given.
     values: [Option<Vec<f32>>; 6],
@@ -24,10 +26,14 @@ struct Case {
 
 impl Case {
     fn new(input: &FoldInput) -> Self {
-        let [outer, channels, inner] = input.dims.map(|dimension| usize::from(dimension % 17));
-        let shape = Shape::new(outer, channels, inner).expect("the dimensions are small");
-        let lengths =
-            [channels, channels, channels, channels, shape.len(), if input.into_next { outer } else { channels }];
+        let [outputs, inputs, taps] = input.dims.map(|dimension| usize::from(dimension % 17));
+        let groups = usize::from(input.groups % 6);
+        let (order, _) = ORDERS[usize::from(input.order) % ORDERS.len()];
+        let (outputs, inputs) = (outputs * groups.max(1) + usize::from(input.uneven), inputs * groups.max(1));
+        let shape = WeightShape { order, outputs, inputs, taps, groups };
+        let channels = if input.into_next { inputs } else { outputs };
+        let len = outputs * (inputs / groups.max(1)) * taps;
+        let lengths = [channels, channels, channels, channels, len, outputs];
         let given = [input.has[0], input.has[1], true, true, true, input.has[2]];
         let mut values: [Option<Vec<f32>>; 6] = std::array::from_fn(|buffer| {
             given[buffer].then(|| class_values(&input.values[buffer], 0, lengths[buffer]))
@@ -56,20 +62,30 @@ impl Case {
             var: &given(var),
             eps: self.eps,
         };
-        let (outer, channels, inner) = (self.shape.outer(), self.shape.channels(), self.shape.inner());
-        let shape = reference::Shape { outer, channels, inner };
+        let WeightShape { order, outputs, inputs, taps, groups } = self.shape;
+        let (_, order) = *ORDERS.iter().find(|(of_crate, _)| *of_crate == order).expect("all orders are there");
+        let shape = reference_fold::WeightShape { order, outputs, inputs, taps, groups };
         let fold = if self.into_next { BatchNorm::fold_into_next } else { BatchNorm::fold_into_previous };
-        let outputs = if self.into_next { outer } else { channels };
         fold(&batch_norm, shape, &given(weights), fold_bias.as_ref().unwrap_or(&vec![0.0; outputs]))
     }
 
     /// The shift of each channel and the sum of the magnitudes that it is the sum of.
     fn shifts(&self) -> Vec<(f64, f64)> {
-        let shape = Shape::new(1, self.shape.channels(), 0).expect("an empty shape");
+        let shape = WeightShape { outputs: self.channels(), inputs: 0, taps: 0, groups: 1, ..self.shape };
         let mut zeros = Self { into_next: false, shape, eps: self.eps, values: self.values.clone() };
         (zeros.values[4], zeros.values[5]) = (Some(vec![]), None);
         let exact = zeros.exact();
         exact.bias.into_iter().zip(exact.bias_size).collect()
+    }
+
+    /// The channels of the batch norm.
+    fn channels(&self) -> usize {
+        if self.into_next { self.shape.inputs } else { self.shape.outputs }
+    }
+
+    fn groups_are_right(&self) -> bool {
+        let WeightShape { outputs, inputs, groups, .. } = self.shape;
+        groups > 0 && outputs % groups == 0 && inputs % groups == 0
     }
 
     /// Whether a channel has a standard deviation to divide by.
@@ -82,6 +98,22 @@ impl Case {
     fn is_finite(&self, channel: usize) -> bool {
         self.values[..3].iter().flatten().all(|values| values[channel].is_finite())
     }
+}
+
+/// The orders, by their numbers in the inputs.
+const ORDERS: [(WeightOrder, [Dimension; 3]); 6] = [
+    (WeightOrder::OutInTaps, [Dimension::Out, Dimension::In, Dimension::Tap]),
+    (WeightOrder::OutTapsIn, [Dimension::Out, Dimension::Tap, Dimension::In]),
+    (WeightOrder::InOutTaps, [Dimension::In, Dimension::Out, Dimension::Tap]),
+    (WeightOrder::InTapsOut, [Dimension::In, Dimension::Tap, Dimension::Out]),
+    (WeightOrder::TapsInOut, [Dimension::Tap, Dimension::In, Dimension::Out]),
+    (WeightOrder::TapsOutIn, [Dimension::Tap, Dimension::Out, Dimension::In]),
+];
+
+/// Whether a number may become infinite where it is rounded to an f32; the exact one and that of the crate may differ by
+/// roundings of f64.
+fn does_not_fit(exact: f64) -> bool {
+    exact.abs() * (1.0 + 1e-12) >= f64::from(f32::MAX)
 }
 
 /// Folding in either direction.
@@ -121,8 +153,8 @@ pub(crate) fn fold(input: &FoldInput) {
     match result {
         Ok(()) => {
             let eps_is_right = case.eps.is_finite() && case.eps >= 0.0;
-            let mut channels = 0..case.shape.channels();
-            let right = right_lengths && eps_is_right;
+            let mut channels = 0..case.channels();
+            let right = right_lengths && eps_is_right && case.groups_are_right();
             assert!(
                 right && channels.all(|channel| case.has_deviation(channel) && case.is_finite(channel)),
                 "wrong arguments were accepted"
@@ -133,6 +165,9 @@ pub(crate) fn fold(input: &FoldInput) {
                 Error::Length { buffer, expected, actual } => wrong_length(buffer, expected, actual),
                 Error::Eps { eps } => eps.to_bits() == case.eps.to_bits() && !(case.eps.is_finite() && case.eps >= 0.0),
                 Error::MissingBias { channel } => fold_bias.is_none() && case.shifts()[channel].0 != 0.0,
+                Error::Groups { groups } => groups == case.shape.groups && !case.groups_are_right(),
+                Error::NotFinite { buffer: Name::FoldWeights, index } => does_not_fit(case.exact().weights[index]),
+                Error::NotFinite { buffer: Name::FoldBias, index } => does_not_fit(case.exact().bias[index]),
                 Error::Variance { channel, .. } => !case.has_deviation(channel),
                 Error::NotFinite { buffer: Name::Weight | Name::Bias | Name::RunningMean, index } => {
                     !case.is_finite(index)
@@ -147,11 +182,22 @@ pub(crate) fn fold(input: &FoldInput) {
             return;
         }
     }
-    if fold_bias.is_none() && !(case.into_next && case.shape.is_empty()) {
+    let has_weights = weights.as_ref().is_some_and(|weights| !weights.is_empty());
+    if fold_bias.is_none() && (!case.into_next || has_weights) {
         // A shift that f64 cannot tell from 0 is none.
         for (channel, (shift, size)) in case.shifts().into_iter().enumerate() {
             assert!(shift.abs() <= 4.0 * f64::EPSILON * size, "the shift of channel {channel} is lost");
         }
+    }
+
+    for (after, number) in [(&weights, 4), (&fold_bias, 5)] {
+        let before = before[number].iter().flat_map(|(buffer, _)| buffer.iter());
+        let mut pairs = before.zip(after.iter().flat_map(|after| after.iter()));
+        let spoilt = |(before, after): (&f32, &f32)| before.is_finite() && !after.is_finite();
+        // The weights of an output reach its bias, finite or not.
+        let of_weights =
+            number == 5 && case.into_next && !case.values[4].iter().flatten().all(|value| value.is_finite());
+        assert!(of_weights || !pairs.any(spoilt), "a finite value became infinite");
     }
 
     let exact = case.exact();
@@ -161,7 +207,7 @@ pub(crate) fn fold(input: &FoldInput) {
         comparison.add(index, actual.into(), expected, expected.abs(), 0.0);
     }
     let mut comparison = Comparison::new("fold bias", bounds::ROUNDED_ONCE);
-    let roundings = f64::EPSILON * (4 + case.shape.channels() * case.shape.inner()) as f64;
+    let roundings = f64::EPSILON * (4 + case.shape.inputs * case.shape.taps) as f64;
     for (index, &actual) in fold_bias.iter().flat_map(|bias| bias.iter()).enumerate() {
         let expected = exact.bias[index];
         comparison.add(index, actual.into(), expected, expected.abs(), roundings * exact.bias_size[index]);

@@ -333,8 +333,14 @@ structured! {
     pub struct FoldInput {
         /// Into the layer after the batch norm, not into the one before it.
         pub into_next: bool,
-        /// The shape of the weights, each modulo 17.
+        /// The order of the dimensions of the weights, modulo 6.
+        pub order: u8,
+        /// The outputs and inputs of a group and the taps, each modulo 17.
         pub dims: [u8; 3],
+        /// The number of groups, modulo 6.
+        pub groups: u8,
+        /// One output more than that, which the groups may not divide.
+        pub uneven: bool,
         /// The bits of the f32 `eps`.
         pub eps: u32,
         /// Whether there is a weight, a bias, and a bias of the layer that is folded into.

@@ -425,12 +425,18 @@ fn masks() -> Vec<(String, MaskInput)> {
     seeds
 }
 
+/// The orders of weights, by their numbers in the inputs.
+const ORDERS: [&str; 6] = ["out_in_taps", "out_taps_in", "in_out_taps", "in_taps_out", "taps_in_out", "taps_out_in"];
+
 fn folds() -> Vec<(String, FoldInput)> {
     let mut seeds = Vec::new();
     for (direction, into_next) in [("previous", false), ("next", true)] {
         let base = || FoldInput {
             into_next,
+            order: 0,
             dims: [3, 4, 5],
+            groups: 1,
+            uneven: false,
             eps: 1e-5f32.to_bits(),
             has: [true; 3],
             values: [1, 2, 3, 4, 5, 6].map(|seed| Values { seed, ..Values::default() }),
@@ -441,7 +447,7 @@ fn folds() -> Vec<(String, FoldInput)> {
             pokes: vec![],
         };
         let mut no_shift = FoldInput { has: [true, false, false], ..base() };
-        no_shift.pokes = (0..4).map(|index| Poke { tensor: 2, index, bits: 0 }).collect();
+        no_shift.pokes = (0..5).map(|index| Poke { tensor: 2, index, bits: 0 }).collect();
         let mut cases = vec![
             ("usual", base()),
             ("no_parameters", FoldInput { has: [false, false, true], ..base() }),
@@ -450,13 +456,21 @@ fn folds() -> Vec<(String, FoldInput)> {
             ("negative_var", FoldInput { negative_var: true, ..base() }),
             ("eps_0", FoldInput { eps: 0, ..base() }),
             ("eps_nan", FoldInput { eps: f32::NAN.to_bits(), ..base() }),
-            ("empty_outer", FoldInput { dims: [0, 4, 5], ..base() }),
-            ("empty_channels", FoldInput { dims: [3, 0, 5], ..base() }),
-            ("empty_inner", FoldInput { dims: [3, 4, 0], ..base() }),
+            ("empty_outputs", FoldInput { dims: [0, 4, 5], ..base() }),
+            ("empty_inputs", FoldInput { dims: [3, 0, 5], ..base() }),
+            ("groups_0", FoldInput { groups: 0, ..base() }),
+            ("groups_uneven", FoldInput { groups: 2, uneven: true, ..base() }),
+            ("empty_taps", FoldInput { dims: [3, 4, 0], ..base() }),
             ("nan_mean", FoldInput { pokes: vec![Poke { tensor: 2, index: 1, bits: 0x7FC0_0000 }], ..base() }),
             ("infinite_var", FoldInput { pokes: vec![Poke { tensor: 3, index: 1, bits: 0x7F80_0000 }], ..base() }),
         ];
         let large = Values { class: class("3e38"), ..Values::default() };
+        let tiny = Values { class: class("subnormal"), ..Values::default() };
+        cases.push(("subnormal", FoldInput { values: std::array::from_fn(|_| tiny.clone()), ..base() }));
+        for (order, name) in (0..).zip(ORDERS) {
+            seeds.push((format!("{direction}_{name}"), FoldInput { order, ..base() }));
+            seeds.push((format!("{direction}_{name}_grouped"), FoldInput { order, groups: 3, ..base() }));
+        }
         cases.push(("large", FoldInput { values: std::array::from_fn(|_| large.clone()), ..base() }));
         for (buffer, name) in (0..).zip(["weight", "bias", "mean", "var", "weights", "fold_bias"]) {
             let wrong = WrongLength { buffer, by: if buffer % 2 == 0 { 1 } else { -1 } };

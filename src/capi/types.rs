@@ -59,6 +59,10 @@ pub const NORMDROP_STATUS_MISSING_BIAS: normdrop_status = 20;
 pub const NORMDROP_STATUS_VARIANCE: normdrop_status = 21;
 /// A value of `buffer` is not finite, or would not be after the call. `actual` is its index.
 pub const NORMDROP_STATUS_NOT_FINITE: normdrop_status = 22;
+/// There is no such order of weights: `actual` is its number.
+pub const NORMDROP_STATUS_WEIGHT_ORDER: normdrop_status = 23;
+/// `groups` does not divide `inputs` and `outputs`.
+pub const NORMDROP_STATUS_GROUPS: normdrop_status = 24;
 
 /// A buffer or struct of a call: one of `NORMDROP_BUFFER_*`.
 pub type normdrop_buffer = u32;
@@ -117,6 +121,24 @@ pub const NORMDROP_BUFFER_SCRATCH: normdrop_buffer = 24;
 pub const NORMDROP_BUFFER_FOLD_WEIGHTS: normdrop_buffer = 25;
 /// `weights_bias` of a fold
 pub const NORMDROP_BUFFER_FOLD_BIAS: normdrop_buffer = 26;
+
+/// The order in memory of the dimensions of weights, the innermost last: one of `NORMDROP_WEIGHT_ORDER_*`.
+///
+/// The dimension that is not divided by `groups` has the groups one after the other.
+pub type normdrop_weight_order = u32;
+
+/// `[outputs, inputs/groups, taps]`
+pub const NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS: normdrop_weight_order = 1;
+/// `[outputs, taps, inputs/groups]`
+pub const NORMDROP_WEIGHT_ORDER_OUT_TAPS_IN: normdrop_weight_order = 2;
+/// `[inputs, outputs/groups, taps]`
+pub const NORMDROP_WEIGHT_ORDER_IN_OUT_TAPS: normdrop_weight_order = 3;
+/// `[inputs, taps, outputs/groups]`
+pub const NORMDROP_WEIGHT_ORDER_IN_TAPS_OUT: normdrop_weight_order = 4;
+/// `[taps, inputs/groups, outputs]`
+pub const NORMDROP_WEIGHT_ORDER_TAPS_IN_OUT: normdrop_weight_order = 5;
+/// `[taps, outputs/groups, inputs]`
+pub const NORMDROP_WEIGHT_ORDER_TAPS_OUT_IN: normdrop_weight_order = 6;
 
 /// An activation function: one of `NORMDROP_ACTIVATION_*`.
 pub type normdrop_activation = u32;
@@ -538,12 +560,30 @@ pub struct normdrop_apply_gradient_call {
 }
 
 /// The buffers of `normdrop_fold_into_previous` and `normdrop_fold_into_next`. C is the number of channels of the batch
-/// norm.
+/// norm: `outputs` for the former and `inputs` for the latter.
 ///
-/// The weights are `[outer, channels, inner]` with the channels of the batch norm in the middle:
+/// Copy the row of the weight layer, whose order is without its prefix `NORMDROP_WEIGHT_ORDER_` here; a wrong row of the
+/// same length cannot be noticed. k is the number of taps of the kernel, kh*kw in two dimensions, and m the multiplier of
+/// a depthwise convolution, which has in*m outputs. After a flattening, `inputs` are the channels of the image, and its
+/// places are the taps.
 ///
-/// linear, [out, in]:          previous: (1, out, in)      next: (out, in, 1)
-/// convolution, [out, in, k]:  previous: (1, out, in*k)    next: (out, in, k)
+///                                                      dimensions in memory   order          taps  groups
+///     linear: PyTorch, TFLite, ONNX Gemm (transB=1)    [out, in]              OUT_IN_TAPS    1     1
+///     dense: Keras, flax, ONNX MatMul and Gemm         [in, out]              TAPS_IN_OUT    1     1
+///     convolution: PyTorch, ONNX                       [out, in/groups, k]    OUT_IN_TAPS    k     groups
+///     convolution: Keras, flax                         [k, in/groups, out]    TAPS_IN_OUT    k     groups
+///     convolution: TFLite, PyTorch channels-last       [out, k, in/groups]    OUT_TAPS_IN    k     groups
+///     depthwise convolution: PyTorch, ONNX             [in*m, 1, k]           OUT_IN_TAPS    k     in
+///     depthwise convolution: Keras                     [k, in, m]             TAPS_IN_OUT    k     in
+///     depthwise convolution: TFLite                    [1, k, in*m]           TAPS_IN_OUT    k     in
+///     transposed convolution: PyTorch, ONNX            [in, out/groups, k]    IN_OUT_TAPS    k     groups
+///     transposed convolution: Keras                    [k, out, in]           TAPS_OUT_IN    k     1
+///     transposed convolution: flax                     [k, in, out]           TAPS_IN_OUT    k     1
+///     transposed convolution: TFLite                   [out, k, in]           OUT_TAPS_IN    k     1
+///     NCHW, flatten, linear: PyTorch                   [out, c, h*w]          OUT_IN_TAPS    h*w   1
+///     NHWC, flatten, linear: PyTorch, TFLite           [out, h*w, c]          OUT_TAPS_IN    h*w   1
+///     NHWC, flatten, dense: Keras, flax                [h*w, c, out]          TAPS_IN_OUT    h*w   1
+///     NCHW, flatten, dense: ONNX                       [c, h*w, out]          IN_TAPS_OUT    h*w   1
 #[repr(C)]
 #[derive(Debug)]
 pub struct normdrop_fold_call {
@@ -551,12 +591,16 @@ pub struct normdrop_fold_call {
     pub version: u32,
     /// The `eps` of the batch norm.
     pub eps: f32,
-    /// The dimensions of the weights before the channels.
-    pub outer: usize,
-    /// The channels of the batch norm.
-    pub channels: usize,
-    /// The dimensions of the weights after the channels.
-    pub inner: usize,
+    /// The order of the weights in memory: one of `NORMDROP_WEIGHT_ORDER_*`.
+    pub order: normdrop_weight_order,
+    /// The number of outputs of the weight layer, of all groups.
+    pub outputs: usize,
+    /// The number of inputs, of all groups.
+    pub inputs: usize,
+    /// The number of taps of the kernel; 1 for a linear layer.
+    pub taps: usize,
+    /// The number of groups; 0 or 1 where the layer has none.
+    pub groups: usize,
     /// The scale per channel of the batch norm, C values; none: 1.
     pub weight: normdrop_slice<f32>,
     /// The shift per channel of the batch norm, C values; none: 0.
@@ -565,10 +609,9 @@ pub struct normdrop_fold_call {
     pub running_mean: normdrop_slice<f32>,
     /// The running variance, C values.
     pub running_var: normdrop_slice<f32>,
-    /// The weights of the layer beside the batch norm, outer*channels*inner values, overwritten.
+    /// The weights of the weight layer, outputs*inputs/groups*taps values, overwritten.
     pub weights: normdrop_slice_mut<f32>,
-    /// The bias of that layer, overwritten: C values for the layer before, `outer` for the layer after; or none, if no
-    /// channel needs one.
+    /// The bias of the weight layer, `outputs` values, overwritten; or none, if no channel needs one.
     pub weights_bias: normdrop_slice_mut<f32>,
 }
 

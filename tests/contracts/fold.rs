@@ -4,9 +4,10 @@
 use crate::safety::allocations;
 use crate::support::{Oracle, Problem, bits};
 use normdrop::{
-    Buffer, Config, Error, Fold, Identity, Parameters, Relu, Running, Shape, fold_into_next, fold_into_previous,
+    Buffer, Config, Error, Fold, Identity, Parameters, Relu, Running, WeightOrder, WeightShape, fold_into_next,
+    fold_into_previous,
 };
-use normdrop_reference::fold::{BatchNorm, Folded};
+use normdrop_reference::fold::{self as reference_fold, BatchNorm, Dimension, Folded};
 use normdrop_reference::layer::{self as reference, widened};
 use normdrop_reference::random::SplitMix64;
 use normdrop_reference::units::{SMALLEST, Worst};
@@ -26,10 +27,33 @@ enum Neighbour {
     Next,
 }
 
+impl Neighbour {
+    /// The channels of the batch norm beside weights of this shape.
+    fn channels(self, shape: WeightShape) -> usize {
+        match self {
+            Self::Previous => shape.outputs,
+            Self::Next => shape.inputs,
+        }
+    }
+
+    /// Weights `[outer, channels, inner]`, with the channels of the batch norm in the middle.
+    fn shape(self, [outer, channels, inner]: [usize; 3]) -> WeightShape {
+        match self {
+            Self::Previous => {
+                let order = WeightOrder::InOutTaps;
+                WeightShape { order, inputs: outer, outputs: channels, taps: inner, groups: 1 }
+            }
+            Self::Next => {
+                WeightShape { order: WeightOrder::OutInTaps, inputs: channels, outputs: outer, taps: inner, groups: 1 }
+            }
+        }
+    }
+}
+
 /// Everything that a folding call is given.
 #[derive(Debug, Clone)]
 struct Folding {
-    dims: [usize; 3],
+    shape: WeightShape,
     weight: Option<Vec<f32>>,
     bias: Option<Vec<f32>>,
     mean: Vec<f32>,
@@ -40,33 +64,32 @@ struct Folding {
 }
 
 impl Folding {
+    /// [`Self::of`] weights `[outer, channels, inner]`, with the channels of the batch norm in the middle.
+    fn random(into: Neighbour, dims: [usize; 3], scales: [i32; 6], seed: u64) -> Self {
+        Self::of(into, into.shape(dims), scales, seed)
+    }
+
     /// Normal numbers of the right lengths, times powers of two: `scales` are those of the batch norm's weight, bias,
     /// mean and standard deviation and of the weight layer's weights and bias.
-    fn random(into: Neighbour, dims: [usize; 3], scales: [i32; 6], seed: u64) -> Self {
-        let [outer, channels, inner] = dims;
+    fn of(into: Neighbour, shape: WeightShape, scales: [i32; 6], seed: u64) -> Self {
+        let channels = into.channels(shape);
         let mut random = SplitMix64::new(seed);
         let mut normal = |count: usize, scale: i32| -> Vec<f32> {
             #[expect(clippy::cast_possible_truncation, reason = "rounded to f32")]
             let value = |_| (random.next_normal() * 2.0f64.powi(scale)) as f32;
             (0..count).map(value).collect()
         };
-        let outputs = if into == Neighbour::Previous { channels } else { outer };
         let [weight, bias, mean, deviation, weights, fold_bias] = scales;
         Self {
-            dims,
+            shape,
             weight: Some(normal(channels, weight)),
             bias: Some(normal(channels, bias)),
             mean: normal(channels, mean),
             var: normal(channels, deviation).iter().map(|deviation| deviation * deviation).collect(),
             eps: 1e-5,
-            weights: normal(outer * channels * inner, weights),
-            fold_bias: Some(normal(outputs, fold_bias)),
+            weights: normal(shape.outputs * (shape.inputs / shape.groups) * shape.taps, weights),
+            fold_bias: Some(normal(shape.outputs, fold_bias)),
         }
-    }
-
-    fn shape(&self) -> Shape {
-        let [outer, channels, inner] = self.dims;
-        Shape::new(outer, channels, inner).expect("a small shape")
     }
 
     /// Folds, in place.
@@ -75,7 +98,7 @@ impl Folding {
             parameters: Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref() },
             running: Running { mean: &self.mean, var: &self.var },
             eps: self.eps,
-            shape: self.shape(),
+            shape: self.shape,
             weights: &mut self.weights,
             bias: self.fold_bias.as_deref_mut(),
         };
@@ -93,7 +116,6 @@ impl Folding {
 
     /// The exact result; a missing bias counts as zeros.
     fn reference(&self, into: Neighbour) -> Folded {
-        let [outer, channels, inner] = self.dims;
         let (weight, bias) = (self.weight.as_deref().map(widened), self.bias.as_deref().map(widened));
         let batch_norm = BatchNorm {
             parameters: reference::Parameters { weight: weight.as_deref(), bias: bias.as_deref(), residual: None },
@@ -101,8 +123,17 @@ impl Folding {
             var: &widened(&self.var),
             eps: self.eps,
         };
-        let shape = reference::Shape { outer, channels, inner };
-        let outputs = if into == Neighbour::Previous { channels } else { outer };
+        use Dimension::{In, Out, Tap};
+        let WeightShape { order, outputs, inputs, taps, groups } = self.shape;
+        let order = match order {
+            WeightOrder::OutInTaps => [Out, In, Tap],
+            WeightOrder::OutTapsIn => [Out, Tap, In],
+            WeightOrder::InOutTaps => [In, Out, Tap],
+            WeightOrder::InTapsOut => [In, Tap, Out],
+            WeightOrder::TapsInOut => [Tap, In, Out],
+            WeightOrder::TapsOutIn => [Tap, Out, In],
+        };
+        let shape = reference_fold::WeightShape { order, outputs, inputs, taps, groups };
         let fold_bias = self.fold_bias.as_deref().map_or_else(|| vec![0.0; outputs], widened);
         match into {
             Neighbour::Previous => batch_norm.fold_into_previous(shape, &widened(&self.weights), &fold_bias),
@@ -110,15 +141,31 @@ impl Folding {
         }
     }
 
-    /// Compares the folded numbers with the exact ones.
+    /// Compares the folded numbers with the exact ones. If one of these does not fit an f32, the call must be refused.
     fn check(&self, into: Neighbour) -> Result<(), String> {
-        let (folded, exact) = (self.folded(into), self.reference(into));
+        let (mut folded, exact) = (self.clone(), self.reference(into));
+        let result = folded.fold(into);
+        let fit = |values: &[f64]| singles(values).iter().all(|value| value.is_finite());
+        if !fit(&exact.weights) || self.fold_bias.is_some() && !fit(&exact.bias) {
+            let refused = matches!(
+                result,
+                Err(Error::NotFinite { buffer: Buffer::FoldWeights, index })
+                    if !singles(&[exact.weights[index]])[0].is_finite()
+            ) || matches!(
+                result,
+                Err(Error::NotFinite { buffer: Buffer::FoldBias, index })
+                    if !singles(&[exact.bias[index]])[0].is_finite()
+            );
+            let untouched = folded.bits() == self.bits();
+            return if refused && untouched { Ok(()) } else { Err(format!("{result:?} of numbers that do not fit")) };
+        }
+        result.map_err(|error| error.to_string())?;
         let mut weights = Worst::new("weight");
         for (index, (&actual, &expected)) in folded.weights.iter().zip(&exact.weights).enumerate() {
             weights.add(index, actual.into(), expected, expected.abs(), SMALLEST / 2.0);
         }
         let mut biases = Worst::new("bias");
-        let terms = (4 + self.dims[1] * self.dims[2]) as f64;
+        let terms = (4 + self.shape.inputs * self.shape.taps) as f64;
         for (index, (&actual, &expected)) in folded.fold_bias.iter().flatten().zip(&exact.bias).enumerate() {
             let of_sums = terms * f64::EPSILON * exact.bias_size[index];
             biases.add(index, actual.into(), expected, expected.abs(), of_sums + SMALLEST / 2.0);
@@ -161,6 +208,12 @@ impl Convolution {
 
     fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
+    }
+
+    /// The shape of weights `[out, in, k]`.
+    fn shape(&self) -> WeightShape {
+        let (outputs, inputs, taps) = (self.outputs, self.inputs, self.taps());
+        WeightShape { order: WeightOrder::OutInTaps, outputs, inputs, taps, groups: 1 }
     }
 
     /// The output in f64: `x` is `[images, inputs, size]`, weights are `[outputs, inputs, kernel]`, `pad` holds the
@@ -229,7 +282,7 @@ fn normal(count: usize, seed: u64) -> Vec<f32> {
 /// What the crate's layer makes of `x`, evaluated with the batch norm of a folding; dropout off, with whatever `p`.
 /// Also the scale of its errors.
 fn evaluated<A: Oracle>(folding: &Folding, outer: usize, inner: usize, x: &[f32]) -> (Vec<f32>, Vec<f64>) {
-    let mut problem = Problem::new(outer, folding.dims[1], inner);
+    let mut problem = Problem::new(outer, folding.mean.len(), inner);
     problem.config = Config { eps: folding.eps, p: 0.3, ..Config::DEFAULT };
     (problem.weight, problem.bias) = (folding.weight.clone(), folding.bias.clone());
     (problem.running_mean, problem.running_var) = (folding.mean.clone(), folding.var.clone());
@@ -306,16 +359,12 @@ fn check_next(
 
 /// The foldings of a convolution, with and without weight, bias and a bias of the convolution (then without shifts).
 fn foldings(into: Neighbour, convolution: &Convolution, seed: u64) -> Vec<Folding> {
-    let dims = match into {
-        Neighbour::Previous => [1, convolution.outputs, convolution.inputs * convolution.taps()],
-        Neighbour::Next => [convolution.outputs, convolution.inputs, convolution.taps()],
-    };
-    let all = Folding::random(into, dims, [0; 6], seed);
+    let all = Folding::of(into, convolution.shape(), [0; 6], seed);
     let mut foldings = vec![
         Folding { weight: None, ..all.clone() },
         Folding { bias: None, ..all.clone() },
         Folding { weight: None, bias: None, ..all.clone() },
-        Folding { bias: None, fold_bias: None, mean: vec![0.0; dims[1]], ..all.clone() },
+        Folding { bias: None, fold_bias: None, mean: vec![0.0; all.mean.len()], ..all.clone() },
     ];
     // A mean of a hundred standard deviations: where folding loses digits, and the bounds say how many.
     foldings.push(Folding { mean: all.mean.iter().map(|mean| 100.0 * mean).collect(), ..all.clone() });
@@ -359,12 +408,7 @@ const PADDED: &[Convolution] = &[
 fn batch_norm_before_a_padded_convolution_folds_only_with_the_padding_of_the_docs() {
     for (seed, convolution) in (1..).zip(PADDED) {
         let x = normal(convolution.images * convolution.inputs * convolution.size[0] * convolution.size[1], seed);
-        let folding = Folding::random(
-            Neighbour::Next,
-            [convolution.outputs, convolution.inputs, convolution.taps()],
-            [0; 6],
-            seed,
-        );
+        let folding = Folding::of(Neighbour::Next, convolution.shape(), [0; 6], seed);
         let result = check_next(convolution, &folding, &x, |slope, shift| -shift / slope);
         result.unwrap_or_else(|fault| panic!("{convolution:?}: {fault}"));
         assert!(check_next(convolution, &folding, &x, |_, _| 0.0).is_err(), "zero padding would do: {convolution:?}");
@@ -374,34 +418,391 @@ fn batch_norm_before_a_padded_convolution_folds_only_with_the_padding_of_the_doc
     }
 }
 
-/// `[in, out, k]`: the channels of the batch norm are in the middle, with an outer dimension before them.
-#[test]
-fn a_transposed_convolution_is_folded_along_its_outputs() {
-    let (inputs, outputs, taps, length) = (3, 4, 5, 6);
-    let folding = Folding::random(Neighbour::Previous, [inputs, outputs, taps], [0; 6], 3);
-    let folded = folding.folded(Neighbour::Previous);
-    let x = widened(&normal(inputs * length, 4));
-    // Each input value adds a multiple of the kernel to the output, from its own place on.
-    let forward = |folding: &Folding| -> Vec<f64> {
-        let bias = folding.fold_bias.as_ref().expect("there is a bias");
-        let width = length + taps - 1;
-        let mut y: Vec<f64> = bias.iter().flat_map(|&bias| vec![f64::from(bias); width]).collect();
-        for (index, weight) in folding.weights.iter().enumerate() {
-            let (input, output, tap) = (index / taps / outputs, index / taps % outputs, index % taps);
-            for place in 0..length {
-                y[output * width + place + tap] += f64::from(*weight) * x[input * length + place];
+const ORDERS: [WeightOrder; 6] = [
+    WeightOrder::OutInTaps,
+    WeightOrder::OutTapsIn,
+    WeightOrder::InOutTaps,
+    WeightOrder::InTapsOut,
+    WeightOrder::TapsInOut,
+    WeightOrder::TapsOutIn,
+];
+
+/// A weight layer as a framework has it: what it computes, and where in memory its weights are.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    name: &'static str,
+    shape: WeightShape,
+    /// The index of the weight of an output, an input and a tap, as the framework's documentation gives it. Outputs and
+    /// inputs count through all groups.
+    index: fn(WeightShape, usize, usize, usize) -> usize,
+    /// Whether every input value is spread over the outputs by the kernel, and not the other way round.
+    transposed: bool,
+    /// Depth, height and width of the image.
+    size: [usize; 3],
+    kernel: [usize; 3],
+    stride: usize,
+    dilation: usize,
+    /// On each side of every axis along which the kernel has several taps.
+    padding: usize,
+}
+
+impl Kind {
+    /// Along each axis: the places of the output, and the padding.
+    fn output_size(&self) -> ([usize; 3], [usize; 3]) {
+        let padding = self.kernel.map(|taps| if taps == 1 { 0 } else { self.padding });
+        let size = [0, 1, 2].map(|axis| {
+            let reach = self.dilation * (self.kernel[axis] - 1) + 1;
+            if self.transposed {
+                (self.size[axis] - 1) * self.stride + reach - 2 * padding[axis]
+            } else {
+                (self.size[axis] + 2 * padding[axis] - reach) / self.stride + 1
+            }
+        });
+        (size, padding)
+    }
+
+    /// The output `[out, places]` of `x`, which is `[in, places]`. Outside of the image, input channel `i` is `pad[i]`.
+    fn forward(&self, x: &[f64], weights: &[f64], bias: &[f64], pad: &[f64]) -> Vec<f64> {
+        let WeightShape { outputs, inputs, groups, .. } = self.shape;
+        let (to_size, padding) = self.output_size();
+        let places = |size: [usize; 3]| size.iter().product::<usize>();
+        let at =
+            |size: [usize; 3], place: usize| [place / (size[1] * size[2]), place / size[2] % size[1], place % size[2]];
+        let place = |size: [usize; 3], at: [usize; 3]| (at[0] * size[1] + at[1]) * size[2] + at[2];
+        // The places whose product with the kernel is the sum, and the places that take it.
+        let (fixed_size, moved_size) = if self.transposed { (self.size, to_size) } else { (to_size, self.size) };
+        let mut y: Vec<f64> = bias.iter().flat_map(|&bias| vec![bias; places(to_size)]).collect();
+        for output in 0..outputs {
+            for input in (0..inputs).filter(|input| input * groups / inputs == output * groups / outputs) {
+                for tap in 0..places(self.kernel) {
+                    let weight = weights[(self.index)(self.shape, output, input, tap)];
+                    let of_kernel = at(self.kernel, tap);
+                    for fixed in 0..places(fixed_size) {
+                        let from = at(fixed_size, fixed);
+                        let moved = [0, 1, 2].map(|axis| {
+                            let along = from[axis] * self.stride + of_kernel[axis] * self.dilation;
+                            along.checked_sub(padding[axis]).filter(|&along| along < moved_size[axis])
+                        });
+                        let moved = match moved {
+                            [Some(depth), Some(row), Some(column)] => Some(place(moved_size, [depth, row, column])),
+                            _ => None,
+                        };
+                        let of = |place: usize| x[input * places(self.size) + place];
+                        match (self.transposed, moved) {
+                            (false, moved) => {
+                                y[output * places(to_size) + fixed] += weight * moved.map_or(pad[input], of);
+                            }
+                            (true, Some(moved)) => y[output * places(to_size) + moved] += weight * of(fixed),
+                            (true, None) => {}
+                        }
+                    }
+                }
             }
         }
         y
+    }
+
+    /// The length of the input.
+    fn input_len(&self) -> usize {
+        self.shape.inputs * self.size.iter().product::<usize>()
+    }
+
+    /// The layer and the batch norm on one side of it, against the folded layer. `pad` makes the padding of the folded one of
+    /// the slope and the shift of a channel.
+    fn check(&self, into: Neighbour, folding: &Folding, seed: u64, pad: fn(f64, f64) -> f64) -> Result<(), String> {
+        let x = widened(&normal(self.input_len(), seed));
+        let folded = folding.folded(into);
+        let bias =
+            |folding: &Folding| folding.fold_bias.as_deref().map_or_else(|| vec![0.0; self.shape.outputs], widened);
+        let batch_norm = |values: &[f64]| folding.batch_norm(values);
+        let zeros = vec![0.0; self.shape.inputs];
+        let unfolded = |x: &[f64]| self.forward(x, &widened(&folding.weights), &bias(folding), &zeros);
+        let (expected, pad) = match into {
+            Neighbour::Previous => (batch_norm(&unfolded(&x)), zeros.clone()),
+            Neighbour::Next => {
+                let pads = (0..self.shape.inputs).map(|channel| {
+                    let (slope, shift) = folding.slope_and_shift(channel);
+                    pad(slope, shift)
+                });
+                (unfolded(&batch_norm(&x)), pads.collect())
+            }
+        };
+        let absolute = |values: &[f64]| values.iter().map(|value| value.abs()).collect::<Vec<f64>>();
+        let (weights, bias) = (widened(&folded.weights), bias(&folded));
+        let sizes = self.forward(&absolute(&x), &absolute(&weights), &absolute(&bias), &absolute(&pad));
+        let mut worst = Worst::new("output");
+        let actual = self.forward(&x, &weights, &bias, &pad);
+        assert_eq!(actual.len(), expected.len());
+        for (index, (&actual, &expected)) in actual.iter().zip(&expected).enumerate() {
+            // The one rounding of every weight and bias, and the roundings of f64 of the network.
+            worst.add(index, actual, expected, 1.01 * sizes[index], 1e-12);
+        }
+        worst.within(1.0)
+    }
+
+    fn folding(&self, into: Neighbour, seed: u64) -> Folding {
+        Folding::of(into, self.shape, [0; 6], seed)
+    }
+}
+
+impl Folding {
+    fn slope_and_shift(&self, channel: usize) -> (f64, f64) {
+        let parameter =
+            |values: &Option<Vec<f32>>, missing| values.as_ref().map_or(missing, |values| values[channel].into());
+        let slope = parameter(&self.weight, 1.0) / (f64::from(self.var[channel]) + f64::from(self.eps)).sqrt();
+        (slope, parameter(&self.bias, 0.0) - f64::from(self.mean[channel]) * slope)
+    }
+
+    /// The batch norm of values `[channels, places]`.
+    fn batch_norm(&self, values: &[f64]) -> Vec<f64> {
+        let places = values.len() / self.mean.len();
+        let of = |(index, value): (usize, &f64)| {
+            let (slope, shift) = self.slope_and_shift(index / places);
+            value * slope + shift
+        };
+        values.iter().enumerate().map(of).collect()
+    }
+}
+
+/// Every row of the table in the documentation, with as many inputs as outputs and not, in up to three dimensions.
+fn kinds() -> Vec<Kind> {
+    let mut kinds = vec![];
+    let mut add = |name, transposed, order, sizes: &[[usize; 3]], kernels: &[([usize; 3], [usize; 3])], index| {
+        for &[outputs, inputs, groups] in sizes {
+            for &(kernel, size) in kernels {
+                let shape = WeightShape { order, outputs, inputs, taps: kernel.iter().product(), groups };
+                kinds.push(Kind { name, shape, index, transposed, size, kernel, stride: 1, dilation: 1, padding: 0 });
+            }
+        }
     };
-    let (z, actual) = (forward(&folding), forward(&folded));
-    let width = length + taps - 1;
-    for (index, (z, actual)) in z.iter().zip(actual).enumerate() {
-        let channel = index / width;
-        let of = |values: &Option<Vec<f32>>| f64::from(values.as_ref().expect("there are parameters")[channel]);
-        let deviation = (f64::from(folding.var[channel]) + f64::from(folding.eps)).sqrt();
-        let expected = (z - f64::from(folding.mean[channel])) / deviation * of(&folding.weight) + of(&folding.bias);
-        assert!((actual - expected).abs() < 1e-5, "{actual} instead of {expected} at {index}");
+    use WeightOrder::{InOutTaps, InTapsOut, OutInTaps, OutTapsIn, TapsInOut, TapsOutIn};
+    let (plain, grouped) = ([[5, 3, 1], [4, 4, 1]], [[5, 3, 1], [4, 4, 1], [4, 4, 2], [6, 4, 2], [3, 9, 3]]);
+    let depthwise = [[3, 3, 3], [6, 3, 3], [8, 2, 2]];
+    let point = [([1; 3], [1; 3])];
+    let kernels = [([1, 1, 3], [1, 1, 7]), ([1, 3, 2], [1, 5, 4]), ([2, 3, 2], [3, 4, 5])];
+    // The kernel is the image.
+    let flatten = [([1, 3, 2], [1, 3, 2]), ([1, 1, 4], [1, 1, 4])];
+
+    add("linear, PyTorch", false, OutInTaps, &plain, &point, |s, o, i, _| o * s.inputs + i);
+    add("dense, Keras", false, TapsInOut, &plain, &point, |s, o, i, _| i * s.outputs + o);
+    add("convolution, PyTorch", false, OutInTaps, &grouped, &kernels, |s, o, i, t| {
+        let of_group = s.inputs / s.groups;
+        (o * of_group + i % of_group) * s.taps + t
+    });
+    add("convolution, Keras", false, TapsInOut, &grouped, &kernels, |s, o, i, t| {
+        let of_group = s.inputs / s.groups;
+        (t * of_group + i % of_group) * s.outputs + o
+    });
+    add("convolution, TFLite", false, OutTapsIn, &grouped, &kernels, |s, o, i, t| {
+        let of_group = s.inputs / s.groups;
+        (o * s.taps + t) * of_group + i % of_group
+    });
+    add("depthwise convolution, PyTorch", false, OutInTaps, &depthwise, &kernels, |s, o, _, t| o * s.taps + t);
+    add("depthwise convolution, Keras", false, TapsInOut, &depthwise, &kernels, |s, o, i, t| {
+        let multiplier = s.outputs / s.inputs;
+        (t * s.inputs + i) * multiplier + o % multiplier
+    });
+    add("depthwise convolution, TFLite", false, TapsInOut, &depthwise, &kernels, |s, o, _, t| t * s.outputs + o);
+    add("transposed convolution, PyTorch", true, InOutTaps, &grouped, &kernels, |s, o, i, t| {
+        let of_group = s.outputs / s.groups;
+        (i * of_group + o % of_group) * s.taps + t
+    });
+    add("transposed convolution, Keras", true, TapsOutIn, &plain, &kernels, |s, o, i, t| {
+        (t * s.outputs + o) * s.inputs + i
+    });
+    add("transposed convolution, flax", true, TapsInOut, &plain, &kernels, |s, o, i, t| {
+        (t * s.inputs + i) * s.outputs + o
+    });
+    add("transposed convolution, TFLite", true, OutTapsIn, &plain, &kernels, |s, o, i, t| {
+        (o * s.taps + t) * s.inputs + i
+    });
+    add("NCHW, flatten, linear", false, OutInTaps, &plain, &flatten, |s, o, c, place| {
+        o * (s.inputs * s.taps) + (c * s.taps + place)
+    });
+    add("NHWC, flatten, linear", false, OutTapsIn, &plain, &flatten, |s, o, c, place| {
+        o * (s.inputs * s.taps) + (place * s.inputs + c)
+    });
+    add("NHWC, flatten, dense", false, TapsInOut, &plain, &flatten, |s, o, c, place| {
+        (place * s.inputs + c) * s.outputs + o
+    });
+    add("NCHW, flatten, dense", false, InTapsOut, &plain, &flatten, |s, o, c, place| {
+        (c * s.taps + place) * s.outputs + o
+    });
+    kinds
+}
+
+const ZERO: fn(f64, f64) -> f64 = |_, _| 0.0;
+const AS_DOCUMENTED: fn(f64, f64) -> f64 = |slope, shift| -shift / slope;
+
+/// Strides, dilations and paddings that leave an output.
+fn variants(kind: Kind) -> Vec<Kind> {
+    let all = [1, 2].into_iter().flat_map(|stride| [1, 2].map(|dilation| (stride, dilation)));
+    let all = all.flat_map(|(stride, dilation)| [0, 1].map(|padding| Kind { stride, dilation, padding, ..kind }));
+    all.filter(|kind| {
+        let windows = kind.size.iter().zip(kind.kernel).all(|(&size, taps)| {
+            let padded = size + if taps == 1 { 0 } else { 2 * kind.padding };
+            kind.transposed || kind.dilation * (taps - 1) < padded
+        });
+        windows && (kind.padding == 0 || kind.shape.taps > 1)
+    })
+    .collect()
+}
+
+#[test]
+fn batch_norm_after_every_kind_of_layer_folds_into_the_layer_whatever_its_padding() {
+    for (seed, kind) in (1..).zip(kinds()) {
+        for kind in variants(kind) {
+            let result = kind.check(Neighbour::Previous, &kind.folding(Neighbour::Previous, seed), seed, ZERO);
+            result.unwrap_or_else(|fault| panic!("{kind:?}: {fault}"));
+        }
+    }
+}
+
+#[test]
+fn batch_norm_before_every_kind_of_layer_folds_as_far_as_every_output_sees_every_tap() {
+    let (mut padded, mut spread) = (0, 0);
+    for (seed, kind) in (1..).zip(kinds()) {
+        for kind in variants(kind) {
+            let folding = kind.folding(Neighbour::Next, seed);
+            let without_shift = Folding { bias: None, mean: vec![0.0; kind.shape.inputs], ..folding.clone() };
+            let exact = kind.check(Neighbour::Next, &without_shift, seed, ZERO);
+            exact.unwrap_or_else(|fault| panic!("without a shift, {kind:?}: {fault}"));
+            if kind.transposed {
+                // Cut off where not every tap is seen, and only there.
+                let cut = Kind { stride: 1, padding: kind.dilation * (kind.kernel[2] - 1), ..kind };
+                let square = kind.kernel.iter().all(|&taps| taps == 1 || taps == kind.kernel[2]);
+                if square && cut.size[2] > 2 * cut.padding {
+                    cut.check(Neighbour::Next, &folding, seed, ZERO).unwrap_or_else(|fault| panic!("{cut:?}: {fault}"));
+                }
+                assert!(kind.check(Neighbour::Next, &folding, seed, ZERO).is_err(), "{kind:?}");
+                spread += 1;
+            } else {
+                let exact = kind.check(Neighbour::Next, &folding, seed, AS_DOCUMENTED);
+                exact.unwrap_or_else(|fault| panic!("{kind:?}: {fault}"));
+                let zeros = kind.check(Neighbour::Next, &folding, seed, ZERO);
+                assert_eq!(zeros.is_ok(), kind.padding == 0, "{kind:?}");
+                padded += kind.padding;
+            }
+        }
+    }
+    assert!(padded > 100 && spread > 50, "{padded} {spread}");
+}
+
+/// The documentation says that such a channel has no value of the padding: whatever is tried is wrong.
+#[test]
+fn a_channel_of_weight_0_with_a_bias_does_not_fold_through_zero_padding() {
+    let kind = kinds().into_iter().find(|kind| kind.name == "convolution, PyTorch").expect("it is in the table");
+    let kind = Kind { padding: 1, ..kind };
+    let mut folding = kind.folding(Neighbour::Next, 1);
+    folding.weight.as_mut().expect("there is a weight")[1] = 0.0;
+    for pad in [
+        ZERO,
+        |slope, shift| if slope == 0.0 { shift } else { -shift / slope },
+        |slope, shift| {
+            if slope == 0.0 { -shift } else { -shift / slope }
+        },
+    ] {
+        assert!(kind.check(Neighbour::Next, &folding, 1, pad).is_err());
+    }
+    // Without a bias it is 0 as the padding of the network is, and any value will do.
+    folding.bias.as_mut().expect("there is a bias")[1] = 0.0;
+    let pad = |slope: f64, shift: f64| if slope == 0.0 { 7.0 } else { -shift / slope };
+    kind.check(Neighbour::Next, &folding, 1, pad).expect("the channel is 0 everywhere");
+}
+
+/// A depthwise layer and a pointwise one, with a bias after both: Keras' separable convolution.
+#[test]
+fn a_separable_convolution_takes_batch_norm_on_both_sides() {
+    let named = |name| kinds().into_iter().find(move |kind| kind.name == name).expect("it is in the table");
+    let shape = WeightShape { order: WeightOrder::TapsInOut, outputs: 6, inputs: 3, taps: 6, groups: 3 };
+    let depthwise = Kind { shape, kernel: [1, 3, 2], size: [1, 5, 4], ..named("depthwise convolution, Keras") };
+    let pointwise = Kind {
+        shape: WeightShape { order: WeightOrder::TapsInOut, outputs: 4, inputs: 6, taps: 1, groups: 1 },
+        kernel: [1; 3],
+        size: depthwise.output_size().0,
+        ..named("convolution, Keras")
+    };
+    let x = widened(&normal(depthwise.input_len(), 5));
+    let forward = |x: &[f64], depth: &[f32], between: &[f32], point: &[f32], bias: &[f32]| {
+        let middle = depthwise.forward(x, &widened(depth), &widened(between), &[0.0; 3]);
+        pointwise.forward(&middle, &widened(point), &widened(bias), &[0.0; 6])
+    };
+    let compare = |actual: Vec<f64>, expected: Vec<f64>| {
+        for (actual, expected) in actual.into_iter().zip(expected) {
+            assert!((actual - expected).abs() < 1e-5, "{actual} instead of {expected}");
+        }
+    };
+    let zeros = vec![0.0; 6];
+
+    let before = depthwise.folding(Neighbour::Next, 6);
+    let after = pointwise.folding(Neighbour::Previous, 7);
+    let bias = after.fold_bias.clone().expect("there is a bias");
+    // After it, into the pointwise weights.
+    let folded = after.folded(Neighbour::Previous);
+    compare(
+        forward(&x, &before.weights, &zeros, &folded.weights, folded.fold_bias.as_ref().expect("a bias")),
+        after.batch_norm(&forward(&x, &before.weights, &zeros, &after.weights, &bias)),
+    );
+    // Before it, into the depthwise weights and a bias that there is no place for, which goes on into the pointwise weights.
+    let depth = Folding { fold_bias: Some(zeros.clone()), ..before.clone() }.folded(Neighbour::Next);
+    let carried = Folding {
+        weight: None,
+        bias: depth.fold_bias,
+        mean: zeros.clone(),
+        var: vec![1.0; 6],
+        eps: 0.0,
+        ..pointwise.folding(Neighbour::Next, 7)
+    };
+    let carried = Folding { weights: after.weights.clone(), fold_bias: Some(bias.clone()), ..carried };
+    let point = carried.folded(Neighbour::Next);
+    assert_eq!(bits(&point.weights), bits(&after.weights));
+    compare(
+        forward(&x, &depth.weights, &zeros, &point.weights, point.fold_bias.as_ref().expect("a bias")),
+        forward(&before.batch_norm(&x), &before.weights, &zeros, &after.weights, &bias),
+    );
+}
+
+/// Another order of the same length is accepted, and folds the wrong channels: the reason that the order has to be named.
+#[test]
+fn a_wrong_order_folds_another_network() {
+    let mut wrong = 0;
+    for (seed, kind) in (1..).zip(kinds()) {
+        for into in INTO {
+            let folding = kind.folding(into, seed);
+            for order in ORDERS {
+                let other = Folding { shape: WeightShape { order, ..kind.shape }, ..folding.clone() };
+                let folded = [&folding, &other].map(|folding| folding.folded(into).bits());
+                let result = kind.check(into, &other, seed, ZERO);
+                if kind.transposed && into == Neighbour::Next {
+                    continue;
+                }
+                assert_eq!(result.is_ok(), folded[0] == folded[1], "{kind:?}, {order:?}");
+                wrong += usize::from(result.is_err());
+            }
+        }
+    }
+    assert!(wrong > 100, "{wrong}");
+}
+
+/// An activation between the batch norm and the layer after it is not commuted with.
+#[test]
+fn an_activation_between_the_two_makes_folding_wrong() {
+    let kind = kinds().swap_remove(0);
+    let x = widened(&normal(kind.input_len(), 3));
+    let relu = |values: Vec<f64>| values.into_iter().map(|value| value.max(0.0)).collect::<Vec<f64>>();
+    let far = |actual: &[f64], expected: &[f64]| actual.iter().zip(expected).any(|(a, b)| (a - b).abs() > 0.01);
+    for into in INTO {
+        let folding = kind.folding(into, 3);
+        let folded = folding.folded(into);
+        let layer = |folding: &Folding, x: &[f64]| {
+            let bias = folding.fold_bias.as_deref().map(widened).expect("there is a bias");
+            kind.forward(x, &widened(&folding.weights), &bias, &vec![0.0; kind.shape.inputs])
+        };
+        let (actual, expected) = match into {
+            Neighbour::Previous => (relu(layer(&folded, &x)), folding.batch_norm(&relu(layer(&folding, &x)))),
+            Neighbour::Next => (layer(&folded, &relu(x.clone())), layer(&folding, &relu(folding.batch_norm(&x)))),
+        };
+        assert!(far(&actual, &expected), "{into:?}");
     }
 }
 
@@ -430,13 +831,15 @@ proptest! {
     #[test]
     fn folded_numbers_of_any_magnitude_are_rounded_once(
         into in prop::sample::select(&INTO[..]),
-        dims in [0..=6usize, 0..=20usize, 0..=9usize],
+        order in prop::sample::select(&ORDERS[..]),
+        [outputs, inputs, taps, groups] in [0..=6usize, 0..=6usize, 0..=9usize, 1..=4usize],
         scales in prop::array::uniform6(-60..=60i32),
         eps in prop::sample::select(&[0.0f32, 1e-45, 1e-5, 1e-3, 1e30][..]),
         has in any::<[bool; 2]>(),
         seed in any::<u64>(),
     ) {
-        let mut folding = Folding::random(into, dims, scales, seed);
+        let shape = WeightShape { order, outputs: outputs * groups, inputs: inputs * groups, taps, groups };
+        let mut folding = Folding::of(into, shape, scales, seed);
         folding.eps = eps;
         folding.weight = folding.weight.filter(|_| has[0]);
         folding.bias = folding.bias.filter(|_| has[1]);
@@ -621,14 +1024,92 @@ fn weights_that_are_not_finite_stay_in_their_channel_before_and_in_their_output_
 }
 
 #[test]
-fn weights_that_do_not_fit_become_infinite() {
-    let mut folding = Folding::random(Neighbour::Previous, [1, 2, 2], [0; 6], 3);
-    (folding.var[0], folding.eps) = (0.0, 1e-30);
-    folding.weight = None;
-    folding.weights = vec![1e30, -1e30, 1e30, 1e-30];
-    let folded = folding.folded(Neighbour::Previous);
-    assert_eq!(folded.weights[..2], [f32::INFINITY, f32::NEG_INFINITY]);
-    assert!(folded.weights[2..].iter().all(|weight| weight.is_finite()));
+fn numbers_that_do_not_fit_an_f32_are_refused_by_place_and_nothing_is_written() {
+    for into in INTO {
+        let mut folding = Folding::random(into, [2, 3, 2], [0; 6], 3);
+        (folding.weight, folding.var) = (None, vec![1.0, 1e-30, 1.0]);
+        folding.eps = 0.0;
+        folding.weights[9] = 1e30;
+        let before = folding.bits();
+        let error = folding.fold(into).expect_err("1e45 is no f32");
+        assert_eq!(error, Error::NotFinite { buffer: Buffer::FoldWeights, index: 9 }, "{into:?}");
+        assert!(error.to_string().contains("fold weights[9]"), "{error}");
+        assert_eq!(folding.bits(), before, "{into:?}");
+
+        let mut folding = Folding::random(into, [2, 3, 2], [0; 6], 3);
+        (folding.weight, folding.bias) = (None, Some(vec![3e38; 3]));
+        (folding.mean, folding.var) = (vec![-3e38; 3], vec![1.0; 3]);
+        folding.weights.fill(1.0);
+        let before = folding.bits();
+        let error = folding.fold(into).expect_err("6e38 is no f32");
+        assert_eq!(error, Error::NotFinite { buffer: Buffer::FoldBias, index: 0 }, "{into:?}");
+        assert_eq!(folding.bits(), before, "{into:?}");
+    }
+}
+
+#[test]
+fn groups_divide_inputs_and_outputs_and_shapes_fit_a_usize_and_nothing_is_written_otherwise() {
+    for into in INTO {
+        for order in ORDERS {
+            let right = WeightShape { order, outputs: 4, inputs: 6, taps: 1, groups: 2 };
+            for (shape, expected) in [
+                (WeightShape { groups: 0, ..right }, Error::Groups { groups: 0 }),
+                (WeightShape { groups: 3, ..right }, Error::Groups { groups: 3 }),
+                (WeightShape { groups: 4, ..right }, Error::Groups { groups: 4 }),
+                (WeightShape { groups: 24, ..right }, Error::Groups { groups: 24 }),
+                (WeightShape { taps: usize::MAX / 11, ..right }, Error::ShapeOverflow),
+                (WeightShape { outputs: usize::MAX, groups: 1, ..right }, Error::ShapeOverflow),
+                (WeightShape { inputs: usize::MAX, groups: 1, ..right }, Error::ShapeOverflow),
+            ] {
+                let mut folding = Folding { shape, ..Folding::of(into, right, [0; 6], 1) };
+                let before = folding.bits();
+                assert_eq!(folding.fold(into), Err(expected), "{into:?}, {shape:?}");
+                assert_eq!(folding.bits(), before);
+                assert!(
+                    !matches!(expected, Error::Groups { groups } if !expected.to_string().contains(&groups.to_string()))
+                );
+            }
+        }
+    }
+}
+
+/// Where a dimension is 0 there are no weights, whatever the others are, and nothing to walk over.
+#[test]
+fn a_layer_without_weights_still_has_a_bias_before_and_keeps_it_after() {
+    for order in ORDERS {
+        for (into, shape) in [
+            (Neighbour::Previous, WeightShape { order, outputs: 2, inputs: usize::MAX, taps: 0, groups: 1 }),
+            (Neighbour::Previous, WeightShape { order, outputs: 2, inputs: 0, taps: usize::MAX, groups: 2 }),
+            (Neighbour::Next, WeightShape { order, outputs: 2, inputs: 0, taps: usize::MAX, groups: 2 }),
+            (Neighbour::Next, WeightShape { order, outputs: 2, inputs: 4, taps: 0, groups: 2 }),
+        ] {
+            let channels = into.channels(shape);
+            let mut folding = Folding {
+                shape,
+                weight: Some(vec![2.0; channels]),
+                bias: Some(vec![0.5; channels]),
+                mean: vec![1.0; channels],
+                var: vec![3.0; channels],
+                eps: 1.0,
+                weights: vec![],
+                fold_bias: Some(vec![4.0, -0.0]),
+            };
+            assert_eq!(folding.fold(into), Ok(()));
+            let expected: [f32; 2] = if into == Neighbour::Previous { [3.5, -0.5] } else { [4.0, -0.0] };
+            assert_eq!(folding.fold_bias.as_deref().map(bits), Some(bits(&expected)), "{shape:?}");
+        }
+    }
+}
+
+/// Weights below 2^-126 matter where data are large: they are not flushed.
+#[test]
+fn subnormal_weights_are_rounded_once_and_not_flushed() {
+    for into in INTO {
+        let folding = Folding { weight: Some(vec![1e-40; 4]), ..Folding::random(into, [3, 4, 5], [0; 6], 7) };
+        folding.check(into).unwrap_or_else(|fault| panic!("{into:?}: {fault}"));
+        let folded = folding.folded(into);
+        assert!(folded.weights.iter().filter(|weight| weight.is_subnormal()).count() > 50);
+    }
 }
 
 #[test]
@@ -653,15 +1134,16 @@ fn folded_bits_are_the_same_on_every_target_as_recorded() {
             let mut random = SplitMix64::new(seed);
             #[expect(clippy::cast_possible_truncation, reason = "rounded to f32")]
             let mut values = |count: usize| (0..count).map(|_| random.next_unit() as f32 - 0.5).collect::<Vec<f32>>();
+            let shape = into.shape([outer, channels, inner]);
             let folding = Folding {
-                dims: [outer, channels, inner],
+                shape,
                 weight: Some(values(channels)),
                 bias: Some(values(channels)),
                 mean: values(channels),
                 var: values(channels).iter().map(|value| value * value).collect(),
                 eps: 1e-5,
                 weights: values(outer * channels * inner),
-                fold_bias: Some(values(if into == Neighbour::Previous { channels } else { outer })),
+                fold_bias: Some(values(shape.outputs)),
             };
             let folded = folding.folded(into);
             for value in folded.weights.iter().chain(folded.fold_bias.iter().flatten()) {
@@ -691,7 +1173,7 @@ fn weights_without_a_channel_are_left_alone_however_many_outputs_they_have() {
             parameters: Parameters::default(),
             running: Running { mean: &[], var: &[] },
             eps: 1e-5,
-            shape: Shape::new(outputs, 0, 1).expect("no elements"),
+            shape: WeightShape { order: WeightOrder::OutInTaps, outputs, inputs: 0, taps: 1, groups: 1 },
             weights: &mut [],
             bias,
         })

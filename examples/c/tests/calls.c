@@ -194,11 +194,11 @@ static void test_names(void) {
     normdrop_backend backend;
     CHECK(normdrop_abi_version() == NORMDROP_ABI_VERSION);
     CHECK(strchr(normdrop_version(), '.') != NULL);
-    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_NOT_FINITE; status++) {
+    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_GROUPS; status++) {
         CHECK(strlen(normdrop_status_text(status)) > 6);
         CHECK(strcmp(normdrop_status_text(status), "unknown status") != 0);
     }
-    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_NOT_FINITE + 1), "unknown status") == 0);
+    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_GROUPS + 1), "unknown status") == 0);
     CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
     for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_FOLD_BIAS; buffer++) {
         CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
@@ -704,19 +704,21 @@ static void test_phases(void) {
     free_all();
 }
 
-static normdrop_fold_call make_fold(size_t outer, size_t channels, size_t inner, size_t outputs) {
+/* `channels` is the number of outputs or inputs: of the dimension that the batch norm has. */
+static normdrop_fold_call make_fold(normdrop_weight_order order, size_t outputs, size_t inputs, size_t taps, size_t channels) {
     normdrop_fold_call made;
     memset(&made, 0, sizeof made);
     made.version = NORMDROP_ABI_VERSION;
     made.eps = 1e-3f;
-    made.outer = outer;
-    made.channels = channels;
-    made.inner = inner;
+    made.order = order;
+    made.outputs = outputs;
+    made.inputs = inputs;
+    made.taps = taps;
     made.weight = random_f32(channels);
     made.bias = random_f32(channels);
     made.running_mean = random_f32(channels);
     made.running_var = reading(random_positive(channels));
-    made.weights = random_mut_f32(outer * channels * inner);
+    made.weights = random_mut_f32(outputs * inputs * taps);
     made.weights_bias = random_mut_f32(outputs);
     return made;
 }
@@ -724,7 +726,8 @@ static normdrop_fold_call make_fold(size_t outer, size_t channels, size_t inner,
 static void test_folds(void) {
     const normdrop_slice_f32 none = {NULL, 0};
     const normdrop_slice_mut_f32 no_bias = {NULL, 0};
-    normdrop_fold_call previous = make_fold(1, 3, 4, 3), next = make_fold(3, 4, 2, 3);
+    normdrop_fold_call previous = make_fold(NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS, 3, 4, 1, 3);
+    normdrop_fold_call next = make_fold(NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS, 3, 4, 2, 4);
     normdrop_error error = new_error();
     normdrop_slice_mut_f32 weights = empty_f32(24), bias = empty_f32(3), spoilt;
     size_t i, channel, tap;
@@ -763,7 +766,7 @@ static void test_folds(void) {
     next.weights_bias = no_bias;
     CHECK(normdrop_fold_into_next(&next, &error) == NORMDROP_STATUS_MISSING_BIAS);
     CHECK(error.status == NORMDROP_STATUS_MISSING_BIAS && error.buffer == NORMDROP_BUFFER_FOLD_BIAS && error.actual == 0);
-    spoilt = empty_f32(4);
+    spoilt = random_positive(4);
     spoilt.values[2] = (float)HUGE_VAL;
     next.bias = reading(spoilt);
     CHECK(normdrop_fold_into_next(&next, &error) == NORMDROP_STATUS_NOT_FINITE);
@@ -775,9 +778,67 @@ static void test_folds(void) {
     CHECK(error.buffer == NORMDROP_BUFFER_RUNNING_VAR && error.actual == 2 && error.value == -1);
     previous.eps = -1;
     CHECK(normdrop_fold_into_previous(&previous, &error) == NORMDROP_STATUS_EPS && error.value == -1);
-    previous.outer = SIZE_MAX;
+    previous.outputs = SIZE_MAX;
     CHECK(normdrop_fold_into_previous(&previous, &error) == NORMDROP_STATUS_SHAPE);
     free_all();
+}
+
+/* Which output and which input a weight has, in each order, with two groups. */
+static void test_weight_orders(void) {
+    enum { OUTPUTS = 4, INPUTS = 6, TAPS = 3, GROUPS = 2, O = OUTPUTS / GROUPS, I = INPUTS / GROUPS, LEN = OUTPUTS * I * TAPS };
+    normdrop_weight_order order;
+    normdrop_error error = new_error();
+    for (order = NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS; order <= NORMDROP_WEIGHT_ORDER_TAPS_OUT_IN; order++) {
+        float scales[INPUTS], zeros[INPUTS] = {0}, ones[INPUTS], weights[2][LEN];
+        normdrop_fold_call call;
+        size_t o, i, t, k;
+        for (i = 0; i < INPUTS; i++) {
+            scales[i] = (float)(i + 2);
+            ones[i] = 1;
+        }
+        for (k = 0; k < LEN; k++) {
+            weights[0][k] = weights[1][k] = 1;
+        }
+        memset(&call, 0, sizeof call);
+        call.version = NORMDROP_ABI_VERSION;
+        call.order = order;
+        call.outputs = OUTPUTS;
+        call.inputs = INPUTS;
+        call.taps = TAPS;
+        call.groups = GROUPS;
+        for (k = 0; k < 2; k++) {
+            size_t channels = k == 0 ? OUTPUTS : INPUTS;
+            call.weight.values = scales;
+            call.running_mean.values = zeros;
+            call.running_var.values = ones;
+            call.weight.len = call.running_mean.len = call.running_var.len = channels;
+            call.weights.values = weights[k];
+            call.weights.len = LEN;
+            CHECK((k == 0 ? normdrop_fold_into_previous : normdrop_fold_into_next)(&call, &error) == NORMDROP_STATUS_OK);
+        }
+        for (o = 0; o < OUTPUTS; o++) {
+            for (i = 0; i < I; i++) {
+                for (t = 0; t < TAPS; t++) {
+                    size_t input = o / O * I + i, of = o % O, at = 0;
+                    switch (order) {
+                    case NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS: at = (o * I + i) * TAPS + t; break;
+                    case NORMDROP_WEIGHT_ORDER_OUT_TAPS_IN: at = (o * TAPS + t) * I + i; break;
+                    case NORMDROP_WEIGHT_ORDER_IN_OUT_TAPS: at = (input * O + of) * TAPS + t; break;
+                    case NORMDROP_WEIGHT_ORDER_IN_TAPS_OUT: at = (input * TAPS + t) * O + of; break;
+                    case NORMDROP_WEIGHT_ORDER_TAPS_IN_OUT: at = (t * I + i) * OUTPUTS + o; break;
+                    case NORMDROP_WEIGHT_ORDER_TAPS_OUT_IN: at = (t * O + of) * INPUTS + input; break;
+                    }
+                    CHECK((int)weights[0][at] == (int)o + 2 && (int)weights[1][at] == (int)input + 2);
+                }
+            }
+        }
+        call.groups = 4;
+        CHECK(normdrop_fold_into_next(&call, &error) == NORMDROP_STATUS_GROUPS);
+        CHECK(error.buffer == NORMDROP_BUFFER_CALL && error.actual == 4);
+        call.order = order < 4 ? 0 : NORMDROP_WEIGHT_ORDER_TAPS_OUT_IN + 1;
+        CHECK(normdrop_fold_into_next(&call, &error) == NORMDROP_STATUS_WEIGHT_ORDER);
+        CHECK(error.buffer == NORMDROP_BUFFER_CALL && error.actual == call.order);
+    }
 }
 
 /* ---- wrong arguments: layers ---- */
@@ -1358,8 +1419,11 @@ static void test_wrong_buffers(void) {
     CHECK(normdrop_bernoulli_fill_with(7, count_words, &of.layer, 210, others.mask, &error) == NORMDROP_STATUS_PROBABILITY);
     free_all();
 
-    into = make_fold(3, 4, 2, 4);
+    into = make_fold(NORMDROP_WEIGHT_ORDER_IN_OUT_TAPS, 4, 3, 2, 4);
     check_buffers(run_previous, &of.layer, &into, fold, COUNT(fold), 0, 0);
+    into.order = NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS;
+    into.outputs = 3;
+    into.inputs = 4;
     into.weights_bias = empty_f32(3);
     check_buffers(run_next, &of.layer, &into, fold, COUNT(fold), 0, 0);
     CHECK(normdrop_fold_into_previous(NULL, &error) == NORMDROP_STATUS_NULL && error.buffer == NORMDROP_BUFFER_CALL);
@@ -1378,6 +1442,7 @@ int main(void) {
     test_options();
     test_phases();
     test_folds();
+    test_weight_orders();
     test_wrong_layers();
     test_wrong_buffers();
     printf("%ld passed, %ld failed\n", checks - failures, failures);

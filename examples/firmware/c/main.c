@@ -151,9 +151,10 @@ static normdrop_status fold(float eps) {
     const normdrop_fold_call call = {
         .version = NORMDROP_ABI_VERSION,
         .eps = eps,
-        .outer = PIXELS,
-        .channels = HIDDEN,
-        .inner = 1,
+        .order = NORMDROP_WEIGHT_ORDER_TAPS_IN_OUT,
+        .outputs = HIDDEN,
+        .inputs = PIXELS,
+        .taps = 1,
         .weight = {trained.norm_weight, HIDDEN},
         .bias = {trained.norm_bias, HIDDEN},
         .running_mean = {trained.norm_mean, HIDDEN},

@@ -1,7 +1,7 @@
 //! What the device is for: which digit is this? With the batch norm as a layer of its own, and folded into the weights before
 //! it.
 
-use normdrop::{Dropout, Error, EvalInPlace, Fold, Layer, Relu, Shape, fold_into_previous};
+use normdrop::{Dropout, Error, EvalInPlace, Fold, Layer, Relu, WeightOrder, WeightShape, fold_into_previous};
 
 use crate::digits::{self, Camera};
 use crate::linear::Linear;
@@ -112,7 +112,7 @@ fn fold(network: &Network, folded: &mut Linear<PIXELS, HIDDEN>) -> Result<(), Er
         parameters: network.norm.parameters(),
         running: network.norm.running(),
         eps: LAYER.config().eps,
-        shape: Shape::new(PIXELS, HIDDEN, 1)?,
+        shape: WeightShape { order: WeightOrder::TapsInOut, outputs: HIDDEN, inputs: PIXELS, taps: 1, groups: 1 },
         weights: folded.weight.as_flattened_mut(),
         bias: Some(&mut folded.bias),
     })

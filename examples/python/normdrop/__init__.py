@@ -13,6 +13,7 @@ what is not is refused, not copied. `normdrop.torch` has the layer as a PyTorch 
 """
 
 import ctypes
+import operator
 from collections import namedtuple
 
 import numpy
@@ -75,32 +76,85 @@ def merge_sums(into, sums):
     _library.call("merge_sums", _array("into", into, numpy.float64, True), _array("sums", sums, numpy.float64))
 
 
-def fold_into_previous(weights, bias, running_mean, running_var, weight=None, shift=None, eps=1e-5):
-    """Folds batch norm into the linear or convolution layer before it, `[out, in, ...]`, in place.
+def fold_into_previous(weights, bias, running_mean, running_var, *, layout, groups=1, weight=None, shift=None, eps=1e-5):
+    """Folds batch norm into the linear or convolution layer directly before it, in place.
 
     `weights` and `bias` (or None) are those of that layer; `weight` and `shift` the weight and bias of the batch norm.
+    Nothing may stand between the two layers. Weights below 2**-126, of channels that training has switched off, are written
+    as they are: where they slow the layer down, `weights[abs(weights) < numpy.finfo(numpy.float32).tiny] = 0`.
+
+    `layout` names the dimensions of `weights`: O outputs, I inputs, the axes D, H, W or L of the kernel, M the multiplier of a
+    depthwise convolution. It has no default, because a wrong one of the same shape cannot be noticed:
+
+        "OI"                        PyTorch Linear, TFLite fully connected, ONNX Gemm with transB
+        "IO"                        Keras and flax Dense, ONNX MatMul and Gemm
+        "OIL", "OIHW", "OIDHW"      PyTorch Conv1d, Conv2d, Conv3d, ONNX Conv, also depthwise
+        "IOL", "IOHW", "IODHW"      PyTorch ConvTranspose1d, 2d, 3d, ONNX ConvTranspose
+        "LIO", "HWIO", "DHWIO"      Keras and flax Conv; flax ConvTranspose
+        "LOI", "HWOI", "DHWOI"      Keras Conv1DTranspose, 2D, 3D; flax ConvTranspose with transpose_kernel
+        "LIM", "HWIM"               Keras DepthwiseConv1D, 2D
+        "OHWI"                      TFLite Conv2D, TransposeConv
+
+    `groups` is that of the layer: one of the dimensions O and I then is that of one group, as the framework has it.
     """
-    outputs = weights.shape[0] if weights.ndim else 0
-    _fold("fold_into_previous", (1, outputs, weights.size // max(outputs, 1)), weights, bias, running_mean, running_var, weight,
-          shift, eps)
+    _fold("fold_into_previous", weights, bias, running_mean, running_var, layout, groups, weight, shift, eps)
 
 
-def fold_into_next(weights, bias, running_mean, running_var, weight=None, shift=None, eps=1e-5):
-    """Folds batch norm into the linear or convolution layer after it, `[out, in, ...]`, in place. See `fold_into_previous`."""
-    if weights.ndim < 2:
-        raise ValueError("weights must be [out, in] or [out, in, ...]")
-    outputs, inputs = weights.shape[:2]
-    _fold("fold_into_next", (outputs, inputs, weights.size // max(outputs * inputs, 1)), weights, bias, running_mean, running_var,
-          weight, shift, eps)
+def fold_into_next(weights, bias, running_mean, running_var, *, layout, groups=1, weight=None, shift=None, eps=1e-5):
+    """Folds batch norm into the linear or convolution layer after it, in place. The arguments are those of `fold_into_previous`.
+
+    Exact only where nothing but dropout and a flattening stands between the two layers, and where every output sees every
+    tap: not with zero padding and not for most transposed convolutions, unless the batch norm shifts nothing. Zero padding of
+    the network becomes a padding of `running_mean - shift*sqrt(running_var + eps)/weight` per channel; where `weight` is 0 and
+    `shift` is not, there is no such value.
+
+    After a flattening, give the weights the axes of the image. This is a view: the array itself is written.
+
+        linear.reshape(out, c, h, w), layout="OIHW"        NCHW, flatten, PyTorch Linear
+        linear.reshape(out, h, w, c), layout="OHWI"        NHWC, flatten, PyTorch Linear
+        dense.reshape(h, w, c, out), layout="HWIO"         NHWC, flatten, Keras Dense
+        dense.reshape(c, h, w, out), layout="IHWO"         NCHW, flatten, ONNX MatMul
+    """
+    _fold("fold_into_next", weights, bias, running_mean, running_var, layout, groups, weight, shift, eps)
 
 
-def _fold(name, shape, weights, bias, running_mean, running_var, weight, shift, eps):
-    outer, channels, inner = shape
+# The orders of weights by their numbers in C, K for the axes of the kernel, and which dimension has all groups.
+_WEIGHT_ORDERS = {
+    "OI": (1, "O"), "OIK": (1, "O"), "OKI": (2, "O"), "IOK": (3, "I"), "IKO": (4, "I"), "IO": (5, "O"), "KIO": (5, "O"),
+    "KOI": (6, "I"),
+}
+
+
+def _weight_shape(shape, layout, groups):
+    """The order, outputs, inputs, taps and groups of weights."""
+    axes = "".join(letter for letter in layout if letter in "DHWL")
+    kind = layout.replace(axes, "K") if axes else layout
+    if kind not in _WEIGHT_ORDERS and kind != "KIM" or len(set(layout)) != len(layout):
+        raise ValueError(f"layout must name the dimensions of the weights, such as OI, OIHW or HWIO, not {layout!r}")
+    if len(layout) != len(shape):
+        raise ValueError(f"weights must have the {len(layout)} dimensions {layout}, not {shape}")
+    groups = operator.index(groups)
+    sizes = dict(zip(layout, shape))
+    taps = _product(sizes[axis] for axis in axes)
+    if kind == "KIM":
+        if groups not in (1, sizes["I"]):
+            raise ValueError(f"groups of a depthwise convolution are its {sizes['I']} inputs, not {groups}")
+        return 5, sizes["I"] * sizes["M"], sizes["I"], taps, max(sizes["I"], 1)
+    if groups < 1 or groups != 1 and not axes:
+        raise ValueError(f"groups must be at least 1, and 1 for a linear layer, not {groups}")
+    order, whole = _WEIGHT_ORDERS[kind]
+    outputs, inputs = (_size(sizes[side] * (1 if side == whole else groups)) for side in "OI")
+    return order, outputs, inputs, taps, _size(groups)
+
+
+def _fold(name, weights, bias, running_mean, running_var, layout, groups, weight, shift, eps):
+    memory = _floats("weights", weights, True)
+    order, outputs, inputs, taps, groups = _weight_shape(numpy.shape(weights), layout, groups)
     call = _library.CFold(
-        version=_library.ABI_VERSION, eps=eps, outer=outer, channels=channels, inner=inner,
+        version=_library.ABI_VERSION, eps=eps, order=order, outputs=outputs, inputs=inputs, taps=taps, groups=groups,
         weight=_floats("weight", weight), bias=_floats("shift", shift),
         running_mean=_floats("running_mean", running_mean), running_var=_floats("running_var", running_var),
-        weights=_floats("weights", weights, True), weights_bias=_floats("bias", bias, True),
+        weights=memory, weights_bias=_floats("bias", bias, True),
     )
     _library.call(name, ctypes.byref(call))
 

@@ -101,7 +101,8 @@ class CApplyGradient(Structure):
 
 class CFold(Structure):
     _fields_ = (
-        _VERSION + [("eps", c_float), ("outer", c_size_t), ("channels", c_size_t), ("inner", c_size_t)] + _PARAMETERS
+        _VERSION + [("eps", c_float), ("order", c_uint32)]
+        + [(name, c_size_t) for name in ("outputs", "inputs", "taps", "groups")] + _PARAMETERS
         + _RUNNING + _slices("weights", "weights_bias")
     )
 

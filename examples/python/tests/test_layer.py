@@ -1,5 +1,6 @@
 """The layer against the formulas in float64, on random shapes, and without any copy."""
 
+import re
 import threading
 
 import numpy
@@ -200,10 +201,55 @@ def test_folding(before):
     norm = lambda values: layer.eval(numpy.ascontiguousarray(values), mean, var, weight=weight, bias=shift)
     wanted = norm(x @ weights.T + bias) if before else norm(x) @ weights.T + bias
     fold = normdrop.fold_into_previous if before else normdrop.fold_into_next
-    fold(weights, bias, mean, var, weight=weight, shift=shift)
-    close(x @ weights.T + bias, wanted)
     with pytest.raises(normdrop.NormdropError, match="no bias"):
-        fold(weights, None, mean, var, shift=shift)
+        fold(weights, None, mean, var, shift=shift, layout="OI")
+    with pytest.raises(normdrop.NormdropError, match="running variance of a channel plus eps must be above 0: running_var"):
+        fold(weights, bias, mean, -var, layout="OI")
+    with pytest.raises(TypeError, match="layout"):
+        fold(weights, bias, mean, var, weight=weight, shift=shift)
+    dense, dense_bias = numpy.ascontiguousarray(weights.T), bias.copy()
+    fold(weights, bias, mean, var, weight=weight, shift=shift, layout="OI")
+    close(x @ weights.T + bias, wanted)
+    fold(dense, dense_bias, mean, var, weight=weight, shift=shift, layout="IO")
+    assert (dense.T == weights).all() and (dense_bias == bias).all()
+
+
+# Where the output and the input of each weight are along the dimensions of a layout.
+@pytest.mark.parametrize("layout, shape, groups, output, inputs", [
+    ("OIL", (4, 3, 2), 2, lambda o, i, l: o, lambda o, i, l: o // 2 * 3 + i),
+    ("OHWI", (4, 2, 3, 3), 2, lambda o, h, w, i: o, lambda o, h, w, i: o // 2 * 3 + i),
+    ("IOHW", (6, 2, 2, 3), 2, lambda i, o, h, w: i // 3 * 2 + o, lambda i, o, h, w: i),
+    ("ILO", (6, 5, 2), 2, lambda i, l, o: i // 3 * 2 + o, lambda i, l, o: i),
+    ("DHWIO", (2, 1, 2, 3, 4), 2, lambda d, h, w, i, o: o, lambda d, h, w, i, o: o // 2 * 3 + i),
+    ("HWOI", (2, 3, 4, 5), 1, lambda h, w, o, i: o, lambda h, w, o, i: i),
+    ("HWIM", (2, 3, 4, 2), 1, lambda h, w, i, m: i * 2 + m, lambda h, w, i, m: i),
+    ("HWIM", (2, 3, 4, 2), 4, lambda h, w, i, m: i * 2 + m, lambda h, w, i, m: i),
+])
+def test_layouts_of_weights(layout, shape, groups, output, inputs):
+    places = numpy.indices(shape)
+    for fold, channel in [(normdrop.fold_into_previous, output(*places)), (normdrop.fold_into_next, inputs(*places))]:
+        channels = int(channel.max()) + 1
+        weights, zeros, ones = (numpy.full(size, value, numpy.float32) for size, value in [(shape, 1), (channels, 0), (channels, 1)])
+        fold(weights, None, zeros, ones, layout=layout, groups=groups, eps=0, weight=numpy.arange(channels, dtype=numpy.float32) + 2)
+        assert (weights == channel + 2).all()
+
+
+@pytest.mark.parametrize("layout, shape, groups, said", [
+    ("OHIW", (2, 2, 2, 2), 1, "layout must name the dimensions of the weights, such as OI, OIHW or HWIO, not 'OHIW'"),
+    ("OIHH", (2, 2, 2, 2), 1, "layout must name"),
+    ("NCHW", (2, 2, 2, 2), 1, "layout must name"),
+    ("", (2,), 1, "layout must name"),
+    ("OIHW", (2, 2, 2), 1, "weights must have the 4 dimensions OIHW, not (2, 2, 2)"),
+    ("OI", (2, 2), 2, "groups must be at least 1, and 1 for a linear layer, not 2"),
+    ("OIL", (2, 2, 2), 0, "groups must be at least 1, and 1 for a linear layer, not 0"),
+    ("OIL", (2, 2, 2), 3, "groups must divide inputs and outputs"),
+    ("HWIM", (2, 2, 3, 2), 2, "groups of a depthwise convolution are its 3 inputs, not 2"),
+    ("OIL", (2, 2, 2), 2**63, "does not fit a size_t"),
+])
+def test_wrong_layouts_of_weights(layout, shape, groups, said):
+    bias, statistics = numpy.zeros(2, numpy.float32), numpy.ones(2, numpy.float32)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        normdrop.fold_into_previous(numpy.ones(shape, numpy.float32), bias, statistics, statistics, layout=layout, groups=groups)
 
 
 def test_threads_share_a_layer():

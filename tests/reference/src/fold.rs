@@ -1,9 +1,76 @@
 //! Batch norm folded into the weights of the layer before it or after it.
-//!
-//! Weights are `[outer, channels, inner]`, and the channels are those of the batch norm.
 
 use crate::double::Double;
-use crate::layer::{Parameters, Shape};
+use crate::layer::Parameters;
+
+/// A dimension of weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dimension {
+    /// The outputs of the layer.
+    Out,
+    /// Its inputs.
+    In,
+    /// The taps of its kernel.
+    Tap,
+}
+
+/// A weight layer: its sizes, and the order of the dimensions of its weights in memory, the innermost last.
+#[derive(Debug, Clone, Copy)]
+pub struct WeightShape {
+    /// The dimensions in memory.
+    pub order: [Dimension; 3],
+    /// The outputs of all groups.
+    pub outputs: usize,
+    /// The inputs of all groups.
+    pub inputs: usize,
+    /// The taps of the kernel.
+    pub taps: usize,
+    /// The groups.
+    pub groups: usize,
+}
+
+impl WeightShape {
+    /// The output and the input of every weight, in the order of memory.
+    ///
+    /// Convolutions have `[out, in/groups]` in memory and transposed ones `[in, out/groups]`, the taps last; where the taps
+    /// are first, it is the other way round.
+    #[must_use]
+    pub fn places(&self) -> Vec<(usize, usize)> {
+        let Self { order, outputs, inputs, taps, groups } = *self;
+        let whole = if order[0] == Dimension::Tap { order[2] } else { order[0] };
+        let sizes = order.map(|dimension| match dimension {
+            Dimension::Tap => taps,
+            Dimension::Out => {
+                if dimension == whole {
+                    outputs
+                } else {
+                    outputs / groups
+                }
+            }
+            Dimension::In => {
+                if dimension == whole {
+                    inputs
+                } else {
+                    inputs / groups
+                }
+            }
+        });
+        let mut places = vec![];
+        for index in 0..sizes.iter().product() {
+            let at = [index / (sizes[1] * sizes[2]), index / sizes[2] % sizes[1], index % sizes[2]];
+            let along = |wanted: Dimension| {
+                order.iter().zip(at).find(|(dimension, _)| **dimension == wanted).map_or(0, |(_, at)| at)
+            };
+            let (output, input) = (along(Dimension::Out), along(Dimension::In));
+            places.push(if whole == Dimension::Out {
+                (output, output / (outputs / groups) * (inputs / groups) + input)
+            } else {
+                (input / (inputs / groups) * (outputs / groups) + output, input)
+            });
+        }
+        places
+    }
+}
 
 /// A batch norm with fixed statistics.
 #[derive(Debug, Clone, Copy)]
@@ -45,12 +112,12 @@ impl BatchNorm<'_> {
 
     /// `batchnorm(W*x + b)` as `W'*x + b'`: `W' = W*a`, `b' = (b - mean)*a + bias`.
     #[must_use]
-    pub fn fold_into_previous(&self, shape: Shape, weights: &[f64], bias: &[f64]) -> Folded {
+    pub fn fold_into_previous(&self, shape: WeightShape, weights: &[f64], bias: &[f64]) -> Folded {
         let mut folded = Folded { weights: weights.to_vec(), bias: vec![], bias_size: vec![] };
+        for (weight, (output, _)) in folded.weights.iter_mut().zip(shape.places()) {
+            *weight *= self.slope(output);
+        }
         for (channel, &b) in bias.iter().enumerate() {
-            for index in shape.indices(channel) {
-                folded.weights[index] *= self.slope(channel);
-            }
             let (b, size) = self.apply(channel, b);
             folded.bias.push(b);
             folded.bias_size.push(size);
@@ -61,22 +128,17 @@ impl BatchNorm<'_> {
     /// `W*batchnorm(x) + b` as `W'*x + b'`: `W'[o,i,k] = W[o,i,k]*a[i]`, `b'[o] = b[o] + sum(W[o,i,k]*c[i])` with
     /// `c = bias - mean*a`.
     #[must_use]
-    pub fn fold_into_next(&self, shape: Shape, weights: &[f64], bias: &[f64]) -> Folded {
+    pub fn fold_into_next(&self, shape: WeightShape, weights: &[f64], bias: &[f64]) -> Folded {
         let mut folded = Folded { weights: weights.to_vec(), bias: vec![], bias_size: vec![] };
-        for (output, &b) in bias.iter().enumerate() {
-            let (mut sum, mut size) = (Double::from(b), b.abs());
-            for channel in 0..shape.channels {
-                let (c, c_size) = self.apply(channel, 0.0);
-                for tap in 0..shape.inner {
-                    let weight = &mut folded.weights[(output * shape.channels + channel) * shape.inner + tap];
-                    sum = sum + Double::from(*weight) * Double::from(c);
-                    size += weight.abs() * c_size;
-                    *weight *= self.slope(channel);
-                }
-            }
-            folded.bias.push(sum.rounded());
-            folded.bias_size.push(size);
+        let mut sums: Vec<Double> = bias.iter().map(|&b| Double::from(b)).collect();
+        folded.bias_size = bias.iter().map(|b| b.abs()).collect();
+        for (weight, (output, input)) in folded.weights.iter_mut().zip(shape.places()) {
+            let (c, c_size) = self.apply(input, 0.0);
+            sums[output] = sums[output] + Double::from(*weight) * Double::from(c);
+            folded.bias_size[output] += weight.abs() * c_size;
+            *weight *= self.slope(input);
         }
+        folded.bias = sums.iter().map(|sum| sum.rounded()).collect();
         folded
     }
 }
@@ -94,7 +156,13 @@ mod tests {
 
     #[test]
     fn into_the_previous_layer() {
-        let shape = Shape { outer: 1, channels: 2, inner: 2 };
+        let shape = WeightShape {
+            order: [Dimension::Out, Dimension::In, Dimension::Tap],
+            outputs: 2,
+            inputs: 2,
+            taps: 1,
+            groups: 1,
+        };
         let folded = BATCH_NORM.fold_into_previous(shape, &[1.0, 2.0, 3.0, 4.0], &[1.0, 1.0]);
         assert_eq!((folded.weights, folded.bias), (vec![0.5, 1.0, 3.0, 4.0], vec![-0.5, 0.0]));
         assert_eq!(folded.bias_size, [1.5, 0.0]);
@@ -102,10 +170,28 @@ mod tests {
 
     #[test]
     fn into_the_next_layer() {
-        let shape = Shape { outer: 2, channels: 2, inner: 1 };
+        let shape = WeightShape {
+            order: [Dimension::Out, Dimension::Tap, Dimension::In],
+            outputs: 2,
+            inputs: 2,
+            taps: 1,
+            groups: 1,
+        };
         let folded = BATCH_NORM.fold_into_next(shape, &[1.0, 2.0, 3.0, 4.0], &[1.0, 0.0]);
         // a is 1/2 and 1, c is -1 and -1.
         assert_eq!((folded.weights, folded.bias), (vec![0.5, 2.0, 1.5, 4.0], vec![-2.0, -7.0]));
         assert_eq!(folded.bias_size, [1.0 + 2.0 + 2.0, 6.0 + 4.0]);
+    }
+
+    #[test]
+    fn places_of_grouped_weights() {
+        use Dimension::{In, Out, Tap};
+        let places = |order| WeightShape { order, outputs: 4, inputs: 2, taps: 1, groups: 2 }.places();
+        // A convolution, `[out, in/groups]` and `[in/groups, out]` in memory.
+        assert_eq!(places([Out, In, Tap]), [(0, 0), (1, 0), (2, 1), (3, 1)]);
+        assert_eq!(places([Tap, In, Out]), [(0, 0), (1, 0), (2, 1), (3, 1)]);
+        // A transposed one, `[in, out/groups]` and `[out/groups, in]`.
+        assert_eq!(places([In, Out, Tap]), [(0, 0), (1, 0), (2, 1), (3, 1)]);
+        assert_eq!(places([Tap, Out, In]), [(0, 0), (2, 1), (1, 0), (3, 1)]);
     }
 }

@@ -13,8 +13,8 @@ use normdrop::{
     Activation, Apply, ApplyGradient, Average, Backend, Backward, BackwardInPlace, Bernoulli, Config, Dropout, Error,
     Eval, EvalInPlace, Finish, Fold, Gelu, Granularity, HardSwish, Identity, Layer, LeakyRelu, Moments,
     ParameterGradients, Parameters, Reduce, Relu, Relu6, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape,
-    Sigmoid, Silu, Statistics, Tanh, Train, fold_into_next, fold_into_previous, mask_len, merge_moments, merge_sums,
-    moments_len, seed_from,
+    Sigmoid, Silu, Statistics, Tanh, Train, WeightOrder, WeightShape, fold_into_next, fold_into_previous, mask_len,
+    merge_moments, merge_sums, moments_len, seed_from,
 };
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -555,8 +555,12 @@ impl Run<'_, '_> {
             cut.finish(&layer, &mut finish[column])?;
             cut.merge_sums(&layer, &mut merged_sums[column])?;
             cut.finish_gradients(&layer, &mut finish_gradients[column])?;
-            cut.fold(fold_into_previous, channels, &mut previous[column])?;
-            cut.fold(fold_into_next, outer, &mut next[column])?;
+            // The channels of the batch norm are in the middle, whatever side of it the layer is on.
+            let layer = |order, outputs, inputs| WeightShape { order, outputs, inputs, taps: inner, groups: 1 };
+            let before = layer(WeightOrder::InOutTaps, channels, outer);
+            let after = layer(WeightOrder::OutInTaps, outer, channels);
+            cut.fold(fold_into_previous, before, &mut previous[column])?;
+            cut.fold(fold_into_next, after, &mut next[column])?;
         }
         print(out, C::NAME, CHANNEL_CALLS, "", C::DATA.len(), &digests)
     }
@@ -870,17 +874,17 @@ impl Cut<'_> {
     fn fold(
         &mut self,
         fold: fn(Fold<'_>) -> Result<(), Error>,
-        outputs: usize,
+        shape: WeightShape,
         digest: &mut Digest,
     ) -> Result<(), Error> {
         self.buffers.output.copy_from_slice(self.buffers.input);
         self.buffers.grad_residual.copy_from_slice(self.buffers.residual);
-        let bias = &mut self.buffers.grad_residual[..outputs];
+        let bias = &mut self.buffers.grad_residual[..shape.outputs];
         fold(Fold {
             parameters: parameters!(self),
             running: running!(self),
             eps: self.problem.config.eps,
-            shape: self.problem.shape,
+            shape,
             weights: &mut *self.buffers.output,
             bias: Some(&mut *bias),
         })?;

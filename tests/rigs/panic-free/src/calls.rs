@@ -8,7 +8,7 @@ use normdrop::{
     Activation, Apply, ApplyGradient, Average, Backend, Backward, BackwardInPlace, Bernoulli, Buffer, Config, Dropout,
     Error, Eval, EvalInPlace, Finish, Fold, Gelu, Granularity, HardSwish, Identity, Layer, LeakyRelu, Moments,
     ParameterGradients, Parameters, Reduce, Relu, Relu6, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape,
-    Sigmoid, Silu, Statistics, Tanh, Train,
+    Sigmoid, Silu, Statistics, Tanh, Train, WeightOrder, WeightShape,
 };
 use rand_core::{Infallible, TryRng};
 
@@ -435,7 +435,16 @@ pub unsafe extern "C" fn normdrop_backward_leaky_relu(call: &Call, slope: f32) -
 impl Call {
     /// The weights are `input`, and the bias of their layer is `output`.
     unsafe fn fold(&self, fold: fn(Fold<'_>) -> Result<(), Error>) -> Result<(), Error> {
-        let shape = Shape::new(self.outer, self.channels, self.inner)?;
+        let order = match self.positions {
+            0 => WeightOrder::OutInTaps,
+            1 => WeightOrder::OutTapsIn,
+            2 => WeightOrder::InOutTaps,
+            3 => WeightOrder::InTapsOut,
+            4 => WeightOrder::TapsInOut,
+            _ => WeightOrder::TapsOutIn,
+        };
+        let groups = self.positions;
+        let shape = WeightShape { order, outputs: self.channels, inputs: self.outer, taps: self.inner, groups };
         // SAFETY: passed on.
         let call = unsafe {
             Fold {

@@ -18,7 +18,7 @@ use normdrop::{
     Activation, Apply, ApplyGradient, Average, Backward, BackwardInPlace, Bernoulli, Config, Dropout, Error, Eval,
     EvalInPlace, Finish, Fold, Gelu, HardSwish, Identity, Layer, LeakyRelu, Moments, ParameterGradients, Parameters,
     Reduce, Relu, Relu6, Running, RunningMut, Saved, SavedMut, Shape, Sigmoid, Silu, Statistics, Tanh, Train,
-    fold_into_next, fold_into_previous, merge_moments, merge_sums, seed_from,
+    WeightOrder, WeightShape, fold_into_next, fold_into_previous, merge_moments, merge_sums, seed_from,
 };
 use rand_core::TryRng;
 
@@ -317,13 +317,15 @@ fn apply_gradient(fixture: &mut Fixture) -> Outcome {
 }
 
 /// The weights are the output; their layer has as many inputs as outputs.
-fn fold(fixture: &mut Fixture, fold: fn(Fold<'_>) -> Outcome, outputs: usize) -> Outcome {
-    let (c, len, [outer, channels, inner]) = (fixture.channels(), fixture.len(), fixture.shape);
+fn fold(fixture: &mut Fixture, fold: fn(Fold<'_>) -> Outcome, order: WeightOrder) -> Outcome {
+    let (c, len, [outer, channels, taps]) = (fixture.channels(), fixture.len(), fixture.shape);
+    let next = order == WeightOrder::OutInTaps;
+    let (outputs, inputs) = if next { (outer, channels) } else { (channels, outer) };
     fold(Fold {
         parameters: parameters!(fixture, c),
         running: running!(fixture, c),
         eps: 1e-5,
-        shape: Shape::new(outer, channels, inner)?,
+        shape: WeightShape { order, outputs, inputs, taps, groups: 1 },
         weights: front_mut(&mut fixture.output, len),
         bias: Some(front_mut(&mut fixture.grad_residual, outputs)),
     })
@@ -411,8 +413,8 @@ const CALLS: [Call; 38] = [
     ("Layer::backward<Silu>", |fixture| backward(fixture, Silu)),
     ("Layer::eval<Gelu>", |fixture| eval(fixture, Gelu)),
     ("Layer::backward<Gelu>", |fixture| backward(fixture, Gelu)),
-    ("fold_into_previous", |fixture| fold(fixture, fold_into_previous, fixture.shape[1])),
-    ("fold_into_next", |fixture| fold(fixture, fold_into_next, fixture.shape[0])),
+    ("fold_into_previous", |fixture| fold(fixture, fold_into_previous, WeightOrder::InOutTaps)),
+    ("fold_into_next", |fixture| fold(fixture, fold_into_next, WeightOrder::OutInTaps)),
     ("Bernoulli::new", |_| Bernoulli::new(black_box(0.25)).map(|keep| _ = black_box(keep))),
     ("Bernoulli::fill", bernoulli_fill),
     ("Bernoulli::fill_with", bernoulli_fill_with),

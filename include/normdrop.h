@@ -70,7 +70,7 @@ typedef struct normdrop_layer {
   // The product of the dimensions after the channels; the default is 1.
   size_t inner;
   // The positions of one sample that are part of `outer`, in channels-last layouts. It matters only where a mask bit
-  // decides about more than an element. 0 and 1 are the same; the default is 1.
+  // decides about more than an element, and for padding. 0 and 1 are the same; the default is 1.
   size_t positions;
   // The weight of the new value in the running statistics, in [0, 1]; the default is 0.1, PyTorch's.
   double momentum;
@@ -133,9 +133,10 @@ typedef struct normdrop_error {
   // What was expected: the length (of scratch: at least), the alignment in bytes, the version, the largest length.
   size_t expected;
   // What came: the length, the address modulo the alignment, the version, the number that names nothing; of a missing
-  // bias, the channel.
+  // bias, the channel; of a sequence that is too long, its length.
   size_t actual;
-  // The number that is out of its range: eps, momentum, p or slope.
+  // The number that is out of its range: eps, momentum, p or slope; of a sequence that is too
+  // long, its sample.
   double value;
 } normdrop_error;
 
@@ -164,12 +165,12 @@ typedef struct normdrop_keep {
 } normdrop_keep;
 
 // A buffer that a call reads. NULL with the length 0 is no buffer.
-typedef struct normdrop_slice_f32 {
+typedef struct normdrop_slice_usize {
   // The first value.
-  const float *values;
+  const size_t *values;
   // The number of values.
   size_t len;
-} normdrop_slice_f32;
+} normdrop_slice_usize;
 
 // A buffer that a call writes. NULL with the length 0 is no buffer.
 typedef struct normdrop_slice_mut_f32 {
@@ -178,6 +179,14 @@ typedef struct normdrop_slice_mut_f32 {
   // The number of values.
   size_t len;
 } normdrop_slice_mut_f32;
+
+// A buffer that a call reads. NULL with the length 0 is no buffer.
+typedef struct normdrop_slice_f32 {
+  // The first value.
+  const float *values;
+  // The number of values.
+  size_t len;
+} normdrop_slice_f32;
 
 // A buffer that a call reads. NULL with the length 0 is no buffer.
 typedef struct normdrop_slice_u8 {
@@ -552,6 +561,12 @@ typedef struct normdrop_fold_call {
 // `groups` does not divide `inputs` and `outputs`.
 #define NORMDROP_STATUS_GROUPS 24
 
+// A sequence is longer than the tensor has positions.
+#define NORMDROP_STATUS_SEQUENCE_LENGTH 25
+
+// Padding can be dropped only by a mask with one bit per element.
+#define NORMDROP_STATUS_NOT_AN_ELEMENT_MASK 26
+
 // No buffer: the error is about something else.
 #define NORMDROP_BUFFER_NONE 0
 
@@ -632,6 +647,12 @@ typedef struct normdrop_fold_call {
 
 // `weights_bias` of a fold
 #define NORMDROP_BUFFER_FOLD_BIAS 26
+
+// `lengths` of the sequences of a padded batch
+#define NORMDROP_BUFFER_LENGTHS 27
+
+// `values` whose padding is cleared
+#define NORMDROP_BUFFER_VALUES 28
 
 // `[outputs, inputs/groups, taps]`
 #define NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS 1
@@ -810,6 +831,40 @@ normdrop_status normdrop_bernoulli_fill_with(double p,
                                              struct normdrop_slice_mut_u8 mask,
                                              struct normdrop_error *error);
 
+// The seed of one mask of a training run, from the run's one seed: of a layer, a step and a rank.
+// Calls that differ in one number alone never give the same seed; sums of the numbers may. The
+// values are frozen, as masks are.
+//
+// `seed_for(root, layer, step, rank) = next(next(next(root, layer), step), rank)`, where
+// `next(seed, n)` is output number `n + 1` of `SplitMix64(seed)`. Pass 0 for a number that the
+// program does not have.
+uint64_t normdrop_seed_for(uint64_t root, uint64_t layer, uint64_t step, uint64_t rank);
+
+// Drops the padding of sequences of different lengths: clears the bits of all padded elements in a
+// mask, which must have one bit per element. Position `i` of sample `s` is padding where
+// `i >= lengths[s]`.
+//
+// Every call with this mask gives exactly +0.0 at the padded places, as output and as the gradient
+// of the residual, and `normdrop_reduce` sums over the others alone. The gradient of the input
+// needs `normdrop_clear_padding`, too. A sample has `positions*inner` positions.
+//
+// # Safety
+// As `normdrop_fill_mask`.
+normdrop_status normdrop_drop_padding(const struct normdrop_layer *layer,
+                                      struct normdrop_slice_usize lengths,
+                                      struct normdrop_slice_mut_u8 mask,
+                                      struct normdrop_error *error);
+
+// Clears the padding of sequences of different lengths in a tensor: +0.0 at all padded places. See
+// `normdrop_drop_padding`.
+//
+// # Safety
+// As `normdrop_fill_mask`.
+normdrop_status normdrop_clear_padding(const struct normdrop_layer *layer,
+                                       struct normdrop_slice_usize lengths,
+                                       struct normdrop_slice_mut_f32 values,
+                                       struct normdrop_error *error);
+
 // Training forward: batch statistics, optionally dropout; updates the running statistics and saves what
 // `normdrop_backward` needs. Not in place, because backward needs the input.
 //
@@ -914,7 +969,8 @@ normdrop_status normdrop_apply_gradient(const struct normdrop_layer *layer,
 //
 // # Safety
 // As `normdrop_train`.
-normdrop_status normdrop_fold_into_previous(const struct normdrop_fold_call *call, struct normdrop_error *error);
+normdrop_status normdrop_fold_into_previous(const struct normdrop_fold_call *call,
+                                            struct normdrop_error *error);
 
 // Folds batch norm into the linear or convolution layer after it: `W*batchnorm(x) + b` becomes `W'*x + b'`.
 //
@@ -925,7 +981,8 @@ normdrop_status normdrop_fold_into_previous(const struct normdrop_fold_call *cal
 //
 // # Safety
 // As `normdrop_train`.
-normdrop_status normdrop_fold_into_next(const struct normdrop_fold_call *call, struct normdrop_error *error);
+normdrop_status normdrop_fold_into_next(const struct normdrop_fold_call *call,
+                                        struct normdrop_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -88,6 +88,11 @@ impl From<Error> for normdrop_error {
             Error::NotFinite { buffer, index } => {
                 Self::new(NORMDROP_STATUS_NOT_FINITE).of(number_of(buffer)).counts(0, index)
             }
+            Error::SequenceLength { sample, positions, length } => Self {
+                value: sample as f64,
+                ..Self::new(NORMDROP_STATUS_SEQUENCE_LENGTH).of(NORMDROP_BUFFER_LENGTHS).counts(positions, length)
+            },
+            Error::NotAnElementMask => Self::new(NORMDROP_STATUS_NOT_AN_ELEMENT_MASK).of(NORMDROP_BUFFER_MASK),
         }
     }
 }
@@ -116,6 +121,7 @@ const fn number_of(buffer: Buffer) -> normdrop_buffer {
         Buffer::Scratch => NORMDROP_BUFFER_SCRATCH,
         Buffer::FoldWeights => NORMDROP_BUFFER_FOLD_WEIGHTS,
         Buffer::FoldBias => NORMDROP_BUFFER_FOLD_BIAS,
+        Buffer::Lengths => NORMDROP_BUFFER_LENGTHS,
     }
 }
 
@@ -295,6 +301,8 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
         NORMDROP_STATUS_NOT_FINITE => c"a value is not finite, or would not be after the call",
         NORMDROP_STATUS_WEIGHT_ORDER => c"there is no such order of weights",
         NORMDROP_STATUS_GROUPS => c"groups must divide inputs and outputs",
+        NORMDROP_STATUS_SEQUENCE_LENGTH => c"a sequence is longer than the tensor has positions",
+        NORMDROP_STATUS_NOT_AN_ELEMENT_MASK => c"padding can be dropped only by a mask with one bit per element",
         _ => c"unknown status",
     }
     .as_ptr()
@@ -331,6 +339,8 @@ pub extern "C" fn normdrop_buffer_name(buffer: normdrop_buffer) -> *const c_char
         NORMDROP_BUFFER_SCRATCH => c"scratch",
         NORMDROP_BUFFER_FOLD_WEIGHTS => c"weights",
         NORMDROP_BUFFER_FOLD_BIAS => c"weights_bias",
+        NORMDROP_BUFFER_LENGTHS => c"lengths",
+        NORMDROP_BUFFER_VALUES => c"values",
         _ => c"unknown buffer",
     }
     .as_ptr()
@@ -565,6 +575,76 @@ pub unsafe extern "C" fn normdrop_bernoulli_fill_with(
         mask.region(NORMDROP_BUFFER_MASK)?;
         // SAFETY: the only buffer, in order by itself; the rest is passed on.
         Ok(bernoulli.fill_with(&mut generator, bits, unsafe { mask.get() })?)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// The seed of one mask of a training run, from the run's one seed: of a layer, a step and a rank.
+/// Calls that differ in one number alone never give the same seed; sums of the numbers may. The
+/// values are frozen, as masks are.
+///
+/// `seed_for(root, layer, step, rank) = next(next(next(root, layer), step), rank)`, where
+/// `next(seed, n)` is output number `n + 1` of `SplitMix64(seed)`. Pass 0 for a number that the
+/// program does not have.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_seed_for(root: u64, layer: u64, step: u64, rank: u64) -> u64 {
+    mask::seed_for(root, layer, step, rank)
+}
+
+/// Drops the padding of sequences of different lengths: clears the bits of all padded elements in a
+/// mask, which must have one bit per element. Position `i` of sample `s` is padding where
+/// `i >= lengths[s]`.
+///
+/// Every call with this mask gives exactly +0.0 at the padded places, as output and as the gradient
+/// of the residual, and `normdrop_reduce` sums over the others alone. The gradient of the input
+/// needs `normdrop_clear_padding`, too. A sample has `positions*inner` positions.
+///
+/// # Safety
+/// As `normdrop_fill_mask`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_drop_padding(
+    layer: *const normdrop_layer,
+    lengths: normdrop_slice<usize>,
+    mask: normdrop_slice_mut<u8>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        check_apart(&[lengths.region(NORMDROP_BUFFER_LENGTHS)?, mask.region(NORMDROP_BUFFER_MASK)?])?;
+        // SAFETY: both buffers are in order and apart; the rest is passed on.
+        let (lengths, mask) = unsafe { (lengths.get(), mask.get()) };
+        Ok(layer.drop_padding(lengths, mask)?)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// Clears the padding of sequences of different lengths in a tensor: +0.0 at all padded places. See
+/// `normdrop_drop_padding`.
+///
+/// # Safety
+/// As `normdrop_fill_mask`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_clear_padding(
+    layer: *const normdrop_layer,
+    lengths: normdrop_slice<usize>,
+    values: normdrop_slice_mut<f32>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        check_apart(&[lengths.region(NORMDROP_BUFFER_LENGTHS)?, values.region(NORMDROP_BUFFER_VALUES)?])?;
+        // SAFETY: both buffers are in order and apart; the rest is passed on.
+        let (lengths, values) = unsafe { (lengths.get(), values.get()) };
+        layer.clear_padding(lengths, values).map_err(|error| match error {
+            Error::Length { buffer: Buffer::Values, expected, actual } => {
+                normdrop_error::new(NORMDROP_STATUS_LENGTH).of(NORMDROP_BUFFER_VALUES).counts(expected, actual)
+            }
+            other => other.into(),
+        })
     };
     // SAFETY: passed on.
     unsafe { report(error, run) }

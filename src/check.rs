@@ -5,8 +5,10 @@ use crate::args::{
     Dropout, Finish, Moments, ParameterGradients, Parameters, Running, RunningMut, Saved, Statistics, Train,
 };
 use crate::channel::Normalisation;
+use crate::config::Granularity;
 use crate::error::{Buffer, Error, check_len};
 use crate::mask::mask_len;
+use crate::padding;
 use crate::parts::{moments_len, sums_len};
 use crate::plan::{BackwardCall, ForwardCall, Gradients, Phase, Plan, Target};
 
@@ -109,6 +111,32 @@ pub(crate) fn finish(plan: &Plan, call: &Finish<'_>) -> Result<bool, Error> {
 pub(crate) fn finish_gradients(plan: &Plan, sums: &[f64], gradients: &ParameterGradients<'_>) -> Result<(), Error> {
     check_len(Buffer::Sums, sums_len(plan.shape.channels()), sums.len())?;
     parameter_gradients(plan, gradients)
+}
+
+/// Checks a call that drops the padding of sequences from a mask.
+pub(crate) fn drop_padding(plan: &Plan, lengths: &[usize], mask: &[u8]) -> Result<(), Error> {
+    dropout(plan, Dropout::Mask(mask))?;
+    match plan.config.granularity {
+        Granularity::Element => sequences(plan, lengths),
+        Granularity::Channel | Granularity::Sample => Err(Error::NotAnElementMask),
+    }
+}
+
+/// Checks a call that clears the padding of sequences in a tensor.
+pub(crate) fn clear_padding(plan: &Plan, lengths: &[usize], values: &[f32]) -> Result<(), Error> {
+    elements(plan, Buffer::Values, values.len())?;
+    sequences(plan, lengths)
+}
+
+/// The lengths of sequences: one for each, and none above the positions. An empty tensor has no
+/// padding, whatever they are.
+fn sequences(plan: &Plan, lengths: &[usize]) -> Result<(), Error> {
+    let Some((samples, positions)) = padding::sequences(plan.shape) else { return Ok(()) };
+    check_len(Buffer::Lengths, samples, lengths.len())?;
+    match lengths.iter().enumerate().find(|&(_, &length)| length > positions) {
+        Some((sample, &length)) => Err(Error::SequenceLength { sample, positions, length }),
+        None => Ok(()),
+    }
 }
 
 fn parameter_gradients(plan: &Plan, gradients: &ParameterGradients<'_>) -> Result<(), Error> {

@@ -50,6 +50,8 @@ pub enum Buffer {
     FoldWeights,
     /// The bias of the layer that batch norm is folded into.
     FoldBias,
+    /// The lengths of the sequences of a padded batch.
+    Lengths,
 }
 
 impl Buffer {
@@ -79,6 +81,7 @@ impl Buffer {
             Self::Scratch => "scratch",
             Self::FoldWeights => "fold weights",
             Self::FoldBias => "fold bias",
+            Self::Lengths => "lengths",
         }
     }
 }
@@ -147,6 +150,17 @@ pub enum Error {
         /// Its index in the buffer.
         index: usize,
     },
+    /// A sequence of a padded batch is longer than the tensor has positions.
+    SequenceLength {
+        /// The first sample whose length is too large.
+        sample: usize,
+        /// The positions of a sample, the most that a length can be.
+        positions: usize,
+        /// The length that was given.
+        length: usize,
+    },
+    /// The padding was to be dropped by a mask whose bits gate whole channels or samples.
+    NotAnElementMask,
 }
 
 /// Checks the length of a buffer.
@@ -190,6 +204,17 @@ impl fmt::Display for Error {
             Self::NotFinite { buffer, index } => {
                 write!(f, "{}[{index}] must be finite; nothing was written", buffer.name())
             }
+            Self::SequenceLength { sample, positions, length } => {
+                write!(
+                    f,
+                    "the length of sequence {sample} must be at most {positions}, the positions of a sample, \
+                     but is {length}; nothing was written"
+                )
+            }
+            Self::NotAnElementMask => f.write_str(
+                "padding can be dropped only by a mask with one bit per element (Granularity::Element); \
+                 clear it in the tensors instead (clear_padding); nothing was written",
+            ),
         }
     }
 }

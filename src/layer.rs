@@ -14,6 +14,7 @@ use crate::check;
 use crate::config::Config;
 use crate::error::Error;
 use crate::mask::{Bernoulli, mask_len};
+use crate::padding;
 use crate::parts::{moments_len, sums_len};
 use crate::phase::{backward, eval, moments, train};
 use crate::plan::{BackwardCall, ForwardCall, Plan};
@@ -182,6 +183,64 @@ impl<A: Activation> Layer<A> {
     /// [`Error::Length`] if `mask` does not have [`Layer::mask_len`] bytes.
     pub fn fill_mask_with(&self, rng: &mut impl Rng, mask: &mut [u8]) -> Result<(), Error> {
         self.plan.keep.fill_with(rng, self.mask_bits(), mask)
+    }
+
+    /// Drops the padding of sequences of different lengths: clears the bits of all padded elements
+    /// in a mask.
+    ///
+    /// Element `(sample, position)` is padding if `position >= lengths[sample]`. Every call with
+    /// this mask then gives exactly +0.0 as the output and as the gradient of the residual at the
+    /// padded places, whatever the padding holds, NaN included; and [`Layer::reduce`] sums over the
+    /// valid places alone. With `p = 0` and a mask of [`Layer::fill_mask`], nothing but the padding
+    /// is dropped. The gradient of the input needs [`Layer::clear_padding`] too.
+    /// [The guide](crate::guide#padded-sequences) has the whole of it: statistics of valid places,
+    /// forward and backward.
+    ///
+    /// A sample has the positions that the constructor of the shape says: `l` of [`Shape::nlc`] and
+    /// [`Shape::ncl`], `h*w` of images, in the order of memory.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if `mask` does not have [`Layer::mask_len`] bytes or `lengths` not one
+    /// value per sample, [`Error::SequenceLength`] if a length is larger than the positions of a
+    /// sample, [`Error::NotAnElementMask`] if the granularity is not [`Granularity::Element`](crate::Granularity::Element). The
+    /// lengths of an empty tensor are not looked at.
+    pub fn drop_padding(&self, lengths: &[usize], mask: &mut [u8]) -> Result<(), Error> {
+        check::drop_padding(&self.plan, lengths, mask)?;
+        padding::drop_from_mask(self.plan.shape, lengths, mask);
+        Ok(())
+    }
+
+    /// Clears the padding of sequences of different lengths in a tensor of this shape: +0.0 at all
+    /// padded places.
+    ///
+    /// Needed for the gradient of the input: `dx = weight*inv_std*(g - d_bias/samples -
+    /// xhat*d_weight/samples)` is not 0 where `g` is 0. The arguments are those of
+    /// [`Layer::drop_padding`].
+    ///
+    /// ```
+    /// use normdrop::{Config, Identity, Layer, Shape};
+    ///
+    /// // Two sequences of at most three positions with two channels, [n, l, c] and [n, c, l].
+    /// let mut values = [1.0; 12];
+    /// let last = Layer::new(Shape::nlc(2, 3, 2)?, Identity, Config::DEFAULT)?;
+    /// last.clear_padding(&[1, 2], &mut values)?;
+    /// assert_eq!(values, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]);
+    ///
+    /// let mut values = [1.0; 12];
+    /// let first = Layer::new(Shape::ncl(2, 2, 3)?, Identity, Config::DEFAULT)?;
+    /// first.clear_padding(&[1, 2], &mut values)?;
+    /// assert_eq!(values, [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0]);
+    /// # Ok::<(), normdrop::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Length`] if `values` does not have the elements of the shape or `lengths` not one
+    /// value per sample, [`Error::SequenceLength`] if a length is larger than the positions of a
+    /// sample. The lengths of an empty tensor are not looked at.
+    pub fn clear_padding(&self, lengths: &[usize], values: &mut [f32]) -> Result<(), Error> {
+        check::clear_padding(&self.plan, lengths, values)?;
+        padding::clear(self.plan.shape, lengths, values);
+        Ok(())
     }
 
     /// Training forward: batch statistics, optionally dropout; updates the running statistics and saves what

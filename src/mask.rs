@@ -198,6 +198,44 @@ pub fn seed_from(rng: &mut impl Rng) -> u64 {
     rng.next_u64()
 }
 
+/// The seed of one mask of a training run, from the run's one seed: a pure function of `root`, the
+/// number of the layer, the step and the rank.
+///
+/// A layer needs another mask at every step, and two layers need different ones at the same step.
+/// Sums do not give that: with `root + layer + step`, layer 1 has at step 0 the mask that layer 0
+/// has at step 1. The seeds here come from `SplitMix64` (Steele, Lea and Flood, *Fast splittable
+/// pseudorandom number generators*, 2014), applied three times, modulo 2^64:
+/// ```text
+/// seed_for(root, layer, step, rank) = next(next(next(root, layer), step), rank)
+/// next(seed, n) = mix(seed + (n + 1)*0x9E3779B97F4A7C15)          output n + 1 of SplitMix64(seed)
+/// mix(z): z = (z ^ z >> 30)*0xBF58476D1CE4E5B9; z = (z ^ z >> 27)*0x94D049BB133111EB; z ^ z >> 31
+/// ```
+/// `next` is a bijection in each of its arguments: calls that differ in one number alone never give
+/// the same seed. Calls that differ in several do so with a probability of about `2^-64` a pair,
+/// like any 64 bits.
+///
+/// `rank` is the machine, thread or replica that draws a mask of its own; ranks that must drop the
+/// same elements (tensor-parallel replicas of one activation) pass the same number. Leave out a
+/// number by passing 0. A forward and a backward call of the same step need the same seed: pass the
+/// same numbers again.
+///
+/// ```
+/// use normdrop::seed_for;
+///
+/// let (root, rank) = (42, 0);
+/// for step in 0..100 {
+///     let (first, second) = (seed_for(root, 0, step, rank), seed_for(root, 1, step, rank));
+///     assert_ne!(first, second);
+/// }
+///
+/// // The values are frozen, as the masks are: a run can be repeated with any later version.
+/// assert_eq!(seed_for(42, 3, 1000, 7), 0xA1F2_A979_A516_9AD1);
+/// ```
+#[must_use]
+pub const fn seed_for(root: u64, layer: u64, step: u64, rank: u64) -> u64 {
+    splitmix64(splitmix64(splitmix64(root, layer.wrapping_add(1)), step.wrapping_add(1)), rank.wrapping_add(1))
+}
+
 /// Clears the bits of the last byte that gate nothing.
 fn clear_unused(elements: usize, mask: &mut [u8]) {
     if let (used @ 1.., Some(last)) = (elements % 8, mask.last_mut()) {

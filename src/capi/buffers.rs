@@ -175,6 +175,7 @@ impl Number for f32 {}
 impl Number for f64 {}
 impl Number for u64 {}
 impl Number for u8 {}
+impl Number for usize {}
 
 impl<T> normdrop_slice<T> {
     /// Checks the buffer by itself.

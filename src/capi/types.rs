@@ -63,6 +63,10 @@ pub const NORMDROP_STATUS_NOT_FINITE: normdrop_status = 22;
 pub const NORMDROP_STATUS_WEIGHT_ORDER: normdrop_status = 23;
 /// `groups` does not divide `inputs` and `outputs`.
 pub const NORMDROP_STATUS_GROUPS: normdrop_status = 24;
+/// A sequence is longer than the tensor has positions.
+pub const NORMDROP_STATUS_SEQUENCE_LENGTH: normdrop_status = 25;
+/// Padding can be dropped only by a mask with one bit per element.
+pub const NORMDROP_STATUS_NOT_AN_ELEMENT_MASK: normdrop_status = 26;
 
 /// A buffer or struct of a call: one of `NORMDROP_BUFFER_*`.
 pub type normdrop_buffer = u32;
@@ -121,6 +125,10 @@ pub const NORMDROP_BUFFER_SCRATCH: normdrop_buffer = 24;
 pub const NORMDROP_BUFFER_FOLD_WEIGHTS: normdrop_buffer = 25;
 /// `weights_bias` of a fold
 pub const NORMDROP_BUFFER_FOLD_BIAS: normdrop_buffer = 26;
+/// `lengths` of the sequences of a padded batch
+pub const NORMDROP_BUFFER_LENGTHS: normdrop_buffer = 27;
+/// `values` whose padding is cleared
+pub const NORMDROP_BUFFER_VALUES: normdrop_buffer = 28;
 
 /// The order in memory of the dimensions of weights, the innermost last: one of `NORMDROP_WEIGHT_ORDER_*`.
 ///
@@ -242,9 +250,10 @@ pub struct normdrop_error {
     /// What was expected: the length (of scratch: at least), the alignment in bytes, the version, the largest length.
     pub expected: usize,
     /// What came: the length, the address modulo the alignment, the version, the number that names nothing; of a missing
-    /// bias, the channel.
+    /// bias, the channel; of a sequence that is too long, its length.
     pub actual: usize,
-    /// The number that is out of its range: eps, momentum, p or slope.
+    /// The number that is out of its range: eps, momentum, p or slope; of a sequence that is too
+    /// long, its sample.
     pub value: f64,
 }
 
@@ -271,7 +280,7 @@ pub struct normdrop_layer {
     /// The product of the dimensions after the channels; the default is 1.
     pub inner: usize,
     /// The positions of one sample that are part of `outer`, in channels-last layouts. It matters only where a mask bit
-    /// decides about more than an element. 0 and 1 are the same; the default is 1.
+    /// decides about more than an element, and for padding. 0 and 1 are the same; the default is 1.
     pub positions: usize,
     /// The weight of the new value in the running statistics, in [0, 1]; the default is 0.1, PyTorch's.
     pub momentum: f64,

@@ -7,6 +7,7 @@ mod backends;
 mod digest;
 mod fold;
 mod mask;
+mod padding;
 mod phases;
 mod pytorch;
 mod safety;

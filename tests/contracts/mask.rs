@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use normdrop::{Bernoulli, Buffer, Config, Error, Identity, Layer, Shape, mask_len, seed_from};
+use normdrop::{Bernoulli, Buffer, Config, Error, Identity, Layer, Shape, mask_len, seed_for, seed_from};
 use proptest::prelude::*;
 use rand_core::{Infallible, Rng, SeedableRng, TryRng};
 use rand_xoshiro::{SplitMix64, Xoshiro128PlusPlus};
@@ -511,6 +511,47 @@ fn a_seed_is_the_next_64_bits_of_a_generator() {
     assert_eq!(seed_from(&mut rng), expected);
 }
 
+/// Arguments of `seed_for` and its value, from another implementation of the formula in its
+/// documentation.
+const SEEDS: &[([u64; 4], u64)] = &[
+    ([0, 0, 0, 0], 0x2382_75BC_38FC_BE91),
+    ([0, 0, 0, 1], 0xF89A_2566_B582_2C54),
+    ([0, 0, 1, 0], 0x2F10_1FE2_1496_EA20),
+    ([0, 1, 0, 0], 0x80AB_E802_AC1E_182E),
+    ([1, 0, 0, 0], 0xB18A_02F4_6D8D_86C3),
+    ([42, 3, 1000, 7], 0xA1F2_A979_A516_9AD1),
+    ([0x0123_4567_89AB_CDEF, 12, 1 << 40, 255], 0xFA17_1CB9_8493_4436),
+    ([u64::MAX; 4], 0xDD2E_1269_81C8_585F),
+];
+
+#[test]
+fn the_seeds_of_layers_steps_and_ranks_are_frozen() {
+    for &(arguments @ [root, layer, step, rank], seed) in SEEDS {
+        assert_eq!(seed_for(root, layer, step, rank), seed, "{arguments:?}: {:#x}", seed_for(root, layer, step, rank));
+        // The published generator, moved on to the output that each number asks for.
+        let next = |seed: u64, number: u64| {
+            SplitMix64::seed_from_u64(seed.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15))).next_u64()
+        };
+        assert_eq!(next(next(next(root, layer), step), rank), seed, "{arguments:?}");
+    }
+    const AT_COMPILE_TIME: u64 = seed_for(42, 3, 1000, 7);
+    assert_eq!(AT_COMPILE_TIME, 0xA1F2_A979_A516_9AD1);
+}
+
+#[test]
+fn layers_steps_and_ranks_have_seeds_of_their_own_where_sums_collide() {
+    let run = || (0..24).flat_map(|layer| (0..500).flat_map(move |step| (0..8).map(move |rank| (layer, step, rank))));
+    let seeds: HashSet<u64> = run().map(|(layer, step, rank)| seed_for(7, layer, step, rank)).collect();
+    assert_eq!(seeds.len(), 24 * 500 * 8);
+    let sums: HashSet<u64> = run().map(|(layer, step, rank)| 7 + layer + step + rank).collect();
+    assert_eq!(sums.len(), 24 + 500 + 8 - 2);
+    // Two runs, too, and the same numbers in other places.
+    assert!(run().all(|(layer, step, rank)| !seeds.contains(&seed_for(8, layer, step, rank))));
+    let places: HashSet<u64> =
+        [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]].map(|[a, b, c]| seed_for(0, a, b, c)).into();
+    assert_eq!(places.len(), 6);
+}
+
 /// The largest number of standard deviations that a statistic may be away from its expectation. A right generator has
 /// one outside of it in 16,000 (two-sided); the tests below look at some hundred. The seeds are fixed, so a pass stays
 /// one.
@@ -582,6 +623,81 @@ fn elements_at_a_distance_are_not_correlated() {
                 assert!(z.abs() < LIMIT, "p = {p}, seed {seed}, distance {distance}: {z:.2}");
             }
         }
+    }
+}
+
+/// Checks that the masks of any two of eight seeds are not correlated, nor any mask with a later
+/// part of another, and that all eight masks together take every combination of bits as often as
+/// independent ones would.
+fn check_independence(seeds: [u64; 8], what: &str) {
+    // The same elements; neighbours; the next lane of generators and the one after it; the next
+    // group of 512 elements; the next seeding, and the sixteenth.
+    const SHIFTS: [u64; 7] = [0, 1, 32, 64, 512, 4096, 65_536];
+    const ELEMENTS: usize = 1 << 18;
+    for &p in &[0.5, 0.1, 0.9] {
+        let keep = bernoulli(p);
+        let q = keep.keep_probability();
+        let masks = seeds.map(|seed| SHIFTS.map(|shift| fill(keep, seed, shift, ELEMENTS)));
+        for (one, mask) in masks.iter().enumerate() {
+            for (other, shifted) in masks.iter().enumerate().filter(|&(other, _)| other != one) {
+                for (shift, shifted) in SHIFTS.iter().zip(shifted) {
+                    let both = mask[0].iter().zip(shifted).map(|(a, b)| u64::from((a & b).count_ones())).sum::<u64>();
+                    let expected = ones(&mask[0]) as f64 * ones(shifted) as f64 / ELEMENTS as f64;
+                    let z = (both as f64 - expected) / (q * (1.0 - q) * (ELEMENTS as f64).sqrt());
+                    // About 4000 of them in all: one in 10 billion right generators has one outside
+                    // of 6.8.
+                    assert!(z.abs() < 6.0, "{what}, p = {p}: seeds {one} and {other}, shift {shift}: {z:.2}");
+                }
+            }
+        }
+        // A value each element: one bit of each mask.
+        let mut counts = [0_u32; 256];
+        for element in 0..ELEMENTS {
+            let kept = masks.iter().enumerate().map(|(seed, mask)| usize::from(bit(&mask[0], element)) << seed);
+            counts[kept.sum::<usize>()] += 1;
+        }
+        // Of rare combinations there are too few for a chi-square; together they are as good as any
+        // other.
+        let (mut rare, mut rare_expected, mut statistic, mut degrees) = (0.0, 0.0, 0.0, -1.0);
+        for (combination, &count) in (0..=u8::MAX).zip(&counts) {
+            let kept = combination.count_ones() as i32;
+            let expected = ELEMENTS as f64 * q.powi(kept) * (1.0 - q).powi(8 - kept);
+            if expected < 50.0 {
+                (rare, rare_expected) = (rare + f64::from(count), rare_expected + expected);
+            } else {
+                statistic += (f64::from(count) - expected).powi(2) / expected;
+                degrees += 1.0;
+            }
+        }
+        if rare_expected > 0.0 {
+            statistic += (rare - rare_expected).powi(2) / rare_expected;
+            degrees += 1.0;
+        }
+        let z = normal_of_chi_square(statistic, degrees);
+        assert!(z.abs() < LIMIT, "{what}, p = {p}: combinations {z:.2}");
+    }
+}
+
+#[test]
+fn the_masks_of_neighbouring_seeds_are_independent() {
+    for first in [0, 41, 1 << 32, u64::MAX - 3] {
+        check_independence(std::array::from_fn(|number| first.wrapping_add(number as u64)), "neighbours");
+    }
+    // Steps that mean something inside a generator: a seeding's stride, SplitMix64's increment, and
+    // powers of two.
+    for step in [2, 16, 4096, 1 << 32, 0x9E37_79B9_7F4A_7C15, 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(32)] {
+        check_independence(std::array::from_fn(|number| step.wrapping_mul(number as u64)), "steps");
+    }
+}
+
+#[test]
+fn the_masks_of_neighbouring_layers_steps_and_ranks_are_independent() {
+    for root in [0, 42] {
+        check_independence(std::array::from_fn(|number| seed_for(root, number as u64, 5, 0)), "layers");
+        check_independence(std::array::from_fn(|number| seed_for(root, 3, number as u64, 0)), "steps");
+        check_independence(std::array::from_fn(|number| seed_for(root, 3, 5, number as u64)), "ranks");
+        let mixed = |number: u64| seed_for(root, number % 2, number / 2 % 2, number / 4);
+        check_independence(std::array::from_fn(|number| mixed(number as u64)), "all three");
     }
 }
 

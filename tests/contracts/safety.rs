@@ -350,6 +350,7 @@ fn buffers_have_the_names_of_their_fields() {
         (Buffer::Scratch, "scratch"),
         (Buffer::FoldWeights, "fold weights"),
         (Buffer::FoldBias, "fold bias"),
+        (Buffer::Lengths, "lengths"),
     ] {
         assert_eq!(buffer.name(), name);
     }

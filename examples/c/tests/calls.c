@@ -194,17 +194,17 @@ static void test_names(void) {
     normdrop_backend backend;
     CHECK(normdrop_abi_version() == NORMDROP_ABI_VERSION);
     CHECK(strchr(normdrop_version(), '.') != NULL);
-    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_GROUPS; status++) {
+    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_NOT_AN_ELEMENT_MASK; status++) {
         CHECK(strlen(normdrop_status_text(status)) > 6);
         CHECK(strcmp(normdrop_status_text(status), "unknown status") != 0);
     }
-    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_GROUPS + 1), "unknown status") == 0);
+    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_NOT_AN_ELEMENT_MASK + 1), "unknown status") == 0);
     CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
-    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_FOLD_BIAS; buffer++) {
+    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_VALUES; buffer++) {
         CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
     }
     CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_SAVED_INV_STD), "saved_inv_std") == 0);
-    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_FOLD_BIAS + 1), "unknown buffer") == 0);
+    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_VALUES + 1), "unknown buffer") == 0);
     backend = normdrop_backend_detect();
     CHECK(backend >= NORMDROP_BACKEND_PORTABLE && backend <= NORMDROP_BACKEND_AVX512);
     CHECK(normdrop_backend_is_available(NORMDROP_BACKEND_FASTEST) == 1);
@@ -290,6 +290,45 @@ static void test_masks(void) {
     words = 0;
     CHECK(normdrop_bernoulli_fill_with(0.375, count_words, &words, 10000, again, NULL) == NORMDROP_STATUS_OK);
     CHECK(memcmp(whole.values, again.values, whole.len) == 0);
+    free_all();
+}
+
+static void test_seeds(void) {
+    CHECK(normdrop_seed_for(42, 3, 1000, 7) == UINT64_C(0xa1f2a979a5169ad1));
+    CHECK(normdrop_seed_for(UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX) == UINT64_C(0xdd2e126981c8585f));
+    CHECK(normdrop_seed_for(1, 2, 3, 4) != normdrop_seed_for(1, 3, 2, 4));
+    CHECK(normdrop_seed_for(1, 2, 3, 4) != normdrop_seed_for(1, 2, 4, 3));
+}
+
+/* Three sequences of at most four positions with two channels, in both orders of memory. */
+static void test_padding(void) {
+    static const size_t valid[3] = {4, 1, 0};
+    normdrop_error error = new_error();
+    normdrop_slice_usize lengths;
+    size_t order, i;
+    lengths.values = valid;
+    lengths.len = 3;
+    for (order = 0; order < 2; order++) {
+        normdrop_layer layer = new_layer(order == 0 ? 12 : 3, 2, order == 0 ? 1 : 4, NORMDROP_ACTIVATION_IDENTITY);
+        normdrop_slice_mut_f32 values = empty_f32(24);
+        normdrop_slice_mut_u8 mask = mask_of(&layer, 42), drawn = mask_of(&layer, 42);
+        layer.positions = order == 0 ? 4 : 1;
+        for (i = 0; i < 24; i++) {
+            values.values[i] = number();
+        }
+        CHECK(normdrop_clear_padding(&layer, lengths, values, &error) == NORMDROP_STATUS_OK);
+        CHECK(normdrop_drop_padding(&layer, lengths, mask, &error) == NORMDROP_STATUS_OK);
+        for (i = 0; i < 24; i++) {
+            size_t sample = i / 8, position = order == 0 ? i / 2 % 4 : i % 4;
+            int padding = position >= valid[sample];
+            CHECK((values.values[i] == 0) == padding);
+            CHECK(kept(reading_u8(mask), i) == (kept(reading_u8(drawn), i) && !padding));
+        }
+        layer.granularity = NORMDROP_GRANULARITY_SAMPLE;
+        mask.len = 1;
+        CHECK(normdrop_drop_padding(&layer, lengths, mask, &error) == NORMDROP_STATUS_NOT_AN_ELEMENT_MASK);
+        CHECK(error.buffer == NORMDROP_BUFFER_MASK);
+    }
     free_all();
 }
 
@@ -1159,8 +1198,9 @@ typedef struct {
     normdrop_slice_f32 input;
     normdrop_slice_mut_f64 moments, scratch;
     normdrop_slice_f64 from;
-    normdrop_slice_mut_f32 grad_weight, grad_bias;
+    normdrop_slice_mut_f32 grad_weight, grad_bias, values;
     normdrop_slice_mut_u8 mask;
+    normdrop_slice_usize lengths;
 } loose;
 
 static normdrop_status run_moments(const normdrop_layer *layer, const void *call, normdrop_error *error) {
@@ -1180,6 +1220,14 @@ static normdrop_status run_fill_mask(const normdrop_layer *layer, const void *ca
 static normdrop_status run_fill_mask_with(const normdrop_layer *layer, const void *call, normdrop_error *error) {
     uint32_t words = 0;
     return normdrop_fill_mask_with(layer, count_words, &words, ((const loose *)call)->mask, error);
+}
+
+static normdrop_status run_drop_padding(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_drop_padding(layer, ((const loose *)call)->lengths, ((const loose *)call)->mask, error);
+}
+
+static normdrop_status run_clear_padding(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_clear_padding(layer, ((const loose *)call)->lengths, ((const loose *)call)->values, error);
 }
 
 static normdrop_status run_fill(const normdrop_layer *layer, const void *call, normdrop_error *error) {
@@ -1234,9 +1282,19 @@ static void test_wrong_buffers(void) {
         WRITTEN(normdrop_backward_call, scratch, SCRATCH, double),
     };
     static const field fixed[] = {
+        READ(normdrop_backward_call, weight, WEIGHT, float),
+        READ(normdrop_backward_call, bias, BIAS, float),
         READ(normdrop_backward_call, running_mean, RUNNING_MEAN, float),
         READ(normdrop_backward_call, running_var, RUNNING_VAR, float),
+        READ(normdrop_backward_call, mask, MASK, uint8_t),
+        READ(normdrop_backward_call, input, INPUT, float),
+        READ(normdrop_backward_call, residual, RESIDUAL, float),
+        READ(normdrop_backward_call, grad_output, GRAD_OUTPUT, float),
         WRITTEN(normdrop_backward_call, grad_input, GRAD_INPUT, float),
+        WRITTEN(normdrop_backward_call, grad_residual, GRAD_RESIDUAL, float),
+        WRITTEN(normdrop_backward_call, grad_weight, GRAD_WEIGHT, float),
+        WRITTEN(normdrop_backward_call, grad_bias, GRAD_BIAS, float),
+        WRITTEN(normdrop_backward_call, scratch, SCRATCH, double),
     };
     static const field finish[] = {
         READ(normdrop_finish_call, moments, MOMENTS, double),
@@ -1272,9 +1330,16 @@ static void test_wrong_buffers(void) {
         WRITTEN(normdrop_reduce_call, scratch, SCRATCH, double),
     };
     static const field reduce_fixed[] = {
+        READ(normdrop_reduce_call, weight, WEIGHT, float),
+        READ(normdrop_reduce_call, bias, BIAS, float),
         READ(normdrop_reduce_call, running_mean, RUNNING_MEAN, float),
         READ(normdrop_reduce_call, running_var, RUNNING_VAR, float),
+        READ(normdrop_reduce_call, mask, MASK, uint8_t),
+        READ(normdrop_reduce_call, input, INPUT, float),
+        READ(normdrop_reduce_call, residual, RESIDUAL, float),
+        READ(normdrop_reduce_call, grad_output, GRAD_OUTPUT, float),
         WRITTEN(normdrop_reduce_call, sums, SUMS, double),
+        WRITTEN(normdrop_reduce_call, scratch, SCRATCH, double),
     };
     static const field apply_gradient[] = {
         READ(normdrop_apply_gradient_call, weight, WEIGHT, float),
@@ -1310,11 +1375,14 @@ static void test_wrong_buffers(void) {
         WRITTEN(loose, grad_bias, GRAD_BIAS, float),
     };
     static const field mask[] = {WRITTEN(loose, mask, MASK, uint8_t)};
+    static const field drop_padding[] = {READ(loose, lengths, LENGTHS, size_t), WRITTEN(loose, mask, MASK, uint8_t)};
+    static const field clear_padding[] = {READ(loose, lengths, LENGTHS, size_t), WRITTEN(loose, values, VALUES, float)};
     normdrop_error error = new_error();
     problem of;
     phases parts;
     normdrop_fold_call into;
     loose others;
+    size_t j;
 
     initialised = 1;
     make_problem(&of, 6, 5, 7, NORMDROP_ACTIVATION_GELU);
@@ -1335,7 +1403,8 @@ static void test_wrong_buffers(void) {
     of.backward.statistics = NORMDROP_STATISTICS_FIXED;
     of.backward.running_mean = of.eval.running_mean;
     of.backward.running_var = of.eval.running_var;
-    check_buffers(run_backward, &of.layer, &of.backward, fixed, COUNT(fixed), 0, 0);
+    check_buffers(run_backward, &of.layer, &of.backward, fixed, COUNT(fixed), NORMDROP_BUFFER_GRAD_OUTPUT,
+                  NORMDROP_BUFFER_GRAD_INPUT);
     of.backward.statistics = 2;
     CHECK(normdrop_backward(&of.layer, &of.backward, &error) == NORMDROP_STATUS_STATISTICS && error.actual == 2);
     /* In place, but of the wrong length: named as the struct names it. */
@@ -1411,6 +1480,24 @@ static void test_wrong_buffers(void) {
     check_structs(run_fill_mask_with, &of.layer, &others, 0);
     check_buffers(run_fill, &of.layer, &others, mask, 1, 0, 0);
     check_buffers(run_fill_with, &of.layer, &others, mask, 1, 0, 0);
+    {
+        size_t *lengths = (size_t *)fresh(6 * sizeof(size_t));
+        for (j = 0; j < 6; j++) {
+            lengths[j] = j;
+        }
+        others.lengths.values = lengths;
+        others.lengths.len = 6;
+        others.values = empty_f32(210);
+        check_buffers(run_drop_padding, &of.layer, &others, drop_padding, COUNT(drop_padding), 0, 0);
+        check_structs(run_drop_padding, &of.layer, &others, 0);
+        check_buffers(run_clear_padding, &of.layer, &others, clear_padding, COUNT(clear_padding), 0, 0);
+        check_structs(run_clear_padding, &of.layer, &others, 0);
+        lengths[2] = 8;
+        CHECK(normdrop_drop_padding(&of.layer, others.lengths, others.mask, &error) == NORMDROP_STATUS_SEQUENCE_LENGTH);
+        CHECK(error.buffer == NORMDROP_BUFFER_LENGTHS && error.expected == 7 && error.actual == 8 && error.value == 2);
+        CHECK(normdrop_clear_padding(&of.layer, others.lengths, others.values, &error) == NORMDROP_STATUS_SEQUENCE_LENGTH);
+        CHECK(error.buffer == NORMDROP_BUFFER_LENGTHS && error.expected == 7 && error.actual == 8 && error.value == 2);
+    }
     CHECK(normdrop_fill_mask_with(&of.layer, NULL, NULL, others.mask, &error) == NORMDROP_STATUS_NULL);
     CHECK(error.buffer == NORMDROP_BUFFER_NEXT);
     CHECK(normdrop_bernoulli_fill_with(0.5, NULL, NULL, 210, others.mask, &error) == NORMDROP_STATUS_NULL);
@@ -1438,6 +1525,8 @@ int main(void) {
     test_names();
     test_layer();
     test_masks();
+    test_seeds();
+    test_padding();
     test_layers();
     test_options();
     test_phases();

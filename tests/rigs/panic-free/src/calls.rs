@@ -612,6 +612,28 @@ pub extern "C" fn normdrop_mask_len(elements: usize) -> usize {
     normdrop::mask_len(elements)
 }
 
+/// `seed_for`.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_seed_for(root: u64, layer: u64, step: u64, rank: u64) -> u64 {
+    normdrop::seed_for(root, layer, step, rank)
+}
+
+/// `Layer::drop_padding`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_drop_padding(call: &Call, lengths: Slice<usize>, mask: Slice<u8>) -> usize {
+    // SAFETY: passed on.
+    let (lengths, mask) = unsafe { (lengths.read(), mask.write()) };
+    code(call.layer(Relu).and_then(|layer| layer.drop_padding(lengths, mask)))
+}
+
+/// `Layer::clear_padding`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_clear_padding(call: &Call, lengths: Slice<usize>, values: Slice<f32>) -> usize {
+    // SAFETY: passed on.
+    let (lengths, values) = unsafe { (lengths.read(), values.write()) };
+    code(call.layer(Relu).and_then(|layer| layer.clear_padding(lengths, values)))
+}
+
 /// `seed_from`.
 #[unsafe(no_mangle)]
 pub extern "C" fn normdrop_seed_from(words: extern "C" fn() -> u64) -> u64 {

@@ -12,14 +12,16 @@ Arrays are read and written where they are: they must be float32 (masks uint8, m
 what is not is refused, not copied. `normdrop.torch` has the layer as a PyTorch module.
 """
 
-import ctypes
-import operator
+import inspect
+import math
 from collections import namedtuple
 
 import numpy
 
 from . import _library
+from ._arguments import SIZE_BITS, array as _array, choice, integer, real, real32
 from ._library import NormdropError
+from ._untraced import untraced
 
 __all__ = [
     "ACTIVATIONS", "BACKENDS", "GRANULARITIES", "Gradients", "Layer", "NormdropError", "Saved", "backend", "bernoulli",
@@ -29,9 +31,11 @@ __all__ = [
 ACTIVATIONS = ("identity", "relu", "relu6", "leaky_relu", "hard_swish", "sigmoid", "tanh", "silu", "gelu")
 GRANULARITIES = ("element", "channel", "sample")
 BACKENDS = ("fastest", "portable", "avx2", "avx512")
+RUNNING_VARIANCES = ("unbiased", "biased")
 LAYOUTS = ("NC", "NCL", "NCHW", "NCDHW", "NLC", "NHWC", "NDHWC")
 
-# What the forward call saves for the backward call: two float32 arrays and a float64 array, a value per channel each.
+# What the forward call saves for the backward call: two float32 arrays and a float64 array, a value per channel each. All
+# three are 0 for a channel without values.
 Saved = namedtuple("Saved", "mean mean_tail inv_std")
 # The gradients of a backward call; None where none was asked for.
 Gradients = namedtuple("Gradients", "input weight bias residual")
@@ -52,30 +56,46 @@ def backend():
     return BACKENDS[_library.library.normdrop_backend_detect()]
 
 
+@untraced
 def bernoulli(p):
     """The exact keep probability for a probability to drop, and what kept elements are multiplied by."""
     keep = _library.CKeep(version=_library.ABI_VERSION)
-    _library.call("bernoulli_keep", p, ctypes.byref(keep))
+    _library.call("bernoulli_keep", real("p", p), keep)
     return keep.probability, keep.scale
 
 
+@untraced
 def fill_mask(p, seed, bits, first=0):
-    """A part of a mask: `bits` bits from bit `first` on, as `numpy.packbits(bitorder="little")` has them."""
+    """A part of a mask: `bits` bits from bit `first` on, as `numpy.packbits(bitorder="little")` has them.
+
+    `seed` and `first` are integers from 0 to 2**64 - 1, and so is the last bit, `first + bits - 1`.
+    """
+    seed, bits, first = integer("seed", seed), integer("bits", bits, SIZE_BITS), integer("first", first)
+    if first + bits > 2**64:
+        raise ValueError(f"first + bits must be at most 2**64, not {first + bits}")
     mask = numpy.empty(_library.library.normdrop_mask_len(bits), numpy.uint8)
-    _library.call("bernoulli_fill", p, seed, first, bits, _slice(mask))
+    _library.call("bernoulli_fill", real("p", p), seed, first, bits, mask)
     return mask
 
 
+@untraced
 def merge_moments(into, moments):
     """Merges the moments of one part of a batch into those of another."""
-    _library.call("merge_moments", _array("into", into, numpy.float64, True), _array("moments", moments, numpy.float64))
+    _merge("moments", into, moments)
 
 
+@untraced
 def merge_sums(into, sums):
     """Merges the sums of one part of a batch into those of another."""
-    _library.call("merge_sums", _array("into", into, numpy.float64, True), _array("sums", sums, numpy.float64))
+    _merge("sums", into, sums)
 
 
+def _merge(name, into, values):
+    into = _array("into", into, numpy.float64, written=True, optional=False)
+    _library.call(f"merge_{name}", into, _array(name, values, numpy.float64, optional=False))
+
+
+@untraced
 def fold_into_previous(weights, bias, running_mean, running_var, *, layout, groups=1, weight=None, shift=None, eps=1e-5):
     """Folds batch norm into the linear or convolution layer directly before it, in place.
 
@@ -100,6 +120,7 @@ def fold_into_previous(weights, bias, running_mean, running_var, *, layout, grou
     _fold("fold_into_previous", weights, bias, running_mean, running_var, layout, groups, weight, shift, eps)
 
 
+@untraced
 def fold_into_next(weights, bias, running_mean, running_var, *, layout, groups=1, weight=None, shift=None, eps=1e-5):
     """Folds batch norm into the linear or convolution layer after it, in place. The arguments are those of `fold_into_previous`.
 
@@ -133,7 +154,6 @@ def _weight_shape(shape, layout, groups):
         raise ValueError(f"layout must name the dimensions of the weights, such as OI, OIHW or HWIO, not {layout!r}")
     if len(layout) != len(shape):
         raise ValueError(f"weights must have the {len(layout)} dimensions {layout}, not {shape}")
-    groups = operator.index(groups)
     sizes = dict(zip(layout, shape))
     taps = _product(sizes[axis] for axis in axes)
     if kind == "KIM":
@@ -143,222 +163,251 @@ def _weight_shape(shape, layout, groups):
     if groups < 1 or groups != 1 and not axes:
         raise ValueError(f"groups must be at least 1, and 1 for a linear layer, not {groups}")
     order, whole = _WEIGHT_ORDERS[kind]
-    outputs, inputs = (_size(sizes[side] * (1 if side == whole else groups)) for side in "OI")
-    return order, outputs, inputs, taps, _size(groups)
+    outputs, inputs = (_product((sizes[side], 1 if side == whole else groups)) for side in "OI")
+    return order, outputs, inputs, taps, groups
 
 
 def _fold(name, weights, bias, running_mean, running_var, layout, groups, weight, shift, eps):
-    memory = _floats("weights", weights, True)
-    order, outputs, inputs, taps, groups = _weight_shape(numpy.shape(weights), layout, groups)
+    weights = _array("weights", weights, numpy.float32, written=True, optional=False)
+    groups = integer("groups", groups, SIZE_BITS)
+    order, outputs, inputs, taps, groups = _weight_shape(weights.shape, layout, groups)
     call = _library.CFold(
-        version=_library.ABI_VERSION, eps=eps, order=order, outputs=outputs, inputs=inputs, taps=taps, groups=groups,
+        eps=real32("eps", eps), order=order, outputs=outputs, inputs=inputs, taps=taps, groups=groups,
         weight=_floats("weight", weight), bias=_floats("shift", shift),
         running_mean=_floats("running_mean", running_mean), running_var=_floats("running_var", running_var),
-        weights=memory, weights_bias=_floats("bias", bias, True),
+        weights=weights, weights_bias=_floats("bias", bias, True),
     )
-    _library.call(name, ctypes.byref(call))
-
-
-def _slice(array):
-    return _library.Slice(array.ctypes.data, array.size)
-
-
-def _array(name, array, dtype, written=False):
-    """The memory of an array that may be missing, after a look at what C cannot see."""
-    if array is None:
-        return _library.Slice(None, 0)
-    if not isinstance(array, numpy.ndarray):
-        raise TypeError(f"{name} must be a numpy array, not {type(array).__name__}")
-    if array.dtype != dtype:
-        raise TypeError(f"{name} must be an array of {numpy.dtype(dtype).name}, not {array.dtype.name}")
-    if not array.flags.c_contiguous:
-        raise ValueError(f"{name} must be C-contiguous; numpy.ascontiguousarray makes a copy that is")
-    if written and not array.flags.writeable:
-        raise ValueError(f"{name} would be written, but is read-only")
-    return _slice(array)
+    _library.call(name, call)
 
 
 def _floats(name, array, written=False):
-    return _array(name, array, numpy.float32, written)
-
-
-def _index(name, value, values):
-    try:
-        return values.index(value)
-    except ValueError:
-        raise ValueError(f"{name} must be one of {', '.join(values)}, not {value!r}") from None
+    return _array(name, array, numpy.float32, written=written)
 
 
 class Layer:
-    """The fused layer for one shape. It holds no data, and may be used by several threads at once.
+    """The fused layer for one shape. It holds no data, cannot be changed, and may be used by several threads at once.
 
     `layout` is one of `LAYOUTS`, N samples and C channels, and `shape` that of the tensors. `p` is the probability to drop, and
     `granularity` what one bit of the mask drops. The other arguments are PyTorch's; `running_var` is "unbiased", as in PyTorch, or
     "biased", as in Keras, flax and ONNX. More `tasks` than one use threads, and need a library built with `--features capi,rayon`.
+
+    All arguments are attributes. Layers with equal arguments are equal, and a layer can be copied and pickled.
     """
 
+    @untraced
     def __init__(self, layout, shape, activation="identity", *, p=0.0, eps=1e-5, momentum=0.1, slope=0.01,
                  granularity="element", running_var="unbiased", backend="fastest", tasks=1):
-        shape = tuple(int(size) for size in shape)
-        if layout not in LAYOUTS:
+        if not isinstance(layout, str) or layout not in LAYOUTS:
             raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
-        if len(shape) != len(layout) or min(shape, default=0) < 0:
+        shape = tuple(shape)
+        if len(shape) != len(layout):
             raise ValueError(f"shape must have the {len(layout)} dimensions {layout}, not {shape}")
-        self.layout, self.shape = layout, shape
-        axis = layout.index("C")
-        inner = _product(shape[axis + 1:])
-        positions = 1 if axis == 1 else _product(shape[1:-1])
-        self._layer = _library.CLayer()
-        _library.library.normdrop_layer_init(ctypes.byref(self._layer), _library.ABI_VERSION)
-        self._layer.activation = _index("activation", activation, ACTIVATIONS)
-        # Without any samples the tensor is empty, and ctypes would cut what does not fit.
-        self._layer.outer = _size(_product(shape[:axis]))
-        self._layer.channels = _size(shape[axis])
-        self._layer.inner = _size(inner)
-        self._layer.positions = _size(positions)
-        self._layer.momentum, self._layer.p, self._layer.eps, self._layer.slope = momentum, p, eps, slope
-        self._layer.granularity = _index("granularity", granularity, GRANULARITIES)
-        self._layer.running_variance = _index("running_var", running_var, ("unbiased", "biased"))
-        self._layer.backend = _index("backend", backend, BACKENDS)
-        self._layer.tasks = min(max(int(tasks), 1), 2**32 - 1)
-        self._pointer = ctypes.byref(self._layer)
-        self._lengths = _library.CLengths(version=_library.ABI_VERSION)
-        _library.call("layer_lengths", self._pointer, ctypes.byref(self._lengths))
-        self.channels = self._lengths.channels
-        self.mask_bits, self.mask_len = self._lengths.mask_bits, self._lengths.mask
+        # ctypes would cut what does not fit, also the sizes of a tensor without elements.
+        shape = tuple(integer(f"{dimension} of shape", size, SIZE_BITS) for dimension, size in zip(layout, shape))
+        for name, value, values in (
+            ("activation", activation, ACTIVATIONS), ("granularity", granularity, GRANULARITIES),
+            ("running_var", running_var, RUNNING_VARIANCES), ("backend", backend, BACKENDS),
+        ):
+            choice(name, value, values)
+        self._set(
+            layout=layout, shape=shape, activation=activation, p=real("p", p), eps=real32("eps", eps),
+            momentum=real("momentum", momentum), slope=real32("slope", slope), granularity=granularity,
+            running_var=running_var, backend=backend, tasks=max(integer("tasks", tasks, 32), 1),
+        )
 
+    def _set(self, **arguments):
+        """Sets the attributes: the arguments, the structs of C, and what these say."""
+        values = vars(self)
+        values.update(arguments)
+        shape, axis = self.shape, self.layout.index("C")
+        layer, lengths = _library.CLayer(), _library.CLengths(version=_library.ABI_VERSION)
+        _library.library.normdrop_layer_init(layer, _library.ABI_VERSION)
+        layer.activation = ACTIVATIONS.index(self.activation)
+        layer.outer = _product(shape[:axis])
+        layer.channels = shape[axis]
+        layer.inner = _product(shape[axis + 1:])
+        layer.positions = 1 if axis == 1 else _product(shape[1:-1])
+        layer.momentum, layer.p, layer.eps, layer.slope = self.momentum, self.p, self.eps, self.slope
+        layer.granularity = GRANULARITIES.index(self.granularity)
+        layer.running_variance = RUNNING_VARIANCES.index(self.running_var)
+        layer.backend = BACKENDS.index(self.backend)
+        layer.tasks = self.tasks
+        _library.call("layer_lengths", layer, lengths)
+        values.update(_layer=layer, _lengths=lengths, channels=lengths.channels, mask_bits=lengths.mask_bits,
+                      mask_len=lengths.mask)
+
+    def __setattr__(self, name, value):
+        if name in (*_ARGUMENTS, *_DERIVED):
+            raise AttributeError(f"{name} of a layer cannot be changed: make another Layer")
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name):
+        if name in (*_ARGUMENTS, *_DERIVED):
+            raise AttributeError(f"{name} of a layer cannot be deleted")
+        super().__delattr__(name)
+
+    def _arguments(self):
+        return {name: vars(self)[name] for name in _ARGUMENTS}
+
+    def __eq__(self, other):
+        return self._arguments() == other._arguments() if type(self) is type(other) else NotImplemented
+
+    def __hash__(self):
+        return hash(tuple(self._arguments().values()))
+
+    def __repr__(self):
+        arguments = [repr(self.layout), repr(self.shape), repr(self.activation)]
+        arguments += [f"{name}={vars(self)[name]!r}" for name, usual in _OPTIONS.items() if vars(self)[name] != usual]
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+    def __getstate__(self):
+        # The structs are those of one version of the library and of one machine.
+        return {name: value for name, value in vars(self).items() if name not in _DERIVED}
+
+    def __setstate__(self, state):
+        self._set(**state)
+
+    @untraced
     def mask(self, seed, out=None):
-        """The dropout mask of a seed, a pure function of it: `mask_len` bytes."""
+        """The dropout mask of a seed, an integer from 0 to 2**64 - 1 and all that the mask depends on: `mask_len` bytes."""
         mask = numpy.empty(self.mask_len, numpy.uint8) if out is None else out
-        _library.call("fill_mask", self._pointer, seed % 2**64, _array("out", mask, numpy.uint8, True))
+        seed = integer("seed", seed)
+        _library.call("fill_mask", self._layer, seed, _array("out", mask, numpy.uint8, written=True))
         return mask
 
+    @untraced
     def mask_from(self, generator):
         """A mask from a generator of the caller, such as `numpy.random.Generator`."""
         failed = []
 
         def word(_):
             try:
-                return int(generator.integers(0, 1 << 32, dtype=numpy.uint32))
-            except Exception as error:  # An exception must not leave through C.
+                return 0 if failed else integer("a word", generator.integers(0, 1 << 32, dtype=numpy.uint32), 32)
+            except BaseException as error:  # No exception can leave through C, and none may be lost.
                 failed.append(error)
                 return 0
 
         mask = numpy.empty(self.mask_len, numpy.uint8)
-        _library.call("fill_mask_with", self._pointer, _library.Next(word), None, _slice(mask))
+        _library.call("fill_mask_with", self._layer, _library.Next(word), None, mask)
         if failed:
             raise failed[0]
         return mask
 
+    @untraced
     def train(self, x, *, weight=None, bias=None, running_mean=None, running_var=None, batches=None, mask=None, residual=None,
               out=None):
         """Training forward: the output, and what `backward` needs. Updates the running statistics.
 
-        With `batches`, a uint64 array of one value, the running statistics are the mean of all batches.
+        With `batches`, a uint64 array of one value, the running statistics are the mean of all batches. An empty batch
+        leaves them as they are, and what it saves is 0.
         """
-        y = self._like(out)
-        saved = self._new_saved()
-        call = _library.CTrain(
-            version=_library.ABI_VERSION, **self._parameters(weight, bias), **self._running(running_mean, running_var, True),
-            batches=_counter(batches), mask=_array("mask", mask, numpy.uint8), input=self._tensor("x", x),
-            residual=self._tensor("residual", residual), output=self._tensor("out", y, True), **_saved(saved, True),
+        y, saved = self._like(out), self._new_saved()
+        self._run(
+            "train", _library.CTrain, self._lengths.train_scratch, **self._parameters(weight, bias),
+            **self._running(running_mean, running_var, True), **_counter(batches), mask=_mask(mask),
+            input=self._tensor("x", x), residual=self._optional("residual", residual),
+            output=self._tensor("out", y, True), **_saved(saved, True),
         )
-        self._run("train", call, self._lengths.train_scratch)
         return y, saved
 
+    @untraced
     def eval(self, x, running_mean, running_var, *, weight=None, bias=None, mask=None, residual=None, out=None):
         """Evaluation forward with the running statistics; `out=x` is in place. With a mask: Monte-Carlo dropout."""
         y = self._like(out)
-        call = _library.CEval(
-            version=_library.ABI_VERSION, **self._parameters(weight, bias), **self._running(running_mean, running_var),
-            mask=_array("mask", mask, numpy.uint8), input=self._tensor("x", x), residual=self._tensor("residual", residual),
-            output=self._tensor("out", y, True),
+        self._run(
+            "eval", _library.CEval, self._lengths.eval_scratch, **self._parameters(weight, bias),
+            **self._running(running_mean, running_var), mask=_mask(mask), input=self._tensor("x", x),
+            residual=self._optional("residual", residual), output=self._tensor("out", y, True),
         )
-        self._run("eval", call, self._lengths.eval_scratch)
         return y
 
+    @untraced
     def backward(self, grad, x, saved=None, *, running_mean=None, running_var=None, weight=None, bias=None, mask=None,
                  residual=None, out=None, input_gradient=True, residual_gradient=False, parameter_gradients=True):
         """The gradients, through the batch statistics in `saved` or past the running ones. `out=grad` is in place."""
         dx = self._like(out) if input_gradient else None
         d_residual = self._like(None) if residual_gradient else None
         d_weight, d_bias = (self._new_channels(), self._new_channels()) if parameter_gradients else (None, None)
-        call = _library.CBackward(
-            version=_library.ABI_VERSION, **self._parameters(weight, bias), **self._statistics(saved, running_mean, running_var),
-            mask=_array("mask", mask, numpy.uint8), input=self._tensor("x", x), residual=self._tensor("residual", residual),
-            grad_output=self._tensor("grad", grad), grad_input=self._tensor("out", dx, True),
-            grad_residual=self._tensor("d_residual", d_residual, True), grad_weight=_floats("d_weight", d_weight, True),
-            grad_bias=_floats("d_bias", d_bias, True),
+        self._run(
+            "backward", _library.CBackward, self._lengths.backward_scratch, **self._parameters(weight, bias),
+            **self._statistics(saved, running_mean, running_var), mask=_mask(mask), input=self._tensor("x", x),
+            residual=self._optional("residual", residual), grad_output=self._tensor("grad", grad),
+            grad_input=self._optional("out", dx, True), grad_residual=self._optional("d_residual", d_residual, True),
+            grad_weight=_floats("d_weight", d_weight, True), grad_bias=_floats("d_bias", d_bias, True),
         )
-        self._run("backward", call, self._lengths.backward_scratch)
         return Gradients(dx, d_weight, d_bias, d_residual)
 
     # Batches in parts. The shape of the layer is that of the part.
 
+    @untraced
     def moments(self, x):
         """The moments of a part of a batch: counts, means, sums of squared deviations."""
-        moments = numpy.empty(self._lengths.moments)
-        scratch = numpy.empty(self._lengths.train_scratch)
-        _library.call("moments", self._pointer, self._tensor("x", x), _slice(moments), _slice(scratch))
+        moments, scratch = numpy.empty(self._lengths.moments), numpy.empty(self._lengths.train_scratch)
+        _library.call("moments", self._layer, self._tensor("x", x), moments, scratch)
         return moments
 
+    @untraced
     def finish(self, moments, *, running_mean=None, running_var=None, batches=None):
-        """The statistics of a batch from the moments of all its parts. Updates the running statistics."""
+        """The statistics of a batch from the moments of all its parts. Updates the running statistics.
+
+        A channel without values in any part leaves its running statistics as they are, and what it saves is 0.
+        """
         saved = self._new_saved()
         call = _library.CFinish(
-            version=_library.ABI_VERSION, moments=_array("moments", moments, numpy.float64),
-            **self._running(running_mean, running_var, True), batches=_counter(batches), **_saved(saved, True),
+            moments=_array("moments", moments, numpy.float64, optional=False),
+            **self._running(running_mean, running_var, True), **_counter(batches), **_saved(saved, True),
         )
-        _library.call("finish", self._pointer, ctypes.byref(call))
+        _library.call("finish", self._layer, call)
         return saved
 
+    @untraced
     def apply(self, x, saved, *, weight=None, bias=None, mask=None, residual=None, out=None):
         """The output of a part, with the statistics of the whole batch."""
         y = self._like(out)
-        call = _library.CApply(
-            version=_library.ABI_VERSION, **self._parameters(weight, bias), **_saved(saved),
-            mask=_array("mask", mask, numpy.uint8), input=self._tensor("x", x), residual=self._tensor("residual", residual),
+        self._run(
+            "apply", _library.CApply, self._lengths.eval_scratch, **self._parameters(weight, bias), **_saved(saved),
+            mask=_mask(mask), input=self._tensor("x", x), residual=self._optional("residual", residual),
             output=self._tensor("out", y, True),
         )
-        self._run("apply", call, self._lengths.eval_scratch)
         return y
 
+    @untraced
     def reduce(self, grad, x, saved=None, *, running_mean=None, running_var=None, weight=None, bias=None, mask=None, residual=None):
         """The sums over a part that gradients are made of."""
         sums = numpy.empty(self._lengths.sums)
-        call = _library.CReduce(
-            version=_library.ABI_VERSION, **self._parameters(weight, bias), **self._statistics(saved, running_mean, running_var),
-            mask=_array("mask", mask, numpy.uint8), input=self._tensor("x", x), residual=self._tensor("residual", residual),
-            grad_output=self._tensor("grad", grad), sums=_slice(sums),
+        self._run(
+            "reduce", _library.CReduce, self._lengths.backward_scratch, **self._parameters(weight, bias),
+            **self._statistics(saved, running_mean, running_var), mask=_mask(mask), input=self._tensor("x", x),
+            residual=self._optional("residual", residual), grad_output=self._tensor("grad", grad), sums=sums,
         )
-        self._run("reduce", call, self._lengths.backward_scratch)
         return sums
 
+    @untraced
     def finish_gradients(self, sums):
         """The gradients of weight and bias from the sums over the whole batch."""
         d_weight, d_bias = self._new_channels(), self._new_channels()
-        _library.call("finish_gradients", self._pointer, _array("sums", sums, numpy.float64), _slice(d_weight), _slice(d_bias))
+        sums = _array("sums", sums, numpy.float64, optional=False)
+        _library.call("finish_gradients", self._layer, sums, d_weight, d_bias)
         return d_weight, d_bias
 
+    @untraced
     def apply_gradient(self, grad, x, saved, sums, samples, *, weight=None, bias=None, mask=None, residual=None, out=None,
                        residual_gradient=False):
         """The gradients of the elements of a part. `samples` is the number of values per channel of the whole batch."""
         dx = self._like(out)
         d_residual = self._like(None) if residual_gradient else None
-        call = _library.CApplyGradient(
-            version=_library.ABI_VERSION, **self._parameters(weight, bias), **_saved(saved), samples=samples,
-            sums=_array("sums", sums, numpy.float64), mask=_array("mask", mask, numpy.uint8), input=self._tensor("x", x),
-            residual=self._tensor("residual", residual), grad_output=self._tensor("grad", grad),
-            grad_input=self._tensor("out", dx, True), grad_residual=self._tensor("d_residual", d_residual, True),
+        self._run(
+            "apply_gradient", _library.CApplyGradient, self._lengths.backward_scratch, **self._parameters(weight, bias),
+            **_saved(saved), samples=real("samples", samples), sums=_array("sums", sums, numpy.float64, optional=False),
+            mask=_mask(mask), input=self._tensor("x", x), residual=self._optional("residual", residual),
+            grad_output=self._tensor("grad", grad), grad_input=self._tensor("out", dx, True),
+            grad_residual=self._optional("d_residual", d_residual, True),
         )
-        self._run("apply_gradient", call, self._lengths.backward_scratch)
         return Gradients(dx, None, None, d_residual)
 
-    def _run(self, name, call, scratch_len):
-        # Of its own for each call, so that threads can share the layer.
-        scratch = numpy.empty(scratch_len)
-        call.scratch = _slice(scratch)
-        _library.call(name, self._pointer, ctypes.byref(call))
+    def _run(self, name, struct, scratch_len, **fields):
+        # Scratch of its own for each call, so that threads can share the layer.
+        _library.call(name, self._layer, struct(**fields, scratch=numpy.empty(scratch_len)))
 
     def _like(self, out):
         return numpy.empty(self.shape, numpy.float32) if out is None else out
@@ -367,14 +416,15 @@ class Layer:
         return numpy.empty(self.channels, numpy.float32)
 
     def _new_saved(self):
-        return Saved(self._new_channels(), self._new_channels(), numpy.empty(self.channels))
+        """What a call saves, with the values of channels that it does not write: those without values."""
+        floats = numpy.zeros((2, self.channels), numpy.float32)
+        return Saved(floats[0], floats[1], numpy.zeros(self.channels))
 
     def _tensor(self, name, array, written=False):
-        slice_ = _floats(name, array, written)
-        # As many elements in another order would not be an error in C.
-        if array is not None and array.shape != self.shape:
-            raise ValueError(f"{name} must have the shape {self.shape}, not {array.shape}")
-        return slice_
+        return _array(name, array, numpy.float32, shape=self.shape, written=written, optional=False)
+
+    def _optional(self, name, array, written=False):
+        return _array(name, array, numpy.float32, shape=self.shape, written=written)
 
     def _parameters(self, weight, bias):
         return {"weight": _floats("weight", weight), "bias": _floats("bias", bias)}
@@ -390,30 +440,42 @@ class Layer:
         return {"statistics": 0, **_saved(saved)}
 
 
+# The arguments of a layer, which make it what it is; the last ones with their usual values, which `repr` leaves out.
+_OPTIONS = {
+    name: parameter.default for name, parameter in inspect.signature(Layer).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+_ARGUMENTS = ("layout", "shape", "activation", *_OPTIONS)
+_DERIVED = ("_layer", "_lengths", "channels", "mask_bits", "mask_len")
+
+
 def _saved(saved, written=False):
+    try:
+        mean, mean_tail, inv_std = saved
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"saved must be what train or finish gave: mean, mean_tail and inv_std, not {type(saved).__name__}"
+        ) from None
     return {
-        "saved_mean": _floats("saved.mean", saved.mean, written),
-        "saved_mean_tail": _floats("saved.mean_tail", saved.mean_tail, written),
-        "saved_inv_std": _array("saved.inv_std", saved.inv_std, numpy.float64, written),
+        "saved_mean": _floats("saved.mean", mean, written),
+        "saved_mean_tail": _floats("saved.mean_tail", mean_tail, written),
+        "saved_inv_std": _array("saved.inv_std", inv_std, numpy.float64, written=written),
     }
 
 
+def _mask(mask):
+    return _array("mask", mask, numpy.uint8)
+
+
 def _counter(batches):
-    if batches is None:
-        return None
-    if batches.size != 1:
+    counter = _array("batches", batches, numpy.uint64, written=True)
+    if batches is not None and batches.size != 1:
         raise ValueError(f"batches must be an array of one value, not of {batches.size}")
-    return _array("batches", batches, numpy.uint64, True).values
+    return {"batches": counter}
 
 
 def _product(sizes):
-    product = 1
-    for size in sizes:
-        product *= size
-    return product
-
-
-def _size(size):
-    if size >= 2**(8 * ctypes.sizeof(ctypes.c_size_t)):
+    product = math.prod(sizes)
+    if product >= 2**SIZE_BITS:
         raise ValueError("the product of the dimensions does not fit a size_t")
-    return size
+    return product

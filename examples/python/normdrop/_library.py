@@ -8,13 +8,40 @@ from ctypes import (
 )
 from pathlib import Path
 
+import numpy
+
 ABI_VERSION = 1
 
 
 class Slice(Structure):
-    """A pointer and a number of values: `normdrop_slice_*` and `normdrop_slice_mut_*` are all like that."""
+    """A pointer and a number of values: `normdrop_slice_*` and `normdrop_slice_mut_*` are all like that.
+
+    A slice does not keep the memory that it is of. So the address of an array is taken in two places only: here, where the
+    array is an argument of the call that needs it, and in a `Call`, which keeps it.
+    """
 
     _fields_ = [("values", c_void_p), ("len", c_size_t)]
+
+    @classmethod
+    def from_param(cls, array):
+        """What ctypes hands over where a function takes a slice and is given an array."""
+        return cls(array.ctypes.data, array.size)
+
+
+class Call(Structure):
+    """A struct with buffers, made of arrays, which it keeps as long as it lives. Without an array a buffer is empty."""
+
+    def __init__(self, **fields):
+        super().__init__(version=ABI_VERSION)
+        self.given = fields
+        for name, value in fields.items():
+            if not isinstance(value, numpy.ndarray):
+                if value is not None:
+                    setattr(self, name, value)
+            elif name == "batches":
+                self.batches = value.ctypes.data
+            else:
+                setattr(self, name, Slice.from_param(value))
 
 
 class CLayer(Structure):
@@ -57,18 +84,18 @@ _SAVED = _slices("saved_mean", "saved_mean_tail", "saved_inv_std")
 _VERSION = [("version", c_uint32)]
 
 
-class CTrain(Structure):
+class CTrain(Call):
     _fields_ = (
         _VERSION + _PARAMETERS + _RUNNING + [("batches", c_void_p)] + _slices("mask", "input", "residual", "output")
         + _SAVED + _slices("scratch")
     )
 
 
-class CEval(Structure):
+class CEval(Call):
     _fields_ = _VERSION + _PARAMETERS + _RUNNING + _slices("mask", "input", "residual", "output", "scratch")
 
 
-class CBackward(Structure):
+class CBackward(Call):
     _fields_ = (
         _VERSION + [("statistics", c_uint32)] + _PARAMETERS + _RUNNING + _SAVED
         + _slices(
@@ -77,29 +104,29 @@ class CBackward(Structure):
     )
 
 
-class CFinish(Structure):
+class CFinish(Call):
     _fields_ = _VERSION + _slices("moments") + _RUNNING + [("batches", c_void_p)] + _SAVED
 
 
-class CApply(Structure):
+class CApply(Call):
     _fields_ = _VERSION + _PARAMETERS + _SAVED + _slices("mask", "input", "residual", "output", "scratch")
 
 
-class CReduce(Structure):
+class CReduce(Call):
     _fields_ = (
         _VERSION + [("statistics", c_uint32)] + _PARAMETERS + _RUNNING + _SAVED
         + _slices("mask", "input", "residual", "grad_output", "sums", "scratch")
     )
 
 
-class CApplyGradient(Structure):
+class CApplyGradient(Call):
     _fields_ = (
         _VERSION + _PARAMETERS + _SAVED + [("samples", c_double)]
         + _slices("sums", "mask", "input", "residual", "grad_output", "grad_input", "grad_residual", "scratch")
     )
 
 
-class CFold(Structure):
+class CFold(Call):
     _fields_ = (
         _VERSION + [("eps", c_float), ("order", c_uint32)]
         + [(name, c_size_t) for name in ("outputs", "inputs", "taps", "groups")] + _PARAMETERS
@@ -194,23 +221,30 @@ library, path = _load()
 class NormdropError(ValueError):
     """A call that was refused; nothing was written.
 
-    `status` is the number that the library returned, `buffer` the name of the buffer at fault or None, `expected` and
-    `actual` what it should have been and was.
+    `status` is the number that the library returned, `buffer` the name of the buffer at fault or None, `other` that of the
+    buffer that it overlaps or None, `expected` and `actual` what it should have been and was, and `value` the number that
+    is out of its range.
     """
 
-    def __init__(self, error):
-        self.status = error.status
-        self.buffer = _name(error.buffer)
-        self.other = _name(error.other)
-        self.expected, self.actual, self.value = error.expected, error.actual, error.value
-        text = library.normdrop_status_text(error.status).decode()
-        if self.other is not None:
-            text += f": {self.buffer} and {self.other}"
-        elif self.buffer is not None:
-            text += f": {self.buffer}, expected {self.expected}, got {self.actual}"
-        elif self.value:
-            text += f", but is {self.value}"
-        super().__init__(text)
+    status, buffer, other, expected, actual, value = 0, None, None, 0, 0, 0.0
+
+
+def _refusal(error):
+    """The exception of a `CError`. Its text is all that the exception is made of, so that it can be copied and sent to
+    another process, as `multiprocessing` does.
+    """
+    buffer, other = _name(error.buffer), _name(error.other)
+    text = library.normdrop_status_text(error.status).decode()
+    if other is not None:
+        text += f": {buffer} and {other}"
+    elif buffer is not None:
+        text += f": {buffer}, expected {error.expected}, got {error.actual}"
+    elif error.value:
+        text += f", but is {error.value}"
+    refusal = NormdropError(text)
+    refusal.status, refusal.buffer, refusal.other = error.status, buffer, other
+    refusal.expected, refusal.actual, refusal.value = error.expected, error.actual, error.value
+    return refusal
 
 
 def _name(buffer):
@@ -218,9 +252,9 @@ def _name(buffer):
 
 
 def call(name, *arguments):
-    """Calls a function of the library whose last argument is the error."""
+    """Calls a function of the library whose last argument is the error, with structs and with arrays for slices."""
     error = CError(version=ABI_VERSION)
     status = getattr(library, f"normdrop_{name}")(*arguments, byref(error))
     if status:
         error.status = status
-        raise NormdropError(error)
+        raise _refusal(error)

@@ -134,7 +134,7 @@ def normdrop(x, running_mean=None, running_var=None, weight=None, bias=None, *, 
         raise ValueError("without batch statistics, running_mean and running_var are needed")
     if (training if dropout is None else dropout) and p > 0:
         # Drawn here, so that torch.manual_seed decides about masks as well.
-        seed = int(torch.randint(-(2**63), 2**63 - 1, ())) if seed is None else seed
+        seed = int(torch.randint(-(2**63), 2**63 - 1, ())) % 2**64 if seed is None else seed
     else:
         seed = None
     options = tuple(sorted({"p": p, **options}.items()))

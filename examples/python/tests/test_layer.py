@@ -1,12 +1,17 @@
 """The layer against the formulas in float64, on random shapes, and without any copy."""
 
+import multiprocessing
+import os
 import re
+import signal
 import threading
+import time
 
 import numpy
 import pytest
 
 import normdrop
+from conftest import missing
 
 # In units of 2^-24 of the scale of each result; the crate's documentation promises 4 and 5, the rest is for the activation.
 U = 2.0**-24
@@ -139,6 +144,20 @@ def test_masks_from_a_generator():
     with pytest.raises(RuntimeError, match="no more numbers"):
         layer.mask_from(Broken())
 
+    class Stopped:
+        def integers(self, *_, **__):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        layer.mask_from(Stopped())
+
+    class TooLarge:
+        def integers(self, *_, **__):
+            return 2**32
+
+    with pytest.raises(ValueError, match="a word must be at least 0 and below"):
+        layer.mask_from(TooLarge())
+
 
 def test_nothing_is_copied():
     problem = Problem("NCHW", 4, "silu", seed=1)
@@ -269,14 +288,73 @@ def test_threads_share_a_layer():
     assert not wrong
 
 
-def test_tasks_change_no_bit_or_are_refused():
-    x = numpy.random.default_rng(1).normal(size=(8, 64, 900)).astype(numpy.float32)
+def threaded(**options):
+    """A layer that uses threads and is large enough to, and its input; the library may be built without threads."""
+    x = numpy.random.default_rng(1).normal(size=(32, 64, 900)).astype(numpy.float32)
     try:
-        several = normdrop.Layer("NCL", x.shape, "silu", tasks=3)
+        return normdrop.Layer("NCL", x.shape, "silu", tasks=3, **options), x
     except normdrop.NormdropError as refused:
         assert "built with the feature rayon" in str(refused)
-        return
+        missing("threads", "the library is built without the feature rayon")
+
+
+def test_tasks_change_no_bit():
+    several, x = threaded()
     assert (several.train(x)[0] == normdrop.Layer("NCL", x.shape, "silu").train(x)[0]).all()
+
+
+def worker(work):
+    """Calls a function in a forked child, a second time in one of that, and gives its exit status; a child that hangs is ended."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if work() else 2
+        finally:
+            os._exit(status)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return "the child hangs"
+
+
+# Python warns of a fork beside threads, which is what is tested here.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.parametrize("call", ["train", "backward", "mask"])
+def test_tasks_in_a_forked_child(call):
+    """A child has the memory of the threads of its parent, but not the threads: waiting for one would never end."""
+    layer, x = threaded(p=0.5)
+    results = {
+        "train": lambda: layer.train(x)[0],
+        "backward": lambda: layer.backward(x, x, layer.train(x)[1]).input,
+        "mask": lambda: layer.mask(3),
+    }
+    wanted = results[call]()
+    work = lambda: (results[call]() == wanted).all()
+    assert worker(work) == 0
+    # A child of a child, after the child has used its threads, if it has any.
+    assert worker(lambda: work() and worker(work) == 0) == 0
+    # The parent still has its threads.
+    assert work()
+
+
+def sum_of(seed):
+    layer, x = threaded(p=0.5)
+    return float(layer.train(x, mask=layer.mask(seed))[0].sum(dtype=numpy.float64))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork")
+def test_tasks_in_the_workers_of_a_pool():
+    wanted = [sum_of(seed) for seed in range(4)]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map_async(sum_of, range(4)).get(timeout=120) == wanted
 
 
 def test_empty_tensors():
@@ -286,3 +364,50 @@ def test_empty_tensors():
     assert y.shape == x.shape
     gradients = layer.backward(x, x, saved)
     assert (gradients.weight == 0).all() and (gradients.bias == 0).all()
+    assert all((values == 0).all() and values.size == 3 for values in saved)
+
+
+def test_saved_values_of_channels_without_values():
+    """A channel that no part has values of: what is saved of it is 0, and its running statistics stay as they are."""
+    layer, x = normdrop.Layer("NC", (5, 3)), numpy.random.default_rng(4).normal(size=(5, 3)).astype(numpy.float32)
+    moments, running = layer.moments(x), {name: numpy.full(3, 7, numpy.float32) for name in ("running_mean", "running_var")}
+    whole = layer.finish(moments)
+    moments[1::3] = 0
+    for _ in range(20):
+        saved = layer.finish(moments, **running)
+        for some, all_ in zip(saved, whole):
+            assert some[1] == 0 and (some[::2] == all_[::2]).all()
+        assert running["running_mean"][1] == running["running_var"][1] == 7
+
+
+@pytest.mark.parametrize("layout, shape", [
+    ("NC", (4, 3)), ("NC", (0, 3)), ("NC", (4, 0)), ("NCL", (4, 3, 0)), ("NCL", (0, 0, 0)), ("NHWC", (2, 0, 4, 3)), ("NCHW", (2, 3, 4, 5)),
+])
+def test_no_memory_is_handed_out_as_it_came(layout, shape, monkeypatch):
+    """All arrays that are made start as NaN, or as bytes of 165; none of that may be in a result."""
+    def full(shape, dtype=numpy.float64):
+        return numpy.full(shape, 165 if dtype == numpy.uint8 else numpy.nan, dtype)
+
+    monkeypatch.setattr(normdrop.numpy, "empty", full)
+    layer = normdrop.Layer(layout, shape, "gelu", p=0.5)
+    x, channels = numpy.ones(shape, numpy.float32), layer.channels
+    x += numpy.arange(x.size, dtype=numpy.float32).reshape(shape)
+    running = {"running_mean": numpy.zeros(channels, numpy.float32), "running_var": numpy.ones(channels, numpy.float32)}
+    mask = layer.mask(3)
+    y, saved = layer.train(x, mask=mask)
+    moments = layer.moments(x)
+    finished, sums = layer.finish(moments), layer.reduce(x, x, saved, mask=mask)
+    results = [
+        mask, layer.mask_from(numpy.random.default_rng(1)), normdrop.fill_mask(0.5, 1, layer.mask_bits), y, *saved, moments,
+        *finished, sums, layer.eval(x, **running, mask=mask), layer.apply(x, finished, mask=mask),
+        *layer.backward(x, x, saved, mask=mask, residual_gradient=True),
+        *layer.backward(x, x, **running, mask=mask, residual_gradient=True), *layer.finish_gradients(sums),
+        *[values for values in layer.apply_gradient(x, x, saved, sums, 40, mask=mask, residual_gradient=True)
+          if values is not None],
+    ]
+    assert len(results) == 26
+    for result in results:
+        if result.dtype == numpy.uint8:
+            assert not result.size or (numpy.unpackbits(result, bitorder="little")[layer.mask_bits:] == 0).all()
+        else:
+            assert numpy.isfinite(result).all()

@@ -1,0 +1,91 @@
+"""The checks of arguments that C cannot make: of types, and of numbers that ctypes would cut without a word."""
+
+import ctypes
+import math
+import operator
+import reprlib
+
+import numpy
+
+SIZE_BITS = 8 * ctypes.sizeof(ctypes.c_size_t)
+
+
+def choice(name, value, values):
+    """The number of a name in a tuple of names."""
+    if not isinstance(value, str) or value not in values:
+        raise ValueError(f"{name} must be one of {', '.join(values)}, not {value!r}")
+    return values.index(value)
+
+
+def integer(name, value, bits=64):
+    """An integer from 0 to `2**bits - 1`, of any type that Python takes as an index: `numpy.int64` or a tensor of one
+    integer, for example, but not 4.9, "4" or True.
+    """
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not bool ({value})")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {_described(value)}") from None
+    if not 0 <= number < 2**bits:
+        raise ValueError(f"{name} must be at least 0 and below 2**{bits}, not {number}")
+    return number
+
+
+def real(name, value):
+    """A float from any real number, but not from True, from text or from the real part of a complex number."""
+    number = hasattr(type(value), "__float__") or hasattr(type(value), "__index__")
+    if isinstance(value, (numpy.generic, numpy.ndarray)):
+        number = value.ndim == 0 and value.dtype.kind in "iuf"
+    if not number or isinstance(value, (bool, complex)):
+        raise TypeError(f"{name} must be a real number, not {_described(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must fit a float64, not {reprlib.repr(value)}") from None
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be a real number, not {_described(value)}") from None
+
+
+def real32(name, value):
+    """A float that C holds as a float32: the one with the fewest digits of those that round to the same float32."""
+    value = real(name, value)
+    rounded = ctypes.c_float(value).value
+    if math.isfinite(value) and (math.isinf(rounded) or (rounded == 0) != (value == 0)):
+        raise ValueError(f"{name} must fit a float32, not {value}")
+    return float(str(numpy.float32(rounded)))
+
+
+def array(name, value, dtype, *, shape=None, written=False, optional=True):
+    """An array that C can read, or write, where it is. C checks its length, its alignment and that it overlaps no other
+    array; here is checked what C does not see.
+    """
+    if value is None and optional:
+        return None
+    if not isinstance(value, numpy.ndarray):
+        raise TypeError(f"{name} must be a numpy array, not {type(value).__name__}")
+    if isinstance(value, numpy.ma.MaskedArray):
+        raise TypeError(f"{name} must be an array without a mask, not {type(value).__name__}: fill in its masked values")
+    if value.dtype != dtype:
+        raise TypeError(f"{name} must be an array of {numpy.dtype(dtype).name}, not {_of_dtype(value.dtype, dtype)}")
+    # As many elements in another order would not be an error in C.
+    if shape is not None and value.shape != shape:
+        raise ValueError(f"{name} must have the shape {shape}, not {value.shape}")
+    if not value.flags.c_contiguous:
+        raise ValueError(f"{name} must be C-contiguous; numpy.ascontiguousarray makes a copy that is")
+    if written and not value.flags.writeable:
+        raise ValueError(f"{name} would be written, but is read-only")
+    return value
+
+
+def _of_dtype(found, wanted):
+    """What an array has instead of the dtype that is wanted, and what to do where that is not obvious."""
+    if found.newbyteorder("=") == wanted:
+        return f"{found.str}, the byte order of other machines: astype(numpy.{numpy.dtype(wanted).name}) converts it"
+    if found == bool and wanted == numpy.uint8:
+        return 'bool: numpy.packbits(..., bitorder="little") makes bits of it'
+    return str(found)
+
+
+def _described(value):
+    return f"{type(value).__name__} ({reprlib.repr(value)})"

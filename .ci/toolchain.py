@@ -1,8 +1,10 @@
 """The compiler and LLVM's tools, for the scripts in this folder."""
 
+import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 SETUP = Path(__file__).resolve().parent / "cross-setup"
@@ -21,8 +23,11 @@ def use_rustc(version):
     """Chooses the compiler that has made a recorded table, for this process and its children: another one makes other code."""
     if version and version != rustc_version():
         toolchain = version.removeprefix("rustc ")
-        if subprocess.run(["rustup", "toolchain", "install", toolchain, "--profile", "minimal"]).returncode != 0:
-            sys.exit(f"rustup did not install the compiler of the recorded table, {version}")
+        # The lock of .ci/install and .ci/cross-setup: two scripts must not install the same at the same time.
+        with (Path(tempfile.gettempdir()) / "normdrop-setup.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if subprocess.run(["rustup", "toolchain", "install", toolchain, "--profile", "minimal"]).returncode != 0:
+                sys.exit(f"rustup did not install the compiler of the recorded table, {version}")
         os.environ["RUSTUP_TOOLCHAIN"] = toolchain
 
 

@@ -10,12 +10,11 @@ use core::hash::Hasher;
 
 use fnv::FnvHasher;
 use normdrop::{
-    Activation, Apply, ApplyGradient, Average, Backend, Backward, BackwardInPlace, Bernoulli, Config, Dropout, Error,
-    Eval, EvalInPlace, Finish, Fold, Gelu, Granularity, HardSwish, Identity, Layer, LeakyRelu, Moments,
-    ParameterGradients, Parameters, Reduce, Relu, Relu6, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape,
-    Sigmoid, Silu, Statistics, Tanh, Train, WeightOrder, WeightShape, fold_into_next, fold_into_previous, mask_len,
-    merge_moments, merge_sums, moments_len, seed_from,
+    Activation, Backend, Bernoulli, Config, Error, Fold, Gelu, Granularity, HardSwish, Identity, Layer, LeakyRelu,
+    Relu, Relu6, RunningVariance, Shape, Sigmoid, Silu, Tanh, WeightOrder, WeightShape, fold_into_next,
+    fold_into_previous, mask_len, moments_len, seed_from,
 };
+use normdrop_calls::{Call, front};
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
@@ -449,7 +448,9 @@ struct Run<'a, 'b> {
 /// The buffers of one problem, cut to their lengths and filled.
 struct Cut<'a> {
     problem: Problem,
-    buffers: Buffers<'a>,
+    call: Call<'a>,
+    /// The residual, also where the layer has none: a fold has a bias made of it.
+    residual: &'a [f32],
 }
 
 impl Run<'_, '_> {
@@ -464,38 +465,47 @@ impl Run<'_, '_> {
     fn cut<A: Activation>(&mut self, problem: Problem, layer: &Layer<A>) -> Result<Cut<'_>, Error> {
         let (len, c) = (problem.len(), problem.channels());
         let all = &mut *self.buffers;
-        let buffers = Buffers {
-            input: &mut all.input[..len],
-            residual: &mut all.residual[..len],
-            grad: &mut all.grad[..len],
-            output: &mut all.output[..len],
-            grad_residual: &mut all.grad_residual[..len],
-            mask: &mut all.mask[..layer.mask_len()],
-            weight: &mut all.weight[..c],
-            bias: &mut all.bias[..c],
-            running_mean: &mut all.running_mean[..c],
-            running_var: &mut all.running_var[..c],
-            mean: &mut all.mean[..c],
-            mean_tail: &mut all.mean_tail[..c],
-            inv_std: &mut all.inv_std[..c],
-            grad_weight: &mut all.grad_weight[..c],
-            grad_bias: &mut all.grad_bias[..c],
-            moments: &mut all.moments[..moments_len(c)],
-            other: &mut all.other[..moments_len(c)],
-            scratch: &mut all.scratch[..],
-        };
+        let (input, residual, grad) = (&mut all.input[..len], &mut all.residual[..len], &mut all.grad[..len]);
+        let (weight, bias) = (&mut all.weight[..c], &mut all.bias[..c]);
+        let (running_mean, running_var) = (&mut all.running_mean[..c], &mut all.running_var[..c]);
+        let mask = &mut all.mask[..layer.mask_len()];
         let random = &mut problem.random();
         let gradients = if problem.data == Data::Placed { Data::Placed } else { Data::Ordinary };
-        problem.data.fill(random, buffers.input);
-        gradients.fill(random, buffers.grad);
-        problem.data.fill(random, buffers.running_mean);
-        for values in [&mut *buffers.residual, buffers.weight, buffers.bias, buffers.running_var] {
+        problem.data.fill(random, input);
+        gradients.fill(random, grad);
+        problem.data.fill(random, running_mean);
+        for values in [&mut *residual, weight, bias, running_var] {
             Data::Ordinary.fill(random, values);
         }
         // Variances are not negative.
-        buffers.running_var.iter_mut().for_each(|var| *var = *var * *var + 0.125);
-        layer.fill_mask(random.next_u64(), buffers.mask)?;
-        Ok(Cut { problem, buffers })
+        running_var.iter_mut().for_each(|var| *var = *var * *var + 0.125);
+        layer.fill_mask(random.next_u64(), mask)?;
+        let call = Call {
+            weight: problem.with_weight.then_some(&*weight),
+            bias: problem.with_bias.then_some(&*bias),
+            running_mean,
+            running_var,
+            updates_running: true,
+            batches: None,
+            mask: problem.with_mask.then_some(&*mask),
+            fixed: false,
+            saved_mean: &mut all.mean[..c],
+            saved_mean_tail: &mut all.mean_tail[..c],
+            saved_inv_std: &mut all.inv_std[..c],
+            input,
+            residual: problem.with_residual.then_some(&*residual),
+            output: &mut all.output[..len],
+            grad_output: grad,
+            grad_input: None,
+            grad_residual: Some(&mut all.grad_residual[..len]),
+            grad_weight: Some(&mut all.grad_weight[..c]),
+            grad_bias: Some(&mut all.grad_bias[..c]),
+            part: &mut all.moments[..moments_len(c)],
+            other: &mut all.other[..moments_len(c)],
+            samples: layer.shape().samples() as f64 + 3.0,
+            scratch: &mut all.scratch[..],
+        };
+        Ok(Cut { problem, call, residual: &*residual })
     }
 
     /// The calls with one activation.
@@ -600,81 +610,18 @@ impl Run<'_, '_> {
     }
 }
 
-/// The fields of the argument bundles.
-macro_rules! parameters {
-    ($cut:ident) => {
-        Parameters {
-            weight: $cut.problem.with_weight.then_some(&*$cut.buffers.weight),
-            bias: $cut.problem.with_bias.then_some(&*$cut.buffers.bias),
-        }
-    };
-}
-macro_rules! running {
-    ($cut:ident) => {
-        Running { mean: &*$cut.buffers.running_mean, var: &*$cut.buffers.running_var }
-    };
-}
-macro_rules! saved {
-    ($cut:ident) => {
-        Saved { mean: &*$cut.buffers.mean, mean_tail: &*$cut.buffers.mean_tail, inv_std: &*$cut.buffers.inv_std }
-    };
-}
-macro_rules! saved_mut {
-    ($cut:ident) => {
-        SavedMut {
-            mean: &mut *$cut.buffers.mean,
-            mean_tail: &mut *$cut.buffers.mean_tail,
-            inv_std: &mut *$cut.buffers.inv_std,
-        }
-    };
-}
-macro_rules! dropout {
-    ($cut:ident) => {
-        if $cut.problem.with_mask { Dropout::Mask(&*$cut.buffers.mask) } else { Dropout::Off }
-    };
-}
-macro_rules! residual {
-    ($cut:ident) => {
-        $cut.problem.with_residual.then_some(&*$cut.buffers.residual)
-    };
-}
-macro_rules! grad_parameters {
-    ($cut:ident) => {
-        ParameterGradients { weight: Some(&mut *$cut.buffers.grad_weight), bias: Some(&mut *$cut.buffers.grad_bias) }
-    };
-}
-macro_rules! statistics {
-    ($cut:ident, $batch:expr) => {
-        if $batch { Statistics::Batch(saved!($cut)) } else { Statistics::Fixed(running!($cut)) }
-    };
-}
-
 impl Cut<'_> {
     /// Scratch as a call may find it.
     fn spoil_scratch(&mut self) {
-        self.buffers.scratch.fill(f64::NAN);
+        self.call.scratch.fill(f64::NAN);
     }
 
     fn train<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
         self.spoil_scratch();
-        let mut batches = 4;
-        let cumulative = self.problem.number % 4 == 3;
-        layer.train(Train {
-            parameters: parameters!(self),
-            running: Some(RunningMut {
-                mean: &mut *self.buffers.running_mean,
-                var: &mut *self.buffers.running_var,
-                average: if cumulative { Average::Cumulative { batches: &mut batches } } else { Average::Exponential },
-            }),
-            dropout: dropout!(self),
-            input: &*self.buffers.input,
-            residual: residual!(self),
-            output: &mut *self.buffers.output,
-            saved: saved_mut!(self),
-            scratch: &mut *self.buffers.scratch,
-        })?;
-        let Buffers { output, running_mean, running_var, .. } = &self.buffers;
-        for values in [output, running_mean, running_var] {
+        self.call.batches = (self.problem.number % 4 == 3).then_some(4);
+        self.call.train(layer)?;
+        self.call.batches = None;
+        for values in [&*self.call.output, self.call.running_mean, self.call.running_var] {
             digest.add(values);
         }
         self.add_saved(digest);
@@ -682,191 +629,118 @@ impl Cut<'_> {
     }
 
     fn add_saved(&self, digest: &mut Digest) {
-        digest.add(self.buffers.mean);
-        digest.add(self.buffers.mean_tail);
-        digest.add_f64(self.buffers.inv_std);
+        digest.add(self.call.saved_mean);
+        digest.add(self.call.saved_mean_tail);
+        digest.add_f64(self.call.saved_inv_std);
     }
 
     fn eval<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
         self.spoil_scratch();
-        layer.eval(Eval {
-            parameters: parameters!(self),
-            running: running!(self),
-            dropout: dropout!(self),
-            input: &*self.buffers.input,
-            residual: residual!(self),
-            output: &mut *self.buffers.output,
-            scratch: &mut *self.buffers.scratch,
-        })?;
-        digest.add(self.buffers.output);
+        self.call.eval(layer)?;
+        digest.add(self.call.output);
         Ok(())
     }
 
     fn eval_in_place<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
         self.spoil_scratch();
-        self.buffers.output.copy_from_slice(self.buffers.input);
-        layer.eval_in_place(EvalInPlace {
-            parameters: parameters!(self),
-            running: running!(self),
-            dropout: dropout!(self),
-            residual: residual!(self),
-            values: &mut *self.buffers.output,
-            scratch: &mut *self.buffers.scratch,
-        })?;
-        digest.add(self.buffers.output);
+        self.call.output.copy_from_slice(self.call.input);
+        self.call.eval_in_place(layer)?;
+        digest.add(self.call.output);
         Ok(())
+    }
+
+    /// A call whose gradient with respect to the input goes into the memory of the output: there is none for both.
+    fn gradient_in_output(&mut self, call: impl FnOnce(&mut Call<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        self.call.grad_input = Some(core::mem::take(&mut self.call.output));
+        let result = call(&mut self.call);
+        self.call.output = self.call.grad_input.take().unwrap_or_default();
+        result
     }
 
     fn backward<A: Activation>(&mut self, layer: &Layer<A>, batch: bool, digest: &mut Digest) -> Result<(), Error> {
         self.spoil_scratch();
-        layer.backward(Backward {
-            parameters: parameters!(self),
-            statistics: statistics!(self, batch),
-            dropout: dropout!(self),
-            input: &*self.buffers.input,
-            residual: residual!(self),
-            grad_output: &*self.buffers.grad,
-            grad_input: Some(&mut *self.buffers.output),
-            grad_residual: Some(&mut *self.buffers.grad_residual),
-            grad_parameters: grad_parameters!(self),
-            scratch: &mut *self.buffers.scratch,
-        })?;
+        self.call.fixed = !batch;
+        self.gradient_in_output(|call| call.backward(layer))?;
         self.add_gradients(digest);
         Ok(())
     }
 
     fn add_gradients(&self, digest: &mut Digest) {
-        let Buffers { output, grad_residual, grad_weight, grad_bias, .. } = &self.buffers;
-        for values in [output, grad_residual, grad_weight, grad_bias] {
-            digest.add(values);
+        digest.add(self.call.output);
+        for values in [&self.call.grad_residual, &self.call.grad_weight, &self.call.grad_bias] {
+            digest.add(values.as_deref().unwrap_or_default());
         }
     }
 
     fn backward_in_place<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
         self.spoil_scratch();
-        self.buffers.output.copy_from_slice(self.buffers.grad);
-        layer.backward_in_place(BackwardInPlace {
-            parameters: parameters!(self),
-            statistics: statistics!(self, true),
-            dropout: dropout!(self),
-            input: &*self.buffers.input,
-            residual: residual!(self),
-            values: &mut *self.buffers.output,
-            grad_residual: Some(&mut *self.buffers.grad_residual),
-            grad_parameters: grad_parameters!(self),
-            scratch: &mut *self.buffers.scratch,
-        })?;
+        self.call.fixed = false;
+        self.call.output.copy_from_slice(self.call.grad_output);
+        self.call.backward_in_place(layer)?;
         self.add_gradients(digest);
         Ok(())
     }
 
     fn apply<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
         self.spoil_scratch();
-        layer.apply(Apply {
-            parameters: parameters!(self),
-            saved: saved!(self),
-            dropout: dropout!(self),
-            input: &*self.buffers.input,
-            residual: residual!(self),
-            output: &mut *self.buffers.output,
-            scratch: &mut *self.buffers.scratch,
-        })?;
-        digest.add(self.buffers.output);
+        self.call.apply(layer)?;
+        digest.add(self.call.output);
         Ok(())
     }
 
     fn reduce<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
         self.spoil_scratch();
-        let sums = &mut self.buffers.moments[..layer.sums_len()];
-        layer.reduce(Reduce {
-            parameters: parameters!(self),
-            statistics: statistics!(self, self.problem.number.is_multiple_of(2)),
-            dropout: dropout!(self),
-            input: &*self.buffers.input,
-            residual: residual!(self),
-            grad_output: &*self.buffers.grad,
-            sums: &mut *sums,
-            scratch: &mut *self.buffers.scratch,
-        })?;
-        digest.add_f64(sums);
+        self.call.fixed = !self.problem.number.is_multiple_of(2);
+        self.call.reduce(layer)?;
+        digest.add_f64(front(self.call.part, layer.sums_len()));
         Ok(())
     }
 
     /// With the sums that [`Self::reduce`] has left.
     fn apply_gradient<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
         self.spoil_scratch();
-        layer.apply_gradient(ApplyGradient {
-            parameters: parameters!(self),
-            saved: saved!(self),
-            samples: layer.shape().samples() as f64 + 3.0,
-            sums: &self.buffers.moments[..layer.sums_len()],
-            dropout: dropout!(self),
-            input: &*self.buffers.input,
-            residual: residual!(self),
-            grad_output: &*self.buffers.grad,
-            grad_input: &mut *self.buffers.output,
-            grad_residual: Some(&mut *self.buffers.grad_residual),
-            scratch: &mut *self.buffers.scratch,
-        })?;
-        digest.add(self.buffers.output);
-        digest.add(self.buffers.grad_residual);
+        self.gradient_in_output(|call| call.apply_gradient(layer))?;
+        digest.add(self.call.output);
+        digest.add(self.call.grad_residual.as_deref().unwrap_or_default());
         Ok(())
     }
 
     fn moments(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
         self.spoil_scratch();
-        layer.moments(Moments {
-            input: &*self.buffers.input,
-            moments: &mut *self.buffers.moments,
-            scratch: &mut *self.buffers.scratch,
-        })?;
-        digest.add_f64(self.buffers.moments);
+        self.call.moments(layer)?;
+        digest.add_f64(self.call.part);
         Ok(())
     }
 
     fn merge_moments(&mut self, part: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
         self.spoil_scratch();
-        part.moments(Moments {
-            input: &self.buffers.input[..part.shape().len()],
-            moments: &mut *self.buffers.other,
-            scratch: &mut *self.buffers.scratch,
-        })?;
-        merge_moments(&mut *self.buffers.moments, &*self.buffers.other)?;
-        digest.add_f64(self.buffers.moments);
+        self.call.moments_of_other(part)?;
+        self.call.merge_moments(part)?;
+        digest.add_f64(self.call.part);
         Ok(())
     }
 
     /// With the moments that [`Self::merge_moments`] has left.
     fn finish(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
-        layer.finish(Finish {
-            moments: &*self.buffers.moments,
-            running: Some(RunningMut {
-                mean: &mut *self.buffers.running_mean,
-                var: &mut *self.buffers.running_var,
-                average: Average::Exponential,
-            }),
-            saved: saved_mut!(self),
-        })?;
-        digest.add(self.buffers.running_mean);
-        digest.add(self.buffers.running_var);
+        self.call.finish(layer)?;
+        digest.add(self.call.running_mean);
+        digest.add(self.call.running_var);
         self.add_saved(digest);
         Ok(())
     }
 
     /// Of any f64: here of moments.
     fn merge_sums(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
-        let len = layer.sums_len();
-        let sums = &mut self.buffers.moments[..len];
-        merge_sums(sums, &self.buffers.other[..len])?;
-        digest.add_f64(sums);
+        self.call.merge_sums(layer)?;
+        digest.add_f64(front(self.call.part, layer.sums_len()));
         Ok(())
     }
 
     fn finish_gradients(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
-        let sums = &self.buffers.moments[..layer.sums_len()];
-        layer.finish_gradients(sums, grad_parameters!(self))?;
-        digest.add(self.buffers.grad_weight);
-        digest.add(self.buffers.grad_bias);
+        self.call.finish_gradients(layer)?;
+        for values in [&self.call.grad_weight, &self.call.grad_bias] {
+            digest.add(values.as_deref().unwrap_or_default());
+        }
         Ok(())
     }
 
@@ -877,19 +751,17 @@ impl Cut<'_> {
         shape: WeightShape,
         digest: &mut Digest,
     ) -> Result<(), Error> {
-        self.buffers.output.copy_from_slice(self.buffers.input);
-        self.buffers.grad_residual.copy_from_slice(self.buffers.residual);
-        let bias = &mut self.buffers.grad_residual[..shape.outputs];
-        fold(Fold {
-            parameters: parameters!(self),
-            running: running!(self),
-            eps: self.problem.config.eps,
-            shape,
-            weights: &mut *self.buffers.output,
-            bias: Some(&mut *bias),
-        })?;
-        digest.add(bias);
-        digest.add(self.buffers.output);
+        self.call.output.copy_from_slice(self.call.input);
+        if let Some(bias) = &mut self.call.grad_residual {
+            bias.copy_from_slice(self.residual);
+        }
+        match self.call.fold(fold, shape, self.problem.config.eps) {
+            // Refused, because the channels or the weights are not finite: all stays as it was, which is digested as well.
+            Ok(()) | Err(Error::NotFinite { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        digest.add(front(self.call.grad_residual.as_deref().unwrap_or_default(), shape.outputs));
+        digest.add(self.call.output);
         Ok(())
     }
 }

@@ -5,10 +5,8 @@
 //! the call lasts.
 
 use normdrop::{
-    Activation, Apply, ApplyGradient, Average, Backend, Backward, BackwardInPlace, Bernoulli, Buffer, Config, Dropout,
-    Error, Eval, EvalInPlace, Finish, Fold, Gelu, Granularity, HardSwish, Identity, Layer, LeakyRelu, Moments,
-    ParameterGradients, Parameters, Reduce, Relu, Relu6, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape,
-    Sigmoid, Silu, Statistics, Tanh, Train, WeightOrder, WeightShape,
+    Activation, Backend, Bernoulli, Buffer, Config, Error, Fold, Gelu, Granularity, HardSwish, Identity, Layer,
+    LeakyRelu, Relu, Relu6, RunningVariance, Shape, Sigmoid, Silu, Tanh, WeightOrder, WeightShape,
 };
 use rand_core::{Infallible, TryRng};
 
@@ -82,6 +80,8 @@ pub struct Call {
     grad_bias: Slice<f32>,
     /// The moments or the sums of a part of a batch.
     part: Slice<f64>,
+    /// Those of another part.
+    other: Slice<f64>,
     /// The values per channel of the whole batch.
     total: f64,
     scratch: Slice<f64>,
@@ -109,238 +109,51 @@ impl Call {
         }
     }
 
-    unsafe fn parameters<'a>(&self) -> Parameters<'a> {
+    /// Makes a call with the buffers, of a layer of the shape and the options.
+    unsafe fn make<A: Activation>(
+        &self,
+        activation: A,
+        call: impl FnOnce(&mut normdrop_calls::Call<'_>, &Layer<A>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         // SAFETY: passed on.
-        unsafe { Parameters { weight: self.weight.get(), bias: self.bias.get() } }
-    }
-
-    unsafe fn dropout<'a>(&self) -> Dropout<'a> {
+        let mut buffers = unsafe { self.buffers() };
+        let result = self.layer(activation).and_then(|layer| call(&mut buffers, &layer));
         // SAFETY: passed on.
-        unsafe { self.mask.get() }.map_or(Dropout::Off, Dropout::Mask)
-    }
-
-    unsafe fn running<'a>(&self) -> Running<'a> {
-        // SAFETY: passed on.
-        unsafe { Running { mean: self.running_mean.read(), var: self.running_var.read() } }
-    }
-
-    unsafe fn statistics<'a>(&self) -> Statistics<'a> {
-        if self.fixed {
-            // SAFETY: passed on.
-            return Statistics::Fixed(unsafe { self.running() });
+        if let (Some(now), [batches, ..]) = (buffers.batches, unsafe { self.batches.write() }) {
+            *batches = now;
         }
+        result
+    }
+
+    unsafe fn buffers<'a>(&self) -> normdrop_calls::Call<'a> {
         // SAFETY: passed on.
         unsafe {
-            Statistics::Batch(Saved {
-                mean: self.saved_mean.read(),
-                mean_tail: self.saved_mean_tail.read(),
-                inv_std: self.saved_inv_std.read(),
-            })
-        }
-    }
-
-    unsafe fn grad_parameters<'a>(&self) -> ParameterGradients<'a> {
-        // SAFETY: passed on.
-        unsafe { ParameterGradients { weight: self.grad_weight.get_mut(), bias: self.grad_bias.get_mut() } }
-    }
-
-    unsafe fn train(&self, activation: impl Activation) -> Result<(), Error> {
-        // SAFETY: passed on.
-        let call = unsafe {
-            Train {
-                parameters: self.parameters(),
-                running: match (self.running_mean.get_mut(), self.running_var.get_mut()) {
-                    (None, None) => None,
-                    (mean, var) => Some(RunningMut {
-                        mean: mean.unwrap_or_default(),
-                        var: var.unwrap_or_default(),
-                        average: match self.batches.write() {
-                            [batches, ..] => Average::Cumulative { batches },
-                            [] => Average::Exponential,
-                        },
-                    }),
-                },
-                dropout: self.dropout(),
+            normdrop_calls::Call {
+                weight: self.weight.get(),
+                bias: self.bias.get(),
+                running_mean: self.running_mean.write(),
+                running_var: self.running_var.write(),
+                updates_running: !self.running_mean.values.is_null() || !self.running_var.values.is_null(),
+                batches: self.batches.read().first().copied(),
+                mask: self.mask.get(),
+                fixed: self.fixed,
+                saved_mean: self.saved_mean.write(),
+                saved_mean_tail: self.saved_mean_tail.write(),
+                saved_inv_std: self.saved_inv_std.write(),
                 input: self.input.read(),
+                residual: self.residual.get(),
                 output: self.output.write(),
-                saved: SavedMut {
-                    mean: self.saved_mean.write(),
-                    mean_tail: self.saved_mean_tail.write(),
-                    inv_std: self.saved_inv_std.write(),
-                },
-                residual: self.residual.get(),
-                scratch: self.scratch.write(),
-            }
-        };
-        self.layer(activation)?.train(call)
-    }
-
-    unsafe fn eval(&self, activation: impl Activation) -> Result<(), Error> {
-        // SAFETY: passed on.
-        let call = unsafe {
-            Eval {
-                parameters: self.parameters(),
-                running: self.running(),
-                dropout: self.dropout(),
-                input: self.input.read(),
-                output: self.output.write(),
-                residual: self.residual.get(),
-                scratch: self.scratch.write(),
-            }
-        };
-        self.layer(activation)?.eval(call)
-    }
-
-    unsafe fn eval_in_place(&self, activation: impl Activation) -> Result<(), Error> {
-        // SAFETY: passed on.
-        let call = unsafe {
-            EvalInPlace {
-                parameters: self.parameters(),
-                running: self.running(),
-                dropout: self.dropout(),
-                values: self.output.write(),
-                residual: self.residual.get(),
-                scratch: self.scratch.write(),
-            }
-        };
-        self.layer(activation)?.eval_in_place(call)
-    }
-
-    unsafe fn backward(&self, activation: impl Activation) -> Result<(), Error> {
-        // SAFETY: passed on.
-        let call = unsafe {
-            Backward {
-                parameters: self.parameters(),
-                statistics: self.statistics(),
-                dropout: self.dropout(),
-                input: self.input.read(),
                 grad_output: self.grad_output.read(),
                 grad_input: self.grad_input.get_mut(),
-                grad_parameters: self.grad_parameters(),
-                residual: self.residual.get(),
                 grad_residual: self.grad_residual.get_mut(),
+                grad_weight: self.grad_weight.get_mut(),
+                grad_bias: self.grad_bias.get_mut(),
+                part: self.part.write(),
+                other: self.other.write(),
+                samples: self.total,
                 scratch: self.scratch.write(),
-            }
-        };
-        self.layer(activation)?.backward(call)
-    }
-
-    unsafe fn backward_in_place(&self, activation: impl Activation) -> Result<(), Error> {
-        // SAFETY: passed on.
-        let call = unsafe {
-            BackwardInPlace {
-                parameters: self.parameters(),
-                statistics: self.statistics(),
-                dropout: self.dropout(),
-                input: self.input.read(),
-                values: self.grad_output.write(),
-                grad_parameters: self.grad_parameters(),
-                residual: self.residual.get(),
-                grad_residual: self.grad_residual.get_mut(),
-                scratch: self.scratch.write(),
-            }
-        };
-        self.layer(activation)?.backward_in_place(call)
-    }
-}
-
-/// The phases of a batch in parts.
-impl Call {
-    unsafe fn saved<'a>(&self) -> Saved<'a> {
-        // SAFETY: passed on.
-        unsafe {
-            Saved {
-                mean: self.saved_mean.read(),
-                mean_tail: self.saved_mean_tail.read(),
-                inv_std: self.saved_inv_std.read(),
             }
         }
-    }
-
-    unsafe fn moments(&self, activation: impl Activation) -> Result<(), Error> {
-        // SAFETY: passed on.
-        let call =
-            unsafe { Moments { input: self.input.read(), moments: self.part.write(), scratch: self.scratch.write() } };
-        self.layer(activation)?.moments(call)
-    }
-
-    unsafe fn finish(&self, activation: impl Activation) -> Result<(), Error> {
-        // SAFETY: passed on.
-        let call = unsafe {
-            Finish {
-                moments: self.part.read(),
-                running: Some(RunningMut {
-                    mean: self.running_mean.write(),
-                    var: self.running_var.write(),
-                    average: Average::Exponential,
-                }),
-                saved: SavedMut {
-                    mean: self.saved_mean.write(),
-                    mean_tail: self.saved_mean_tail.write(),
-                    inv_std: self.saved_inv_std.write(),
-                },
-            }
-        };
-        self.layer(activation)?.finish(call)
-    }
-
-    unsafe fn apply(&self, activation: impl Activation) -> Result<(), Error> {
-        // SAFETY: passed on.
-        let call = unsafe {
-            Apply {
-                parameters: self.parameters(),
-                saved: self.saved(),
-                dropout: self.dropout(),
-                input: self.input.read(),
-                residual: self.residual.get(),
-                output: self.output.write(),
-                scratch: self.scratch.write(),
-            }
-        };
-        self.layer(activation)?.apply(call)
-    }
-
-    unsafe fn reduce(&self, activation: impl Activation) -> Result<(), Error> {
-        // SAFETY: passed on.
-        let call = unsafe {
-            Reduce {
-                parameters: self.parameters(),
-                statistics: self.statistics(),
-                dropout: self.dropout(),
-                input: self.input.read(),
-                residual: self.residual.get(),
-                grad_output: self.grad_output.read(),
-                sums: self.part.write(),
-                scratch: self.scratch.write(),
-            }
-        };
-        self.layer(activation)?.reduce(call)
-    }
-
-    unsafe fn finish_gradients(&self, activation: impl Activation) -> Result<(), Error> {
-        // SAFETY: passed on.
-        let (sums, gradients) = unsafe { (self.part.read(), self.grad_parameters()) };
-        self.layer(activation)?.finish_gradients(sums, gradients)
-    }
-
-    unsafe fn apply_gradient(&self, activation: impl Activation) -> Result<(), Error> {
-        // SAFETY: passed on.
-        let call = unsafe {
-            ApplyGradient {
-                parameters: self.parameters(),
-                saved: self.saved(),
-                samples: self.total,
-                sums: self.part.read(),
-                dropout: self.dropout(),
-                input: self.input.read(),
-                residual: self.residual.get(),
-                grad_output: self.grad_output.read(),
-                grad_input: self.grad_input.write(),
-                grad_residual: self.grad_residual.get_mut(),
-                scratch: self.scratch.write(),
-            }
-        };
-        self.layer(activation)?.apply_gradient(call)
     }
 }
 
@@ -381,7 +194,7 @@ macro_rules! calls {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(call: &Call) -> usize {
             // SAFETY: passed on.
-            code(unsafe { call.$method($activation) })
+            code(unsafe { call.make($activation, |buffers, layer| buffers.$method(layer)) })
         }
     )*};
 }
@@ -422,18 +235,17 @@ calls! {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn normdrop_eval_leaky_relu(call: &Call, slope: f32) -> usize {
     // SAFETY: passed on.
-    code(LeakyRelu::new(slope).and_then(|leaky| unsafe { call.eval(leaky) }))
+    code(LeakyRelu::new(slope).and_then(|leaky| unsafe { call.make(leaky, |buffers, layer| buffers.eval(layer)) }))
 }
 
 /// `Layer::backward` with a leaky ReLU of any slope.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn normdrop_backward_leaky_relu(call: &Call, slope: f32) -> usize {
     // SAFETY: passed on.
-    code(LeakyRelu::new(slope).and_then(|leaky| unsafe { call.backward(leaky) }))
+    code(LeakyRelu::new(slope).and_then(|leaky| unsafe { call.make(leaky, |buffers, layer| buffers.backward(layer)) }))
 }
 
 impl Call {
-    /// The weights are `input`, and the bias of their layer is `output`.
     unsafe fn fold(&self, fold: fn(Fold<'_>) -> Result<(), Error>) -> Result<(), Error> {
         let order = match self.positions {
             0 => WeightOrder::OutInTaps,
@@ -446,17 +258,7 @@ impl Call {
         let groups = self.positions;
         let shape = WeightShape { order, outputs: self.channels, inputs: self.outer, taps: self.inner, groups };
         // SAFETY: passed on.
-        let call = unsafe {
-            Fold {
-                parameters: self.parameters(),
-                running: self.running(),
-                eps: self.eps,
-                shape,
-                weights: self.input.write(),
-                bias: self.output.get_mut(),
-            }
-        };
-        fold(call)
+        unsafe { self.buffers() }.fold(fold, shape, self.eps)
     }
 }
 

@@ -15,11 +15,10 @@ use cortex_m_rt::entry;
 use cortex_m_semihosting::hio::{HostStream, hstdout};
 use footprint::end;
 use normdrop::{
-    Activation, Apply, ApplyGradient, Average, Backward, BackwardInPlace, Bernoulli, Config, Dropout, Error, Eval,
-    EvalInPlace, Finish, Fold, Gelu, HardSwish, Identity, Layer, LeakyRelu, Moments, ParameterGradients, Parameters,
-    Reduce, Relu, Relu6, Running, RunningMut, Saved, SavedMut, Shape, Sigmoid, Silu, Statistics, Tanh, Train,
-    WeightOrder, WeightShape, fold_into_next, fold_into_previous, merge_moments, merge_sums, seed_from,
+    Activation, Bernoulli, Config, Error, Fold, Gelu, HardSwish, Identity, Layer, LeakyRelu, Relu, Relu6, Shape,
+    Sigmoid, Silu, Tanh, WeightOrder, WeightShape, fold_into_next, fold_into_previous, seed_from,
 };
+use normdrop_calls::{Call, front, front_mut};
 use rand_core::TryRng;
 
 /// One channel alone, channels of more than one block, and matrices whose columns are whole channels or not: both walks, with
@@ -32,11 +31,8 @@ const SCRATCH: usize = 4096;
 const PAINTED: usize = 32 * 1024;
 const PAINT: u32 = 0xC0DE_F00D;
 
-/// The buffers of every call, and the layer's shape and options.
-struct Fixture {
-    shape: [usize; 3],
-    fixed: bool,
-    with_residual: bool,
+/// The memory of every call.
+struct Memory {
     weight: [f32; CHANNELS],
     bias: [f32; CHANNELS],
     running_mean: [f32; CHANNELS],
@@ -46,8 +42,7 @@ struct Fixture {
     inv_std: [f64; CHANNELS],
     grad_weight: [f32; CHANNELS],
     grad_bias: [f32; CHANNELS],
-    moments: [f64; 3 * CHANNELS],
-    sums: [f64; 2 * CHANNELS],
+    part: [f64; 3 * CHANNELS],
     other: [f64; 3 * CHANNELS],
     input: [f32; LEN],
     residual: [f32; LEN],
@@ -56,285 +51,141 @@ struct Fixture {
     grad_input: [f32; LEN],
     grad_residual: [f32; LEN],
     mask: [u8; LEN.div_ceil(8)],
+    new_mask: [u8; LEN.div_ceil(8)],
     scratch: [f64; SCRATCH],
 }
 
-/// The first values of a buffer: all of them if there are not so many, and the call then says what is wrong.
-fn front<T>(buffer: &[T], len: usize) -> &[T] {
-    buffer.get(..len).unwrap_or(buffer)
+/// The shape of a layer, and buffers of the lengths that it has.
+struct Fixture<'a> {
+    shape: [usize; 3],
+    call: Call<'a>,
+    /// A mask to be filled, which the next call reads.
+    new_mask: &'a mut [u8],
 }
 
-/// [`front`], to be written.
-fn front_mut<T>(buffer: &mut [T], len: usize) -> &mut [T] {
-    let len = len.min(buffer.len());
-    buffer.get_mut(..len).unwrap_or_default()
+/// What the calls work on.
+struct Options {
+    shape: [usize; 3],
+    fixed: bool,
+    with_residual: bool,
 }
 
-impl Fixture {
+impl Memory {
+    /// The numbers, and what earlier calls have left of all else, in buffers of the lengths that the shape asks for.
+    fn fixture(&mut self, numbers: &Numbers, options: &Options) -> Fixture<'_> {
+        for buffer in [&mut self.input, &mut self.residual, &mut self.grad_output] {
+            for (value, &number) in buffer.iter_mut().zip(numbers.input.iter().cycle()) {
+                *value = number;
+            }
+        }
+        self.weight.fill(numbers.weight);
+        self.bias.fill(0.5);
+        self.running_mean.fill(0.25);
+        self.running_var.fill(numbers.running_var);
+        // What is worked on in place.
+        self.output = self.input;
+        self.grad_residual = self.residual;
+        self.mask = self.new_mask;
+        let [outer, c, inner] = options.shape;
+        let len = outer * c * inner;
+        Fixture {
+            shape: options.shape,
+            call: Call {
+                weight: Some(front(&self.weight, c)),
+                bias: Some(front(&self.bias, c)),
+                running_mean: front_mut(&mut self.running_mean, c),
+                running_var: front_mut(&mut self.running_var, c),
+                updates_running: true,
+                batches: None,
+                mask: Some(front(&self.mask, len.div_ceil(8))),
+                fixed: options.fixed,
+                saved_mean: front_mut(&mut self.mean, c),
+                saved_mean_tail: front_mut(&mut self.mean_tail, c),
+                saved_inv_std: front_mut(&mut self.inv_std, c),
+                input: front(&self.input, len),
+                residual: options.with_residual.then(|| front(&self.residual, len)),
+                output: front_mut(&mut self.output, len),
+                grad_output: front(&self.grad_output, len),
+                grad_input: Some(front_mut(&mut self.grad_input, len)),
+                grad_residual: options.with_residual.then(|| front_mut(&mut self.grad_residual, len)),
+                grad_weight: Some(front_mut(&mut self.grad_weight, c)),
+                grad_bias: Some(front_mut(&mut self.grad_bias, c)),
+                part: &mut self.part,
+                other: &mut self.other,
+                samples: (outer * inner) as f64,
+                scratch: &mut self.scratch,
+            },
+            new_mask: front_mut(&mut self.new_mask, len.div_ceil(8)),
+        }
+    }
+}
+
+type Outcome = Result<(), Error>;
+
+impl Fixture<'_> {
     fn layer<A: Activation>(&self, activation: A) -> Result<Layer<A>, Error> {
         let [outer, channels, inner] = black_box(self.shape);
         Layer::new(Shape::new(outer, channels, inner)?, activation, Config { p: 0.25, ..Config::DEFAULT })
     }
 
-    const fn channels(&self) -> usize {
-        self.shape[1]
-    }
-
     const fn len(&self) -> usize {
         self.shape[0] * self.shape[1] * self.shape[2]
     }
-}
 
-/// A layer where it was made: to move it out of the result would be one more copy of it in the frame that is measured.
-fn unmoved<A>(layer: &Result<Layer<A>, Error>) -> Result<&Layer<A>, Error> {
-    layer.as_ref().map_err(|&error| error)
-}
-
-/// A bundle's fields, cut to the length that the layer has.
-macro_rules! parameters {
-    ($fixture:ident, $c:ident) => {
-        Parameters { weight: Some(front(&$fixture.weight, $c)), bias: Some(front(&$fixture.bias, $c)) }
-    };
-}
-macro_rules! saved {
-    ($fixture:ident, $c:ident) => {
-        Saved {
-            mean: front(&$fixture.mean, $c),
-            mean_tail: front(&$fixture.mean_tail, $c),
-            inv_std: front(&$fixture.inv_std, $c),
-        }
-    };
-}
-macro_rules! saved_mut {
-    ($fixture:ident, $c:ident) => {
-        SavedMut {
-            mean: front_mut(&mut $fixture.mean, $c),
-            mean_tail: front_mut(&mut $fixture.mean_tail, $c),
-            inv_std: front_mut(&mut $fixture.inv_std, $c),
-        }
-    };
-}
-macro_rules! running {
-    ($fixture:ident, $c:ident) => {
-        Running { mean: front(&$fixture.running_mean, $c), var: front(&$fixture.running_var, $c) }
-    };
-}
-macro_rules! running_mut {
-    ($fixture:ident, $c:ident) => {
-        Some(RunningMut {
-            mean: front_mut(&mut $fixture.running_mean, $c),
-            var: front_mut(&mut $fixture.running_var, $c),
-            average: Average::Exponential,
-        })
-    };
-}
-macro_rules! statistics {
-    ($fixture:ident, $c:ident) => {
-        if $fixture.fixed { Statistics::Fixed(running!($fixture, $c)) } else { Statistics::Batch(saved!($fixture, $c)) }
-    };
-}
-macro_rules! residual {
-    ($fixture:ident, $len:ident) => {
-        $fixture.with_residual.then(|| front(&$fixture.residual, $len))
-    };
-}
-macro_rules! dropout {
-    ($fixture:ident, $layer:ident) => {
-        Dropout::Mask(front(&$fixture.mask, $layer.mask_len()))
-    };
-}
-macro_rules! grad_parameters {
-    ($fixture:ident, $c:ident) => {
-        ParameterGradients {
-            weight: Some(front_mut(&mut $fixture.grad_weight, $c)),
-            bias: Some(front_mut(&mut $fixture.grad_bias, $c)),
-        }
-    };
-}
-
-type Outcome = Result<(), Error>;
-
-fn train<A: Activation>(fixture: &mut Fixture, activation: A) -> Outcome {
-    let made = fixture.layer(activation);
-    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
-    layer.train(Train {
-        parameters: parameters!(fixture, c),
-        running: running_mut!(fixture, c),
-        dropout: dropout!(fixture, layer),
-        input: front(&fixture.input, len),
-        residual: residual!(fixture, len),
-        output: front_mut(&mut fixture.output, len),
-        saved: saved_mut!(fixture, c),
-        scratch: &mut fixture.scratch,
-    })
-}
-
-fn eval<A: Activation>(fixture: &mut Fixture, activation: A) -> Outcome {
-    let made = fixture.layer(activation);
-    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
-    layer.eval(Eval {
-        parameters: parameters!(fixture, c),
-        running: running!(fixture, c),
-        dropout: dropout!(fixture, layer),
-        input: front(&fixture.input, len),
-        residual: residual!(fixture, len),
-        output: front_mut(&mut fixture.output, len),
-        scratch: &mut fixture.scratch,
-    })
-}
-
-fn eval_in_place(fixture: &mut Fixture) -> Outcome {
-    let made = fixture.layer(Relu);
-    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
-    layer.eval_in_place(EvalInPlace {
-        parameters: parameters!(fixture, c),
-        running: running!(fixture, c),
-        dropout: dropout!(fixture, layer),
-        residual: residual!(fixture, len),
-        values: front_mut(&mut fixture.output, len),
-        scratch: &mut fixture.scratch,
-    })
-}
-
-fn backward<A: Activation>(fixture: &mut Fixture, activation: A) -> Outcome {
-    let made = fixture.layer(activation);
-    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
-    layer.backward(Backward {
-        parameters: parameters!(fixture, c),
-        statistics: statistics!(fixture, c),
-        dropout: dropout!(fixture, layer),
-        input: front(&fixture.input, len),
-        residual: residual!(fixture, len),
-        grad_output: front(&fixture.grad_output, len),
-        grad_input: Some(front_mut(&mut fixture.grad_input, len)),
-        grad_residual: fixture.with_residual.then(|| front_mut(&mut fixture.grad_residual, len)),
-        grad_parameters: grad_parameters!(fixture, c),
-        scratch: &mut fixture.scratch,
-    })
-}
-
-fn backward_in_place(fixture: &mut Fixture) -> Outcome {
-    let made = fixture.layer(Relu);
-    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
-    layer.backward_in_place(BackwardInPlace {
-        parameters: parameters!(fixture, c),
-        statistics: statistics!(fixture, c),
-        dropout: dropout!(fixture, layer),
-        input: front(&fixture.input, len),
-        residual: residual!(fixture, len),
-        values: front_mut(&mut fixture.output, len),
-        grad_residual: fixture.with_residual.then(|| front_mut(&mut fixture.grad_residual, len)),
-        grad_parameters: grad_parameters!(fixture, c),
-        scratch: &mut fixture.scratch,
-    })
-}
-
-fn moments(fixture: &mut Fixture) -> Outcome {
-    let made = fixture.layer(Relu);
-    let (layer, len) = (unmoved(&made)?, fixture.len());
-    layer.moments(Moments {
-        input: front(&fixture.input, len),
-        moments: front_mut(&mut fixture.moments, layer.moments_len()),
-        scratch: &mut fixture.scratch,
-    })
-}
-
-fn merge_two_moments(fixture: &mut Fixture) -> Outcome {
-    let len = fixture.layer(Relu)?.moments_len();
-    fixture.other = fixture.moments;
-    merge_moments(front_mut(&mut fixture.moments, len), front(&fixture.other, len))
-}
-
-fn finish(fixture: &mut Fixture) -> Outcome {
-    let made = fixture.layer(Relu);
-    let (layer, c) = (unmoved(&made)?, fixture.channels());
-    layer.finish(Finish {
-        moments: front(&fixture.moments, layer.moments_len()),
-        running: running_mut!(fixture, c),
-        saved: saved_mut!(fixture, c),
-    })
-}
-
-fn apply(fixture: &mut Fixture) -> Outcome {
-    let made = fixture.layer(Relu);
-    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
-    layer.apply(Apply {
-        parameters: parameters!(fixture, c),
-        saved: saved!(fixture, c),
-        dropout: dropout!(fixture, layer),
-        input: front(&fixture.input, len),
-        residual: residual!(fixture, len),
-        output: front_mut(&mut fixture.output, len),
-        scratch: &mut fixture.scratch,
-    })
-}
-
-fn reduce(fixture: &mut Fixture) -> Outcome {
-    let made = fixture.layer(Relu);
-    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
-    layer.reduce(Reduce {
-        parameters: parameters!(fixture, c),
-        statistics: statistics!(fixture, c),
-        dropout: dropout!(fixture, layer),
-        input: front(&fixture.input, len),
-        residual: residual!(fixture, len),
-        grad_output: front(&fixture.grad_output, len),
-        sums: front_mut(&mut fixture.sums, layer.sums_len()),
-        scratch: &mut fixture.scratch,
-    })
-}
-
-fn merge_two_sums(fixture: &mut Fixture) -> Outcome {
-    let len = fixture.layer(Relu)?.sums_len();
-    for (other, &sum) in fixture.other.iter_mut().zip(&fixture.sums) {
-        *other = sum;
+    /// Makes a call. The layer stays where it was made: to move it out of the result would be one more copy of it in the frame that
+    /// is measured.
+    #[inline(always)]
+    fn make<A: Activation>(
+        &mut self,
+        activation: A,
+        call: impl FnOnce(&mut Call<'_>, &Layer<A>) -> Outcome,
+    ) -> Outcome {
+        let made = self.layer(activation);
+        call(&mut self.call, made.as_ref().map_err(|&error| error)?)
     }
-    merge_sums(front_mut(&mut fixture.sums, len), front(&fixture.other, len))
+
+    /// What the part has, for a part that is merged into it.
+    fn copy_part(&mut self) {
+        for (other, &value) in self.call.other.iter_mut().zip(&*self.call.part) {
+            *other = value;
+        }
+    }
 }
 
-fn finish_gradients(fixture: &mut Fixture) -> Outcome {
-    let made = fixture.layer(Relu);
-    let (layer, c) = (unmoved(&made)?, fixture.channels());
-    layer.finish_gradients(front(&fixture.sums, layer.sums_len()), grad_parameters!(fixture, c))
+/// A call of the layer with an activation, in the frame that is measured.
+macro_rules! layer {
+    ($method:ident($activation:expr)) => {
+        |fixture: &mut Fixture<'_>| fixture.make($activation, |call, layer| call.$method(layer))
+    };
 }
 
-fn apply_gradient(fixture: &mut Fixture) -> Outcome {
-    let made = fixture.layer(Relu);
-    let (layer, c, len) = (unmoved(&made)?, fixture.channels(), fixture.len());
-    layer.apply_gradient(ApplyGradient {
-        parameters: parameters!(fixture, c),
-        saved: saved!(fixture, c),
-        samples: layer.shape().samples() as f64,
-        sums: front(&fixture.sums, layer.sums_len()),
-        dropout: dropout!(fixture, layer),
-        input: front(&fixture.input, len),
-        residual: residual!(fixture, len),
-        grad_output: front(&fixture.grad_output, len),
-        grad_input: front_mut(&mut fixture.grad_input, len),
-        grad_residual: fixture.with_residual.then(|| front_mut(&mut fixture.grad_residual, len)),
-        scratch: &mut fixture.scratch,
-    })
+fn merge_two_moments(fixture: &mut Fixture<'_>) -> Outcome {
+    fixture.copy_part();
+    fixture.make(Relu, |call, layer| call.merge_moments(layer))
+}
+
+fn merge_two_sums(fixture: &mut Fixture<'_>) -> Outcome {
+    fixture.copy_part();
+    fixture.make(Relu, |call, layer| call.merge_sums(layer))
 }
 
 /// The weights are the output; their layer has as many inputs as outputs.
-fn fold(fixture: &mut Fixture, fold: fn(Fold<'_>) -> Outcome, order: WeightOrder) -> Outcome {
-    let (c, len, [outer, channels, taps]) = (fixture.channels(), fixture.len(), fixture.shape);
+fn fold(fixture: &mut Fixture<'_>, fold: fn(Fold<'_>) -> Outcome, order: WeightOrder) -> Outcome {
+    let [outer, channels, taps] = fixture.shape;
     let next = order == WeightOrder::OutInTaps;
     let (outputs, inputs) = if next { (outer, channels) } else { (channels, outer) };
-    fold(Fold {
-        parameters: parameters!(fixture, c),
-        running: running!(fixture, c),
-        eps: 1e-5,
-        shape: WeightShape { order, outputs, inputs, taps, groups: 1 },
-        weights: front_mut(&mut fixture.output, len),
-        bias: Some(front_mut(&mut fixture.grad_residual, outputs)),
-    })
+    // A bias, whether or not there is a residual.
+    fixture.call.grad_residual = fixture.call.grad_input.take();
+    match fixture.call.fold(fold, WeightShape { order, outputs, inputs, taps, groups: 1 }, 1e-5) {
+        // Numbers that are not finite, or would not be after the call, are refused: that takes stack as well.
+        Err(Error::NotFinite { .. }) => Ok(()),
+        result => result,
+    }
 }
 
-fn fill_mask(fixture: &mut Fixture) -> Outcome {
+fn fill_mask(fixture: &mut Fixture<'_>) -> Outcome {
     let made = fixture.layer(Relu);
-    let layer = unmoved(&made)?;
-    layer.fill_mask(black_box(42), front_mut(&mut fixture.mask, layer.mask_len()))
+    made.as_ref().map_err(|&error| error)?.fill_mask(black_box(42), fixture.new_mask)
 }
 
 /// A generator that takes next to no stack itself.
@@ -358,61 +209,57 @@ impl TryRng for Counter {
     }
 }
 
-fn fill_mask_with(fixture: &mut Fixture) -> Outcome {
+fn fill_mask_with(fixture: &mut Fixture<'_>) -> Outcome {
     let made = fixture.layer(Relu);
-    let layer = unmoved(&made)?;
-    layer.fill_mask_with(&mut Counter(black_box(1)), front_mut(&mut fixture.mask, layer.mask_len()))
+    made.as_ref().map_err(|&error| error)?.fill_mask_with(&mut Counter(black_box(1)), fixture.new_mask)
 }
 
-fn bernoulli_fill(fixture: &mut Fixture) -> Outcome {
-    let bits = fixture.len();
-    Bernoulli::new(black_box(0.25))?.fill(black_box(42), 0, bits, front_mut(&mut fixture.mask, bits.div_ceil(8)))
+fn bernoulli_fill(fixture: &mut Fixture<'_>) -> Outcome {
+    Bernoulli::new(black_box(0.25))?.fill(black_box(42), 0, fixture.len(), fixture.new_mask)
 }
 
-fn bernoulli_fill_with(fixture: &mut Fixture) -> Outcome {
-    let bits = fixture.len();
-    let mask = front_mut(&mut fixture.mask, bits.div_ceil(8));
-    Bernoulli::new(black_box(0.25))?.fill_with(&mut Counter(black_box(1)), bits, mask)
+fn bernoulli_fill_with(fixture: &mut Fixture<'_>) -> Outcome {
+    Bernoulli::new(black_box(0.25))?.fill_with(&mut Counter(black_box(1)), fixture.len(), fixture.new_mask)
 }
 
 /// A call and how it is named in the table.
-type Call = (&'static str, fn(&mut Fixture) -> Outcome);
+type Entry = (&'static str, fn(&mut Fixture<'_>) -> Outcome);
 
 /// In an order in which each finds what it needs. Calls that are there with every activation are measured with every one;
 /// the others share their walks.
-const CALLS: [Call; 38] = [
+const CALLS: [Entry; 38] = [
     ("Layer::new", |fixture| fixture.layer(Relu).map(|layer| _ = black_box(layer))),
     ("Layer::fill_mask", fill_mask),
     ("Layer::fill_mask_with", fill_mask_with),
-    ("Layer::train<Relu>", |fixture| train(fixture, Relu)),
-    ("Layer::eval<Relu>", |fixture| eval(fixture, Relu)),
-    ("Layer::eval_in_place<Relu>", eval_in_place),
-    ("Layer::backward<Relu>", |fixture| backward(fixture, Relu)),
-    ("Layer::backward_in_place<Relu>", backward_in_place),
-    ("Layer::moments", moments),
+    ("Layer::train<Relu>", layer!(train(Relu))),
+    ("Layer::eval<Relu>", layer!(eval(Relu))),
+    ("Layer::eval_in_place<Relu>", layer!(eval_in_place(Relu))),
+    ("Layer::backward<Relu>", layer!(backward(Relu))),
+    ("Layer::backward_in_place<Relu>", layer!(backward_in_place(Relu))),
+    ("Layer::moments", layer!(moments(Relu))),
     ("merge_moments", merge_two_moments),
-    ("Layer::finish", finish),
-    ("Layer::apply<Relu>", apply),
-    ("Layer::reduce<Relu>", reduce),
+    ("Layer::finish", layer!(finish(Relu))),
+    ("Layer::apply<Relu>", layer!(apply(Relu))),
+    ("Layer::reduce<Relu>", layer!(reduce(Relu))),
     ("merge_sums", merge_two_sums),
-    ("Layer::finish_gradients", finish_gradients),
-    ("Layer::apply_gradient<Relu>", apply_gradient),
-    ("Layer::eval<Identity>", |fixture| eval(fixture, Identity)),
-    ("Layer::backward<Identity>", |fixture| backward(fixture, Identity)),
-    ("Layer::eval<Relu6>", |fixture| eval(fixture, Relu6)),
-    ("Layer::backward<Relu6>", |fixture| backward(fixture, Relu6)),
-    ("Layer::eval<LeakyRelu>", |fixture| eval(fixture, LeakyRelu::new(black_box(0.1))?)),
-    ("Layer::backward<LeakyRelu>", |fixture| backward(fixture, LeakyRelu::new(black_box(0.1))?)),
-    ("Layer::eval<HardSwish>", |fixture| eval(fixture, HardSwish)),
-    ("Layer::backward<HardSwish>", |fixture| backward(fixture, HardSwish)),
-    ("Layer::eval<Sigmoid>", |fixture| eval(fixture, Sigmoid)),
-    ("Layer::backward<Sigmoid>", |fixture| backward(fixture, Sigmoid)),
-    ("Layer::eval<Tanh>", |fixture| eval(fixture, Tanh)),
-    ("Layer::backward<Tanh>", |fixture| backward(fixture, Tanh)),
-    ("Layer::eval<Silu>", |fixture| eval(fixture, Silu)),
-    ("Layer::backward<Silu>", |fixture| backward(fixture, Silu)),
-    ("Layer::eval<Gelu>", |fixture| eval(fixture, Gelu)),
-    ("Layer::backward<Gelu>", |fixture| backward(fixture, Gelu)),
+    ("Layer::finish_gradients", layer!(finish_gradients(Relu))),
+    ("Layer::apply_gradient<Relu>", layer!(apply_gradient(Relu))),
+    ("Layer::eval<Identity>", layer!(eval(Identity))),
+    ("Layer::backward<Identity>", layer!(backward(Identity))),
+    ("Layer::eval<Relu6>", layer!(eval(Relu6))),
+    ("Layer::backward<Relu6>", layer!(backward(Relu6))),
+    ("Layer::eval<LeakyRelu>", layer!(eval(LeakyRelu::new(black_box(0.1))?))),
+    ("Layer::backward<LeakyRelu>", layer!(backward(LeakyRelu::new(black_box(0.1))?))),
+    ("Layer::eval<HardSwish>", layer!(eval(HardSwish))),
+    ("Layer::backward<HardSwish>", layer!(backward(HardSwish))),
+    ("Layer::eval<Sigmoid>", layer!(eval(Sigmoid))),
+    ("Layer::backward<Sigmoid>", layer!(backward(Sigmoid))),
+    ("Layer::eval<Tanh>", layer!(eval(Tanh))),
+    ("Layer::backward<Tanh>", layer!(backward(Tanh))),
+    ("Layer::eval<Silu>", layer!(eval(Silu))),
+    ("Layer::backward<Silu>", layer!(backward(Silu))),
+    ("Layer::eval<Gelu>", layer!(eval(Gelu))),
+    ("Layer::backward<Gelu>", layer!(backward(Gelu))),
     ("fold_into_previous", |fixture| fold(fixture, fold_into_previous, WeightOrder::InOutTaps)),
     ("fold_into_next", |fixture| fold(fixture, fold_into_next, WeightOrder::OutInTaps)),
     ("Bernoulli::new", |_| Bernoulli::new(black_box(0.25)).map(|keep| _ = black_box(keep))),
@@ -442,26 +289,9 @@ const NUMBERS: [Numbers; 6] = [
     Numbers { input: [f32::NAN, 1e30, f32::INFINITY, 1.0], weight: 1.0, running_var: 1.0 },
 ];
 
-impl Fixture {
-    fn fill(&mut self, numbers: &Numbers) {
-        for buffer in [&mut self.input, &mut self.residual, &mut self.grad_output] {
-            for (value, &number) in buffer.iter_mut().zip(numbers.input.iter().cycle()) {
-                *value = number;
-            }
-        }
-        self.weight.fill(numbers.weight);
-        self.bias.fill(0.5);
-        self.running_mean.fill(0.25);
-        self.running_var.fill(numbers.running_var);
-        // What is worked on in place.
-        self.output = self.input;
-        self.grad_residual = self.residual;
-    }
-}
-
 /// The bytes of stack that a call takes.
 #[inline(never)]
-fn measure(call: fn(&mut Fixture) -> Outcome, fixture: &mut Fixture) -> Result<usize, Error> {
+fn measure(call: fn(&mut Fixture<'_>) -> Outcome, fixture: &mut Fixture<'_>) -> Result<usize, Error> {
     let stack: usize;
     // SAFETY: what is painted lies below the stack pointer, where nothing is, and inside of RAM, which is 4 MiB and has
     // the stack at its end; no interrupt is enabled that could use the stack meanwhile.
@@ -493,7 +323,7 @@ fn measure(call: fn(&mut Fixture) -> Outcome, fixture: &mut Fixture) -> Result<u
 /// A function that takes a known amount of stack.
 const KNOWN: usize = 1024;
 
-fn known(_: &mut Fixture) -> Outcome {
+fn known(_: &mut Fixture<'_>) -> Outcome {
     black_box([1u8; KNOWN]);
     Ok(())
 }
@@ -515,16 +345,15 @@ fn print(to: &mut HostStream, name: &str, numbers: [usize; 2]) -> Result<(), ()>
     to.write_all(b"\n")
 }
 
-fn run(fixture: &mut Fixture) -> Result<[[usize; 2]; CALLS.len()], Error> {
+fn run(memory: &mut Memory) -> Result<[[usize; 2]; CALLS.len()], Error> {
     let mut table = [[0; 2]; CALLS.len()];
     for (index, numbers) in NUMBERS.iter().enumerate() {
         for shape in SHAPES {
             for (fixed, with_residual) in [(false, false), (false, true), (true, false), (true, true)] {
-                (fixture.shape, fixture.fixed, fixture.with_residual) = (shape, fixed, with_residual);
+                let options = Options { shape, fixed, with_residual };
                 for ((_, call), [ordinary, worst]) in CALLS.iter().zip(&mut table) {
                     // Each call finds the numbers, not what those before it made of them.
-                    fixture.fill(numbers);
-                    let bytes = measure(*call, fixture)?;
+                    let bytes = measure(*call, &mut memory.fixture(numbers, &options))?;
                     *worst = bytes.max(*worst);
                     if index == 0 {
                         *ordinary = *worst;
@@ -538,10 +367,7 @@ fn run(fixture: &mut Fixture) -> Result<[[usize; 2]; CALLS.len()], Error> {
 
 #[entry]
 fn main() -> ! {
-    let mut fixture = Fixture {
-        shape: SHAPES[0],
-        fixed: false,
-        with_residual: false,
+    let mut memory = Memory {
         weight: [0.0; CHANNELS],
         bias: [0.0; CHANNELS],
         running_mean: [0.0; CHANNELS],
@@ -551,8 +377,7 @@ fn main() -> ! {
         inv_std: [0.0; CHANNELS],
         grad_weight: [0.0; CHANNELS],
         grad_bias: [0.0; CHANNELS],
-        moments: [0.0; 3 * CHANNELS],
-        sums: [0.0; 2 * CHANNELS],
+        part: [0.0; 3 * CHANNELS],
         other: [0.0; 3 * CHANNELS],
         input: [0.0; LEN],
         residual: [0.0; LEN],
@@ -561,14 +386,16 @@ fn main() -> ! {
         grad_input: [0.0; LEN],
         grad_residual: [0.0; LEN],
         mask: [0; LEN.div_ceil(8)],
+        new_mask: [0; LEN.div_ceil(8)],
         scratch: [0.0; SCRATCH],
     };
     // A measure that cannot be wrong is none: of this function the answer is known.
-    let known = measure(known, &mut fixture);
+    let options = Options { shape: SHAPES[0], fixed: false, with_residual: false };
+    let known = measure(known, &mut memory.fixture(&NUMBERS[0], &options));
     if !matches!(known, Ok(KNOWN..=1200)) {
         end(Err(Error::ShapeOverflow));
     }
-    let result = run(&mut fixture);
+    let result = run(&mut memory);
     if let (Ok(table), Ok(mut to)) = (&result, hstdout()) {
         for ((name, _), &numbers) in CALLS.iter().zip(table) {
             if print(&mut to, name, numbers).is_err() {

@@ -1,0 +1,307 @@
+//! Every public call of normdrop on one set of buffers.
+//!
+//! The rigs that make all calls (`digest`, `footprint`, `panic-free`, `miri`) each have buffers, options and data of their own, and
+//! something that they look at after a call. What they share is here: how the buffers become the arguments of each call. A new call,
+//! or a new field of an argument, is added here, and all rigs make it.
+#![no_std]
+
+use normdrop::{
+    Activation, Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Error, Eval, EvalInPlace, Finish,
+    Fold, Layer, Moments, ParameterGradients, Parameters, Reduce, Running, RunningMut, Saved, SavedMut, Statistics,
+    Train, WeightShape, merge_moments, merge_sums,
+};
+
+/// The buffers and options of any call. Each buffer has the length that the call asks for, or the call refuses it.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// The learned scale of each channel, if there is one.
+    pub weight: Option<&'a [f32]>,
+    /// The learned offset of each channel, if there is one.
+    pub bias: Option<&'a [f32]>,
+    /// The running mean, which training updates and evaluation reads.
+    pub running_mean: &'a mut [f32],
+    /// The running variance.
+    pub running_var: &'a mut [f32],
+    /// Whether training and [`Layer::finish`] update the running statistics.
+    pub updates_running: bool,
+    /// The batches so far, if the running statistics are the average of all batches.
+    pub batches: Option<u64>,
+    /// The mask, if dropout is on.
+    pub mask: Option<&'a [u8]>,
+    /// Whether gradients are those past fixed statistics.
+    pub fixed: bool,
+    /// The mean of the batch, saved for the backward call.
+    pub saved_mean: &'a mut [f32],
+    /// The tail of the saved mean.
+    pub saved_mean_tail: &'a mut [f32],
+    /// The saved inverse standard deviation.
+    pub saved_inv_std: &'a mut [f64],
+    /// The tensor that comes in.
+    pub input: &'a [f32],
+    /// A tensor that is added before the activation, if there is one.
+    pub residual: Option<&'a [f32]>,
+    /// The tensor that goes out. A call in place has its values here: the input, or the gradient with respect to the output.
+    /// A fold has the weights of its layer here.
+    pub output: &'a mut [f32],
+    /// The gradient with respect to the output.
+    pub grad_output: &'a [f32],
+    /// The gradient with respect to the input, if it is asked for.
+    pub grad_input: Option<&'a mut [f32]>,
+    /// The gradient with respect to the residual, if it is asked for. A fold has the bias of its layer here.
+    pub grad_residual: Option<&'a mut [f32]>,
+    /// The gradient with respect to the weight, if it is asked for.
+    pub grad_weight: Option<&'a mut [f32]>,
+    /// The gradient with respect to the bias, if it is asked for.
+    pub grad_bias: Option<&'a mut [f32]>,
+    /// The moments or the sums of a part of a batch: room for the longer of them.
+    pub part: &'a mut [f64],
+    /// The moments or the sums of another part, which is merged into `part`.
+    pub other: &'a mut [f64],
+    /// The values per channel of the whole batch, for [`Layer::apply_gradient`].
+    pub samples: f64,
+    /// The scratch of every call.
+    pub scratch: &'a mut [f64],
+}
+
+/// The first `len` values of a buffer: all of them if it has fewer, and the call then says what is wrong.
+#[must_use]
+pub fn front<T>(buffer: &[T], len: usize) -> &[T] {
+    buffer.get(..len).unwrap_or(buffer)
+}
+
+/// [`front`], to be written.
+pub fn front_mut<T>(buffer: &mut [T], len: usize) -> &mut [T] {
+    let len = len.min(buffer.len());
+    buffer.get_mut(..len).unwrap_or_default()
+}
+
+// The bundles of arguments. Macros, because each borrows some fields of a `Call` while others are borrowed to be written.
+macro_rules! parameters {
+    ($call:ident) => {
+        Parameters { weight: $call.weight, bias: $call.bias }
+    };
+}
+macro_rules! running {
+    ($call:ident) => {
+        Running { mean: &*$call.running_mean, var: &*$call.running_var }
+    };
+}
+macro_rules! running_mut {
+    ($call:ident) => {
+        if $call.updates_running {
+            Some(RunningMut {
+                mean: &mut *$call.running_mean,
+                var: &mut *$call.running_var,
+                average: match &mut $call.batches {
+                    Some(batches) => Average::Cumulative { batches },
+                    None => Average::Exponential,
+                },
+            })
+        } else {
+            None
+        }
+    };
+}
+macro_rules! dropout {
+    ($call:ident) => {
+        $call.mask.map_or(Dropout::Off, Dropout::Mask)
+    };
+}
+macro_rules! saved {
+    ($call:ident) => {
+        Saved { mean: &*$call.saved_mean, mean_tail: &*$call.saved_mean_tail, inv_std: &*$call.saved_inv_std }
+    };
+}
+macro_rules! saved_mut {
+    ($call:ident) => {
+        SavedMut {
+            mean: &mut *$call.saved_mean,
+            mean_tail: &mut *$call.saved_mean_tail,
+            inv_std: &mut *$call.saved_inv_std,
+        }
+    };
+}
+macro_rules! statistics {
+    ($call:ident) => {
+        if $call.fixed { Statistics::Fixed(running!($call)) } else { Statistics::Batch(saved!($call)) }
+    };
+}
+macro_rules! grad_parameters {
+    ($call:ident) => {
+        ParameterGradients { weight: $call.grad_weight.as_deref_mut(), bias: $call.grad_bias.as_deref_mut() }
+    };
+}
+
+#[expect(clippy::missing_errors_doc, reason = "the errors are those of the call of the same name")]
+impl Call<'_> {
+    /// [`Layer::train`].
+    pub fn train<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.train(Train {
+            parameters: parameters!(self),
+            running: running_mut!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            saved: saved_mut!(self),
+            scratch: &mut *self.scratch,
+        })
+    }
+
+    /// [`Layer::eval`].
+    pub fn eval<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.eval(Eval {
+            parameters: parameters!(self),
+            running: running!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            scratch: &mut *self.scratch,
+        })
+    }
+
+    /// [`Layer::eval_in_place`], of the output.
+    pub fn eval_in_place<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.eval_in_place(EvalInPlace {
+            parameters: parameters!(self),
+            running: running!(self),
+            dropout: dropout!(self),
+            residual: self.residual,
+            values: &mut *self.output,
+            scratch: &mut *self.scratch,
+        })
+    }
+
+    /// [`Layer::backward`].
+    pub fn backward<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.backward(Backward {
+            parameters: parameters!(self),
+            statistics: statistics!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            grad_output: self.grad_output,
+            grad_input: self.grad_input.as_deref_mut(),
+            grad_residual: self.grad_residual.as_deref_mut(),
+            grad_parameters: grad_parameters!(self),
+            scratch: &mut *self.scratch,
+        })
+    }
+
+    /// [`Layer::backward_in_place`], of the output, which has the gradient with respect to the output in it.
+    pub fn backward_in_place<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.backward_in_place(BackwardInPlace {
+            parameters: parameters!(self),
+            statistics: statistics!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            values: &mut *self.output,
+            grad_residual: self.grad_residual.as_deref_mut(),
+            grad_parameters: grad_parameters!(self),
+            scratch: &mut *self.scratch,
+        })
+    }
+
+    /// [`Layer::moments`].
+    pub fn moments<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.moments(Moments {
+            input: self.input,
+            moments: front_mut(self.part, layer.moments_len()),
+            scratch: &mut *self.scratch,
+        })
+    }
+
+    /// [`Layer::moments`] of another part of the batch, the first values of the input.
+    pub fn moments_of_other<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.moments(Moments {
+            input: front(self.input, layer.shape().len()),
+            moments: front_mut(self.other, layer.moments_len()),
+            scratch: &mut *self.scratch,
+        })
+    }
+
+    /// [`merge_moments`].
+    pub fn merge_moments<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        let len = layer.moments_len();
+        merge_moments(front_mut(self.part, len), front(self.other, len))
+    }
+
+    /// [`Layer::finish`].
+    pub fn finish<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.finish(Finish {
+            moments: front(self.part, layer.moments_len()),
+            running: running_mut!(self),
+            saved: saved_mut!(self),
+        })
+    }
+
+    /// [`Layer::apply`].
+    pub fn apply<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.apply(Apply {
+            parameters: parameters!(self),
+            saved: saved!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            scratch: &mut *self.scratch,
+        })
+    }
+
+    /// [`Layer::reduce`].
+    pub fn reduce<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.reduce(Reduce {
+            parameters: parameters!(self),
+            statistics: statistics!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            grad_output: self.grad_output,
+            sums: front_mut(self.part, layer.sums_len()),
+            scratch: &mut *self.scratch,
+        })
+    }
+
+    /// [`merge_sums`].
+    pub fn merge_sums<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        let len = layer.sums_len();
+        merge_sums(front_mut(self.part, len), front(self.other, len))
+    }
+
+    /// [`Layer::finish_gradients`].
+    pub fn finish_gradients<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.finish_gradients(front(self.part, layer.sums_len()), grad_parameters!(self))
+    }
+
+    /// [`Layer::apply_gradient`].
+    pub fn apply_gradient<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.apply_gradient(ApplyGradient {
+            parameters: parameters!(self),
+            saved: saved!(self),
+            samples: self.samples,
+            sums: front(self.part, layer.sums_len()),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            grad_output: self.grad_output,
+            grad_input: self.grad_input.as_deref_mut().unwrap_or_default(),
+            grad_residual: self.grad_residual.as_deref_mut(),
+            scratch: &mut *self.scratch,
+        })
+    }
+
+    /// [`normdrop::fold_into_previous`] or [`normdrop::fold_into_next`]: the weights of the other layer are the output, and its
+    /// bias is the first values, one per output, of the gradient with respect to the residual.
+    pub fn fold(&mut self, fold: fn(Fold<'_>) -> Result<(), Error>, shape: WeightShape, eps: f32) -> Result<(), Error> {
+        fold(Fold {
+            parameters: parameters!(self),
+            running: running!(self),
+            eps,
+            shape,
+            weights: &mut *self.output,
+            bias: self.grad_residual.as_deref_mut().map(|bias| front_mut(bias, shape.outputs)),
+        })
+    }
+}

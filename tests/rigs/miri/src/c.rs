@@ -1,0 +1,590 @@
+//! The calls through the C interface: each as it should be, and with each of its pointers spoilt in each way.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_void};
+use std::ptr;
+
+use normdrop::capi::{self as c, normdrop_slice as Slice, normdrop_slice_mut as SliceMut};
+
+use crate::digest::{Digest, numbers};
+
+const VERSION: u32 = c::NORMDROP_ABI_VERSION;
+const OUTER: usize = 4;
+const CHANNELS: usize = 3;
+const LEN: usize = OUTER * CHANNELS;
+/// Of a sample.
+const POSITIONS: usize = 2;
+
+/// The values of a buffer.
+#[derive(Clone, PartialEq)]
+enum Values {
+    Floats(Vec<f32>),
+    Doubles(Vec<f64>),
+    Bytes(Vec<u8>),
+    Lengths(Vec<usize>),
+}
+
+impl Values {
+    const fn is_empty(&self) -> bool {
+        match self {
+            Self::Floats(values) => values.is_empty(),
+            Self::Doubles(values) => values.is_empty(),
+            Self::Bytes(values) => values.is_empty(),
+            Self::Lengths(values) => values.is_empty(),
+        }
+    }
+}
+
+/// The types of values.
+trait Element: Sized {
+    fn of(values: &mut Values) -> &mut Vec<Self>;
+}
+
+macro_rules! element {
+    ($type:ty: $variant:ident) => {
+        impl Element for $type {
+            fn of(values: &mut Values) -> &mut Vec<Self> {
+                match values {
+                    Values::$variant(values) => values,
+                    _ => panic!("the buffer has another type"),
+                }
+            }
+        }
+    };
+}
+
+element!(f32: Floats);
+element!(f64: Doubles);
+element!(u8: Bytes);
+element!(usize: Lengths);
+
+/// What is wrong with a pointer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    /// NULL, and a length.
+    Null,
+    /// One byte further.
+    Misaligned,
+    /// More bytes than memory has.
+    Huge,
+    /// A value fewer than the call asks for.
+    Short,
+    /// Memory of the buffer named here.
+    Overlap(&'static str),
+}
+
+/// Buffers by their names in the structs of C.
+struct Memory {
+    values: BTreeMap<&'static str, Values>,
+    /// Two buffers that overlap are here: room for both.
+    shared: Vec<f64>,
+    /// The buffers that a call has, and whether it writes each.
+    asked: Vec<(&'static str, bool)>,
+    fault: Option<(&'static str, Fault)>,
+}
+
+impl Memory {
+    fn new(layer: &c::normdrop_layer) -> Self {
+        let lengths = lengths(layer);
+        let mut values = BTreeMap::new();
+        for (seed, name) in (1..).zip(["weight", "bias", "running_mean", "weights_bias", "grad_weight", "grad_bias"]) {
+            values.insert(name, Values::Floats(numbers(lengths.channels, seed, false)));
+        }
+        for (seed, name) in (11..).zip(["input", "residual", "output", "grad_output", "grad_input", "grad_residual"]) {
+            values.insert(name, Values::Floats(numbers(lengths.elements, seed, false)));
+        }
+        values.insert("weights", Values::Floats(numbers(lengths.elements, 21, false)));
+        values.insert("weights_bias_next", Values::Floats(numbers(OUTER, 22, false)));
+        for name in ["running_var", "saved_mean", "saved_mean_tail"] {
+            values.insert(name, Values::Floats(vec![0.5; lengths.channels]));
+        }
+        values.insert("saved_inv_std", Values::Doubles(vec![1.5; lengths.channels]));
+        values.insert("mask", Values::Bytes(vec![0x5A; lengths.mask]));
+        values.insert("lengths", Values::Lengths(vec![1; OUTER / POSITIONS]));
+        values.insert("some_bits", Values::Bytes(vec![0; 2]));
+        for (name, len) in [("moments", lengths.moments), ("sums", lengths.sums), ("scratch", lengths.scratch)] {
+            values.insert(name, Values::Doubles(vec![1.0; len]));
+        }
+        values.insert("other_moments", Values::Doubles(vec![2.0; lengths.moments]));
+        values.insert("other_sums", Values::Doubles(vec![2.0; lengths.sums]));
+        Self { values, shared: vec![0.0; 2 * lengths.scratch + 2], asked: Vec::new(), fault: None }
+    }
+
+    /// The pointer to a buffer and its length, with the fault if it is this buffer's.
+    fn pointer<T: Element>(&mut self, name: &'static str, written: bool) -> (*mut T, usize) {
+        self.asked.push((name, written));
+        // A value further than the other one, so that neither is the other in place; a mask has too few bytes for that.
+        let further = match self.fault {
+            Some((of, Fault::Overlap(with))) => {
+                usize::from([of, with].iter().all(|name| !matches!(self.values[name], Values::Bytes(_))))
+            }
+            _ => 0,
+        };
+        let values = T::of(self.values.get_mut(name).expect("the buffer is there"));
+        let (pointer, len) = (values.as_mut_ptr(), values.len());
+        match self.fault {
+            Some((of, fault)) if of == name => match fault {
+                Fault::Null => (ptr::null_mut(), len),
+                Fault::Misaligned => (pointer.wrapping_byte_add(1), len),
+                Fault::Huge => (pointer, usize::MAX / 2 / size_of::<T>() + 1),
+                Fault::Short => (pointer, len - 1),
+                Fault::Overlap(_) => (self.shared.as_mut_ptr().cast(), len),
+            },
+            Some((_, Fault::Overlap(with))) if with == name => {
+                (self.shared.as_mut_ptr().wrapping_add(further).cast(), len)
+            }
+            _ => (pointer, len),
+        }
+    }
+
+    fn read<T: Element>(&mut self, name: &'static str) -> Slice<T> {
+        let (values, len) = self.pointer(name, false);
+        Slice { values, len }
+    }
+
+    fn write<T: Element>(&mut self, name: &'static str) -> SliceMut<T> {
+        let (values, len) = self.pointer(name, true);
+        SliceMut { values, len }
+    }
+
+    fn digest(&self) -> u64 {
+        let mut digest = Digest::new();
+        for (_, values) in self.values.iter().filter(|(name, _)| **name != "scratch") {
+            match values {
+                Values::Floats(values) => digest.floats(values),
+                Values::Doubles(values) => digest.doubles(values),
+                Values::Bytes(values) => digest.bytes(values),
+                Values::Lengths(values) => values.iter().for_each(|&len| digest.bytes(&(len as u64).to_le_bytes())),
+            }
+        }
+        digest.finish()
+    }
+}
+
+fn lengths(layer: &c::normdrop_layer) -> c::normdrop_lengths {
+    let mut lengths = c::normdrop_lengths {
+        version: VERSION,
+        elements: 0,
+        channels: 0,
+        mask_bits: 0,
+        mask: 0,
+        eval_scratch: 0,
+        train_scratch: 0,
+        backward_scratch: 0,
+        scratch: 0,
+        moments: 0,
+        sums: 0,
+    };
+    // SAFETY: both pointers are to what they say; there need be no error.
+    let status = unsafe { c::normdrop_layer_lengths(layer, &raw mut lengths, ptr::null_mut()) };
+    assert_eq!(status, c::NORMDROP_STATUS_OK);
+    lengths
+}
+
+fn layer() -> c::normdrop_layer {
+    let mut layer = std::mem::MaybeUninit::<c::normdrop_layer>::uninit();
+    // SAFETY: the pointer is to a layer, which the call writes as a whole.
+    let layer = unsafe {
+        assert_eq!(c::normdrop_layer_init(layer.as_mut_ptr(), VERSION), c::NORMDROP_STATUS_OK);
+        layer.assume_init()
+    };
+    let (activation, p) = (c::NORMDROP_ACTIVATION_SILU, 0.25);
+    c::normdrop_layer { outer: OUTER, channels: CHANNELS, positions: POSITIONS, activation, p, ..layer }
+}
+
+unsafe extern "C" fn next(context: *mut c_void) -> u32 {
+    // SAFETY: the calls below pass a number on that nobody else has meanwhile.
+    let state = unsafe { &mut *context.cast::<u32>() };
+    *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+    *state
+}
+
+type Function = fn(&mut Memory, &c::normdrop_layer, *mut c::normdrop_error) -> c::normdrop_status;
+
+/// In an order in which each finds what it needs.
+const FUNCTIONS: [(&str, Function); 23] = [
+    // SAFETY of all of them: the pointers are to allocations that live as long as the call, nobody else uses them meanwhile, and
+    // the ones that are spoilt are those that the interface promises to refuse.
+    ("fill_mask", |m, layer, error| {
+        let mask = m.write("mask");
+        // SAFETY: as above.
+        unsafe { c::normdrop_fill_mask(layer, 42, mask, error) }
+    }),
+    ("fill_mask_with", |m, layer, error| {
+        let (mut state, mask) = (1_u32, m.write("mask"));
+        // SAFETY: as above.
+        unsafe { c::normdrop_fill_mask_with(layer, Some(next), (&raw mut state).cast(), mask, error) }
+    }),
+    ("drop_padding", |m, layer, error| {
+        let (lengths, mask) = (m.read("lengths"), m.write("mask"));
+        // SAFETY: as above.
+        unsafe { c::normdrop_drop_padding(layer, lengths, mask, error) }
+    }),
+    ("clear_padding", |m, layer, error| {
+        let (lengths, values) = (m.read("lengths"), m.write("input"));
+        // SAFETY: as above.
+        unsafe { c::normdrop_clear_padding(layer, lengths, values, error) }
+    }),
+    ("bernoulli_fill", |m, _, error| {
+        let mask = m.write("some_bits");
+        // SAFETY: as above.
+        unsafe { c::normdrop_bernoulli_fill(0.25, 1, 5, 13, mask, error) }
+    }),
+    ("bernoulli_fill_with", |m, _, error| {
+        let (mut state, mask) = (1_u32, m.write("some_bits"));
+        // SAFETY: as above.
+        unsafe { c::normdrop_bernoulli_fill_with(0.25, Some(next), (&raw mut state).cast(), 13, mask, error) }
+    }),
+    ("train", |m, layer, error| {
+        let mut batches = 1;
+        let call = c::normdrop_train_call {
+            version: VERSION,
+            weight: m.read("weight"),
+            bias: m.read("bias"),
+            running_mean: m.write("running_mean"),
+            running_var: m.write("running_var"),
+            batches: &raw mut batches,
+            mask: m.read("mask"),
+            input: m.read("input"),
+            residual: m.read("residual"),
+            output: m.write("output"),
+            saved_mean: m.write("saved_mean"),
+            saved_mean_tail: m.write("saved_mean_tail"),
+            saved_inv_std: m.write("saved_inv_std"),
+            scratch: m.write("scratch"),
+        };
+        // SAFETY: as above.
+        unsafe { c::normdrop_train(layer, &raw const call, error) }
+    }),
+    ("eval", |m, layer, error| {
+        let call = c::normdrop_eval_call {
+            version: VERSION,
+            weight: m.read("weight"),
+            bias: m.read("bias"),
+            running_mean: m.read("running_mean"),
+            running_var: m.read("running_var"),
+            mask: m.read("mask"),
+            input: m.read("input"),
+            residual: m.read("residual"),
+            output: m.write("output"),
+            scratch: m.write("scratch"),
+        };
+        // SAFETY: as above.
+        unsafe { c::normdrop_eval(layer, &raw const call, error) }
+    }),
+    ("eval, in place", |m, layer, error| {
+        let values: SliceMut<f32> = m.write("output");
+        let call = c::normdrop_eval_call {
+            version: VERSION,
+            weight: m.read("weight"),
+            bias: m.read("bias"),
+            running_mean: m.read("running_mean"),
+            running_var: m.read("running_var"),
+            mask: m.read("mask"),
+            input: Slice { values: values.values, len: values.len },
+            residual: m.read("residual"),
+            output: values,
+            scratch: m.write("scratch"),
+        };
+        // SAFETY: as above.
+        unsafe { c::normdrop_eval(layer, &raw const call, error) }
+    }),
+    ("backward", |m, layer, error| {
+        let (grad_output, grad_input) = (m.read("grad_output"), m.write("grad_input"));
+        backward(m, layer, error, c::NORMDROP_STATISTICS_BATCH, grad_output, grad_input)
+    }),
+    ("backward, in place", |m, layer, error| {
+        let values: SliceMut<f32> = m.write("grad_input");
+        let grad_output = Slice { values: values.values, len: values.len };
+        backward(m, layer, error, c::NORMDROP_STATISTICS_BATCH, grad_output, values)
+    }),
+    ("backward, fixed", |m, layer, error| {
+        let (grad_output, grad_input) = (m.read("grad_output"), m.write("grad_input"));
+        backward(m, layer, error, c::NORMDROP_STATISTICS_FIXED, grad_output, grad_input)
+    }),
+    ("moments", |m, layer, error| {
+        let (input, moments, scratch) = (m.read("input"), m.write("moments"), m.write("scratch"));
+        // SAFETY: as above.
+        unsafe { c::normdrop_moments(layer, input, moments, scratch, error) }
+    }),
+    ("merge_moments", |m, _, error| {
+        let (into, from) = (m.write("moments"), m.read("other_moments"));
+        // SAFETY: as above.
+        unsafe { c::normdrop_merge_moments(into, from, error) }
+    }),
+    ("finish", |m, layer, error| {
+        let call = c::normdrop_finish_call {
+            version: VERSION,
+            moments: m.read("moments"),
+            running_mean: m.write("running_mean"),
+            running_var: m.write("running_var"),
+            batches: ptr::null_mut(),
+            saved_mean: m.write("saved_mean"),
+            saved_mean_tail: m.write("saved_mean_tail"),
+            saved_inv_std: m.write("saved_inv_std"),
+        };
+        // SAFETY: as above.
+        unsafe { c::normdrop_finish(layer, &raw const call, error) }
+    }),
+    ("apply", |m, layer, error| {
+        let call = c::normdrop_apply_call {
+            version: VERSION,
+            weight: m.read("weight"),
+            bias: m.read("bias"),
+            saved_mean: m.read("saved_mean"),
+            saved_mean_tail: m.read("saved_mean_tail"),
+            saved_inv_std: m.read("saved_inv_std"),
+            mask: m.read("mask"),
+            input: m.read("input"),
+            residual: m.read("residual"),
+            output: m.write("output"),
+            scratch: m.write("scratch"),
+        };
+        // SAFETY: as above.
+        unsafe { c::normdrop_apply(layer, &raw const call, error) }
+    }),
+    ("reduce", |m, layer, error| reduce(m, layer, error, c::NORMDROP_STATISTICS_BATCH)),
+    ("reduce, fixed", |m, layer, error| reduce(m, layer, error, c::NORMDROP_STATISTICS_FIXED)),
+    ("merge_sums", |m, _, error| {
+        let (into, from) = (m.write("sums"), m.read("other_sums"));
+        // SAFETY: as above.
+        unsafe { c::normdrop_merge_sums(into, from, error) }
+    }),
+    ("finish_gradients", |m, layer, error| {
+        let (sums, grad_weight, grad_bias) = (m.read("sums"), m.write("grad_weight"), m.write("grad_bias"));
+        // SAFETY: as above.
+        unsafe { c::normdrop_finish_gradients(layer, sums, grad_weight, grad_bias, error) }
+    }),
+    ("apply_gradient", |m, layer, error| {
+        let call = c::normdrop_apply_gradient_call {
+            version: VERSION,
+            weight: m.read("weight"),
+            bias: m.read("bias"),
+            saved_mean: m.read("saved_mean"),
+            saved_mean_tail: m.read("saved_mean_tail"),
+            saved_inv_std: m.read("saved_inv_std"),
+            samples: OUTER as f64,
+            sums: m.read("sums"),
+            mask: m.read("mask"),
+            input: m.read("input"),
+            residual: m.read("residual"),
+            grad_output: m.read("grad_output"),
+            grad_input: m.write("grad_input"),
+            grad_residual: m.write("grad_residual"),
+            scratch: m.write("scratch"),
+        };
+        // SAFETY: as above.
+        unsafe { c::normdrop_apply_gradient(layer, &raw const call, error) }
+    }),
+    ("fold_into_previous", |m, layer, error| {
+        let call = fold(m, layer, c::NORMDROP_WEIGHT_ORDER_IN_OUT_TAPS, [CHANNELS, OUTER], "weights_bias");
+        // SAFETY: as above.
+        unsafe { c::normdrop_fold_into_previous(&raw const call, error) }
+    }),
+    ("fold_into_next", |m, layer, error| {
+        let call = fold(m, layer, c::NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS, [OUTER, CHANNELS], "weights_bias_next");
+        // SAFETY: as above.
+        unsafe { c::normdrop_fold_into_next(&raw const call, error) }
+    }),
+];
+
+fn backward(
+    m: &mut Memory,
+    layer: &c::normdrop_layer,
+    error: *mut c::normdrop_error,
+    statistics: c::normdrop_statistics,
+    grad_output: Slice<f32>,
+    grad_input: SliceMut<f32>,
+) -> c::normdrop_status {
+    let fixed = statistics == c::NORMDROP_STATISTICS_FIXED;
+    let call = c::normdrop_backward_call {
+        version: VERSION,
+        statistics,
+        weight: m.read("weight"),
+        bias: m.read("bias"),
+        running_mean: of(fixed, m, "running_mean"),
+        running_var: of(fixed, m, "running_var"),
+        saved_mean: of(!fixed, m, "saved_mean"),
+        saved_mean_tail: of(!fixed, m, "saved_mean_tail"),
+        saved_inv_std: of(!fixed, m, "saved_inv_std"),
+        mask: m.read("mask"),
+        input: m.read("input"),
+        residual: m.read("residual"),
+        grad_output,
+        grad_input,
+        grad_residual: m.write("grad_residual"),
+        grad_weight: m.write("grad_weight"),
+        grad_bias: m.write("grad_bias"),
+        scratch: m.write("scratch"),
+    };
+    // SAFETY: as above `FUNCTIONS`.
+    unsafe { c::normdrop_backward(layer, &raw const call, error) }
+}
+
+fn reduce(
+    m: &mut Memory,
+    layer: &c::normdrop_layer,
+    error: *mut c::normdrop_error,
+    statistics: c::normdrop_statistics,
+) -> c::normdrop_status {
+    let fixed = statistics == c::NORMDROP_STATISTICS_FIXED;
+    let call = c::normdrop_reduce_call {
+        version: VERSION,
+        statistics,
+        weight: m.read("weight"),
+        bias: m.read("bias"),
+        running_mean: of(fixed, m, "running_mean"),
+        running_var: of(fixed, m, "running_var"),
+        saved_mean: of(!fixed, m, "saved_mean"),
+        saved_mean_tail: of(!fixed, m, "saved_mean_tail"),
+        saved_inv_std: of(!fixed, m, "saved_inv_std"),
+        mask: m.read("mask"),
+        input: m.read("input"),
+        residual: m.read("residual"),
+        grad_output: m.read("grad_output"),
+        sums: m.write("sums"),
+        scratch: m.write("scratch"),
+    };
+    // SAFETY: as above `FUNCTIONS`.
+    unsafe { c::normdrop_reduce(layer, &raw const call, error) }
+}
+
+/// A buffer if the call looks at it, else a pointer to nowhere.
+fn of<T: Element>(looked_at: bool, m: &mut Memory, name: &'static str) -> Slice<T> {
+    if looked_at { m.read(name) } else { Slice { values: ptr::without_provenance(1), len: 7 } }
+}
+
+fn fold(
+    m: &mut Memory,
+    layer: &c::normdrop_layer,
+    order: c::normdrop_weight_order,
+    [outputs, inputs]: [usize; 2],
+    bias: &'static str,
+) -> c::normdrop_fold_call {
+    c::normdrop_fold_call {
+        version: VERSION,
+        eps: layer.eps,
+        order,
+        outputs,
+        inputs,
+        taps: 1,
+        groups: 1,
+        weight: m.read("weight"),
+        bias: m.read("bias"),
+        running_mean: m.read("running_mean"),
+        running_var: m.read("running_var"),
+        weights: m.write("weights"),
+        weights_bias: m.write(bias),
+    }
+}
+
+const fn no_error() -> c::normdrop_error {
+    c::normdrop_error { version: VERSION, status: 0, buffer: 0, other: 0, expected: 0, actual: 0, value: 0.0 }
+}
+
+fn text(status: c::normdrop_status) -> String {
+    // SAFETY: the text is a constant of the library.
+    unsafe { CStr::from_ptr(c::normdrop_status_text(status)) }.to_string_lossy().into_owned()
+}
+
+/// Every function as it should be, and then with each of its buffers spoilt.
+pub(crate) fn every_call() {
+    let layer = layer();
+    let mut memory = Memory::new(&layer);
+    let mut refused = 0;
+    for (name, function) in FUNCTIONS {
+        memory.asked.clear();
+        let mut error = no_error();
+        let status = function(&mut memory, &layer, &raw mut error);
+        assert_eq!(status, c::NORMDROP_STATUS_OK, "{name}: {} of {}", text(status), error.buffer);
+        println!("{name}: {:016x}", memory.digest());
+        let asked = memory.asked.clone();
+        let before = memory.values.clone();
+        for &(of, written) in &asked {
+            for (fault, expected) in faults(&memory, &asked, of, written) {
+                memory.fault = Some((of, fault));
+                let mut error = no_error();
+                let status = function(&mut memory, &layer, &raw mut error);
+                assert_eq!(text(status), text(expected), "{name} with {of}: {fault:?}");
+                assert_eq!(error.status, status, "{name} with {of}: {fault:?}");
+                assert!(memory.values == before, "{name} with {of}: {fault:?} wrote");
+                refused += 1;
+            }
+        }
+        memory.fault = None;
+    }
+    structs(&layer, &mut memory);
+    println!("C: {} calls, {refused} refusals", FUNCTIONS.len());
+}
+
+/// What can be wrong with a buffer, and what the call must say.
+fn faults(
+    memory: &Memory,
+    asked: &[(&'static str, bool)],
+    of: &'static str,
+    written: bool,
+) -> Vec<(Fault, c::normdrop_status)> {
+    // Without vector registers there is no scratch: nothing that could be spoilt.
+    if memory.values[of].is_empty() {
+        return Vec::new();
+    }
+    let mut faults = vec![
+        (Fault::Null, c::NORMDROP_STATUS_NULL),
+        (Fault::Huge, c::NORMDROP_STATUS_SIZE),
+        (Fault::Short, c::NORMDROP_STATUS_LENGTH),
+    ];
+    if !matches!(memory.values[of], Values::Bytes(_)) {
+        faults.push((Fault::Misaligned, c::NORMDROP_STATUS_ALIGNMENT));
+    }
+    let other = asked.iter().find(|(name, also)| *name != of && (written || *also) && !memory.values[name].is_empty());
+    if let Some(&(other, _)) = other {
+        faults.push((Fault::Overlap(other), c::NORMDROP_STATUS_OVERLAP));
+    }
+    faults
+}
+
+/// Pointers to structs, and functions without buffers.
+fn structs(layer: &c::normdrop_layer, memory: &mut Memory) {
+    let mut keep = c::normdrop_keep { version: VERSION, scale: 0.0, threshold: 0, probability: 0.0 };
+    let of_another_version = c::normdrop_layer { version: VERSION + 1, ..*layer };
+    let mask: SliceMut<u8> = memory.write("mask");
+    // SAFETY: the pointers are to what they say, or are those that the interface promises to refuse.
+    let statuses = unsafe {
+        [
+            c::normdrop_bernoulli_keep(0.25, &raw mut keep, ptr::null_mut()),
+            c::normdrop_bernoulli_keep(0.25, ptr::null_mut(), ptr::null_mut()),
+            c::normdrop_fill_mask(ptr::null(), 1, mask, ptr::null_mut()),
+            c::normdrop_fill_mask(&raw const of_another_version, 1, mask, ptr::null_mut()),
+            c::normdrop_fill_mask(ptr::from_ref(layer).wrapping_byte_add(1), 1, mask, ptr::null_mut()),
+            c::normdrop_fill_mask_with(layer, None, ptr::null_mut(), mask, ptr::null_mut()),
+            c::normdrop_train(layer, ptr::null(), ptr::null_mut()),
+            c::normdrop_layer_init(ptr::null_mut(), VERSION),
+        ]
+    };
+    assert_eq!(
+        statuses,
+        [
+            c::NORMDROP_STATUS_OK,
+            c::NORMDROP_STATUS_NULL,
+            c::NORMDROP_STATUS_NULL,
+            c::NORMDROP_STATUS_VERSION,
+            c::NORMDROP_STATUS_ALIGNMENT,
+            c::NORMDROP_STATUS_NULL,
+            c::NORMDROP_STATUS_NULL,
+            c::NORMDROP_STATUS_NULL,
+        ]
+    );
+    assert_eq!(c::normdrop_mask_len(LEN), LEN.div_ceil(8));
+    let mut digest = Digest::new();
+    for number in 0..40 {
+        for name in [c::normdrop_buffer_name(number), c::normdrop_backend_name(number)] {
+            // SAFETY: the names are constants of the library.
+            digest.bytes(unsafe { CStr::from_ptr(name) }.to_bytes());
+        }
+        digest.bytes(text(number.cast_signed()).as_bytes());
+    }
+    // SAFETY: as above.
+    digest.bytes(unsafe { CStr::from_ptr(c::normdrop_version()) }.to_bytes());
+    digest.bytes(&c::normdrop_abi_version().to_le_bytes());
+    println!("names: {:016x}, keep {}", digest.finish(), keep.threshold);
+}

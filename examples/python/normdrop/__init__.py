@@ -26,6 +26,7 @@ from ._untraced import untraced
 __all__ = [
     "ACTIVATIONS", "BACKENDS", "GRANULARITIES", "Gradients", "Layer", "NormdropError", "Saved", "backend", "bernoulli",
     "fill_mask", "fold_into_next", "fold_into_previous", "library_path", "library_version", "merge_moments", "merge_sums",
+    "seed_for",
 ]
 
 ACTIVATIONS = ("identity", "relu", "relu6", "leaky_relu", "hard_swish", "sigmoid", "tanh", "silu", "gelu")
@@ -76,6 +77,15 @@ def fill_mask(p, seed, bits, first=0):
     mask = numpy.empty(_library.library.normdrop_mask_len(bits), numpy.uint8)
     _library.call("bernoulli_fill", real("p", p), seed, first, bits, mask)
     return mask
+
+
+@untraced
+def seed_for(root, layer=0, step=0, rank=0):
+    """The seed of one mask of a training run, from the run's one seed `root`: of a layer, a step and a rank, all integers from
+    0 to 2**64 - 1. Calls that differ in one of them never give the same seed; sums such as `root + layer + step` do.
+    """
+    numbers = (("root", root), ("layer", layer), ("step", step), ("rank", rank))
+    return _library.library.normdrop_seed_for(*(integer(name, number) for name, number in numbers))
 
 
 @untraced
@@ -276,6 +286,23 @@ class Layer:
         return mask
 
     @untraced
+    def drop_padding(self, lengths, mask):
+        """Clears the bits of padded elements in a mask, in place, so that all calls give 0 there; returns the mask.
+
+        `lengths` has an integer for each sample: the positions from the first on that are not padding. The mask must have a
+        bit for each element, and may be that of `p=0`. The gradient of the input needs `clear_padding`, too.
+        """
+        _library.call("drop_padding", self._layer, _lengths(lengths), _array("mask", mask, numpy.uint8, written=True))
+        return mask
+
+    @untraced
+    def clear_padding(self, lengths, values):
+        """Sets the padding of an array of the shape of this layer to 0, in place, and returns it. See `drop_padding`."""
+        array = _array("values", values, numpy.float32, shape=self.shape, written=True, optional=False)
+        _library.call("clear_padding", self._layer, _lengths(lengths), array)
+        return values
+
+    @untraced
     def mask_from(self, generator):
         """A mask from a generator of the caller, such as `numpy.random.Generator`."""
         failed = []
@@ -472,6 +499,10 @@ def _counter(batches):
     if batches is not None and batches.size != 1:
         raise ValueError(f"batches must be an array of one value, not of {batches.size}")
     return {"batches": counter}
+
+
+def _lengths(lengths):
+    return numpy.array([integer(f"lengths[{i}]", length, SIZE_BITS) for i, length in enumerate(lengths)], numpy.uintp)
 
 
 def _product(sizes):

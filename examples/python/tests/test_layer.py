@@ -131,6 +131,85 @@ def test_masks_of_channels_and_samples():
         assert (dropped.all(axes) == dropped.any(axes)).all() and dropped.any() and not dropped.all()
 
 
+def test_seeds_of_layers_steps_and_ranks():
+    assert normdrop.seed_for(42, 3, 1000, 7) == normdrop.seed_for(42, layer=3, step=1000, rank=7) == 0xA1F2A979A5169AD1
+    assert normdrop.seed_for(0) == 0x238275BC38FCBE91
+    assert normdrop.seed_for(*[2**64 - 1] * 4) == 0xDD2E126981C8585F
+    assert normdrop.seed_for(numpy.int64(42), numpy.uint8(3), 1000, 7) == 0xA1F2A979A5169AD1
+    seeds = {normdrop.seed_for(5, layer, step, rank) for layer in range(8) for step in range(100) for rank in range(4)}
+    assert len(seeds) == 8 * 100 * 4
+    for name in ("root", "layer", "step", "rank"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 0"):
+            normdrop.seed_for(**{"root": 1, name: -1})
+        with pytest.raises(TypeError, match=f"{name} must be an integer"):
+            normdrop.seed_for(**{"root": 1, name: 1.5})
+
+
+@pytest.mark.parametrize("layout", ["NLC", "NCL"])
+def test_padded_sequences(layout):
+    """The recipe of the crate's guide, against a layer that has the valid rows alone."""
+    random = numpy.random.default_rng(1)
+    lengths, positions, channels = numpy.array([4, 0, 7, 1, 5]), 7, 3
+    shape = (5, positions, channels) if layout == "NLC" else (5, channels, positions)
+    valid = (numpy.arange(positions) < lengths[:, None])[:, :, None] | numpy.zeros((1, 1, channels), bool)
+    valid = valid if layout == "NLC" else valid.transpose(0, 2, 1)
+    x, grad, residual = random.normal(size=(3, *shape)).astype(numpy.float32)
+    # Anything may be in the padding; of x, anything finite.
+    x[~valid], grad[~valid], residual[~valid] = 1e9, numpy.nan, numpy.inf
+    parameters = {name: random.normal(size=channels).astype(numpy.float32) for name in ("weight", "bias")}
+    rows = lambda array: numpy.ascontiguousarray((array if layout == "NLC" else array.transpose(0, 2, 1))[
+        valid if layout == "NLC" else valid.transpose(0, 2, 1)].reshape(-1, channels))
+
+    layer = normdrop.Layer(layout, shape, "relu")
+    mask = layer.drop_padding(lengths, layer.mask(0))
+    assert (unpacked(layer, mask) == valid).all()
+    moments = numpy.zeros(3 * channels)
+    for sequence, length in zip(x if layout == "NLC" else x.transpose(0, 2, 1), lengths.tolist()):
+        part = normdrop.Layer("NC", (length, channels)).moments(numpy.ascontiguousarray(sequence[:length]))
+        normdrop.merge_moments(moments, part)
+    saved = layer.finish(moments)
+    arguments = {"residual": residual, "mask": mask, **parameters}
+    y = layer.apply(x, saved, **arguments)
+    sums = layer.reduce(grad, x, saved, **arguments)
+    d_weight, d_bias = layer.finish_gradients(sums)
+    gradients = layer.apply_gradient(grad, x, saved, sums, moments[0], residual_gradient=True, **arguments)
+    assert not (gradients.input[~valid] == 0).all()
+    dx = layer.clear_padding(lengths, gradients.input)
+    assert dx is gradients.input
+    for array in (y, dx, gradients.residual):
+        assert (array[~valid] == 0).all() and not numpy.signbit(array[~valid]).any()
+
+    alone = normdrop.Layer("NC", (int(lengths.sum()), channels), "relu")
+    expected_y, expected_saved = alone.train(rows(x), residual=rows(residual), **parameters)
+    expected = alone.backward(rows(grad), rows(x), expected_saved, residual=rows(residual), residual_gradient=True, **parameters)
+    for got, wanted in [(rows(y), expected_y), (rows(dx), expected.input), (rows(gradients.residual), expected.residual),
+                        (d_weight, expected.weight), (d_bias, expected.bias)]:
+        numpy.testing.assert_allclose(got, wanted, rtol=1e-5, atol=2e-6)
+
+
+def test_wrong_lengths_of_sequences():
+    layer = normdrop.Layer("NLC", (2, 3, 4))
+    values, mask = numpy.ones((2, 3, 4), numpy.float32), layer.mask(0)
+    for lengths, kind, said in [
+        ([3], normdrop.NormdropError, "lengths, expected 2, got 1"),
+        ([], normdrop.NormdropError, "lengths, expected 2, got 0"),
+        ([3, 4], normdrop.NormdropError, "a sequence is longer than the tensor has positions: lengths, expected 3, got 4"),
+        ([3, -1], ValueError, r"lengths\[1\] must be at least 0"),
+        ([1.5, 2], TypeError, r"lengths\[0\] must be an integer"),
+    ]:
+        for call, array in ((layer.clear_padding, values), (layer.drop_padding, mask)):
+            with pytest.raises(kind, match=said):
+                call(lengths, array)
+    with pytest.raises(ValueError, match="values must have the shape"):
+        layer.clear_padding([3, 3], values.reshape(2, 4, 3))
+    with pytest.raises(TypeError, match="values must be"):
+        layer.clear_padding([3, 3], None)
+    with pytest.raises(normdrop.NormdropError, match="mask with one bit per element"):
+        channels = normdrop.Layer("NLC", (2, 3, 4), p=0.5, granularity="channel")
+        channels.drop_padding([3, 3], channels.mask(0))
+    assert (values == 1).all() and (mask == 255).all()
+
+
 def test_masks_from_a_generator():
     layer = normdrop.Layer("NC", (1000, 10), p=0.25)
     mask = layer.mask_from(numpy.random.default_rng(5))

@@ -44,8 +44,8 @@ use std::time::{Duration, Instant};
 
 use lexopt::{Arg, Parser, ValueExt};
 use normdrop::{
-    Average, Backend, Backward, Config, Dropout, Eval, Layer, ParameterGradients, Parameters, Relu, Running,
-    RunningMut, Saved, SavedMut, Shape, Statistics, Train,
+    Backend, Backward, Config, Dropout, Eval, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved,
+    SavedMut, Shape, Statistics, Train,
 };
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -347,7 +347,7 @@ impl Buffers {
         match op {
             Op::Eval => layer.eval(Eval {
                 parameters,
-                running: Running { mean: &self.running_mean, var: &self.running_var },
+                running: Running::new(&self.running_mean, &self.running_var),
                 dropout: Dropout::Off,
                 input,
                 output: self.output.values_mut(),
@@ -368,11 +368,7 @@ impl Buffers {
                 self.seed = draw(layer, self.seed, &mut self.mask)?;
                 layer.train(Train {
                     parameters,
-                    running: Some(RunningMut {
-                        mean: &mut self.running_mean,
-                        var: &mut self.running_var,
-                        average: Average::Exponential,
-                    }),
+                    running: Some(RunningMut::new(&mut self.running_mean, &mut self.running_var)),
                     dropout: Dropout::Mask(&self.mask),
                     input,
                     output: self.output.values_mut(),

@@ -5,8 +5,8 @@
 //! ```
 
 use normdrop::{
-    Average, Backward, Config, Dropout, Error, Eval, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut,
-    Saved, SavedMut, Shape, Statistics, Train,
+    Backward, Config, Dropout, Error, Eval, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved,
+    SavedMut, Shape, Statistics, Train,
 };
 
 fn main() -> Result<(), Error> {
@@ -22,7 +22,7 @@ fn main() -> Result<(), Error> {
     layer.fill_mask(42, &mut mask)?;
     layer.train(Train {
         parameters,
-        running: Some(RunningMut { mean: &mut running_mean, var: &mut running_var, average: Average::Exponential }),
+        running: Some(RunningMut::new(&mut running_mean, &mut running_var)),
         dropout: Dropout::Mask(&mask),
         input: &x,
         residual: None,
@@ -49,7 +49,7 @@ fn main() -> Result<(), Error> {
 
     layer.eval(Eval {
         parameters,
-        running: Running { mean: &running_mean, var: &running_var },
+        running: Running::new(&running_mean, &running_var),
         dropout: Dropout::Off,
         input: &x,
         residual: None,

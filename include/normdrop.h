@@ -214,6 +214,9 @@ typedef struct normdrop_train_call {
   struct normdrop_slice_f32 bias;
   // The running mean to update, C values, or none.
   struct normdrop_slice_mut_f32 running_mean;
+  // What the rounding of the running mean left out, to update, C values, zeros in a new layer; none: the running mean
+  // is one float, and stops within 2^-24*|mean|/momentum of its limit.
+  struct normdrop_slice_mut_f32 running_mean_tail;
   // The running variance to update, C values, or none.
   struct normdrop_slice_mut_f32 running_var;
   // NULL: the running statistics are the exponential average, with `momentum`. Else they are the mean of all batches,
@@ -247,6 +250,8 @@ typedef struct normdrop_eval_call {
   struct normdrop_slice_f32 bias;
   // The running mean, C values.
   struct normdrop_slice_f32 running_mean;
+  // What its rounding left out, C values; none: 0.
+  struct normdrop_slice_f32 running_mean_tail;
   // The running variance, C values.
   struct normdrop_slice_f32 running_var;
   // The mask; none: dropout is off.
@@ -284,6 +289,8 @@ typedef struct normdrop_backward_call {
   struct normdrop_slice_f32 bias;
   // The running mean, C values. Only with fixed statistics, else not looked at.
   struct normdrop_slice_f32 running_mean;
+  // What its rounding left out, C values; none: 0. Only with fixed statistics, else not looked at.
+  struct normdrop_slice_f32 running_mean_tail;
   // The running variance, C values. Only with fixed statistics, else not looked at.
   struct normdrop_slice_f32 running_var;
   // As `normdrop_train` wrote it, C values. Only with batch statistics, else not looked at.
@@ -320,6 +327,9 @@ typedef struct normdrop_finish_call {
   struct normdrop_slice_f64 moments;
   // The running mean to update, C values, or none.
   struct normdrop_slice_mut_f32 running_mean;
+  // What the rounding of the running mean left out, to update, C values, zeros in a new layer; none: the running mean
+  // is one float, and stops within 2^-24*|mean|/momentum of its limit.
+  struct normdrop_slice_mut_f32 running_mean_tail;
   // The running variance to update, C values, or none.
   struct normdrop_slice_mut_f32 running_var;
   // As in `normdrop_train_call`.
@@ -370,6 +380,8 @@ typedef struct normdrop_reduce_call {
   struct normdrop_slice_f32 bias;
   // The running mean, C values. Only with fixed statistics, else not looked at.
   struct normdrop_slice_f32 running_mean;
+  // What its rounding left out, C values; none: 0. Only with fixed statistics, else not looked at.
+  struct normdrop_slice_f32 running_mean_tail;
   // The running variance, C values. Only with fixed statistics, else not looked at.
   struct normdrop_slice_f32 running_var;
   // As `normdrop_finish` wrote it, C values. Only with batch statistics, else not looked at.
@@ -477,6 +489,8 @@ typedef struct normdrop_fold_call {
   struct normdrop_slice_f32 bias;
   // The running mean, C values.
   struct normdrop_slice_f32 running_mean;
+  // What its rounding left out, C values; none: 0.
+  struct normdrop_slice_f32 running_mean_tail;
   // The running variance, C values.
   struct normdrop_slice_f32 running_var;
   // The weights of the weight layer, outputs*inputs/groups*taps values, overwritten.
@@ -653,6 +667,9 @@ typedef struct normdrop_fold_call {
 
 // `values` whose padding is cleared
 #define NORMDROP_BUFFER_VALUES 28
+
+// `running_mean_tail`
+#define NORMDROP_BUFFER_RUNNING_MEAN_TAIL 29
 
 // `[outputs, inputs/groups, taps]`
 #define NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS 1

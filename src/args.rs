@@ -30,16 +30,27 @@ impl Parameters<'_> {
 /// The running statistics, read.
 #[derive(Debug, Clone, Copy)]
 pub struct Running<'a> {
-    /// The running mean per channel, `C` values.
+    /// The running mean per channel, rounded to f32, `C` values.
     pub mean: &'a [f32],
+    /// The running mean per channel minus `mean`, `C` values: see [`RunningMut::mean_tail`]. `None` stands for zeros.
+    pub mean_tail: Option<&'a [f32]>,
     /// The running variance per channel, `C` values.
     pub var: &'a [f32],
 }
 
-impl Running<'_> {
+impl<'a> Running<'a> {
+    /// The running statistics that other libraries have: a mean and a variance per channel, without `mean_tail`.
+    #[must_use]
+    pub const fn new(mean: &'a [f32], var: &'a [f32]) -> Self {
+        Self { mean, mean_tail: None, var }
+    }
+
     /// Checks the lengths.
     pub(crate) fn check(&self, channels: usize) -> Result<(), Error> {
         check_len(Buffer::RunningMean, channels, self.mean.len())?;
+        if let Some(mean_tail) = self.mean_tail {
+            check_len(Buffer::RunningMeanTail, channels, mean_tail.len())?;
+        }
         check_len(Buffer::RunningVar, channels, self.var.len())
     }
 }
@@ -49,12 +60,43 @@ impl Running<'_> {
 /// The kind of variance is [`Config::running_var`](crate::Config::running_var).
 #[derive(Debug)]
 pub struct RunningMut<'a> {
-    /// The running mean per channel, `C` values.
+    /// The running mean per channel, rounded to f32, `C` values.
     pub mean: &'a mut [f32],
+    /// The running mean per channel minus `mean`, `C` values; zeros in a new layer.
+    ///
+    /// With it the running mean has 48 bits: it reaches its limit, and an evaluation that is given both differs from
+    /// training with the same statistics by nothing but the roundings of the output, with means up to `1e7` standard
+    /// deviations. Store it beside `mean`, and give every call that has a [`Running`] both. It is 0 where `mean` is 0
+    /// or not finite.
+    ///
+    /// With `None` the running mean is one f32, as in PyTorch, Keras and flax. Each update rounds it, and an update of
+    /// less than half a unit of its last place is lost, so that it stops within `2^-24*|mean|/momentum` of the limit.
+    /// That is `2^-24*|mean|/momentum/std` standard deviations in each output: nothing for data around 0; `0.06` for a
+    /// mean of `1e4` standard deviations and a momentum of `0.01`; and a cumulative average, whose momentum is
+    /// `1/batches`, stands still after enough batches.
+    pub mean_tail: Option<&'a mut [f32]>,
     /// The running variance per channel, `C` values.
+    ///
+    /// It is one f32 and stops within `2^-24*var/momentum` of its limit. Relative to the variance that is
+    /// `2^-24/momentum` or less, whatever the data.
     pub var: &'a mut [f32],
     /// How much of the new value goes into the average.
     pub average: Average<'a>,
+}
+
+impl<'a> RunningMut<'a> {
+    /// The running statistics that other libraries have: a mean and a variance per channel, without `mean_tail`, and
+    /// [`Average::Exponential`].
+    #[must_use]
+    pub const fn new(mean: &'a mut [f32], var: &'a mut [f32]) -> Self {
+        Self { mean, mean_tail: None, var, average: Average::Exponential }
+    }
+
+    /// The same buffers, read.
+    #[must_use]
+    pub fn as_running(&self) -> Running<'_> {
+        Running { mean: self.mean, mean_tail: self.mean_tail.as_deref(), var: self.var }
+    }
 }
 
 /// How the running statistics are averaged over the batches.

@@ -111,6 +111,7 @@ const fn number_of(buffer: Buffer) -> normdrop_buffer {
         Buffer::GradWeight => NORMDROP_BUFFER_GRAD_WEIGHT,
         Buffer::GradBias => NORMDROP_BUFFER_GRAD_BIAS,
         Buffer::RunningMean => NORMDROP_BUFFER_RUNNING_MEAN,
+        Buffer::RunningMeanTail => NORMDROP_BUFFER_RUNNING_MEAN_TAIL,
         Buffer::RunningVar => NORMDROP_BUFFER_RUNNING_VAR,
         Buffer::SavedMean => NORMDROP_BUFFER_SAVED_MEAN,
         Buffer::SavedMeanTail => NORMDROP_BUFFER_SAVED_MEAN_TAIL,
@@ -238,6 +239,7 @@ macro_rules! given_statistics {
         GivenStatistics {
             kind: $call.statistics,
             running_mean: $call.running_mean,
+            running_mean_tail: $call.running_mean_tail,
             running_var: $call.running_var,
             saved_mean: $call.saved_mean,
             saved_mean_tail: $call.saved_mean_tail,
@@ -328,6 +330,7 @@ pub extern "C" fn normdrop_buffer_name(buffer: normdrop_buffer) -> *const c_char
         NORMDROP_BUFFER_GRAD_WEIGHT => c"grad_weight",
         NORMDROP_BUFFER_GRAD_BIAS => c"grad_bias",
         NORMDROP_BUFFER_RUNNING_MEAN => c"running_mean",
+        NORMDROP_BUFFER_RUNNING_MEAN_TAIL => c"running_mean_tail",
         NORMDROP_BUFFER_RUNNING_VAR => c"running_var",
         NORMDROP_BUFFER_BATCHES => c"batches",
         NORMDROP_BUFFER_SAVED_MEAN => c"saved_mean",
@@ -713,6 +716,7 @@ pub unsafe extern "C" fn normdrop_train(
             call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
             call.bias.region(NORMDROP_BUFFER_BIAS)?,
             call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+            call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
             call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
             batches.region(NORMDROP_BUFFER_BATCHES)?,
             call.mask.region(NORMDROP_BUFFER_MASK)?,
@@ -728,7 +732,7 @@ pub unsafe extern "C" fn normdrop_train(
         let train = unsafe {
             Train {
                 parameters: parameters(call.weight, call.bias),
-                running: running_mut(call.running_mean, call.running_var, batches),
+                running: running_mut(call.running_mean, call.running_mean_tail, call.running_var, batches),
                 dropout: dropout(call.mask),
                 input: call.input.get(),
                 residual: call.residual.optional(),
@@ -763,6 +767,7 @@ pub unsafe extern "C" fn normdrop_eval(
             call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
             call.bias.region(NORMDROP_BUFFER_BIAS)?,
             call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+            call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
             call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
             call.mask.region(NORMDROP_BUFFER_MASK)?,
             if in_place { Region::NONE } else { call.input.region(NORMDROP_BUFFER_INPUT)? },
@@ -774,7 +779,7 @@ pub unsafe extern "C" fn normdrop_eval(
         let (parameters, running, dropout, residual, output, scratch) = unsafe {
             (
                 parameters(call.weight, call.bias),
-                running(call.running_mean, call.running_var),
+                running(call.running_mean, call.running_mean_tail, call.running_var),
                 dropout(call.mask),
                 call.residual.optional(),
                 call.output.get(),
@@ -948,6 +953,7 @@ pub unsafe extern "C" fn normdrop_finish(
         check_apart(&[
             call.moments.region(NORMDROP_BUFFER_MOMENTS)?,
             call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+            call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
             call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
             batches.region(NORMDROP_BUFFER_BATCHES)?,
             call.saved_mean.region(NORMDROP_BUFFER_SAVED_MEAN)?,
@@ -958,7 +964,7 @@ pub unsafe extern "C" fn normdrop_finish(
         let finish = unsafe {
             Finish {
                 moments: call.moments.get(),
-                running: running_mut(call.running_mean, call.running_var, batches),
+                running: running_mut(call.running_mean, call.running_mean_tail, call.running_var, batches),
                 saved: saved_mut(call.saved_mean, call.saved_mean_tail, call.saved_inv_std),
             }
         };
@@ -1202,6 +1208,7 @@ unsafe fn run_fold(call: *const normdrop_fold_call, fold: impl FnOnce(Fold<'_>) 
         call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
         call.bias.region(NORMDROP_BUFFER_BIAS)?,
         call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+        call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
         call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
         call.weights.region(NORMDROP_BUFFER_FOLD_WEIGHTS)?,
         call.weights_bias.region(NORMDROP_BUFFER_FOLD_BIAS)?,
@@ -1210,7 +1217,7 @@ unsafe fn run_fold(call: *const normdrop_fold_call, fold: impl FnOnce(Fold<'_>) 
     let arguments = unsafe {
         Fold {
             parameters: parameters(call.weight, call.bias),
-            running: running(call.running_mean, call.running_var),
+            running: running(call.running_mean, call.running_mean_tail, call.running_var),
             eps: call.eps,
             shape,
             weights: call.weights.get(),
@@ -1246,32 +1253,38 @@ unsafe fn parameters<'a>(weight: normdrop_slice<f32>, bias: normdrop_slice<f32>)
 }
 
 /// # Safety
-/// As `normdrop_slice::optional`, for both.
-unsafe fn running<'a>(mean: normdrop_slice<f32>, var: normdrop_slice<f32>) -> Running<'a> {
+/// As `normdrop_slice::optional`, for all.
+unsafe fn running<'a>(
+    mean: normdrop_slice<f32>,
+    mean_tail: normdrop_slice<f32>,
+    var: normdrop_slice<f32>,
+) -> Running<'a> {
     // SAFETY: passed on.
-    unsafe { Running { mean: mean.get(), var: var.get() } }
+    unsafe { Running { mean: mean.get(), mean_tail: mean_tail.optional(), var: var.get() } }
 }
 
-/// Nothing if there is neither a mean nor a variance nor a counter of batches; what is missing of them has no values and
-/// is refused for that.
+/// Nothing if there is neither a mean nor its tail nor a variance nor a counter of batches; a mean or a variance that is
+/// missing beside others has no values and is refused for that.
 ///
 /// # Safety
 /// As `normdrop_slice_mut::optional`, for all.
 unsafe fn running_mut<'a>(
     mean: normdrop_slice_mut<f32>,
+    mean_tail: normdrop_slice_mut<f32>,
     var: normdrop_slice_mut<f32>,
     batches: normdrop_slice_mut<u64>,
 ) -> Option<RunningMut<'a>> {
-    if mean.values.is_null() && var.values.is_null() && batches.values.is_null() {
+    let of_running = [mean.values, mean_tail.values, var.values];
+    if of_running.iter().all(|values| values.is_null()) && batches.values.is_null() {
         return None;
     }
     // SAFETY: passed on.
-    let (mean, var, batches) = unsafe { (mean.get(), var.get(), batches.optional()) };
+    let (mean, mean_tail, var, batches) = unsafe { (mean.get(), mean_tail.optional(), var.get(), batches.optional()) };
     let average = match batches {
         Some([batches]) => Average::Cumulative { batches },
         _ => Average::Exponential,
     };
-    Some(RunningMut { mean, var, average })
+    Some(RunningMut { mean, mean_tail, var, average })
 }
 
 /// # Safety
@@ -1308,6 +1321,7 @@ unsafe fn dropout<'a>(mask: normdrop_slice<u8>) -> Dropout<'a> {
 struct GivenStatistics {
     kind: normdrop_statistics,
     running_mean: normdrop_slice<f32>,
+    running_mean_tail: normdrop_slice<f32>,
     running_var: normdrop_slice<f32>,
     saved_mean: normdrop_slice<f32>,
     saved_mean_tail: normdrop_slice<f32>,
@@ -1325,8 +1339,8 @@ impl GivenStatistics {
             ]),
             NORMDROP_STATISTICS_FIXED => Ok([
                 self.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+                self.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
                 self.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
-                Region::NONE,
             ]),
             other => Err(unknown(NORMDROP_STATUS_STATISTICS, other).of(NORMDROP_BUFFER_CALL)),
         }
@@ -1340,7 +1354,7 @@ impl GivenStatistics {
             if self.kind == NORMDROP_STATISTICS_BATCH {
                 Statistics::Batch(saved(self.saved_mean, self.saved_mean_tail, self.saved_inv_std))
             } else {
-                Statistics::Fixed(running(self.running_mean, self.running_var))
+                Statistics::Fixed(running(self.running_mean, self.running_mean_tail, self.running_var))
             }
         }
     }

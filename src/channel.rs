@@ -3,7 +3,7 @@
 
 use core::ops::{Add, Mul, Sub};
 
-use crate::args::{Parameters, Statistics};
+use crate::args::{Parameters, RunningMut, Statistics};
 use crate::config::RunningVariance;
 use crate::simd::{LANES, Lane, Lanes, Machine, Simd, first_lanes, load};
 use crate::slices::{range, range_mut};
@@ -119,28 +119,54 @@ pub(crate) struct RunningUpdate {
 impl RunningUpdate {
     /// Moves the running statistics of some channels towards a batch with more than one value in each.
     #[inline(always)]
-    pub(crate) fn apply<S: Simd>(self, s: S, mean: &mut [f32], var: &mut [f32], batch: &BatchMoments<S>) {
+    pub(crate) fn apply<S: Simd>(
+        self,
+        s: S,
+        channels: Channels,
+        running: &mut RunningMut<'_>,
+        batch: &BatchMoments<S>,
+    ) {
+        let RunningMut { mean, mean_tail, var, .. } = running;
         let divisor = match self.variance {
             RunningVariance::Unbiased => batch.count - s.splat_f64(1.0),
             RunningVariance::Biased => batch.count,
         };
-        self.average(s, mean, batch.mean);
-        self.average(s, var, batch.squares(s) / divisor);
+        self.average(s, channels, mean, mean_tail.as_deref_mut(), batch.mean);
+        self.average(s, channels, var, None, batch.squares(s) / divisor);
     }
 
-    /// `(1 - momentum)*running + momentum*batch`, where a side of weight 0 does not count even if it is NaN.
+    /// `(1 - momentum)*running + momentum*batch`, where a side of weight 0 does not count even if it is NaN. What the
+    /// rounding of `running` left out is in `tail`, if that is kept.
     #[inline(always)]
     #[expect(clippy::float_cmp, reason = "0 and 1 are exact cases")]
-    fn average<S: Simd>(self, s: S, running: &mut [f32], batch: S::F64) {
+    fn average<S: Simd>(
+        self,
+        s: S,
+        channels: Channels,
+        running: &mut [f32],
+        mut tail: Option<&mut [f32]>,
+        batch: S::F64,
+    ) {
         if self.momentum == 0.0 {
             return;
         }
+        let running = channels.of_mut(running);
         let mut next = batch;
         if self.momentum != 1.0 {
-            let old = s.widen(s.load_partial(running));
+            let mut old = s.widen(s.load_partial(running));
+            if let Some(tail) = &tail {
+                old = old + s.widen(s.load_partial(channels.of(tail)));
+            }
             next = s.splat_f64(1.0 - self.momentum) * old + s.splat_f64(self.momentum) * batch;
         }
-        s.store_partial(s.narrow(next), running);
+        let rounded = s.narrow(next);
+        s.store_partial(rounded, running);
+        if let Some(tail) = &mut tail {
+            // Nothing is left of an infinity: its tail would be NaN, and so would the mean be from then on.
+            let finite = s.mask(s.magnitude_between(s.widen(rounded), 0.0, f64::INFINITY));
+            let left_out = s.keep(finite, s.narrow(next - s.widen(rounded)));
+            s.store_partial(left_out, channels.of_mut(tail));
+        }
     }
 }
 
@@ -248,7 +274,10 @@ impl Normalisation<'_> {
         let load = |values| s.load_partial(channels.of(values));
         match self.statistics {
             Statistics::Batch(saved) => Centre::saved(s, load(saved.mean), load(saved.mean_tail), inv_std),
-            Statistics::Fixed(running) => Centre::fixed(s, load(running.mean), inv_std),
+            Statistics::Fixed(running) => match running.mean_tail {
+                Some(mean_tail) => Centre::saved(s, load(running.mean), load(mean_tail), inv_std),
+                None => Centre::fixed(s, load(running.mean), inv_std),
+            },
         }
     }
 

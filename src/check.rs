@@ -159,7 +159,7 @@ fn running(plan: &Plan, running: Running<'_>) -> Result<(), Error> {
 
 fn running_mut(plan: &Plan, statistics: Option<&RunningMut<'_>>) -> Result<(), Error> {
     match statistics {
-        Some(statistics) => running(plan, Running { mean: statistics.mean, var: statistics.var }),
+        Some(statistics) => running(plan, statistics.as_running()),
         None => Ok(()),
     }
 }

@@ -30,6 +30,8 @@ pub enum Buffer {
     GradBias,
     /// The running mean per channel.
     RunningMean,
+    /// What rounding left out of the running mean.
+    RunningMeanTail,
     /// The running variance per channel.
     RunningVar,
     /// The batch mean per channel that the forward pass saved.
@@ -71,6 +73,7 @@ impl Buffer {
             Self::GradWeight => "grad_weight",
             Self::GradBias => "grad_bias",
             Self::RunningMean => "running mean",
+            Self::RunningMeanTail => "running mean_tail",
             Self::RunningVar => "running var",
             Self::SavedMean => "saved mean",
             Self::SavedMeanTail => "saved mean_tail",

@@ -80,7 +80,7 @@ pub enum WeightOrder {
 pub struct Fold<'a> {
     /// Weight and bias of the batch norm, `C` values each.
     pub parameters: Parameters<'a>,
-    /// The running statistics of the batch norm, `C` values each.
+    /// The running statistics of the batch norm, `C` values each. With a `mean_tail`, the mean is the sum of both.
     pub running: Running<'a>,
     /// The `eps` of the batch norm, finite and at least 0.
     pub eps: f32,
@@ -116,7 +116,7 @@ pub struct Fold<'a> {
 /// let mut bias = [1.0, 1.0];
 /// fold_into_previous(Fold {
 ///     parameters: Parameters { weight: Some(&[2.0, 3.0]), bias: Some(&[0.5, 0.0]) },
-///     running: Running { mean: &[3.0, 1.0], var: &[15.0, 8.0] },
+///     running: Running::new(&[3.0, 1.0], &[15.0, 8.0]),
 ///     eps: 1.0,
 ///     shape: WeightShape { order: WeightOrder::OutInTaps, outputs: 2, inputs: 3, taps: 1, groups: 1 },
 ///     weights: &mut weights,
@@ -204,7 +204,7 @@ pub fn fold_into_previous(mut call: Fold<'_>) -> Result<(), Error> {
 /// let (mut weights, mut bias) = ([1.0, 2.0], [0.5]);
 /// fold_into_next(Fold {
 ///     parameters: Parameters { weight: Some(&[2.0, 3.0]), bias: None },
-///     running: Running { mean: &[3.0, 1.0], var: &[15.0, 8.0] },
+///     running: Running::new(&[3.0, 1.0], &[15.0, 8.0]),
 ///     eps: 1.0,
 ///     shape: WeightShape { order: WeightOrder::OutInTaps, outputs: 1, inputs: 2, taps: 1, groups: 1 },
 ///     weights: &mut weights,
@@ -255,6 +255,7 @@ impl Fold<'_> {
             (Buffer::Weight, parameters.weight),
             (Buffer::Bias, parameters.bias),
             (Buffer::RunningMean, Some(running.mean)),
+            (Buffer::RunningMeanTail, running.mean_tail),
         ] {
             if !values.is_none_or(|values| of_channel(values).is_finite()) {
                 return Err(Error::NotFinite { buffer, index: channel });
@@ -414,7 +415,7 @@ impl Affine {
         let deviation = libm::sqrt(of_channel(running.var) + f64::from(eps));
         Self {
             slope: parameter(parameters.weight, 1.0) / deviation,
-            mean: of_channel(running.mean),
+            mean: of_channel(running.mean) + running.mean_tail.map_or(-0.0, of_channel),
             bias: parameter(parameters.bias, 0.0),
         }
     }

@@ -29,8 +29,8 @@ use std::{env, fs};
 
 use lexopt::{Arg, Parser, ValueExt};
 use normdrop::{
-    Average, Backward, Config, Dropout, Identity, Layer, ParameterGradients, Parameters, RunningMut, Saved, SavedMut,
-    Shape, Statistics, Train,
+    Backward, Config, Dropout, Identity, Layer, ParameterGradients, Parameters, RunningMut, Saved, SavedMut, Shape,
+    Statistics, Train,
 };
 use normdrop_reference::classes::{MEASURED, class};
 use normdrop_reference::errors::{Bounds, CallErrors, Differentiated, PROMISE, StatisticsErrors};
@@ -297,7 +297,7 @@ impl Case {
         let mut scratch = vec![0.0; layer.scratch_len()];
         layer.train(Train {
             parameters,
-            running: Some(RunningMut { mean: &mut results.mean, var: &mut results.var, average: Average::Exponential }),
+            running: Some(RunningMut::new(&mut results.mean, &mut results.var)),
             dropout: Dropout::Off,
             input: &self.x,
             residual: None,

@@ -1,8 +1,8 @@
 //! One use of the crate's layer, with the memory that it borrows.
 
 use normdrop::{
-    Activation, Average, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Layer, ParameterGradients,
-    Parameters, Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train,
+    Activation, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Layer, ParameterGradients, Parameters,
+    Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train,
 };
 
 use crate::linear::Parameter;
@@ -66,11 +66,7 @@ impl<A: Activation> Stage<A> {
         if self.batch_norm {
             layer.train(Train {
                 parameters,
-                running: Some(RunningMut {
-                    mean: &mut self.running_mean,
-                    var: &mut self.running_var,
-                    average: Average::Exponential,
-                }),
+                running: Some(RunningMut::new(&mut self.running_mean, &mut self.running_var)),
                 dropout,
                 input,
                 output: &mut output,
@@ -85,7 +81,7 @@ impl<A: Activation> Stage<A> {
         } else {
             layer.eval(Eval {
                 parameters,
-                running: Running { mean: &self.running_mean, var: &self.running_var },
+                running: Running::new(&self.running_mean, &self.running_var),
                 dropout,
                 input,
                 output: &mut output,
@@ -109,7 +105,7 @@ impl<A: Activation> Stage<A> {
                     inv_std: &self.saved_inv_std,
                 })
             } else {
-                Statistics::Fixed(Running { mean: &self.running_mean, var: &self.running_var })
+                Statistics::Fixed(Running::new(&self.running_mean, &self.running_var))
             },
             dropout: Dropout::Mask(&self.mask),
             input,
@@ -137,7 +133,7 @@ impl<A: Activation> Stage<A> {
         };
         layer.eval_in_place(EvalInPlace {
             parameters: Parameters { weight: Some(&self.weight.value), bias: Some(&self.bias.value) },
-            running: Running { mean: &self.running_mean, var: &self.running_var },
+            running: Running::new(&self.running_mean, &self.running_var),
             dropout,
             values,
             residual: None,

@@ -2,7 +2,7 @@
 //! frameworks have in common.
 
 use normdrop::{
-    Activation, Average, Backward, Config, Dropout, Error, Eval, Layer, ParameterGradients, Parameters, Running,
+    Activation, Backward, Config, Dropout, Error, Eval, Layer, ParameterGradients, Parameters, Running,
     RunningMut, Saved, SavedMut, Shape, Statistics, Train,
 };
 
@@ -62,7 +62,7 @@ impl<A: Activation> Pass<A> {
         let mut output = vec![0.0; input.len()];
         layer.train(Train {
             parameters,
-            running: Some(RunningMut { mean: running_mean, var: running_var, average: Average::Exponential }),
+            running: Some(RunningMut::new(running_mean, running_var)),
             dropout: dropout(mask.as_deref()),
             input,
             residual: None,
@@ -83,7 +83,7 @@ impl<A: Activation> Pass<A> {
         let mut output = vec![0.0; input.len()];
         layer.eval(Eval {
             parameters,
-            running: Running { mean: &mean, var: &var },
+            running: Running::new(&mean, &var),
             dropout: Dropout::Off,
             input,
             residual: None,
@@ -105,7 +105,7 @@ impl<A: Activation> Pass<A> {
             Kept::Batch { mean, mean_tail, inv_std, mask } => {
                 (Statistics::Batch(Saved { mean, mean_tail, inv_std }), mask.as_deref())
             }
-            Kept::Fixed { mean, var } => (Statistics::Fixed(Running { mean, var }), None),
+            Kept::Fixed { mean, var } => (Statistics::Fixed(Running::new(mean, var)), None),
         };
         let channels = self.layer.shape().channels();
         let mut gradients = Gradients {

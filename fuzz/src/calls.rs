@@ -1,7 +1,7 @@
 //! The targets that call a layer: on every backend, then against the reference.
 
 use normdrop::{Backend, Buffer as Name, Config, Dropout, EvalInPlace, Layer, Running, Shape};
-use normdrop_reference::layer::{Backward, Centre, Moments, Parameters, Statistics, widened};
+use normdrop_reference::layer::{Backward, Centre, Moments, Parameters, Statistics, joined, widened};
 use normdrop_reference::units::U;
 
 use crate::bounds::{self, Comparison};
@@ -209,8 +209,10 @@ pub(crate) fn check_train(case: &Case, memory: &Memory) {
 }
 
 fn check_eval(case: &Case, memory: &Memory) {
-    let (mean, var) = (widened(&case.running_mean), widened(&case.running_var));
-    check_y(case, &case.reference().fixed_statistics(&mean, &var), bounds::Y_FIXED, &memory.output);
+    let (mean, var) = (case.joined_mean(), widened(&case.running_var));
+    // Beside a tail that is not small in standard deviations, the mean is rounded as that of a batch is.
+    let bound = if case.running_mean_tail.is_some() { bounds::Y_BATCH } else { bounds::Y_FIXED };
+    check_y(case, &case.reference().fixed_statistics(&mean, &var), bound, &memory.output);
 }
 
 /// What training saves, and the running statistics.
@@ -219,7 +221,9 @@ fn check_statistics(case: &Case, memory: &Memory, moments: &[Moments], centres: 
     let mut inv_stds = Comparison::new("saved inv_std", bounds::INV_STD);
     let mut running_means = Comparison::new("running mean", 1.0);
     let mut running_vars = Comparison::new("running var", 1.0);
-    let (mut mean, mut var) = (widened(&case.running_mean), widened(&case.running_var));
+    let mut running_pairs = Comparison::new("running mean with its tail", 1.0);
+    let pairs = joined(&memory.running_mean, memory.running_mean_tail.as_deref());
+    let (mut mean, mut var) = (case.joined_mean(), widened(&case.running_var));
     let (old_mean, old_var) = (mean.clone(), var.clone());
     if case.has_running {
         case.reference().update_running(moments, case.average(), &mut mean, &mut var);
@@ -240,6 +244,11 @@ fn check_statistics(case: &Case, memory: &Memory, moments: &[Moments], centres: 
         }
         let actual = f64::from(memory.running_mean[channel]);
         running_means.add(channel, actual, mean[channel], mean[channel].abs(), share + slack);
+        if case.running_mean_tail.is_some() {
+            // A unit of this is the last of 46 bits.
+            let scale = mean[channel].abs() / (1u64 << 22) as f64;
+            running_pairs.add(channel, pairs[channel], mean[channel], scale, share + slack);
+        }
         let of_batch = case.reference().running_var.of(moments);
         let share = momentum * bounds::VAR * U * of_batch;
         let slack = (f64::EPSILON * (1.0 - momentum) * old_var[channel].abs()).max(0.0);
@@ -315,7 +324,7 @@ fn activated(case: &Case, z: f32) -> f32 {
             let mut values = [self.0];
             let call = EvalInPlace {
                 parameters: normdrop::Parameters::default(),
-                running: Running { mean: &[0.0], var: &[1.0] },
+                running: Running::new(&[0.0], &[1.0]),
                 dropout: Dropout::Off,
                 residual: None,
                 values: &mut values,
@@ -357,7 +366,7 @@ pub(crate) fn check_backward(case: &Case, memory: &Memory) {
     let reference = case.reference();
     let (x, dy, parameters) = (widened(&case.x), widened(&case.dy), Widened::of(case));
     let (centres, statistics) = if case.fixed_statistics {
-        let (mean, var) = (widened(&case.running_mean), widened(&case.running_var));
+        let (mean, var) = (case.joined_mean(), widened(&case.running_var));
         (reference.fixed_statistics(&mean, &var), Statistics::Fixed)
     } else {
         (reference.batch_statistics(&reference.moments(&x)), Statistics::Batch)

@@ -211,7 +211,11 @@ fn in_rust<A: normdrop::Activation>(
     };
     fold(Fold {
         parameters: Parameters { weight: memory.weight.as_deref(), bias: memory.bias.as_deref() },
-        running: Running { mean: &memory.running_mean, var: &memory.running_var },
+        running: Running {
+            mean: &memory.running_mean,
+            mean_tail: memory.running_mean_tail.as_deref(),
+            var: &memory.running_var,
+        },
         eps: case.config.eps,
         shape: fold_shape(case, function),
         weights: &mut memory.values,
@@ -267,10 +271,10 @@ impl Pointer {
 fn buffers(case: &Case, function: Function, memory: &mut Memory) -> Vec<Pointer> {
     use Name::{
         Bias, GradBias, GradInput, GradOutput, GradResidual, GradWeight, Input, Mask, Moments, Output, Residual,
-        RunningMean, RunningVar, SavedInvStd, SavedMean, SavedMeanTail, Scratch, Sums, Values, Weight,
+        RunningMean, RunningMeanTail, RunningVar, SavedInvStd, SavedMean, SavedMeanTail, Scratch, Sums, Values, Weight,
     };
     const PARAMETERS: &[Name] = &[Weight, Bias];
-    const RUNNING: &[Name] = &[RunningMean, RunningVar];
+    const RUNNING: &[Name] = &[RunningMean, RunningMeanTail, RunningVar];
     const SAVED: &[Name] = &[SavedMean, SavedMeanTail, SavedInvStd];
     const FORWARD: &[Name] = &[Weight, Bias, Mask, Input, Residual];
     const BACKWARD: &[Name] = &[Weight, Bias, Mask, Input, Residual, GradOutput];
@@ -322,6 +326,7 @@ fn pointer(memory: &mut Memory, name: Name, written: bool) -> Option<Pointer> {
         Name::GradWeight => memory.grad_weight.as_mut(),
         Name::GradBias => memory.grad_bias.as_mut(),
         Name::RunningMean => Some(&mut memory.running_mean),
+        Name::RunningMeanTail => memory.running_mean_tail.as_mut(),
         Name::RunningVar => Some(&mut memory.running_var),
         Name::SavedMean => Some(&mut memory.saved_mean),
         Name::SavedMeanTail => Some(&mut memory.saved_mean_tail),
@@ -555,7 +560,8 @@ impl CallOfC {
     fn run(&self, error: &mut c::normdrop_error) -> c::normdrop_status {
         use Name::{
             Bias, GradBias, GradInput, GradOutput, GradResidual, GradWeight, Input, Mask, Moments, Output, Residual,
-            RunningMean, RunningVar, SavedInvStd, SavedMean, SavedMeanTail, Scratch, Sums, Values, Weight,
+            RunningMean, RunningMeanTail, RunningVar, SavedInvStd, SavedMean, SavedMeanTail, Scratch, Sums, Values,
+            Weight,
         };
         let error = match self.fault {
             Fault::NullError => ptr::null_mut(),
@@ -584,6 +590,7 @@ impl CallOfC {
                         weight: self.read(Weight),
                         bias: self.read(Bias),
                         running_mean: self.write(RunningMean),
+                        running_mean_tail: self.write(RunningMeanTail),
                         running_var: self.write(RunningVar),
                         batches: self.batches,
                         mask: self.read(Mask),
@@ -603,6 +610,7 @@ impl CallOfC {
                         weight: self.read(Weight),
                         bias: self.read(Bias),
                         running_mean: self.read(RunningMean),
+                        running_mean_tail: self.read(RunningMeanTail),
                         running_var: self.read(RunningVar),
                         mask: self.read(Mask),
                         input: self.read(input),
@@ -619,6 +627,7 @@ impl CallOfC {
                         weight: self.read(Weight),
                         bias: self.read(Bias),
                         running_mean: self.read_if(fixed, RunningMean),
+                        running_mean_tail: self.read_if(fixed, RunningMeanTail),
                         running_var: self.read_if(fixed, RunningVar),
                         saved_mean: self.read_if(!fixed, SavedMean),
                         saved_mean_tail: self.read_if(!fixed, SavedMeanTail),
@@ -643,6 +652,7 @@ impl CallOfC {
                         version,
                         moments: self.read(Moments),
                         running_mean: self.write(RunningMean),
+                        running_mean_tail: self.write(RunningMeanTail),
                         running_var: self.write(RunningVar),
                         batches: self.batches,
                         saved_mean: self.write(SavedMean),
@@ -674,6 +684,7 @@ impl CallOfC {
                         weight: self.read(Weight),
                         bias: self.read(Bias),
                         running_mean: self.read_if(fixed, RunningMean),
+                        running_mean_tail: self.read_if(fixed, RunningMeanTail),
                         running_var: self.read_if(fixed, RunningVar),
                         saved_mean: self.read_if(!fixed, SavedMean),
                         saved_mean_tail: self.read_if(!fixed, SavedMeanTail),
@@ -738,6 +749,7 @@ impl CallOfC {
                         weight: self.read(Weight),
                         bias: self.read(Bias),
                         running_mean: self.read(RunningMean),
+                        running_mean_tail: self.read(RunningMeanTail),
                         running_var: self.read(RunningVar),
                         weights: self.write(Values),
                         weights_bias: self.write(GradBias),

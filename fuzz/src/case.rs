@@ -52,6 +52,7 @@ pub(crate) struct Case {
     pub(crate) residual: Option<Vec<f32>>,
     pub(crate) has_running: bool,
     pub(crate) running_mean: Vec<f32>,
+    pub(crate) running_mean_tail: Option<Vec<f32>>,
     pub(crate) running_var: Vec<f32>,
     /// The batches so far, if the running statistics are the cumulative average.
     batches: Option<u64>,
@@ -163,6 +164,7 @@ impl Case {
             bias: input.has_bias.then_some(bias),
             residual: input.has_residual.then_some(residual),
             has_running: input.has_running,
+            running_mean_tail: input.has_mean_tail.then(|| tails(&running_mean)),
             running_mean,
             running_var,
             batches: input.cumulative.then_some(input.momentum_bits.into()),
@@ -261,6 +263,11 @@ impl Case {
         self.batches.map_or(reference::Average::Exponential, |batches| reference::Average::Cumulative(batches + 1))
     }
 
+    /// The running mean with its tail.
+    pub(crate) fn joined_mean(&self) -> Vec<f64> {
+        reference::joined(&self.running_mean, self.running_mean_tail.as_deref())
+    }
+
     /// Whether an element is kept.
     pub(crate) fn keeps(&self, element: usize) -> bool {
         self.mask_of_elements.as_ref().is_none_or(|mask| self.keep.threshold() != 0 && keeps(mask, element))
@@ -294,7 +301,7 @@ impl Case {
 }
 
 /// Every buffer, in the order of its number in the inputs.
-pub(crate) const NAMES: [Name; 20] = [
+pub(crate) const NAMES: [Name; 21] = [
     Name::Input,
     Name::Output,
     Name::Values,
@@ -315,6 +322,7 @@ pub(crate) const NAMES: [Name; 20] = [
     Name::Scratch,
     Name::Moments,
     Name::Sums,
+    Name::RunningMeanTail,
 ];
 
 fn shape(input: &LayerInput) -> Shape {
@@ -392,6 +400,14 @@ pub(crate) fn class_values(values: &Values, channel: usize, count: usize) -> Vec
     made
 }
 
+/// Tails of running means, as updates leave them: at most half a unit in the last place of each, and 0 where that is
+/// not finite.
+pub(crate) fn tails(means: &[f32]) -> Vec<f32> {
+    const MOST: f32 = 1.0 / (1 << 25) as f32;
+    let factors = [1.0, -0.75, 0.0, 0.3, -1.0].into_iter().cycle();
+    means.iter().zip(factors).map(|(mean, factor)| if mean.is_finite() { mean * MOST * factor } else { 0.0 }).collect()
+}
+
 /// The memory of one call, every buffer in memory of its own that ends with it.
 #[derive(Debug, Clone)]
 pub(crate) struct Memory {
@@ -407,6 +423,7 @@ pub(crate) struct Memory {
     pub(crate) grad_weight: Option<Buffer<f32>>,
     pub(crate) grad_bias: Option<Buffer<f32>>,
     pub(crate) running_mean: Buffer<f32>,
+    pub(crate) running_mean_tail: Option<Buffer<f32>>,
     pub(crate) running_var: Buffer<f32>,
     pub(crate) batches: Option<u64>,
     pub(crate) saved_mean: Buffer<f32>,
@@ -451,6 +468,10 @@ impl Memory {
             grad_weight: case.wants_weight.then(|| buffer(Name::GradWeight, &[], channels)),
             grad_bias: case.wants_bias.then(|| buffer(Name::GradBias, &[], channels)),
             running_mean: buffer(Name::RunningMean, &case.running_mean, channels),
+            running_mean_tail: case
+                .running_mean_tail
+                .as_ref()
+                .map(|tail| buffer(Name::RunningMeanTail, tail, channels)),
             running_var: buffer(Name::RunningVar, &case.running_var, channels),
             batches: case.batches,
             saved_mean: buffer(Name::SavedMean, &forward.saved_mean, channels),
@@ -489,7 +510,8 @@ impl Memory {
     ) -> Result<(), Error> {
         let parameters = Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref() };
         let dropout = self.mask.as_deref().map_or(Dropout::Off, Dropout::Mask);
-        let running = Running { mean: &self.running_mean, var: &self.running_var };
+        let running =
+            Running { mean: &self.running_mean, mean_tail: self.running_mean_tail.as_deref(), var: &self.running_var };
         let saved = Saved { mean: &self.saved_mean, mean_tail: &self.saved_mean_tail, inv_std: &self.saved_inv_std };
         let statistics = if case.fixed_statistics { Statistics::Fixed(running) } else { Statistics::Batch(saved) };
         let (input, residual, scratch) = (&*self.input, self.residual.as_deref(), &mut *self.scratch);
@@ -502,6 +524,7 @@ impl Memory {
                 parameters,
                 running: case.has_running.then_some(RunningMut {
                     mean: &mut self.running_mean,
+                    mean_tail: self.running_mean_tail.as_deref_mut(),
                     var: &mut self.running_var,
                     average: average(&mut self.batches),
                 }),
@@ -555,6 +578,7 @@ impl Memory {
                 moments: &self.moments,
                 running: case.has_running.then_some(RunningMut {
                     mean: &mut self.running_mean,
+                    mean_tail: self.running_mean_tail.as_deref_mut(),
                     var: &mut self.running_var,
                     average: average(&mut self.batches),
                 }),
@@ -646,6 +670,7 @@ impl Memory {
         let fixed = case.fixed_statistics && is(&[Backward, BackwardInPlace, Reduce]);
         if fixed || is(&[Eval, EvalInPlace]) || (is(&[Train, Finish]) && case.has_running) {
             check(Name::RunningMean, channels, self.running_mean.len());
+            self.running_mean_tail.iter().for_each(|tail| check(Name::RunningMeanTail, channels, tail.len()));
             check(Name::RunningVar, channels, self.running_var.len());
         }
         if case.is_batch(entry) {
@@ -681,6 +706,7 @@ impl Memory {
             (Name::GradWeight, option(&self.grad_weight)),
             (Name::GradBias, option(&self.grad_bias)),
             (Name::RunningMean, bits(&self.running_mean)),
+            (Name::RunningMeanTail, option(&self.running_mean_tail)),
             // The count of the batches is written where the running statistics are.
             (Name::RunningVar, bits(&self.running_var).into_iter().chain(self.batches).collect()),
             (Name::SavedMean, bits(&self.saved_mean)),
@@ -704,13 +730,15 @@ fn average(batches: &mut Option<u64>) -> Average<'_> {
 /// The buffers that a successful call of an entry writes.
 pub(crate) fn written(case: &Case, entry: Entry) -> &'static [Name] {
     use Name::{
-        GradBias, GradInput, GradResidual, GradWeight, Moments, Output, RunningMean, RunningVar, SavedInvStd,
-        SavedMean, SavedMeanTail, Sums, Values,
+        GradBias, GradInput, GradResidual, GradWeight, Moments, Output, RunningMean, RunningMeanTail, RunningVar,
+        SavedInvStd, SavedMean, SavedMeanTail, Sums, Values,
     };
     match entry {
         // An empty batch has no statistics.
         Entry::Train if case.shape.is_empty() => &[Output],
-        Entry::Train if case.has_running => &[Output, RunningMean, RunningVar, SavedMean, SavedMeanTail, SavedInvStd],
+        Entry::Train if case.has_running => {
+            &[Output, RunningMean, RunningMeanTail, RunningVar, SavedMean, SavedMeanTail, SavedInvStd]
+        }
         Entry::Train => &[Output, SavedMean, SavedMeanTail, SavedInvStd],
         Entry::Eval => &[Output],
         Entry::EvalInPlace => &[Values],
@@ -718,7 +746,9 @@ pub(crate) fn written(case: &Case, entry: Entry) -> &'static [Name] {
         Entry::BackwardInPlace => &[Values, GradResidual, GradWeight, GradBias],
         Entry::Moments => &[Moments],
         Entry::Finish if case.shape.is_empty() => &[],
-        Entry::Finish if case.has_running => &[RunningMean, RunningVar, SavedMean, SavedMeanTail, SavedInvStd],
+        Entry::Finish if case.has_running => {
+            &[RunningMean, RunningMeanTail, RunningVar, SavedMean, SavedMeanTail, SavedInvStd]
+        }
         Entry::Finish => &[SavedMean, SavedMeanTail, SavedInvStd],
         Entry::Apply => &[Output],
         Entry::Reduce => &[Sums],

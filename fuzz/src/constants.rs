@@ -81,6 +81,7 @@ fn check_call(layer: &Layer<normdrop::Identity>, [elements, channels, mask, scra
         parameters: Parameters::default(),
         running: Some(RunningMut {
             mean: &mut running_mean,
+            mean_tail: None,
             var: &mut running_var,
             average: Average::Cumulative { batches: &mut batches },
         }),

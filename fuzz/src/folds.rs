@@ -4,16 +4,23 @@ use normdrop::{
     Buffer as Name, Error, Fold, Parameters, Running, WeightOrder, WeightShape, fold_into_next, fold_into_previous,
 };
 use normdrop_reference::fold::{self as reference_fold, BatchNorm, Dimension, Folded};
-use normdrop_reference::layer::{self as reference, widened};
+use normdrop_reference::layer::{self as reference, joined, widened};
 
 use crate::bounds::{self, Comparison};
 use crate::buffer::{Buffer, Place, same_bits};
-use crate::case::class_values;
+use crate::case::{class_values, tails};
 use crate::input::FoldInput;
 
 /// The buffers of a call, in the order of their numbers in the inputs.
-const NAMES: [Name; 6] =
-    [Name::Weight, Name::Bias, Name::RunningMean, Name::RunningVar, Name::FoldWeights, Name::FoldBias];
+const NAMES: [Name; 7] = [
+    Name::Weight,
+    Name::Bias,
+    Name::RunningMean,
+    Name::RunningVar,
+    Name::FoldWeights,
+    Name::FoldBias,
+    Name::RunningMeanTail,
+];
 
 /// A call whose every argument is decided.
 struct Case {
@@ -21,7 +28,7 @@ struct Case {
     shape: WeightShape,
     eps: f32,
     /// The buffers of [`NAMES`] with the lengths that they should have, but for those that are not given.
-    values: [Option<Vec<f32>>; 6],
+    values: [Option<Vec<f32>>; 7],
 }
 
 impl Case {
@@ -35,14 +42,17 @@ impl Case {
         let len = outputs * (inputs / groups.max(1)) * taps;
         let lengths = [channels, channels, channels, channels, len, outputs];
         let given = [input.has[0], input.has[1], true, true, true, input.has[2]];
-        let mut values: [Option<Vec<f32>>; 6] = std::array::from_fn(|buffer| {
+        let values: [Option<Vec<f32>>; 6] = std::array::from_fn(|buffer| {
             given[buffer].then(|| class_values(&input.values[buffer], 0, lengths[buffer]))
         });
+        let [weight, bias, mean, var, weights, fold_bias] = values;
+        let mean_tail = mean.as_deref().filter(|_| input.has[3]).map(tails);
+        let mut values = [weight, bias, mean, var, weights, fold_bias, mean_tail];
         if !input.negative_var {
             values[3].iter_mut().flatten().for_each(|var| *var = var.abs());
         }
         for poke in &input.pokes {
-            let buffer = values[usize::from(poke.tensor) % 6].as_mut();
+            let buffer = values[usize::from(poke.tensor) % NAMES.len()].as_mut();
             if let Some(buffer) = buffer.filter(|buffer| !buffer.is_empty()) {
                 let index = usize::from(poke.index) % buffer.len();
                 buffer[index] = f32::from_bits(poke.bits);
@@ -54,11 +64,12 @@ impl Case {
     /// The exact result, where a bias that is missing counts as zeros.
     fn exact(&self) -> Folded {
         let values = self.values.each_ref().map(|values| values.as_deref().map(widened));
-        let [weight, bias, mean, var, weights, fold_bias] = &values;
+        let [weight, bias, _, var, weights, fold_bias, _] = &values;
+        let mean = joined(self.values[2].as_deref().expect("it is always given"), self.values[6].as_deref());
         let given = |values: &Option<Vec<f64>>| values.clone().expect("it is always given");
         let batch_norm = BatchNorm {
             parameters: reference::Parameters { weight: weight.as_deref(), bias: bias.as_deref(), residual: None },
-            mean: &given(mean),
+            mean: &mean,
             var: &given(var),
             eps: self.eps,
         };
@@ -96,7 +107,7 @@ impl Case {
 
     /// Whether weight, bias and mean of a channel are finite.
     fn is_finite(&self, channel: usize) -> bool {
-        self.values[..3].iter().flatten().all(|values| values[channel].is_finite())
+        self.values[..3].iter().chain(&self.values[6..]).flatten().all(|values| values[channel].is_finite())
     }
 }
 
@@ -132,10 +143,14 @@ pub(crate) fn fold(input: &FoldInput) {
     });
     let before = memory.clone();
     let buffers = memory.map(|memory| memory.map(|(buffer, _)| buffer));
-    let [weight, bias, mean, var, mut weights, mut fold_bias] = buffers;
+    let [weight, bias, mean, var, mut weights, mut fold_bias, mean_tail] = buffers;
     let call = Fold {
         parameters: Parameters { weight: weight.as_deref(), bias: bias.as_deref() },
-        running: Running { mean: mean.as_deref().unwrap_or_default(), var: var.as_deref().unwrap_or_default() },
+        running: Running {
+            mean: mean.as_deref().unwrap_or_default(),
+            mean_tail: mean_tail.as_deref(),
+            var: var.as_deref().unwrap_or_default(),
+        },
         eps: case.eps,
         shape: case.shape,
         weights: weights.as_deref_mut().unwrap_or_default(),
@@ -169,9 +184,10 @@ pub(crate) fn fold(input: &FoldInput) {
                 Error::NotFinite { buffer: Name::FoldWeights, index } => does_not_fit(case.exact().weights[index]),
                 Error::NotFinite { buffer: Name::FoldBias, index } => does_not_fit(case.exact().bias[index]),
                 Error::Variance { channel, .. } => !case.has_deviation(channel),
-                Error::NotFinite { buffer: Name::Weight | Name::Bias | Name::RunningMean, index } => {
-                    !case.is_finite(index)
-                }
+                Error::NotFinite {
+                    buffer: Name::Weight | Name::Bias | Name::RunningMean | Name::RunningMeanTail,
+                    index,
+                } => !case.is_finite(index),
                 _ => false,
             };
             assert!(refused, "{error:?}");

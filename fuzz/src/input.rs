@@ -201,6 +201,8 @@ structured! {
         pub has_running: bool,
         /// The running mean.
         pub running_mean: Values,
+        /// Whether the running mean has a tail: of up to half a unit in its last place, as updates leave it.
+        pub has_mean_tail: bool,
         /// The running variance.
         pub running_var: Values,
         /// Whether the biased variance goes into the running one.
@@ -343,8 +345,8 @@ structured! {
         pub uneven: bool,
         /// The bits of the f32 `eps`.
         pub eps: u32,
-        /// Whether there is a weight, a bias, and a bias of the layer that is folded into.
-        pub has: [bool; 3],
+        /// Whether there is a weight, a bias, a bias of the layer that is folded into, and a tail of the running mean.
+        pub has: [bool; 4],
         /// Weight, bias, running mean and variance, and the weights and the bias of the layer.
         pub values: [Values; 6],
         /// Whether the running variance may be negative.
@@ -521,6 +523,7 @@ impl Default for LayerInput {
             residual: Values { seed: 7, ..Values::default() },
             has_running: true,
             running_mean: Values { seed: 5, ..Values::default() },
+            has_mean_tail: true,
             running_var: Values { seed: 6, ..Values::default() },
             biased: false,
             cumulative: false,

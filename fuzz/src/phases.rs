@@ -75,6 +75,7 @@ impl Visitor for Phases {
             to.copy_from_slice(from);
         }
         together.saved_inv_std.copy_from_slice(&finished.saved_inv_std);
+        together.running_mean_tail.clone_from(&finished.running_mean_tail);
         if parts.len() == 1 {
             assert!(same_bits(&together.output, &whole.output), "the output differs from that of the whole call");
             if !case.shape.is_empty() {
@@ -83,6 +84,8 @@ impl Visitor for Phases {
                 assert!(same_bits(&finished.saved_inv_std, &whole.saved_inv_std), "another inv_std");
             }
             assert!(same_bits(&finished.running_mean, &whole.running_mean), "another running mean");
+            let tails = [&finished, &whole].map(|memory| memory.running_mean_tail.as_deref().unwrap_or_default());
+            assert!(same_bits(tails[0], tails[1]), "another tail of the running mean");
             assert!(same_bits(&finished.running_var, &whole.running_var), "another running variance");
         }
         check_train(&case, &together);

@@ -221,6 +221,7 @@ fn constants() -> Layers {
             "sample_mask_of_positions".to_owned(),
             LayerInput { granularity: Granularity::Sample, positions: 3, ..layer(12, 20, 1) },
         ),
+        ("no_running_mean_tail".to_owned(), LayerInput { has_mean_tail: false, ..base() }),
         ("running_var_biased".to_owned(), LayerInput { biased: true, ..base() }),
         ("average_of_the_first_batch".to_owned(), LayerInput { cumulative: true, ..base() }),
         ("average_of_the_fourth_batch".to_owned(), LayerInput { cumulative: true, momentum_bits: 3, ..base() }),
@@ -438,7 +439,7 @@ fn folds() -> Vec<(String, FoldInput)> {
             groups: 1,
             uneven: false,
             eps: 1e-5f32.to_bits(),
-            has: [true; 3],
+            has: [true; 4],
             values: [1, 2, 3, 4, 5, 6].map(|seed| Values { seed, ..Values::default() }),
             negative_var: false,
             guard: Guard::Heap,
@@ -446,12 +447,12 @@ fn folds() -> Vec<(String, FoldInput)> {
             wrong: WrongLength::default(),
             pokes: vec![],
         };
-        let mut no_shift = FoldInput { has: [true, false, false], ..base() };
+        let mut no_shift = FoldInput { has: [true, false, false, true], ..base() };
         no_shift.pokes = (0..5).map(|index| Poke { tensor: 2, index, bits: 0 }).collect();
         let mut cases = vec![
             ("usual", base()),
-            ("no_parameters", FoldInput { has: [false, false, true], ..base() }),
-            ("missing_bias", FoldInput { has: [true, true, false], ..base() }),
+            ("no_parameters", FoldInput { has: [false, false, true, false], ..base() }),
+            ("missing_bias", FoldInput { has: [true, true, false, true], ..base() }),
             ("no_shift", no_shift),
             ("negative_var", FoldInput { negative_var: true, ..base() }),
             ("eps_0", FoldInput { eps: 0, ..base() }),
@@ -472,7 +473,7 @@ fn folds() -> Vec<(String, FoldInput)> {
             seeds.push((format!("{direction}_{name}_grouped"), FoldInput { order, groups: 3, ..base() }));
         }
         cases.push(("large", FoldInput { values: std::array::from_fn(|_| large.clone()), ..base() }));
-        for (buffer, name) in (0..).zip(["weight", "bias", "mean", "var", "weights", "fold_bias"]) {
+        for (buffer, name) in (0..).zip(["weight", "bias", "mean", "var", "weights", "fold_bias", "mean_tail"]) {
             let wrong = WrongLength { buffer, by: if buffer % 2 == 0 { 1 } else { -1 } };
             seeds.push((format!("{direction}_wrong_{name}"), FoldInput { wrong, ..base() }));
         }

@@ -129,6 +129,8 @@ pub const NORMDROP_BUFFER_FOLD_BIAS: normdrop_buffer = 26;
 pub const NORMDROP_BUFFER_LENGTHS: normdrop_buffer = 27;
 /// `values` whose padding is cleared
 pub const NORMDROP_BUFFER_VALUES: normdrop_buffer = 28;
+/// `running_mean_tail`
+pub const NORMDROP_BUFFER_RUNNING_MEAN_TAIL: normdrop_buffer = 29;
 
 /// The order in memory of the dimensions of weights, the innermost last: one of `NORMDROP_WEIGHT_ORDER_*`.
 ///
@@ -355,6 +357,9 @@ pub struct normdrop_train_call {
     pub bias: normdrop_slice<f32>,
     /// The running mean to update, C values, or none.
     pub running_mean: normdrop_slice_mut<f32>,
+    /// What the rounding of the running mean left out, to update, C values, zeros in a new layer; none: the running mean
+    /// is one float, and stops within 2^-24*|mean|/momentum of its limit.
+    pub running_mean_tail: normdrop_slice_mut<f32>,
     /// The running variance to update, C values, or none.
     pub running_var: normdrop_slice_mut<f32>,
     /// NULL: the running statistics are the exponential average, with `momentum`. Else they are the mean of all batches,
@@ -390,6 +395,8 @@ pub struct normdrop_eval_call {
     pub bias: normdrop_slice<f32>,
     /// The running mean, C values.
     pub running_mean: normdrop_slice<f32>,
+    /// What its rounding left out, C values; none: 0.
+    pub running_mean_tail: normdrop_slice<f32>,
     /// The running variance, C values.
     pub running_var: normdrop_slice<f32>,
     /// The mask; none: dropout is off.
@@ -418,6 +425,8 @@ pub struct normdrop_backward_call {
     pub bias: normdrop_slice<f32>,
     /// The running mean, C values. Only with fixed statistics, else not looked at.
     pub running_mean: normdrop_slice<f32>,
+    /// What its rounding left out, C values; none: 0. Only with fixed statistics, else not looked at.
+    pub running_mean_tail: normdrop_slice<f32>,
     /// The running variance, C values. Only with fixed statistics, else not looked at.
     pub running_var: normdrop_slice<f32>,
     /// As `normdrop_train` wrote it, C values. Only with batch statistics, else not looked at.
@@ -456,6 +465,9 @@ pub struct normdrop_finish_call {
     pub moments: normdrop_slice<f64>,
     /// The running mean to update, C values, or none.
     pub running_mean: normdrop_slice_mut<f32>,
+    /// What the rounding of the running mean left out, to update, C values, zeros in a new layer; none: the running mean
+    /// is one float, and stops within 2^-24*|mean|/momentum of its limit.
+    pub running_mean_tail: normdrop_slice_mut<f32>,
     /// The running variance to update, C values, or none.
     pub running_var: normdrop_slice_mut<f32>,
     /// As in `normdrop_train_call`.
@@ -510,6 +522,8 @@ pub struct normdrop_reduce_call {
     pub bias: normdrop_slice<f32>,
     /// The running mean, C values. Only with fixed statistics, else not looked at.
     pub running_mean: normdrop_slice<f32>,
+    /// What its rounding left out, C values; none: 0. Only with fixed statistics, else not looked at.
+    pub running_mean_tail: normdrop_slice<f32>,
     /// The running variance, C values. Only with fixed statistics, else not looked at.
     pub running_var: normdrop_slice<f32>,
     /// As `normdrop_finish` wrote it, C values. Only with batch statistics, else not looked at.
@@ -616,6 +630,8 @@ pub struct normdrop_fold_call {
     pub bias: normdrop_slice<f32>,
     /// The running mean, C values.
     pub running_mean: normdrop_slice<f32>,
+    /// What its rounding left out, C values; none: 0.
+    pub running_mean_tail: normdrop_slice<f32>,
     /// The running variance, C values.
     pub running_var: normdrop_slice<f32>,
     /// The weights of the weight layer, outputs*inputs/groups*taps values, overwritten.

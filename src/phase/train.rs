@@ -115,7 +115,7 @@ impl ChannelStatistics<'_, '_> {
         s.store_partial(centre.tail, channels.of_mut(self.saved.mean_tail));
         s.store_partial_f64(centre.inv_std, channels.of_mut(self.saved.inv_std));
         if let Some(running) = &mut self.running {
-            self.update.apply(s, channels.of_mut(running.mean), channels.of_mut(running.var), moments);
+            self.update.apply(s, channels, running, moments);
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::support::{ACTIVATIONS, Differentiated, Oracle, Problem, Visitor, with
 use normdrop::{Config, Granularity, Identity, Relu, RunningVariance, Statistics};
 use normdrop_reference::classes::{CLASSES, Class, MEASURED, class};
 use normdrop_reference::errors::{self, Bounds, CallErrors, PROMISE, StatisticsErrors};
-use normdrop_reference::layer::{self as reference, Centre, widened};
+use normdrop_reference::layer::{self as reference, Centre, joined, widened};
 use normdrop_reference::mask;
 use normdrop_reference::random::SplitMix64;
 use normdrop_reference::units::{SMALLEST, Worst};
@@ -176,8 +176,8 @@ impl<'a> Exact<'a> {
 
     /// An evaluation call and the backward call after it.
     fn compare_evaluation<A: Oracle>(&self, errors: &mut Errors) {
-        let running = (widened(&self.problem.running_mean), widened(&self.problem.running_var));
-        let centres = self.layer.fixed_statistics(&running.0, &running.1);
+        let mean = joined(&self.problem.running_mean, self.problem.running_mean_tail.as_deref());
+        let centres = self.layer.fixed_statistics(&mean, &widened(&self.problem.running_var));
         let y = self.problem.eval::<A>();
         self.compare_y(&centres, &y, &mut errors.fixed);
         let gradients = self.problem.backward::<A>(Statistics::Fixed(self.problem.running()));
@@ -349,6 +349,9 @@ impl Draw {
             problem = problem.with_residual(class(name), self.seed ^ 1);
         }
         problem = problem.with_granularity(self.granularity, self.positions);
+        if self.seed % 2 == 1 {
+            problem = problem.with_running_mean_tail();
+        }
         match self.p {
             Some(p) => problem.with_mask(p, self.seed),
             None => problem,
@@ -422,20 +425,29 @@ proptest! {
         problem.batches = batches;
         let layer = problem.reference::<Identity>();
         let moments = layer.moments(&widened(&problem.x));
-        let (mut mean, mut var) = (widened(&problem.running_mean), widened(&problem.running_var));
+        let (mut mean, mut var) =
+            (joined(&problem.running_mean, problem.running_mean_tail.as_deref()), widened(&problem.running_var));
         layer.update_running(&moments, problem.reference_average(), &mut mean, &mut var);
         let trained = problem.train::<Identity>();
+        let pairs = joined(&trained.running_mean, trained.running_mean_tail.as_deref());
         prop_assert_eq!(trained.batches, batches.map(|batches| batches.saturating_add(1)));
         let momentum = problem.reference_average().momentum(momentum);
         let (mut means, mut vars) = (Worst::new("running mean"), Worst::new("running variance"));
+        let mut pairs_of_means = Worst::new("running mean with its tail");
         for (channel, moments) in moments.iter().enumerate() {
             let scale = |before: f32, of_batch: f64| (1.0 - momentum) * f64::from(before).abs() + momentum * of_batch;
             let of_mean = scale(problem.running_mean[channel], moments.mean.rounded().abs().max(moments.var.sqrt()));
             let of_var = scale(problem.running_var[channel], layer.running_var.of(moments));
             means.add(channel, trained.running_mean[channel].into(), mean[channel], of_mean, SMALLEST);
+            if problem.running_mean_tail.is_some() {
+                // Nothing is left but the error of the batch mean, in standard deviations, and the last of 48 bits.
+                let last = scale(problem.running_mean[channel], moments.mean.rounded().abs()) / (1u64 << 46) as f64;
+                pairs_of_means.add(channel, pairs[channel], mean[channel], momentum * moments.var.sqrt(), last + SMALLEST);
+            }
             vars.add(channel, trained.running_var[channel].into(), var[channel], of_var, SMALLEST);
         }
         means.within(PROMISE.mean).map_err(TestCaseError::fail)?;
+        pairs_of_means.within(PROMISE.mean).map_err(TestCaseError::fail)?;
         vars.within(PROMISE.var).map_err(TestCaseError::fail)?;
     }
 
@@ -565,6 +577,67 @@ fn f64_takes_over_at_the_same_coefficients_everywhere() {
             let y = problem.eval::<Identity>();
             assert!(y.iter().all(|&y| y == if in_f64 { once } else { twice }), "slope {slope:e}");
         }
+    }
+}
+
+/// Evaluation with the statistics that training has left, against the exact statistics of the batch.
+#[test]
+fn evaluation_with_the_tail_of_the_running_mean_is_within_the_bound_of_training_up_to_1e7_deviations() {
+    let names: Vec<&str> = CLASSES.iter().map(|class| class.name).filter(|name| name.starts_with("offset")).collect();
+    assert!(names.contains(&"offset 1e7"), "{names:?}");
+    for &[outer, _, inner] in SHAPES.iter().filter(|[outer, _, inner]| outer * inner > 2) {
+        let mut problem = Problem::random([outer, names.len(), inner], |channel| class(names[channel]), 11);
+        problem.config.running_var = RunningVariance::Biased;
+        let evaluate = |tail: Option<Vec<f32>>| {
+            let trained = Problem { running_mean_tail: tail, ..problem.clone() }.train::<Identity>();
+            let evaluated = Problem {
+                running_mean: trained.running_mean,
+                running_mean_tail: trained.running_mean_tail,
+                running_var: trained.running_var,
+                ..problem.clone()
+            };
+            let (exact, mut errors) = (Exact::new::<Identity>(&evaluated), CallErrors::none());
+            let centres = exact.layer.batch_statistics(&exact.layer.moments(&exact.x));
+            exact.compare_y(&centres, &evaluated.eval::<Identity>(), &mut errors);
+            let gradients = evaluated.backward::<Identity>(Statistics::Fixed(evaluated.running()));
+            exact.compare_gradients(&centres, reference::Statistics::Fixed, None, &gradients, &mut errors);
+            errors
+        };
+        for (worst, bound) in evaluate(Some(vec![0.0; names.len()])).each().into_iter().zip(FIXED.of_call()) {
+            worst.within(bound).unwrap_or_else(|fault| panic!("shape [{outer}, _, {inner}]: {fault}"));
+        }
+        let without = evaluate(None);
+        let [y, ..] = without.each();
+        assert!(y.units() > 1e4, "shape [{outer}, _, {inner}]: one f32 is {} u wrong, and should be lost", y.units());
+    }
+}
+
+/// A cumulative average of twenty thousand batches, whose mean moves from 100000 to 100005 after half of them.
+#[test]
+fn a_running_mean_with_a_tail_goes_on_where_one_f32_stands_still() {
+    for [outer, channels, inner] in [[2, 1, 1], [1, 3, 2], [2, 17, 1]] {
+        let mut problem = Problem::new(outer, channels, inner);
+        let batch = |values: [f32; 2]| problem.reference_shape().tensor(|_| values.to_vec());
+        let batches = [batch([99_999.0, 100_001.0]), batch([100_004.0, 100_006.0])];
+        for tail in [None, Some(vec![0.0; channels])] {
+            (problem.running_mean_tail, problem.batches) = (tail, Some(0));
+            for x in &batches {
+                problem.x.clone_from(x);
+                for _ in 0..10_000 {
+                    let trained = problem.train::<Identity>();
+                    (problem.running_mean, problem.running_var) = (trained.running_mean, trained.running_var);
+                    (problem.running_mean_tail, problem.batches) = (trained.running_mean_tail, trained.batches);
+                }
+            }
+            let means = joined(&problem.running_mean, problem.running_mean_tail.as_deref());
+            let exact = if problem.running_mean_tail.is_some() { 100_002.5 } else { 100_000.0 };
+            for mean in means {
+                assert!((mean - exact).abs() < 1e-6, "{mean} instead of {exact}, shape [{outer}, {channels}, {inner}]");
+            }
+        }
+        // The mean itself is normalised to 0.
+        problem.x.fill(100_002.5);
+        assert!(problem.eval::<Identity>().iter().all(|y| y.abs() < 4.0 / (1u32 << 24) as f32));
     }
 }
 

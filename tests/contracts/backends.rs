@@ -9,9 +9,9 @@ use core::ops::Range;
 
 use crate::support::{ACTIVATIONS, Oracle, Visitor, with_activation};
 use normdrop::{
-    Activation, Apply, ApplyGradient, Average, Backend, Backward, BackwardInPlace, Config, Dropout, Error, Eval,
-    EvalInPlace, Granularity, Identity, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved,
-    SavedMut, Shape, Statistics, Train, mask_len,
+    Activation, Apply, ApplyGradient, Backend, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace,
+    Granularity, Identity, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved, SavedMut, Shape,
+    Statistics, Train, mask_len,
 };
 use normdrop_reference::random::SplitMix64;
 
@@ -199,6 +199,7 @@ pub(crate) struct Problem {
     weight: Option<Vec<f32>>,
     bias: Option<Vec<f32>>,
     running_mean: Vec<f32>,
+    running_mean_tail: Option<Vec<f32>>,
     running_var: Vec<f32>,
     residual: Option<Vec<f32>>,
     /// The mask, if dropout is on.
@@ -262,6 +263,7 @@ impl Problem {
             weight: (!seed.is_multiple_of(4)).then_some(weight),
             bias: (!seed.is_multiple_of(5)).then_some(bias),
             running_mean,
+            running_mean_tail: None,
             running_var,
             residual,
             mask,
@@ -339,7 +341,11 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &
     let (len, channels) = (problem.shape.len(), problem.shape.channels());
     let parameters = Parameters { weight: problem.weight.as_deref(), bias: problem.bias.as_deref() };
     let dropout = problem.mask.as_deref().map_or(Dropout::Off, Dropout::Mask);
-    let running = Running { mean: &problem.running_mean, var: &problem.running_var };
+    let running = Running {
+        mean: &problem.running_mean,
+        mean_tail: problem.running_mean_tail.as_deref(),
+        var: &problem.running_var,
+    };
     let residual = problem.residual.as_deref();
     let mut scratch = vec![f64::from(BEFORE); layer.scratch_len()];
     let mut values = vec![BEFORE; len];
@@ -374,12 +380,12 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &
     for update in [true, false] {
         values.fill(BEFORE);
         let (mut running_mean, mut running_var) = (problem.running_mean.clone(), problem.running_var.clone());
+        let mut running_mean_tail = problem.running_mean_tail.clone();
         let trained = layer.train(Train {
             parameters,
             running: update.then_some(RunningMut {
-                mean: &mut running_mean,
-                var: &mut running_var,
-                average: Average::Exponential,
+                mean_tail: running_mean_tail.as_deref_mut(),
+                ..RunningMut::new(&mut running_mean, &mut running_var)
             }),
             dropout,
             input: &problem.x,
@@ -392,6 +398,9 @@ pub(crate) fn run<A: Activation>(layer: &Layer<A>, problem: &Problem, results: &
         let variant = if update { "with running statistics" } else { "without running statistics" };
         results.add("train", variant, "y", &values);
         results.add("train", variant, "running mean", &running_mean);
+        if let Some(tail) = &running_mean_tail {
+            results.add("train", variant, "tail of the running mean", tail);
+        }
         results.add("train", variant, "running variance", &running_var);
         results.add("train", variant, "saved mean", &mean);
         results.add("train", variant, "tail of the saved mean", &mean_tail);
@@ -656,6 +665,21 @@ fn the_backends_that_ran() {
 }
 
 #[test]
+fn a_tail_of_the_running_mean_is_the_same_on_every_backend() {
+    let mut comparison = Comparison::new();
+    for (seed, &(walk, _)) in (0..).zip(WALKS).filter(|(_, (walk, _))| walk.iter().product::<usize>() < SMALL) {
+        for data in [Data::Ordinary, Data::Offset, Data::ByChannel] {
+            let mut problem = Problem::new(walk, data, Some(0.5), seed);
+            let (means, tails) = (problem.running_mean.iter().rev(), [1.0, -1.0, 0.25, 0.0].into_iter().cycle());
+            problem.running_mean_tail = Some(means.zip(tails).map(|(mean, tail)| mean * tail / 3e7).collect());
+            comparison.next_calls(&problem);
+            comparison.default_calls(&problem, Identity);
+        }
+    }
+    comparison.finish();
+}
+
+#[test]
 fn a_backend_that_is_not_there_is_refused() {
     let expected = expected_backends();
     let layer = Layer::new(Shape::nc(4, 3).expect("a small shape"), Relu, Config::DEFAULT).expect("defaults");
@@ -807,7 +831,7 @@ fn large_outputs_have_the_bits_of_those_in_place_on_every_backend() {
         let channels = shape[1];
         let (mean, var) = (vec![0.25; channels], vec![0.75; channels]);
         let (mean_tail, inv_std) = (vec![1e-9; channels], vec![1.1; channels]);
-        let running = Running { mean: &mean, var: &var };
+        let running = Running::new(&mean, &var);
         let (parameters, dropout) = (Parameters::default(), Dropout::Mask(problem.mask.as_deref().unwrap_or_default()));
         for backend in expected_backends() {
             let layer = problem.layer(Relu, Some(backend));
@@ -885,8 +909,7 @@ fn elements_have_the_same_bits_in_rows_and_in_runs() {
         let numbers =
             |first: f32| -> Vec<f32> { (0..channels).map(|channel| first + channel as f32 / 128.0).collect() };
         let (mean, var, bias) = (numbers(-1.0), numbers(0.5), numbers(-2.0));
-        let (running, parameters) =
-            (Running { mean: &mean, var: &var }, Parameters { weight: None, bias: Some(&bias) });
+        let (running, parameters) = (Running::new(&mean, &var), Parameters { weight: None, bias: Some(&bias) });
         let calls = |layer: &Layer<Relu>, input: &[f32], residual: Option<&[f32]>, grad_output: &[f32]| {
             let (dropout, mut scratch) = (Dropout::Off, vec![0.0; layer.scratch_len()]);
             let (mut output, mut grad_input) = (vec![0.0; input.len()], vec![0.0; input.len()]);
@@ -954,7 +977,7 @@ fn short_runs_have_the_bits_of_each_run_alone() {
             let parameters = Parameters { weight: Some(&weight[of.clone()]), bias: Some(&bias[of.clone()]) };
             let saved =
                 Saved { mean: &mean[of.clone()], mean_tail: &mean_tail[of.clone()], inv_std: &inv_std[of.clone()] };
-            let running = Running { mean: saved.mean, var: parameters.weight.expect("there are weights") };
+            let running = Running::new(saved.mean, parameters.weight.expect("there are weights"));
             let kept = |element: usize| mask[element / 8] >> (element % 8) & 1;
             let bits: Vec<u8> = elements.clone().map(kept).collect();
             let bits: Vec<u8> =

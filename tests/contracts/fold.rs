@@ -8,7 +8,7 @@ use normdrop::{
     fold_into_previous,
 };
 use normdrop_reference::fold::{self as reference_fold, BatchNorm, Dimension, Folded};
-use normdrop_reference::layer::{self as reference, widened};
+use normdrop_reference::layer::{self as reference, joined, widened};
 use normdrop_reference::random::SplitMix64;
 use normdrop_reference::units::{SMALLEST, Worst};
 use proptest::prelude::*;
@@ -57,6 +57,7 @@ struct Folding {
     weight: Option<Vec<f32>>,
     bias: Option<Vec<f32>>,
     mean: Vec<f32>,
+    mean_tail: Option<Vec<f32>>,
     var: Vec<f32>,
     eps: f32,
     weights: Vec<f32>,
@@ -85,6 +86,7 @@ impl Folding {
             weight: Some(normal(channels, weight)),
             bias: Some(normal(channels, bias)),
             mean: normal(channels, mean),
+            mean_tail: None,
             var: normal(channels, deviation).iter().map(|deviation| deviation * deviation).collect(),
             eps: 1e-5,
             weights: normal(shape.outputs * (shape.inputs / shape.groups) * shape.taps, weights),
@@ -92,11 +94,23 @@ impl Folding {
         }
     }
 
+    /// The same with a tail of the running mean, as updates leave it.
+    fn with_mean_tail(mut self) -> Self {
+        let factors = [1.0, -0.75, 0.3].into_iter().cycle();
+        self.mean_tail = Some(self.mean.iter().zip(factors).map(|(mean, factor)| mean * factor / 3.4e7).collect());
+        self
+    }
+
+    /// The running mean of a channel.
+    fn mean(&self, channel: usize) -> f64 {
+        joined(&self.mean, self.mean_tail.as_deref())[channel]
+    }
+
     /// Folds, in place.
     fn fold(&mut self, into: Neighbour) -> Result<(), Error> {
         let call = Fold {
             parameters: Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref() },
-            running: Running { mean: &self.mean, var: &self.var },
+            running: Running { mean: &self.mean, mean_tail: self.mean_tail.as_deref(), var: &self.var },
             eps: self.eps,
             shape: self.shape,
             weights: &mut self.weights,
@@ -119,7 +133,7 @@ impl Folding {
         let (weight, bias) = (self.weight.as_deref().map(widened), self.bias.as_deref().map(widened));
         let batch_norm = BatchNorm {
             parameters: reference::Parameters { weight: weight.as_deref(), bias: bias.as_deref(), residual: None },
-            mean: &widened(&self.mean),
+            mean: &joined(&self.mean, self.mean_tail.as_deref()),
             var: &widened(&self.var),
             eps: self.eps,
         };
@@ -176,7 +190,7 @@ impl Folding {
 
     /// The bits of everything, to see whether something was written.
     fn bits(&self) -> Vec<u32> {
-        let optional = [&self.weight, &self.bias, &self.fold_bias].into_iter().flatten();
+        let optional = [&self.weight, &self.bias, &self.fold_bias, &self.mean_tail].into_iter().flatten();
         optional.chain([&self.mean, &self.var, &self.weights]).flatten().map(|value| value.to_bits()).collect()
     }
 }
@@ -286,11 +300,13 @@ fn evaluated<A: Oracle>(folding: &Folding, outer: usize, inner: usize, x: &[f32]
     problem.config = Config { eps: folding.eps, p: 0.3, ..Config::DEFAULT };
     (problem.weight, problem.bias) = (folding.weight.clone(), folding.bias.clone());
     (problem.running_mean, problem.running_var) = (folding.mean.clone(), folding.var.clone());
+    problem.running_mean_tail.clone_from(&folding.mean_tail);
     problem.x = x.to_vec();
     let (weight, bias) = (problem.weight.as_deref().map(widened), problem.bias.as_deref().map(widened));
     let parameters = reference::Parameters { weight: weight.as_deref(), bias: bias.as_deref(), residual: None };
     let layer = problem.reference::<A>();
-    let centres = layer.fixed_statistics(&widened(&problem.running_mean), &widened(&problem.running_var));
+    let mean = joined(&folding.mean, folding.mean_tail.as_deref());
+    let centres = layer.fixed_statistics(&mean, &widened(&problem.running_var));
     let exact = layer.forward(parameters, &centres, None, &widened(x));
     (problem.eval::<A>(), exact.y_scale)
 }
@@ -339,7 +355,7 @@ fn check_next(
         let weight = folding.weight.as_ref().map_or(1.0, |weight| f64::from(weight[channel]));
         let slope = weight / (f64::from(folding.var[channel]) + f64::from(folding.eps)).sqrt();
         let bias = folding.bias.as_ref().map_or(0.0, |bias| f64::from(bias[channel]));
-        (slope, bias - f64::from(folding.mean[channel]) * slope)
+        (slope, bias - folding.mean(channel) * slope)
     };
     let pad: Vec<f64> = (0..convolution.inputs)
         .map(|channel| {
@@ -368,6 +384,9 @@ fn foldings(into: Neighbour, convolution: &Convolution, seed: u64) -> Vec<Foldin
     ];
     // A mean of a hundred standard deviations: where folding loses digits, and the bounds say how many.
     foldings.push(Folding { mean: all.mean.iter().map(|mean| 100.0 * mean).collect(), ..all.clone() });
+    // The same with a mean of a hundred thousand, most of whose digits an f32 has not.
+    let far = Folding { mean: all.mean.iter().map(|mean| 1e5 * mean).collect(), ..all.clone() };
+    foldings.push(far.with_mean_tail());
     foldings.push(all);
     foldings
 }
@@ -550,7 +569,7 @@ impl Folding {
         let parameter =
             |values: &Option<Vec<f32>>, missing| values.as_ref().map_or(missing, |values| values[channel].into());
         let slope = parameter(&self.weight, 1.0) / (f64::from(self.var[channel]) + f64::from(self.eps)).sqrt();
-        (slope, parameter(&self.bias, 0.0) - f64::from(self.mean[channel]) * slope)
+        (slope, parameter(&self.bias, 0.0) - self.mean(channel) * slope)
     }
 
     /// The batch norm of values `[channels, places]`.
@@ -843,6 +862,9 @@ proptest! {
         folding.eps = eps;
         folding.weight = folding.weight.filter(|_| has[0]);
         folding.bias = folding.bias.filter(|_| has[1]);
+        if seed % 2 == 1 {
+            folding = folding.with_mean_tail();
+        }
         folding.check(into).map_err(TestCaseError::fail)?;
     }
 }
@@ -853,6 +875,7 @@ fn buffer(folding: &mut Folding, buffer: Buffer) -> &mut Vec<f32> {
         Buffer::Weight => folding.weight.as_mut().expect("there is a weight"),
         Buffer::Bias => folding.bias.as_mut().expect("there is a bias"),
         Buffer::RunningMean => &mut folding.mean,
+        Buffer::RunningMeanTail => folding.mean_tail.as_mut().expect("there is a tail"),
         Buffer::RunningVar => &mut folding.var,
         Buffer::FoldWeights => &mut folding.weights,
         Buffer::FoldBias => folding.fold_bias.as_mut().expect("there is a bias to fold into"),
@@ -860,15 +883,22 @@ fn buffer(folding: &mut Folding, buffer: Buffer) -> &mut Vec<f32> {
     }
 }
 
-const BUFFERS: [Buffer; 6] =
-    [Buffer::Weight, Buffer::Bias, Buffer::RunningMean, Buffer::RunningVar, Buffer::FoldWeights, Buffer::FoldBias];
+const BUFFERS: [Buffer; 7] = [
+    Buffer::Weight,
+    Buffer::Bias,
+    Buffer::RunningMean,
+    Buffer::RunningMeanTail,
+    Buffer::RunningVar,
+    Buffer::FoldWeights,
+    Buffer::FoldBias,
+];
 
 #[test]
 fn every_buffer_of_a_wrong_length_is_refused_by_name_and_nothing_is_written() {
     for into in INTO {
         for (seed, &dims) in (1..).zip(DIMS) {
             for name in BUFFERS {
-                let right = Folding::random(into, dims, [0; 6], seed);
+                let right = Folding::random(into, dims, [0; 6], seed).with_mean_tail();
                 let expected = buffer(&mut right.clone(), name).len();
                 for actual in [0, expected.wrapping_sub(1), expected + 1, 2 * expected + 3] {
                     if actual == expected || actual == usize::MAX {
@@ -951,10 +981,13 @@ fn a_batch_norm_that_would_fold_to_nan_or_infinity_is_refused_by_channel_and_not
     for into in INTO {
         let finite = Folding::random(into, [3, 4, 5], [0; 6], 2);
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            for (name, field) in
-                [(Buffer::Weight, "weight[2]"), (Buffer::Bias, "bias[2]"), (Buffer::RunningMean, "running mean[2]")]
-            {
-                let mut folding = finite.clone();
+            for (name, field) in [
+                (Buffer::Weight, "weight[2]"),
+                (Buffer::Bias, "bias[2]"),
+                (Buffer::RunningMean, "running mean[2]"),
+                (Buffer::RunningMeanTail, "running mean_tail[2]"),
+            ] {
+                let mut folding = finite.clone().with_mean_tail();
                 buffer(&mut folding, name)[2..].fill(value);
                 let text = refused(into, &folding, &format!("NotFinite {{ buffer: {name:?}, index: 2 }}"));
                 assert!(text.contains(field), "{text}");
@@ -1089,6 +1122,7 @@ fn a_layer_without_weights_still_has_a_bias_before_and_keeps_it_after() {
                 weight: Some(vec![2.0; channels]),
                 bias: Some(vec![0.5; channels]),
                 mean: vec![1.0; channels],
+                mean_tail: None,
                 var: vec![3.0; channels],
                 eps: 1.0,
                 weights: vec![],
@@ -1140,6 +1174,7 @@ fn folded_bits_are_the_same_on_every_target_as_recorded() {
                 weight: Some(values(channels)),
                 bias: Some(values(channels)),
                 mean: values(channels),
+                mean_tail: None,
                 var: values(channels).iter().map(|value| value * value).collect(),
                 eps: 1e-5,
                 weights: values(outer * channels * inner),
@@ -1171,7 +1206,7 @@ fn weights_without_a_channel_are_left_alone_however_many_outputs_they_have() {
     let fold = |outputs, bias| {
         fold_into_next(Fold {
             parameters: Parameters::default(),
-            running: Running { mean: &[], var: &[] },
+            running: Running::new(&[], &[]),
             eps: 1e-5,
             shape: WeightShape { order: WeightOrder::OutInTaps, outputs, inputs: 0, taps: 1, groups: 1 },
             weights: &mut [],

@@ -59,16 +59,20 @@ pub(crate) fn in_parts<A: Oracle>(whole: &Problem, parts: &[Problem]) -> (Traine
         y: Vec::new(),
         batches: whole.batches,
         running_mean: whole.running_mean.clone(),
+        running_mean_tail: whole.running_mean_tail.clone(),
         running_var: whole.running_var.clone(),
         mean: vec![f32::NAN; channels],
         mean_tail: vec![f32::NAN; channels],
         inv_std: vec![f64::NAN; channels],
     };
-    let Trained { running_mean, running_var, mean, mean_tail, inv_std, .. } = &mut trained;
+    let Trained { running_mean, running_mean_tail, running_var, mean, mean_tail, inv_std, .. } = &mut trained;
     layer
         .finish(Finish {
             moments: &total,
-            running: Some(RunningMut { mean: running_mean, var: running_var, average: Average::Exponential }),
+            running: Some(RunningMut {
+                mean_tail: running_mean_tail.as_deref_mut(),
+                ..RunningMut::new(running_mean, running_var)
+            }),
             saved: SavedMut { mean, mean_tail, inv_std },
         })
         .expect("the moments of a batch");
@@ -231,7 +235,7 @@ fn squared_deviations_below_zero_are_a_variance_of_zero() {
     let mut inv_std = [f64::NAN; 2];
     let finish = Finish {
         moments: &[4.0, 4.0, 3.0, -1.0, -0.125, 1.5],
-        running: Some(RunningMut { mean: &mut mean, var: &mut var, average: Average::Exponential }),
+        running: Some(RunningMut::new(&mut mean, &mut var)),
         saved: SavedMut { mean: &mut saved_mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std },
     };
     problem.layer::<Identity>().finish(finish).expect("a finishing call without faults");
@@ -335,12 +339,15 @@ impl Phases {
                 layer.moments(Moments { input, moments, scratch })
             }
             "finish" => {
-                // Both running statistics are in one of the tensors.
-                let (mean, var) = third.split_at_mut(120);
+                // All running statistics are in one of the tensors.
+                let (mean, rest) = third.split_at_mut(80);
+                let (mean_tail, var) = rest.split_at_mut(80);
                 let running = RunningMut {
-                    mean: &mut mean[..cut(Buffer::RunningMean, 40)],
-                    var: &mut var[..cut(Buffer::RunningVar, 40)],
-                    average: Average::Exponential,
+                    mean_tail: Some(&mut mean_tail[..cut(Buffer::RunningMeanTail, 40)]),
+                    ..RunningMut::new(
+                        &mut mean[..cut(Buffer::RunningMean, 40)],
+                        &mut var[..cut(Buffer::RunningVar, 40)],
+                    )
                 };
                 layer.finish(Finish {
                     moments: &moments[..cut(Buffer::Moments, 120)],
@@ -394,12 +401,12 @@ impl Phases {
 fn every_buffer_of_a_phase_is_checked_and_nothing_is_written_on_error() {
     use Buffer::{
         Bias, GradBias, GradInput, GradOutput, GradResidual, GradWeight, Input, Mask, Output, Residual, RunningMean,
-        RunningVar, SavedInvStd, SavedMean, SavedMeanTail, Scratch, Sums, Weight,
+        RunningMeanTail, RunningVar, SavedInvStd, SavedMean, SavedMeanTail, Scratch, Sums, Weight,
     };
     let forward = [Weight, Bias, SavedMean, SavedMeanTail, SavedInvStd, Mask, Input, Residual, Scratch];
     let lists: [Vec<Buffer>; 6] = [
         vec![Input, Buffer::Moments, Scratch],
-        vec![Buffer::Moments, RunningMean, RunningVar, SavedMean, SavedMeanTail, SavedInvStd],
+        vec![Buffer::Moments, RunningMean, RunningMeanTail, RunningVar, SavedMean, SavedMeanTail, SavedInvStd],
         [&forward[..], &[Output]].concat(),
         [&forward[..], &[GradOutput, Sums]].concat(),
         vec![Sums, GradWeight, GradBias],
@@ -440,6 +447,7 @@ fn what_has_no_statistics_is_refused_or_left_alone() {
             moments: &moments,
             running: Some(RunningMut {
                 mean: &mut running_mean,
+                mean_tail: None,
                 var: &mut running_var,
                 average: Average::Cumulative { batches: &mut batches },
             }),
@@ -480,7 +488,7 @@ fn what_has_no_statistics_is_refused_or_left_alone() {
 fn sums_past_fixed_statistics_are_the_gradients_of_the_parameters() {
     for &shape in SHAPES {
         let problem = normal(shape, 5).with_mask(0.5, 5);
-        let running = Running { mean: &problem.running_mean, var: &problem.running_var };
+        let running = Running::new(&problem.running_mean, &problem.running_var);
         let layer = problem.layer::<Relu>();
         let mut sums = vec![f64::NAN; layer.sums_len()];
         layer

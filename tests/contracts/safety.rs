@@ -65,7 +65,7 @@ impl Call {
     /// Every buffer that the call is given.
     fn buffers(self) -> Vec<Buffer> {
         let parameters = [Buffer::Weight, Buffer::Bias, Buffer::Mask, Buffer::Scratch];
-        let running = [Buffer::RunningMean, Buffer::RunningVar];
+        let running = [Buffer::RunningMean, Buffer::RunningMeanTail, Buffer::RunningVar];
         let saved = [Buffer::SavedMean, Buffer::SavedMeanTail, Buffer::SavedInvStd];
         let gradients = [Buffer::Input, Buffer::Residual, Buffer::GradResidual, Buffer::GradWeight, Buffer::GradBias];
         let apart = [Buffer::GradOutput, Buffer::GradInput];
@@ -89,6 +89,7 @@ struct Buffers {
     weight: Vec<f32>,
     bias: Vec<f32>,
     running_mean: Vec<f32>,
+    running_mean_tail: Vec<f32>,
     running_var: Vec<f32>,
     mask: Vec<u8>,
     input: Vec<f32>,
@@ -137,6 +138,7 @@ impl Buffers {
             weight: data(Buffer::Weight),
             bias: data(Buffer::Bias),
             running_mean: data(Buffer::RunningMean),
+            running_mean_tail: vec![1e-9; length(Buffer::RunningMeanTail)],
             running_var: data(Buffer::RunningVar),
             mask: vec![0b0110_1010; length(Buffer::Mask)],
             input: data(Buffer::Input),
@@ -162,6 +164,7 @@ impl Buffers {
             &self.weight,
             &self.bias,
             &self.running_mean,
+            &self.running_mean_tail,
             &self.running_var,
             &self.input,
             &self.residual,
@@ -182,7 +185,8 @@ impl Buffers {
 
     fn call(&mut self, layer: &Layer<Relu>, call: Call) -> Result<(), Error> {
         let parameters = Parameters { weight: Some(&self.weight), bias: Some(&self.bias) };
-        let running = Running { mean: &self.running_mean, var: &self.running_var };
+        let running =
+            Running { mean: &self.running_mean, mean_tail: Some(&self.running_mean_tail), var: &self.running_var };
         let saved = Saved { mean: &self.mean, mean_tail: &self.mean_tail, inv_std: &self.inv_std };
         let dropout = Dropout::Mask(&self.mask);
         let statistics = match call {
@@ -197,6 +201,7 @@ impl Buffers {
                 parameters,
                 running: Some(RunningMut {
                     mean: &mut self.running_mean,
+                    mean_tail: Some(&mut self.running_mean_tail),
                     var: &mut self.running_var,
                     average: Average::Cumulative { batches: &mut self.batches },
                 }),
@@ -340,6 +345,7 @@ fn buffers_have_the_names_of_their_fields() {
         (Buffer::GradWeight, "grad_weight"),
         (Buffer::GradBias, "grad_bias"),
         (Buffer::RunningMean, "running mean"),
+        (Buffer::RunningMeanTail, "running mean_tail"),
         (Buffer::RunningVar, "running var"),
         (Buffer::SavedMean, "saved mean"),
         (Buffer::SavedMeanTail, "saved mean_tail"),
@@ -463,6 +469,7 @@ fn the_inputs_of_a_call_are_never_written() {
                 Call::Train => Buffers {
                     output: before.output.clone(),
                     running_mean: before.running_mean.clone(),
+                    running_mean_tail: before.running_mean_tail.clone(),
                     running_var: before.running_var.clone(),
                     batches: before.batches,
                     mean: before.mean.clone(),
@@ -525,7 +532,7 @@ fn the_contents_of_scratch_do_not_hide_a_channel_that_needs_f64() {
         let mut y = vec![0.0; x.len()];
         let call = Eval {
             parameters: Parameters { weight: Some(&weight), bias: None },
-            running: Running { mean: &mean, var: &var },
+            running: Running::new(&mean, &var),
             dropout: Dropout::Off,
             input: &x,
             output: &mut y,
@@ -640,7 +647,7 @@ fn lengths_are_constants() {
     LAYER
         .eval(Eval {
             parameters: Parameters::default(),
-            running: Running { mean: &mean, var: &var },
+            running: Running::new(&mean, &var),
             dropout: Dropout::Mask(&mask),
             input: &input,
             output: &mut output,

@@ -75,6 +75,42 @@ fn momentum_1_replaces_the_running_statistics_even_if_they_are_nan() {
 }
 
 #[test]
+fn the_tail_of_the_running_mean_is_as_the_mean_with_momentum_0_and_1_and_has_nothing_of_an_infinity() {
+    for &shape in SHAPES {
+        let mut problem = normal(shape, 3);
+        problem.running_mean_tail = Some(vec![f32::NAN; shape[1]]);
+        problem.config.momentum = 0.0;
+        let tail = problem.train::<Identity>().running_mean_tail.unwrap_or_default();
+        assert!(tail.len() == shape[1] && tail.iter().all(|tail| tail.is_nan()), "untouched, shape {shape:?}");
+
+        problem.config.momentum = 1.0;
+        let trained = problem.train::<Identity>();
+        let saved = (&trained.mean, &trained.mean_tail);
+        assert_eq!((&trained.running_mean, &trained.running_mean_tail.clone().unwrap_or_default()), saved);
+
+        problem.config.momentum = 0.5;
+        problem.running_mean.fill(f32::NEG_INFINITY);
+        problem.running_mean_tail = Some(vec![0.0; shape[1]]);
+        let trained = problem.train::<Identity>();
+        assert!(trained.running_mean.iter().all(|&mean| mean == f32::NEG_INFINITY), "shape {shape:?}");
+        assert_eq!(trained.running_mean_tail, Some(vec![0.0; shape[1]]), "shape {shape:?}");
+    }
+}
+
+#[test]
+fn a_missing_tail_of_the_running_mean_is_0_to_the_bit() {
+    for &shape in SHAPES {
+        let missing = normal(shape, 4).with_mask(0.5, 4);
+        let zeros = Problem { running_mean_tail: Some(vec![0.0; shape[1]]), ..missing.clone() };
+        assert_eq!(bits(&missing.eval::<Relu>()), bits(&zeros.eval::<Relu>()), "shape {shape:?}");
+        let gradients = |problem: &Problem| problem.backward::<Relu>(Statistics::Fixed(problem.running())).bits();
+        assert_eq!(gradients(&missing), gradients(&zeros), "shape {shape:?}");
+        let (missing, zeros) = (missing.train::<Relu>(), zeros.train::<Relu>());
+        assert_eq!(bits(&missing.running_mean), bits(&zeros.running_mean), "shape {shape:?}");
+    }
+}
+
+#[test]
 fn the_running_statistics_move_by_the_momentum_towards_either_variance() {
     for &shape in SHAPES {
         for (momentum, running_var) in [

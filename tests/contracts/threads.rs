@@ -67,7 +67,7 @@ fn the_statistics_of_a_part_are_the_same_bits_for_every_number_of_tasks() {
             layer
                 .reduce(Reduce {
                     parameters: Parameters::default(),
-                    statistics: Statistics::Fixed(Running { mean: &mean, var: &var }),
+                    statistics: Statistics::Fixed(Running::new(&mean, &var)),
                     dropout: problem.mask.as_deref().map_or(Dropout::Off, Dropout::Mask),
                     input: &problem.x,
                     residual: None,

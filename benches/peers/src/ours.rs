@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use aligned_vec::AVec;
 use normdrop::{
-    Average, Backward, Config, Dropout, Identity, Layer, ParameterGradients, Parameters, RunningMut, Saved, SavedMut,
-    Shape, Statistics, Train,
+    Backward, Config, Dropout, Identity, Layer, ParameterGradients, Parameters, RunningMut, Saved, SavedMut, Shape,
+    Statistics, Train,
 };
 
 use crate::data::Data;
@@ -65,11 +65,7 @@ impl Library for Normdrop {
         if matches!(op, Op::Forward | Op::NormForward) {
             self.layer.train(Train {
                 parameters,
-                running: Some(RunningMut {
-                    mean: &mut self.running_mean,
-                    var: &mut self.running_var,
-                    average: Average::Exponential,
-                }),
+                running: Some(RunningMut::new(&mut self.running_mean, &mut self.running_var)),
                 dropout,
                 input,
                 residual: None,

@@ -117,6 +117,16 @@ static normdrop_slice_mut_f32 random_positive(size_t len) {
     return slice;
 }
 
+/* What rounding leaves out of means of about 1. */
+static normdrop_slice_mut_f32 random_tail(size_t len) {
+    normdrop_slice_mut_f32 slice = random_mut_f32(len);
+    size_t i;
+    for (i = 0; i < len; i++) {
+        slice.values[i] /= 1 << 26;
+    }
+    return slice;
+}
+
 /* ---- the layer ---- */
 
 static normdrop_error new_error(void) {
@@ -200,11 +210,11 @@ static void test_names(void) {
     }
     CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_NOT_AN_ELEMENT_MASK + 1), "unknown status") == 0);
     CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
-    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_VALUES; buffer++) {
+    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_RUNNING_MEAN_TAIL; buffer++) {
         CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
     }
     CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_SAVED_INV_STD), "saved_inv_std") == 0);
-    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_VALUES + 1), "unknown buffer") == 0);
+    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_RUNNING_MEAN_TAIL + 1), "unknown buffer") == 0);
     backend = normdrop_backend_detect();
     CHECK(backend >= NORMDROP_BACKEND_PORTABLE && backend <= NORMDROP_BACKEND_AVX512);
     CHECK(normdrop_backend_is_available(NORMDROP_BACKEND_FASTEST) == 1);
@@ -352,6 +362,7 @@ static void make_problem(problem *made, size_t outer, size_t channels, size_t in
     made->train.weight = random_f32(channels);
     made->train.bias = random_f32(channels);
     made->train.running_mean = random_mut_f32(channels);
+    made->train.running_mean_tail = random_tail(channels);
     made->train.running_var = random_positive(channels);
     made->train.mask = reading_u8(mask_of(&made->layer, 7));
     made->train.input = random_f32(len);
@@ -366,6 +377,7 @@ static void make_problem(problem *made, size_t outer, size_t channels, size_t in
     made->eval.weight = made->train.weight;
     made->eval.bias = made->train.bias;
     made->eval.running_mean = reading(made->train.running_mean);
+    made->eval.running_mean_tail = reading(made->train.running_mean_tail);
     made->eval.running_var = reading(made->train.running_var);
     made->eval.mask = made->train.mask;
     made->eval.input = made->train.input;
@@ -478,6 +490,7 @@ static void check_layer(problem *of) {
     CHECK(normdrop_eval(layer, &of->eval, &error) == NORMDROP_STATUS_OK);
     of->backward.statistics = NORMDROP_STATISTICS_FIXED;
     of->backward.running_mean = of->eval.running_mean;
+    of->backward.running_mean_tail = of->eval.running_mean_tail;
     of->backward.running_var = of->eval.running_var;
     CHECK(normdrop_backward(layer, &of->backward, &error) == NORMDROP_STATUS_OK);
     for (channel = 0; channel < channels; channel++) {
@@ -525,7 +538,7 @@ static void test_options(void) {
     const normdrop_slice_mut_f32 none = {NULL, 0};
     problem whole;
     size_t i;
-    normdrop_slice_mut_f32 mean;
+    normdrop_slice_mut_f32 mean, tail;
     make_problem(&whole, 9, 4, 6, NORMDROP_ACTIVATION_RELU);
 
     /* The mean of all batches: the first one replaces what was there. */
@@ -534,6 +547,7 @@ static void test_options(void) {
     CHECK(whole.batches == 1);
     for (i = 0; i < 4; i++) {
         CHECK(whole.train.running_mean.values[i] == whole.train.saved_mean.values[i]);
+        CHECK(whole.train.running_mean_tail.values[i] == whole.train.saved_mean_tail.values[i]);
     }
     whole.train.batches = NULL;
 
@@ -548,7 +562,9 @@ static void test_options(void) {
 
     /* No running statistics, no parameter gradients. */
     mean = whole.train.running_mean;
+    tail = whole.train.running_mean_tail;
     whole.train.running_mean = none;
+    whole.train.running_mean_tail = none;
     whole.train.running_var = none;
     CHECK(normdrop_train(&whole.layer, &whole.train, NULL) == NORMDROP_STATUS_OK);
     whole.backward.grad_weight = none;
@@ -560,6 +576,9 @@ static void test_options(void) {
     whole.train.running_mean = mean;
     CHECK(normdrop_train(&whole.layer, &whole.train, NULL) == NORMDROP_STATUS_LENGTH);
     whole.train.running_mean = none;
+    whole.train.running_mean_tail = tail;
+    CHECK(normdrop_train(&whole.layer, &whole.train, NULL) == NORMDROP_STATUS_LENGTH);
+    whole.train.running_mean_tail = none;
     whole.train.batches = &whole.batches;
     CHECK(normdrop_train(&whole.layer, &whole.train, NULL) == NORMDROP_STATUS_LENGTH);
     whole.train.batches = NULL;
@@ -614,6 +633,7 @@ static void make_phases(phases *made, const problem *of, size_t outer) {
     made->finish.version = NORMDROP_ABI_VERSION;
     made->finish.moments = reading_f64(made->moments);
     made->finish.running_mean = random_mut_f32(channels);
+    made->finish.running_mean_tail = random_tail(channels);
     made->finish.running_var = random_positive(channels);
     made->finish.saved_mean = empty_f32(channels);
     made->finish.saved_mean_tail = empty_f32(channels);
@@ -678,6 +698,7 @@ static void test_phases(void) {
     len = lengths.elements;
     make_phases(&all, &whole, 8);
     memcpy(all.finish.running_mean.values, whole.train.running_mean.values, 5 * sizeof(float));
+    memcpy(all.finish.running_mean_tail.values, whole.train.running_mean_tail.values, 5 * sizeof(float));
     memcpy(all.finish.running_var.values, whole.train.running_var.values, 5 * sizeof(float));
     CHECK(normdrop_train(&whole.layer, &whole.train, &error) == NORMDROP_STATUS_OK);
     CHECK(normdrop_backward(&whole.layer, &whole.backward, &error) == NORMDROP_STATUS_OK);
@@ -692,6 +713,7 @@ static void test_phases(void) {
           NORMDROP_STATUS_OK);
     CHECK(normdrop_apply_gradient(&all.layer, &all.apply_gradient, &error) == NORMDROP_STATUS_OK);
     CHECK(memcmp(all.finish.running_mean.values, whole.train.running_mean.values, 5 * sizeof(float)) == 0);
+    CHECK(memcmp(all.finish.running_mean_tail.values, whole.train.running_mean_tail.values, 5 * sizeof(float)) == 0);
     CHECK(memcmp(all.finish.running_var.values, whole.train.running_var.values, 5 * sizeof(float)) == 0);
     CHECK(memcmp(all.finish.saved_inv_std.values, whole.train.saved_inv_std.values, 5 * sizeof(double)) == 0);
     CHECK(memcmp(all.apply.output.values, whole.train.output.values, len * sizeof(float)) == 0);
@@ -732,6 +754,7 @@ static void test_phases(void) {
     /* Past fixed statistics. */
     all.reduce.statistics = NORMDROP_STATISTICS_FIXED;
     all.reduce.running_mean = reading(all.finish.running_mean);
+    all.reduce.running_mean_tail = reading(all.finish.running_mean_tail);
     all.reduce.running_var = reading(all.finish.running_var);
     CHECK(normdrop_reduce(&all.layer, &all.reduce, &error) == NORMDROP_STATUS_OK);
 
@@ -756,6 +779,7 @@ static normdrop_fold_call make_fold(normdrop_weight_order order, size_t outputs,
     made.weight = random_f32(channels);
     made.bias = random_f32(channels);
     made.running_mean = random_f32(channels);
+    made.running_mean_tail = reading(random_tail(channels));
     made.running_var = reading(random_positive(channels));
     made.weights = random_mut_f32(outputs * inputs * taps);
     made.weights_bias = random_mut_f32(outputs);
@@ -1244,6 +1268,7 @@ static void test_wrong_buffers(void) {
         READ(normdrop_train_call, weight, WEIGHT, float),
         READ(normdrop_train_call, bias, BIAS, float),
         WRITTEN(normdrop_train_call, running_mean, RUNNING_MEAN, float),
+        WRITTEN(normdrop_train_call, running_mean_tail, RUNNING_MEAN_TAIL, float),
         WRITTEN(normdrop_train_call, running_var, RUNNING_VAR, float),
         READ(normdrop_train_call, mask, MASK, uint8_t),
         READ(normdrop_train_call, input, INPUT, float),
@@ -1258,6 +1283,7 @@ static void test_wrong_buffers(void) {
         READ(normdrop_eval_call, weight, WEIGHT, float),
         READ(normdrop_eval_call, bias, BIAS, float),
         READ(normdrop_eval_call, running_mean, RUNNING_MEAN, float),
+        READ(normdrop_eval_call, running_mean_tail, RUNNING_MEAN_TAIL, float),
         READ(normdrop_eval_call, running_var, RUNNING_VAR, float),
         READ(normdrop_eval_call, mask, MASK, uint8_t),
         READ(normdrop_eval_call, input, INPUT, float),
@@ -1285,6 +1311,7 @@ static void test_wrong_buffers(void) {
         READ(normdrop_backward_call, weight, WEIGHT, float),
         READ(normdrop_backward_call, bias, BIAS, float),
         READ(normdrop_backward_call, running_mean, RUNNING_MEAN, float),
+        READ(normdrop_backward_call, running_mean_tail, RUNNING_MEAN_TAIL, float),
         READ(normdrop_backward_call, running_var, RUNNING_VAR, float),
         READ(normdrop_backward_call, mask, MASK, uint8_t),
         READ(normdrop_backward_call, input, INPUT, float),
@@ -1299,6 +1326,7 @@ static void test_wrong_buffers(void) {
     static const field finish[] = {
         READ(normdrop_finish_call, moments, MOMENTS, double),
         WRITTEN(normdrop_finish_call, running_mean, RUNNING_MEAN, float),
+        WRITTEN(normdrop_finish_call, running_mean_tail, RUNNING_MEAN_TAIL, float),
         WRITTEN(normdrop_finish_call, running_var, RUNNING_VAR, float),
         WRITTEN(normdrop_finish_call, saved_mean, SAVED_MEAN, float),
         WRITTEN(normdrop_finish_call, saved_mean_tail, SAVED_MEAN_TAIL, float),
@@ -1333,6 +1361,7 @@ static void test_wrong_buffers(void) {
         READ(normdrop_reduce_call, weight, WEIGHT, float),
         READ(normdrop_reduce_call, bias, BIAS, float),
         READ(normdrop_reduce_call, running_mean, RUNNING_MEAN, float),
+        READ(normdrop_reduce_call, running_mean_tail, RUNNING_MEAN_TAIL, float),
         READ(normdrop_reduce_call, running_var, RUNNING_VAR, float),
         READ(normdrop_reduce_call, mask, MASK, uint8_t),
         READ(normdrop_reduce_call, input, INPUT, float),
@@ -1360,6 +1389,7 @@ static void test_wrong_buffers(void) {
         READ(normdrop_fold_call, weight, WEIGHT, float),
         READ(normdrop_fold_call, bias, BIAS, float),
         READ(normdrop_fold_call, running_mean, RUNNING_MEAN, float),
+        READ(normdrop_fold_call, running_mean_tail, RUNNING_MEAN_TAIL, float),
         READ(normdrop_fold_call, running_var, RUNNING_VAR, float),
         WRITTEN(normdrop_fold_call, weights, FOLD_WEIGHTS, float),
         WRITTEN(normdrop_fold_call, weights_bias, FOLD_BIAS, float),
@@ -1402,6 +1432,7 @@ static void test_wrong_buffers(void) {
     check_structs(run_backward, &of.layer, &of.backward, sizeof of.backward);
     of.backward.statistics = NORMDROP_STATISTICS_FIXED;
     of.backward.running_mean = of.eval.running_mean;
+    of.backward.running_mean_tail = of.eval.running_mean_tail;
     of.backward.running_var = of.eval.running_var;
     check_buffers(run_backward, &of.layer, &of.backward, fixed, COUNT(fixed), NORMDROP_BUFFER_GRAD_OUTPUT,
                   NORMDROP_BUFFER_GRAD_INPUT);
@@ -1436,6 +1467,7 @@ static void test_wrong_buffers(void) {
     check_structs(run_reduce, &parts.layer, &parts.reduce, sizeof parts.reduce);
     parts.reduce.statistics = NORMDROP_STATISTICS_FIXED;
     parts.reduce.running_mean = of.eval.running_mean;
+    parts.reduce.running_mean_tail = of.eval.running_mean_tail;
     parts.reduce.running_var = of.eval.running_var;
     check_buffers(run_reduce, &parts.layer, &parts.reduce, reduce_fixed, COUNT(reduce_fixed), 0, 0);
     parts.reduce.statistics = 3;

@@ -2,7 +2,7 @@
 //! from half of the images. The other half shows whether it has.
 
 use normdrop::{
-    Average, BackwardInPlace, Dropout, Error, Layer, ParameterGradients, Parameters, Relu, RunningMut, Saved, SavedMut,
+    BackwardInPlace, Dropout, Error, Layer, ParameterGradients, Parameters, Relu, RunningMut, Saved, SavedMut,
     Statistics, Train,
 };
 
@@ -102,7 +102,7 @@ impl Step {
         let BatchNorm { weight, bias, mean, var } = &mut network.norm;
         LAYER.train(Train {
             parameters: Parameters { weight: Some(weight), bias: Some(bias) },
-            running: Some(RunningMut { mean, var, average: Average::Exponential }),
+            running: Some(RunningMut::new(mean, var)),
             dropout: Dropout::Mask(&self.mask),
             input: self.hidden.as_flattened(),
             residual: None,

@@ -54,7 +54,7 @@ impl BatchNorm {
 
     /// The running statistics.
     pub fn running(&self) -> Running<'_> {
-        Running { mean: &self.mean, var: &self.var }
+        Running::new(&self.mean, &self.var)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What must be true of the results: the bounds of the crate, and the bits of one rank.
 
 use normdrop::{
-    Average, Backward, Dropout, Error, ParameterGradients, Parameters, RunningMut, Saved, SavedMut, Statistics, Train,
+    Backward, Dropout, Error, ParameterGradients, Parameters, RunningMut, Saved, SavedMut, Statistics, Train,
 };
 use normdrop_reference::case::{Case, Errors, Output};
 use normdrop_reference::errors::{Differentiated, PROMISE};
@@ -60,7 +60,7 @@ impl Results {
         let Shared { mean: running_mean, var, grad_weight, grad_bias } = &mut results.shared;
         layer.train(Train {
             parameters,
-            running: Some(RunningMut { mean: running_mean, var, average: Average::Exponential }),
+            running: Some(RunningMut::new(running_mean, var)),
             dropout: Dropout::Mask(&mask),
             input: x,
             residual: None,

@@ -2,8 +2,8 @@
 
 use mpi::traits::{Communicator, CommunicatorCollectives};
 use normdrop::{
-    Activation, Apply, ApplyGradient, Average, Dropout, Error, Finish, Layer, Moments, ParameterGradients, Parameters,
-    Reduce, RunningMut, SavedMut, Statistics, merge_moments, merge_sums,
+    Activation, Apply, ApplyGradient, Dropout, Error, Finish, Layer, Moments, ParameterGradients, Parameters, Reduce,
+    RunningMut, SavedMut, Statistics, merge_moments, merge_sums,
 };
 
 /// What the forward call of a batch leaves for its backward call, the same on every rank.
@@ -65,7 +65,7 @@ pub(crate) fn forward<A: Activation>(
         samples: moments.first().copied().unwrap_or_default(),
     };
     let [mean, var] = running;
-    let running = Some(RunningMut { mean, var, average: Average::Exponential });
+    let running = Some(RunningMut::new(mean, var));
     layer.finish(Finish { moments: &moments, running, saved: kept.saved() })?;
 
     let (saved, dropout) = (kept.saved(), Dropout::Mask(mask));

@@ -79,7 +79,7 @@ def _slices(*names):
 
 
 _PARAMETERS = _slices("weight", "bias")
-_RUNNING = _slices("running_mean", "running_var")
+_RUNNING = _slices("running_mean", "running_mean_tail", "running_var")
 _SAVED = _slices("saved_mean", "saved_mean_tail", "saved_inv_std")
 _VERSION = [("version", c_uint32)]
 

@@ -99,6 +99,7 @@ pub(crate) struct Problem {
     pub(crate) weight: Option<Vec<f32>>,
     pub(crate) bias: Option<Vec<f32>>,
     pub(crate) running_mean: Vec<f32>,
+    pub(crate) running_mean_tail: Option<Vec<f32>>,
     pub(crate) running_var: Vec<f32>,
     pub(crate) residual: Option<Vec<f32>>,
     /// The batches so far, if the running statistics are the cumulative average.
@@ -114,6 +115,7 @@ pub(crate) struct Problem {
 pub(crate) struct Trained {
     pub(crate) y: Vec<f32>,
     pub(crate) running_mean: Vec<f32>,
+    pub(crate) running_mean_tail: Option<Vec<f32>>,
     pub(crate) running_var: Vec<f32>,
     pub(crate) batches: Option<u64>,
     pub(crate) mean: Vec<f32>,
@@ -138,7 +140,8 @@ impl Trained {
     /// The bits of everything, to compare two results with.
     pub(crate) fn bits(&self) -> Vec<u64> {
         let singles = [&self.y, &self.running_mean, &self.running_var, &self.mean, &self.mean_tail];
-        let singles = singles.into_iter().flat_map(|values| bits(values)).map(u64::from);
+        let singles = singles.into_iter().chain(&self.running_mean_tail);
+        let singles = singles.flat_map(|values| bits(values)).map(u64::from);
         singles.chain(self.inv_std.iter().map(|value| canonical(*value))).chain(self.batches).collect()
     }
 }
@@ -174,6 +177,7 @@ impl Problem {
             weight: None,
             bias: None,
             running_mean: vec![0.0; channels],
+            running_mean_tail: None,
             running_var: vec![1.0; channels],
             residual: None,
             batches: None,
@@ -252,6 +256,18 @@ impl Problem {
         }
     }
 
+    /// Keeps a tail of the running mean, with the part of the batch mean that the running mean of [`Self::random`] has
+    /// lost.
+    pub(crate) fn with_running_mean_tail(mut self) -> Self {
+        let zeros = Some(vec![0.0; self.channels]);
+        let replacing = Self { running_mean_tail: zeros, batches: Some(0), mask: None, ..self.clone() };
+        let trained = replacing.train::<Identity>();
+        let lost = |(tail, mean): (f32, &f32)| if mean.is_finite() { tail } else { 0.0 };
+        let tails = trained.running_mean_tail.into_iter().flatten().zip(&trained.running_mean);
+        self.running_mean_tail = Some(tails.map(lost).collect());
+        self
+    }
+
     /// Adds a residual of one class of data.
     pub(crate) fn with_residual(mut self, class: Class, seed: u64) -> Self {
         self.residual = Some(class.values(seed, self.x.len()));
@@ -284,7 +300,7 @@ impl Problem {
     }
 
     pub(crate) fn running(&self) -> Running<'_> {
-        Running { mean: &self.running_mean, var: &self.running_var }
+        Running { mean: &self.running_mean, mean_tail: self.running_mean_tail.as_deref(), var: &self.running_var }
     }
 
     /// Whether an element is dropped.
@@ -298,17 +314,24 @@ impl Problem {
         let mut trained = Trained {
             y: vec![f32::NAN; self.x.len()],
             running_mean: self.running_mean.clone(),
+            running_mean_tail: self.running_mean_tail.clone(),
             running_var: self.running_var.clone(),
             batches: self.batches,
             mean: vec![f32::NAN; self.channels],
             mean_tail: vec![f32::NAN; self.channels],
             inv_std: vec![f64::NAN; self.channels],
         };
-        let Trained { y, running_mean, running_var, batches, mean, mean_tail, inv_std } = &mut trained;
+        let Trained { y, running_mean, running_mean_tail, running_var, batches, mean, mean_tail, inv_std } =
+            &mut trained;
         let average = batches.as_mut().map_or(Average::Exponential, |batches| Average::Cumulative { batches });
         layer.train(Train {
             parameters: self.parameters(),
-            running: Some(RunningMut { mean: running_mean, var: running_var, average }),
+            running: Some(RunningMut {
+                mean: running_mean,
+                mean_tail: running_mean_tail.as_deref_mut(),
+                var: running_var,
+                average,
+            }),
             dropout: self.dropout(),
             input: &self.x,
             output: y,

@@ -469,6 +469,26 @@ pub fn widened(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
 
+/// The running means that pairs of f32 hold, for [`Layer::fixed_statistics`] and [`Layer::update_running`]: `mean + tail`,
+/// without a tail the mean alone.
+#[must_use]
+pub fn joined(mean: &[f32], tail: Option<&[f32]>) -> Vec<f64> {
+    let mut joined = widened(mean);
+    for (joined, &tail) in joined.iter_mut().zip(tail.unwrap_or_default()) {
+        *joined += f64::from(tail);
+    }
+    joined
+}
+
+/// The pair of f32 that holds a running mean: the mean rounded, and what the rounding left out, which is 0 where the mean
+/// is not finite.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "each of the pair is rounded once")]
+pub fn pair(mean: f64) -> [f32; 2] {
+    let rounded = mean as f32;
+    [rounded, if rounded.is_finite() { (mean - f64::from(rounded)) as f32 } else { 0.0 }]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -543,6 +563,19 @@ mod tests {
         for (actual, expected) in mean.into_iter().chain(var).zip([8.0, 4.0, 70.0 / 3.0, 0.0]) {
             assert!((actual - expected).abs() < 1e-14, "{actual} instead of {expected}");
         }
+    }
+
+    #[test]
+    fn a_pair_holds_48_bits_of_a_mean() {
+        let mean = 100_002.5 + 1.0 / 1024.0 + 1.0 / 3e9;
+        let [rounded, tail] = pair(mean);
+        assert!(f64::from(rounded) != mean && tail != 0.0);
+        assert!((joined(&[rounded], Some(&[tail]))[0] - mean).abs() <= mean / (1u64 << 48) as f64);
+        assert_eq!(joined(&[rounded, 1.0], None), [f64::from(rounded), 1.0]);
+        for mean in [0.0, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(pair(mean).map(f64::from), [mean, 0.0]);
+        }
+        assert!(pair(f64::NAN)[0].is_nan());
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Call<'a> {
     pub bias: Option<&'a [f32]>,
     /// The running mean, which training updates and evaluation reads.
     pub running_mean: &'a mut [f32],
+    /// What the rounding of the running mean left out, if that is kept.
+    pub running_mean_tail: Option<&'a mut [f32]>,
     /// The running variance.
     pub running_var: &'a mut [f32],
     /// Whether training and [`Layer::finish`] update the running statistics.
@@ -83,7 +85,7 @@ macro_rules! parameters {
 }
 macro_rules! running {
     ($call:ident) => {
-        Running { mean: &*$call.running_mean, var: &*$call.running_var }
+        Running { mean: &*$call.running_mean, mean_tail: $call.running_mean_tail.as_deref(), var: &*$call.running_var }
     };
 }
 macro_rules! running_mut {
@@ -91,6 +93,7 @@ macro_rules! running_mut {
         if $call.updates_running {
             Some(RunningMut {
                 mean: &mut *$call.running_mean,
+                mean_tail: $call.running_mean_tail.as_deref_mut(),
                 var: &mut *$call.running_var,
                 average: match &mut $call.batches {
                     Some(batches) => Average::Cumulative { batches },

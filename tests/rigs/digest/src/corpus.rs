@@ -484,6 +484,7 @@ impl Run<'_, '_> {
             weight: problem.with_weight.then_some(&*weight),
             bias: problem.with_bias.then_some(&*bias),
             running_mean,
+            running_mean_tail: None,
             running_var,
             updates_running: true,
             batches: None,

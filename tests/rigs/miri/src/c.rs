@@ -95,7 +95,7 @@ impl Memory {
         }
         values.insert("weights", Values::Floats(numbers(lengths.elements, 21, false)));
         values.insert("weights_bias_next", Values::Floats(numbers(OUTER, 22, false)));
-        for name in ["running_var", "saved_mean", "saved_mean_tail"] {
+        for name in ["running_mean_tail", "running_var", "saved_mean", "saved_mean_tail"] {
             values.insert(name, Values::Floats(vec![0.5; lengths.channels]));
         }
         values.insert("saved_inv_std", Values::Doubles(vec![1.5; lengths.channels]));
@@ -242,6 +242,7 @@ const FUNCTIONS: [(&str, Function); 23] = [
             weight: m.read("weight"),
             bias: m.read("bias"),
             running_mean: m.write("running_mean"),
+            running_mean_tail: m.write("running_mean_tail"),
             running_var: m.write("running_var"),
             batches: &raw mut batches,
             mask: m.read("mask"),
@@ -262,6 +263,7 @@ const FUNCTIONS: [(&str, Function); 23] = [
             weight: m.read("weight"),
             bias: m.read("bias"),
             running_mean: m.read("running_mean"),
+            running_mean_tail: m.read("running_mean_tail"),
             running_var: m.read("running_var"),
             mask: m.read("mask"),
             input: m.read("input"),
@@ -279,6 +281,7 @@ const FUNCTIONS: [(&str, Function); 23] = [
             weight: m.read("weight"),
             bias: m.read("bias"),
             running_mean: m.read("running_mean"),
+            running_mean_tail: m.read("running_mean_tail"),
             running_var: m.read("running_var"),
             mask: m.read("mask"),
             input: Slice { values: values.values, len: values.len },
@@ -317,6 +320,7 @@ const FUNCTIONS: [(&str, Function); 23] = [
             version: VERSION,
             moments: m.read("moments"),
             running_mean: m.write("running_mean"),
+            running_mean_tail: m.write("running_mean_tail"),
             running_var: m.write("running_var"),
             batches: ptr::null_mut(),
             saved_mean: m.write("saved_mean"),
@@ -403,6 +407,7 @@ fn backward(
         weight: m.read("weight"),
         bias: m.read("bias"),
         running_mean: of(fixed, m, "running_mean"),
+        running_mean_tail: of(fixed, m, "running_mean_tail"),
         running_var: of(fixed, m, "running_var"),
         saved_mean: of(!fixed, m, "saved_mean"),
         saved_mean_tail: of(!fixed, m, "saved_mean_tail"),
@@ -434,6 +439,7 @@ fn reduce(
         weight: m.read("weight"),
         bias: m.read("bias"),
         running_mean: of(fixed, m, "running_mean"),
+        running_mean_tail: of(fixed, m, "running_mean_tail"),
         running_var: of(fixed, m, "running_var"),
         saved_mean: of(!fixed, m, "saved_mean"),
         saved_mean_tail: of(!fixed, m, "saved_mean_tail"),
@@ -472,6 +478,7 @@ fn fold(
         weight: m.read("weight"),
         bias: m.read("bias"),
         running_mean: m.read("running_mean"),
+        running_mean_tail: m.read("running_mean_tail"),
         running_var: m.read("running_var"),
         weights: m.write("weights"),
         weights_bias: m.write(bias),

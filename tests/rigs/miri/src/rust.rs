@@ -44,7 +44,7 @@ fn config(number: usize) -> Config {
 struct Memory {
     weight: Vec<f32>,
     bias: Vec<f32>,
-    running: [Vec<f32>; 2],
+    running: [Vec<f32>; 3],
     mask: Vec<u8>,
     saved: [Vec<f32>; 2],
     inv_std: Vec<f64>,
@@ -68,7 +68,11 @@ impl Memory {
         Self {
             weight: numbers(c, 1, placed),
             bias: numbers(c, 2, false),
-            running: [numbers(c, 3, placed), numbers(c, 4, false).iter().map(|x| x * x + 0.125).collect()],
+            running: [
+                numbers(c, 3, placed),
+                vec![1e-9; c],
+                numbers(c, 4, false).iter().map(|x| x * x + 0.125).collect(),
+            ],
             mask,
             saved: [vec![0.0; c], vec![0.0; c]],
             inv_std: vec![0.0; c],
@@ -86,13 +90,14 @@ impl Memory {
     }
 
     fn call(&mut self, number: usize, samples: usize) -> Call<'_> {
-        let [running_mean, running_var] = &mut self.running;
+        let [running_mean, running_mean_tail, running_var] = &mut self.running;
         let [saved_mean, saved_mean_tail] = &mut self.saved;
         let [grad_weight, grad_bias] = &mut self.grad_parameters;
         Call {
             weight: Some(&self.weight),
             bias: Some(&self.bias),
             running_mean,
+            running_mean_tail: (number != 1).then_some(running_mean_tail),
             running_var,
             updates_running: true,
             batches: (number == 1).then_some(3),

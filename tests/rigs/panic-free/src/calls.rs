@@ -64,6 +64,8 @@ pub struct Call {
     weight: Slice<f32>,
     bias: Slice<f32>,
     running_mean: Slice<f32>,
+    /// Null: the running mean is one f32.
+    running_mean_tail: Slice<f32>,
     running_var: Slice<f32>,
     /// Empty or null: the running statistics are the exponential average.
     batches: Slice<u64>,
@@ -132,6 +134,7 @@ impl Call {
                 weight: self.weight.get(),
                 bias: self.bias.get(),
                 running_mean: self.running_mean.write(),
+                running_mean_tail: self.running_mean_tail.get_mut(),
                 running_var: self.running_var.write(),
                 updates_running: !self.running_mean.values.is_null() || !self.running_var.values.is_null(),
                 batches: self.batches.read().first().copied(),

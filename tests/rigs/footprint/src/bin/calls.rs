@@ -94,6 +94,7 @@ impl Memory {
                 weight: Some(front(&self.weight, c)),
                 bias: Some(front(&self.bias, c)),
                 running_mean: front_mut(&mut self.running_mean, c),
+                running_mean_tail: None,
                 running_var: front_mut(&mut self.running_var, c),
                 updates_running: true,
                 batches: None,

@@ -30,7 +30,7 @@ impl Learned {
     }
 
     fn running(&self) -> Running<'_> {
-        Running { mean: &self.mean, var: &self.var }
+        Running::new(&self.mean, &self.var)
     }
 }
 

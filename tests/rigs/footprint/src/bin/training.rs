@@ -10,8 +10,8 @@ use core::hint::black_box;
 use cortex_m_rt::entry;
 use footprint::end;
 use normdrop::{
-    Average, Backward, Config, Dropout, Error, Eval, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut,
-    Saved, SavedMut, Shape, Statistics, Train,
+    Backward, Config, Dropout, Error, Eval, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved,
+    SavedMut, Shape, Statistics, Train,
 };
 
 const CHANNELS: usize = 8;
@@ -49,11 +49,7 @@ fn fill_mask(layer: &Layer<Relu>, step: &mut Step) -> Result<(), Error> {
 fn train(layer: &Layer<Relu>, step: &mut Step) -> Result<(), Error> {
     layer.train(Train {
         parameters: Parameters { weight: Some(&step.weight), bias: Some(&step.bias) },
-        running: Some(RunningMut {
-            mean: &mut step.running_mean,
-            var: &mut step.running_var,
-            average: Average::Exponential,
-        }),
+        running: Some(RunningMut::new(&mut step.running_mean, &mut step.running_var)),
         dropout: Dropout::Mask(&step.mask),
         input: &step.input,
         residual: None,
@@ -83,7 +79,7 @@ fn backward(layer: &Layer<Relu>, step: &mut Step) -> Result<(), Error> {
 fn eval(layer: &Layer<Relu>, step: &mut Step) -> Result<(), Error> {
     layer.eval(Eval {
         parameters: Parameters { weight: Some(&step.weight), bias: Some(&step.bias) },
-        running: Running { mean: &step.running_mean, var: &step.running_var },
+        running: Running::new(&step.running_mean, &step.running_var),
         dropout: Dropout::Off,
         input: &step.input,
         residual: None,

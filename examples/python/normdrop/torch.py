@@ -1,184 +1,321 @@
-"""The layer as a PyTorch module: batch norm, activation and dropout in one call, forward and backward, on the CPU.
+"""The layer as a PyTorch module: batch norm, activation and dropout in one call, forward and
+backward, on the CPU.
 
     import torch
     from normdrop.torch import NormDrop
 
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), NormDrop(64, "relu", p=0.1), ...)
 
-It stands for `BatchNorm`, an activation and `Dropout`, and its state has the names of `BatchNorm`, so that a `state_dict` fits both.
-Between forward and backward it keeps a mask's seed, not the mask.
+It stands for `BatchNorm`, an activation and `Dropout`, and its state has the names of `BatchNorm`,
+so that a `state_dict` fits both. Between forward and backward it keeps a mask's seed, not the mask.
 """
 
-import functools
+import copy
+import operator
+import sys
 
-import numpy
 import torch
+import torch.fx
+from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.overrides import handle_torch_function, has_torch_function
 
-from . import Layer, Saved
+from . import Layer, fold_into_previous
+from . import _torch_ops as ops
 
-__all__ = ["NormDrop", "normdrop"]
+__all__ = ["LazyNormDrop", "NormDrop", "fuse", "normdrop"]
 
-# By the number of dimensions: channels first, and the memory order of torch.channels_last and channels_last_3d.
-_FIRST = {2: "NC", 3: "NCL", 4: "NCHW", 5: "NCDHW"}
-_LAST = {4: ("NHWC", torch.channels_last), 5: ("NDHWC", torch.channels_last_3d)}
-
-
-@functools.lru_cache(maxsize=256)
-def _layer(layout, shape, activation, options):
-    return Layer(layout, shape, activation, **dict(options))
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-class _Order:
-    """The memory order of a call's tensors, and how they look to numpy."""
-
-    def __init__(self, x):
-        layout, memory = _LAST.get(x.dim(), (None, None))
-        self.last = memory is not None and not x.is_contiguous() and x.is_contiguous(memory_format=memory)
-        self.layout = layout if self.last else _FIRST[x.dim()]
-        self.memory = memory if self.last else torch.contiguous_format
-        self.shape = tuple(x.permute(0, *range(2, x.dim()), 1).shape) if self.last else tuple(x.shape)
-
-    def view(self, tensor):
-        """The memory of a tensor, in this order; a copy only if it is in another one."""
-        if tensor is None:
-            return None
-        tensor = tensor.detach().contiguous(memory_format=self.memory)
-        return (tensor.permute(0, *range(2, tensor.dim()), 1) if self.last else tensor).numpy()
-
-    def tensor(self, array):
-        """The other way round."""
-        if array is None:
-            return None
-        tensor = torch.from_numpy(array)
-        return tensor.permute(0, tensor.dim() - 1, *range(1, tensor.dim() - 1)) if self.last else tensor
-
-
-def _numpy(tensor):
-    return None if tensor is None else tensor.detach().contiguous().numpy()
-
-
-def _check(name, tensor, shape=None):
+def _check(name, tensor, x, shape):
     if tensor is None:
         return
-    if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
-        raise TypeError(f"{name} must be a float32 tensor on the CPU, not {tensor.dtype} on {tensor.device}")
-    if shape is not None and tensor.shape != shape:
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{name} must be a tensor, not {type(tensor).__name__}")
+    if tensor.device.type not in ("cpu", "meta") or tensor.dtype not in _DTYPES:
+        raise TypeError(
+            f"{name} must be a float32 tensor (or bfloat16 or float16) on the CPU, not {tensor.dtype} on {tensor.device}"
+        )
+    if tensor.device != x.device:
+        raise TypeError(f"{name} is on {tensor.device}, and x is on {x.device}")
+    if tensor.shape != shape:
         raise ValueError(f"{name} must have the shape {tuple(shape)}, not {tuple(tensor.shape)}")
 
 
-class _Function(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight, bias, residual, running_mean, running_var, batches, batch_statistics, seed, activation, options):
-        order = _Order(x)
-        layer = _layer(order.layout, order.shape, activation, options)
-        arguments = {"weight": _numpy(weight), "bias": _numpy(bias), "residual": order.view(residual)}
-        arguments["mask"] = None if seed is None else layer.mask(seed)
-        mean, var = _numpy(running_mean), _numpy(running_var)
-        if batch_statistics:
-            counter = None if batches is None else batches.numpy().view(numpy.uint64)
-            y, saved = layer.train(order.view(x), running_mean=mean, running_var=var, batches=counter, **arguments)
-            statistics = [torch.from_numpy(values) for values in saved]
-            for written in (running_mean, running_var, batches):
-                # Autograd must know, or the backward pass of an earlier evaluation would take the new ones unasked.
-                if written is not None:
-                    torch.autograd.graph.increment_version(written)
-        else:
-            y = layer.eval(order.view(x), mean, var, **arguments)
-            statistics = [running_mean, running_var]
-        ctx.save_for_backward(x, weight, bias, residual, *statistics)
-        ctx.order, ctx.layer, ctx.seed = order, layer, seed
-        return order.tensor(y)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        x, weight, bias, residual, *statistics = ctx.saved_tensors
-        order, layer = ctx.order, ctx.layer
-        if len(statistics) == 3:
-            statistics = {"saved": Saved(*(values.numpy() for values in statistics))}
-        else:
-            statistics = dict(zip(("running_mean", "running_var"), map(_numpy, statistics)))
-        wanted = ctx.needs_input_grad
-        gradients = layer.backward(
-            order.view(grad), order.view(x), **statistics, weight=_numpy(weight), bias=_numpy(bias), residual=order.view(residual),
-            # A pure function of its seed: made again instead of kept.
-            mask=None if ctx.seed is None else layer.mask(ctx.seed),
-            input_gradient=wanted[0], parameter_gradients=wanted[1] or wanted[2], residual_gradient=wanted[3],
-        )
-        d_weight = torch.from_numpy(gradients.weight) if wanted[1] else None
-        d_bias = torch.from_numpy(gradients.bias) if wanted[2] else None
-        return order.tensor(gradients.input), d_weight, d_bias, order.tensor(gradients.residual), *(None,) * 7
+def _float(tensor):
+    # Not a conversion that does nothing: a graph that is traced would have it.
+    return tensor if tensor is None or tensor.dtype == torch.float32 else tensor.float()
 
 
-# A compiler that traces Python would look for tensors where there are addresses; this call stays as it is between the parts
-# that torch.compile makes.
-@torch.compiler.disable
-def normdrop(x, running_mean=None, running_var=None, weight=None, bias=None, *, residual=None, training=True, activation="identity",
-             p=0.0, dropout=None, seed=None, batches=None, **options):
-    """`dropout(act(batch_norm(x) + residual))`, differentiable.
+def _seed(seed, device):
+    if isinstance(seed, torch.Tensor):
+        if seed.numel() != 1 or seed.dtype.is_floating_point or seed.dtype.is_complex or seed.dtype == torch.bool:
+            raise TypeError(f"seed must be a whole number or a tensor of one, not {tuple(seed.shape)} of {seed.dtype}")
+        return seed.reshape(())
+    seed = operator.index(seed)
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be at least 0 and below 2**64, not {seed}")
+    return torch.tensor(seed, dtype=torch.int64 if seed < 2**63 else torch.uint64, device=device)
 
-    As `torch.nn.functional.batch_norm`: with `training` the statistics are those of the batch, and the running ones are updated if
-    they are given. Dropout is on while training unless `dropout` says otherwise; its seed is drawn from PyTorch's generator unless
-    it is given. `options` are those of `normdrop.Layer`: eps, momentum, slope, granularity, tasks.
+
+def _again():
+    """Whether this is a forward pass that is repeated within a backward pass, by
+    `torch.utils.checkpoint`.
     """
-    if not isinstance(x, torch.Tensor) or x.dim() not in _FIRST:
+    # What is compiled is not repeated in Python. A graph task is a running backward pass;
+    # torch.utils.checkpoint asks the same way.
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def normdrop(x, running_mean=None, running_var=None, weight=None, bias=None, *, residual=None, training=True, activation="identity",
+             p=0.0, dropout=None, seed=None, batches=None, eps=1e-5, momentum=0.1, slope=0.01, granularity="element", tasks=1):
+    """`dropout(act(batch_norm(x) + residual))`, differentiable any number of times.
+
+    As `torch.nn.functional.batch_norm`: with `training` the statistics are those of the batch, and
+    the running ones are updated if they are given. `batches`, a tensor of one whole number, counts
+    the updates, and with `momentum=None` the running statistics are the mean of all batches. Where
+    `torch.utils.checkpoint` repeats a forward pass, nothing is updated a second time.
+
+    Dropout is on while training unless `dropout` says otherwise. Its seed, at least 0 and below
+    2**64, is drawn from PyTorch's generator unless it is given, as a number or a tensor.
+    `granularity`, `slope` and `tasks` are those of `normdrop.Layer`.
+
+    The computation is in float32. Tensors in bfloat16 and float16 are converted, and the output has
+    the type of x.
+    """
+    tensors = (x, running_mean, running_var, weight, bias, residual)
+    if has_torch_function(tensors):
+        return handle_torch_function(
+            normdrop, tensors, x, running_mean, running_var, weight, bias, residual=residual, training=training,
+            activation=activation, p=p, dropout=dropout, seed=seed, batches=batches, eps=eps, momentum=momentum, slope=slope,
+            granularity=granularity, tasks=tasks,
+        )
+    if not isinstance(x, torch.Tensor) or x.dim() not in ops.FIRST:
         raise ValueError("x must be a tensor [N, C], [N, C, L], [N, C, H, W] or [N, C, D, H, W]")
-    _check("x", x)
-    _check("residual", residual, x.shape)
+    _check("x", x, x, x.shape)
+    _check("residual", residual, x, x.shape)
     for name, tensor in (("weight", weight), ("bias", bias), ("running_mean", running_mean), ("running_var", running_var)):
-        _check(name, tensor, x.shape[1:2])
-    for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
-        if tensor is not None and not tensor.is_contiguous():
-            raise ValueError(f"{name} must be contiguous, as it is updated where it is")
-    if not training and (running_mean is None or running_var is None):
-        raise ValueError("without batch statistics, running_mean and running_var are needed")
-    if (training if dropout is None else dropout) and p > 0:
-        # Drawn here, so that torch.manual_seed decides about masks as well.
-        seed = int(torch.randint(-(2**63), 2**63 - 1, ())) % 2**64 if seed is None else seed
-    else:
+        _check(name, tensor, x, x.shape[1:2])
+    p = float(p)
+    if seed is not None:
+        seed = _seed(seed, x.device)
+    if not (training if dropout is None else dropout) or p == 0:
         seed = None
-    options = tuple(sorted({"p": p, **options}.items()))
-    return _Function.apply(x, weight, bias, residual, running_mean, running_var, batches, training, seed, activation, options)
+    elif seed is None:
+        # Drawn here, so that torch.manual_seed decides about masks as well.
+        seed = torch.randint(2**63 - 1, (), device=x.device)
+    options = (seed, activation, granularity, p, float(eps), float(slope), int(tasks))
+    inputs = map(_float, (x, weight, bias, residual, running_mean, running_var))
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError("without batch statistics, running_mean and running_var are needed")
+        y = ops.evaluate(*inputs, *options)
+        return y if y.dtype == x.dtype else y.to(x.dtype)
+    tracked = running_mean is not None or running_var is not None
+    if momentum is None and tracked and batches is None:
+        raise ValueError("momentum=None, the mean of all batches, needs their number, batches")
+    if not tracked:
+        # Not used, so that it is no reason to refuse anything.
+        momentum = 0.0
+    cumulative = batches if momentum is None else None
+    y, _, _, running = ops.train(*inputs, cumulative, *options, 0.0 if momentum is None else float(momentum))
+    if tracked and not _again():
+        try:
+            running_mean.copy_(running[0])
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+            raise RuntimeError(
+                "in torch.vmap each part of the batch has running statistics of its own, and there is one tensor for all of them: "
+                "set track_running_stats=False, or see torch.func.replace_all_batch_norm_modules_"
+            ) from error
+        running_var.copy_(running[1])
+        if batches is not None:
+            batches.add_(1)
+    return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
-class NormDrop(torch.nn.Module):
+def _called_by(*functions):
+    """Whether the caller of the attribute's getter is one of these functions of PyTorch.
+
+    They take any `_BatchNorm` apart by its attributes and call no method of it, so that a module
+    can only know them by name.
+    """
+    return not torch.compiler.is_compiling() and sys._getframe(2).f_code.co_name in functions
+
+
+class _QConfig:
+    """The attribute that `convert_sync_batchnorm` looks for; no other attribute of a module is
+    asked for by that function alone.
+
+    Without `__set__`, so that a value that is stored in the module comes first.
+    """
+
+    def __get__(self, layer, owner=None):
+        if layer is not None and _called_by("convert_sync_batchnorm") and not layer._is_batch_norm_alone():
+            raise RuntimeError(
+                "SyncBatchNorm.convert_sync_batchnorm would replace NormDrop by a batch norm without its activation and dropout; "
+                "NormDrop has no synchronised form"
+            )
+        raise AttributeError("qconfig")
+
+
+class NormDrop(_BatchNorm):
     """Batch norm, an activation and dropout over the channels of `[N, C, ...]`.
 
-    The arguments are those of `torch.nn.BatchNorm2d`, the activation (of `normdrop.ACTIVATIONS`) and those of dropout: `p`, and
-    `granularity`, "element" for `Dropout`, "channel" for `Dropout1d`, `2d` and `3d`, "sample" for stochastic depth.
+    The arguments are those of `torch.nn.BatchNorm2d`, the activation (of `normdrop.ACTIVATIONS`)
+    and those of dropout: `p`, and `granularity`, "element" for `Dropout`, "channel" for
+    `Dropout1d`, `2d` and `3d`, "sample" for stochastic depth. They are attributes as well, and what
+    is set after construction counts from the next call on.
 
-    `train()` and `eval()` do what they do for `BatchNorm` and `Dropout`. `frozen = True` trains with the running statistics, as
-    fine-tuning does; `dropout = True` keeps dropping in evaluation: Monte-Carlo dropout.
+    `train()` and `eval()` do what they do for `BatchNorm` and `Dropout`. `frozen = True` trains
+    with the running statistics, as fine-tuning does; `dropout = True` keeps dropping in evaluation:
+    Monte-Carlo dropout.
+
+    It is a `_BatchNorm` to everything that asks: `torch.optim.swa_utils.update_bn`,
+    `torch.func.replace_all_batch_norm_modules_`, mixed precision of FSDP, loops that freeze batch
+    norm. `eval()` on the layer alone, as in such loops, turns its dropout off as well; `frozen =
+    True` does not.
     """
 
     def __init__(self, num_features, activation="identity", p=0.0, *, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True,
-                 granularity="element", slope=0.01, tasks=1):
-        super().__init__()
-        self.num_features, self.activation, self.p, self.momentum = num_features, activation, p, momentum
-        self.options = {"eps": eps, "granularity": granularity, "slope": slope, "tasks": tasks}
-        if momentum is not None:
-            self.options["momentum"] = momentum
-        # Mistakes belong here and not into the first batch.
-        Layer("NC", (2, num_features), activation, p=p, **self.options)
+                 bias=True, granularity="element", slope=0.01, tasks=1, device=None, dtype=None):
+        if dtype is not None and dtype not in _DTYPES:
+            raise TypeError(f"dtype must be float32, bfloat16 or float16, not {dtype}")
+        # Mistakes belong here and not into the first batch. The momentum is looked at where it is
+        # used, in training.
+        Layer("NC", (2, num_features), activation, p=p, eps=eps, granularity=granularity, slope=slope, tasks=tasks)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        if not bias:
+            self.register_parameter("bias", None)
+        self.activation, self.p, self.granularity, self.slope, self.tasks = activation, p, granularity, slope, tasks
         self.frozen, self.dropout = False, None
-        for name, start in (("weight", torch.ones), ("bias", torch.zeros)):
-            self.register_parameter(name, torch.nn.Parameter(start(num_features)) if affine else None)
-        for name, start in (("running_mean", torch.zeros), ("running_var", torch.ones)):
-            self.register_buffer(name, start(num_features) if track_running_stats else None)
-        self.register_buffer("num_batches_tracked", torch.tensor(0) if track_running_stats else None)
+
+    qconfig = _QConfig()
+
+    @property
+    def eps(self):
+        """What is added to the variance."""
+        if _called_by("fuse_conv_bn_eval", "fuse_linear_bn_eval") and not self._is_batch_norm_alone():
+            raise RuntimeError(
+                "torch.nn.utils.fusion would lose the activation and dropout of NormDrop; normdrop.torch.fuse keeps the activation"
+            )
+        return self._eps
+
+    @eps.setter
+    def eps(self, eps):
+        self._eps = eps
+
+    def _is_batch_norm_alone(self):
+        dropping = self.training if self.dropout is None else self.dropout
+        return self.activation == "identity" and not (dropping and self.p)
 
     def forward(self, x, residual=None):
-        tracked = self.running_mean is not None
-        batch_statistics = not tracked or (self.training and not self.frozen)
-        y = normdrop(
-            x, self.running_mean, self.running_var, self.weight, self.bias, residual=residual, training=batch_statistics,
-            activation=self.activation, p=self.p, dropout=self.training if self.dropout is None else self.dropout,
-            batches=self.num_batches_tracked if batch_statistics and self.momentum is None else None, **self.options,
+        if isinstance(x, torch.fx.Proxy):
+            # A leaf of the graph, as the modules of torch.nn are: it still follows train() and
+            # eval().
+            return x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x, residual), {})
+        tracked = self.running_mean is not None or self.running_var is not None
+        if self.frozen and not tracked:
+            raise ValueError("a frozen layer needs running statistics, and this one has none")
+        training = not tracked or (self.training and not self.frozen)
+        # As in BatchNorm: what is not tracked any more is left alone in training, and used in
+        # evaluation.
+        used = not training or self.track_running_stats
+        batches = self.num_batches_tracked if self.training and used else None
+        return normdrop(
+            x, self.running_mean if used else None, self.running_var if used else None, self.weight, self.bias, residual=residual,
+            training=training, activation=self.activation, p=self.p, dropout=self.training if self.dropout is None else self.dropout,
+            batches=batches, eps=self._eps, momentum=0.0 if self.momentum is None and batches is None else self.momentum,
+            slope=self.slope, granularity=self.granularity, tasks=self.tasks,
         )
-        if batch_statistics and tracked and self.momentum is not None:
-            self.num_batches_tracked.add_(1)
-        return y
+
+    def reset_running_stats(self):
+        """The running statistics of a new layer; refused while it is frozen, as nothing would move
+        them away from there.
+        """
+        # Not there yet while the base class is made.
+        if self.__dict__.get("frozen", False):
+            raise RuntimeError("the running statistics of a frozen layer are not reset: set frozen = False first")
+        super().reset_running_stats()
 
     def extra_repr(self):
-        options = ", ".join(f"{name}={value}" for name, value in self.options.items())
-        return f"{self.num_features}, {self.activation!r}, p={self.p}, {options}"
+        return (
+            f"{self.num_features}, {self.activation!r}, p={self.p}, eps={self._eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}, granularity={self.granularity!r}, "
+            f"slope={self.slope}, tasks={self.tasks}, frozen={self.frozen}, dropout={self.dropout}"
+        )
+
+
+class LazyNormDrop(_LazyNormBase, NormDrop):
+    """A `NormDrop` that takes its `num_features` from the first batch, as
+    `torch.nn.LazyBatchNorm2d` does.
+    """
+
+    cls_to_become = NormDrop
+
+    def __init__(self, activation="identity", p=0.0, *, affine=True, track_running_stats=True, bias=True, device=None, dtype=None,
+                 **options):
+        # Past the constructor of _LazyNormBase, which knows no other arguments than those of
+        # BatchNorm.
+        super(_LazyNormBase, self).__init__(
+            0, activation, p, affine=False, track_running_stats=False, bias=False, device=device, dtype=dtype, **options
+        )
+        self.affine, self.track_running_stats = affine, track_running_stats
+        if affine:
+            self.weight = UninitializedParameter(device=device, dtype=dtype)
+            if bias:
+                self.bias = UninitializedParameter(device=device, dtype=dtype)
+        if track_running_stats:
+            self.running_mean = UninitializedBuffer(device=device, dtype=dtype)
+            self.running_var = UninitializedBuffer(device=device, dtype=dtype)
+            self.num_batches_tracked = torch.tensor(0, device=device)
+
+    def initialize_parameters(self, x, residual=None):
+        super().initialize_parameters(x)
+
+
+_ACTIVATIONS = {
+    "relu": torch.nn.ReLU, "relu6": torch.nn.ReLU6, "hard_swish": torch.nn.Hardswish, "sigmoid": torch.nn.Sigmoid,
+    "tanh": torch.nn.Tanh, "silu": torch.nn.SiLU, "gelu": lambda: torch.nn.GELU(approximate="tanh"),
+}
+
+
+def fuse(linear, layer):
+    """A linear or convolution layer that does the work of the `NormDrop` after it, for evaluation,
+    and the activation behind it.
+
+    As `torch.nn.utils.fusion.fuse_conv_bn_eval`, for `Linear`, `Conv1d` to `3d` and
+    `ConvTranspose1d` to `3d` with any groups: both must be in evaluation, and neither is changed.
+    Returns one module: the new layer, followed by the activation if there is one.
+    """
+    transposed = isinstance(linear, torch.nn.modules.conv._ConvTransposeNd)
+    if not transposed and not isinstance(linear, (torch.nn.Linear, torch.nn.modules.conv._ConvNd)):
+        raise TypeError(f"{type(linear).__name__} is no linear or convolution layer")
+    if linear.training or layer.training:
+        raise ValueError("layers are fused for evaluation: call eval() first")
+    if layer.running_mean is None or layer.running_var is None:
+        raise ValueError("a layer without running statistics cannot be fused")
+    if layer.dropout and layer.p:
+        raise ValueError("a layer that drops in evaluation, dropout=True, cannot be fused")
+    axes = {2: "", 3: "L", 4: "HW", 5: "DHW"}[linear.weight.dim()]
+    outputs = linear.out_channels if axes else linear.out_features
+    if outputs != layer.num_features:
+        raise ValueError(f"{outputs} outputs and {layer.num_features} features do not fit")
+    weight = linear.weight.detach().float().contiguous().clone()
+    bias = torch.zeros(outputs) if linear.bias is None else linear.bias.detach().float().clone()
+    values = (None if tensor is None else _float(tensor.detach()).contiguous().numpy()
+              for tensor in (layer.running_mean, layer.running_var, layer.weight, layer.bias))
+    mean, var, scale, shift = values
+    fold_into_previous(
+        weight.numpy(), bias.numpy(), mean, var, layout=("IO" if transposed else "OI") + axes, groups=linear.groups if axes else 1,
+        weight=scale, shift=shift, eps=layer._eps,
+    )
+    fused = copy.deepcopy(linear)
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        setattr(fused, name, torch.nn.Parameter(tensor.to(linear.weight.dtype), linear.weight.requires_grad))
+    if layer.activation == "identity":
+        return fused
+    make = _ACTIVATIONS.get(layer.activation)
+    return torch.nn.Sequential(fused, torch.nn.LeakyReLU(layer.slope) if make is None else make()).eval()

@@ -7,15 +7,24 @@ those of the crate: 4 u for the output and 5 u for the gradient of the input, wi
 
 import copy
 import io
+import math
+import shutil
+import warnings
 
 import numpy
 import pytest
 
-torch = pytest.importorskip("torch")
+from conftest import missing
+
+try:
+    import torch
+except ImportError:
+    missing("torch", "PyTorch is not installed")
 
 import normdrop
-from normdrop.torch import NormDrop
+from normdrop.torch import LazyNormDrop, NormDrop, fuse
 from normdrop.torch import normdrop as function
+from torch.nn.modules.batchnorm import _BatchNorm
 
 U = 2.0**-24
 SLOPE = 0.25
@@ -75,10 +84,10 @@ class Case:
         if self.mode == "eval" or self.layer.p == 0:
             return torch.ones(self.x.shape, dtype=torch.bool)
         torch.set_rng_state(self.state)
-        seed = int(torch.randint(-(2**63), 2**63 - 1, ()))
+        seed = int(torch.randint(2**63 - 1, ()))
         last = self.x.dim() > 3 and not self.x.is_contiguous()
         shape = (self.x.shape[0], *self.x.shape[2:], self.x.shape[1]) if last else tuple(self.x.shape)
-        bits = numpy.unpackbits(normdrop.fill_mask(self.layer.p, seed % 2**64, self.x.numel()), count=self.x.numel(),
+        bits = numpy.unpackbits(normdrop.fill_mask(self.layer.p, seed, self.x.numel()), count=self.x.numel(),
                                 bitorder="little")
         keep = torch.from_numpy(bits.astype(bool).reshape(shape))
         return keep.permute(0, keep.dim() - 1, *range(1, keep.dim() - 1)) if last else keep
@@ -268,17 +277,718 @@ def test_statistics_that_changed_since_are_not_used_unasked():
         y.sum().backward()
 
 
-def test_a_compiled_network_computes_the_same():
+def network(activation="silu", p=0.3, last=False, **options):
+    if last:
+        layers = torch.nn.Conv2d(3, 8, 2), NormDrop(8, activation, p=p, **options), torch.nn.Conv2d(8, 2, 1)
+    else:
+        layers = torch.nn.Linear(5, 8), NormDrop(8, activation, p=p, **options), torch.nn.Linear(8, 2)
+    return torch.nn.Sequential(*layers)
+
+
+def steps(network, call, x, backward=lambda loss: loss.backward()):
+    """Three steps of training: outputs, gradients and the state afterwards."""
+    results = []
+    for step in range(3):
+        torch.manual_seed(step)
+        x = x.detach().requires_grad_()
+        y = call(x)
+        backward(y.pow(3).sum())
+        results += [y.detach(), x.grad]
+    return results + [parameter.grad for parameter in network.parameters()] + list(network.buffers())
+
+
+def equal(got, wanted):
+    torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("mode", ["train", "frozen", "eval"])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_compiled_network_computes_the_same(last, mode, backend):
+    """In one graph, without a break, with the same masks; the shape is not part of it."""
+    torch._dynamo.reset()
     torch.manual_seed(4)
-    network = torch.nn.Sequential(torch.nn.Linear(5, 8), NormDrop(8, "silu", p=0.3), torch.nn.Linear(8, 2))
-    compiled, gradients = torch.compile(copy.deepcopy(network), backend="eager"), []
-    for each in (network, compiled):
-        torch.manual_seed(5)
-        x = torch.randn(16, 5, requires_grad=True)
-        y = each(x)
-        y.sum().backward()
-        gradients.append((y, x.grad))
-    torch.testing.assert_close(*gradients)
+    plain = network(last=last, granularity="channel" if last else "element")
+    plain.train(mode != "eval")
+    plain[1].frozen = mode == "frozen"
+    compiled = copy.deepcopy(plain)
+    call = torch.compile(compiled, backend=backend, fullgraph=True, dynamic=True)
+    for batch in (16, 9):
+        x = channels_last(torch.randn(batch, 3, 5, 5)) if last else torch.randn(batch, 5)
+        equal(steps(compiled, call, x), steps(plain, plain, x))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch's compiler needs one of C++")
+def test_the_compiler_of_pytorch():
+    """It draws random numbers in its own way, unless it is told to draw those of PyTorch."""
+    torch._dynamo.reset()
+    torch.manual_seed(4)
+    plain, x = network(), torch.randn(16, 5)
+    compiled = copy.deepcopy(plain)
+    with torch._inductor.config.patch(fallback_random=True):
+        got = steps(compiled, torch.compile(compiled, fullgraph=True), x)
+    torch.testing.assert_close(got, steps(plain, plain, x), rtol=1e-4, atol=1e-5)
+    layer, x = NormDrop(4, p=0.5), torch.randn(500, 4)
+    call = torch.compile(layer, fullgraph=True)
+    first, second = call(x), call(x)
+    assert not torch.equal(first == 0, second == 0)
+    assert 0.4 < float((first == 0).float().mean()) < 0.6 and int(layer.num_batches_tracked) == 2
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("forward", [False, True])
+def test_compiled_autograd_computes_the_same(forward, backend):
+    """The backward pass as a graph, whether the forward pass was one or not."""
+    torch._dynamo.reset()
+    torch.manual_seed(4)
+    plain, x = network(), torch.randn(16, 5)
+    compiled = copy.deepcopy(plain)
+
+    def backward(loss):
+        with torch._dynamo.compiled_autograd._enable(torch.compile(backend=backend, fullgraph=True)):
+            loss.backward()
+
+    call = torch.compile(compiled, backend=backend) if forward else compiled
+    equal(steps(compiled, call, x, backward), steps(plain, plain, x))
+
+
+def test_a_compiled_step_with_compiled_autograd():
+    """The configuration, as it is set in a program that compiles its whole step."""
+    torch._dynamo.reset()
+    torch.manual_seed(4)
+    plain, x = network(), torch.randn(16, 5)
+    compiled = copy.deepcopy(plain)
+
+    @torch.compile(backend="aot_eager")
+    def step(x):
+        y = compiled(x)
+        y.pow(3).sum().backward()
+        return y
+
+    with torch._dynamo.config.patch(compiled_autograd=True):
+        got = []
+        for seed in range(3):
+            torch.manual_seed(seed)
+            x = x.detach().requires_grad_()
+            got += [step(x).detach(), x.grad]
+    got += [parameter.grad for parameter in compiled.parameters()] + list(compiled.buffers())
+    equal(got, steps(plain, plain, x))
+
+
+def samples_of_operators():
+    """Inputs of the operators, for PyTorch's checks of what is registered for them."""
+    for x in (torch.randn(6, 3), torch.randn(2, 3, 4), channels_last(torch.randn(2, 3, 4, 5)), torch.randn(3, 6).t()):
+        for plain in (False, True):
+            parameters = [None, None, None] if plain else [torch.randn(3), torch.randn(3), torch.randn_like(x)]
+            for tensor in (x, *parameters):
+                if tensor is not None:
+                    tensor.requires_grad_()
+            options = (None if plain else torch.tensor(7), "tanh", "channel", 0.25, 1e-5, 0.01, 1)
+            running = (None, None) if plain else (torch.randn(3), torch.rand(3))
+            counter = None if plain else torch.tensor(3)
+            operators = torch.ops.normdrop
+            yield operators.train.default, (x, *parameters, *running, counter, *options, 0.1)
+            yield operators.eval.default, (x, *parameters, torch.randn(3), torch.rand(3), *options)
+            yield operators.backward.default, (torch.randn_like(x), x, *parameters, None, None, torch.randn(3), torch.rand(3), *options, 11)
+            if not plain:
+                for granularity in normdrop.GRANULARITIES:
+                    yield operators.keep.default, (x, torch.tensor(7), granularity, 0.25)
+
+
+def test_what_is_registered_for_the_operators_fits_them():
+    """Schemas, shapes and strides of fake tensors, derivatives, graphs with dynamic shapes: PyTorch's own check of operators."""
+    torch.manual_seed(8)
+    for operator, arguments in samples_of_operators():
+        torch.library.opcheck(operator, arguments)
+
+
+class Exact:
+    """What the layer is, in differentiable operations of PyTorch on float64."""
+
+    def __init__(self, x, activation, p, mode, seed=5, eps=1e-5):
+        self.activation, self.mode, self.eps = activation, mode, float(numpy.float32(eps))
+        self.axes = [axis for axis in range(x.dim()) if axis != 1]
+        self.shape = (1, -1, *(1,) * (x.dim() - 2))
+        bits = numpy.unpackbits(normdrop.fill_mask(p, seed, x.numel()), count=x.numel(), bitorder="little")
+        self.keep, self.scale = torch.from_numpy(bits.astype(bool).reshape(x.shape)), normdrop.bernoulli(p)[1]
+        self.mean, self.var = torch.randn(x.shape[1]), torch.rand(x.shape[1]) + 0.5
+
+    def __call__(self, x, weight=None, bias=None, residual=None):
+        x, along = x.double(), lambda values: values.double().reshape(self.shape)
+        if self.mode == "train":
+            mean, var = along(x.mean(self.axes)), along(x.var(self.axes, unbiased=False))
+        else:
+            mean, var = along(self.mean), along(self.var)
+        z = (x - mean) / torch.sqrt(var + self.eps)
+        z = z if weight is None else z * along(weight)
+        z = z if bias is None else z + along(bias)
+        z = z if residual is None else z + residual.double()
+        return torch.where(self.keep, ACTIVATIONS[self.activation](z) * self.scale, 0.0)
+
+    def ours(self, p, seed=5):
+        running = (None, None) if self.mode == "train" else (self.mean, self.var)
+
+        def call(x, weight=None, bias=None, residual=None):
+            return function(x, *running, weight, bias, residual=residual, training=self.mode == "train", dropout=True, seed=seed,
+                            activation=self.activation, p=p, slope=SLOPE, eps=1e-5)
+
+        return call
+
+
+def close(name, got, wanted, within):
+    """Within some parts of the largest of the values: second derivatives cancel."""
+    worst = float((got.double() - wanted.double()).abs().max() / wanted.abs().max().clamp(min=1e-30))
+    assert worst <= within, f"{name}: {worst}"
+
+
+@pytest.mark.parametrize("mode", ["train", "frozen"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_second_derivatives_are_those_of_pytorch_in_float64(activation, mode):
+    """Every one of the gradients, differentiated by everything that it depends on; with a mask, a residual and parameters."""
+    for seed, shape, parameters in [(0, (5, 3, 4), True), (1, (9, 2), True), (2, (4, 3), False)]:
+        torch.manual_seed(seed)
+        x, p = torch.randn(shape), 0.25
+        exact = Exact(x, activation, p, mode)
+        inputs = [x, torch.rand(shape[1]) + 0.5, torch.randn(shape[1]), torch.randn(shape)] if parameters else [x]
+        grad, cotangents = torch.randn(shape), [torch.randn_like(tensor) for tensor in inputs]
+        found = []
+        for layer, dtype in ((exact.ours(p), torch.float32), (exact, torch.float64)):
+            given = [tensor.to(dtype).detach().requires_grad_() for tensor in inputs]
+            to = grad.to(dtype).requires_grad_()
+            first = torch.autograd.grad(layer(*given), given, to, create_graph=True)
+            second = torch.autograd.grad(first, [to, *given], [each.to(dtype) for each in cotangents], allow_unused=True)
+            found.append([torch.zeros_like(of) if each is None else each for each, of in zip(second, [to, *given])])
+        for name, got, wanted in zip(("grad", "x", "weight", "bias", "residual"), *found):
+            close(name, got, wanted, 2e-6)
+
+
+@pytest.mark.parametrize("activation", ["identity", "relu", "silu"])
+def test_hessians_of_a_function_of_the_output(activation):
+    """Here the gradient that comes in needs no gradient, which has hidden the missing second derivative once."""
+    torch.manual_seed(3)
+    x, v = torch.randn(4, 3), torch.randn(4, 3)
+    exact = Exact(x, activation, 0.0, "train")
+    ours, theirs = lambda t: exact.ours(0.0)(t).pow(3).sum(), lambda t: exact(t).pow(3).sum()
+    wanted = torch.autograd.functional.hessian(theirs, x.double())
+    assert float(wanted.abs().max()) > 0.1
+    close("hessian", torch.autograd.functional.hessian(ours, x), wanted, 1e-5)
+    product = torch.autograd.functional.hvp(theirs, x.double(), v.double())[1]
+    close("hvp", torch.autograd.functional.hvp(ours, x, v)[1], product, 1e-5)
+    close("vhp", torch.autograd.functional.vhp(ours, x, v)[1], product, 1e-5)
+    jacrev, jacfwd = torch.func.jacrev, torch.func.jacfwd
+    for hessian in (torch.func.hessian, lambda f: jacrev(jacrev(f)), lambda f: jacrev(jacfwd(f))):
+        close("torch.func", hessian(ours)(x), wanted, 1e-5)
+    # PyTorch would say 0 for the derivative of a tangent.
+    with pytest.raises(NotImplementedError, match="forward mode within forward mode"):
+        jacfwd(jacfwd(ours))(x)
+
+
+def test_a_gradient_penalty_can_be_trained():
+    """The loss of WGAN-GP: a first derivative in the loss, through two layers, by the parameters."""
+    torch.manual_seed(6)
+    theirs = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.BatchNorm1d(8), torch.nn.SiLU(), torch.nn.Linear(8, 1)).double()
+    ours = torch.nn.Sequential(torch.nn.Linear(5, 8), NormDrop(8, "silu"), torch.nn.Linear(8, 1))
+    ours.load_state_dict({name.replace("3.", "2."): value.float() if value.is_floating_point() else value
+                          for name, value in theirs.state_dict().items()})
+    x, found = torch.randn(32, 5), []
+    for network in (ours, theirs):
+        given = x.to(network[0].weight.dtype).requires_grad_()
+        gradient, = torch.autograd.grad(network(given).sum(), given, create_graph=True)
+        ((gradient.norm(dim=1) - 1) ** 2).mean().backward()
+        found.append([parameter.grad for parameter in network.parameters()][:-1])
+    for got, wanted in zip(*found):
+        # That of the first bias is 0: a batch norm follows.
+        assert float((got - wanted).abs().max()) <= 3e-6
+
+
+def test_third_derivatives():
+    torch.manual_seed(7)
+    x = torch.randn(6, 2)
+    exact, found = Exact(x, "silu", 0.25, "train"), []
+    for layer, of in ((exact.ours(0.25), x), (exact, x.double())):
+        of = of.clone().requires_grad_()
+        value = layer(of).pow(3).sum()
+        for _ in range(3):
+            value, = torch.autograd.grad(value.pow(2).sum(), of, create_graph=True)
+        found.append(value.detach())
+    close("third", *found, 1e-4)
+
+
+def test_the_first_derivative_is_the_same_whether_there_is_a_second_or_not():
+    torch.manual_seed(8)
+    x = torch.randn(64, 8, requires_grad=True)
+    gradients = [torch.autograd.grad(function(x, activation="gelu", p=0.2, seed=1).pow(2).sum(), x, create_graph=create)[0]
+                 for create in (False, True)]
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("mode", ["train", "frozen"])
+@pytest.mark.parametrize("activation", ["identity", "relu", "hard_swish", "gelu"])
+def test_forward_mode(activation, mode):
+    torch.manual_seed(9)
+    x = torch.randn(5, 3, 4)
+    exact = Exact(x, activation, 0.25, mode)
+    inputs = (x, torch.rand(3) + 0.5, torch.randn(3), torch.randn_like(x))
+    tangents = tuple(map(torch.randn_like, inputs))
+    wanted = torch.func.jvp(exact, tuple(t.double() for t in inputs), tuple(t.double() for t in tangents))[1]
+    close("jvp", torch.func.jvp(exact.ours(0.25), inputs, tangents)[1], wanted, 1e-6)
+    with torch.autograd.forward_ad.dual_level():
+        dual = exact.ours(0.25)(torch.autograd.forward_ad.make_dual(x, tangents[0]), *inputs[1:])
+        tangent = torch.autograd.forward_ad.unpack_dual(dual).tangent
+    wanted = torch.func.jvp(lambda x: exact(x, *inputs[1:]), (x.double(),), (tangents[0].double(),))[1]
+    close("dual", tangent, wanted, 1e-6)
+
+
+def test_vmap_is_one_layer_after_the_other():
+    """Ensembles, and gradients of each; the mask of a seed that is given is the same for all, others are as vmap is told."""
+    torch.manual_seed(10)
+    x, weight = torch.randn(3, 6, 4), torch.rand(3, 4)
+    layer = lambda x, weight: function(x, None, None, weight, activation="silu", p=0.25, seed=3)
+    equal(torch.vmap(layer)(x, weight), torch.stack([layer(*each) for each in zip(x, weight)]))
+    loss = torch.func.grad(lambda x, weight: layer(x, weight).pow(3).sum(), argnums=(0, 1))
+    each = [loss(*each) for each in zip(x, weight)]
+    equal(torch.vmap(loss)(x, weight), tuple(torch.stack(gradients) for gradients in zip(*each)))
+    inside = torch.func.grad(lambda x: torch.vmap(layer)(x, weight).pow(3).sum())(x)
+    equal(inside, torch.stack([gradient for gradient, _ in each]))
+
+    drawn = lambda x: function(x, p=0.5)
+    same = torch.vmap(drawn, randomness="same")(torch.ones(2, 50, 4).cumsum(1)) == 0
+    different = torch.vmap(drawn, randomness="different")(torch.ones(2, 50, 4).cumsum(1)) == 0
+    assert torch.equal(*same) and not torch.equal(*different)
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.vmap(drawn)(x)
+    tracked = NormDrop(4)
+    with pytest.raises(RuntimeError, match="track_running_stats=False"):
+        torch.vmap(tracked)(x)
+    assert torch.equal(tracked.running_mean, torch.zeros(4)) and int(tracked.num_batches_tracked) == 0
+    torch.func.replace_all_batch_norm_modules_(tracked)
+    equal(torch.vmap(tracked)(x), torch.stack([tracked(each) for each in x]))
+
+    members = [NormDrop(4, "relu").eval() for _ in range(3)]
+    for member in members:
+        member.running_mean.normal_()
+    parameters, buffers = torch.func.stack_module_state(members)
+    for training in (False, True):
+        base = copy.deepcopy(members[0]).train(training)
+        member = lambda parameters, buffers, x: (torch.func.functional_call(base, (parameters, buffers), (x,)), buffers)
+        y, state = torch.vmap(member)(parameters, buffers, x)
+        equal(y, torch.stack([each.train(training)(of) for each, of in zip(members, x)]))
+        equal(state["running_mean"], torch.stack([each.running_mean for each in members]))
+
+
+def test_attributes_count_from_the_next_call():
+    """Each one, set after construction, makes the layer that it would have made in the constructor."""
+    start = {"activation": "leaky_relu", "p": 0.25, "eps": 1e-3, "momentum": 0.1, "granularity": "element", "slope": 0.1, "tasks": 1}
+    later = {"activation": "tanh", "p": 0.75, "eps": 1.0, "momentum": 0.5, "granularity": "channel", "slope": 0.5, "tasks": 1}
+    x = torch.randn(16, 4, 5)
+
+    def result(layer):
+        torch.manual_seed(0)
+        y = layer(x)
+        return y, layer.running_mean, layer.running_var
+
+    before = result(NormDrop(4, **start))
+    for name, value in later.items():
+        changed, made = NormDrop(4, **start), NormDrop(4, **{**start, name: value})
+        result(changed)
+        changed.reset_running_stats()
+        setattr(changed, name, value)
+        equal(result(changed), result(made))
+        if name != "tasks":
+            assert any(not torch.equal(*pair) for pair in zip(result(made), before)), name
+        assert f"{name}={value!r}" in repr(changed) or repr(value) in repr(changed)
+    for name, value in (("frozen", True), ("dropout", False), ("track_running_stats", False)):
+        layer = NormDrop(4, **start)
+        setattr(layer, name, value)
+        y, mean, _ = result(layer)
+        assert torch.equal(mean, torch.zeros(4)) == (name != "dropout")
+        assert not torch.equal(y, before[0]) or name == "track_running_stats"
+
+
+def test_momentum_that_is_set_is_that_of_pytorch():
+    """A number, no number any more, a number again."""
+    torch.manual_seed(1)
+    theirs, ours = torch.nn.BatchNorm1d(4, momentum=0.3), NormDrop(4, momentum=0.3)
+    for momentum in (0.3, 0.5, None, None, 0.25, 1.0, 0.0):
+        theirs.momentum = ours.momentum = momentum
+        x = torch.randn(16, 4)
+        torch.testing.assert_close(ours(x), theirs(x))
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def test_a_momentum_is_looked_at_where_it_is_used():
+    """BatchNorm takes any; here a negative one is refused, but not in evaluation."""
+    x = torch.randn(8, 4)
+    layer = NormDrop(4, momentum=-0.5).eval()
+    torch.testing.assert_close(layer(x), torch.nn.BatchNorm1d(4).eval()(x))
+    assert torch.equal(function(x, torch.zeros(4), torch.ones(4), training=False, momentum=-1.0), function(x, torch.zeros(4), torch.ones(4), training=False))
+    NormDrop(4, momentum=-0.5, track_running_stats=False)(x)
+    with pytest.raises(ValueError, match="momentum"):
+        layer.train()(x)
+    assert int(layer.num_batches_tracked) == 0 and torch.equal(layer.running_mean, torch.zeros(4))
+
+
+def test_wrong_attributes_are_refused_and_change_nothing():
+    for name, value in (("p", 1.5), ("p", math.nan), ("eps", -1.0), ("activation", "swish"), ("granularity", "pixel")):
+        layer = NormDrop(4)
+        setattr(layer, name, value)
+        with pytest.raises(ValueError):
+            layer(torch.randn(8, 4))
+        assert int(layer.num_batches_tracked) == 0 and torch.equal(layer.running_mean, torch.zeros(4))
+
+
+def test_checkpoints_without_a_counter():
+    """Files of format 1, and converted ones, load as BatchNorm loads them."""
+    state = torch.nn.BatchNorm1d(4).state_dict()
+    del state["num_batches_tracked"]
+    for metadata in ({}, {"": {"version": 1}}):
+        old = type(state)(state)
+        old._metadata = metadata
+        for assign in (False, True):
+            for device in (None, "meta"):
+                ours = NormDrop(4, device=device)
+                if device is None:
+                    ours.num_batches_tracked += 5
+                if device is None or assign:
+                    ours.load_state_dict(dict(old), assign=assign)
+                    assert int(ours.num_batches_tracked) == (5 if device is None else 0)
+    # A file of format 2 has it.
+    for layer in (NormDrop(4), torch.nn.BatchNorm1d(4)):
+        with pytest.raises(RuntimeError, match="num_batches_tracked"):
+            layer.load_state_dict(state)
+
+
+@pytest.mark.parametrize("counter", [
+    torch.tensor(3.0, dtype=torch.float64), torch.tensor(3, dtype=torch.int32), torch.tensor([3]), torch.tensor(3.0),
+    torch.tensor(3, dtype=torch.uint8),
+])
+@pytest.mark.parametrize("assign", [False, True])
+def test_counters_of_other_types(counter, assign):
+    """They are read as the numbers that they are."""
+    torch.manual_seed(2)
+    state, x = {**torch.nn.BatchNorm1d(4).state_dict(), "num_batches_tracked": counter.clone()}, torch.randn(8, 4)
+    theirs, ours = torch.nn.BatchNorm1d(4, momentum=None), NormDrop(4, momentum=None)
+    for layer in (theirs, ours):
+        layer.load_state_dict(copy.deepcopy(state), assign=assign)
+        layer(x)
+        assert int(layer.num_batches_tracked) == 4
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_mean, x.mean(0) / 4)
+
+
+@pytest.mark.parametrize("counter", [torch.tensor(2.5), torch.tensor(math.nan), torch.tensor(-1), torch.tensor([1, 2])])
+def test_counters_that_count_nothing(counter):
+    layer = NormDrop(4, momentum=None)
+    layer.num_batches_tracked = counter
+    with pytest.raises(ValueError, match="num_batches_tracked"):
+        layer(torch.randn(8, 4))
+    assert torch.equal(layer.running_mean, torch.zeros(4))
+    layer.num_batches_tracked = None
+    # As in BatchNorm: without a counter there is no mean of all batches.
+    layer(torch.randn(8, 4))
+    assert torch.equal(layer.running_mean, torch.zeros(4))
+
+
+def test_seeds():
+    x = torch.ones(40, 30).cumsum(0)
+    masks = [function(x, p=0.5, seed=seed) == 0 for seed in (
+        5, numpy.int64(5), numpy.uint64(5), numpy.int32(5), numpy.array(5), torch.tensor(5), torch.tensor([5]),
+        torch.tensor(5, dtype=torch.uint8), torch.tensor(5, dtype=torch.uint64),
+    )]
+    assert all(torch.equal(mask, masks[0]) for mask in masks)
+    for seed in (0, 2**63 - 1, 2**63, 2**64 - 1, numpy.uint64(2**64 - 1)):
+        bits = numpy.unpackbits(normdrop.fill_mask(0.5, int(seed), x.numel()), count=x.numel(), bitorder="little")
+        assert numpy.array_equal(function(x, p=0.5, seed=seed).numpy() != 0, bits.reshape(x.shape))
+    for seed in (-1, 2**64, numpy.int64(-1), torch.tensor(-1)):
+        with pytest.raises(ValueError, match="seed must be at least 0 and below 2.*64"):
+            function(x, p=0.5, seed=seed)
+    for seed in (1.0, "1", torch.tensor(1.0), torch.tensor([1, 2]), torch.tensor(True)):
+        with pytest.raises(TypeError):
+            function(x, p=0.5, seed=seed)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_float32_rounded_once(dtype):
+    torch.manual_seed(11)
+    x, residual = torch.randn(8, 4, 3, 3).to(dtype), torch.randn(8, 4, 3, 3).to(dtype)
+    grad = torch.randn(8, 4, 3, 3).to(dtype)
+    for memory in (torch.contiguous_format, torch.channels_last):
+        for whole in (False, True):
+            ours, found = NormDrop(4, "silu", dtype=dtype if whole else None), []
+            wide = copy.deepcopy(ours).float()
+            for layer, to in ((ours, dtype), (wide, torch.float32)):
+                given = [tensor.to(to, memory_format=memory).detach().requires_grad_() for tensor in (x, residual)]
+                y = layer(*given)
+                y.backward(grad.to(to))
+                assert y.dtype == to and y.is_contiguous(memory_format=memory)
+                found.append([y, *(tensor.grad for tensor in given), layer.weight.grad, layer.running_mean, layer.running_var])
+            for got, wanted in zip(*found):
+                equal(got, wanted.to(got.dtype))
+
+
+def test_autocast():
+    """As with BatchNorm: bfloat16 comes in and goes out, and the parameters stay in float32."""
+    torch.manual_seed(12)
+    ours = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), NormDrop(8, "relu"), torch.nn.Conv2d(8, 2, 1))
+    theirs = torch.nn.Sequential(ours[0], torch.nn.BatchNorm2d(8), torch.nn.ReLU(), ours[2])
+    x, found = torch.randn(4, 3, 9, 9), []
+    for network in (ours, theirs):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            y = network(x)
+        assert y.dtype == torch.bfloat16
+        y.float().pow(2).mean().backward()
+        found.append([y, ours[0].weight.grad.clone(), network[1].weight.grad])
+        assert network[1].weight.grad.dtype == torch.float32
+    torch.testing.assert_close(*found, rtol=0.05, atol=0.02)
+
+
+def test_what_batch_norm_has():
+    """Arguments, attributes and methods of BatchNorm2d."""
+    for options in ({}, {"bias": False}, {"affine": False}, {"track_running_stats": False}, {"device": "meta"},
+                    {"dtype": torch.bfloat16}, {"eps": 0.5, "momentum": None}):
+        theirs, ours = torch.nn.BatchNorm2d(6, **options), NormDrop(6, **options)
+        assert isinstance(ours, _BatchNorm)
+        for name in ("num_features", "eps", "momentum", "affine", "track_running_stats"):
+            assert getattr(ours, name) == getattr(theirs, name)
+        assert [(name, tensor.dtype, tensor.device, tensor.shape) for name, tensor in ours.state_dict().items()] == [
+            (name, tensor.dtype, tensor.device, tensor.shape) for name, tensor in theirs.state_dict().items()]
+        if options.get("device") is None:
+            x = torch.randn(4, 6, 3, 3).to(options.get("dtype"))
+            within = dict.fromkeys(("rtol", "atol"), 0.01 if "dtype" in options else 1e-5)
+            torch.testing.assert_close(ours(x), theirs(x), **within)
+            torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), **within)
+            torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), **within)
+            ours.reset_running_stats()
+            assert ours.running_mean is None or (not ours.running_mean.any() and int(ours.num_batches_tracked) == 0)
+    with pytest.raises(TypeError, match="float64"):
+        NormDrop(6, dtype=torch.float64)
+    layer = NormDrop(6, "relu", device="meta")
+    assert layer(torch.empty(4, 6, device="meta")).shape == (4, 6)
+    with pytest.raises(TypeError, match="x is on cpu"):
+        layer(torch.zeros(4, 6))
+    layer = layer.to_empty(device="cpu")
+    layer.reset_parameters()
+    equal(list(layer.state_dict().values()), list(torch.nn.BatchNorm2d(6).state_dict().values()))
+    layer.weight.data.mul_(3), layer.running_var.mul_(3)
+    layer.reset_parameters()
+    assert float(layer.weight.sum()) == float(layer.running_var.sum()) == 6
+
+
+def test_tracking_that_is_turned_off_later():
+    """As in BatchNorm: training leaves the statistics alone, and evaluation still uses them."""
+    torch.manual_seed(13)
+    theirs, ours = torch.nn.BatchNorm1d(4), NormDrop(4)
+    for layer in (theirs, ours):
+        layer.running_mean.fill_(2)
+        layer.track_running_stats = False
+    x = torch.randn(8, 4)
+    for training in (True, False):
+        torch.testing.assert_close(ours.train(training)(x), theirs.train(training)(x))
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+    for layer in (theirs, ours):
+        layer.running_mean = layer.running_var = None
+    torch.testing.assert_close(ours(x), theirs(x))
+    ours.frozen = True
+    with pytest.raises(ValueError, match="frozen layer needs running statistics"):
+        ours.train()(x)
+
+
+def test_a_lazy_layer():
+    torch.manual_seed(14)
+    for options in ({}, {"bias": False}, {"affine": False}, {"track_running_stats": False}, {"dtype": torch.bfloat16}):
+        lazy, x = LazyNormDrop("relu", 0.25, eps=0.5, granularity="channel", **options), torch.randn(6, 3, 4)
+        assert repr(lazy).startswith("LazyNormDrop(0, 'relu'")
+        torch.manual_seed(0)
+        y = lazy(x, torch.zeros_like(x))
+        assert type(lazy) is NormDrop and lazy.num_features == 3
+        made = NormDrop(3, "relu", 0.25, eps=0.5, granularity="channel", **options)
+        torch.manual_seed(0)
+        equal(y, made(x, torch.zeros_like(x)))
+        assert repr(lazy) == repr(made)
+        equal(dict(lazy.state_dict()), dict(made.state_dict()))
+    lazy = LazyNormDrop()
+    lazy.load_state_dict(torch.nn.BatchNorm1d(5).state_dict())
+    assert lazy.weight.shape == (5,)
+
+
+def test_update_bn():
+    """Stochastic weight averaging: the statistics of a whole data set."""
+    torch.manual_seed(15)
+    theirs, ours = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.ReLU()), torch.nn.Sequential(NormDrop(4, "relu", p=0.5))
+    data = [torch.randn(16, 4) + shift for shift in range(5)]
+    for network in (theirs, ours):
+        network(torch.randn(8, 4) * 9)
+        network.eval()
+        torch.optim.swa_utils.update_bn(data, network)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+    assert ours[0].momentum == 0.1 and not ours.training
+    torch.testing.assert_close(ours[0].running_mean, torch.cat(data).mean(0))
+    # Nothing would come back into these.
+    ours[0].frozen = True
+    with pytest.raises(RuntimeError, match="frozen"):
+        torch.optim.swa_utils.update_bn(data, ours)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def test_loops_that_freeze_batch_norm():
+    """The usual one finds the layer and turns its dropout off as well; `frozen` keeps it."""
+    network, x = torch.nn.Sequential(torch.nn.Linear(4, 4), NormDrop(4, p=0.5)), torch.randn(64, 4)
+    for module in network.train().modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+            module.requires_grad_(False)
+    torch.testing.assert_close(network(x), network[0](x), rtol=1e-4, atol=1e-4)
+    network.train()
+    network[1].frozen = True
+    y = network(x)
+    torch.testing.assert_close(y, torch.where(y == 0, 0, network[0](x) * 2), rtol=1e-4, atol=1e-4)
+    assert 50 < int((y == 0).sum()) < 200 and torch.equal(network[1].running_mean, torch.zeros(4))
+
+
+def test_a_synchronised_form_is_refused():
+    """It would have neither activation nor dropout. A batch norm alone is one."""
+    for options in ({"activation": "relu"}, {"p": 0.5}):
+        with pytest.raises(RuntimeError, match="no synchronised form"):
+            torch.nn.SyncBatchNorm.convert_sync_batchnorm(torch.nn.Sequential(NormDrop(4, **options)))
+    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(torch.nn.Sequential(NormDrop(4)))
+    assert isinstance(converted[0], torch.nn.SyncBatchNorm)
+    # The attribute that gives it away is otherwise one that is not there, until it is set.
+    layer = NormDrop(4, "relu")
+    assert not hasattr(layer, "qconfig") and getattr(layer, "qconfig", None) is None
+    layer.qconfig = 3
+    assert layer.qconfig == 3
+
+
+def linear_layers():
+    yield torch.nn.Linear(4, 6), torch.randn(5, 4)
+    yield torch.nn.Linear(4, 6, bias=False), torch.randn(5, 4)
+    for dimensions in (1, 2, 3):
+        for transposed in ("", "Transpose"):
+            for groups in (1, 2):
+                kind = getattr(torch.nn, f"Conv{transposed}{dimensions}d")
+                yield kind(4, 6, 3, groups=groups, bias=groups == 1), torch.randn(2, 4, *(4,) * dimensions)
+
+
+def test_layers_are_fused_for_evaluation():
+    torch.manual_seed(16)
+    for linear, x in linear_layers():
+        for activation in ACTIVATIONS:
+            layer = NormDrop(6, activation, p=0.5, slope=SLOPE, affine=activation != "tanh")
+            layer.running_mean.normal_(), layer.running_var.uniform_(0.5, 2)
+            if layer.affine:
+                layer.weight.data.normal_(), layer.bias.data.normal_()
+            network = torch.nn.Sequential(linear, layer).eval()
+            before = copy.deepcopy(network.state_dict())
+            torch.testing.assert_close(fuse(linear, layer)(x), network(x), rtol=1e-4, atol=1e-5)
+            equal(dict(network.state_dict()), dict(before))
+    assert type(fuse(linear, NormDrop(6).eval())) is type(linear)
+
+
+def test_fusions_that_would_lose_something_are_refused():
+    conv, linear = torch.nn.Conv2d(3, 4, 1).eval(), torch.nn.Linear(3, 4).eval()
+    layer = NormDrop(4, "relu").eval()
+    for theirs, before in ((torch.nn.utils.fusion.fuse_conv_bn_eval, conv), (torch.nn.utils.fusion.fuse_linear_bn_eval, linear)):
+        with pytest.raises(RuntimeError, match="normdrop.torch.fuse keeps the activation"):
+            theirs(before, layer)
+        plain = NormDrop(4).eval()
+        torch.testing.assert_close(theirs(before, plain).weight, fuse(before, plain).weight)
+    dropping = NormDrop(4, p=0.5).eval()
+    dropping.dropout = True
+    broken = NormDrop(4).eval()
+    broken.running_var[2] = -1
+    for refused in (dropping, broken, NormDrop(4), NormDrop(5).eval(), NormDrop(4, track_running_stats=False).eval()):
+        with pytest.raises(ValueError):
+            fuse(conv, refused)
+    with pytest.raises(TypeError, match="ReLU is no linear or convolution layer"):
+        fuse(torch.nn.ReLU().eval(), layer)
+    from torch.fx.experimental import optimization
+
+    # That of torch.fx knows exact types alone, and leaves the layer as it is.
+    network = torch.nn.Sequential(conv, layer)
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(optimization.fuse(network)(x), network(x))
+
+
+def test_a_traced_network_draws_new_masks():
+    torch.manual_seed(17)
+    plain, x = torch.nn.Sequential(torch.nn.Linear(5, 8), NormDrop(8, p=0.5)), torch.randn(50, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(copy.deepcopy(plain), x, check_trace=False)
+    plain(x)
+    for seed in range(3):
+        results = []
+        for network in (plain, traced):
+            torch.manual_seed(seed)
+            results.append(network(x))
+        equal(*results)
+    equal(dict(traced.state_dict()), dict(plain.state_dict()))
+    assert not torch.equal(traced(x) == 0, traced(x) == 0)
+
+
+def test_a_script_is_refused():
+    with pytest.raises(Exception, match="normdrop"):
+        torch.jit.script(NormDrop(3))
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_an_exported_network_computes_the_same(mode):
+    torch.manual_seed(18)
+    plain, x = network(p=0.5).train(mode == "train"), torch.randn(16, 5)
+    exported = torch.export.export(copy.deepcopy(plain), (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
+    stored = io.BytesIO()
+    torch.export.save(exported, stored)
+    stored.seek(0)
+    loaded = torch.export.load(stored).module()
+    for batch in (16, 7):
+        results = []
+        for each in (plain, loaded):
+            torch.manual_seed(19)
+            results.append(each(torch.ones(batch, 5).cumsum(0)))
+        equal(*results)
+    equal(dict(loaded.named_buffers()), dict(plain.named_buffers()))
+
+
+def test_a_symbolic_graph_has_the_layer_as_it_is():
+    """A leaf, as a BatchNorm is: it still follows train() and eval(). The function is one call."""
+    plain, x = network(p=0.5), torch.randn(16, 5)
+    graph = torch.fx.symbolic_trace(plain)
+    assert [node.target for node in graph.graph.nodes if node.op == "call_module"] == ["0", "1", "2"]
+    for training in (True, False):
+        results = []
+        for each in (plain, graph):
+            torch.manual_seed(20)
+            results.append(each.train(training)(x))
+        equal(*results)
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = NormDrop(5, "relu")
+
+        def forward(self, x):
+            return function(self.layer(x, x), activation="tanh")
+
+    block = Block()
+    equal(torch.fx.symbolic_trace(block)(x), block(x))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_checkpoint_updates_the_running_statistics_once(behind, reentrant):
+    """The batch is the same when its forward pass is repeated, and so is the mask. BatchNorm counts it twice."""
+    torch.manual_seed(21)
+    layers = [torch.nn.Linear(5, 8), NormDrop(8, "silu", p=0.5)] + ([torch.nn.Linear(8, 8), torch.nn.Tanh()] if behind else [])
+    plain = torch.nn.Sequential(*layers)
+    kept, x = copy.deepcopy(plain), torch.randn(16, 5)
+    call = lambda x: torch.utils.checkpoint.checkpoint(kept, x, use_reentrant=reentrant)
+    equal(steps(kept, call, x), steps(plain, plain, x))
+    assert int(kept[1].num_batches_tracked) == 3
+
+    theirs = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.BatchNorm1d(8), torch.nn.Tanh())
+    torch.utils.checkpoint.checkpoint(theirs, x.requires_grad_(), use_reentrant=reentrant).sum().backward()
+    assert int(theirs[1].num_batches_tracked) == 2, "PyTorch has mended it: take out what is said about it"
 
 
 def test_a_layer_can_be_copied_and_stored():
@@ -291,10 +1001,11 @@ def test_a_layer_can_be_copied_and_stored():
 
 
 @pytest.mark.parametrize("arguments, kind, said", [
-    ((torch.zeros(4, 3, dtype=torch.float64),), TypeError, "x must be a float32 tensor on the CPU, not torch.float64 on cpu"),
+    ((torch.zeros(4, 3, dtype=torch.float64),), TypeError, "on the CPU, not torch.float64 on cpu"),
     ((torch.zeros(4, 3, device="meta"),), TypeError, "on meta"),
     ((torch.zeros(3),), ValueError, "x must be a tensor"),
     ((numpy.zeros((4, 3), numpy.float32),), ValueError, "x must be a tensor"),
+    ((torch.zeros(4, 3), numpy.zeros((4, 3), numpy.float32)), TypeError, "residual must be a tensor, not ndarray"),
     ((torch.zeros(4, 2),), ValueError, "weight must have the shape (2,), not (3,)"),
     ((torch.zeros(4, 3), torch.zeros(3, 4)), ValueError, "residual must have the shape (4, 3), not (3, 4)"),
     ((torch.zeros(1, 3),), ValueError, "more than one value per channel"),

@@ -13,9 +13,14 @@ import copy
 import numpy
 import pytest
 
-torch = pytest.importorskip("torch")
-# PyTorch's test utilities need it, and PyTorch does not install it.
-pytest.importorskip("expecttest")
+from conftest import missing
+
+try:
+    import torch
+    # PyTorch's test utilities need it, and PyTorch does not install it.
+    import expecttest
+except ImportError:
+    missing("torch", "PyTorch or expecttest is not installed")
 
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db

@@ -1,0 +1,480 @@
+"""The layer as operators of PyTorch, `normdrop::train`, `eval` and `backward`, with the formulas
+that autograd needs.
+
+Operators, not a `torch.autograd.Function` alone: `torch.compile`, `torch.export` and
+`torch.jit.trace` write an operator into their graphs as it is, where they would follow a function
+down to the addresses of its buffers; and a graph draws a new seed in each run.
+`torch.library.custom_op` would be shorter, but what it makes fails in `torch.func.grad`, and gives
+a tangent of 0 in forward mode, without a word (PyTorch 2.15). The operators write nothing but their
+results: `normdrop.torch` stores the running statistics that `train` returns.
+"""
+
+import functools
+import math
+
+import numpy
+import torch
+
+from . import Layer, Saved, bernoulli
+
+# By the number of dimensions: channels first, and the memory order of torch.channels_last and
+# channels_last_3d.
+FIRST = {2: "NC", 3: "NCL", 4: "NCHW", 5: "NCDHW"}
+LAST = {4: ("NHWC", torch.channels_last), 5: ("NDHWC", torch.channels_last_3d)}
+
+_STATE = "Tensor? running_mean, Tensor? running_var"
+_TENSORS = "Tensor x, Tensor? weight, Tensor? bias, Tensor? residual"
+_OPTIONS = "Tensor? seed, str activation, str granularity, float p, float eps, float slope, int tasks"
+_library = torch.library.Library("normdrop", "DEF")
+for _schema in (
+    f"train({_TENSORS}, {_STATE}, Tensor? batches, {_OPTIONS}, float momentum) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"eval({_TENSORS}, {_STATE}, {_OPTIONS}) -> Tensor",
+    f"backward(Tensor grad, {_TENSORS}, Tensor? means, Tensor? inv_std, {_STATE}, {_OPTIONS}, int wanted)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    "keep(Tensor x, Tensor seed, str granularity, float p) -> Tensor",
+):
+    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
+_train, _eval, _backward, _keep = (getattr(torch.ops.normdrop, name).default for name in ("train", "eval", "backward", "keep"))
+
+# The gradients that are wanted, as bits of one number.
+INPUT, WEIGHT, BIAS, RESIDUAL = 1, 2, 4, 8
+
+
+@functools.lru_cache(maxsize=256)
+def _layer(layout, shape, activation, granularity, p, eps, momentum, slope, tasks):
+    return Layer(
+        layout, shape, activation, granularity=granularity, p=p, eps=eps, momentum=momentum, slope=slope, tasks=tasks
+    )
+
+
+class _Order:
+    """The memory order of a call's tensors, and how they look to numpy."""
+
+    def __init__(self, x):
+        layout, memory = LAST.get(x.dim(), (None, None))
+        self.last = memory is not None and not x.is_contiguous() and x.is_contiguous(memory_format=memory)
+        self.layout = layout if self.last else FIRST[x.dim()]
+        self.memory = memory if self.last else torch.contiguous_format
+        self.shape = (x.shape[0], *x.shape[2:], x.shape[1]) if self.last else tuple(x.shape)
+
+    def layer(self, activation, granularity, p, eps, momentum, slope, tasks):
+        return _layer(self.layout, self.shape, activation, granularity, p, eps, momentum, slope, tasks)
+
+    def array(self, tensor):
+        """The memory of a tensor, in this order; a copy only if it is in another one."""
+        if tensor is None:
+            return None
+        tensor = tensor.detach().contiguous(memory_format=self.memory)
+        return (tensor.permute(0, *range(2, tensor.dim()), 1) if self.last else tensor).numpy()
+
+    def tensor(self, array):
+        """The other way round."""
+        tensor = torch.from_numpy(array)
+        return tensor.permute(0, tensor.dim() - 1, *range(1, tensor.dim() - 1)) if self.last else tensor
+
+    def like(self, x):
+        """A new tensor for a result, and its memory."""
+        tensor = torch.empty_like(x, memory_format=self.memory)
+        return tensor, self.array(tensor)
+
+
+def _numpy(tensor):
+    return None if tensor is None else tensor.detach().contiguous().numpy()
+
+
+def _mask(layer, seed):
+    """The mask of a seed, a pure function of it: made again for the backward pass instead of kept.
+    """
+    if seed is None:
+        return None
+    # Not int(seed), which refuses a uint64 of 2**63 and more.
+    value = seed.numpy().item()
+    if value < 0:
+        raise ValueError(f"seed must be at least 0 and below 2**64, not {value}")
+    return layer.mask(value)
+
+
+def _counter(batches):
+    """The number of batches so far, whatever the type of its tensor is: files have int32 and
+    float64.
+    """
+    if batches.numel() != 1:
+        raise ValueError(f"num_batches_tracked must have one value, not {batches.numel()}")
+    value = batches.item()
+    if not math.isfinite(value) or value != int(value) or value < 0:
+        raise ValueError(f"num_batches_tracked must be a whole number that is not negative, not {value}")
+    return numpy.array([int(value)], numpy.uint64)
+
+
+@torch.library.impl(_library, "train", "CPU")
+def _(x, weight, bias, residual, running_mean, running_var, batches, seed, activation, granularity, p, eps, slope, tasks, momentum):
+    """The output; mean and mean_tail of the batch, `[2, C]`; its inv_std in float64; the new
+    running statistics, `[2 or 0, C]`.
+
+    With `batches`, the batches so far, the running statistics are the mean of all batches, and
+    `momentum` is not used.
+    """
+    order = _Order(x)
+    layer = order.layer(activation, granularity, p, eps, momentum, slope, tasks)
+    running = [_numpy(statistic).copy() for statistic in (running_mean, running_var) if statistic is not None]
+    mean, var = running if len(running) == 2 else (_numpy(running_mean), _numpy(running_var))
+    y, out = order.like(x)
+    _, saved = layer.train(
+        order.array(x), weight=_numpy(weight), bias=_numpy(bias), residual=order.array(residual), mask=_mask(layer, seed),
+        running_mean=mean, running_var=var, batches=None if batches is None else _counter(batches), out=out,
+    )
+    means = torch.from_numpy(numpy.stack([saved.mean, saved.mean_tail]))
+    running = numpy.stack(running) if running else numpy.empty((0, x.shape[1]), numpy.float32)
+    return y, means, torch.from_numpy(saved.inv_std), torch.from_numpy(running)
+
+
+@torch.library.register_fake("normdrop::train", lib=_library)
+def _(x, weight, bias, residual, running_mean, running_var, batches, seed, *options):
+    channels = x.shape[1]
+    return (
+        torch.empty_like(x, memory_format=_Order(x).memory), x.new_empty((2, channels)),
+        x.new_empty(channels, dtype=torch.float64), x.new_empty((0 if running_mean is None else 2, channels)),
+    )
+
+
+@torch.library.impl(_library, "eval", "CPU")
+def _(x, weight, bias, residual, running_mean, running_var, seed, activation, granularity, p, eps, slope, tasks):
+    """The output, with the running statistics."""
+    order = _Order(x)
+    # The momentum is that of no running statistics, and any will do.
+    layer = order.layer(activation, granularity, p, eps, 0.0, slope, tasks)
+    y, out = order.like(x)
+    layer.eval(
+        order.array(x), _numpy(running_mean), _numpy(running_var), weight=_numpy(weight), bias=_numpy(bias),
+        residual=order.array(residual), mask=_mask(layer, seed), out=out,
+    )
+    return y
+
+
+@torch.library.register_fake("normdrop::eval", lib=_library)
+def _(x, *others):
+    return torch.empty_like(x, memory_format=_Order(x).memory)
+
+
+@torch.library.impl(_library, "backward", "CPU")
+def _(grad, x, weight, bias, residual, means, inv_std, running_mean, running_var, seed, activation, granularity, p, eps, slope, tasks,
+      wanted):
+    """The gradients of x, weight, bias and residual; without elements where `wanted` lacks their
+    bit.
+
+    The statistics are those of the batch (`means`, `inv_std`), or the running ones.
+    """
+    order = _Order(x)
+    layer = order.layer(activation, granularity, p, eps, 0.0, slope, tasks)
+    if means is None:
+        statistics = {"running_mean": _numpy(running_mean), "running_var": _numpy(running_var)}
+    else:
+        statistics = {"saved": Saved(*_numpy(means), _numpy(inv_std))}
+    dx, out = order.like(x) if wanted & INPUT else (x.new_empty(0), None)
+    gradients = layer.backward(
+        order.array(grad), order.array(x), **statistics, weight=_numpy(weight), bias=_numpy(bias), residual=order.array(residual),
+        mask=_mask(layer, seed), out=out, input_gradient=bool(wanted & INPUT),
+        parameter_gradients=bool(wanted & (WEIGHT | BIAS)), residual_gradient=bool(wanted & RESIDUAL),
+    )
+    return (
+        dx,
+        torch.from_numpy(gradients.weight) if wanted & WEIGHT else x.new_empty(0),
+        torch.from_numpy(gradients.bias) if wanted & BIAS else x.new_empty(0),
+        order.tensor(gradients.residual) if wanted & RESIDUAL else x.new_empty(0),
+    )
+
+
+@torch.library.register_fake("normdrop::backward", lib=_library)
+def _(grad, x, *others):
+    wanted, memory = others[-1], _Order(x).memory
+
+    def like(bit):
+        return torch.empty_like(x, memory_format=memory) if wanted & bit else x.new_empty(0)
+
+    return like(INPUT), *(x.new_empty(x.shape[1] if wanted & bit else 0) for bit in (WEIGHT, BIAS)), like(RESIDUAL)
+
+
+@torch.library.impl(_library, "keep", "CPU")
+def _(x, seed, granularity, p):
+    """The mask of a seed as a bool for each element, channel or sample of x, in a shape that
+    broadcasts with it.
+    """
+    order = _Order(x)
+    layer = order.layer("identity", granularity, p, 1e-5, 0.0, 0.0, 1)
+    bits = numpy.unpackbits(_mask(layer, seed), count=layer.mask_bits, bitorder="little").astype(bool)
+    if granularity == "element":
+        return order.tensor(bits.reshape(order.shape))
+    return torch.from_numpy(bits.reshape(_gates(x, granularity)))
+
+
+@torch.library.register_fake("normdrop::keep", lib=_library)
+def _(x, seed, granularity, p):
+    if granularity == "element":
+        return torch.empty_like(x, dtype=torch.bool, memory_format=_Order(x).memory)
+    return x.new_empty(_gates(x, granularity), dtype=torch.bool)
+
+
+def _gates(x, granularity):
+    gated = 2 if granularity == "channel" else 1
+    return (*x.shape[:gated], *(1,) * (x.dim() - gated))
+
+
+# Derivatives. Those of `train` in forward mode, and those of `backward`, are their formulas in
+# operations of PyTorch on float64. As these have derivatives, too, there are third ones and so on.
+
+
+def _slope_of(z, activation, slope):
+    """The derivative of an activation, differentiable itself."""
+    if activation == "identity":
+        return torch.ones_like(z)
+    if activation == "relu":
+        return (z > 0).to(z.dtype)
+    if activation == "relu6":
+        return ((z > 0) & (z < 6)).to(z.dtype)
+    if activation == "leaky_relu":
+        return torch.where(z > 0, 1.0, slope).to(z.dtype)
+    if activation == "hard_swish":
+        return torch.where(z > 3, 1.0, torch.where(z < -3, 0.0, z / 3 + 0.5))
+    if activation == "tanh":
+        return 1 - torch.tanh(z).square()
+    if activation == "gelu":
+        # That of 0.5*z*(1 + tanh(inner)), with inner = sqrt(2/pi)*(z + 0.044715*z^3).
+        root = math.sqrt(2 / math.pi)
+        tanh = torch.tanh(root * (z + 0.044715 * z**3))
+        return 0.5 * (1 + tanh) + 0.5 * z * (1 - tanh.square()) * root * (1 + 3 * 0.044715 * z.square())
+    sigmoid = torch.sigmoid(z)
+    if activation == "sigmoid":
+        return sigmoid * (1 - sigmoid)
+    assert activation == "silu", activation
+    return sigmoid * (1 + z * (1 - sigmoid))
+
+
+class _Formulas:
+    """The layer on paper, in float64: `statistics` are the running ones, or None for those of the
+    batch.
+    """
+
+    def __init__(self, x, weight, bias, residual, statistics, seed, activation, granularity, p, eps, slope):
+        self.shape = (-1, *(1,) * (x.dim() - 2))
+        self.axes = [axis for axis in range(x.dim()) if axis != 1]
+        # max: there is nothing to divide in an empty batch.
+        self.samples = max(x.numel() // max(x.shape[1], 1), 1)
+        self.batch = statistics is None
+        self.mask = None if seed is None else _keep(x, seed, granularity, p)
+        self.scale = bernoulli(p)[1]
+        x = x.double()
+        if self.batch:
+            mean = self.mean(x)
+            var = self.mean((x - mean).square())
+        else:
+            mean, var = map(self.along, statistics)
+        self.inv_std = 1 / torch.sqrt(var + float(numpy.float32(eps)))
+        self.xhat = (x - mean) * self.inv_std
+        self.weight = 1.0 if weight is None else self.along(weight)
+        z = self.xhat * self.weight
+        if bias is not None:
+            z = z + self.along(bias)
+        if residual is not None:
+            z = z + residual.double()
+        self.slope = _slope_of(z, activation, slope)
+
+    def along(self, values):
+        return values.double().reshape(self.shape)
+
+    def mean(self, values):
+        return self.along(values.sum(self.axes) / self.samples)
+
+    def dropout(self, values):
+        return values if self.mask is None else torch.where(self.mask, values * self.scale, 0.0)
+
+    def gradients(self, grad):
+        """Those of x, weight, bias and residual."""
+        g = self.dropout(self.slope * grad.double())
+        dx = self.weight * self.inv_std * self.centred(g)
+        return dx, (g * self.xhat).sum(self.axes), g.sum(self.axes), g
+
+    def tangent(self, x, weight, bias, residual):
+        """That of the output, where some of the given ones are None."""
+        z = 0.0
+        if x is not None:
+            z = z + self.weight * self.inv_std * self.centred(x.double())
+        if weight is not None:
+            z = z + self.xhat * self.along(weight)
+        if bias is not None:
+            z = z + self.along(bias)
+        if residual is not None:
+            z = z + residual.double()
+        return self.dropout(self.slope * z)
+
+    def centred(self, values):
+        """What is left of some values by the derivative of the normalisation, which is its own
+        transpose.
+        """
+        return values - self.mean(values) - self.xhat * self.mean(values * self.xhat) if self.batch else values
+
+
+class _Forward(torch.autograd.Function):
+    """The derivatives of `train` and `eval`, whose arguments begin and whose options follow in the
+    same way.
+    """
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        *tensors, _, _, running_mean, running_var, seed = ctx.saved_tensors
+        statistics = None if running_mean is None else (running_mean, running_var)
+        formulas = _Formulas(*tensors, statistics, seed, *ctx.options[:-1])
+        return formulas.tangent(*tangents[:4]).float(), *(None,) * ctx.statistics
+
+    @classmethod
+    def derivatives(cls, ctx, grad):
+        wanted = sum(bit for bit, needed in zip((INPUT, WEIGHT, BIAS, RESIDUAL), ctx.needs_input_grad) if needed)
+        *tensors, seed = ctx.saved_tensors
+        gradients = backward(grad, *tensors, seed, *ctx.options, wanted)
+        return (gradient if wanted & bit else None for bit, gradient in zip((INPUT, WEIGHT, BIAS, RESIDUAL), gradients))
+
+    @classmethod
+    def save(cls, ctx, *tensors):
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+
+class _Train(_Forward):
+    @staticmethod
+    def forward(*inputs):
+        with torch._C._AutoDispatchBelowAutograd():
+            return _train(*inputs)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, bias, residual, _, _, _, seed, *ctx.options, _ = inputs
+        _, means, inv_std, running = output
+        ctx.mark_non_differentiable(means, inv_std, running)
+        ctx.statistics = 3
+        _Train.save(ctx, x, weight, bias, residual, means, inv_std, None, None, seed)
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        return *_Train.derivatives(ctx, grad), *(None,) * 11
+
+    @staticmethod
+    def vmap(info, in_dims, *inputs):
+        return _one_by_one(train, info, in_dims, *inputs)
+
+
+class _Eval(_Forward):
+    @staticmethod
+    def forward(*inputs):
+        with torch._C._AutoDispatchBelowAutograd():
+            return _eval(*inputs)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, bias, residual, running_mean, running_var, seed, *ctx.options = inputs
+        ctx.statistics = 0
+        _Eval.save(ctx, x, weight, bias, residual, None, None, running_mean, running_var, seed)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return *_Eval.derivatives(ctx, grad), *(None,) * 9
+
+    @staticmethod
+    def vmap(info, in_dims, *inputs):
+        return _one_by_one(evaluate, info, in_dims, *inputs)
+
+
+class _Backward(torch.autograd.Function):
+    @staticmethod
+    def forward(*inputs):
+        with torch._C._AutoDispatchBelowAutograd():
+            return _backward(*inputs)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, _, _, running_mean, running_var, seed = inputs[:10]
+        *ctx.options, _, ctx.wanted = inputs[10:]
+        ctx.mark_non_differentiable(*(gradient for i, gradient in enumerate(output) if not ctx.wanted >> i & 1))
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, running_mean, running_var, seed)
+        ctx.save_for_forward(*tensors, running_mean, running_var, seed)
+
+    @staticmethod
+    def formulas(ctx, results):
+        """The gradients of these numbers as a function of the tensors that are there, these
+        tensors, and their numbers.
+        """
+        *tensors, running_mean, running_var, seed = ctx.saved_tensors
+        statistics = None if running_mean is None else (running_mean, running_var)
+        given = [i for i, tensor in enumerate(tensors) if tensor is not None]
+
+        def gradients(*values):
+            values = dict(zip(given, values))
+            grad, *others = (values.get(i) for i in range(5))
+            gradients = _Formulas(*others, statistics, seed, *ctx.options).gradients(grad)
+            return tuple(gradients[i].float() for i in results)
+
+        return gradients, tuple(tensors[i] for i in given), given
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        asked = [i for i, cotangent in enumerate(cotangents) if cotangent is not None]
+        gradients, tensors, given = _Backward.formulas(ctx, asked)
+        _, pullback = torch.func.vjp(gradients, *tensors)
+        found = dict(zip(given, pullback(tuple(cotangents[i] for i in asked))))
+        return *(found.get(i) if ctx.needs_input_grad[i] else None for i in range(5)), *(None,) * 12
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        wanted = [i for i in range(4) if ctx.wanted >> i & 1]
+        gradients, tensors, given = _Backward.formulas(ctx, wanted)
+        tangents = tuple(
+            torch.zeros_like(tensor) if tangents[i] is None else tangents[i] for i, tensor in zip(given, tensors)
+        )
+        found = dict(zip(wanted, torch.func.jvp(gradients, tensors, tangents)[1]))
+        return tuple(found.get(i) for i in range(4))
+
+    @staticmethod
+    def vmap(info, in_dims, *inputs):
+        return _one_by_one(backward, info, in_dims, *inputs)
+
+
+def _one_by_one(operator, info, in_dims, *inputs):
+    """The rule of `torch.vmap`: one call after the other, as the statistics, and often the mask,
+    are those of one of them.
+    """
+    results = [
+        operator(*(
+            argument if dimension is None else argument.select(dimension, i) for argument, dimension in zip(inputs, in_dims)
+        ))
+        for i in range(info.batch_size)
+    ]
+    if isinstance(results[0], tuple):
+        return tuple(torch.stack(each) for each in zip(*results)), (0,) * len(results[0])
+    return torch.stack(results), 0
+
+
+for _name, _function in (("train", _Train), ("eval", _Eval), ("backward", _Backward)):
+    _library.impl(_name, _function.apply, "Autograd")
+torch.library.register_vmap("normdrop::keep", functools.partial(_one_by_one, _keep), lib=_library)
+
+
+def _front(operator, function):
+    """An operator as it is called: the transforms of `torch.func` take functions, and everything
+    else operators.
+    """
+
+    def call(*inputs):
+        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+            transforms = [interpreter.key() for interpreter in torch._C._functorch.get_interpreter_stack()]
+            if transforms.count(torch._C._functorch.TransformType.Jvp) > 1:
+                # PyTorch 2.15 takes the jvp of any autograd.Function for a constant there, and its
+                # second derivative for 0.
+                raise NotImplementedError(
+                    "forward mode within forward mode, as in jacfwd(jacfwd(f)); torch.func.hessian and jacrev(jacrev(f)) work"
+                )
+            return function.apply(*inputs)
+        return operator(*inputs)
+
+    return call
+
+
+train, evaluate, backward = _front(_train, _Train), _front(_eval, _Eval), _front(_backward, _Backward)

@@ -21,12 +21,12 @@ def integer(name, value, bits=64):
     """An integer from 0 to `2**bits - 1`, of any type that Python takes as an index: `numpy.int64` or a tensor of one
     integer, for example, but not 4.9, "4" or True.
     """
-    if isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, not bool ({value})")
     try:
-        number = operator.index(value)
+        number = None if _is_no_number(value) else operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, not {_described(value)}") from None
+        number = None
+    if number is None:
+        raise TypeError(f"{name} must be an integer, not {_described(value)}")
     if not 0 <= number < 2**bits:
         raise ValueError(f"{name} must be at least 0 and below 2**{bits}, not {number}")
     return number
@@ -36,15 +36,15 @@ def real(name, value):
     """A float from any real number, but not from True, from text or from the real part of a complex number."""
     number = hasattr(type(value), "__float__") or hasattr(type(value), "__index__")
     if isinstance(value, (numpy.generic, numpy.ndarray)):
-        number = value.ndim == 0 and value.dtype.kind in "iuf"
-    if not number or isinstance(value, (bool, complex)):
-        raise TypeError(f"{name} must be a real number, not {_described(value)}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{name} must fit a float64, not {reprlib.repr(value)}") from None
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name} must be a real number, not {_described(value)}") from None
+        number = value.dtype.kind in "iuf"
+    if number and not _is_no_number(value) and not isinstance(value, complex):
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{name} must fit a float64, not {reprlib.repr(value)}") from None
+        except (TypeError, ValueError, RuntimeError):
+            pass
+    raise TypeError(f"{name} must be a real number, not {_described(value)}")
 
 
 def real32(name, value):
@@ -85,6 +85,11 @@ def _of_dtype(found, wanted):
     if found == bool and wanted == numpy.uint8:
         return 'bool: numpy.packbits(..., bitorder="little") makes bits of it'
     return str(found)
+
+
+def _is_no_number(value):
+    """Whether something is a truth value or has dimensions: of Python, of numpy or of PyTorch."""
+    return isinstance(value, bool) or getattr(value, "ndim", 0) != 0 or str(getattr(value, "dtype", "")).endswith("bool")
 
 
 def _described(value):

@@ -1,4 +1,6 @@
-"""Layers in functions that `torch.compile` compiles: the compiler traces Python, and must leave the calls of C alone."""
+"""Layers beside PyTorch, without its module: in functions that `torch.compile` compiles, which traces Python and must leave
+the calls of C alone, and with its numbers.
+"""
 
 import os
 import subprocess
@@ -110,6 +112,20 @@ def test_memory_is_kept_until_c_has_returned():
     }
     run = subprocess.run([sys.executable, "-X", "faulthandler", __file__], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-2000:]
+
+
+def test_tensors_of_one_number_are_numbers():
+    layer = normdrop.Layer("NC", (torch.tensor(20), 3), p=torch.tensor(0.5))
+    assert layer == normdrop.Layer("NC", (20, 3), p=0.5)
+    assert (layer.mask(torch.tensor(3)) == layer.mask(3)).all()
+    for wrong in (torch.tensor(True), torch.tensor(3.0), torch.tensor([3])):
+        with pytest.raises(TypeError, match="seed must be an integer, not Tensor"):
+            layer.mask(wrong)
+    for wrong in (torch.tensor(True), torch.tensor(1j), torch.tensor([0.5])):
+        with pytest.raises(TypeError, match="p must be a real number, not Tensor"):
+            normdrop.Layer("NC", (20, 3), p=wrong)
+    with pytest.raises(TypeError, match="x must be a numpy array, not Tensor"):
+        layer.train(torch.zeros(20, 3))
 
 
 if __name__ == "__main__":

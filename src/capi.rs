@@ -600,8 +600,9 @@ pub extern "C" fn normdrop_seed_for(root: u64, layer: u64, step: u64, rank: u64)
 /// `i >= lengths[s]`.
 ///
 /// Every call with this mask gives exactly +0.0 at the padded places, as output and as the gradient
-/// of the residual, and `normdrop_reduce` sums over the others alone. The gradient of the input
-/// needs `normdrop_clear_padding`, too. A sample has `positions*inner` positions.
+/// of the residual, and `normdrop_reduce` sums over the others alone, if the padding of the input is
+/// finite. The gradient of the input needs `normdrop_clear_padding`, too. A sample has
+/// `positions*inner` positions.
 ///
 /// # Safety
 /// As `normdrop_fill_mask`.

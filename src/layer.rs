@@ -190,9 +190,10 @@ impl<A: Activation> Layer<A> {
     ///
     /// Element `(sample, position)` is padding if `position >= lengths[sample]`. Every call with
     /// this mask then gives exactly +0.0 as the output and as the gradient of the residual at the
-    /// padded places, whatever the padding holds, NaN included; and [`Layer::reduce`] sums over the
-    /// valid places alone. With `p = 0` and a mask of [`Layer::fill_mask`], nothing but the padding
-    /// is dropped. The gradient of the input needs [`Layer::clear_padding`] too.
+    /// padded places, whatever the padding holds, NaN included. [`Layer::reduce`] sums over the
+    /// valid places alone if the padding of `x` is finite. With `p = 0` and a mask of
+    /// [`Layer::fill_mask`], nothing but the padding is dropped. The gradient of the input needs
+    /// [`Layer::clear_padding`] too.
     /// [The guide](crate::guide#padded-sequences) has the whole of it: statistics of valid places,
     /// forward and backward.
     ///

@@ -20,18 +20,22 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import numpy
 import pytest
 
-onnx = pytest.importorskip("onnx")
-keras = pytest.importorskip("keras")
-torch = pytest.importorskip("torch")
-
-from keras import ops
-from onnx.backend.test.case import node as onnx_nodes
-
 import normdrop
+from conftest import missing
+
+try:
+    import keras
+    import onnx
+    import torch
+    from keras import ops
+    from onnx.backend.test.case import node as onnx_nodes
+except ImportError as error:
+    missing("suites", f"{error.name} is not installed")
+
 from normdrop.torch import normdrop as function
 
 if keras.backend.backend() != "torch":
-    pytest.skip("Keras must run on PyTorch: KERAS_BACKEND=torch", allow_module_level=True)
+    missing("suites", "Keras must run on PyTorch: KERAS_BACKEND=torch")
 
 # ---- ONNX ----
 

@@ -1078,6 +1078,36 @@ fn numbers_that_do_not_fit_an_f32_are_refused_by_place_and_nothing_is_written() 
         assert_eq!(error, Error::NotFinite { buffer: Buffer::FoldBias, index: 0 }, "{into:?}");
         assert_eq!(folding.bits(), before, "{into:?}");
     }
+
+    // Of numbers that are small enough one by one: a bias times a slope, and a sum.
+    for (into, shift, fold_bias) in [(Neighbour::Previous, 0.0, 1e38), (Neighbour::Next, 1e38, 0.0)] {
+        let mut folding = Folding::random(into, [2, 3, 2], [0; 6], 3);
+        (folding.weight, folding.bias) = (Some(vec![10.0; 3]), Some(vec![shift; 3]));
+        (folding.mean, folding.var, folding.eps) = (vec![0.0; 3], vec![1.0; 3], 0.0);
+        folding.weights.fill(1.0);
+        folding.fold_bias.as_mut().expect("there is a bias").fill(fold_bias);
+        let before = folding.bits();
+        let error = folding.fold(into).expect_err("1e39 and 6e38 are no f32");
+        assert_eq!(error, Error::NotFinite { buffer: Buffer::FoldBias, index: 0 }, "{into:?}");
+        assert_eq!(folding.bits(), before, "{into:?}");
+    }
+}
+
+#[test]
+fn the_largest_numbers_that_fit_an_f32_are_folded() {
+    for into in INTO {
+        let mut folding = Folding::random(into, [2, 3, 2], [0; 6], 3);
+        (folding.weight, folding.bias) = (None, None);
+        (folding.mean, folding.var, folding.eps) = (vec![0.0; 3], vec![1.0; 3], 0.0);
+        folding.weights.fill(f32::MAX);
+        folding.fold_bias.as_mut().expect("there is a bias").fill(f32::MIN);
+        assert_eq!(folding.folded(into).bits(), folding.bits(), "{into:?}");
+        // One unit in the last place more.
+        folding.weight = Some(vec![1.0, 1.0f32.next_up(), 1.0]);
+        let buffer = if into == Neighbour::Previous { Buffer::FoldBias } else { Buffer::FoldWeights };
+        let index = if into == Neighbour::Previous { 1 } else { 2 };
+        assert_eq!(folding.fold(into), Err(Error::NotFinite { buffer, index }), "{into:?}");
+    }
 }
 
 #[test]

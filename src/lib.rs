@@ -3,9 +3,6 @@
 #![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(target_pointer_width = "16")]
-compile_error!("normdrop needs a usize of at least 32 bits");
-
 mod activation;
 mod args;
 #[cfg(feature = "capi")]
@@ -25,6 +22,7 @@ mod plan;
 mod shape;
 mod simd;
 mod slices;
+mod target;
 mod tasks;
 
 pub use activation::{Activation, Gelu, HardSwish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh};

@@ -1,7 +1,10 @@
 //! Which backend a call runs on: decided by the build where it can be, by CPUID where it must be.
-#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the tokens of the backends, CPUID and XGETBV"))]
+#![cfg_attr(
+    all(target_arch = "x86_64", target_feature = "sse2"),
+    expect(unsafe_code, reason = "the tokens of the backends, CPUID and XGETBV")
+)]
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 use super::x86::{Avx2, Avx512};
 use super::{Kernel, Portable};
 use crate::error::Error;
@@ -77,7 +80,7 @@ pub(crate) fn dispatch(requested: Option<Backend>, kernel: impl Kernel) {
         Some(requested) => requested.min(detected),
         None => detected,
     };
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     {
         // A token is made only here, right after detection.
         match backend {
@@ -104,8 +107,8 @@ pub(crate) fn dispatch(requested: Option<Backend>, kernel: impl Kernel) {
 
 /// Runs a kernel on portable lanes. Where there are others beside them it is a function of its own, as with those: without
 /// optimisation every vector has its place on the stack, and the caller would have those of two backends.
-#[cfg_attr(target_arch = "x86_64", inline(never))]
-#[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+#[cfg_attr(all(target_arch = "x86_64", target_feature = "sse2"), inline(never))]
+#[cfg_attr(not(all(target_arch = "x86_64", target_feature = "sse2")), inline(always))]
 fn run_portable(kernel: impl Kernel) {
     kernel.run(Portable);
 }
@@ -122,7 +125,7 @@ mod cpuid {
 
     #[inline(always)]
     pub(super) const fn fastest() -> Backend {
-        // Other targets have one backend; bare x86-64, UEFI and SGX do not promise wide registers, or no CPUID.
+        // Other targets have one backend; bare x86-64, UEFI and SGX do not promise wide registers, or have no CPUID.
         Backend::Portable
     }
 }

@@ -21,7 +21,8 @@ mod splitmix;
     not(normdrop_backend = "scalar")
 ))]
 mod wide;
-#[cfg(target_arch = "x86_64")]
+// Without SSE2, as where a kernel or firmware has its floats computed in software, there are no vector registers at all.
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 mod x86;
 
 use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};

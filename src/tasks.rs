@@ -5,8 +5,9 @@
 
 use core::ops::Range;
 
+use crate::backend::Backend;
 use crate::pass::{Group, LEAST_SHARED, Piece, Tile, Walk, div_ceil};
-use crate::simd::{Backend, Kernel, LANES, dispatch};
+use crate::simd::{Kernel, LANES, dispatch};
 use crate::slices::take_front;
 
 /// The least elements of a task: some microseconds of work.
@@ -46,6 +47,11 @@ impl Tasks {
     pub(crate) fn each<P: Send>(self, mut pieces: impl Iterator<Item = P>, work: impl Fn(P) + Sync) {
         let Some(first) = pieces.next() else { return };
         let Some(second) = pieces.next() else { return work(first) };
+        if !forked::has_threads() {
+            work(first);
+            work(second);
+            return pieces.for_each(work);
+        }
         let work = &work;
         rayon::in_place_scope(|scope| {
             for piece in core::iter::once(second).chain(pieces) {
@@ -121,6 +127,48 @@ impl Tasks {
             (first..end, rest.split(until))
         });
         self.each(pieces, |(units, written)| work(units, written));
+    }
+}
+
+/// A process that was made by `fork` has the memory of its parent but only one thread of it: the pool looks as if its
+/// threads were there, and whoever waits for them waits for ever. There a call works all its tasks by itself.
+#[cfg(all(feature = "rayon", unix))]
+mod forked {
+    extern crate std;
+
+    use core::cell::Cell;
+    use core::sync::atomic::{AtomicU32, Ordering};
+
+    /// The process in which a call first shared its work with the global pool, which that starts; 0 before. The number of
+    /// no process is 0.
+    static GLOBAL: AtomicU32 = AtomicU32::new(0);
+
+    std::thread_local! {
+        /// The same of the pool that this thread is one of.
+        static OWN: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// Whether this process has the threads of the pool that this thread would share its work with.
+    pub(super) fn has_threads() -> bool {
+        let process = std::process::id();
+        let first = if rayon::current_thread_index().is_some() {
+            OWN.with(|own| match own.get() {
+                0 => own.replace(process),
+                first => first,
+            })
+        } else {
+            GLOBAL.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed).unwrap_or_else(|first| first)
+        };
+        first == 0 || first == process
+    }
+}
+
+/// No other system has `fork`.
+#[cfg(all(feature = "rayon", not(unix)))]
+mod forked {
+    #[inline(always)]
+    pub(super) const fn has_threads() -> bool {
+        true
     }
 }
 

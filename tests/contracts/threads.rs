@@ -147,3 +147,66 @@ fn a_scratch_length_does_not_overflow_for_any_number_of_tasks() {
         assert!(most.train_scratch_len() > layer.train_scratch_len());
     }
 }
+
+/// A child of `fork` has the memory of its parent and not its threads: it must not wait for them.
+#[cfg(unix)]
+mod fork {
+    use std::ffi::{c_int, c_uint};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use normdrop::Relu;
+
+    use super::tasks;
+    use crate::backends::{Data, Problem, Results, compare, run};
+
+    unsafe extern "C" {
+        fn fork() -> c_int;
+        fn waitpid(process: c_int, status: *mut c_int, options: c_int) -> c_int;
+        fn alarm(seconds: c_uint) -> c_uint;
+        fn _exit(status: c_int) -> !;
+    }
+
+    /// Whether some work comes to its end in a child of this process, and says yes.
+    fn in_a_child(work: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child calls nothing but `work` and these functions, and ends without a return to the test's threads. What
+        // it allocates it may: the allocator of the system is in order after a fork.
+        unsafe {
+            let process = fork();
+            if process == 0 {
+                alarm(60);
+                let right = catch_unwind(AssertUnwindSafe(work)).unwrap_or(false);
+                _exit(if right { 0 } else { 1 });
+            }
+            let mut status = -1;
+            assert!(process > 0 && waitpid(process, &raw mut status, 0) == process);
+            status == 0
+        }
+    }
+
+    #[test]
+    fn a_child_of_fork_comes_to_an_end_with_the_same_bits() {
+        let problem = Problem::new([40, 16, 1000], Data::ByChannel, Some(0.1), 6);
+        let layer = problem.layer(Relu, None).with_tasks(tasks(2));
+        let results = || {
+            let mut results = Results::default();
+            run(&layer, &problem, &mut results);
+            results
+        };
+        let same = |expected: &Results| {
+            let found = results();
+            compare(&problem, Relu, ("the child", "the parent"), &found, expected);
+            true
+        };
+        let parents = results();
+        assert!(in_a_child(|| same(&parents)), "with the global pool of the parent");
+        let pool = || rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool of threads");
+        assert!(in_a_child(|| pool().install(|| same(&parents))), "with a pool of its own");
+        let inside = pool().install(|| {
+            assert!(same(&parents));
+            in_a_child(|| same(&parents))
+        });
+        assert!(inside, "from a thread of a pool");
+        assert!(in_a_child(|| same(&parents) && in_a_child(|| same(&parents))), "a child of a child");
+        assert!(same(&parents), "the parent itself");
+    }
+}

@@ -30,6 +30,7 @@ use crate::args::{
     Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Finish, Moments,
     ParameterGradients, Parameters, Reduce, Running, RunningMut, Saved, SavedMut, Statistics, Train,
 };
+use crate::backend::Backend;
 use crate::config::{Config, Granularity, RunningVariance};
 use crate::error::{Buffer, Error};
 use crate::fold::{self, Fold, WeightOrder, WeightShape};
@@ -37,7 +38,6 @@ use crate::layer::Layer;
 use crate::mask::{self, Bernoulli};
 use crate::parts;
 use crate::shape::Shape;
-use crate::simd::Backend;
 
 use buffers::{Region, check_apart, check_struct, read_struct};
 pub use types::*;
@@ -70,13 +70,18 @@ impl From<Error> for normdrop_error {
             Error::Length { buffer, expected, actual } => {
                 Self::new(NORMDROP_STATUS_LENGTH).of(number_of(buffer)).counts(expected, actual)
             }
-            Error::ShapeOverflow => Self::new(NORMDROP_STATUS_SHAPE),
+            Error::LengthMultiple { buffer, fields, actual } => {
+                Self::new(NORMDROP_STATUS_MULTIPLE).of(number_of(buffer)).counts(fields, actual)
+            }
+            Error::ShapeOverflow { product, dimension } => {
+                Self::new(NORMDROP_STATUS_SHAPE).of(NORMDROP_BUFFER_LAYER).counts(product, dimension)
+            }
             Error::Eps { eps } => Self { value: eps.into(), ..Self::new(NORMDROP_STATUS_EPS) },
             Error::Momentum { momentum } => Self { value: momentum, ..Self::new(NORMDROP_STATUS_MOMENTUM) },
             Error::Probability { p } => Self { value: p, ..Self::new(NORMDROP_STATUS_PROBABILITY) },
             Error::Slope { slope } => Self { value: slope.into(), ..Self::new(NORMDROP_STATUS_SLOPE) },
             Error::SingleSample => Self::new(NORMDROP_STATUS_SINGLE_SAMPLE),
-            Error::BackendUnavailable => Self::new(NORMDROP_STATUS_BACKEND),
+            Error::BackendUnavailable { backend } => unknown(NORMDROP_STATUS_BACKEND, number_of_backend(backend)),
             Error::Groups { groups } => Self::new(NORMDROP_STATUS_GROUPS).of(NORMDROP_BUFFER_CALL).counts(1, groups),
             Error::MissingBias { channel } => {
                 Self::new(NORMDROP_STATUS_MISSING_BIAS).of(NORMDROP_BUFFER_FOLD_BIAS).counts(0, channel)
@@ -257,6 +262,14 @@ const fn backend_of(number: normdrop_backend) -> Option<Backend> {
     }
 }
 
+const fn number_of_backend(backend: Backend) -> normdrop_backend {
+    match backend {
+        Backend::Portable => NORMDROP_BACKEND_PORTABLE,
+        Backend::Avx2 => NORMDROP_BACKEND_AVX2,
+        Backend::Avx512 => NORMDROP_BACKEND_AVX512,
+    }
+}
+
 /// The version of the interface that this library has. Compare it with `NORMDROP_ABI_VERSION`, that of the header: every
 /// struct must have a version that the library knows.
 #[unsafe(no_mangle)]
@@ -280,26 +293,46 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
     match status {
         NORMDROP_STATUS_OK => c"success",
         NORMDROP_STATUS_NULL => c"a pointer is NULL that must not be, or is NULL and has a length",
-        NORMDROP_STATUS_VERSION => c"the version of a struct is not one that this library knows",
-        NORMDROP_STATUS_ALIGNMENT => c"a pointer is not aligned as its type asks for",
-        NORMDROP_STATUS_SIZE => c"a buffer is larger than memory can be",
+        NORMDROP_STATUS_VERSION => {
+            c"the version of a struct is not one that this library knows: set it to NORMDROP_ABI_VERSION before the call"
+        }
+        NORMDROP_STATUS_ALIGNMENT => c"a pointer is not aligned as its type asks for, in bytes",
+        NORMDROP_STATUS_SIZE => c"a buffer has more values than memory can hold",
         NORMDROP_STATUS_OVERLAP => c"a buffer that would be written overlaps another one",
-        NORMDROP_STATUS_LENGTH => c"a buffer does not have the length that the layer asks for",
+        NORMDROP_STATUS_LENGTH => {
+            c"a buffer does not have the length that the layer asks for, in values of its type, of a mask in bytes: see \
+              normdrop_layer_lengths"
+        }
         NORMDROP_STATUS_SHAPE => c"the product of the dimensions does not fit a size_t",
         NORMDROP_STATUS_POSITIONS => c"positions is above 1 and does not divide outer, or inner is not 1",
-        NORMDROP_STATUS_ACTIVATION => c"there is no such activation",
+        NORMDROP_STATUS_ACTIVATION => c"there is no activation of that number: see NORMDROP_ACTIVATION_*",
         NORMDROP_STATUS_SLOPE => c"slope must be finite",
-        NORMDROP_STATUS_EPS => c"eps must be finite and above 0 in training, or at least 0 in evaluation",
-        NORMDROP_STATUS_MOMENTUM => c"momentum must be in [0, 1]",
+        NORMDROP_STATUS_EPS => c"eps must be finite and at least 0, in training above 0",
+        NORMDROP_STATUS_MOMENTUM => {
+            c"momentum, the weight of the new value in the running statistics, must be in [0, 1]"
+        }
         NORMDROP_STATUS_PROBABILITY => c"p, the probability to drop, must be in [0, 1]",
-        NORMDROP_STATUS_GRANULARITY => c"there is no such granularity",
-        NORMDROP_STATUS_RUNNING_VARIANCE => c"there is no such kind of running variance",
-        NORMDROP_STATUS_BACKEND => c"there is no such backend, or this CPU or build cannot run it",
-        NORMDROP_STATUS_TASKS => c"several tasks need a library that was built with the feature rayon",
-        NORMDROP_STATUS_STATISTICS => c"there is no such kind of statistics",
-        NORMDROP_STATUS_SINGLE_SAMPLE => c"training needs more than one value per channel",
-        NORMDROP_STATUS_MISSING_BIAS => c"a channel has a shift to fold into a bias, but there is no bias",
-        NORMDROP_STATUS_VARIANCE => c"the running variance of a channel plus eps must be above 0",
+        NORMDROP_STATUS_GRANULARITY => c"there is no granularity of that number: see NORMDROP_GRANULARITY_*",
+        NORMDROP_STATUS_RUNNING_VARIANCE => {
+            c"there is no running variance of that number: see NORMDROP_RUNNING_VARIANCE_*"
+        }
+        NORMDROP_STATUS_BACKEND => {
+            c"there is no backend of that number, or this CPU or build cannot run it: see normdrop_backend_is_available"
+        }
+        NORMDROP_STATUS_TASKS => c"several tasks need a library that was built with the feature rayon: set tasks to 1",
+        NORMDROP_STATUS_STATISTICS => c"there are no statistics of that number: see NORMDROP_STATISTICS_*",
+        NORMDROP_STATUS_SINGLE_SAMPLE => {
+            c"training needs more than one value per channel, because the unbiased variance of one does not exist: give \
+              more, keep a biased running variance or none, or normalise with fixed statistics"
+        }
+        NORMDROP_STATUS_MISSING_BIAS => {
+            c"a channel of the batch norm has a shift, and the layer that it is folded into has no bias to take it: give \
+              it a bias of zeros"
+        }
+        NORMDROP_STATUS_MULTIPLE => c"moments or sums do not have a whole number of values for each channel",
+        NORMDROP_STATUS_VARIANCE => {
+            c"the running variance of a channel plus eps must be above 0: raise eps, or set the variance to that of the data"
+        }
         NORMDROP_STATUS_NOT_FINITE => c"a value is not finite, or would not be after the call",
         NORMDROP_STATUS_WEIGHT_ORDER => c"there is no such order of weights",
         NORMDROP_STATUS_GROUPS => c"groups must divide inputs and outputs",
@@ -352,11 +385,7 @@ pub extern "C" fn normdrop_buffer_name(buffer: normdrop_buffer) -> *const c_char
 /// The fastest backend that this CPU and this build can run: one of `NORMDROP_BACKEND_*`.
 #[unsafe(no_mangle)]
 pub extern "C" fn normdrop_backend_detect() -> normdrop_backend {
-    match Backend::detect() {
-        Backend::Portable => NORMDROP_BACKEND_PORTABLE,
-        Backend::Avx2 => NORMDROP_BACKEND_AVX2,
-        Backend::Avx512 => NORMDROP_BACKEND_AVX512,
-    }
+    number_of_backend(Backend::detect())
 }
 
 /// Whether this CPU and this build can run a backend: 1 or 0.

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::backend::Backend;
+
 /// A caller's buffer, as named in the argument bundles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -87,9 +89,22 @@ impl Buffer {
             Self::Lengths => "lengths",
         }
     }
+
+    /// What its length counts.
+    const fn unit(self) -> &'static str {
+        match self {
+            Self::Mask => "bytes",
+            Self::SavedInvStd | Self::Moments | Self::Sums | Self::Scratch => "f64 values",
+            Self::Lengths => "values",
+            _ => "f32 values",
+        }
+    }
 }
 
 /// Why a call was refused. Whenever a call returns an error, it has written nothing.
+///
+/// The text of an error says what was expected, what came, and what can be done about it. In a constant,
+/// [`Error::panic`] makes it the error of the compiler.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
@@ -97,13 +112,27 @@ pub enum Error {
     Length {
         /// The buffer at fault.
         buffer: Buffer,
-        /// The number of elements it must have (scratch: at least).
+        /// The values, or of a mask the bytes, that it must have (scratch: at least).
         expected: usize,
-        /// The number of elements it has.
+        /// The values, or of a mask the bytes, that it has.
+        actual: usize,
+    },
+    /// Moments or sums do not have a whole number of values for each channel.
+    LengthMultiple {
+        /// The buffer at fault.
+        buffer: Buffer,
+        /// The values of one channel, of which the length must be a multiple.
+        fields: usize,
+        /// The values that it has.
         actual: usize,
     },
     /// The product of the dimensions does not fit a `usize`.
-    ShapeOverflow,
+    ShapeOverflow {
+        /// The product of the dimensions that still fits.
+        product: usize,
+        /// The next dimension.
+        dimension: usize,
+    },
     /// `eps` is not finite, is negative, or is zero where a training call needs it above zero.
     Eps {
         /// The value that was given.
@@ -127,7 +156,10 @@ pub enum Error {
     /// Training needs more than one value per channel: the unbiased variance of one value does not exist.
     SingleSample,
     /// The requested backend cannot run on this CPU or is not part of this build.
-    BackendUnavailable,
+    BackendUnavailable {
+        /// The backend that was requested.
+        backend: Backend,
+    },
     /// The number of groups of a weight layer is 0, or does not divide its inputs or its outputs.
     Groups {
         /// The number of groups that was given.
@@ -166,6 +198,64 @@ pub enum Error {
     NotAnElementMask,
 }
 
+impl Error {
+    /// Panics with the reason: in a constant, the compiler then says which number of the layer is out of its range.
+    ///
+    /// ```
+    /// use normdrop::LeakyRelu;
+    ///
+    /// const LEAKY: LeakyRelu = match LeakyRelu::new(0.2) {
+    ///     Ok(leaky) => leaky,
+    ///     Err(error) => error.panic(),
+    /// };
+    /// ```
+    ///
+    /// For a whole layer there is [`Layer::new_const`](crate::Layer::new_const).
+    ///
+    /// # Panics
+    /// Always. In a constant the text has no numbers, because nothing is formatted there; the compiler shows the line.
+    #[track_caller]
+    pub const fn panic(self) -> ! {
+        panic!("{}", self.reason())
+    }
+
+    /// What is wrong, without the numbers.
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Length { .. } => "a buffer does not have the length that the layer asks for",
+            Self::LengthMultiple { .. } => "moments or sums do not have a whole number of values for each channel",
+            Self::ShapeOverflow { .. } => "the product of the dimensions does not fit a usize",
+            Self::Eps { .. } => "eps must be finite and at least 0, in training above 0",
+            Self::Momentum { .. } => {
+                "momentum, the weight of the new value in the running statistics, must be in [0, 1]"
+            }
+            Self::Probability { .. } => "p, the probability to drop, must be in [0, 1]",
+            Self::Slope { .. } => "the slope must be finite",
+            Self::SingleSample => {
+                "training needs more than one value per channel, because the unbiased variance of one does not exist: \
+                 give more, keep a biased running variance or none, or normalise with fixed statistics"
+            }
+            Self::BackendUnavailable { .. } => {
+                "the backend cannot run on this CPU or is not part of this build: `Backend::detect` is the fastest that can"
+            }
+            Self::MissingBias { .. } => {
+                "the batch norm has a shift, and the layer that it is folded into has no bias to take it: give it a bias \
+                 of zeros"
+            }
+            Self::Variance { .. } => {
+                "the running var plus eps must be above 0: raise eps or give the variance of the data"
+            }
+            Self::NotFinite { .. } => "a value is not finite, or would not be after the call",
+            Self::Groups { .. } => "groups must be at least 1 and divide the inputs and the outputs",
+            Self::SequenceLength { .. } => "a sequence is longer than the tensor has positions",
+            Self::NotAnElementMask => {
+                "padding can be dropped only by a mask with one bit per element (`Granularity::Element`): clear it in the \
+                 tensors instead, with `clear_padding`"
+            }
+        }
+    }
+}
+
 /// Checks the length of a buffer.
 pub(crate) const fn check_len(buffer: Buffer, expected: usize, actual: usize) -> Result<(), Error> {
     if actual == expected { Ok(()) } else { Err(Error::Length { buffer, expected, actual }) }
@@ -173,33 +263,39 @@ pub(crate) const fn check_len(buffer: Buffer, expected: usize, actual: usize) ->
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = self.reason();
         match *self {
-            Self::Length { buffer: Buffer::Scratch, expected, actual } => {
-                write!(f, "scratch must have at least {expected} elements but has {actual}; nothing was written")
-            }
             Self::Length { buffer, expected, actual } => {
-                write!(f, "{} must have {expected} elements but has {actual}; nothing was written", buffer.name())
+                let (name, unit) = (buffer.name(), buffer.unit());
+                let (at_least, which) = match buffer {
+                    Buffer::Scratch => ("at least ", " (`Layer::scratch_len` is enough for every call)"),
+                    Buffer::Mask => ("", " (eight bits each, a bit for each value that dropout decides about)"),
+                    _ => ("", ""),
+                };
+                write!(f, "{name} must have {at_least}{expected} {unit}{which} but has {actual}; nothing was written")
             }
-            Self::ShapeOverflow => f.write_str("the product of the dimensions does not fit a usize"),
-            Self::Eps { eps } => {
-                write!(f, "eps must be finite and above 0 in training, or at least 0 in evaluation, but is {eps}")
-            }
-            Self::Momentum { momentum } => write!(f, "momentum must be in [0, 1] but is {momentum}"),
-            Self::Probability { p } => write!(f, "the probability to drop must be in [0, 1] but is {p}"),
-            Self::Slope { slope } => write!(f, "the slope must be finite but is {slope}"),
-            Self::SingleSample => f.write_str("training needs more than one value per channel; nothing was written"),
-            Self::BackendUnavailable => f.write_str("the requested backend cannot run on this CPU or build"),
-            Self::Groups { groups } => {
-                write!(f, "groups must be at least 1 and divide the inputs and the outputs, but is {groups}")
-            }
-            Self::MissingBias { channel } => {
+            Self::LengthMultiple { buffer, fields, actual } => {
+                let (name, unit) = (buffer.name(), buffer.unit());
                 write!(
                     f,
-                    "channel {channel} has a shift to fold into a bias, but there is no bias; nothing was written"
+                    "{name} must have {fields} {unit} for each channel but have {actual} in all; nothing was written"
                 )
             }
+            Self::ShapeOverflow { product, dimension } => {
+                write!(f, "{reason}: {product} times {dimension} is above {}", usize::MAX)
+            }
+            Self::Eps { eps } => write!(f, "{reason}, but is {eps:?}"),
+            Self::Momentum { momentum } => {
+                write!(f, "{reason}, but is {momentum:?} (the momentum of ONNX, Keras and flax is 1 minus this one)")
+            }
+            Self::Probability { p } => write!(f, "{reason}, but is {p:?}"),
+            Self::Slope { slope } => write!(f, "{reason} but is {slope}"),
+            Self::SingleSample => write!(f, "{reason}; nothing was written"),
+            Self::BackendUnavailable { backend } => write!(f, "{}: {reason}", backend.name()),
+            Self::Groups { groups } => write!(f, "{reason}, but is {groups}; nothing was written"),
+            Self::MissingBias { channel } => write!(f, "channel {channel}: {reason}; nothing was written"),
             Self::Variance { channel, var } => {
-                write!(f, "the running var of channel {channel} plus eps must be above 0, but the running var is {var}")
+                write!(f, "{reason}, but the running var of channel {channel} is {var:?}; nothing was written")
             }
             Self::NotFinite { buffer: buffer @ (Buffer::FoldWeights | Buffer::FoldBias), index } => {
                 write!(f, "{}[{index}] would not fit an f32; nothing was written", buffer.name())
@@ -214,10 +310,7 @@ impl fmt::Display for Error {
                      but is {length}; nothing was written"
                 )
             }
-            Self::NotAnElementMask => f.write_str(
-                "padding can be dropped only by a mask with one bit per element (Granularity::Element); \
-                 clear it in the tensors instead (clear_padding); nothing was written",
-            ),
+            Self::NotAnElementMask => write!(f, "{reason}; nothing was written"),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::args::{
     Apply, ApplyGradient, Backward, BackwardInPlace, Eval, EvalInPlace, Finish, Moments, ParameterGradients, Reduce,
     Train,
 };
+use crate::backend::Backend;
 use crate::check;
 use crate::config::Config;
 use crate::error::Error;
@@ -19,7 +20,7 @@ use crate::parts::{moments_len, sums_len};
 use crate::phase::{backward, eval, moments, train};
 use crate::plan::{BackwardCall, ForwardCall, Plan};
 use crate::shape::Shape;
-use crate::simd::{Backend, CHANNELWISE};
+use crate::simd::CHANNELWISE;
 
 /// The fused layer `y = dropout(act(batchnorm(x) + residual))`: a plan that fits a constant and holds no data.
 ///
@@ -29,13 +30,7 @@ use crate::simd::{Backend, CHANNELWISE};
 /// ```
 /// use normdrop::{Config, Layer, Relu, Shape};
 ///
-/// const LAYER: Layer<Relu> = match Shape::nc(8, 32) {
-///     Ok(shape) => match Layer::new(shape, Relu, Config { p: 0.25, ..Config::DEFAULT }) {
-///         Ok(layer) => layer,
-///         Err(_) => panic!("eps, momentum or p out of range"),
-///     },
-///     Err(_) => panic!("the shape is too large"),
-/// };
+/// const LAYER: Layer<Relu> = Layer::new_const(Shape::nc(8, 32), Relu, Config { p: 0.25, ..Config::DEFAULT });
 /// static SCRATCH: [f64; LAYER.scratch_len()] = [0.0; LAYER.scratch_len()];
 /// static MASK: [u8; LAYER.mask_len()] = [0; LAYER.mask_len()];
 /// ```
@@ -62,6 +57,37 @@ impl<A: Activation> Layer<A> {
         }
     }
 
+    /// [`Layer::new`] for constants, in one expression: what is out of its range is an error of the compiler that names it.
+    ///
+    /// The shape is taken as its constructor returns it. Where shape or constants are known only at run time, use
+    /// [`Layer::new`], which returns the error.
+    ///
+    /// ```
+    /// use normdrop::{Config, Layer, Relu, Shape};
+    /// const LAYER: Layer<Relu> = Layer::new_const(Shape::nchw(8, 32, 7, 7), Relu, Config { p: 0.1, ..Config::DEFAULT });
+    /// ```
+    /// A probability of 10 does not compile: "p, the probability to drop, must be in [0, 1]".
+    /// ```compile_fail,E0080
+    /// # use normdrop::{Config, Layer, Relu, Shape};
+    /// const LAYER: Layer<Relu> = Layer::new_const(Shape::nchw(8, 32, 7, 7), Relu, Config { p: 10.0, ..Config::DEFAULT });
+    /// # assert_eq!(LAYER.mask_bits(), 8);
+    /// ```
+    ///
+    /// # Panics
+    /// In a constant, at compile time: if the shape is an error, or `eps`, `momentum` or `p` is out of its range. At run
+    /// time, if it is called there, for the same reasons.
+    #[must_use]
+    #[track_caller]
+    pub const fn new_const(shape: Result<Shape, Error>, activation: A, config: Config) -> Self {
+        match shape {
+            Ok(shape) => match Self::new(shape, activation, config) {
+                Ok(layer) => layer,
+                Err(error) => error.panic(),
+            },
+            Err(error) => error.panic(),
+        }
+    }
+
     /// The same layer on a given backend, instead of the fastest one. The results are the same bits.
     ///
     /// # Errors
@@ -77,6 +103,11 @@ impl<A: Activation> Layer<A> {
     /// worked alone, because waking threads would take longer; and none uses more than 65,536 tasks. A call inside
     /// `ThreadPool::install` uses that pool. The scratch lengths grow with the tasks; `rayon` itself allocates, and panics if it
     /// cannot start the global pool. Only with the feature `rayon`.
+    ///
+    /// In a process made by `fork`, a call has the threads of a pool that this process itself has started, and no others: where
+    /// a layer of the parent has used the global pool before, the calls of the child outside `ThreadPool::install` work their
+    /// tasks one after the other, with the same results. A pool that only other code of the parent has used is not known
+    /// here; a layer that is to share work in a child waits for ever on it, as all of `rayon` does.
     ///
     /// ```
     /// use std::num::NonZero;

@@ -5,6 +5,7 @@
 
 mod activation;
 mod args;
+mod backend;
 #[cfg(feature = "capi")]
 pub mod capi;
 mod channel;
@@ -30,6 +31,7 @@ pub use args::{
     Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Finish, Moments,
     ParameterGradients, Parameters, Reduce, Running, RunningMut, Saved, SavedMut, Statistics, Train,
 };
+pub use backend::Backend;
 pub use config::{Config, Granularity, RunningVariance};
 pub use error::{Buffer, Error};
 pub use fold::{Fold, WeightOrder, WeightShape, fold_into_next, fold_into_previous};
@@ -37,7 +39,6 @@ pub use layer::Layer;
 pub use mask::{Bernoulli, mask_len, seed_for, seed_from};
 pub use parts::{merge_moments, merge_sums, moments_len};
 pub use shape::Shape;
-pub use simd::Backend;
 
 #[cfg(doc)]
 #[doc = include_str!("guide.md")]

@@ -23,7 +23,8 @@ pub(crate) const fn sums_len(channels: usize) -> usize {
 /// Merging the same parts in the same order gives the same bits. A part without values changes nothing.
 ///
 /// # Errors
-/// [`Error::Length`] if the two do not have the same length or it is not a multiple of 3; nothing was written then.
+/// [`Error::Length`] if `from` does not have the length of `into`, and [`Error::LengthMultiple`] if that is not a multiple
+/// of 3; nothing was written then.
 pub fn merge_moments(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
     check_both(Buffer::Moments, 3, into.len(), from.len())?;
     let (counts, means, m2s) = fields(into);
@@ -41,7 +42,8 @@ pub fn merge_moments(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
 /// Merges the sums of one part of a batch into those of another: element by element, a plain addition.
 ///
 /// # Errors
-/// [`Error::Length`] if the two do not have the same length or it is not a multiple of 2; nothing was written then.
+/// [`Error::Length`] if `from` does not have the length of `into`, and [`Error::LengthMultiple`] if that is not a multiple
+/// of 2; nothing was written then.
 pub fn merge_sums(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
     check_both(Buffer::Sums, 2, into.len(), from.len())?;
     for (into, from) in into.iter_mut().zip(from) {
@@ -52,7 +54,9 @@ pub fn merge_sums(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
 
 /// Checks that two slices have the same length, so many values for each channel.
 fn check_both(buffer: Buffer, fields: usize, into: usize, from: usize) -> Result<(), Error> {
-    check_len(buffer, into / fields * fields, into)?;
+    if !into.is_multiple_of(fields) {
+        return Err(Error::LengthMultiple { buffer, fields, actual: into });
+    }
     check_len(buffer, into, from)
 }
 

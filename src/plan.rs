@@ -8,6 +8,7 @@ use crate::args::{
     Apply, ApplyGradient, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, ParameterGradients, Parameters,
     Reduce, Statistics,
 };
+use crate::backend::Backend;
 use crate::channel::Normalisation;
 use crate::config::{Config, Granularity};
 use crate::error::Error;
@@ -15,7 +16,6 @@ use crate::mask::Bernoulli;
 use crate::pass::keep::{Gates, SharedMask};
 use crate::pass::{Walk, apply, moments, reduce};
 use crate::shape::Shape;
-use crate::simd::Backend;
 use crate::tasks::Tasks;
 
 /// A layer without its activation.

@@ -34,7 +34,7 @@ pub struct Shape {
 
 const fn product<const N: usize>(factors: [usize; N]) -> Result<usize, Error> {
     let mut product: usize = 1;
-    let mut overflow = false;
+    let mut overflow = None;
     let mut i = 0;
     while i < N {
         // A zero dimension makes the tensor empty, whatever the others are.
@@ -43,11 +43,15 @@ const fn product<const N: usize>(factors: [usize; N]) -> Result<usize, Error> {
         }
         match product.checked_mul(factors[i]) {
             Some(next) => product = next,
-            None => overflow = true,
+            None if overflow.is_none() => overflow = Some(Error::ShapeOverflow { product, dimension: factors[i] }),
+            None => {}
         }
         i += 1;
     }
-    if overflow { Err(Error::ShapeOverflow) } else { Ok(product) }
+    match overflow {
+        Some(error) => Err(error),
+        None => Ok(product),
+    }
 }
 
 impl Shape {

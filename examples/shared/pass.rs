@@ -34,11 +34,13 @@ pub(crate) fn shape_of(dims: &[usize]) -> Option<Result<Shape, Error>> {
     let [samples, channels, positions @ ..] = dims else { return None };
     // A zero makes the tensor empty, whatever the others are.
     let inner = if positions.contains(&0) {
-        Some(0)
+        Ok(0)
     } else {
-        positions.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))
+        positions.iter().try_fold(1usize, |product, &dimension| {
+            product.checked_mul(dimension).ok_or(Error::ShapeOverflow { product, dimension })
+        })
     };
-    Some(inner.ok_or(Error::ShapeOverflow).and_then(|inner| Shape::new(*samples, *channels, inner)))
+    Some(inner.and_then(|inner| Shape::new(*samples, *channels, inner)))
 }
 
 impl<A: Activation> Pass<A> {

@@ -804,6 +804,13 @@ fn as_c_says(error: Error, function: Function) -> Refusal {
             actual,
             ..none
         },
+        Error::LengthMultiple { buffer, fields, actual } => Refusal {
+            status: c::NORMDROP_STATUS_MULTIPLE,
+            buffer: names(function, buffer).swap_remove(0),
+            expected: fields,
+            actual,
+            ..none
+        },
         Error::Eps { eps } => Refusal { status: c::NORMDROP_STATUS_EPS, value: f64::from(eps).to_bits(), ..none },
         Error::SingleSample => Refusal { status: c::NORMDROP_STATUS_SINGLE_SAMPLE, ..none },
         Error::MissingBias { channel } => Refusal {

@@ -171,10 +171,9 @@ fn merge(case: &Case, name: Name, into: &mut [f64], from: &[f64], merge: fn(&mut
         assert!(same_bits(&merged, into), "a refused merge wrote");
         // Two that agree and do not have as many values for every channel are no better.
         let mut alike = given.clone();
-        let whole = given.len() / fields * fields;
         let expected = match given.len() {
-            len if len == whole => Ok(()),
-            actual => Err(Error::Length { buffer: name, expected: whole, actual }),
+            len if len.is_multiple_of(fields) => Ok(()),
+            actual => Err(Error::LengthMultiple { buffer: name, fields, actual }),
         };
         assert_eq!(merge(&mut alike, &given), expected);
         assert!(expected.is_ok() || same_bits(&alike, &given), "a refused merge wrote");

@@ -67,6 +67,8 @@ pub const NORMDROP_STATUS_GROUPS: normdrop_status = 24;
 pub const NORMDROP_STATUS_SEQUENCE_LENGTH: normdrop_status = 25;
 /// Padding can be dropped only by a mask with one bit per element.
 pub const NORMDROP_STATUS_NOT_AN_ELEMENT_MASK: normdrop_status = 26;
+/// Moments do not have three values for each channel, or sums not two.
+pub const NORMDROP_STATUS_MULTIPLE: normdrop_status = 27;
 
 /// A buffer or struct of a call: one of `NORMDROP_BUFFER_*`.
 pub type normdrop_buffer = u32;
@@ -249,13 +251,38 @@ pub struct normdrop_error {
     pub buffer: normdrop_buffer,
     /// The buffer that it overlaps, or `NORMDROP_BUFFER_NONE`.
     pub other: normdrop_buffer,
-    /// What was expected: the length (of scratch: at least), the alignment in bytes, the version, the largest length.
+    /// What was expected, by the status:
+    ///
+    /// LENGTH     the values of the buffer (of scratch: at least), of a mask the bytes
+    /// MULTIPLE   the values of one channel
+    /// ALIGNMENT  the alignment in bytes
+    /// VERSION    the version
+    /// SIZE       the most values that a buffer of the type can have
+    /// NULL       the values that the buffer is said to have
+    /// SHAPE      the product of the dimensions as far as it fits
+    /// POSITIONS  `outer`, which must be a multiple of `positions`
+    ///
+    /// and 0 for every other one.
     pub expected: usize,
-    /// What came: the length, the address modulo the alignment, the version, the number that names nothing; of a missing
-    /// bias, the channel; of a sequence that is too long, its length.
+    /// What came, by the status:
+    ///
+    /// LENGTH, MULTIPLE  the values of the buffer, of a mask the bytes
+    /// ALIGNMENT         the address modulo the alignment
+    /// VERSION           the version
+    /// SIZE              the values that the buffer is said to have
+    /// SHAPE             the next dimension, which is too large
+    /// POSITIONS         `positions`
+    /// `MISSING_BIAS`    the first channel with a shift
+    /// VARIANCE          the first channel without a standard deviation
+    /// GROUPS            `groups`
+    /// `SEQUENCE_LENGTH`  the length of the sequence
+    /// `NOT_FINITE`      the index of the value
+    /// ACTIVATION, GRANULARITY, `RUNNING_VARIANCE`, BACKEND, TASKS, STATISTICS, `WEIGHT_ORDER`   the number that was given
+    ///
+    /// and 0 for every other one.
     pub actual: usize,
-    /// The number that is out of its range: eps, momentum, p or slope; of a sequence that is too
-    /// long, its sample.
+    /// The number that is out of its range: eps, momentum, p or slope; of VARIANCE, the running variance; of
+    /// `SEQUENCE_LENGTH`, the sample.
     pub value: f64,
 }
 
@@ -299,7 +326,8 @@ pub struct normdrop_layer {
     /// One of `NORMDROP_BACKEND_*`; the default is the fastest.
     pub backend: normdrop_backend,
     /// The tasks that a call is cut into at most, for threads, if the library was built with them. 0 and 1 are the same;
-    /// the default is 1.
+    /// the default is 1. A process made by `fork` has no threads of its parent: if that has used some before, the calls
+    /// of the child work their tasks one after the other, with the same results.
     pub tasks: u32,
 }
 

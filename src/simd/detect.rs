@@ -7,30 +7,10 @@
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 use super::x86::{Avx2, Avx512};
 use super::{Kernel, Portable};
+use crate::backend::Backend;
 use crate::error::Error;
 
-/// The instruction sets that the kernels are written for. All give the same bits; they differ in speed alone.
-///
-/// ```
-/// use normdrop::Backend;
-/// assert!(Backend::Portable.is_available());
-/// println!("this CPU runs {:?}", Backend::detect());
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Backend {
-    /// 128-bit registers where the target has them by default (SSE2, NEON, simd128), scalar arithmetic elsewhere.
-    Portable,
-    /// x86-64 with AVX2: 256-bit registers.
-    Avx2,
-    /// x86-64 with AVX-512 F, VL, BW and DQ: 512-bit registers.
-    Avx512,
-}
-
 impl Backend {
-    /// All backends, slowest first.
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
-
     /// The fastest backend that this CPU and this build can run; every call uses it unless told otherwise.
     ///
     /// With `--cfg normdrop_backend="portable"` (or `"avx2"`, `"avx512"`) in `RUSTFLAGS` it is at most the one named; with
@@ -58,17 +38,7 @@ impl Backend {
     /// [`Error::BackendUnavailable`] if this CPU or this build cannot run it.
     #[inline]
     pub fn require(self) -> Result<Self, Error> {
-        if self.is_available() { Ok(self) } else { Err(Error::BackendUnavailable) }
-    }
-
-    /// The backend's name in lower case, as benchmarks and reports print it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Portable => "portable",
-            Self::Avx2 => "avx2",
-            Self::Avx512 => "avx512",
-        }
+        if self.is_available() { Ok(self) } else { Err(Error::BackendUnavailable { backend: self }) }
     }
 }
 

@@ -37,7 +37,6 @@ pub(crate) use self::scalar::Portable;
     not(normdrop_backend = "scalar")
 ))]
 pub(crate) use self::wide::Portable;
-pub use detect::Backend;
 pub(crate) use detect::dispatch;
 pub(crate) use lane::Lane;
 pub(crate) use splitmix::{GOLDEN_GAMMA, splitmix64};

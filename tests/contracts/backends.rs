@@ -688,7 +688,7 @@ fn a_backend_that_is_not_there_is_refused() {
         assert_eq!(layer.with_backend(backend).is_ok(), available, "{}", backend.name());
         assert_eq!(backend.require().is_ok(), available, "{}", backend.name());
         if !available {
-            assert_eq!(layer.with_backend(backend).err(), Some(Error::BackendUnavailable));
+            assert_eq!(layer.with_backend(backend).err(), Some(Error::BackendUnavailable { backend }));
         }
     }
 }

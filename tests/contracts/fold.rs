@@ -1115,22 +1115,26 @@ fn groups_divide_inputs_and_outputs_and_shapes_fit_a_usize_and_nothing_is_writte
     for into in INTO {
         for order in ORDERS {
             let right = WeightShape { order, outputs: 4, inputs: 6, taps: 1, groups: 2 };
-            for (shape, expected) in [
-                (WeightShape { groups: 0, ..right }, Error::Groups { groups: 0 }),
-                (WeightShape { groups: 3, ..right }, Error::Groups { groups: 3 }),
-                (WeightShape { groups: 4, ..right }, Error::Groups { groups: 4 }),
-                (WeightShape { groups: 24, ..right }, Error::Groups { groups: 24 }),
-                (WeightShape { taps: usize::MAX / 11, ..right }, Error::ShapeOverflow),
-                (WeightShape { outputs: usize::MAX, groups: 1, ..right }, Error::ShapeOverflow),
-                (WeightShape { inputs: usize::MAX, groups: 1, ..right }, Error::ShapeOverflow),
+            for (shape, groups) in [
+                (WeightShape { groups: 0, ..right }, Some(0)),
+                (WeightShape { groups: 3, ..right }, Some(3)),
+                (WeightShape { groups: 4, ..right }, Some(4)),
+                (WeightShape { groups: 24, ..right }, Some(24)),
+                (WeightShape { taps: usize::MAX / 11, ..right }, None),
+                (WeightShape { outputs: usize::MAX, groups: 1, ..right }, None),
+                (WeightShape { inputs: usize::MAX, groups: 1, ..right }, None),
             ] {
                 let mut folding = Folding { shape, ..Folding::of(into, right, [0; 6], 1) };
                 let before = folding.bits();
-                assert_eq!(folding.fold(into), Err(expected), "{into:?}, {shape:?}");
+                let error = folding.fold(into).expect_err("a shape out of range");
                 assert_eq!(folding.bits(), before);
-                assert!(
-                    !matches!(expected, Error::Groups { groups } if !expected.to_string().contains(&groups.to_string()))
-                );
+                match groups {
+                    Some(groups) => {
+                        assert_eq!(error, Error::Groups { groups }, "{into:?}, {shape:?}");
+                        assert!(error.to_string().contains(&groups.to_string()));
+                    }
+                    None => assert!(matches!(error, Error::ShapeOverflow { .. }), "{into:?}, {shape:?}: {error}"),
+                }
             }
         }
     }

@@ -5,8 +5,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use normdrop::{
-    Average, Backward, BackwardInPlace, Bernoulli, Buffer, Config, Dropout, Error, Eval, EvalInPlace, Identity, Layer,
-    ParameterGradients, Parameters, Relu, Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train,
+    Average, Backend, Backward, BackwardInPlace, Bernoulli, Buffer, Config, Dropout, Error, Eval, EvalInPlace,
+    Identity, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved, SavedMut, Shape, Statistics,
+    Train, merge_moments, merge_sums,
 };
 use normdrop_reference::random::SplitMix64;
 
@@ -406,10 +407,76 @@ fn errors_of_constants_say_what_came() {
     assert!(text(Config { eps: -2.5, ..Config::DEFAULT }).contains("-2.5"));
     assert!(text(Config { momentum: 7.25, ..Config::DEFAULT }).contains("7.25"));
     assert!(text(Config { p: 1.75, ..Config::DEFAULT }).contains("1.75"));
-    assert_eq!(Shape::new(usize::MAX, 2, 1), Err(Error::ShapeOverflow));
-    assert_eq!(Shape::nchw(1, 1, usize::MAX, 2), Err(Error::ShapeOverflow));
-    for error in [Error::ShapeOverflow, Error::SingleSample, Error::BackendUnavailable] {
-        assert!(error.to_string().len() > 20);
+    const MAX: usize = usize::MAX;
+    for (shape, product, dimension) in
+        [(Shape::new(MAX, 2, 1), MAX, 2), (Shape::nchw(1, 1, MAX, 3), MAX, 3), (Shape::nhwc(2, MAX, 1, 3), 2, MAX)]
+    {
+        assert_eq!(shape, Err(Error::ShapeOverflow { product, dimension }));
+        let text = shape.expect_err("too large").to_string();
+        assert!(text.contains(&format!("{product} times {dimension} is above {MAX}")), "{text}");
+    }
+}
+
+/// The reason of an error by its panic, as the compiler shows it for a constant, and its whole text.
+#[test]
+fn every_error_says_what_was_expected_what_came_and_what_to_do() {
+    let length = |buffer, expected, actual| Error::Length { buffer, expected, actual };
+    for (error, reason, text) in [
+        (length(Buffer::Mask, 2, 12), "length", "mask must have 2 bytes (eight bits each, "),
+        (length(Buffer::Mask, 2, 12), "length", ") but has 12; nothing was written"),
+        (length(Buffer::Weight, 3, 4), "length", "weight must have 3 f32 values but has 4; nothing was written"),
+        (length(Buffer::SavedInvStd, 3, 4), "length", "saved inv_std must have 3 f64 values but has 4;"),
+        (length(Buffer::Scratch, 30, 4), "length", "scratch must have at least 30 f64 values (`Layer::scratch_len`"),
+        (
+            Error::LengthMultiple { buffer: Buffer::Moments, fields: 3, actual: 4 },
+            "for each channel",
+            "moments must have 3 f64 values for each channel but have 4 in all; nothing was written",
+        ),
+        (Error::ShapeOverflow { product: 7, dimension: 9 }, "the product of the dimensions", "7 times 9"),
+        (Error::Eps { eps: -1.0 }, "eps must be finite and at least 0, in training above 0", ", but is -1.0"),
+        (Error::Momentum { momentum: 99.0 }, "momentum, the weight of the new value", "must be in [0, 1], but is 99.0"),
+        (Error::Momentum { momentum: 99.0 }, "momentum", "Keras and flax is 1 minus this one"),
+        (Error::Probability { p: f64::NAN }, "p, the probability to drop, must be in [0, 1]", ", but is NaN"),
+        (Error::Slope { slope: f32::INFINITY }, "the slope must be finite", "but is inf"),
+        (Error::SingleSample, "more than one value per channel", "or normalise with fixed statistics; nothing"),
+        (Error::BackendUnavailable { backend: Backend::Avx512 }, "`Backend::detect`", "avx512: the backend cannot run"),
+        (Error::MissingBias { channel: 7 }, "give it a bias", "channel 7: "),
+        (Error::Variance { channel: 7, var: -2.0 }, "raise eps", "the running var of channel 7 is -2.0; nothing"),
+    ] {
+        assert!(error.to_string().contains(text), "{text:?} is not in {error}");
+        let panic = std::panic::catch_unwind(|| error.panic()).expect_err("it returned");
+        let panic = *panic.downcast::<String>().expect("a text");
+        assert!(panic.contains(reason), "{reason:?} is not in {panic}");
+    }
+}
+
+#[test]
+fn moments_and_sums_that_are_not_whole_are_refused_with_the_values_of_a_channel() {
+    let (mut into, from) = ([1.0; 4], [1.0; 4]);
+    let error = merge_moments(&mut into, &from);
+    assert_eq!(error, Err(Error::LengthMultiple { buffer: Buffer::Moments, fields: 3, actual: 4 }));
+    let error = merge_sums(&mut into[..3], &from);
+    assert_eq!(error, Err(Error::LengthMultiple { buffer: Buffer::Sums, fields: 2, actual: 3 }));
+    let error = merge_moments(&mut into[..3], &from);
+    assert_eq!(error, Err(Error::Length { buffer: Buffer::Moments, expected: 3, actual: 4 }));
+    assert_eq!(into, [1.0; 4]);
+}
+
+/// The panic of `Layer::new_const` is what the compiler shows where a constant is out of its range.
+#[test]
+fn a_constant_layer_names_what_is_out_of_its_range() {
+    const LAYER: Layer<Relu> = Layer::new_const(Shape::nc(4, 3), Relu, Config { p: 0.25, ..Config::DEFAULT });
+    let layer = Layer::new(Shape::nc(4, 3).expect("a small shape"), Relu, Config { p: 0.25, ..Config::DEFAULT });
+    assert_eq!(Ok(LAYER), layer);
+    for (shape, config, named) in [
+        (Shape::nc(usize::MAX, 3), Config::DEFAULT, "dimensions"),
+        (Shape::nc(4, 3), Config { eps: -1.0, ..Config::DEFAULT }, "eps"),
+        (Shape::nc(4, 3), Config { momentum: 1.5, ..Config::DEFAULT }, "momentum"),
+        (Shape::nc(4, 3), Config { p: f64::NAN, ..Config::DEFAULT }, "p, the probability"),
+    ] {
+        let panic = std::panic::catch_unwind(|| Layer::new_const(shape, Relu, config)).expect_err("a layer");
+        let panic = *panic.downcast::<String>().expect("a text");
+        assert!(panic.contains(named), "{named:?} is not in {panic}");
     }
 }
 
@@ -434,10 +501,10 @@ fn positions_that_do_not_fit_are_an_overflow_unless_there_is_no_sample() {
     }
     for n in [1, 2] {
         for shape in [Shape::nhwc(n, MAX, 2, 3), Shape::nhwc(n, MAX, 2, 0), Shape::ndhwc(n, 2, MAX, 1, 3)] {
-            assert_eq!(shape, Err(Error::ShapeOverflow));
+            assert!(matches!(shape, Err(Error::ShapeOverflow { .. })));
         }
     }
-    assert_eq!(Shape::nlc(2, MAX, 3), Err(Error::ShapeOverflow));
+    assert_eq!(Shape::nlc(2, MAX, 3), Err(Error::ShapeOverflow { product: 2, dimension: MAX }));
 }
 
 #[test]

@@ -1498,6 +1498,10 @@ static void test_wrong_buffers(void) {
     CHECK(error.buffer == NORMDROP_BUFFER_MOMENTS && error.expected == 15 && error.actual == 14);
     CHECK(normdrop_merge_sums(parts.sums, others.from, &error) == NORMDROP_STATUS_LENGTH);
     CHECK(error.buffer == NORMDROP_BUFFER_SUMS && error.expected == 10 && error.actual == 14);
+    parts.moments.len = 14;
+    CHECK(normdrop_merge_moments(parts.moments, others.from, &error) == NORMDROP_STATUS_MULTIPLE);
+    CHECK(error.buffer == NORMDROP_BUFFER_MOMENTS && error.expected == 3 && error.actual == 14);
+    parts.moments.len = 15;
     CHECK(normdrop_merge_sums(parts.sums, reading_f64(parts.sums), &error) == NORMDROP_STATUS_OVERLAP);
     others.from.values = NULL;
     CHECK(normdrop_merge_sums(parts.sums, others.from, &error) == NORMDROP_STATUS_NULL);

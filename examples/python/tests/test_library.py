@@ -32,7 +32,7 @@ def floats(*shape):
 
 
 def header():
-    return re.sub(r"//.*", "", HEADER.read_text())
+    return re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.DOTALL)
 
 
 def test_structs_are_those_of_the_header():

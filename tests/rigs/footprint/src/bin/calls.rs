@@ -394,13 +394,13 @@ fn main() -> ! {
     let options = Options { shape: SHAPES[0], fixed: false, with_residual: false };
     let known = measure(known, &mut memory.fixture(&NUMBERS[0], &options));
     if !matches!(known, Ok(KNOWN..=1200)) {
-        end(Err(Error::ShapeOverflow));
+        end(Err(Error::SingleSample));
     }
     let result = run(&mut memory);
     if let (Ok(table), Ok(mut to)) = (&result, hstdout()) {
         for ((name, _), &numbers) in CALLS.iter().zip(table) {
             if print(&mut to, name, numbers).is_err() {
-                end(Err(Error::ShapeOverflow));
+                end(Err(Error::SingleSample));
             }
         }
     }

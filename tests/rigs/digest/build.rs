@@ -40,11 +40,32 @@ REGION_ALIAS(\"REGION_HEAP\", RAM);
 REGION_ALIAS(\"REGION_STACK\", RAM);
 ";
 
+/// A PC that is started as a Xen guest is, at the entry that the note names: the whole script, because no crate brings one.
+const PC: &str = "ENTRY(start)
+SECTIONS
+{
+  . = 1M;
+  .note.pvh : { KEEP(*(.note.pvh)) }
+  .text : { *(.text .text.*) }
+  .rodata : { *(.rodata .rodata.*) }
+  .data : { *(.data .data.*) }
+  .bss : { *(.bss .bss.*) *(COMMON) }
+  /DISCARD/ : { *(.eh_frame .eh_frame_hdr .comment) }
+}
+";
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let target = env::var("TARGET").expect("cargo sets TARGET");
     // The host needs no script: clippy and the editor look at the package there.
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
+        return;
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    println!("cargo:rustc-link-search={}", out.display());
+    if target.starts_with("x86_64") {
+        fs::write(out.join("pc.x"), PC).expect("the folder of the build is there");
+        println!("cargo:rustc-link-arg-bins=-Tpc.x");
         return;
     }
     let memory = match target.split('-').next() {
@@ -54,8 +75,6 @@ fn main() {
         Some(arch) if arch.starts_with("riscv") => RISCV,
         _ => panic!("no machine is known for {target}"),
     };
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     fs::write(out.join("memory.x"), memory).expect("the folder of the build is there");
-    println!("cargo:rustc-link-search={}", out.display());
     println!("cargo:rustc-link-arg-bins=-Tlink.x");
 }

@@ -1,12 +1,13 @@
 //! Prints a digest of every public call, computed on this very target, as `tests/digest.txt` has them.
 //!
-//! The same program everywhere, without std: on Linux with a few functions of C, on bare metal in an emulator that passes
+//! The same program everywhere, without std: on Linux with a few functions of C, on bare metal and under UEFI in an emulator that passes
 //! text on, in WebAssembly with one function of the host's.
 #![no_std]
 #![no_main]
 
 #[cfg_attr(target_os = "linux", path = "platform/linux.rs")]
-#[cfg_attr(target_os = "none", path = "platform/bare.rs")]
+#[cfg_attr(all(target_os = "none", not(target_arch = "x86_64")), path = "platform/bare.rs")]
+#[cfg_attr(any(all(target_os = "none", target_arch = "x86_64"), target_os = "uefi"), path = "platform/pc.rs")]
 #[cfg_attr(target_family = "wasm", path = "platform/wasm.rs")]
 mod platform;
 

@@ -47,3 +47,12 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 /// The core library that comes with a compiler is made for unwinding and asks for this function; nothing unwinds here.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
+
+/// Likewise the tables for unwinding on ARM, which name these two.
+#[cfg(target_arch = "arm")]
+mod unwinding {
+    #[unsafe(no_mangle)]
+    extern "C" fn __aeabi_unwind_cpp_pr0() {}
+    #[unsafe(no_mangle)]
+    extern "C" fn __aeabi_unwind_cpp_pr1() {}
+}

@@ -199,7 +199,8 @@ class Layer:
 
     `layout` is one of `LAYOUTS`, N samples and C channels, and `shape` that of the tensors. `p` is the probability to drop, and
     `granularity` what one bit of the mask drops. The other arguments are PyTorch's; `running_var` is "unbiased", as in PyTorch, or
-    "biased", as in Keras, flax and ONNX. More `tasks` than one use threads, and need a library built with `--features capi,rayon`.
+    "biased", as in Keras, flax and ONNX. More `tasks` than one use threads, and need a library built with `--features capi,rayon`;
+    a child of `fork`, whose parent has used them, works all tasks by itself.
 
     All arguments are attributes. Layers with equal arguments are equal, and a layer can be copied and pickled.
     """

@@ -229,19 +229,40 @@ class NormdropError(ValueError):
     status, buffer, other, expected, actual, value = 0, None, None, 0, 0, 0.0
 
 
+# What follows the text of a status. The numbers are those of `NORMDROP_STATUS_*`; what they mean is in the header.
+_LENGTH = 6
+_DETAILS = {
+    1: ": {buffer}",
+    2: ": {buffer} has {actual}, not {expected}",
+    3: ": {buffer} is {actual} past a multiple of {expected}",
+    4: ": {buffer} has {actual}",
+    5: ": {buffer} and {other}",
+    7: ": {expected} times {actual}",
+    8: ": {actual} positions, outer is {expected}",
+    9: ": {actual}", 14: ": {actual}", 15: ": {actual}", 16: ": {actual}", 17: ", not {actual}", 18: ": {actual}", 23: ": {actual}",
+    10: ", but is {value}", 11: ", but is {value}", 12: ", but is {value}", 13: ", but is {value}",
+    20: ": channel {actual}",
+    21: ": that of channel {actual} is {value}",
+    22: ": {buffer}[{actual}]",
+    24: ", but are {actual}",
+    25: ": that of sample {value:.0f} is {actual}, of {expected}",
+    27: ": {buffer} have {expected} a channel, and here {actual} in all",
+}
+
+
 def _refusal(error):
     """The exception of a `CError`. Its text is all that the exception is made of, so that it can be copied and sent to
     another process, as `multiprocessing` does.
     """
     buffer, other = _name(error.buffer), _name(error.other)
     text = library.normdrop_status_text(error.status).decode()
-    if other is not None:
-        text += f": {buffer} and {other}"
-    elif buffer is not None:
-        text += f": {buffer}, expected {error.expected}, got {error.actual}"
-    elif error.value:
-        text += f", but is {error.value}"
-    refusal = NormdropError(text)
+    detail = _DETAILS.get(error.status, "")
+    if error.status == _LENGTH:
+        unit = "bytes" if buffer == "mask" else "values"
+        text = f"{buffer} must have {'at least ' if buffer == 'scratch' else ''}{error.expected} {unit}, but has {error.actual}"
+    refusal = NormdropError(
+        text + detail.format(buffer=buffer, other=other, expected=error.expected, actual=error.actual, value=error.value)
+    )
     refusal.status, refusal.buffer, refusal.other = error.status, buffer, other
     refusal.expected, refusal.actual, refusal.value = error.expected, error.actual, error.value
     return refusal

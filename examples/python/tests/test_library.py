@@ -102,7 +102,7 @@ def test_wrong_layers(arguments, said):
     ({"p": 1.5}, "p, the probability to drop, must be in [0, 1], but is 1.5"),
     ({"p": float("nan")}, "must be in [0, 1], but is nan"),
     ({"eps": -1}, "eps must be finite"),
-    ({"momentum": 2}, "momentum must be in [0, 1], but is 2.0"),
+    ({"momentum": 2}, "in the running statistics, must be in [0, 1], but is 2.0"),
     ({"slope": float("inf"), "activation": "leaky_relu"}, "slope must be finite, but is inf"),
     ({"granularity": "row"}, "granularity must be one of element, channel, sample, not 'row'"),
     ({"running_var": "exact"}, "running_var must be one of"),
@@ -223,7 +223,7 @@ def test_a_missing_array_is_named(layer):
     for wrong in (1, (floats(3), floats(3))):
         with pytest.raises(TypeError, match="saved must be what train or finish gave"):
             layer.apply(x, wrong)
-    with pytest.raises(ValueError, match="running_var, expected 3, got 0"):
+    with pytest.raises(ValueError, match="running_var must have 3 values, but has 0"):
         layer.eval(floats(2, 3, 4, 5), floats(3), None)
     with pytest.raises(ValueError, match="give either saved"):
         layer.backward(floats(2, 3, 4, 5), floats(2, 3, 4, 5))
@@ -240,10 +240,10 @@ def test_refusals_of_the_library_are_told(layer):
     with pytest.raises(normdrop.NormdropError) as refused:
         layer.train(x, weight=floats(4))
     assert (refused.value.buffer, refused.value.expected, refused.value.actual) == ("weight", 3, 4)
-    assert "weight, expected 3, got 4" in str(refused.value)
+    assert "weight must have 3 values, but has 4" in str(refused.value)
     with pytest.raises(normdrop.NormdropError, match="output and input"):
         layer.train(x, out=x)
-    with pytest.raises(normdrop.NormdropError, match="mask, expected 15, got 14"):
+    with pytest.raises(normdrop.NormdropError, match="mask must have 15 bytes, but has 14"):
         layer.train(x, mask=layer.mask(1)[:-1].copy())
     with pytest.raises(normdrop.NormdropError, match="not aligned"):
         memory = numpy.zeros(4 * 120 + 1, numpy.uint8)
@@ -375,3 +375,18 @@ def test_a_struct_keeps_its_arrays(struct):
     del call, field
     gc.collect()
     assert all(array() is None for array in kept)
+
+
+def test_every_status_has_a_text_with_what_was_expected_and_what_came():
+    """Each status of the header, by its number: the text is the library's, and every placeholder of it is filled."""
+    statuses = re.findall(r"#define NORMDROP_STATUS_(\w+) (\d+)", header())
+    assert len(statuses) > 20
+    details = set(_library._DETAILS)
+    for name, number in statuses:
+        error = _library.CError(version=1, status=int(number), buffer=5, other=7, expected=12, actual=34, value=5.5)
+        text = str(_library._refusal(error))
+        assert text and "{" not in text and "unknown status" not in text, name
+        details.discard(int(number))
+        if name not in ("OK", "SINGLE_SAMPLE", "NULL", "NOT_AN_ELEMENT_MASK", "OVERLAP"):
+            assert "34" in text or "5.5" in text, f"{name}: {text}"
+    assert not details, "a detail of a status that the header does not have"

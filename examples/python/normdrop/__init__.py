@@ -106,7 +106,8 @@ def _merge(name, into, values):
 
 
 @untraced
-def fold_into_previous(weights, bias, running_mean, running_var, *, layout, groups=1, weight=None, shift=None, eps=1e-5):
+def fold_into_previous(weights, bias, running_mean, running_var, *, layout, groups=1, weight=None, shift=None, eps=1e-5,
+                       running_mean_tail=None):
     """Folds batch norm into the linear or convolution layer directly before it, in place.
 
     `weights` and `bias` (or None) are those of that layer; `weight` and `shift` the weight and bias of the batch norm.
@@ -127,11 +128,12 @@ def fold_into_previous(weights, bias, running_mean, running_var, *, layout, grou
 
     `groups` is that of the layer: one of the dimensions O and I then is that of one group, as the framework has it.
     """
-    _fold("fold_into_previous", weights, bias, running_mean, running_var, layout, groups, weight, shift, eps)
+    _fold("fold_into_previous", weights, bias, running_mean, running_mean_tail, running_var, layout, groups, weight, shift, eps)
 
 
 @untraced
-def fold_into_next(weights, bias, running_mean, running_var, *, layout, groups=1, weight=None, shift=None, eps=1e-5):
+def fold_into_next(weights, bias, running_mean, running_var, *, layout, groups=1, weight=None, shift=None, eps=1e-5,
+                   running_mean_tail=None):
     """Folds batch norm into the linear or convolution layer after it, in place. The arguments are those of `fold_into_previous`.
 
     Exact only where nothing but dropout and a flattening stands between the two layers, and where every output sees every
@@ -146,7 +148,7 @@ def fold_into_next(weights, bias, running_mean, running_var, *, layout, groups=1
         dense.reshape(h, w, c, out), layout="HWIO"         NHWC, flatten, Keras Dense
         dense.reshape(c, h, w, out), layout="IHWO"         NCHW, flatten, ONNX MatMul
     """
-    _fold("fold_into_next", weights, bias, running_mean, running_var, layout, groups, weight, shift, eps)
+    _fold("fold_into_next", weights, bias, running_mean, running_mean_tail, running_var, layout, groups, weight, shift, eps)
 
 
 # The orders of weights by their numbers in C, K for the axes of the kernel, and which dimension has all groups.
@@ -177,7 +179,7 @@ def _weight_shape(shape, layout, groups):
     return order, outputs, inputs, taps, groups
 
 
-def _fold(name, weights, bias, running_mean, running_var, layout, groups, weight, shift, eps):
+def _fold(name, weights, bias, running_mean, running_mean_tail, running_var, layout, groups, weight, shift, eps):
     weights = _array("weights", weights, numpy.float32, written=True, optional=False)
     groups = integer("groups", groups, SIZE_BITS)
     order, outputs, inputs, taps, groups = _weight_shape(weights.shape, layout, groups)
@@ -185,6 +187,7 @@ def _fold(name, weights, bias, running_mean, running_var, layout, groups, weight
         eps=real32("eps", eps), order=order, outputs=outputs, inputs=inputs, taps=taps, groups=groups,
         weight=_floats("weight", weight), bias=_floats("shift", shift),
         running_mean=_floats("running_mean", running_mean), running_var=_floats("running_var", running_var),
+        running_mean_tail=_floats("running_mean_tail", running_mean_tail),
         weights=weights, weights_bias=_floats("bias", bias, True),
     )
     _library.call(name, call)
@@ -322,43 +325,49 @@ class Layer:
         return mask
 
     @untraced
-    def train(self, x, *, weight=None, bias=None, running_mean=None, running_var=None, batches=None, mask=None, residual=None,
-              out=None):
+    def train(self, x, *, weight=None, bias=None, running_mean=None, running_var=None, running_mean_tail=None, batches=None,
+              mask=None, residual=None, out=None):
         """Training forward: the output, and what `backward` needs. Updates the running statistics.
 
         With `batches`, a uint64 array of one value, the running statistics are the mean of all batches. An empty batch
         leaves them as they are, and what it saves is 0.
+
+        `running_mean_tail`, zeros at first, holds what `running_mean` as a float32 leaves out. Without it the running mean
+        stops within `2**-24 * abs(mean) / momentum` of its limit; with it, evaluation stays as exact as training where
+        the mean is up to 1e7 standard deviations. Where it is used it belongs to `running_mean` in every call.
         """
         y, saved = self._like(out), self._new_saved()
         self._run(
             "train", _library.CTrain, self._lengths.train_scratch, **self._parameters(weight, bias),
-            **self._running(running_mean, running_var, True), **_counter(batches), mask=_mask(mask),
+            **self._running(running_mean, running_mean_tail, running_var, True), **_counter(batches), mask=_mask(mask),
             input=self._tensor("x", x), residual=self._optional("residual", residual),
             output=self._tensor("out", y, True), **_saved(saved, True),
         )
         return y, saved
 
     @untraced
-    def eval(self, x, running_mean, running_var, *, weight=None, bias=None, mask=None, residual=None, out=None):
+    def eval(self, x, running_mean, running_var, *, running_mean_tail=None, weight=None, bias=None, mask=None, residual=None,
+             out=None):
         """Evaluation forward with the running statistics; `out=x` is in place. With a mask: Monte-Carlo dropout."""
         y = self._like(out)
         self._run(
             "eval", _library.CEval, self._lengths.eval_scratch, **self._parameters(weight, bias),
-            **self._running(running_mean, running_var), mask=_mask(mask), input=self._tensor("x", x),
+            **self._running(running_mean, running_mean_tail, running_var), mask=_mask(mask), input=self._tensor("x", x),
             residual=self._optional("residual", residual), output=self._tensor("out", y, True),
         )
         return y
 
     @untraced
-    def backward(self, grad, x, saved=None, *, running_mean=None, running_var=None, weight=None, bias=None, mask=None,
-                 residual=None, out=None, input_gradient=True, residual_gradient=False, parameter_gradients=True):
+    def backward(self, grad, x, saved=None, *, running_mean=None, running_var=None, running_mean_tail=None, weight=None,
+                 bias=None, mask=None, residual=None, out=None, input_gradient=True, residual_gradient=False,
+                 parameter_gradients=True):
         """The gradients, through the batch statistics in `saved` or past the running ones. `out=grad` is in place."""
         dx = self._like(out) if input_gradient else None
         d_residual = self._like(None) if residual_gradient else None
         d_weight, d_bias = (self._new_channels(), self._new_channels()) if parameter_gradients else (None, None)
         self._run(
             "backward", _library.CBackward, self._lengths.backward_scratch, **self._parameters(weight, bias),
-            **self._statistics(saved, running_mean, running_var), mask=_mask(mask), input=self._tensor("x", x),
+            **self._statistics(saved, running_mean, running_mean_tail, running_var), mask=_mask(mask), input=self._tensor("x", x),
             residual=self._optional("residual", residual), grad_output=self._tensor("grad", grad),
             grad_input=self._optional("out", dx, True), grad_residual=self._optional("d_residual", d_residual, True),
             grad_weight=_floats("d_weight", d_weight, True), grad_bias=_floats("d_bias", d_bias, True),
@@ -375,15 +384,15 @@ class Layer:
         return moments
 
     @untraced
-    def finish(self, moments, *, running_mean=None, running_var=None, batches=None):
-        """The statistics of a batch from the moments of all its parts. Updates the running statistics.
+    def finish(self, moments, *, running_mean=None, running_var=None, running_mean_tail=None, batches=None):
+        """The statistics of a batch from the moments of all its parts. Updates the running statistics as `train` does.
 
         A channel without values in any part leaves its running statistics as they are, and what it saves is 0.
         """
         saved = self._new_saved()
         call = _library.CFinish(
             moments=_array("moments", moments, numpy.float64, optional=False),
-            **self._running(running_mean, running_var, True), **_counter(batches), **_saved(saved, True),
+            **self._running(running_mean, running_mean_tail, running_var, True), **_counter(batches), **_saved(saved, True),
         )
         _library.call("finish", self._layer, call)
         return saved
@@ -400,12 +409,13 @@ class Layer:
         return y
 
     @untraced
-    def reduce(self, grad, x, saved=None, *, running_mean=None, running_var=None, weight=None, bias=None, mask=None, residual=None):
+    def reduce(self, grad, x, saved=None, *, running_mean=None, running_var=None, running_mean_tail=None, weight=None, bias=None,
+               mask=None, residual=None):
         """The sums over a part that gradients are made of."""
         sums = numpy.empty(self._lengths.sums)
         self._run(
             "reduce", _library.CReduce, self._lengths.backward_scratch, **self._parameters(weight, bias),
-            **self._statistics(saved, running_mean, running_var), mask=_mask(mask), input=self._tensor("x", x),
+            **self._statistics(saved, running_mean, running_mean_tail, running_var), mask=_mask(mask), input=self._tensor("x", x),
             residual=self._optional("residual", residual), grad_output=self._tensor("grad", grad), sums=sums,
         )
         return sums
@@ -457,14 +467,20 @@ class Layer:
     def _parameters(self, weight, bias):
         return {"weight": _floats("weight", weight), "bias": _floats("bias", bias)}
 
-    def _running(self, mean, var, written=False):
-        return {"running_mean": _floats("running_mean", mean, written), "running_var": _floats("running_var", var, written)}
+    def _running(self, mean, mean_tail, var, written=False):
+        return {
+            "running_mean": _floats("running_mean", mean, written),
+            "running_mean_tail": _floats("running_mean_tail", mean_tail, written),
+            "running_var": _floats("running_var", var, written),
+        }
 
-    def _statistics(self, saved, running_mean, running_var):
+    def _statistics(self, saved, running_mean, running_mean_tail, running_var):
         if (saved is None) == (running_mean is None):
             raise ValueError("give either saved, the statistics of the batch, or running_mean and running_var")
         if saved is None:
-            return {"statistics": 1, **self._running(running_mean, running_var)}
+            return {"statistics": 1, **self._running(running_mean, running_mean_tail, running_var)}
+        if running_mean_tail is not None or running_var is not None:
+            raise ValueError("give either saved, the statistics of the batch, or running_mean and running_var, not some of both")
         return {"statistics": 0, **_saved(saved)}
 
 

@@ -267,6 +267,58 @@ def test_the_mean_of_all_batches():
     close(mean, numpy.mean(means, 0), 1e-6)
 
 
+@pytest.mark.parametrize("phases", [False, True])
+def test_the_running_mean_as_a_pair(phases):
+    """The cumulative average of {99999, 100001} and then of {100004, 100006}: a float32 alone stops at 100000."""
+    layer, count = normdrop.Layer("NC", (2, 1)), 10000
+    ends = {}
+    for tail in (None, numpy.zeros(1, numpy.float32)):
+        batches = numpy.zeros(1, numpy.uint64)
+        running = {"running_mean": numpy.zeros(1, numpy.float32), "running_var": numpy.ones(1, numpy.float32)}
+        for values in ([99999, 100001], [100004, 100006]):
+            x = numpy.array(values, numpy.float32).reshape(2, 1)
+            moments = layer.moments(x)
+            for _ in range(count):
+                if phases:
+                    layer.finish(moments, **running, running_mean_tail=tail, batches=batches)
+                else:
+                    layer.train(x, **running, running_mean_tail=tail, batches=batches)
+        assert batches == 2 * count
+        ends[tail is not None] = float(running["running_mean"][0]) + (0 if tail is None else float(tail[0]))
+    assert ends[True] == pytest.approx(100002.5, rel=1e-9) and abs(ends[False] - 100002.5) > 1
+
+
+def test_the_tail_of_the_running_mean_counts_in_every_call():
+    """A mean of 2**24 + 0.25 is two float32: the calls with fixed statistics are those around 0 with its rest, 0.25."""
+    random = numpy.random.default_rng(3)
+    layer = normdrop.Layer("NC", (16, 3), "tanh", p=0.25)
+    far, near = numpy.full(3, 2.0**24, numpy.float32), numpy.zeros(3, numpy.float32)
+    x = random.integers(-3, 4, (16, 3)).astype(numpy.float32)
+    tail, var, grad = numpy.full(3, 0.25, numpy.float32), numpy.full(3, 4, numpy.float32), x[::-1].copy()
+    # Even numbers beside 2**24 are float32.
+    pair, around_0 = {"running_mean": far, "running_mean_tail": tail, "running_var": var}, {"running_mean": tail, "running_var": var}
+    mask = layer.mask(2)
+    close(layer.eval(far + 2 * x, **pair, mask=mask), layer.eval(2 * x, **around_0, mask=mask), 1e-6)
+    for call in ("backward", "reduce"):
+        got = getattr(layer, call)(grad, far + 2 * x, **pair, mask=mask)
+        wanted = getattr(layer, call)(grad, 2 * x, **around_0, mask=mask)
+        for one, other in zip(got, wanted) if call == "backward" else [(got, wanted)]:
+            if one is not None:
+                close(one, other, 1e-6)
+    plain, tailed = [numpy.ones((2, 3), numpy.float32), near[:2].copy()], [numpy.ones((2, 3), numpy.float32), near[:2].copy()]
+    normdrop.fold_into_next(*plain, tail, var, layout="OI")
+    normdrop.fold_into_next(*tailed, near, var, layout="OI", running_mean_tail=tail)
+    assert all((one == other).all() for one, other in zip(plain, tailed)) and plain[1].all()
+    plain, tailed = [numpy.ones((3, 2), numpy.float32), near.copy()], [numpy.ones((3, 2), numpy.float32), near.copy()]
+    normdrop.fold_into_previous(*plain, tail, var, layout="OI")
+    normdrop.fold_into_previous(*tailed, near, var, layout="OI", running_mean_tail=tail)
+    assert all((one == other).all() for one, other in zip(plain, tailed)) and plain[1].all()
+    # And training moves it as it moves the mean: with momentum 1 the pair is the mean of the batch.
+    layer, tail = normdrop.Layer("NC", (16, 3), momentum=1), near.copy()
+    _, saved = layer.train(far + 2 * x, running_mean=far, running_mean_tail=tail, running_var=var)
+    assert (far == saved.mean).all() and (tail == saved.mean_tail).all() and tail.any()
+
+
 def test_a_batch_in_parts():
     problem = Problem("NCL", 3, "gelu", seed=4)
     layer, x, grad = problem.layer, problem.x, problem.grad

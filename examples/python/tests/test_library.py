@@ -225,8 +225,10 @@ def test_a_missing_array_is_named(layer):
             layer.apply(x, wrong)
     with pytest.raises(ValueError, match="running_var must have 3 values, but has 0"):
         layer.eval(floats(2, 3, 4, 5), floats(3), None)
-    with pytest.raises(ValueError, match="give either saved"):
-        layer.backward(floats(2, 3, 4, 5), floats(2, 3, 4, 5))
+    for arguments in ({}, {"saved": saved, "running_mean": floats(3), "running_var": floats(3)}, {"saved": saved, "running_var": floats(3)},
+                      {"saved": saved, "running_mean_tail": floats(3)}):
+        with pytest.raises(ValueError, match="give either saved"):
+            layer.backward(floats(2, 3, 4, 5), floats(2, 3, 4, 5), **arguments)
     with pytest.raises(ValueError, match="batches must be an array of one value"):
         layer.train(floats(2, 3, 4, 5), batches=numpy.zeros(2, numpy.uint64))
     with pytest.raises(TypeError, match="batches must be a numpy array, not int"):

@@ -136,7 +136,7 @@ pub struct Fold<'a> {
 /// many CPUs multiply by such numbers five to fifty times slower. They are written as they are, because with data of 1e38
 /// they matter. Where the data are below 1e30, set them to zero:
 /// ```
-/// # let mut weights = [1e-40, 1.0];
+/// # let mut weights = [1e-40_f32, 1.0];
 /// for weight in weights.iter_mut().filter(|weight| weight.is_subnormal()) {
 ///     *weight = 0.0;
 /// }

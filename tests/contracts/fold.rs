@@ -1102,6 +1102,10 @@ fn the_largest_numbers_that_fit_an_f32_are_folded() {
         folding.weights.fill(f32::MAX);
         folding.fold_bias.as_mut().expect("there is a bias").fill(f32::MIN);
         assert_eq!(folding.folded(into).bits(), folding.bits(), "{into:?}");
+        // A weight that is infinite already is no reason to refuse.
+        folding.weights[3] = f32::INFINITY;
+        assert_eq!(bits(&folding.folded(into).weights), bits(&folding.weights), "{into:?}");
+        folding.weights[3] = f32::MAX;
         // One unit in the last place more.
         folding.weight = Some(vec![1.0, 1.0f32.next_up(), 1.0]);
         let buffer = if into == Neighbour::Previous { Buffer::FoldBias } else { Buffer::FoldWeights };

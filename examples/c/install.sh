@@ -12,9 +12,13 @@ version=$(sed -n '/^\[package\]/,/^\[dep/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 # Before 1.0 every minor version may be another interface, and the loader looks for this name.
 soname=libnormdrop.so.${version%.*}
 
+# Threads have their code in the library, which must stay in memory then, also after a dlclose.
+link="-Clink-arg=-Wl,-soname,$soname"
+[[ "$*" != *rayon* ]] || link+=" -Clink-arg=-Wl,-z,nodelete"
+
 # Nothing unwinds into C. The target is named so that RUSTFLAGS are for the library alone.
 host=$(rustc -vV | sed -n 's/^host: //p')
-CARGO_PROFILE_RELEASE_PANIC=abort RUSTFLAGS="${RUSTFLAGS-} -Clink-arg=-Wl,-soname,$soname" cargo rustc --release --locked \
+CARGO_PROFILE_RELEASE_PANIC=abort RUSTFLAGS="${RUSTFLAGS-} $link" cargo rustc --release --locked \
     --target "$host" --features capi --crate-type cdylib,staticlib "$@"
 built=${CARGO_TARGET_DIR:-target}/$host/release
 

@@ -204,11 +204,11 @@ static void test_names(void) {
     normdrop_backend backend;
     CHECK(normdrop_abi_version() == NORMDROP_ABI_VERSION);
     CHECK(strchr(normdrop_version(), '.') != NULL);
-    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_NOT_AN_ELEMENT_MASK; status++) {
+    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_MULTIPLE; status++) {
         CHECK(strlen(normdrop_status_text(status)) > 6);
         CHECK(strcmp(normdrop_status_text(status), "unknown status") != 0);
     }
-    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_NOT_AN_ELEMENT_MASK + 1), "unknown status") == 0);
+    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_MULTIPLE + 1), "unknown status") == 0);
     CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
     for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_RUNNING_MEAN_TAIL; buffer++) {
         CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
@@ -936,8 +936,8 @@ static void test_wrong_layers(void) {
     REFUSED(layer.backend = 4, NORMDROP_STATUS_BACKEND, 4, 0);
     REFUSED(layer.positions = 4, NORMDROP_STATUS_POSITIONS, 4, 0);
     REFUSED((layer.positions = 2, layer.inner = 2), NORMDROP_STATUS_POSITIONS, 2, 0);
-    REFUSED((layer.outer = SIZE_MAX, layer.inner = 2), NORMDROP_STATUS_SHAPE, 0, 0);
-    REFUSED((layer.outer = SIZE_MAX / 2, layer.channels = 3), NORMDROP_STATUS_SHAPE, 0, 0);
+    REFUSED((layer.outer = SIZE_MAX, layer.inner = 2), NORMDROP_STATUS_SHAPE, 5, 0);
+    REFUSED((layer.outer = SIZE_MAX / 2, layer.channels = 3), NORMDROP_STATUS_SHAPE, 3, 0);
     REFUSED(layer.slope = HUGE_VALF, NORMDROP_STATUS_SLOPE, 0, HUGE_VAL);
     REFUSED(layer.eps = -1, NORMDROP_STATUS_EPS, 0, -1);
     REFUSED(layer.eps = HUGE_VALF, NORMDROP_STATUS_EPS, 0, HUGE_VAL);

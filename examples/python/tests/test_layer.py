@@ -192,8 +192,8 @@ def test_wrong_lengths_of_sequences():
     values, mask = numpy.ones((2, 3, 4), numpy.float32), layer.mask(0)
     for lengths, kind, said in [
         ([3], normdrop.NormdropError, "lengths must have 2 values, but has 1"),
-        ([], normdrop.NormdropError, "lengths, expected 2, got 0"),
-        ([3, 4], normdrop.NormdropError, "a sequence is longer than the tensor has positions: lengths, expected 3, got 4"),
+        ([], normdrop.NormdropError, "lengths must have 2 values, but has 0"),
+        ([3, 4], normdrop.NormdropError, "a sequence is longer than the tensor has positions: that of sample 1 is 4, of 3"),
         ([3, -1], ValueError, r"lengths\[1\] must be at least 0"),
         ([1.5, 2], TypeError, r"lengths\[0\] must be an integer"),
     ]:

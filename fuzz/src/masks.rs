@@ -50,21 +50,23 @@ fn filled(result: Result<(), Error>, elements: usize, mask: &[u8]) -> bool {
     false
 }
 
-/// `Bernoulli::fill` and `Layer::fill_mask`.
+/// `Bernoulli::fill`, `Layer::fill_mask`, `drop_padding` and `clear_padding`.
 pub(crate) fn mask(input: &MaskInput) {
     let Some(keep) = bernoulli(input.p) else { return };
     let elements = usize::from(input.elements) % (MOST + 1);
     let memory = || mask_memory(elements, input.wrong, Place::new(input.guard, input.misalign, 65));
 
+    let config = Config { p: f64::from_bits(input.p), ..Config::DEFAULT };
     let mut drawn = memory();
     let result = keep.fill(input.seed, input.first, elements, &mut drawn);
     if filled(result, elements, &drawn) {
         check_range(keep, input, elements, &drawn);
     }
 
+    check_padding(config, input, elements);
+
     // The layer draws the same from element 0 on, on every backend.
     let shape = Shape::nc(1, elements).expect("the dimensions are small");
-    let config = Config { p: f64::from_bits(input.p), ..Config::DEFAULT };
     let layer = Layer::new(shape, normdrop::Identity, config).expect("the constants are valid");
     let expected = mask::bytes(input.seed, keep.threshold(), elements);
     for backend in Backend::ALL.into_iter().filter(|backend| backend.is_available()) {
@@ -73,6 +75,36 @@ pub(crate) fn mask(input: &MaskInput) {
         let result = layer.fill_mask(input.seed, &mut drawn);
         if filled(result, elements, &drawn) {
             assert_eq!(*drawn, expected, "{}", backend.name());
+        }
+    }
+}
+
+/// Drops and clears the padding of sequences whose lengths come from the seed, one of them too large now and then, and
+/// compares every bit and every value with the definition.
+fn check_padding(config: Config, input: &MaskInput, elements: usize) {
+    let mut random = SplitMix64::new(input.seed ^ input.first);
+    let (channels, positions) = (1 + random.next_below(20), 1 + random.next_below(40));
+    let samples = elements / (channels * positions);
+    let lengths: Vec<usize> =
+        (0..samples).map(|_| random.next_below(positions + 1) + usize::from(random.next_below(256) == 0)).collect();
+    let too_long = lengths.iter().position(|&length| length > positions);
+    let error = too_long.map(|sample| Error::SequenceLength { sample, positions, length: lengths[sample] });
+    let last = Shape::nlc(samples, positions, channels).expect("the dimensions are small");
+    let first = Shape::ncl(samples, channels, positions).expect("the dimensions are small");
+    for shape in [last, first] {
+        let layer = Layer::new(shape, normdrop::Identity, config).expect("the constants are valid");
+        let mut mask = mask_memory(shape.len(), 0, Place::new(input.guard, input.misalign, 65));
+        layer.fill_mask(input.seed, &mut mask).expect("the mask has its length");
+        let drawn = mask.to_vec();
+        let mut values = vec![f32::NAN; shape.len()];
+        let results = [layer.drop_padding(&lengths, &mut mask), layer.clear_padding(&lengths, &mut values)];
+        assert_eq!(results, [error.map_or(Ok(()), Err); 2]);
+        for (element, value) in values.iter().enumerate() {
+            let sample = element / (channels * positions);
+            let position = if shape == last { element / channels } else { element } % positions;
+            let padding = error.is_none() && position >= lengths[sample];
+            assert_eq!(mask::keeps(&mask, element), mask::keeps(&drawn, element) && !padding, "{lengths:?}, {shape:?}");
+            assert_eq!(value.to_bits(), if padding { 0 } else { f32::NAN.to_bits() }, "{lengths:?}, {shape:?}");
         }
     }
 }

@@ -14,7 +14,7 @@ pub fn config(input: &ConfigInput) {
     constants::config(input);
 }
 
-/// `Bernoulli::fill` and `Layer::fill_mask`.
+/// `Bernoulli::fill`, `Layer::fill_mask`, `drop_padding` and `clear_padding`.
 pub fn mask(input: &MaskInput) {
     masks::mask(input);
 }

@@ -1079,15 +1079,17 @@ fn numbers_that_do_not_fit_an_f32_are_refused_by_place_and_nothing_is_written() 
         assert_eq!(folding.bits(), before, "{into:?}");
     }
 
-    // Of numbers that are small enough one by one: a bias times a slope, and a sum.
-    for (into, shift, fold_bias) in [(Neighbour::Previous, 0.0, 1e38), (Neighbour::Next, 1e38, 0.0)] {
+    // Of numbers that are small enough one by one: a bias times a slope, and sums.
+    for (into, shift, fold_bias) in
+        [(Neighbour::Previous, 0.0, 1e38), (Neighbour::Next, 1e38, 0.0), (Neighbour::Next, 1e37, 3.3e38)]
+    {
         let mut folding = Folding::random(into, [2, 3, 2], [0; 6], 3);
         (folding.weight, folding.bias) = (Some(vec![10.0; 3]), Some(vec![shift; 3]));
         (folding.mean, folding.var, folding.eps) = (vec![0.0; 3], vec![1.0; 3], 0.0);
         folding.weights.fill(1.0);
         folding.fold_bias.as_mut().expect("there is a bias").fill(fold_bias);
         let before = folding.bits();
-        let error = folding.fold(into).expect_err("1e39 and 6e38 are no f32");
+        let error = folding.fold(into).expect_err("1e39, 6e38 and 3.9e38 are no f32");
         assert_eq!(error, Error::NotFinite { buffer: Buffer::FoldBias, index: 0 }, "{into:?}");
         assert_eq!(folding.bits(), before, "{into:?}");
     }

@@ -1081,7 +1081,7 @@ fn numbers_that_do_not_fit_an_f32_are_refused_by_place_and_nothing_is_written() 
 
     // Of numbers that are small enough one by one: a bias times a slope, and sums.
     for (into, shift, fold_bias) in
-        [(Neighbour::Previous, 0.0, 1e38), (Neighbour::Next, 1e38, 0.0), (Neighbour::Next, 1e37, 3.3e38)]
+        [(Neighbour::Previous, 0.0, 1e38), (Neighbour::Next, -1e38, 0.0), (Neighbour::Next, 1e37, 3.3e38)]
     {
         let mut folding = Folding::random(into, [2, 3, 2], [0; 6], 3);
         (folding.weight, folding.bias) = (Some(vec![10.0; 3]), Some(vec![shift; 3]));

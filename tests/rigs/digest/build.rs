@@ -27,6 +27,14 @@ const MPS2_TRUSTZONE: &str = "MEMORY
 }
 ";
 
+/// ARM's FPGA image AN547: the memory beside the core for the program, the board's for data.
+const MPS3: &str = "MEMORY
+{
+  FLASH : ORIGIN = 0x00000000, LENGTH = 512K
+  RAM : ORIGIN = 0x60000000, LENGTH = 4M
+}
+";
+
 /// QEMU's `virt`.
 const RISCV: &str = "MEMORY
 {
@@ -68,9 +76,11 @@ fn main() {
         println!("cargo:rustc-link-arg-bins=-Tpc.x");
         return;
     }
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     let memory = match target.split('-').next() {
         Some("thumbv6m") if env::var_os("CARGO_FEATURE_SMALL").is_some() => MICROBIT,
         Some("thumbv6m" | "thumbv7m" | "thumbv7em") => MPS2,
+        Some("thumbv8m.main") if flags.contains("cortex-m55") => MPS3,
         Some("thumbv8m.main") => MPS2_TRUSTZONE,
         Some(arch) if arch.starts_with("riscv") => RISCV,
         _ => panic!("no machine is known for {target}"),

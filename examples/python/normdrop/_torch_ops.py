@@ -22,7 +22,7 @@ from . import Layer, Saved, bernoulli
 FIRST = {2: "NC", 3: "NCL", 4: "NCHW", 5: "NCDHW"}
 LAST = {4: ("NHWC", torch.channels_last), 5: ("NDHWC", torch.channels_last_3d)}
 
-_STATE = "Tensor? running_mean, Tensor? running_var"
+_STATE = "Tensor? running_mean, Tensor? running_mean_tail, Tensor? running_var"
 _TENSORS = "Tensor x, Tensor? weight, Tensor? bias, Tensor? residual"
 _OPTIONS = "Tensor? seed, str activation, str granularity, float p, float eps, float slope, int tasks"
 _library = torch.library.Library("normdrop", "DEF")
@@ -82,6 +82,11 @@ def _numpy(tensor):
     return None if tensor is None else tensor.detach().contiguous().numpy()
 
 
+def _running(mean, mean_tail, var):
+    names = ("running_mean", "running_mean_tail", "running_var")
+    return dict(zip(names, map(_numpy, (mean, mean_tail, var))))
+
+
 def _mask(layer, seed):
     """The mask of a seed, a pure function of it: made again for the backward pass instead of kept.
     """
@@ -107,45 +112,47 @@ def _counter(batches):
 
 
 @torch.library.impl(_library, "train", "CPU")
-def _(x, weight, bias, residual, running_mean, running_var, batches, seed, activation, granularity, p, eps, slope, tasks, momentum):
+def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, batches, seed, activation, granularity, p, eps, slope,
+      tasks, momentum):
     """The output; mean and mean_tail of the batch, `[2, C]`; its inv_std in float64; the new
-    running statistics, `[2 or 0, C]`.
+    running statistics that were given, a row each.
 
     With `batches`, the batches so far, the running statistics are the mean of all batches, and
     `momentum` is not used.
     """
     order = _Order(x)
     layer = order.layer(activation, granularity, p, eps, momentum, slope, tasks)
-    running = [_numpy(statistic).copy() for statistic in (running_mean, running_var) if statistic is not None]
-    mean, var = running if len(running) == 2 else (_numpy(running_mean), _numpy(running_var))
+    running = _running(running_mean, running_mean_tail, running_var)
+    new = {name: values.copy() for name, values in running.items() if values is not None}
     y, out = order.like(x)
     _, saved = layer.train(
         order.array(x), weight=_numpy(weight), bias=_numpy(bias), residual=order.array(residual), mask=_mask(layer, seed),
-        running_mean=mean, running_var=var, batches=None if batches is None else _counter(batches), out=out,
+        batches=None if batches is None else _counter(batches), out=out, **new,
     )
     means = torch.from_numpy(numpy.stack([saved.mean, saved.mean_tail]))
-    running = numpy.stack(running) if running else numpy.empty((0, x.shape[1]), numpy.float32)
-    return y, means, torch.from_numpy(saved.inv_std), torch.from_numpy(running)
+    new = numpy.stack(list(new.values())) if new else numpy.empty((0, x.shape[1]), numpy.float32)
+    return y, means, torch.from_numpy(saved.inv_std), torch.from_numpy(new)
 
 
 @torch.library.register_fake("normdrop::train", lib=_library)
-def _(x, weight, bias, residual, running_mean, running_var, batches, seed, *options):
+def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, *others):
     channels = x.shape[1]
+    new = sum(statistic is not None for statistic in (running_mean, running_mean_tail, running_var))
     return (
         torch.empty_like(x, memory_format=_Order(x).memory), x.new_empty((2, channels)),
-        x.new_empty(channels, dtype=torch.float64), x.new_empty((0 if running_mean is None else 2, channels)),
+        x.new_empty(channels, dtype=torch.float64), x.new_empty((new, channels)),
     )
 
 
 @torch.library.impl(_library, "eval", "CPU")
-def _(x, weight, bias, residual, running_mean, running_var, seed, activation, granularity, p, eps, slope, tasks):
+def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, seed, activation, granularity, p, eps, slope, tasks):
     """The output, with the running statistics."""
     order = _Order(x)
     # The momentum is that of no running statistics, and any will do.
     layer = order.layer(activation, granularity, p, eps, 0.0, slope, tasks)
     y, out = order.like(x)
     layer.eval(
-        order.array(x), _numpy(running_mean), _numpy(running_var), weight=_numpy(weight), bias=_numpy(bias),
+        order.array(x), **_running(running_mean, running_mean_tail, running_var), weight=_numpy(weight), bias=_numpy(bias),
         residual=order.array(residual), mask=_mask(layer, seed), out=out,
     )
     return y
@@ -157,8 +164,8 @@ def _(x, *others):
 
 
 @torch.library.impl(_library, "backward", "CPU")
-def _(grad, x, weight, bias, residual, means, inv_std, running_mean, running_var, seed, activation, granularity, p, eps, slope, tasks,
-      wanted):
+def _(grad, x, weight, bias, residual, means, inv_std, running_mean, running_mean_tail, running_var, seed, activation, granularity, p,
+      eps, slope, tasks, wanted):
     """The gradients of x, weight, bias and residual; without elements where `wanted` lacks their
     bit.
 
@@ -167,7 +174,7 @@ def _(grad, x, weight, bias, residual, means, inv_std, running_mean, running_var
     order = _Order(x)
     layer = order.layer(activation, granularity, p, eps, 0.0, slope, tasks)
     if means is None:
-        statistics = {"running_mean": _numpy(running_mean), "running_var": _numpy(running_var)}
+        statistics = _running(running_mean, running_mean_tail, running_var)
     else:
         statistics = {"saved": Saved(*_numpy(means), _numpy(inv_std))}
     dx, out = order.like(x) if wanted & INPUT else (x.new_empty(0), None)
@@ -267,7 +274,8 @@ class _Formulas:
             mean = self.mean(x)
             var = self.mean((x - mean).square())
         else:
-            mean, var = map(self.along, statistics)
+            mean, mean_tail, var = (None if values is None else self.along(values) for values in statistics)
+            mean = mean if mean_tail is None else mean + mean_tail
         self.inv_std = 1 / torch.sqrt(var + float(numpy.float32(eps)))
         self.xhat = (x - mean) * self.inv_std
         self.weight = 1.0 if weight is None else self.along(weight)
@@ -320,8 +328,8 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, *tangents):
-        *tensors, _, _, running_mean, running_var, seed = ctx.saved_tensors
-        statistics = None if running_mean is None else (running_mean, running_var)
+        *tensors, _, _, mean, mean_tail, var, seed = ctx.saved_tensors
+        statistics = None if mean is None else (mean, mean_tail, var)
         formulas = _Formulas(*tensors, statistics, seed, *ctx.options[:-1])
         return formulas.tangent(*tangents[:4]).float(), *(None,) * ctx.statistics
 
@@ -346,15 +354,15 @@ class _Train(_Forward):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, bias, residual, _, _, _, seed, *ctx.options, _ = inputs
+        x, weight, bias, residual, _, _, _, _, seed, *ctx.options, _ = inputs
         _, means, inv_std, running = output
         ctx.mark_non_differentiable(means, inv_std, running)
         ctx.statistics = 3
-        _Train.save(ctx, x, weight, bias, residual, means, inv_std, None, None, seed)
+        _Train.save(ctx, x, weight, bias, residual, means, inv_std, None, None, None, seed)
 
     @staticmethod
     def backward(ctx, grad, *_):
-        return *_Train.derivatives(ctx, grad), *(None,) * 11
+        return *_Train.derivatives(ctx, grad), *(None,) * 12
 
     @staticmethod
     def vmap(info, in_dims, *inputs):
@@ -369,13 +377,13 @@ class _Eval(_Forward):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, bias, residual, running_mean, running_var, seed, *ctx.options = inputs
+        x, weight, bias, residual, mean, mean_tail, var, seed, *ctx.options = inputs
         ctx.statistics = 0
-        _Eval.save(ctx, x, weight, bias, residual, None, None, running_mean, running_var, seed)
+        _Eval.save(ctx, x, weight, bias, residual, None, None, mean, mean_tail, var, seed)
 
     @staticmethod
     def backward(ctx, grad):
-        return *_Eval.derivatives(ctx, grad), *(None,) * 9
+        return *_Eval.derivatives(ctx, grad), *(None,) * 10
 
     @staticmethod
     def vmap(info, in_dims, *inputs):
@@ -390,20 +398,20 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        *tensors, _, _, running_mean, running_var, seed = inputs[:10]
-        *ctx.options, _, ctx.wanted = inputs[10:]
+        *tensors, _, _, mean, mean_tail, var, seed = inputs[:11]
+        *ctx.options, _, ctx.wanted = inputs[11:]
         ctx.mark_non_differentiable(*(gradient for i, gradient in enumerate(output) if not ctx.wanted >> i & 1))
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors, running_mean, running_var, seed)
-        ctx.save_for_forward(*tensors, running_mean, running_var, seed)
+        ctx.save_for_backward(*tensors, mean, mean_tail, var, seed)
+        ctx.save_for_forward(*tensors, mean, mean_tail, var, seed)
 
     @staticmethod
     def formulas(ctx, results):
         """The gradients of these numbers as a function of the tensors that are there, these
         tensors, and their numbers.
         """
-        *tensors, running_mean, running_var, seed = ctx.saved_tensors
-        statistics = None if running_mean is None else (running_mean, running_var)
+        *tensors, mean, mean_tail, var, seed = ctx.saved_tensors
+        statistics = None if mean is None else (mean, mean_tail, var)
         given = [i for i, tensor in enumerate(tensors) if tensor is not None]
 
         def gradients(*values):
@@ -420,7 +428,7 @@ class _Backward(torch.autograd.Function):
         gradients, tensors, given = _Backward.formulas(ctx, asked)
         _, pullback = torch.func.vjp(gradients, *tensors)
         found = dict(zip(given, pullback(tuple(cotangents[i] for i in asked))))
-        return *(found.get(i) if ctx.needs_input_grad[i] else None for i in range(5)), *(None,) * 12
+        return *(found.get(i) if ctx.needs_input_grad[i] else None for i in range(5)), *(None,) * 13
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -452,8 +460,19 @@ def _one_by_one(operator, info, in_dims, *inputs):
     return torch.stack(results), 0
 
 
+def _differentiated(function):
+    """The kernel that comes before the one for the CPU: nothing but it where nothing is differentiated."""
+
+    def kernel(*inputs):
+        if torch.is_grad_enabled() or torch.autograd.forward_ad._current_level >= 0:
+            return function.apply(*inputs)
+        return function.forward(*inputs)
+
+    return kernel
+
+
 for _name, _function in (("train", _Train), ("eval", _Eval), ("backward", _Backward)):
-    _library.impl(_name, _function.apply, "Autograd")
+    _library.impl(_name, _differentiated(_function), "Autograd")
 torch.library.register_vmap("normdrop::keep", functools.partial(_one_by_one, _keep), lib=_library)
 
 

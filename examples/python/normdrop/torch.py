@@ -69,13 +69,14 @@ def _again():
 
 
 def normdrop(x, running_mean=None, running_var=None, weight=None, bias=None, *, residual=None, training=True, activation="identity",
-             p=0.0, dropout=None, seed=None, batches=None, eps=1e-5, momentum=0.1, slope=0.01, granularity="element", tasks=1):
+             p=0.0, dropout=None, seed=None, batches=None, running_mean_tail=None, eps=1e-5, momentum=0.1, slope=0.01, granularity="element", tasks=1):
     """`dropout(act(batch_norm(x) + residual))`, differentiable any number of times.
 
     As `torch.nn.functional.batch_norm`: with `training` the statistics are those of the batch, and
     the running ones are updated if they are given. `batches`, a tensor of one whole number, counts
     the updates, and with `momentum=None` the running statistics are the mean of all batches. Where
     `torch.utils.checkpoint` repeats a forward pass, nothing is updated a second time.
+    `running_mean_tail`, zeros at first, holds what `running_mean` as a float32 leaves out.
 
     Dropout is on while training unless `dropout` says otherwise. Its seed, at least 0 and below
     2**64, is drawn from PyTorch's generator unless it is given, as a number or a tensor.
@@ -84,19 +85,22 @@ def normdrop(x, running_mean=None, running_var=None, weight=None, bias=None, *, 
     The computation is in float32. Tensors in bfloat16 and float16 are converted, and the output has
     the type of x.
     """
-    tensors = (x, running_mean, running_var, weight, bias, residual)
+    tensors = (x, running_mean, running_var, weight, bias, residual, running_mean_tail)
     if has_torch_function(tensors):
         return handle_torch_function(
             normdrop, tensors, x, running_mean, running_var, weight, bias, residual=residual, training=training,
-            activation=activation, p=p, dropout=dropout, seed=seed, batches=batches, eps=eps, momentum=momentum, slope=slope,
-            granularity=granularity, tasks=tasks,
+            activation=activation, p=p, dropout=dropout, seed=seed, batches=batches, running_mean_tail=running_mean_tail, eps=eps,
+            momentum=momentum, slope=slope, granularity=granularity, tasks=tasks,
         )
     if not isinstance(x, torch.Tensor) or x.dim() not in ops.FIRST:
         raise ValueError("x must be a tensor [N, C], [N, C, L], [N, C, H, W] or [N, C, D, H, W]")
     _check("x", x, x, x.shape)
     _check("residual", residual, x, x.shape)
-    for name, tensor in (("weight", weight), ("bias", bias), ("running_mean", running_mean), ("running_var", running_var)):
+    state = {"running_mean": running_mean, "running_mean_tail": running_mean_tail, "running_var": running_var}
+    for name, tensor in {"weight": weight, "bias": bias, **state}.items():
         _check(name, tensor, x, x.shape[1:2])
+    if running_mean_tail is not None and any(tensor is None or tensor.dtype != torch.float32 for tensor in state.values()):
+        raise TypeError("running_mean_tail is for a running_mean and running_var in float32")
     p = float(p)
     if seed is not None:
         seed = _seed(seed, x.device)
@@ -106,7 +110,7 @@ def normdrop(x, running_mean=None, running_var=None, weight=None, bias=None, *, 
         # Drawn here, so that torch.manual_seed decides about masks as well.
         seed = torch.randint(2**63 - 1, (), device=x.device)
     options = (seed, activation, granularity, p, float(eps), float(slope), int(tasks))
-    inputs = map(_float, (x, weight, bias, residual, running_mean, running_var))
+    inputs = map(_float, (x, weight, bias, residual, *state.values()))
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("without batch statistics, running_mean and running_var are needed")
@@ -122,7 +126,8 @@ def normdrop(x, running_mean=None, running_var=None, weight=None, bias=None, *, 
     y, _, _, running = ops.train(*inputs, cumulative, *options, 0.0 if momentum is None else float(momentum))
     if tracked and not _again():
         try:
-            running_mean.copy_(running[0])
+            for tensor, new in zip([tensor for tensor in state.values() if tensor is not None], running):
+                tensor.copy_(new)
         except RuntimeError as error:
             if "vmap" not in str(error):
                 raise
@@ -130,7 +135,6 @@ def normdrop(x, running_mean=None, running_var=None, weight=None, bias=None, *, 
                 "in torch.vmap each part of the batch has running statistics of its own, and there is one tensor for all of them: "
                 "set track_running_stats=False, or see torch.func.replace_all_batch_norm_modules_"
             ) from error
-        running_var.copy_(running[1])
         if batches is not None:
             batches.add_(1)
     return y if y.dtype == x.dtype else y.to(x.dtype)
@@ -177,10 +181,18 @@ class NormDrop(_BatchNorm):
     `torch.func.replace_all_batch_norm_modules_`, mixed precision of FSDP, loops that freeze batch
     norm. `eval()` on the layer alone, as in such loops, turns its dropout off as well; `frozen =
     True` does not.
+
+    A running mean in one float32 stops moving within `2**-24*abs(mean)/momentum` of its limit, here
+    as in PyTorch. With `mean_tail=True` the layer has one more buffer, `running_mean_tail`, and
+    evaluation stays as exact as training where the mean is large beside the standard deviation. It
+    is in the `state_dict`, as evaluation would change after loading otherwise; a `state_dict`
+    without it loads as zeros. Set it to 0 where you write `running_mean` yourself.
     """
 
     def __init__(self, num_features, activation="identity", p=0.0, *, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True,
-                 bias=True, granularity="element", slope=0.01, tasks=1, device=None, dtype=None):
+                 bias=True, granularity="element", slope=0.01, tasks=1, mean_tail=False, device=None, dtype=None):
+        if mean_tail and dtype not in (None, torch.float32):
+            raise TypeError(f"mean_tail is for running statistics in float32, not {dtype}")
         if dtype is not None and dtype not in _DTYPES:
             raise TypeError(f"dtype must be float32, bfloat16 or float16, not {dtype}")
         # Mistakes belong here and not into the first batch. The momentum is looked at where it is
@@ -189,6 +201,8 @@ class NormDrop(_BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         if not bias:
             self.register_parameter("bias", None)
+        kept = mean_tail and track_running_stats
+        self.register_buffer("running_mean_tail", torch.zeros_like(self.running_mean) if kept else None)
         self.activation, self.p, self.granularity, self.slope, self.tasks = activation, p, granularity, slope, tasks
         self.frozen, self.dropout = False, None
 
@@ -227,7 +241,7 @@ class NormDrop(_BatchNorm):
         return normdrop(
             x, self.running_mean if used else None, self.running_var if used else None, self.weight, self.bias, residual=residual,
             training=training, activation=self.activation, p=self.p, dropout=self.training if self.dropout is None else self.dropout,
-            batches=batches, eps=self._eps, momentum=0.0 if self.momentum is None and batches is None else self.momentum,
+            running_mean_tail=self.running_mean_tail if used and self.running_mean is not None else None, batches=batches, eps=self._eps, momentum=0.0 if self.momentum is None and batches is None else self.momentum,
             slope=self.slope, granularity=self.granularity, tasks=self.tasks,
         )
 
@@ -239,12 +253,21 @@ class NormDrop(_BatchNorm):
         if self.__dict__.get("frozen", False):
             raise RuntimeError("the running statistics of a frozen layer are not reset: set frozen = False first")
         super().reset_running_stats()
+        if self._buffers.get("running_mean_tail") is not None:
+            self.running_mean_tail.zero_()
+
+    def _load_from_state_dict(self, state_dict, prefix, *others):
+        # What is stored of a BatchNorm, or of a layer without the tail, has a running mean of one float32.
+        key = prefix + "running_mean_tail"
+        if self.running_mean_tail is not None and prefix + "running_mean" in state_dict and key not in state_dict:
+            state_dict[key] = torch.zeros_like(state_dict[prefix + "running_mean"])
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def extra_repr(self):
         return (
             f"{self.num_features}, {self.activation!r}, p={self.p}, eps={self._eps}, momentum={self.momentum}, affine={self.affine}, "
             f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}, granularity={self.granularity!r}, "
-            f"slope={self.slope}, tasks={self.tasks}, frozen={self.frozen}, dropout={self.dropout}"
+            f"slope={self.slope}, tasks={self.tasks}, mean_tail={self.running_mean_tail is not None}, frozen={self.frozen}, dropout={self.dropout}"
         )
 
 
@@ -255,8 +278,8 @@ class LazyNormDrop(_LazyNormBase, NormDrop):
 
     cls_to_become = NormDrop
 
-    def __init__(self, activation="identity", p=0.0, *, affine=True, track_running_stats=True, bias=True, device=None, dtype=None,
-                 **options):
+    def __init__(self, activation="identity", p=0.0, *, affine=True, track_running_stats=True, bias=True, mean_tail=False, device=None,
+                 dtype=None, **options):
         # Past the constructor of _LazyNormBase, which knows no other arguments than those of
         # BatchNorm.
         super(_LazyNormBase, self).__init__(
@@ -268,11 +291,13 @@ class LazyNormDrop(_LazyNormBase, NormDrop):
             if bias:
                 self.bias = UninitializedParameter(device=device, dtype=dtype)
         if track_running_stats:
-            self.running_mean = UninitializedBuffer(device=device, dtype=dtype)
-            self.running_var = UninitializedBuffer(device=device, dtype=dtype)
+            for name in ("running_mean", "running_var", *(("running_mean_tail",) if mean_tail else ())):
+                setattr(self, name, UninitializedBuffer(device=device, dtype=dtype))
             self.num_batches_tracked = torch.tensor(0, device=device)
 
     def initialize_parameters(self, x, residual=None):
+        if isinstance(self.running_mean_tail, UninitializedBuffer):
+            self.running_mean_tail.materialize((x.shape[1],))
         super().initialize_parameters(x)
 
 
@@ -306,11 +331,11 @@ def fuse(linear, layer):
     weight = linear.weight.detach().float().contiguous().clone()
     bias = torch.zeros(outputs) if linear.bias is None else linear.bias.detach().float().clone()
     values = (None if tensor is None else _float(tensor.detach()).contiguous().numpy()
-              for tensor in (layer.running_mean, layer.running_var, layer.weight, layer.bias))
-    mean, var, scale, shift = values
+              for tensor in (layer.running_mean, layer.running_mean_tail, layer.running_var, layer.weight, layer.bias))
+    mean, mean_tail, var, scale, shift = values
     fold_into_previous(
         weight.numpy(), bias.numpy(), mean, var, layout=("IO" if transposed else "OI") + axes, groups=linear.groups if axes else 1,
-        weight=scale, shift=shift, eps=layer._eps,
+        weight=scale, shift=shift, eps=layer._eps, running_mean_tail=mean_tail,
     )
     fused = copy.deepcopy(linear)
     for name, tensor in (("weight", weight), ("bias", bias)):

@@ -461,7 +461,9 @@ def _one_by_one(operator, info, in_dims, *inputs):
 
 
 def _differentiated(function):
-    """The kernel that comes before the one for the CPU: nothing but it where nothing is differentiated."""
+    """The kernel that comes before the one for the CPU: nothing but it where nothing is
+    differentiated.
+    """
 
     def kernel(*inputs):
         if torch.is_grad_enabled() or torch.autograd.forward_ad._current_level >= 0:

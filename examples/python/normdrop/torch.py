@@ -235,14 +235,15 @@ class NormDrop(_BatchNorm):
             raise ValueError("a frozen layer needs running statistics, and this one has none")
         training = not tracked or (self.training and not self.frozen)
         # As in BatchNorm: what is not tracked any more is left alone in training, and used in
-        # evaluation.
+        # evaluation; and without a counter there is no mean of all batches.
         used = not training or self.track_running_stats
-        batches = self.num_batches_tracked if self.training and used else None
+        mean, var = (self.running_mean, self.running_var) if used else (None, None)
+        momentum = 0.0 if self.momentum is None and self.num_batches_tracked is None else self.momentum
         return normdrop(
-            x, self.running_mean if used else None, self.running_var if used else None, self.weight, self.bias, residual=residual,
-            training=training, activation=self.activation, p=self.p, dropout=self.training if self.dropout is None else self.dropout,
-            running_mean_tail=self.running_mean_tail if used and self.running_mean is not None else None, batches=batches, eps=self._eps, momentum=0.0 if self.momentum is None and batches is None else self.momentum,
-            slope=self.slope, granularity=self.granularity, tasks=self.tasks,
+            x, mean, var, self.weight, self.bias, residual=residual, training=training, activation=self.activation, p=self.p,
+            dropout=self.training if self.dropout is None else self.dropout, batches=self.num_batches_tracked,
+            running_mean_tail=None if mean is None else self.running_mean_tail, eps=self._eps, momentum=momentum, slope=self.slope,
+            granularity=self.granularity, tasks=self.tasks,
         )
 
     def reset_running_stats(self):
@@ -257,7 +258,8 @@ class NormDrop(_BatchNorm):
             self.running_mean_tail.zero_()
 
     def _load_from_state_dict(self, state_dict, prefix, *others):
-        # What is stored of a BatchNorm, or of a layer without the tail, has a running mean of one float32.
+        # What is stored of a BatchNorm, or of a layer without the tail, has a running mean of one
+        # float32.
         key = prefix + "running_mean_tail"
         if self.running_mean_tail is not None and prefix + "running_mean" in state_dict and key not in state_dict:
             state_dict[key] = torch.zeros_like(state_dict[prefix + "running_mean"])

@@ -564,6 +564,10 @@ def test_vmap_is_one_layer_after_the_other():
     torch.func.replace_all_batch_norm_modules_(tracked)
     equal(torch.vmap(tracked)(x), torch.stack([tracked(each) for each in x]))
 
+    for layer in (NormDrop(4), torch.nn.BatchNorm1d(4)):
+        with pytest.raises(RuntimeError, match="mutate a captured Tensor"):
+            torch.func.grad(lambda x: layer(x).sum())(x[0])
+
     members = [NormDrop(4, "relu").eval() for _ in range(3)]
     for member in members:
         member.running_mean.normal_()

@@ -67,7 +67,7 @@ enum Fault {
     Misaligned,
     /// More bytes than memory has.
     Huge,
-    /// A value fewer than the call asks for.
+    /// A value fewer than the call asks for, or a channel fewer.
     Short,
     /// Memory of the buffer named here.
     Overlap(&'static str),
@@ -127,7 +127,7 @@ impl Memory {
                 Fault::Null => (ptr::null_mut(), len),
                 Fault::Misaligned => (pointer.wrapping_byte_add(1), len),
                 Fault::Huge => (pointer, usize::MAX / 2 / size_of::<T>() + 1),
-                Fault::Short => (pointer, len - 1),
+                Fault::Short => (pointer, len - values_per_channel(name)),
                 Fault::Overlap(_) => (self.shared.as_mut_ptr().cast(), len),
             },
             Some((_, Fault::Overlap(with))) if with == name => {
@@ -158,6 +158,15 @@ impl Memory {
             }
         }
         digest.finish()
+    }
+}
+
+/// The values of a channel in moments and sums, whose lengths are multiples of it.
+fn values_per_channel(name: &str) -> usize {
+    match name {
+        "moments" | "other_moments" => 3,
+        "sums" | "other_sums" => 2,
+        _ => 1,
     }
 }
 
@@ -512,13 +521,14 @@ pub(crate) fn every_call() {
                 memory.fault = Some((of, fault));
                 let mut error = no_error();
                 let status = function(&mut memory, &layer, &raw mut error);
-                assert_eq!(text(status), text(expected), "{name} with {of}: {fault:?}");
-                assert_eq!(error.status, status, "{name} with {of}: {fault:?}");
-                assert!(memory.values == before, "{name} with {of}: {fault:?} wrote");
+                // Texts take an interpreter long, so that only a mistake is put into one.
+                assert!(status == expected, "{name} with {of}: {fault:?}: {}, not {}", text(status), text(expected));
+                assert!(error.status == status, "{name} with {of}: {fault:?}: another status in the error");
                 refused += 1;
             }
         }
         memory.fault = None;
+        assert!(memory.values == before, "a refused call of {name} wrote");
     }
     structs(&layer, &mut memory);
     println!("C: {} calls, {refused} refusals", FUNCTIONS.len());

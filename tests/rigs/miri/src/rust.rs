@@ -18,11 +18,9 @@ const SHAPES: [[usize; 3]; 3] = [[2, 2, 17], [4, 3, 1], [1, 2, 1]];
 /// Every call of a layer: of one activation with all options, of the others once.
 pub(crate) fn every_call() {
     for (number, shape) in SHAPES.into_iter().enumerate() {
-        for placed in [false, true] {
-            every_call_of("Relu", Relu, shape, number, placed);
-        }
+        every_call_of("Relu", Relu, shape, number, false);
     }
-    every_call_of("Identity", Identity, SHAPES[1], 1, false);
+    every_call_of("Identity", Identity, SHAPES[1], 1, true);
     forward_and_backward("Relu6", Relu6);
     forward_and_backward("LeakyRelu", LeakyRelu::new(0.1).expect("a finite slope"));
     forward_and_backward("HardSwish", HardSwish);

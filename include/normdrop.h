@@ -105,7 +105,8 @@ typedef struct normdrop_layer {
    */
   size_t positions;
   /**
-   * The weight of the new value in the running statistics, in [0, 1]; the default is 0.1, PyTorch's.
+   * The weight of the new value in the running statistics, in [0, 1]; the default is 0.1,
+   * PyTorch's. Calls that do not use it take any number.
    */
   double momentum;
   /**
@@ -387,8 +388,8 @@ typedef struct normdrop_train_call {
    */
   struct normdrop_slice_mut_f32 running_mean;
   /**
-   * What the rounding of the running mean left out, to update, C values, zeros in a new layer; none: the running mean
-   * is one float, and stops within 2^-24*|mean|/momentum of its limit.
+   * What the rounding of the running mean left out, to update, C values, zeros in a new layer;
+   * none: the running mean is one float, and stops within 2^-24*|mean|/momentum of its limit.
    */
   struct normdrop_slice_mut_f32 running_mean_tail;
   /**
@@ -417,7 +418,8 @@ typedef struct normdrop_train_call {
    */
   struct normdrop_slice_mut_f32 output;
   /**
-   * The batch mean, rounded, C values: for `normdrop_backward`, as are the next two.
+   * The batch mean, rounded, C values: for `normdrop_backward`, as are the next two. All three
+   * are 0 for an empty batch.
    */
   struct normdrop_slice_mut_f32 saved_mean;
   /**
@@ -528,7 +530,7 @@ typedef struct normdrop_backward_call {
    */
   struct normdrop_slice_f32 running_mean;
   /**
-   * What its rounding left out, C values; none: 0. Only with fixed statistics, else not looked at.
+   * What its rounding left out, C values; none: 0. Only with fixed statistics.
    */
   struct normdrop_slice_f32 running_mean_tail;
   /**
@@ -602,8 +604,8 @@ typedef struct normdrop_finish_call {
    */
   struct normdrop_slice_mut_f32 running_mean;
   /**
-   * What the rounding of the running mean left out, to update, C values, zeros in a new layer; none: the running mean
-   * is one float, and stops within 2^-24*|mean|/momentum of its limit.
+   * What the rounding of the running mean left out, to update, C values, zeros in a new layer;
+   * none: the running mean is one float, and stops within 2^-24*|mean|/momentum of its limit.
    */
   struct normdrop_slice_mut_f32 running_mean_tail;
   /**
@@ -615,7 +617,7 @@ typedef struct normdrop_finish_call {
    */
   uint64_t *batches;
   /**
-   * The batch mean, rounded, C values.
+   * The batch mean, rounded, C values; 0 for a channel without values, as are the next two.
    */
   struct normdrop_slice_mut_f32 saved_mean;
   /**
@@ -703,7 +705,7 @@ typedef struct normdrop_reduce_call {
    */
   struct normdrop_slice_f32 running_mean;
   /**
-   * What its rounding left out, C values; none: 0. Only with fixed statistics, else not looked at.
+   * What its rounding left out, C values; none: 0. Only with fixed statistics.
    */
   struct normdrop_slice_f32 running_mean_tail;
   /**
@@ -968,7 +970,7 @@ typedef struct normdrop_fold_call {
 #define NORMDROP_STATUS_EPS 11
 
 /**
- * `momentum` is not in [0, 1].
+ * A call averages the running statistics with a `momentum` that is not in [0, 1].
  */
 #define NORMDROP_STATUS_MOMENTUM 12
 
@@ -1003,7 +1005,8 @@ typedef struct normdrop_fold_call {
 #define NORMDROP_STATUS_STATISTICS 18
 
 /**
- * Training needs more than one value per channel.
+ * The running variance takes the unbiased variance of a channel with one value, which does not
+ * exist. The biased one does, and nothing is refused without running statistics.
  */
 #define NORMDROP_STATUS_SINGLE_SAMPLE 19
 
@@ -1047,6 +1050,12 @@ typedef struct normdrop_fold_call {
  * Moments do not have three values for each channel, or sums not two.
  */
 #define NORMDROP_STATUS_MULTIPLE 27
+
+/**
+ * The number of values of a channel is negative or not finite, or `samples` is not positive.
+ * `actual` is the channel, `value` the number.
+ */
+#define NORMDROP_STATUS_COUNT 28
 
 /**
  * No buffer: the error is about something else.
@@ -1375,7 +1384,8 @@ const char *normdrop_backend_name(normdrop_backend backend);
 normdrop_status normdrop_layer_init(struct normdrop_layer *layer, uint32_t version);
 
 /**
- * The lengths of all buffers of a layer; checks the layer, too.
+ * The lengths of all buffers of a layer; checks the layer, too, but for the momentum, which only
+ * the calls that use it check.
  *
  * # Safety
  * Each pointer is NULL or points to its struct, of which at least the version is set.
@@ -1545,6 +1555,19 @@ normdrop_status normdrop_moments(const struct normdrop_layer *layer,
  */
 normdrop_status normdrop_merge_moments(struct normdrop_slice_mut_f64 into,
                                        struct normdrop_slice_f64 from,
+                                       struct normdrop_error *error);
+
+/**
+ * Whether the moments of all parts of a batch have means and variances that fit a float: what to
+ * ask before `normdrop_finish` averages them, in order to skip a batch with a NaN or with values
+ * beyond 1e19. If not, the status is `NORMDROP_STATUS_NOT_FINITE`, and the error has
+ * `running_mean` or `running_var` and the channel.
+ *
+ * # Safety
+ * As `normdrop_train`.
+ */
+normdrop_status normdrop_check_moments(const struct normdrop_layer *layer,
+                                       struct normdrop_slice_f64 moments,
                                        struct normdrop_error *error);
 
 /**

@@ -32,14 +32,24 @@ impl Parameters<'_> {
 pub struct Running<'a> {
     /// The running mean per channel, rounded to f32, `C` values.
     pub mean: &'a [f32],
-    /// The running mean per channel minus `mean`, `C` values: see [`RunningMut::mean_tail`]. `None` stands for zeros.
+    /// The running mean per channel minus `mean`, `C` values: see [`RunningMut::mean_tail`]. `None`
+    /// stands for zeros.
     pub mean_tail: Option<&'a [f32]>,
-    /// The running variance per channel, `C` values.
+    /// The running variance per channel, `C` values, each of them above `-eps` or NaN.
+    ///
+    /// A call refuses the others with [`Error::Variance`], because they have no standard deviation,
+    /// and finite `x` would give NaN. Files have such numbers: libraries that average
+    /// `E[x^2]-E[x]^2` store negative variances where the mean is many standard deviations from 0
+    /// (Keras 3 on PyTorch, haiku, nnabla and dlib do). A number that is 0 but for rounding, between
+    /// `-1e-6*mean^2` and 0, stands for a channel that hardly varies: make it 0. Any other is lost,
+    /// and the data have to give the variance again: [`Layer::moments`](crate::Layer::moments) of
+    /// all of them, merged, and [`Layer::finish`](crate::Layer::finish) with a momentum of 1.
     pub var: &'a [f32],
 }
 
 impl<'a> Running<'a> {
-    /// The running statistics that other libraries have: a mean and a variance per channel, without `mean_tail`.
+    /// The running statistics that other libraries have: a mean and a variance per channel, without
+    /// `mean_tail`.
     #[must_use]
     pub const fn new(mean: &'a [f32], var: &'a [f32]) -> Self {
         Self { mean, mean_tail: None, var }
@@ -58,35 +68,46 @@ impl<'a> Running<'a> {
 /// The running statistics, updated by a training call: averages of the batch mean and of the batch variance.
 ///
 /// The kind of variance is [`Config::running_var`](crate::Config::running_var).
+///
+/// # Batches that should not count
+/// A NaN or an infinity in `x` goes into the averages of its channel and stays there, as in
+/// PyTorch: a later batch does not take it away, with any momentum but 1. A batch whose variance is
+/// finite and does not fit an f32 (values beyond `1e19`) counts with the largest f32, so that the
+/// running variance stays finite and later batches bring it back; with a momentum of 0.1 that takes
+/// about 850 batches. To leave such a batch out, ask
+/// [`Layer::check_moments`](crate::Layer::check_moments) between
+/// [`Layer::moments`](crate::Layer::moments) and [`Layer::finish`](crate::Layer::finish), and skip
+/// the rest of the step.
 #[derive(Debug)]
 pub struct RunningMut<'a> {
     /// The running mean per channel, rounded to f32, `C` values.
     pub mean: &'a mut [f32],
     /// The running mean per channel minus `mean`, `C` values; zeros in a new layer.
     ///
-    /// With it the running mean has 48 bits: it reaches its limit, and an evaluation that is given both differs from
-    /// training with the same statistics by nothing but the roundings of the output, with means up to `1e7` standard
-    /// deviations. Store it beside `mean`, and give every call that has a [`Running`] both. It is 0 where `mean` is 0
-    /// or not finite.
+    /// With it the running mean has 48 bits: it reaches its limit, and an evaluation that is given
+    /// both differs from training with the same statistics by nothing but the roundings of the
+    /// output, with means up to `1e7` standard deviations. Store it beside `mean`, and give every
+    /// call that has a [`Running`] both. It is 0 where `mean` is 0 or not finite.
     ///
-    /// With `None` the running mean is one f32, as in PyTorch, Keras and flax. Each update rounds it, and an update of
-    /// less than half a unit of its last place is lost, so that it stops within `2^-24*|mean|/momentum` of the limit.
-    /// That is `2^-24*|mean|/momentum/std` standard deviations in each output: nothing for data around 0; `0.06` for a
-    /// mean of `1e4` standard deviations and a momentum of `0.01`; and a cumulative average, whose momentum is
+    /// With `None` the running mean is one f32, as in PyTorch, Keras and flax. Each update rounds
+    /// it, and an update of less than half a unit of its last place is lost, so that it stops
+    /// within `2^-24*|mean|/momentum` of the limit. That is `2^-24*|mean|/momentum/std` standard
+    /// deviations in each output: nothing for data around 0; `0.06` for a mean of `1e4` standard
+    /// deviations and a momentum of `0.01`; and a cumulative average, whose momentum is
     /// `1/batches`, stands still after enough batches.
     pub mean_tail: Option<&'a mut [f32]>,
     /// The running variance per channel, `C` values.
     ///
-    /// It is one f32 and stops within `2^-24*var/momentum` of its limit. Relative to the variance that is
-    /// `2^-24/momentum` or less, whatever the data.
+    /// It is one f32 and stops within `2^-24*var/momentum` of its limit. Relative to the variance
+    /// that is `2^-24/momentum` or less, whatever the data.
     pub var: &'a mut [f32],
     /// How much of the new value goes into the average.
     pub average: Average<'a>,
 }
 
 impl<'a> RunningMut<'a> {
-    /// The running statistics that other libraries have: a mean and a variance per channel, without `mean_tail`, and
-    /// [`Average::Exponential`].
+    /// The running statistics that other libraries have: a mean and a variance per channel, without
+    /// `mean_tail`, and [`Average::Exponential`].
     #[must_use]
     pub const fn new(mean: &'a mut [f32], var: &'a mut [f32]) -> Self {
         Self { mean, mean_tail: None, var, average: Average::Exponential }
@@ -107,9 +128,11 @@ pub enum Average<'a> {
     Exponential,
     /// The mean of all batches, whatever their sizes: PyTorch's `momentum=None` with `num_batches_tracked`.
     ///
-    /// A training call counts itself and then moves the running statistics with the momentum `1/batches`, computed in
-    /// f64. So the first batch replaces what was there, NaN included. A call that fails or has an empty batch does not
-    /// count, and a count of `u64::MAX` stays.
+    /// A training call counts itself and then moves the running statistics with the momentum
+    /// `1/batches`, computed in f64. So the first batch replaces what was there, NaN included.
+    /// After many batches an f32 moves no more, see [`RunningMut::mean_tail`] and
+    /// [`RunningMut::var`]. A call that fails or has an empty batch does not count, and a count of
+    /// `u64::MAX` stays.
     Cumulative {
         /// The number of batches that the running statistics are the mean of; 0 for a new layer.
         batches: &'a mut u64,
@@ -144,7 +167,11 @@ pub struct Saved<'a> {
     pub inv_std: &'a [f64],
 }
 
-/// What the training forward pass saves for the backward pass, written. An empty batch leaves it untouched.
+/// What the training forward pass saves for the backward pass, written.
+///
+/// Of a channel without values (an empty batch, a count of 0) it is 0 everywhere: with an `inv_std`
+/// of 0, as of an infinite variance, the output is `act(bias)` and no gradient flows, whatever is
+/// there.
 #[derive(Debug)]
 pub struct SavedMut<'a> {
     /// The batch mean per channel, rounded to f32, `C` values.
@@ -156,6 +183,13 @@ pub struct SavedMut<'a> {
 }
 
 impl SavedMut<'_> {
+    /// The statistics of channels without values.
+    pub(crate) fn clear(&mut self) {
+        self.mean.fill(0.0);
+        self.mean_tail.fill(0.0);
+        self.inv_std.fill(0.0);
+    }
+
     /// The same buffers, read.
     #[must_use]
     pub fn as_saved(&self) -> Saved<'_> {

@@ -81,6 +81,9 @@ impl From<Error> for normdrop_error {
             Error::Probability { p } => Self { value: p, ..Self::new(NORMDROP_STATUS_PROBABILITY) },
             Error::Slope { slope } => Self { value: slope.into(), ..Self::new(NORMDROP_STATUS_SLOPE) },
             Error::SingleSample => Self::new(NORMDROP_STATUS_SINGLE_SAMPLE),
+            Error::Count { channel, count } => {
+                Self { value: count, ..Self::new(NORMDROP_STATUS_COUNT).counts(0, channel) }
+            }
             Error::BackendUnavailable { backend } => unknown(NORMDROP_STATUS_BACKEND, number_of_backend(backend)),
             Error::Groups { groups } => Self::new(NORMDROP_STATUS_GROUPS).of(NORMDROP_BUFFER_CALL).counts(1, groups),
             Error::MissingBias { channel } => {
@@ -333,6 +336,7 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
         NORMDROP_STATUS_VARIANCE => {
             c"the running variance of a channel plus eps must be above 0: raise eps, or set the variance to that of the data"
         }
+        NORMDROP_STATUS_COUNT => c"the number of values of a channel must be positive and finite",
         NORMDROP_STATUS_NOT_FINITE => c"a value is not finite, or would not be after the call",
         NORMDROP_STATUS_WEIGHT_ORDER => c"there is no such order of weights",
         NORMDROP_STATUS_GROUPS => c"groups must divide inputs and outputs",
@@ -444,7 +448,8 @@ pub unsafe extern "C" fn normdrop_layer_init(layer: *mut normdrop_layer, version
     NORMDROP_STATUS_OK
 }
 
-/// The lengths of all buffers of a layer; checks the layer, too.
+/// The lengths of all buffers of a layer; checks the layer, too, but for the momentum, which only
+/// the calls that use it check.
 ///
 /// # Safety
 /// Each pointer is NULL or points to its struct, of which at least the version is set.
@@ -963,6 +968,30 @@ pub unsafe extern "C" fn normdrop_merge_moments(
     unsafe { report(error, || merge(into, from, NORMDROP_BUFFER_MOMENTS, parts::merge_moments)) }
 }
 
+/// Whether the moments of all parts of a batch have means and variances that fit a float: what to
+/// ask before `normdrop_finish` averages them, in order to skip a batch with a NaN or with values
+/// beyond 1e19. If not, the status is `NORMDROP_STATUS_NOT_FINITE`, and the error has
+/// `running_mean` or `running_var` and the channel.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_check_moments(
+    layer: *const normdrop_layer,
+    moments: normdrop_slice<f64>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        moments.region(NORMDROP_BUFFER_MOMENTS)?;
+        // SAFETY: the only buffer, in order by itself; the rest is passed on.
+        Ok(layer.check_moments(unsafe { moments.get() })?)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
 /// The statistics of a batch from its moments; updates the running statistics. `outer`, `inner` and the activation do not
 /// matter.
 ///
@@ -1293,8 +1322,8 @@ unsafe fn running<'a>(
     unsafe { Running { mean: mean.get(), mean_tail: mean_tail.optional(), var: var.get() } }
 }
 
-/// Nothing if there is neither a mean nor its tail nor a variance nor a counter of batches; a mean or a variance that is
-/// missing beside others has no values and is refused for that.
+/// Nothing if there is neither a mean nor its tail nor a variance nor a counter of batches; a mean
+/// or a variance that is missing beside others has no values and is refused for that.
 ///
 /// # Safety
 /// As `normdrop_slice_mut::optional`, for all.

@@ -117,7 +117,7 @@ pub(crate) struct RunningUpdate {
 }
 
 impl RunningUpdate {
-    /// Moves the running statistics of some channels towards a batch with more than one value in each.
+    /// Moves the running statistics of some channels towards a batch that has values in each.
     #[inline(always)]
     pub(crate) fn apply<S: Simd>(
         self,
@@ -132,11 +132,15 @@ impl RunningUpdate {
             RunningVariance::Biased => batch.count,
         };
         self.average(s, channels, mean, mean_tail.as_deref_mut(), batch.mean);
-        self.average(s, channels, var, None, batch.squares(s) / divisor);
+        let variance = batch.squares(s) / divisor;
+        // An average that became infinite would stay so, however many batches come after. NaN
+        // stays.
+        let negative = s.larger(s.splat_f64(-f64::from(f32::MAX)), s.splat_f64(0.0) - variance);
+        self.average(s, channels, var, None, s.splat_f64(0.0) - negative);
     }
 
-    /// `(1 - momentum)*running + momentum*batch`, where a side of weight 0 does not count even if it is NaN. What the
-    /// rounding of `running` left out is in `tail`, if that is kept.
+    /// `(1 - momentum)*running + momentum*batch`, where a side of weight 0 does not count even if
+    /// it is NaN. What the rounding of `running` left out is in `tail`, if that is kept.
     #[inline(always)]
     #[expect(clippy::float_cmp, reason = "0 and 1 are exact cases")]
     fn average<S: Simd>(
@@ -162,7 +166,8 @@ impl RunningUpdate {
         let rounded = s.narrow(next);
         s.store_partial(rounded, running);
         if let Some(tail) = &mut tail {
-            // Nothing is left of an infinity: its tail would be NaN, and so would the mean be from then on.
+            // Nothing is left of an infinity: its tail would be NaN, and so would the mean be from
+            // then on.
             let finite = s.mask(s.magnitude_between(s.widen(rounded), 0.0, f64::INFINITY));
             let left_out = s.keep(finite, s.narrow(next - s.widen(rounded)));
             s.store_partial(left_out, channels.of_mut(tail));
@@ -501,6 +506,12 @@ impl Differentiation<'_> {
             Differential::Fixed => {
                 let slope = unscaled * scale;
                 Differentiate { slope, tilt: zero, offset: zero, exact: unusual(s, slope) & channels.bits() }
+            }
+            // One value is its own mean, and its output the bias: nothing that is finite flows
+            // back.
+            #[expect(clippy::float_cmp, reason = "a count")]
+            Differential::Batch if self.samples == 1.0 => {
+                Differentiate { slope: zero, tilt: zero, offset: zero, exact: 0 }
             }
             Differential::Batch => {
                 let samples = s.splat_f64(self.samples);

@@ -2,10 +2,10 @@
 //! returns an error, its call has touched nothing.
 
 use crate::args::{
-    Dropout, Finish, Moments, ParameterGradients, Parameters, Running, RunningMut, Saved, Statistics, Train,
+    Average, Dropout, Finish, Moments, ParameterGradients, Parameters, Running, RunningMut, Saved, Statistics, Train,
 };
 use crate::channel::Normalisation;
-use crate::config::Granularity;
+use crate::config::{Granularity, RunningVariance};
 use crate::error::{Buffer, Error, check_len};
 use crate::mask::mask_len;
 use crate::padding;
@@ -22,7 +22,8 @@ pub(crate) fn train(plan: &Plan, call: &Train<'_>) -> Result<(), Error> {
     elements(plan, Buffer::Output, call.output.len())?;
     saved(plan, call.saved.as_saved())?;
     scratch(plan.train_scratch_len(), call.scratch.len())?;
-    batch_statistics(plan, plan.shape.samples() > 1)
+    batch_statistics(plan)?;
+    if plan.shape.is_empty() { Ok(()) } else { update(plan, call.running.as_ref(), &[plan.shape.samples() as f64]) }
 }
 
 /// Checks a forward call with given statistics.
@@ -58,15 +59,12 @@ pub(crate) fn backward(plan: &Plan, call: &BackwardCall<'_>) -> Result<(), Error
     parameter_gradients(plan, &call.grad_parameters)?;
     scratch(plan.backward_scratch_len(), call.scratch.len())?;
     match call.normalisation.statistics {
-        Statistics::Batch(_) => batch_statistics(
-            plan,
-            match call.phase {
-                Phase::Whole => plan.shape.samples() > 1,
-                Phase::Reduce(_) => true,
-                Phase::Apply { samples, .. } => is_batch(samples),
-            },
-        ),
-        Statistics::Fixed(_) => Ok(()),
+        Statistics::Batch(_) => batch_statistics(plan)?,
+        Statistics::Fixed(_) => {}
+    }
+    match call.phase {
+        Phase::Apply { samples, .. } if !plan.shape.is_empty() => count(0, samples),
+        _ => Ok(()),
     }
 }
 
@@ -89,22 +87,41 @@ pub(crate) fn moments(plan: &Plan, call: &Moments<'_>) -> Result<(), Error> {
     scratch(plan.train_scratch_len(), call.scratch.len())
 }
 
-/// Checks a call that finishes the moments of a batch, and says whether there are any values in it.
-pub(crate) fn finish(plan: &Plan, call: &Finish<'_>) -> Result<bool, Error> {
+/// Checks a call that finishes the moments of a batch.
+pub(crate) fn finish(plan: &Plan, call: &Finish<'_>) -> Result<(), Error> {
     check_len(Buffer::Moments, moments_len(plan.shape.channels()), call.moments.len())?;
     running_mut(plan, call.running.as_ref())?;
     saved(plan, call.saved.as_saved())?;
     let counts = call.moments.get(..plan.shape.channels()).unwrap_or_default();
     if counts.iter().all(|&count| count == 0.0) {
-        return Ok(false);
+        return Ok(());
     }
     if plan.config.eps == 0.0 {
         return Err(Error::Eps { eps: plan.config.eps });
     }
-    if counts.iter().any(|&count| count != 0.0 && !is_batch(count)) {
-        return Err(Error::SingleSample);
+    each_count(counts)?;
+    update(plan, call.running.as_ref(), counts)
+}
+
+/// Checks that the mean and the variance of every channel that has values fit an f32.
+pub(crate) fn finite_moments(plan: &Plan, moments: &[f64]) -> Result<(), Error> {
+    let channels = plan.shape.channels();
+    check_len(Buffer::Moments, moments_len(channels), moments.len())?;
+    let (counts, rest) = moments.split_at_checked(channels).unwrap_or_default();
+    let (means, m2s) = rest.split_at_checked(channels).unwrap_or_default();
+    each_count(counts)?;
+    let unbiased = plan.config.running_var == RunningVariance::Unbiased;
+    let fits = |value: f64| value.abs() <= f64::from(f32::MAX);
+    for (index, ((&count, &mean), &m2)) in counts.iter().zip(means).zip(m2s).enumerate() {
+        let divisor = if unbiased && count > 1.0 { count - 1.0 } else { count };
+        if count != 0.0 && !fits(mean) {
+            return Err(Error::NotFinite { buffer: Buffer::RunningMean, index });
+        }
+        if count != 0.0 && !fits(m2 / divisor) {
+            return Err(Error::NotFinite { buffer: Buffer::RunningVar, index });
+        }
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Checks a call that makes the gradients of the parameters of sums.
@@ -168,8 +185,50 @@ fn normalisation(plan: &Plan, normalisation: &Normalisation<'_>) -> Result<(), E
     parameters(plan, normalisation.parameters)?;
     match normalisation.statistics {
         Statistics::Batch(batch) => saved(plan, batch),
-        Statistics::Fixed(fixed) => running(plan, fixed),
+        Statistics::Fixed(fixed) => {
+            running(plan, fixed)?;
+            deviations(plan, fixed.var)
+        }
     }
+}
+
+/// Checks that every running variance has a standard deviation, or is NaN. An empty tensor needs
+/// none.
+fn deviations(plan: &Plan, running_var: &[f32]) -> Result<(), Error> {
+    // `var + eps <= 0` without an addition, which could round or be flushed to 0.
+    let lacks = |&(_, &var): &(usize, &f32)| var <= -plan.config.eps;
+    match running_var.iter().enumerate().find(lacks) {
+        Some((channel, &var)) if !plan.shape.is_empty() => Err(Error::Variance { channel, var }),
+        _ => Ok(()),
+    }
+}
+
+/// What an update of the running statistics needs beyond lengths: a momentum, if that is what
+/// averages them, and, if it is the unbiased variance that goes in, more than one value in every
+/// channel that has any.
+fn update(plan: &Plan, running: Option<&RunningMut<'_>>, counts: &[f64]) -> Result<(), Error> {
+    let Some(running) = running else { return Ok(()) };
+    let exponential = matches!(running.average, Average::Exponential);
+    if exponential {
+        plan.config.check_momentum()?;
+    }
+    let moves = !exponential || plan.config.momentum != 0.0;
+    let unbiased = plan.config.running_var == RunningVariance::Unbiased;
+    if moves && unbiased && counts.iter().any(|&count| count != 0.0 && count <= 1.0) {
+        return Err(Error::SingleSample);
+    }
+    Ok(())
+}
+
+/// Checks the number of values in a channel.
+fn count(channel: usize, count: f64) -> Result<(), Error> {
+    if count > 0.0 && count < f64::INFINITY { Ok(()) } else { Err(Error::Count { channel, count }) }
+}
+
+/// Checks the numbers of values of moments, of which some may be 0.
+fn each_count(counts: &[f64]) -> Result<(), Error> {
+    let mut given = counts.iter().enumerate().filter(|&(_, &count)| count != 0.0);
+    given.try_for_each(|(channel, &of_channel)| count(channel, of_channel))
 }
 
 fn saved(plan: &Plan, saved: Saved<'_>) -> Result<(), Error> {
@@ -186,14 +245,11 @@ fn dropout(plan: &Plan, dropout: Dropout<'_>) -> Result<(), Error> {
 }
 
 /// What batch statistics need beyond lengths. An empty tensor has none and needs nothing.
-fn batch_statistics(plan: &Plan, exist: bool) -> Result<(), Error> {
-    if plan.shape.is_empty() {
-        return Ok(());
-    }
-    if plan.config.eps == 0.0 {
+fn batch_statistics(plan: &Plan) -> Result<(), Error> {
+    if plan.config.eps == 0.0 && !plan.shape.is_empty() {
         return Err(Error::Eps { eps: plan.config.eps });
     }
-    if exist { Ok(()) } else { Err(Error::SingleSample) }
+    Ok(())
 }
 
 fn elements(plan: &Plan, buffer: Buffer, actual: usize) -> Result<(), Error> {
@@ -213,9 +269,4 @@ fn channels(plan: &Plan, buffer: Buffer, actual: usize) -> Result<(), Error> {
 
 const fn scratch(expected: usize, actual: usize) -> Result<(), Error> {
     if actual >= expected { Ok(()) } else { Err(Error::Length { buffer: Buffer::Scratch, expected, actual }) }
-}
-
-/// Whether a number of values has an unbiased variance.
-const fn is_batch(samples: f64) -> bool {
-    samples > 1.0
 }

@@ -43,8 +43,12 @@ pub struct Config {
     /// The weight of the new value: `running = (1 - momentum)*running + momentum*batch`, in `[0, 1]`.
     ///
     /// ONNX, Keras and flax call the *decay* momentum: theirs is 1 minus this one. 0 leaves the running
-    /// statistics untouched and 1 replaces them, even where the other side is NaN. Not used by
-    /// [`Average::Cumulative`](crate::Average::Cumulative).
+    /// statistics untouched and 1 replaces them, even where the other side is NaN.
+    ///
+    /// It is used, and its range is checked, by [`Layer::train`](crate::Layer::train) and
+    /// [`Layer::finish`](crate::Layer::finish) where they are given running statistics with
+    /// [`Average::Exponential`](crate::Average::Exponential). A layer for evaluation can have any
+    /// momentum, as in PyTorch.
     pub momentum: f64,
     /// The variance that goes into the running variance.
     pub running_var: RunningVariance,
@@ -93,15 +97,10 @@ impl Config {
         granularity: Granularity::Element,
     };
 
-    /// Checks what no call can accept. The probability is checked by whoever makes its threshold.
-    pub(crate) const fn check(&self) -> Result<(), Error> {
-        if let Err(error) = check_eps(self.eps) {
-            return Err(error);
-        }
-        if !(self.momentum >= 0.0 && self.momentum <= 1.0) {
-            return Err(Error::Momentum { momentum: self.momentum });
-        }
-        Ok(())
+    /// Checks the momentum, for a call that uses it.
+    pub(crate) const fn check_momentum(&self) -> Result<(), Error> {
+        let momentum = self.momentum;
+        if momentum >= 0.0 && momentum <= 1.0 { Ok(()) } else { Err(Error::Momentum { momentum }) }
     }
 }
 

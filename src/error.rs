@@ -138,7 +138,7 @@ pub enum Error {
         /// The value that was given.
         eps: f32,
     },
-    /// `momentum` is not in `[0, 1]`.
+    /// A call averages the running statistics with a `momentum` that is not in `[0, 1]`.
     Momentum {
         /// The value that was given.
         momentum: f64,
@@ -153,8 +153,20 @@ pub enum Error {
         /// The value that was given.
         slope: f32,
     },
-    /// Training needs more than one value per channel: the unbiased variance of one value does not exist.
+    /// The running variance takes the unbiased variance of a channel that has one value, which does
+    /// not exist. The other results do: with
+    /// [`RunningVariance::Biased`](crate::RunningVariance::Biased), or without running statistics,
+    /// the call gives them.
     SingleSample,
+    /// The number of values in a channel is negative or not finite, or is 0 where there are
+    /// elements.
+    Count {
+        /// The first channel of which that is true; 0 for the `samples` of
+        /// [`ApplyGradient`](crate::ApplyGradient).
+        channel: usize,
+        /// The number that was given.
+        count: f64,
+    },
     /// The requested backend cannot run on this CPU or is not part of this build.
     BackendUnavailable {
         /// The backend that was requested.
@@ -170,8 +182,9 @@ pub enum Error {
         /// The first channel of the batch norm that has a shift.
         channel: usize,
     },
-    /// The running variance of a channel plus `eps` is not above 0, or it is NaN: there is no standard deviation to divide
-    /// by.
+    /// The running variance of a channel plus `eps` is not above 0: there is no standard deviation
+    /// to divide by. A variance that is NaN is refused where a batch norm is folded, and stays in
+    /// its channel elsewhere.
     Variance {
         /// The first channel of which that is true.
         channel: usize,
@@ -235,6 +248,7 @@ impl Error {
                 "training needs more than one value per channel, because the unbiased variance of one does not exist: \
                  give more, keep a biased running variance or none, or normalise with fixed statistics"
             }
+            Self::Count { .. } => "a channel must have a positive and finite number of values",
             Self::BackendUnavailable { .. } => {
                 "the backend cannot run on this CPU or is not part of this build: `Backend::detect` is the fastest that can"
             }
@@ -291,6 +305,9 @@ impl fmt::Display for Error {
             Self::Probability { p } => write!(f, "{reason}, but is {p:?}"),
             Self::Slope { slope } => write!(f, "{reason} but is {slope}"),
             Self::SingleSample => write!(f, "{reason}; nothing was written"),
+            Self::Count { channel, count } => {
+                write!(f, "{reason}, but channel {channel} has {count:?}; nothing was written")
+            }
             Self::BackendUnavailable { backend } => write!(f, "{}: {reason}", backend.name()),
             Self::Groups { groups } => write!(f, "{reason}, but is {groups}; nothing was written"),
             Self::MissingBias { channel } => write!(f, "channel {channel}: {reason}; nothing was written"),

@@ -80,7 +80,8 @@ pub enum WeightOrder {
 pub struct Fold<'a> {
     /// Weight and bias of the batch norm, `C` values each.
     pub parameters: Parameters<'a>,
-    /// The running statistics of the batch norm, `C` values each. With a `mean_tail`, the mean is the sum of both.
+    /// The running statistics of the batch norm, `C` values each. With a `mean_tail`, the mean is
+    /// the sum of both.
     pub running: Running<'a>,
     /// The `eps` of the batch norm, finite and at least 0.
     pub eps: f32,

@@ -38,7 +38,7 @@ use crate::simd::CHANNELWISE;
 /// # Errors and panics
 /// Every call checks every length before it reads or writes anything; when it returns an error, nothing was
 /// written. No call panics or allocates (but for `rayon`, see `with_tasks`). An empty tensor is accepted: gradients of
-/// parameters become zero and nothing else is touched.
+/// parameters and what training saves become zero, and nothing else is touched.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Layer<A> {
     plan: Plan,
@@ -49,7 +49,8 @@ impl<A: Activation> Layer<A> {
     /// A layer from its shape, its activation and its constants.
     ///
     /// # Errors
-    /// [`Error::Eps`], [`Error::Momentum`] or [`Error::Probability`] if a constant is out of its range.
+    /// [`Error::Eps`] or [`Error::Probability`] if a constant is out of its range. The momentum is
+    /// checked by the calls that use it: see [`Config::momentum`].
     pub const fn new(shape: Shape, activation: A, config: Config) -> Result<Self, Error> {
         match Plan::new(shape, config) {
             Ok(plan) => Ok(Self { plan, activation }),
@@ -290,8 +291,10 @@ impl<A: Activation> Layer<A> {
     /// a channel of sixteen neighbours and more fits it, and in other layouts where the tensor does.
     ///
     /// # Errors
-    /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0, [`Error::SingleSample`] if
-    /// there is one value per channel.
+    /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0. With
+    /// running statistics also [`Error::Momentum`] if it is out of its range and used, and
+    /// [`Error::SingleSample`] if there is one value per channel and the running variance is the
+    /// unbiased one.
     pub fn train(&self, call: Train<'_>) -> Result<(), Error> {
         check::train(&self.plan, &call)?;
         train::run(&self.plan, self.activation, call);
@@ -306,7 +309,9 @@ impl<A: Activation> Layer<A> {
     /// Memory: `x` is read once, `y` written once.
     ///
     /// # Errors
-    /// [`Error::Length`] for a buffer of the wrong length.
+    /// [`Error::Length`] for a buffer of the wrong length, [`Error::Variance`] if a running
+    /// variance plus `eps` is not above 0: see [`Running::var`]. One that is NaN gives NaN in its
+    /// own channel.
     pub fn eval(&self, call: Eval<'_>) -> Result<(), Error> {
         self.forward(ForwardCall::eval(&self.plan, call))
     }
@@ -314,7 +319,7 @@ impl<A: Activation> Layer<A> {
     /// [`Layer::eval`] that overwrites its input; the results are the same bits.
     ///
     /// # Errors
-    /// [`Error::Length`] for a buffer of the wrong length.
+    /// As [`Layer::eval`].
     pub fn eval_in_place(&self, call: EvalInPlace<'_>) -> Result<(), Error> {
         self.forward(ForwardCall::eval_in_place(&self.plan, call))
     }
@@ -328,12 +333,15 @@ impl<A: Activation> Layer<A> {
     /// dx = weight*inv_std * (g - d_bias/samples - xhat*d_weight/samples)     batch statistics
     /// dx = weight*inv_std * g                                               fixed statistics
     /// ```
-    /// `z` is computed again from `x`, exactly as in the forward call. Memory: with batch statistics `x` and `dy` are
-    /// read twice, the second time from the cache where they are in [`Layer::train`], and `dx` is written once.
+    /// `z` is computed again from `x`, exactly as in the forward call. Through the statistics of
+    /// one value per channel, `d_weight` and `dx` are 0. Memory: with batch statistics `x` and `dy`
+    /// are read twice, the second time from the cache where they are in [`Layer::train`], and `dx`
+    /// is written once.
     ///
     /// # Errors
-    /// [`Error::Length`] for a buffer of the wrong length; with batch statistics also [`Error::Eps`] if `eps` is 0
-    /// and [`Error::SingleSample`] if there is one value per channel.
+    /// [`Error::Length`] for a buffer of the wrong length; with batch statistics also
+    /// [`Error::Eps`] if `eps` is 0, with fixed ones [`Error::Variance`] if a running variance plus
+    /// `eps` is not above 0.
     pub fn backward(&self, call: Backward<'_>) -> Result<(), Error> {
         self.differentiate(BackwardCall::whole(&self.plan, call))
     }
@@ -359,18 +367,54 @@ impl<A: Activation> Layer<A> {
         Ok(())
     }
 
+    /// Whether the moments of all parts of a batch have a mean and a variance in every channel that
+    /// fit an f32: what to ask before [`Layer::finish`] averages them, in order to skip a batch
+    /// that would spoil the running statistics.
+    ///
+    /// The variance is the one of [`Config::running_var`], and the biased one where a channel has
+    /// one value. Channels without values have nothing to fit.
+    ///
+    /// ```
+    /// use normdrop::{Buffer, Config, Error, Identity, Layer, Moments, Shape};
+    ///
+    /// let layer = Layer::new(Shape::nc(2, 3)?, Identity, Config::DEFAULT)?;
+    /// let x = [1.0, 1e20, f32::NAN, 2.0, -1e20, 3.0]; // two values for each of three channels
+    /// let (mut moments, mut scratch) = (vec![0.0; layer.moments_len()], vec![0.0; layer.train_scratch_len()]);
+    /// layer.moments(Moments { input: &x, moments: &mut moments, scratch: &mut scratch })?;
+    /// // The variance of the second channel is 2e40, although the moments themselves are finite.
+    /// let expected = Error::NotFinite { buffer: Buffer::RunningVar, index: 1 };
+    /// assert_eq!(layer.check_moments(&moments), Err(expected));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Length`] for moments of the wrong length, [`Error::Count`] if a count is negative
+    /// or not finite, [`Error::NotFinite`] with [`Buffer::RunningMean`](crate::Buffer::RunningMean)
+    /// or [`Buffer::RunningVar`](crate::Buffer::RunningVar) and the first channel whose mean or
+    /// variance does not fit.
+    pub fn check_moments(&self, moments: &[f64]) -> Result<(), Error> {
+        check::finite_moments(&self.plan, moments)
+    }
+
     /// The statistics of a batch from the moments of all its parts: saves them for the phases that follow, and updates the
     /// running statistics. The outer and inner dimensions of this layer do not matter.
     ///
-    /// Without any values (all counts 0) nothing is touched.
+    /// A channel without values (its count is 0) keeps its running statistics, and what is saved of
+    /// it is 0: see [`SavedMut`](crate::SavedMut). Without any values (all counts are 0) the batch
+    /// is not counted and nothing else is needed. Counts need not be whole: those of weighted
+    /// values are their sums of weights.
+    ///
+    /// What is not finite in the moments, a NaN in `x` above all, goes into the running statistics
+    /// and stays there. [`Layer::check_moments`] says so before it happens.
     ///
     /// # Errors
-    /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0, [`Error::SingleSample`] if a
-    /// channel has one value, or a count that is neither 0 nor above 1.
+    /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0,
+    /// [`Error::Count`] if a count is negative or not finite. With running statistics also
+    /// [`Error::Momentum`] if it is out of its range and used, and [`Error::SingleSample`] if a
+    /// channel has a count of at most 1, but not 0, and the running variance is the unbiased one.
     pub fn finish(&self, call: Finish<'_>) -> Result<(), Error> {
-        if check::finish(&self.plan, &call)? {
-            train::finish(&self.plan, call);
-        }
+        check::finish(&self.plan, &call)?;
+        train::finish(&self.plan, call);
         Ok(())
     }
 
@@ -390,7 +434,7 @@ impl<A: Activation> Layer<A> {
     /// [`Layer::finish_gradients`] and [`Layer::apply_gradient`].
     ///
     /// # Errors
-    /// [`Error::Length`] for a buffer of the wrong length; with batch statistics also [`Error::Eps`] if `eps` is 0.
+    /// As [`Layer::backward`].
     pub fn reduce(&self, call: Reduce<'_>) -> Result<(), Error> {
         self.differentiate(BackwardCall::reduce(&self.plan, call))
     }
@@ -411,8 +455,8 @@ impl<A: Activation> Layer<A> {
     /// One pass: `x` and `dy` are read once, `dx` written once.
     ///
     /// # Errors
-    /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0, [`Error::SingleSample`] if
-    /// `samples` is not above 1 and the part is not empty.
+    /// [`Error::Length`] for a buffer of the wrong length; if the part is not empty also
+    /// [`Error::Eps`] if `eps` is 0 and [`Error::Count`] if `samples` is not a positive number.
     pub fn apply_gradient(&self, call: ApplyGradient<'_>) -> Result<(), Error> {
         self.differentiate(BackwardCall::apply(&self.plan, call))
     }

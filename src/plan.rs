@@ -10,7 +10,7 @@ use crate::args::{
 };
 use crate::backend::Backend;
 use crate::channel::Normalisation;
-use crate::config::{Config, Granularity};
+use crate::config::{Config, Granularity, check_eps};
 use crate::error::Error;
 use crate::mask::Bernoulli;
 use crate::pass::keep::{Gates, SharedMask};
@@ -35,7 +35,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// A plan for the fastest backend and one task; an error if a constant is out of its range.
     pub(crate) const fn new(shape: Shape, config: Config) -> Result<Self, Error> {
-        if let Err(error) = config.check() {
+        if let Err(error) = check_eps(config.eps) {
             return Err(error);
         }
         match Bernoulli::new(config.p) {

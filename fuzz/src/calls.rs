@@ -199,6 +199,9 @@ impl Widened {
 
 pub(crate) fn check_train(case: &Case, memory: &Memory) {
     if case.shape.is_empty() {
+        let mut saved = memory.saved_mean.iter().chain(&*memory.saved_mean_tail);
+        let zeros = saved.all(|value| value.to_bits() == 0) && memory.saved_inv_std.iter().all(|&value| value == 0.0);
+        assert!(zeros, "what is saved of an empty batch is not zero");
         return;
     }
     let moments = case.reference().moments(&widened(&case.x));
@@ -210,7 +213,8 @@ pub(crate) fn check_train(case: &Case, memory: &Memory) {
 
 fn check_eval(case: &Case, memory: &Memory) {
     let (mean, var) = (case.joined_mean(), widened(&case.running_var));
-    // Beside a tail that is not small in standard deviations, the mean is rounded as that of a batch is.
+    // Beside a tail that is not small in standard deviations, the mean is rounded as that of a
+    // batch is.
     let bound = if case.running_mean_tail.is_some() { bounds::Y_BATCH } else { bounds::Y_FIXED };
     check_y(case, &case.reference().fixed_statistics(&mean, &var), bound, &memory.output);
 }

@@ -31,6 +31,9 @@ impl Visitor for Call<'_> {
 
     fn visit<A: normdrop::Activation>(self, activation: A) {
         let Self { input, mut case } = self;
+        if input.fault == Fault::Momentum {
+            case.config.momentum = f64::NAN;
+        }
         let layer = case.layer(activation);
         prepare(&mut case, &layer);
         check_lengths(&case, &layer, described(&case, input));
@@ -172,7 +175,7 @@ fn entry(function: Function) -> Entry {
         // The weights that are folded into take the place of gradients.
         Function::BackwardInPlace | Function::FoldIntoPrevious | Function::FoldIntoNext => Entry::BackwardInPlace,
         Function::Moments | Function::MergeMoments => Entry::Moments,
-        Function::Finish => Entry::Finish,
+        Function::Finish | Function::CheckMoments => Entry::Finish,
         Function::Apply => Entry::Apply,
         Function::Reduce | Function::MergeSums => Entry::Reduce,
         Function::FinishGradients => Entry::FinishGradients,
@@ -202,6 +205,7 @@ fn in_rust<A: normdrop::Activation>(
     layer: &Layer<A>,
 ) -> Result<(), Error> {
     let fold = match function {
+        Function::CheckMoments => return layer.check_moments(&memory.moments),
         Function::FillMask => return layer.fill_mask(SEED, memory.mask.as_deref_mut().unwrap_or_default()),
         Function::MergeMoments => return normdrop::merge_moments(&mut memory.moments, &memory.sums),
         Function::MergeSums => return normdrop::merge_sums(&mut memory.sums, &memory.moments),
@@ -288,6 +292,7 @@ fn buffers(case: &Case, function: Function, memory: &mut Memory) -> Vec<Pointer>
         Function::Backward => (&[BACKWARD, given], &[GRADIENTS, &[GradInput, GradResidual, Scratch]]),
         Function::BackwardInPlace => (&[FORWARD, given], &[GRADIENTS, &[Values, GradResidual, Scratch]]),
         Function::Moments => (&[&[Input]], &[&[Moments, Scratch]]),
+        Function::CheckMoments => (&[&[Moments]], &[]),
         Function::Finish => (&[&[Moments]], &[updated, SAVED]),
         Function::Apply => (&[FORWARD, SAVED], &[&[Output, Scratch]]),
         Function::Reduce => (&[BACKWARD, given], &[&[Sums, Scratch]]),
@@ -369,8 +374,8 @@ impl CallOfC {
     }
 
     fn has_struct(&self) -> bool {
-        use Function::{FillMask, FinishGradients, MergeMoments, MergeSums, Moments};
-        !matches!(self.function, Moments | FinishGradients | FillMask | MergeMoments | MergeSums)
+        use Function::{CheckMoments, FillMask, FinishGradients, MergeMoments, MergeSums, Moments};
+        !matches!(self.function, CheckMoments | Moments | FinishGradients | FillMask | MergeMoments | MergeSums)
     }
 
     /// Makes the fault, and says what must come of it. Where a buffer that is read is moved into another one, the buffer of
@@ -379,7 +384,7 @@ impl CallOfC {
         let wrong = 1 + u32::from(input.by);
         let refused = Expected::refused;
         match input.fault {
-            Fault::Nothing | Fault::NullError => Expected::AsInRust,
+            Fault::Nothing | Fault::NullError | Fault::Momentum => Expected::AsInRust,
             Fault::VersionOfError => refused(c::NORMDROP_STATUS_VERSION, &[]),
             Fault::MisalignedError => refused(c::NORMDROP_STATUS_ALIGNMENT, &[]),
             Fault::NullBuffer
@@ -453,10 +458,6 @@ impl CallOfC {
             Fault::Eps => {
                 self.layer.eps = f32::NAN;
                 refused(c::NORMDROP_STATUS_EPS, &[])
-            }
-            Fault::Momentum => {
-                self.layer.momentum = f64::NAN;
-                refused(c::NORMDROP_STATUS_MOMENTUM, &[])
             }
             Fault::Probability => {
                 self.layer.p = f64::NAN;
@@ -647,6 +648,7 @@ impl CallOfC {
                 Function::Moments => {
                     c::normdrop_moments(layer, self.read(Input), self.write(Moments), self.write(Scratch), error)
                 }
+                Function::CheckMoments => c::normdrop_check_moments(layer, self.read(Moments), error),
                 Function::Finish => {
                     let call = c::normdrop_finish_call {
                         version,
@@ -813,6 +815,12 @@ fn as_c_says(error: Error, function: Function) -> Refusal {
         },
         Error::Eps { eps } => Refusal { status: c::NORMDROP_STATUS_EPS, value: f64::from(eps).to_bits(), ..none },
         Error::SingleSample => Refusal { status: c::NORMDROP_STATUS_SINGLE_SAMPLE, ..none },
+        Error::Momentum { momentum } => {
+            Refusal { status: c::NORMDROP_STATUS_MOMENTUM, value: momentum.to_bits(), ..none }
+        }
+        Error::Count { channel, count } => {
+            Refusal { status: c::NORMDROP_STATUS_COUNT, actual: channel, value: count.to_bits(), ..none }
+        }
         Error::MissingBias { channel } => Refusal {
             status: c::NORMDROP_STATUS_MISSING_BIAS,
             buffer: "weights_bias".to_owned(),

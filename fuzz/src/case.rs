@@ -263,6 +263,20 @@ impl Case {
         self.batches.map_or(reference::Average::Exponential, |batches| reference::Average::Cumulative(batches + 1))
     }
 
+    /// Why a call with fixed statistics is refused beside its lengths: the first running variance
+    /// that eps does not lift above 0. Those of nothing are not looked at.
+    pub(crate) fn variance_without_deviation(&self) -> Option<Error> {
+        let lacks = |&(_, &var): &(usize, &f32)| f64::from(var) + f64::from(self.config.eps) <= 0.0;
+        let (channel, &var) = self.running_var.iter().enumerate().find(lacks)?;
+        (!self.shape.is_empty()).then_some(Error::Variance { channel, var })
+    }
+
+    /// Whether a batch moves the running variance towards its unbiased variance.
+    fn takes_unbiased(&self) -> bool {
+        let moves = self.batches.is_some() || self.config.momentum != 0.0;
+        self.has_running && moves && self.config.running_var == RunningVariance::Unbiased
+    }
+
     /// The running mean with its tail.
     pub(crate) fn joined_mean(&self) -> Vec<f64> {
         reference::joined(&self.running_mean, self.running_mean_tail.as_deref())
@@ -400,8 +414,8 @@ pub(crate) fn class_values(values: &Values, channel: usize, count: usize) -> Vec
     made
 }
 
-/// Tails of running means, as updates leave them: at most half a unit in the last place of each, and 0 where that is
-/// not finite.
+/// Tails of running means, as updates leave them: at most half a unit in the last place of each,
+/// and 0 where that is not finite.
 pub(crate) fn tails(means: &[f32]) -> Vec<f32> {
     const MOST: f32 = 1.0 / (1 << 25) as f32;
     let factors = [1.0, -0.75, 0.0, 0.3, -1.0].into_iter().cycle();
@@ -678,6 +692,8 @@ impl Memory {
             check(Name::SavedMeanTail, channels, self.saved_mean_tail.len());
             check(Name::SavedInvStd, channels, self.saved_inv_std.len());
         }
+        let given = (fixed || is(&[Eval, EvalInPlace])) && self.running_var.len() == channels;
+        refusals.extend(case.variance_without_deviation().filter(|_| given));
         let samples = if is(&[Finish, ApplyGradient]) { case.merged.samples } else { case.shape.samples() as f64 };
         // What is empty has no statistics and needs none; to apply them nothing but they themselves is needed.
         let empty = if entry == Finish { channels == 0 || samples == 0.0 } else { case.shape.is_empty() };
@@ -685,7 +701,7 @@ impl Memory {
             if case.config.eps == 0.0 {
                 refusals.push(Error::Eps { eps: 0.0 });
             }
-            if samples == 1.0 && entry != Reduce {
+            if samples == 1.0 && is(&[Train, Finish]) && case.takes_unbiased() {
                 refusals.push(Error::SingleSample);
             }
         }
@@ -734,8 +750,8 @@ pub(crate) fn written(case: &Case, entry: Entry) -> &'static [Name] {
         SavedInvStd, SavedMean, SavedMeanTail, Sums, Values,
     };
     match entry {
-        // An empty batch has no statistics.
-        Entry::Train if case.shape.is_empty() => &[Output],
+        // An empty batch has no statistics, and what is saved of it is 0.
+        Entry::Train if case.shape.is_empty() => &[Output, SavedMean, SavedMeanTail, SavedInvStd],
         Entry::Train if case.has_running => {
             &[Output, RunningMean, RunningMeanTail, RunningVar, SavedMean, SavedMeanTail, SavedInvStd]
         }
@@ -745,7 +761,7 @@ pub(crate) fn written(case: &Case, entry: Entry) -> &'static [Name] {
         Entry::Backward => &[GradInput, GradResidual, GradWeight, GradBias],
         Entry::BackwardInPlace => &[Values, GradResidual, GradWeight, GradBias],
         Entry::Moments => &[Moments],
-        Entry::Finish if case.shape.is_empty() => &[],
+        Entry::Finish if case.shape.is_empty() => &[SavedMean, SavedMeanTail, SavedInvStd],
         Entry::Finish if case.has_running => {
             &[RunningMean, RunningMeanTail, RunningVar, SavedMean, SavedMeanTail, SavedInvStd]
         }

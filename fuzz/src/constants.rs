@@ -107,25 +107,60 @@ pub(crate) fn config(input: &ConfigInput) {
     let shape = Shape::nc(2, 3).expect("the dimensions are small");
     let layer = Layer::new(shape, normdrop::Relu, Config { eps, momentum, p, ..Config::DEFAULT });
     let unit = 0.0..=1.0;
-    let valid = [eps.is_finite() && eps >= 0.0, unit.contains(&momentum), unit.contains(&p)];
+    let valid = [eps.is_finite() && eps >= 0.0, unit.contains(&p)];
     let layer = match layer {
         Ok(layer) => layer,
         Err(error) => {
             let refused = match error {
                 Error::Eps { eps } => !valid[0] && eps.to_bits() == input.eps,
-                Error::Momentum { momentum } => !valid[1] && momentum.to_bits() == input.momentum,
-                Error::Probability { p } => !valid[2] && p.to_bits() == input.p,
+                Error::Probability { p } => !valid[1] && p.to_bits() == input.p,
                 _ => false,
             };
             assert!(refused, "{error:?} of {eps:e}, {momentum:e}, {p:e}");
             return;
         }
     };
-    assert_eq!(valid, [true; 3], "{eps:e}, {momentum:e}, {p:e} were accepted");
-    assert_eq!(layer.config(), Config { eps, momentum, p, ..Config::DEFAULT });
+    assert_eq!(valid, [true; 2], "{eps:e}, {p:e} were accepted");
+    assert_eq!(layer.config().momentum.to_bits(), input.momentum);
+    // NaN is not equal to itself.
+    let kept = Config { momentum: 0.0, ..layer.config() };
+    assert_eq!(kept, Config { eps, momentum: 0.0, p, ..Config::DEFAULT });
+    check_momentum(&layer, unit.contains(&momentum));
     check_keep(layer.keep(), p);
     for backend in Backend::ALL {
         assert_eq!(layer.with_backend(backend).is_ok(), backend.is_available(), "{}", backend.name());
+    }
+}
+
+/// The momentum matters where it is used.
+fn check_momentum(layer: &Layer<normdrop::Relu>, valid: bool) {
+    let config = layer.config();
+    for running in [true, false] {
+        let (mut mean, mut var, mut batches) = ([7.0; 3], [7.0; 3], 0);
+        for cumulative in [false, true] {
+            let mut statistics = RunningMut::new(&mut mean, &mut var);
+            if cumulative {
+                statistics.average = Average::Cumulative { batches: &mut batches };
+            }
+            let result = layer.train(Train {
+                parameters: Parameters::default(),
+                running: running.then_some(statistics),
+                dropout: Dropout::Off,
+                input: &[1.0; 6],
+                residual: None,
+                output: &mut [0.0; 6],
+                saved: SavedMut { mean: &mut [0.0; 3], mean_tail: &mut [0.0; 3], inv_std: &mut [0.0; 3] },
+                scratch: &mut vec![0.0; layer.train_scratch_len()],
+            });
+            match result {
+                Ok(()) => assert!(config.eps != 0.0 && (valid || cumulative || !running)),
+                Err(Error::Eps { eps }) => assert_eq!(eps, 0.0),
+                Err(Error::Momentum { momentum }) => {
+                    assert!(!valid && running && !cumulative && momentum.to_bits() == config.momentum.to_bits());
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        }
     }
 }
 

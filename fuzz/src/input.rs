@@ -201,7 +201,8 @@ structured! {
         pub has_running: bool,
         /// The running mean.
         pub running_mean: Values,
-        /// Whether the running mean has a tail: of up to half a unit in its last place, as updates leave it.
+        /// Whether the running mean has a tail: of up to half a unit in its last place, as updates
+        /// leave it.
         pub has_mean_tail: bool,
         /// The running variance.
         pub running_var: Values,
@@ -345,7 +346,8 @@ structured! {
         pub uneven: bool,
         /// The bits of the f32 `eps`.
         pub eps: u32,
-        /// Whether there is a weight, a bias, a bias of the layer that is folded into, and a tail of the running mean.
+        /// Whether there is a weight, a bias, a bias of the layer that is folded into, and a tail
+        /// of the running mean.
         pub has: [bool; 4],
         /// Weight, bias, running mean and variance, and the weights and the bias of the layer.
         pub values: [Values; 6],
@@ -377,6 +379,8 @@ structured! {
         BackwardInPlace,
         /// `normdrop_moments`.
         Moments,
+        /// `normdrop_check_moments`.
+        CheckMoments,
         /// `normdrop_finish`.
         Finish,
         /// `normdrop_apply`.
@@ -453,7 +457,7 @@ structured! {
         Shape,
         /// An `eps` that is NaN.
         Eps,
-        /// A momentum that is NaN.
+        /// A momentum that is NaN, which matters where it is used.
         Momentum,
         /// A probability that is NaN.
         Probability,

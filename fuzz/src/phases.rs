@@ -1,6 +1,7 @@
 //! The target of the phases: a batch in parts, forward and backward, against the whole calls and the reference.
 
-use normdrop::{Buffer as Name, Error, Layer, merge_moments, merge_sums};
+use normdrop::{Buffer as Name, Error, Layer, RunningVariance, merge_moments, merge_sums};
+use normdrop_reference::layer::widened;
 
 use crate::buffer::{Bits, Buffer, same_bits};
 use crate::calls::{Visitor, alone, check_backward, check_train, on_every_backend, scales_z, with_activation};
@@ -46,6 +47,7 @@ impl Visitor for Phases {
             merge(part, Name::Moments, &mut case.merged.moments, &memory.moments, merge_moments);
         }
         assert!(case.merged.moments[..channels].iter().all(|&count| count == samples), "values were miscounted");
+        check_moments(&case, &case.layer(activation));
         let (whole, trained) = alone(&case, Entry::Train, &case.layer(activation));
         let Some(finished) = phase(&case, Entry::Finish, &case.layer(activation)) else {
             assert!(!trained, "a batch that can be trained on cannot be finished");
@@ -78,11 +80,9 @@ impl Visitor for Phases {
         together.running_mean_tail.clone_from(&finished.running_mean_tail);
         if parts.len() == 1 {
             assert!(same_bits(&together.output, &whole.output), "the output differs from that of the whole call");
-            if !case.shape.is_empty() {
-                assert!(same_bits(&finished.saved_mean, &whole.saved_mean), "another mean than the whole call's");
-                assert!(same_bits(&finished.saved_mean_tail, &whole.saved_mean_tail), "another tail of the mean");
-                assert!(same_bits(&finished.saved_inv_std, &whole.saved_inv_std), "another inv_std");
-            }
+            assert!(same_bits(&finished.saved_mean, &whole.saved_mean), "another mean than the whole call's");
+            assert!(same_bits(&finished.saved_mean_tail, &whole.saved_mean_tail), "another tail of the mean");
+            assert!(same_bits(&finished.saved_inv_std, &whole.saved_inv_std), "another inv_std");
             assert!(same_bits(&finished.running_mean, &whole.running_mean), "another running mean");
             let tails = [&finished, &whole].map(|memory| memory.running_mean_tail.as_deref().unwrap_or_default());
             assert!(same_bits(tails[0], tails[1]), "another tail of the running mean");
@@ -94,8 +94,39 @@ impl Visitor for Phases {
     }
 }
 
+/// What the layer says of merged moments is true: they fit an f32, or one mean or variance does
+/// not.
+fn check_moments<A: normdrop::Activation>(case: &Case, layer: &Layer<A>) {
+    let moments = case.reference().moments(&widened(&case.x));
+    let unbiased = case.config.running_var == RunningVariance::Unbiased && case.shape.samples() > 1;
+    let bessel = if unbiased { case.shape.samples() as f64 / (case.shape.samples() - 1) as f64 } else { 1.0 };
+    // Of what is almost too large, rounding decides.
+    let (almost, most) = (f64::from(f32::MAX) * (1.0 - 1e-6), f64::from(f32::MAX) * (1.0 + 1e-6));
+    let checked = layer.check_moments(&case.merged.moments);
+    match checked {
+        Ok(()) if case.shape.is_empty() => {}
+        Ok(()) => {
+            let mut sizes = moments.iter().flat_map(|of| [of.mean.rounded().abs(), bessel * of.var]);
+            assert!(sizes.all(|size| size <= most), "moments fit that do not");
+        }
+        Err(Error::NotFinite { buffer: Name::RunningMean | Name::RunningVar, index }) => {
+            let of = &moments[index];
+            let fits = of.mean.rounded().is_finite() && bessel * of.var <= almost;
+            assert!(!fits && !case.shape.is_empty(), "moments do not fit that do: {checked:?}");
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
 /// The backward half: through the statistics of the batch, or past fixed ones.
 fn backward<A: normdrop::Activation>(mut case: Case, mut parts: Vec<Case>, activation: A) {
+    if case.fixed_statistics && case.variance_without_deviation().is_some() {
+        let refused = parts
+            .iter()
+            .all(|part| part.shape.is_empty() || phase(part, Entry::Reduce, &part.layer(activation)).is_none());
+        assert!(refused, "a running variance without a standard deviation was accepted");
+        return;
+    }
     for part in &parts {
         let memory = right(part, Entry::Reduce, &part.layer(activation));
         merge(part, Name::Sums, &mut case.merged.sums, &memory.sums, merge_sums);

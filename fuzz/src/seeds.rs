@@ -107,6 +107,8 @@ fn shaped() -> Layers {
     let mut seeds = vec![
         ("one_sample".to_owned(), layer(1, 7, 1)),
         ("one_sample_of_one_channel".to_owned(), layer(1, 1, 1)),
+        ("one_sample_biased".to_owned(), LayerInput { biased: true, ..layer(1, 7, 1) }),
+        ("one_sample_and_no_running".to_owned(), LayerInput { has_running: false, ..layer(1, 20, 1) }),
         ("empty_outer".to_owned(), layer(0, 5, 7)),
         ("empty_channels".to_owned(), layer(3, 0, 7)),
         ("empty_inner".to_owned(), layer(3, 5, 0)),
@@ -222,6 +224,7 @@ fn constants() -> Layers {
             LayerInput { granularity: Granularity::Sample, positions: 3, ..layer(12, 20, 1) },
         ),
         ("no_running_mean_tail".to_owned(), LayerInput { has_mean_tail: false, ..base() }),
+        ("negative_var".to_owned(), LayerInput { negative_var: true, fixed_statistics: true, ..base() }),
         ("running_var_biased".to_owned(), LayerInput { biased: true, ..base() }),
         ("average_of_the_first_batch".to_owned(), LayerInput { cumulative: true, ..base() }),
         ("average_of_the_fourth_batch".to_owned(), LayerInput { cumulative: true, momentum_bits: 3, ..base() }),
@@ -298,6 +301,10 @@ fn phases() -> Vec<(String, PhasesInput)> {
         ));
     }
     seeds.push(("one_sample_a_part".to_owned(), in_parts(2, [1, 0, 0], layer(2, 5, 1))));
+    let biased = LayerInput { biased: true, ..layer(1, 5, 1) };
+    seeds.push(("one_sample_biased".to_owned(), in_parts(2, [1, 0, 0], biased)));
+    let frozen = LayerInput { negative_var: true, fixed_statistics: true, ..layer(6, 5, 1) };
+    seeds.push(("negative_var".to_owned(), in_parts(2, [3, 0, 0], frozen)));
     let others = shaped().into_iter().filter(|(name, _)| name.starts_with("one_") || name.starts_with("empty_"));
     for (name, layer) in others.chain(lengths()).chain(data()).chain(constants()).chain(gradients()) {
         seeds.push((name, in_parts(2, [2, 0, 0], layer)));

@@ -54,8 +54,9 @@ pub fn backward_in_place(input: &LayerInput) {
     calls::entry(Entry::BackwardInPlace, input);
 }
 
-/// The phases: `Layer::moments`, `merge_moments`, `Layer::finish`, `Layer::apply`, `Layer::reduce`, `merge_sums`,
-/// `Layer::finish_gradients` and `Layer::apply_gradient`.
+/// The phases: `Layer::moments`, `merge_moments`, `Layer::check_moments`, `Layer::finish`,
+/// `Layer::apply`, `Layer::reduce`, `merge_sums`, `Layer::finish_gradients` and
+/// `Layer::apply_gradient`.
 pub fn phases(input: &PhasesInput) {
     phases::phases(input);
 }

@@ -36,7 +36,7 @@ pub const NORMDROP_STATUS_ACTIVATION: normdrop_status = 9;
 pub const NORMDROP_STATUS_SLOPE: normdrop_status = 10;
 /// `eps` is not finite, is negative, or is zero in a training call.
 pub const NORMDROP_STATUS_EPS: normdrop_status = 11;
-/// `momentum` is not in [0, 1].
+/// A call averages the running statistics with a `momentum` that is not in [0, 1].
 pub const NORMDROP_STATUS_MOMENTUM: normdrop_status = 12;
 /// `p` is not in [0, 1].
 pub const NORMDROP_STATUS_PROBABILITY: normdrop_status = 13;
@@ -50,7 +50,8 @@ pub const NORMDROP_STATUS_BACKEND: normdrop_status = 16;
 pub const NORMDROP_STATUS_TASKS: normdrop_status = 17;
 /// There is no such kind of statistics.
 pub const NORMDROP_STATUS_STATISTICS: normdrop_status = 18;
-/// Training needs more than one value per channel.
+/// The running variance takes the unbiased variance of a channel with one value, which does not
+/// exist. The biased one does, and nothing is refused without running statistics.
 pub const NORMDROP_STATUS_SINGLE_SAMPLE: normdrop_status = 19;
 /// Folding would move a shift into the bias of a layer that has none.
 pub const NORMDROP_STATUS_MISSING_BIAS: normdrop_status = 20;
@@ -69,6 +70,9 @@ pub const NORMDROP_STATUS_SEQUENCE_LENGTH: normdrop_status = 25;
 pub const NORMDROP_STATUS_NOT_AN_ELEMENT_MASK: normdrop_status = 26;
 /// Moments do not have three values for each channel, or sums not two.
 pub const NORMDROP_STATUS_MULTIPLE: normdrop_status = 27;
+/// The number of values of a channel is negative or not finite, or `samples` is not positive.
+/// `actual` is the channel, `value` the number.
+pub const NORMDROP_STATUS_COUNT: normdrop_status = 28;
 
 /// A buffer or struct of a call: one of `NORMDROP_BUFFER_*`.
 pub type normdrop_buffer = u32;
@@ -311,7 +315,8 @@ pub struct normdrop_layer {
     /// The positions of one sample that are part of `outer`, in channels-last layouts. It matters only where a mask bit
     /// decides about more than an element, and for padding. 0 and 1 are the same; the default is 1.
     pub positions: usize,
-    /// The weight of the new value in the running statistics, in [0, 1]; the default is 0.1, PyTorch's.
+    /// The weight of the new value in the running statistics, in [0, 1]; the default is 0.1,
+    /// PyTorch's. Calls that do not use it take any number.
     pub momentum: f64,
     /// The probability to drop, in [0, 1]; the default is 0.
     pub p: f64,
@@ -385,8 +390,8 @@ pub struct normdrop_train_call {
     pub bias: normdrop_slice<f32>,
     /// The running mean to update, C values, or none.
     pub running_mean: normdrop_slice_mut<f32>,
-    /// What the rounding of the running mean left out, to update, C values, zeros in a new layer; none: the running mean
-    /// is one float, and stops within 2^-24*|mean|/momentum of its limit.
+    /// What the rounding of the running mean left out, to update, C values, zeros in a new layer;
+    /// none: the running mean is one float, and stops within 2^-24*|mean|/momentum of its limit.
     pub running_mean_tail: normdrop_slice_mut<f32>,
     /// The running variance to update, C values, or none.
     pub running_var: normdrop_slice_mut<f32>,
@@ -401,7 +406,8 @@ pub struct normdrop_train_call {
     pub residual: normdrop_slice<f32>,
     /// y, len values.
     pub output: normdrop_slice_mut<f32>,
-    /// The batch mean, rounded, C values: for `normdrop_backward`, as are the next two.
+    /// The batch mean, rounded, C values: for `normdrop_backward`, as are the next two. All three
+    /// are 0 for an empty batch.
     pub saved_mean: normdrop_slice_mut<f32>,
     /// What the rounding left out, C values.
     pub saved_mean_tail: normdrop_slice_mut<f32>,
@@ -453,7 +459,7 @@ pub struct normdrop_backward_call {
     pub bias: normdrop_slice<f32>,
     /// The running mean, C values. Only with fixed statistics, else not looked at.
     pub running_mean: normdrop_slice<f32>,
-    /// What its rounding left out, C values; none: 0. Only with fixed statistics, else not looked at.
+    /// What its rounding left out, C values; none: 0. Only with fixed statistics.
     pub running_mean_tail: normdrop_slice<f32>,
     /// The running variance, C values. Only with fixed statistics, else not looked at.
     pub running_var: normdrop_slice<f32>,
@@ -493,14 +499,14 @@ pub struct normdrop_finish_call {
     pub moments: normdrop_slice<f64>,
     /// The running mean to update, C values, or none.
     pub running_mean: normdrop_slice_mut<f32>,
-    /// What the rounding of the running mean left out, to update, C values, zeros in a new layer; none: the running mean
-    /// is one float, and stops within 2^-24*|mean|/momentum of its limit.
+    /// What the rounding of the running mean left out, to update, C values, zeros in a new layer;
+    /// none: the running mean is one float, and stops within 2^-24*|mean|/momentum of its limit.
     pub running_mean_tail: normdrop_slice_mut<f32>,
     /// The running variance to update, C values, or none.
     pub running_var: normdrop_slice_mut<f32>,
     /// As in `normdrop_train_call`.
     pub batches: *mut u64,
-    /// The batch mean, rounded, C values.
+    /// The batch mean, rounded, C values; 0 for a channel without values, as are the next two.
     pub saved_mean: normdrop_slice_mut<f32>,
     /// What the rounding left out, C values.
     pub saved_mean_tail: normdrop_slice_mut<f32>,
@@ -550,7 +556,7 @@ pub struct normdrop_reduce_call {
     pub bias: normdrop_slice<f32>,
     /// The running mean, C values. Only with fixed statistics, else not looked at.
     pub running_mean: normdrop_slice<f32>,
-    /// What its rounding left out, C values; none: 0. Only with fixed statistics, else not looked at.
+    /// What its rounding left out, C values; none: 0. Only with fixed statistics.
     pub running_mean_tail: normdrop_slice<f32>,
     /// The running variance, C values. Only with fixed statistics, else not looked at.
     pub running_var: normdrop_slice<f32>,

@@ -14,6 +14,7 @@ use crate::simd::{CHANNELWISE, Kernel, Lane, Machine, Simd};
 /// Runs a training call whose arguments have been checked.
 pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, mut call: Train<'_>) {
     if plan.shape.is_empty() {
+        call.saved.clear();
         return;
     }
     // Nothing if every element is dropped; the statistics are wanted all the same.
@@ -120,15 +121,19 @@ impl ChannelStatistics<'_, '_> {
     }
 }
 
-/// Finishes the moments of a batch, in a call whose arguments have been checked. One channel at a time: those without
-/// values are left as they are.
+/// Finishes the moments of a batch, in a call whose arguments have been checked. One channel at a
+/// time: the running statistics of those without values are left as they are.
 pub(crate) fn finish(plan: &Plan, call: Finish<'_>) {
     let Finish { moments, mut running, mut saved } = call;
     let (channels, eps) = (plan.shape.channels(), plan.config.eps);
-    let update = next_update(plan.config, running.as_mut());
-    let mut statistics = ChannelStatistics { update, running: running.as_mut(), saved: &mut saved };
     let (counts, rest) = moments.split_at_checked(channels).unwrap_or_default();
     let (means, m2s) = rest.split_at_checked(channels).unwrap_or_default();
+    saved.clear();
+    if counts.iter().all(|&count| count == 0.0) {
+        return;
+    }
+    let update = next_update(plan.config, running.as_mut());
+    let mut statistics = ChannelStatistics { update, running: running.as_mut(), saved: &mut saved };
     for (channel, ((&count, &mean), &m2)) in counts.iter().zip(means).zip(m2s).enumerate() {
         if count != 0.0 {
             statistics.finish(Lane::FIRST, Channels::one(channel), &BatchMoments { count, mean, m2 }, eps);

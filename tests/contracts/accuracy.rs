@@ -440,7 +440,8 @@ proptest! {
             let of_var = scale(problem.running_var[channel], layer.running_var.of(moments));
             means.add(channel, trained.running_mean[channel].into(), mean[channel], of_mean, SMALLEST);
             if problem.running_mean_tail.is_some() {
-                // Nothing is left but the error of the batch mean, in standard deviations, and the last of 48 bits.
+                // Nothing is left but the error of the batch mean, in standard deviations, and the
+                // last of 48 bits.
                 let last = scale(problem.running_mean[channel], moments.mean.rounded().abs()) / (1u64 << 46) as f64;
                 pairs_of_means.add(channel, pairs[channel], mean[channel], momentum * moments.var.sqrt(), last + SMALLEST);
             }
@@ -580,7 +581,8 @@ fn f64_takes_over_at_the_same_coefficients_everywhere() {
     }
 }
 
-/// Evaluation with the statistics that training has left, against the exact statistics of the batch.
+/// Evaluation with the statistics that training has left, against the exact statistics of the
+/// batch.
 #[test]
 fn evaluation_with_the_tail_of_the_running_mean_is_within_the_bound_of_training_up_to_1e7_deviations() {
     let names: Vec<&str> = CLASSES.iter().map(|class| class.name).filter(|name| name.starts_with("offset")).collect();
@@ -612,7 +614,8 @@ fn evaluation_with_the_tail_of_the_running_mean_is_within_the_bound_of_training_
     }
 }
 
-/// A cumulative average of twenty thousand batches, whose mean moves from 100000 to 100005 after half of them.
+/// A cumulative average of twenty thousand batches, whose mean moves from 100000 to 100005 after
+/// half of them.
 #[test]
 fn a_running_mean_with_a_tail_goes_on_where_one_f32_stands_still() {
     for [outer, channels, inner] in [[2, 1, 1], [1, 3, 2], [2, 17, 1]] {

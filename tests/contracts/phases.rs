@@ -2,7 +2,7 @@
 
 use normdrop::{
     Apply, ApplyGradient, Average, Buffer, Config, Error, Finish, Identity, Layer, Moments, ParameterGradients, Reduce,
-    Relu, Running, RunningMut, Saved, SavedMut, Shape, Statistics, merge_moments, merge_sums,
+    Relu, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape, Statistics, merge_moments, merge_sums,
 };
 use normdrop_reference::classes::class;
 use normdrop_reference::layer::{self as reference, widened};
@@ -437,38 +437,133 @@ fn every_buffer_of_a_phase_is_checked_and_nothing_is_written_on_error() {
     }
 }
 
-#[test]
-fn what_has_no_statistics_is_refused_or_left_alone() {
-    let layer = Layer::new(Shape::nc(1, 1).expect("a small shape"), Relu, Config::DEFAULT).expect("valid constants");
-    let finish = |layer: &Layer<Relu>, moments: [f64; 3]| {
-        let (mut mean, mut mean_tail, mut inv_std) = ([7.0], [7.0], [7.0]);
-        let (mut running_mean, mut running_var, mut batches) = ([7.0], [7.0], 7);
-        let result = layer.finish(Finish {
-            moments: &moments,
-            running: Some(RunningMut {
-                mean: &mut running_mean,
-                mean_tail: None,
-                var: &mut running_var,
-                average: Average::Cumulative { batches: &mut batches },
-            }),
-            saved: SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std },
-        });
-        let untouched = [mean, mean_tail, running_mean, running_var] == [[7.0]; 4] && inv_std == [7.0] && batches == 7;
-        (result, untouched)
-    };
-    assert_eq!(finish(&layer, [0.0; 3]), (Ok(()), true), "a batch without values");
-    for count in [1.0, 0.5, -1.0, f64::NAN] {
-        assert_eq!(finish(&layer, [count, 3.0, 0.0]), (Err(Error::SingleSample), true), "{count} values");
-    }
-    assert_eq!(finish(&layer, [2.0, 3.0, 1.0]), (Ok(()), false), "parts of one value each");
-    let without_eps = Layer::new(layer.shape(), Relu, Config { eps: 0.0, ..Config::DEFAULT }).expect("valid constants");
-    assert_eq!(finish(&without_eps, [2.0, 3.0, 1.0]), (Err(Error::Eps { eps: 0.0 }), true));
+/// What finishing leaves of one channel, all of whose numbers were 7 before.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Finished {
+    mean: f32,
+    mean_tail: f32,
+    inv_std: f64,
+    running_mean: f32,
+    running_var: f32,
+    batches: u64,
+}
 
-    for samples in [1.0, 0.0, -3.0, f64::NAN] {
+const UNTOUCHED: Finished =
+    Finished { mean: 7.0, mean_tail: 7.0, inv_std: 7.0, running_mean: 7.0, running_var: 7.0, batches: 7 };
+/// Nothing is saved of a channel without values, and nothing moves.
+const WITHOUT_VALUES: Finished = Finished { mean: 0.0, mean_tail: 0.0, inv_std: 0.0, ..UNTOUCHED };
+
+fn finished(config: Config, moments: [f64; 3], running: bool) -> (Result<(), Error>, Finished) {
+    let layer = Layer::new(Shape::nc(1, 1).expect("a small shape"), Relu, config).expect("valid constants");
+    let (mut mean, mut mean_tail, mut inv_std) = ([7.0], [7.0], [7.0]);
+    let (mut running_mean, mut running_var, mut batches) = ([7.0], [7.0], 7);
+    let average = Average::Cumulative { batches: &mut batches };
+    let result = layer.finish(Finish {
+        moments: &moments,
+        running: running.then_some(RunningMut { average, ..RunningMut::new(&mut running_mean, &mut running_var) }),
+        saved: SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std },
+    });
+    let ([mean], [mean_tail], [inv_std]) = (mean, mean_tail, inv_std);
+    let ([running_mean], [running_var]) = (running_mean, running_var);
+    (result, Finished { mean, mean_tail, inv_std, running_mean, running_var, batches })
+}
+
+#[test]
+fn what_has_no_statistics_is_refused_and_what_has_no_values_is_saved_as_0() {
+    let unbiased = Config::DEFAULT;
+    let biased = Config { running_var: RunningVariance::Biased, ..unbiased };
+    let without_eps = Config { eps: 0.0, ..unbiased };
+    for config in [unbiased, biased, without_eps] {
+        assert_eq!(finished(config, [0.0; 3], true), (Ok(()), WITHOUT_VALUES), "a batch without values");
+        for count in [-1.0, -1e-300, f64::INFINITY, f64::NEG_INFINITY] {
+            let refused = finished(Config { eps: 1e-5, ..config }, [count, 3.0, 0.0], true);
+            assert_eq!(refused, (Err(Error::Count { channel: 0, count }), UNTOUCHED), "{count} values");
+        }
+    }
+    let (refused, left) = finished(unbiased, [f64::NAN, 3.0, 0.0], true);
+    assert!(matches!(refused, Err(Error::Count { channel: 0, count }) if count.is_nan()) && left == UNTOUCHED);
+    assert_eq!(finished(without_eps, [2.0, 3.0, 1.0], true), (Err(Error::Eps { eps: 0.0 }), UNTOUCHED));
+
+    // One value, and less than one: weights.
+    let inv_std = 1.0 / f64::from(unbiased.eps).sqrt();
+    for count in [1.0, 0.5, 1e-300] {
+        assert_eq!(
+            finished(unbiased, [count, 3.0, 0.0], true),
+            (Err(Error::SingleSample), UNTOUCHED),
+            "{count} values"
+        );
+        let saved = Finished { mean: 3.0, mean_tail: 0.0, inv_std, ..UNTOUCHED };
+        assert_eq!(finished(unbiased, [count, 3.0, 0.0], false), (Ok(()), saved), "{count} values");
+        let moved = Finished { running_mean: 6.5, running_var: 6.125, batches: 8, ..saved };
+        assert_eq!(finished(biased, [count, 3.0, 0.0], true), (Ok(()), moved), "{count} values");
+    }
+    let (accepted, left) = finished(unbiased, [2.0, 3.0, 1.0], true);
+    assert_eq!((accepted, left.mean, left.running_var), (Ok(()), 3.0, 6.25), "parts of one value each");
+}
+
+/// A channel without values beside one with some, as of a batch whose rows are masked.
+#[test]
+fn a_channel_without_values_gives_act_of_bias_and_no_gradient() {
+    let layer = Layer::new(Shape::nc(3, 2).expect("a small shape"), Relu, Config::DEFAULT).expect("valid constants");
+    let (mut mean, mut mean_tail, mut inv_std) = ([f32::NAN; 2], [f32::NAN; 2], [f64::NAN; 2]);
+    let (mut running_mean, mut running_var) = ([5.0; 2], [7.0; 2]);
+    layer
+        .finish(Finish {
+            moments: &[3.0, 0.0, 2.0, 1e300, 2.0, f64::NAN],
+            running: Some(RunningMut::new(&mut running_mean, &mut running_var)),
+            saved: SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std },
+        })
+        .expect("one channel has values");
+    assert_eq!((running_mean[1], running_var[1]), (5.0, 7.0));
+    let saved = Saved { mean: &mean, mean_tail: &mean_tail, inv_std: &inv_std };
+    let x = [1.0, 1e38, 2.0, -3.0, 3.0, 1e-40];
+    let parameters = normdrop::Parameters { weight: Some(&[2.0, -3e38]), bias: Some(&[0.0, 0.25]) };
+    let (mut y, mut dx) = ([f32::NAN; 6], [f32::NAN; 6]);
+    let (mut sums, mut scratch) = ([f64::NAN; 4], vec![f64::NAN; layer.scratch_len()]);
+    let dropout = normdrop::Dropout::Off;
+    let call = Apply { parameters, saved, dropout, input: &x, residual: None, output: &mut y, scratch: &mut scratch };
+    layer.apply(call).expect("a part");
+    assert_eq!([y[1], y[3], y[5]], [0.25; 3]);
+    let statistics = Statistics::Batch(saved);
+    layer
+        .reduce(Reduce {
+            parameters,
+            statistics,
+            dropout,
+            input: &x,
+            residual: None,
+            grad_output: &x,
+            sums: &mut sums,
+            scratch: &mut scratch,
+        })
+        .expect("a part");
+    assert_eq!(sums[3], 0.0);
+    layer
+        .apply_gradient(ApplyGradient {
+            parameters,
+            saved,
+            samples: 3.0,
+            sums: &sums,
+            dropout,
+            input: &x,
+            residual: None,
+            grad_output: &x,
+            grad_input: &mut dx,
+            grad_residual: None,
+            scratch: &mut scratch,
+        })
+        .expect("a part");
+    assert_eq!([dx[1], dx[3], dx[5]], [0.0; 3]);
+}
+
+#[test]
+fn the_values_of_a_batch_are_a_positive_number() {
+    let layer = Layer::new(Shape::nc(1, 1).expect("a small shape"), Relu, Config::DEFAULT).expect("valid constants");
+    let apply_gradient = |samples| {
         let mut dx = [7.0];
         let result = layer.apply_gradient(ApplyGradient {
-            parameters: normdrop::Parameters::default(),
-            saved: Saved { mean: &[0.0], mean_tail: &[0.0], inv_std: &[1.0] },
+            parameters: normdrop::Parameters { weight: None, bias: Some(&[1.0]) },
+            saved: Saved { mean: &[0.5], mean_tail: &[0.0], inv_std: &[2.0] },
             samples,
             sums: &[1.0, 1.0],
             dropout: normdrop::Dropout::Off,
@@ -479,8 +574,48 @@ fn what_has_no_statistics_is_refused_or_left_alone() {
             grad_residual: None,
             scratch: &mut vec![0.0; layer.backward_scratch_len()],
         });
-        assert_eq!((result, dx), (Err(Error::SingleSample), [7.0]));
+        (result, dx)
+    };
+    for count in [0.0, -0.0, -3.0, f64::INFINITY] {
+        assert_eq!(apply_gradient(count), (Err(Error::Count { channel: 0, count }), [7.0]));
     }
+    assert!(matches!(apply_gradient(f64::NAN), (Err(Error::Count { count, .. }), [7.0]) if count.is_nan()));
+    // Of one value nothing flows back; weights may be any fraction.
+    assert_eq!(apply_gradient(1.0), (Ok(()), [0.0]));
+    assert_eq!(apply_gradient(4.0), (Ok(()), [2.0 * (1.0 - 0.25 - 0.25)]));
+    assert_eq!(apply_gradient(0.5), (Ok(()), [2.0 * (1.0 - 2.0 - 2.0)]));
+}
+
+#[test]
+fn moments_are_checked_for_what_would_spoil_the_running_statistics() {
+    let shape = Shape::nc(1, 4).expect("a small shape");
+    let layer =
+        |running_var| Layer::new(shape, Relu, Config { running_var, ..Config::DEFAULT }).expect("valid constants");
+    let (unbiased, biased) = (layer(RunningVariance::Unbiased), layer(RunningVariance::Biased));
+    let good = [2.0, 0.0, 1.0, 0.5, -3.0, f64::NAN, 3e38, 4.0, 2.0, f64::INFINITY, 0.0, 0.0];
+    let largest = f64::from(f32::MAX);
+    let of = |index: usize, value: f64| {
+        let mut moments = good;
+        moments[index] = value;
+        moments
+    };
+    for layer in [unbiased, biased] {
+        assert_eq!(layer.check_moments(&good), Ok(()), "a channel without values has nothing to fit");
+        assert_eq!(layer.check_moments(&[0.0; 12]), Ok(()));
+        let length = Error::Length { buffer: Buffer::Moments, expected: 12, actual: 11 };
+        assert_eq!(layer.check_moments(&good[..11]), Err(length));
+        assert_eq!(layer.check_moments(&of(2, -1.0)), Err(Error::Count { channel: 2, count: -1.0 }));
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.001 * largest, -1.001 * largest] {
+            let mean = Err(Error::NotFinite { buffer: Buffer::RunningMean, index: 3 });
+            assert_eq!(layer.check_moments(&of(7, value)), mean, "a mean of {value}");
+        }
+        for value in [f64::NAN, f64::INFINITY, 2.001 * largest] {
+            let var = Err(Error::NotFinite { buffer: Buffer::RunningVar, index: 0 });
+            assert_eq!(layer.check_moments(&of(8, value)), var, "squares of {value}");
+        }
+    }
+    assert!(unbiased.check_moments(&of(8, 1.001 * largest)).is_err());
+    assert_eq!(biased.check_moments(&of(8, 1.999 * largest)), Ok(()));
 }
 
 /// Past fixed statistics the sums of parts give the gradients of weight and bias.

@@ -390,8 +390,12 @@ fn nothing_is_written_when_several_lengths_are_wrong() {
 fn nothing_is_written_when_batch_statistics_do_not_exist() {
     let shape = Shape::nc(4, 3).expect("a small shape");
     let eps_of_zero = Layer::new(shape, Relu, Config { eps: 0.0, ..Config::DEFAULT }).expect("fine for evaluation");
-    for (layer, error) in [(layer([1, 3, 1], 0.5), Error::SingleSample), (eps_of_zero, Error::Eps { eps: 0.0 })] {
-        for call in [Call::Train, Call::BackwardThroughBatch, Call::BackwardInPlaceThroughBatch] {
+    let through_batch = [Call::Train, Call::BackwardThroughBatch, Call::BackwardInPlaceThroughBatch];
+    for (layer, calls, error) in [
+        (layer([1, 3, 1], 0.5), &through_batch[..1], Error::SingleSample),
+        (eps_of_zero, &through_batch[..], Error::Eps { eps: 0.0 }),
+    ] {
+        for &call in calls {
             let mut buffers = Buffers::new(&layer, call, |_, right| right);
             let before = (buffers.bits(), buffers.scratch.clone());
             assert_eq!(buffers.call(&layer, call), Err(error));
@@ -405,7 +409,10 @@ fn errors_of_constants_say_what_came() {
     let shape = Shape::nc(4, 3).expect("a small shape");
     let text = |config| Layer::new(shape, Relu, config).expect_err("a constant out of its range").to_string();
     assert!(text(Config { eps: -2.5, ..Config::DEFAULT }).contains("-2.5"));
-    assert!(text(Config { momentum: 7.25, ..Config::DEFAULT }).contains("7.25"));
+    assert!(Error::Momentum { momentum: 7.25 }.to_string().contains("7.25"));
+    assert!(Error::Count { channel: 3, count: -7.25 }.to_string().contains("channel 3"));
+    assert!(Error::Count { channel: 3, count: -7.25 }.to_string().contains("-7.25"));
+    assert!(Error::SingleSample.to_string().contains("keep a biased running variance or none"));
     assert!(text(Config { p: 1.75, ..Config::DEFAULT }).contains("1.75"));
     const MAX: usize = usize::MAX;
     for (shape, product, dimension) in

@@ -2,8 +2,8 @@
 
 use crate::support::{Oracle, Problem, Visitor, bits, every_activation};
 use normdrop::{
-    Backward, Bernoulli, Config, Error, Granularity, Identity, Layer, ParameterGradients, Relu, RunningVariance, Saved,
-    SavedMut, Shape, Statistics, Train,
+    Backward, Bernoulli, Config, Dropout, Error, Eval, EvalInPlace, Finish, Granularity, Identity, Layer,
+    ParameterGradients, Reduce, Relu, RunningMut, RunningVariance, Saved, SavedMut, Shape, Statistics, Train,
 };
 use normdrop_reference::classes::class;
 use normdrop_reference::layer::widened;
@@ -195,31 +195,183 @@ fn a_batch_is_counted_where_it_moves_the_running_statistics_and_nowhere_else() {
     assert!(problem.train::<Identity>().running_mean[0].is_nan());
 }
 
+/// The output of one value is that of a constant, `act(bias)`, and nothing but the bias has a
+/// gradient.
+fn check_one_value<A: Oracle>(problem: &Problem) {
+    let trained = problem.train::<A>();
+    let bias = Problem { running_mean: problem.x.clone(), ..problem.clone() };
+    assert_eq!(bits(&trained.y), bits(&bias.eval::<A>()), "{problem:?}");
+    assert_eq!(bits(&trained.mean), bits(&problem.x));
+    assert!(trained.mean_tail.iter().all(|&tail| tail == 0.0));
+    let deviation = f64::from(problem.config.eps).sqrt();
+    assert!(trained.inv_std.iter().all(|&inv_std| (inv_std * deviation - 1.0).abs() < 1e-15));
+    let average = |old: f32, new: f32| 0.75 * old + 0.25 * new;
+    for channel in 0..problem.channels {
+        let expected = average(problem.running_mean[channel], problem.x[channel]);
+        assert_eq!(trained.running_mean[channel], expected);
+        assert_eq!(trained.running_var[channel], average(problem.running_var[channel], 0.0));
+    }
+    let gradients = problem.backward::<A>(Statistics::Batch(trained.saved()));
+    assert_eq!(bits(&gradients.dx), vec![0; problem.channels]);
+    assert!(gradients.d_weight.iter().all(|&d_weight| d_weight == 0.0));
+    let past_fixed = bias.backward::<A>(Statistics::Fixed(bias.running()));
+    assert_eq!(bits(&gradients.d_bias), bits(&past_fixed.d_bias));
+}
+
 #[test]
-fn one_value_per_channel_is_an_error_with_batch_statistics_and_fine_with_fixed_ones() {
+fn one_value_per_channel_gives_the_bias_and_is_refused_only_where_an_unbiased_variance_is_asked_for() {
     for shape in [[1, 3, 1], [1, 40, 1], [1, 1, 1]] {
-        let mut problem = Problem::new(shape[0], shape[1], shape[2]);
-        problem.x.fill(3.0);
-        problem.dy.fill(1.0);
-        assert_eq!(problem.try_train::<Relu>().err(), Some(Error::SingleSample));
-        let (zeros, inv_std) = (vec![0.0; shape[1]], vec![1.0; shape[1]]);
-        let saved = Saved { mean: &zeros, mean_tail: &zeros, inv_std: &inv_std };
-        assert_eq!(problem.try_backward::<Relu>(Statistics::Batch(saved)).err(), Some(Error::SingleSample));
-        assert!(problem.eval::<Relu>().iter().all(|&y| y > 2.9));
-        assert!(problem.backward::<Relu>(Statistics::Fixed(problem.running())).dx.iter().all(|&dx| dx > 0.9));
+        for magnitude in [1.0f32, 1e30, 1e-30] {
+            let mut problem = Problem::new(shape[0], shape[1], shape[2]);
+            (problem.x, problem.dy) = (vec![3.0 * magnitude; shape[1]], vec![-0.3 * magnitude; shape[1]]);
+            problem.running_mean.fill(magnitude);
+            problem.weight = Some(vec![-1.7; shape[1]]);
+            problem.bias = Some((0..shape[1]).map(|channel| [0.7, -0.3, 1e-5][channel % 3]).collect());
+            problem.config.momentum = 0.25;
+            assert_eq!(problem.try_train::<Relu>().err(), Some(Error::SingleSample));
+            // Not with the first batch of a cumulative average either, but where nothing moves.
+            let cumulative = Problem { batches: Some(0), ..problem.clone() };
+            assert_eq!(cumulative.try_train::<Relu>().err(), Some(Error::SingleSample));
+            problem.config.momentum = 0.0;
+            assert_eq!(bits(&problem.train::<Relu>().running_var), bits(&problem.running_var));
+
+            problem.config.momentum = 0.25;
+            problem.config.running_var = RunningVariance::Biased;
+            check_one_value::<Identity>(&problem);
+            check_one_value::<Relu>(&problem);
+            problem = problem.with_mask(0.5, 1);
+            check_one_value::<Relu>(&problem);
+        }
+    }
+}
+
+/// What is not finite is not hidden by the zeros.
+#[test]
+fn a_gradient_of_one_value_that_is_not_finite_stays_so() {
+    let mut problem = Problem::new(1, 3, 1);
+    problem.config.running_var = RunningVariance::Biased;
+    (problem.x, problem.dy) = (vec![1.0, 2.0, f32::INFINITY], vec![f32::NAN, 0.5, 1.0]);
+    let trained = problem.train::<Identity>();
+    let gradients = problem.backward::<Identity>(Statistics::Batch(trained.saved()));
+    assert!(trained.y[2].is_nan() && trained.y[..2] == [0.0; 2]);
+    assert!(gradients.dx[0].is_nan() && gradients.dx[1] == 0.0 && gradients.d_weight[0].is_nan());
+}
+
+#[test]
+fn a_running_variance_that_eps_does_not_lift_above_0_is_refused_with_its_channel() {
+    for &shape in SHAPES {
+        for (eps, var) in
+            [(1e-5f32, -1e-5), (1e-5, -1e-4), (1e-5, f32::NEG_INFINITY), (0.0, 0.0), (0.0, -0.0), (0.0, -1e-45)]
+        {
+            let mut problem = normal(shape, 7);
+            problem.config.eps = eps;
+            for channel in [0, shape[1] - 1] {
+                let mut spoilt = problem.clone();
+                spoilt.running_var[channel] = var;
+                let layer = spoilt.layer::<Relu>();
+                let (mut y, mut scratch) = (vec![7.0; spoilt.x.len()], vec![0.0; layer.scratch_len()]);
+                let refused = layer.eval(Eval {
+                    parameters: spoilt.parameters(),
+                    running: spoilt.running(),
+                    dropout: Dropout::Off,
+                    input: &spoilt.x,
+                    residual: None,
+                    output: &mut y,
+                    scratch: &mut scratch,
+                });
+                assert_eq!(refused, Err(Error::Variance { channel, var }), "shape {shape:?}");
+                let in_place = layer.eval_in_place(EvalInPlace {
+                    parameters: spoilt.parameters(),
+                    running: spoilt.running(),
+                    dropout: Dropout::Off,
+                    residual: None,
+                    values: &mut y,
+                    scratch: &mut scratch,
+                });
+                assert_eq!((in_place, y.iter().all(|&y| y == 7.0)), (refused, true), "shape {shape:?}");
+                let mut sums = vec![7.0; layer.sums_len()];
+                let reduced = layer.reduce(Reduce {
+                    parameters: spoilt.parameters(),
+                    statistics: Statistics::Fixed(spoilt.running()),
+                    dropout: Dropout::Off,
+                    input: &spoilt.x,
+                    residual: None,
+                    grad_output: &spoilt.dy,
+                    sums: &mut sums,
+                    scratch: &mut scratch,
+                });
+                assert_eq!((reduced, sums.iter().all(|&sum| sum == 7.0)), (refused, true), "shape {shape:?}");
+                let backward = spoilt.try_backward::<Relu>(Statistics::Fixed(spoilt.running()));
+                assert_eq!(backward.err(), refused.err(), "shape {shape:?}");
+            }
+        }
+        // The smallest sums above 0 have a root, and the statistics of a batch do not ask for one.
+        let tiny = f32::from_bits(1);
+        for (eps, var) in [(1e-5f32, -(1e-5f32.next_down())), (0.0, tiny), (tiny, 0.0)] {
+            let mut problem = Problem { weight: Some(vec![1e-20; shape[1]]), ..normal(shape, 7) };
+            (problem.config.eps, problem.running_var[0]) = (eps, var);
+            assert!(problem.eval::<Identity>().iter().all(|y| y.is_finite()), "{var:e} + {eps:e}, shape {shape:?}");
+        }
+        let mut problem = normal(shape, 7);
+        problem.running_var.fill(-1.0);
+        assert!(problem.train::<Identity>().y.iter().all(|y| y.is_finite()));
+        // NaN is no fault of the call: it stays in its channel.
+        problem = normal(shape, 7);
+        problem.running_var[0] = f32::NAN;
+        for (index, y) in problem.eval::<Identity>().iter().enumerate() {
+            assert_eq!(y.is_nan(), channel_of(&problem, index) == 0, "shape {shape:?}");
+        }
     }
 }
 
 #[test]
-fn an_empty_tensor_is_no_error_leaves_everything_alone_and_has_gradients_of_zero() {
+fn a_variance_that_does_not_fit_an_f32_leaves_a_running_variance_that_later_batches_bring_back() {
+    for &shape in SHAPES {
+        let mut problem = normal(shape, 9);
+        problem.config.momentum = 0.1;
+        let ordinary = problem.x.clone();
+        let signs = [1.0f32, -1.0].into_iter().cycle();
+        problem.x.iter_mut().zip(signs).filter(|(x, _)| **x != 0.0).for_each(|(x, sign)| *x = 3e38 * sign);
+        let largest = f64::from(f32::MAX);
+        for batches in [None, Some(0)] {
+            problem.batches = batches;
+            (problem.running_mean, problem.running_var) = (vec![0.5; shape[1]], vec![2.0; shape[1]]);
+            let trained = problem.train::<Identity>();
+            let part = if batches.is_some() { 1.0 } else { 0.1 };
+            for &var in &trained.running_var {
+                assert!((f64::from(var) / (part * largest) - 1.0).abs() < 1e-7, "{var:e}, shape {shape:?}");
+            }
+        }
+        problem.x = ordinary;
+        problem.batches = None;
+        problem.running_var = vec![f32::MAX; shape[1]];
+        for _ in 0..1000 {
+            problem.running_var = problem.train::<Identity>().running_var;
+        }
+        assert!(problem.running_var.iter().all(|&var| var < 10.0), "{:?}, shape {shape:?}", problem.running_var);
+        // Infinity and NaN stay: no later batch tells how far off they were.
+        problem.running_var.fill(f32::INFINITY);
+        assert!(problem.train::<Identity>().running_var.iter().all(|&var| var == f32::INFINITY));
+        problem.x.fill(f32::NAN);
+        problem.running_var.fill(1.0);
+        assert!(problem.train::<Identity>().running_var.iter().all(|var| var.is_nan()));
+    }
+}
+
+#[test]
+fn an_empty_tensor_is_no_error_leaves_the_running_statistics_alone_and_saves_and_has_gradients_of_zero() {
     for shape in [[0, 3, 4], [5, 0, 4], [5, 3, 0], [0, 3, 1], [0, 0, 0], [1, 0, 1]] {
         for p in [0.0, 0.3, 1.0] {
             // Not even eps = 0, which batch statistics of something would need above 0, matters here.
             let mut problem = Problem::new(shape[0], shape[1], shape[2]).with_mask(p, 1);
             problem.config.eps = 0.0;
+            // Neither does a momentum, nor a variance.
+            problem.config.momentum = f64::NAN;
+            problem.running_var.fill(-1.0);
             let trained = problem.train::<Relu>();
             assert_eq!((&trained.running_mean, &trained.running_var), (&problem.running_mean, &problem.running_var));
-            assert!(trained.inv_std.iter().all(|value| value.is_nan()), "an empty batch has nothing to save");
+            assert_eq!((bits(&trained.mean), bits(&trained.mean_tail)), (vec![0; shape[1]], vec![0; shape[1]]));
+            assert!(trained.inv_std.iter().all(|value| value.to_bits() == 0), "what is saved of an empty batch");
             assert!(problem.eval::<Relu>().is_empty());
             for statistics in [Statistics::Batch(trained.saved()), Statistics::Fixed(problem.running())] {
                 let gradients = problem.backward::<Relu>(statistics);
@@ -259,21 +411,60 @@ fn eps_is_finite_and_not_negative_and_batch_statistics_need_it_above_zero() {
 }
 
 #[test]
-fn p_and_momentum_are_in_their_ranges() {
+fn p_is_in_its_range() {
     let shape = Shape::nc(4, 3).expect("a small shape");
     for wrong in [-0.1, 1.1, -f64::from_bits(1), 1.0 + f64::EPSILON, f64::INFINITY, f64::NEG_INFINITY] {
         let error = Layer::new(shape, Relu, Config { p: wrong, ..Config::DEFAULT }).err();
         assert_eq!(error, Some(Error::Probability { p: wrong }));
         assert_eq!(Bernoulli::new(wrong).err(), Some(Error::Probability { p: wrong }));
-        let error = Layer::new(shape, Relu, Config { momentum: wrong, ..Config::DEFAULT }).err();
-        assert_eq!(error, Some(Error::Momentum { momentum: wrong }));
     }
     let nan = Config { p: f64::NAN, ..Config::DEFAULT };
     assert!(matches!(Layer::new(shape, Relu, nan), Err(Error::Probability { .. })));
-    let nan = Config { momentum: f64::NAN, ..Config::DEFAULT };
-    assert!(matches!(Layer::new(shape, Relu, nan), Err(Error::Momentum { .. })));
     for right in [0.0, 0.5, 1.0] {
-        assert!(Layer::new(shape, Relu, Config { p: right, momentum: right, ..Config::DEFAULT }).is_ok());
+        assert!(Layer::new(shape, Relu, Config { p: right, ..Config::DEFAULT }).is_ok());
+    }
+}
+
+/// The result of finishing moments, and the saved mean, which is 7 before.
+fn finish_alone(
+    layer: &Layer<Relu>,
+    moments: &[f64; 9],
+    running: Option<RunningMut<'_>>,
+) -> (Result<(), Error>, [f32; 3]) {
+    let (mut mean, mut mean_tail, mut inv_std) = ([7.0; 3], [7.0; 3], [7.0; 3]);
+    let saved = SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std };
+    (layer.finish(Finish { moments, running, saved }), mean)
+}
+
+#[test]
+fn momentum_is_in_its_range_where_it_is_used_and_any_number_elsewhere() {
+    for wrong in [-0.1, 1.1, -f64::from_bits(1), 1.0 + f64::EPSILON, f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
+        let usual = normal([4, 3, 1], 6);
+        let mut problem = usual.clone();
+        problem.config.momentum = wrong;
+        let refused = problem.try_train::<Relu>().err();
+        assert!(matches!(refused, Some(Error::Momentum { momentum }) if momentum.to_bits() == wrong.to_bits()));
+        let layer = problem.layer::<Relu>();
+        let (mut mean, mut var) = ([7.0; 3], [7.0; 3]);
+        let mut moments = [0.0; 9];
+        // Without values nothing moves.
+        assert!(finish_alone(&layer, &moments, Some(RunningMut::new(&mut mean, &mut var))).0.is_ok());
+        moments = [4.0, 4.0, 4.0, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0];
+        let (refused, saved_mean) = finish_alone(&layer, &moments, Some(RunningMut::new(&mut mean, &mut var)));
+        assert!(matches!(refused, Err(Error::Momentum { .. })));
+        assert_eq!((saved_mean, mean, var), ([7.0; 3], [7.0; 3], [7.0; 3]));
+        assert_eq!(finish_alone(&layer, &moments, None), (Ok(()), [0.5; 3]));
+
+        assert_eq!(bits(&problem.eval::<Relu>()), bits(&usual.eval::<Relu>()));
+        let gradients = problem.backward::<Relu>(Statistics::Fixed(problem.running()));
+        assert_eq!(gradients.bits(), usual.backward::<Relu>(Statistics::Fixed(usual.running())).bits());
+        let cumulative = |problem: &Problem| Problem { batches: Some(3), ..problem.clone() }.train::<Relu>().bits();
+        assert_eq!(cumulative(&problem), cumulative(&usual));
+    }
+    for right in [0.0, 0.5, 1.0] {
+        let mut problem = normal([4, 3, 1], 6);
+        problem.config.momentum = right;
+        assert!(problem.try_train::<Relu>().is_ok());
     }
 }
 

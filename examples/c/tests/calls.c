@@ -204,11 +204,11 @@ static void test_names(void) {
     normdrop_backend backend;
     CHECK(normdrop_abi_version() == NORMDROP_ABI_VERSION);
     CHECK(strchr(normdrop_version(), '.') != NULL);
-    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_MULTIPLE; status++) {
+    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_COUNT; status++) {
         CHECK(strlen(normdrop_status_text(status)) > 6);
         CHECK(strcmp(normdrop_status_text(status), "unknown status") != 0);
     }
-    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_MULTIPLE + 1), "unknown status") == 0);
+    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_COUNT + 1), "unknown status") == 0);
     CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
     for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_RUNNING_MEAN_TAIL; buffer++) {
         CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
@@ -941,7 +941,6 @@ static void test_wrong_layers(void) {
     REFUSED(layer.slope = HUGE_VALF, NORMDROP_STATUS_SLOPE, 0, HUGE_VAL);
     REFUSED(layer.eps = -1, NORMDROP_STATUS_EPS, 0, -1);
     REFUSED(layer.eps = HUGE_VALF, NORMDROP_STATUS_EPS, 0, HUGE_VAL);
-    REFUSED(layer.momentum = 1.5, NORMDROP_STATUS_MOMENTUM, 0, 1.5);
     REFUSED(layer.p = -0.5, NORMDROP_STATUS_PROBABILITY, 0, -0.5);
     REFUSED(layer.p = 1.5, NORMDROP_STATUS_PROBABILITY, 0, 1.5);
     layer = right;
@@ -988,6 +987,22 @@ static void test_wrong_layers(void) {
     make_problem(&whole, 1, 4, 1, NORMDROP_ACTIVATION_RELU);
     CHECK(normdrop_train(&whole.layer, &whole.train, &error) == NORMDROP_STATUS_SINGLE_SAMPLE);
     CHECK(normdrop_eval(&whole.layer, &whole.eval, &error) == NORMDROP_STATUS_OK);
+    /* The biased variance of one value is 0, and nothing flows back. */
+    whole.layer.running_variance = NORMDROP_RUNNING_VARIANCE_BIASED;
+    CHECK(normdrop_train(&whole.layer, &whole.train, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_backward(&whole.layer, &whole.backward, &error) == NORMDROP_STATUS_OK);
+    CHECK(whole.train.saved_mean.values[3] == whole.train.input.values[3]);
+    CHECK(whole.backward.grad_input.values[3] == 0 && whole.backward.grad_weight.values[3] == 0);
+    /* A momentum is wrong where it is used. */
+    whole.layer.momentum = 1.5;
+    CHECK(normdrop_train(&whole.layer, &whole.train, &error) == NORMDROP_STATUS_MOMENTUM && error.value == 1.5);
+    CHECK(normdrop_eval(&whole.layer, &whole.eval, &error) == NORMDROP_STATUS_OK);
+    whole.train.batches = &whole.batches;
+    CHECK(normdrop_train(&whole.layer, &whole.train, &error) == NORMDROP_STATUS_OK && whole.batches == 1);
+    /* A running variance below -eps has no root. */
+    whole.train.running_var.values[2] = -1;
+    CHECK(normdrop_eval(&whole.layer, &whole.eval, &error) == NORMDROP_STATUS_VARIANCE);
+    CHECK(error.buffer == NORMDROP_BUFFER_RUNNING_VAR && error.actual == 2 && error.value == -1);
     free_all();
     make_problem(&whole, 2, 4, 1, NORMDROP_ACTIVATION_RELU);
     whole.layer.eps = 0;
@@ -1479,12 +1494,28 @@ static void test_wrong_buffers(void) {
     check_structs(run_finish_gradients, &parts.layer, &others, 0);
     check_buffers(run_apply_gradient, &parts.layer, &parts.apply_gradient, apply_gradient, COUNT(apply_gradient), 0, 0);
     check_structs(run_apply_gradient, &parts.layer, &parts.apply_gradient, sizeof parts.apply_gradient);
-    parts.apply_gradient.samples = 1;
-    CHECK(normdrop_apply_gradient(&parts.layer, &parts.apply_gradient, &error) == NORMDROP_STATUS_SINGLE_SAMPLE);
+    parts.apply_gradient.samples = -1;
+    CHECK(normdrop_apply_gradient(&parts.layer, &parts.apply_gradient, &error) == NORMDROP_STATUS_COUNT);
+    CHECK(error.value == -1);
     for (parts.moments.len = 0; parts.moments.len < 5; parts.moments.len++) {
         parts.moments.values[parts.moments.len] = 1;
     }
     CHECK(normdrop_finish(&parts.layer, &parts.finish, &error) == NORMDROP_STATUS_SINGLE_SAMPLE);
+    CHECK(normdrop_check_moments(&parts.layer, parts.finish.moments, &error) == NORMDROP_STATUS_OK);
+    parts.moments.values[13] = HUGE_VAL;
+    CHECK(normdrop_check_moments(&parts.layer, parts.finish.moments, &error) == NORMDROP_STATUS_NOT_FINITE);
+    CHECK(error.buffer == NORMDROP_BUFFER_RUNNING_VAR && error.actual == 3);
+    parts.moments.values[8] = HUGE_VAL;
+    CHECK(normdrop_check_moments(&parts.layer, parts.finish.moments, NULL) == NORMDROP_STATUS_NOT_FINITE);
+    parts.moments.values[4] = -1;
+    CHECK(normdrop_check_moments(&parts.layer, parts.finish.moments, &error) == NORMDROP_STATUS_COUNT);
+    CHECK(error.actual == 4 && error.value == -1);
+    CHECK(normdrop_check_moments(NULL, parts.finish.moments, &error) == NORMDROP_STATUS_NULL);
+    parts.finish.moments.len--;
+    CHECK(normdrop_check_moments(&parts.layer, parts.finish.moments, &error) == NORMDROP_STATUS_LENGTH);
+    CHECK(error.buffer == NORMDROP_BUFFER_MOMENTS && error.expected == 15 && error.actual == 14);
+    parts.finish.moments.len++;
+    parts.moments.values[4] = 1;
     parts.layer.eps = 0;
     CHECK(normdrop_finish(&parts.layer, &parts.finish, &error) == NORMDROP_STATUS_EPS);
 

@@ -169,6 +169,7 @@ FUNCTIONS = {
     "backward": (c_int32, [_LAYER, POINTER(CBackward), _ERROR]),
     "moments": (c_int32, [_LAYER, Slice, Slice, Slice, _ERROR]),
     "merge_moments": (c_int32, [Slice, Slice, _ERROR]),
+    "check_moments": (c_int32, [_LAYER, Slice, _ERROR]),
     "finish": (c_int32, [_LAYER, POINTER(CFinish), _ERROR]),
     "apply": (c_int32, [_LAYER, POINTER(CApply), _ERROR]),
     "reduce": (c_int32, [_LAYER, POINTER(CReduce), _ERROR]),

@@ -102,7 +102,6 @@ def test_wrong_layers(arguments, said):
     ({"p": 1.5}, "p, the probability to drop, must be in [0, 1], but is 1.5"),
     ({"p": float("nan")}, "must be in [0, 1], but is nan"),
     ({"eps": -1}, "eps must be finite"),
-    ({"momentum": 2}, "in the running statistics, must be in [0, 1], but is 2.0"),
     ({"slope": float("inf"), "activation": "leaky_relu"}, "slope must be finite, but is inf"),
     ({"granularity": "row"}, "granularity must be one of element, channel, sample, not 'row'"),
     ({"running_var": "exact"}, "running_var must be one of"),
@@ -251,7 +250,9 @@ def test_refusals_of_the_library_are_told(layer):
         memory = numpy.zeros(4 * 120 + 1, numpy.uint8)
         layer.train(memory[1:].view(numpy.float32).reshape(x.shape))
     with pytest.raises(normdrop.NormdropError, match="more than one value"):
-        normdrop.Layer("NC", (1, 3)).train(floats(1, 3))
+        normdrop.Layer("NC", (1, 3)).train(floats(1, 3), running_mean=floats(3), running_var=floats(3))
+    with pytest.raises(normdrop.NormdropError, match="momentum"):
+        normdrop.Layer("NC", (2, 3), momentum=2).train(floats(2, 3), running_mean=floats(3), running_var=floats(3))
 
 
 def test_what_is_read_only_is_not_written(layer):

@@ -256,8 +256,8 @@ impl Problem {
         }
     }
 
-    /// Keeps a tail of the running mean, with the part of the batch mean that the running mean of [`Self::random`] has
-    /// lost.
+    /// Keeps a tail of the running mean, with the part of the batch mean that the running mean of
+    /// [`Self::random`] has lost.
     pub(crate) fn with_running_mean_tail(mut self) -> Self {
         let zeros = Some(vec![0.0; self.channels]);
         let replacing = Self { running_mean_tail: zeros, batches: Some(0), mask: None, ..self.clone() };

@@ -68,13 +68,16 @@ pub enum RunningVariance {
 }
 
 impl RunningVariance {
-    /// The variance of a batch.
+    /// The variance of a batch, as it goes into the running variance: one that does not fit an f32
+    /// counts as the largest.
     #[must_use]
     pub fn of(self, batch: &Moments) -> f64 {
-        match self {
+        let var = match self {
             Self::Unbiased => batch.var * batch.count / (batch.count - 1.0),
             Self::Biased => batch.var,
-        }
+        };
+        // NaN stays.
+        if var > f64::from(f32::MAX) { f64::from(f32::MAX) } else { var }
     }
 }
 
@@ -469,8 +472,8 @@ pub fn widened(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
 
-/// The running means that pairs of f32 hold, for [`Layer::fixed_statistics`] and [`Layer::update_running`]: `mean + tail`,
-/// without a tail the mean alone.
+/// The running means that pairs of f32 hold, for [`Layer::fixed_statistics`] and
+/// [`Layer::update_running`]: `mean + tail`, without a tail the mean alone.
 #[must_use]
 pub fn joined(mean: &[f32], tail: Option<&[f32]>) -> Vec<f64> {
     let mut joined = widened(mean);
@@ -480,8 +483,8 @@ pub fn joined(mean: &[f32], tail: Option<&[f32]>) -> Vec<f64> {
     joined
 }
 
-/// The pair of f32 that holds a running mean: the mean rounded, and what the rounding left out, which is 0 where the mean
-/// is not finite.
+/// The pair of f32 that holds a running mean: the mean rounded, and what the rounding left out,
+/// which is 0 where the mean is not finite.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "each of the pair is rounded once")]
 pub fn pair(mean: f64) -> [f32; 2] {
@@ -549,6 +552,16 @@ mod tests {
             &mut var,
         );
         assert_eq!((mean, var), ([4.0, 2.0], [20.0 / 3.0, 0.0]));
+    }
+
+    #[test]
+    fn a_variance_that_does_not_fit_an_f32_counts_as_the_largest_that_does() {
+        let moments = |var| Moments { count: 2.0, mean: Double::from(0.0), var };
+        let of = |var| [RunningVariance::Unbiased, RunningVariance::Biased].map(|kind| kind.of(&moments(var)));
+        let largest = f64::from(f32::MAX);
+        assert_eq!(of(1e76), [largest; 2]);
+        assert_eq!(of(0.75 * largest), [largest, 0.75 * largest]);
+        assert!(of(f64::NAN).iter().all(|var| var.is_nan()));
     }
 
     #[test]

@@ -248,6 +248,7 @@ _DETAILS = {
     24: ", but are {actual}",
     25: ": that of sample {value:.0f} is {actual}, of {expected}",
     27: ": {buffer} have {expected} a channel, and here {actual} in all",
+    28: ", but channel {actual} has {value}",
 }
 
 

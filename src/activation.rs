@@ -1,11 +1,13 @@
 //! Activation functions, between normalisation and dropout.
 //!
-//! Each is a type of its own and the layer is generic over it, so that a program which uses one carries no code
-//! of the others. To add one: a type, the three items of [`Lanewise`], a line in the tests' table.
+//! Each activation is a type of its own, and the layer is generic over it. So a program carries no
+//! code of the activations that it does not use. An activation is a type that implements
+//! [`Lanewise`], or [`Long`] if it takes many operations.
 //!
-//! Those that are not piecewise linear are within 2 ulp of the exact function for every finite f32, where the ulp is that
-//! of the exact result and `2^-149` at least. Their derivatives are within 7 u of `max(|act'|, 1/4)`, with `u = 2^-24`,
-//! have the right limits at both infinities, and are finite for every finite `z`. A `z` or a product `act'(z)*dy` that does
+//! The activations that are not piecewise linear are within 2 ulp of the exact function for every
+//! finite f32. The ulp is that of the exact result, and `2^-149` at least. Their derivatives are
+//! within 7 u of `max(|act'|, 1/4)`, with `u = 2^-24`. The derivatives have the right limits at
+//! both infinities and are finite for every finite `z`. A `z` or a product `act'(z)*dy` that does
 //! not fit an f32 is infinite.
 #![expect(private_bounds, reason = "the lane functions seal the trait")]
 
@@ -20,10 +22,10 @@ pub trait Activation: Lanewise + Copy + Send + Sync + core::fmt::Debug {}
 
 impl<A: Lanewise + Copy + Send + Sync + core::fmt::Debug> Activation for A {}
 
-/// What the kernels need of an activation function.
+/// An activation function as the kernels call it: on all lanes at once.
 pub(crate) trait Lanewise: Sized {
-    /// Whether `act(s*z) = s*act(z)` for every `s > 0`, so that the dropout scale can be folded into the
-    /// normalisation instead of costing a multiplication and a rounding of its own.
+    /// Whether `act(s*z) = s*act(z)` for every `s > 0`, so that the dropout scale can be folded
+    /// into the normalisation instead of costing a multiplication and a rounding of its own.
     const HOMOGENEOUS: bool;
 
     /// `act(z)`.
@@ -63,8 +65,8 @@ impl Lanewise for Identity {
     }
 }
 
-/// `act(z) = max(z, 0)`, the rectified linear unit. NaN passes through, in both directions, as in PyTorch; the
-/// derivative at 0 is 0.
+/// `act(z) = max(z, 0)`, the rectified linear unit. The derivative at 0 is 0. A NaN in `z` gives
+/// NaN, forward and backward, as in PyTorch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Relu;
 
@@ -81,7 +83,7 @@ impl Lanewise for Relu {
         s.drop(s.le(z, s.splat(0.0)), dy)
     }
 
-    // One selection for both: a comparison is one with a mask for nothing.
+    // One selection serves the mask and the sign: AVX-512 compares under a mask at no cost.
     #[inline(always)]
     fn forward_kept<S: Simd>(self, s: S, mask: S::Mask, z: S::F32) -> S::F32 {
         s.keep(s.unless_le(mask, z, s.splat(0.0)), z)
@@ -93,10 +95,11 @@ impl Lanewise for Relu {
     }
 }
 
-/// `act(z) = min(max(z, 0), 6)` (Krizhevsky, *Convolutional Deep Belief Networks on CIFAR-10*, 2010).
+/// `act(z) = min(max(z, 0), 6)` (Krizhevsky, *Convolutional Deep Belief Networks on CIFAR-10*,
+/// 2010).
 ///
-/// The derivative is 1 between 0 and 6 and 0 elsewhere, 0 and 6 included, as in PyTorch. NaN passes, in both directions;
-/// −0.0 becomes +0.0.
+/// The derivative is 1 between 0 and 6, and 0 elsewhere, at 0 and 6 too, as in PyTorch. A NaN in
+/// `z` gives NaN, forward and backward. −0.0 becomes +0.0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Relu6;
 
@@ -116,11 +119,11 @@ impl Lanewise for Relu6 {
     }
 }
 
-/// `act(z) = z > 0 ? z : slope*z` (Maas, Hannun and Ng, *Rectifier Nonlinearities Improve Neural Network Acoustic
-/// Models*, 2013).
+/// `act(z) = z > 0 ? z : slope*z` (Maas, Hannun and Ng, *Rectifier Nonlinearities Improve Neural
+/// Network Acoustic Models*, 2013).
 ///
-/// The derivative at 0 is the slope, as in PyTorch. NaN passes, in both directions. With a slope of 0, −∞ gives NaN, as
-/// in PyTorch; [`Relu`] gives 0.
+/// The derivative at 0 is the slope, as in PyTorch. A NaN in `z` gives NaN, forward and backward.
+/// With a slope of 0, −∞ gives NaN, as in PyTorch; [`Relu`] gives 0.
 ///
 /// ```
 /// use normdrop::{Error, LeakyRelu};
@@ -137,7 +140,7 @@ pub struct LeakyRelu {
 }
 
 impl LeakyRelu {
-    /// With a slope for the negative side, which PyTorch calls `negative_slope`.
+    /// A leaky ReLU with `slope`, the factor of negative `z`, which PyTorch calls `negative_slope`.
     ///
     /// # Errors
     /// [`Error::Slope`] if it is infinite or NaN.
@@ -145,7 +148,7 @@ impl LeakyRelu {
         if slope.is_finite() { Ok(Self { slope }) } else { Err(Error::Slope { slope }) }
     }
 
-    /// The slope of the negative side.
+    /// The factor of negative `z`.
     #[must_use]
     pub const fn slope(self) -> f32 {
         self.slope
@@ -173,11 +176,12 @@ impl Lanewise for LeakyRelu {
     }
 }
 
-/// `act(z) = z*min(max(z + 3, 0), 6)/6` (Howard et al., *Searching for `MobileNetV3`*, 2019), within 2 ulp of the exact
-/// function.
+/// `act(z) = z*min(max(z + 3, 0), 6)/6` (Howard et al., *Searching for `MobileNetV3`*, 2019),
+/// within 2 ulp of the exact function.
 ///
-/// +0.0 for −∞ and all `z <= -3`. The derivative is 0 for `z <= -3`, 1 for `z >= 3` and `z/3 + 1/2` between them; at
-/// exactly −3 and 3, where there is none, libraries and their versions differ. NaN passes, in both directions.
+/// It is +0.0 for −∞ and all `z <= -3`. The derivative is 0 for `z <= -3`, 1 for `z >= 3` and
+/// `z/3 + 1/2` between them. At exactly −3 and 3 the function has no derivative, and libraries and
+/// their versions differ. A NaN in `z` gives NaN, forward and backward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HardSwish;
 
@@ -199,8 +203,9 @@ impl Lanewise for HardSwish {
     }
 }
 
-/// An activation function of so many operations that it is one function of its own per backend and direction. Inlined,
-/// it would be there dozens of times: a walk works several vectors at once, whole and partial ones.
+/// An activation function of many operations. It is compiled as one function of its own per backend
+/// and direction. Inlined, its code would be repeated dozens of times: a pass over a tensor
+/// processes several vectors at a time, and whole vectors and partial ones in different loops.
 pub(crate) trait Long: Copy {
     /// `act(z)`.
     fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32;
@@ -259,7 +264,7 @@ impl<A: Long> Lanewise for A {
 
 /// `act(z) = 1/(1 + exp(-z))`, the logistic function, within 2 ulp of the exact function.
 ///
-/// 0 and 1 for −∞ and ∞. NaN passes, in both directions.
+/// It is 0 for −∞ and 1 for ∞. A NaN in `z` gives NaN, forward and backward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sigmoid;
 
@@ -278,7 +283,8 @@ impl Long for Sigmoid {
 
 /// `act(z) = tanh(z)`, within 2 ulp of the exact function.
 ///
-/// −1 and 1 for −∞ and ∞, and never beyond. −0.0 stays −0.0. NaN passes, in both directions.
+/// It is −1 for −∞, 1 for ∞, and never outside of `[-1, 1]`. −0.0 stays −0.0. A NaN in `z` gives
+/// NaN, forward and backward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tanh;
 
@@ -296,10 +302,12 @@ impl Long for Tanh {
     }
 }
 
-/// `act(z) = z/(1 + exp(-z))`, the sigmoid linear unit (Elfwing, Uchibe and Doya, 2018; Ramachandran, Zoph and Le,
-/// *Searching for Activation Functions*, 2017, as Swish), within 2 ulp of the exact function.
+/// `act(z) = z/(1 + exp(-z))`, the sigmoid linear unit (Elfwing, Uchibe and Doya, 2018;
+/// Ramachandran, Zoph and Le, *Searching for Activation Functions*, 2017, as Swish), within 2 ulp
+/// of the exact function.
 ///
-/// −0.0 for −∞, and ∞ for ∞; both zeros give a zero. NaN passes, in both directions.
+/// It is −0.0 for −∞ and ∞ for ∞, and 0 or −0.0 gives a zero. A NaN in `z` gives NaN, forward and
+/// backward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Silu;
 
@@ -319,18 +327,19 @@ impl Long for Silu {
     }
 }
 
-/// `act(z) = z/(1 + exp(-v))` with `v = 2*sqrt(2/π)*(z + 0.044715*z³)`, the Gaussian error linear unit in its tanh form
-/// (Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016), within 2 ulp of the exact function of this form.
+/// `act(z) = z/(1 + exp(-v))` with `v = 2*sqrt(2/π)*(z + 0.044715*z³)`, the Gaussian error linear
+/// unit in its tanh form (Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016), within 2 ulp
+/// of the exact function of this form.
 ///
-/// It is PyTorch's `approximate="tanh"`. −0.0 for −∞, and ∞ for ∞; both zeros give a zero. NaN passes, in both
-/// directions.
+/// It is PyTorch's `approximate="tanh"`. It is −0.0 for −∞ and ∞ for ∞, and 0 or −0.0 gives a zero.
+/// A NaN in `z` gives NaN, forward and backward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gelu;
 
 impl Gelu {
-    /// `2*sqrt(2/π)`, and that times 0.044715.
+    /// `2*sqrt(2/π)`, and `2*sqrt(2/π)*0.044715`.
     const CUBIC: [f64; 2] = [1.595_769_121_605_730_8, 1.595_769_121_605_730_8 * 0.044_715];
-    /// Below this, the result rounds to zero.
+    /// For `z` below `LEAST` the result rounds to zero.
     const LEAST: f32 = -11.0;
 }
 
@@ -359,13 +368,14 @@ impl Long for Gelu {
     }
 }
 
-/// `z*sigmoid(v)` from `below = -|z|*sigmoid(-|v|)`: because `sigmoid(v) = 1 - sigmoid(-v)`, it is `z + below` above 0.
+/// `z*sigmoid(v)` from `below = -|z|*sigmoid(-|v|)`: because `sigmoid(v) = 1 - sigmoid(-v)`, it is
+/// `z + below` above 0.
 #[inline(always)]
 fn gated<S: Simd>(s: S, z: S::F32, below: S::F32) -> S::F32 {
     s.select(s.le(z, s.splat(0.0)), below, z + below)
 }
 
-/// `value`, and NaN where `z` is NaN.
+/// `value`, or NaN where `z` is NaN.
 #[inline(always)]
 fn unless_nan<S: Simd>(s: S, z: S::F32, value: S::F32) -> S::F32 {
     s.select(s.le(z, z), value, z)

@@ -1,11 +1,15 @@
-//! The argument bundles of the layer's calls, their fields grouped by how long the data lives.
+//! The argument bundles of the layer's calls. Their fields are grouped by how long the data lives.
 //!
-//! `C` stands for the number of channels and `len` for the number of elements of the tensor. Every slice must
-//! have exactly the length that its field names, except scratch, which may be longer.
+//! `C` is the number of channels, [`Shape::channels`](crate::Shape::channels). `len` is the number
+//! of elements of the tensor, [`Shape::len`](crate::Shape::len). Every slice must have exactly the
+//! length that its field names. Only scratch may be longer.
 
 use crate::error::{Buffer, Error, check_len};
 
-/// The learned parameters, each optional: a missing weight is 1, a missing bias is 0.
+/// The learned parameters. Each is optional: a missing weight is 1, a missing bias is 0.
+///
+/// `C` is the number of channels of the layer, [`Shape::channels`](crate::Shape::channels), here
+/// and in all other argument bundles.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Parameters<'a> {
     /// The scale per channel, `C` values.
@@ -27,7 +31,7 @@ impl Parameters<'_> {
     }
 }
 
-/// The running statistics, read.
+/// The running statistics of a call that reads them. `C` is the number of channels.
 #[derive(Debug, Clone, Copy)]
 pub struct Running<'a> {
     /// The running mean per channel, rounded to f32, `C` values.
@@ -35,21 +39,21 @@ pub struct Running<'a> {
     /// The running mean per channel minus `mean`, `C` values: see [`RunningMut::mean_tail`]. `None`
     /// stands for zeros.
     pub mean_tail: Option<&'a [f32]>,
-    /// The running variance per channel, `C` values, each of them above `-eps` or NaN.
+    /// The running variance per channel, `C` values. Each must be above `-eps`, or NaN.
     ///
-    /// A call refuses the others with [`Error::Variance`], because they have no standard deviation,
-    /// and finite `x` would give NaN. Files have such numbers: libraries that average
-    /// `E[x^2]-E[x]^2` store negative variances where the mean is many standard deviations from 0
-    /// (Keras 3 on PyTorch, haiku, nnabla and dlib do). A number that is 0 but for rounding, between
-    /// `-1e-6*mean^2` and 0, stands for a channel that hardly varies: make it 0. Any other is lost,
-    /// and the data have to give the variance again: [`Layer::moments`](crate::Layer::moments) of
-    /// all of them, merged, and [`Layer::finish`](crate::Layer::finish) with a momentum of 1.
+    /// A call refuses any other variance with [`Error::Variance`]: it has no standard deviation,
+    /// and finite `x` would give NaN. Some files have negative variances, because libraries that
+    /// average `E[x^2]-E[x]^2` store them where the mean is many standard deviations from 0 (Keras
+    /// 3 on PyTorch, haiku, nnabla and dlib do). A variance between `-1e-6*mean^2` and 0 is a
+    /// rounding error of a channel that hardly varies: set it to 0. For a lower one the variance is
+    /// lost, and must be computed from the data again: [`Layer::moments`](crate::Layer::moments) of
+    /// all data, merged, and [`Layer::finish`](crate::Layer::finish) with a momentum of 1.
     pub var: &'a [f32],
 }
 
 impl<'a> Running<'a> {
-    /// The running statistics that other libraries have: a mean and a variance per channel, without
-    /// `mean_tail`.
+    /// The running statistics in the form of other libraries: a mean and a variance per channel,
+    /// without `mean_tail`.
     #[must_use]
     pub const fn new(mean: &'a [f32], var: &'a [f32]) -> Self {
         Self { mean, mean_tail: None, var }
@@ -65,55 +69,61 @@ impl<'a> Running<'a> {
     }
 }
 
-/// The running statistics, updated by a training call: averages of the batch mean and of the batch variance.
+/// The running statistics that a training call updates: averages of the batch mean and of the batch
+/// variance.
 ///
-/// The kind of variance is [`Config::running_var`](crate::Config::running_var).
+/// A new layer starts with `mean` 0, `mean_tail` 0 and `var` 1, as in PyTorch, Keras and flax. The
+/// layer does not set these values: the caller fills the buffers before the first call.
+///
+/// [`Config::running_var`](crate::Config::running_var) says which variance is averaged, the
+/// unbiased or the biased one.
 ///
 /// # Batches that should not count
 /// A NaN or an infinity in `x` goes into the averages of its channel and stays there, as in
-/// PyTorch: a later batch does not take it away, with any momentum but 1. A batch whose variance is
-/// finite and does not fit an f32 (values beyond `1e19`) counts with the largest f32, so that the
-/// running variance stays finite and later batches bring it back; with a momentum of 0.1 that takes
-/// about 850 batches. To leave such a batch out, ask
+/// PyTorch: only a later batch with a momentum of 1 replaces it. A batch whose variance is finite
+/// and does not fit an f32 (values beyond `1e19`) counts with the largest f32. So the running
+/// variance stays finite and later batches bring it back; with a momentum of 0.1 that takes about
+/// 850 batches. To leave such a batch out, call
 /// [`Layer::check_moments`](crate::Layer::check_moments) between
 /// [`Layer::moments`](crate::Layer::moments) and [`Layer::finish`](crate::Layer::finish), and skip
-/// the rest of the step.
+/// the rest of the step if it returns an error.
 #[derive(Debug)]
 pub struct RunningMut<'a> {
     /// The running mean per channel, rounded to f32, `C` values.
     pub mean: &'a mut [f32],
     /// The running mean per channel minus `mean`, `C` values; zeros in a new layer.
     ///
-    /// With it the running mean has 48 bits: it reaches its limit, and an evaluation that is given
-    /// both differs from training with the same statistics by nothing but the roundings of the
-    /// output, with means up to `1e7` standard deviations. Store it beside `mean`, and give every
-    /// call that has a [`Running`] both. It is 0 where `mean` is 0 or not finite.
+    /// With `mean_tail` the running mean has 48 bits and reaches its limit. An evaluation that is
+    /// given `mean` and `mean_tail` differs from training with the same statistics only by the
+    /// roundings of the output, with means up to `1e7` standard deviations. Store `mean_tail`
+    /// beside `mean`, and give both to every call that has a [`Running`]. `mean_tail` is 0 where
+    /// `mean` is 0 or not finite.
     ///
     /// With `None` the running mean is one f32, as in PyTorch, Keras and flax. Each update rounds
-    /// it, and an update of less than half a unit of its last place is lost, so that it stops
-    /// within `2^-24*|mean|/momentum` of the limit. That is `2^-24*|mean|/momentum/std` standard
-    /// deviations in each output: nothing for data around 0; `0.06` for a mean of `1e4` standard
-    /// deviations and a momentum of `0.01`; and a cumulative average, whose momentum is
-    /// `1/batches`, stands still after enough batches.
+    /// the mean, and an update of less than half a unit of its last place is lost. So the mean
+    /// stops within `2^-24*|mean|/momentum` of its limit. In each output the error is
+    /// `2^-24*|mean|/momentum/std` standard deviations: nothing for data around 0, and `0.06` for a
+    /// mean of `1e4` standard deviations and a momentum of `0.01`. A cumulative average, whose
+    /// momentum is `1/batches`, stands still after enough batches.
     pub mean_tail: Option<&'a mut [f32]>,
     /// The running variance per channel, `C` values.
     ///
-    /// It is one f32 and stops within `2^-24*var/momentum` of its limit. Relative to the variance
-    /// that is `2^-24/momentum` or less, whatever the data.
+    /// The running variance is one f32 and stops within `2^-24*var/momentum` of its limit. The
+    /// error relative to the variance is `2^-24/momentum` or less, whatever the data.
     pub var: &'a mut [f32],
     /// How much of the new value goes into the average.
     pub average: Average<'a>,
 }
 
 impl<'a> RunningMut<'a> {
-    /// The running statistics that other libraries have: a mean and a variance per channel, without
-    /// `mean_tail`, and [`Average::Exponential`].
+    /// The running statistics in the form of other libraries: a mean and a variance per channel,
+    /// without `mean_tail`, and [`Average::Exponential`].
     #[must_use]
     pub const fn new(mean: &'a mut [f32], var: &'a mut [f32]) -> Self {
         Self { mean, mean_tail: None, var, average: Average::Exponential }
     }
 
-    /// The same buffers, read.
+    /// The same buffers, for a call that reads them.
     #[must_use]
     pub fn as_running(&self) -> Running<'_> {
         Running { mean: self.mean, mean_tail: self.mean_tail.as_deref(), var: self.var }
@@ -123,18 +133,20 @@ impl<'a> RunningMut<'a> {
 /// How the running statistics are averaged over the batches.
 #[derive(Debug, Default)]
 pub enum Average<'a> {
-    /// `running = (1 - momentum)*running + momentum*batch`, with [`Config::momentum`](crate::Config::momentum).
+    /// `running = (1 - momentum)*running + momentum*batch`, with
+    /// [`Config::momentum`](crate::Config::momentum).
     #[default]
     Exponential,
-    /// The mean of all batches, whatever their sizes: PyTorch's `momentum=None` with `num_batches_tracked`.
+    /// The mean of all batches, each with the same weight, whatever its size: PyTorch's
+    /// `momentum=None` with `num_batches_tracked`.
     ///
     /// A training call counts itself and then moves the running statistics with the momentum
-    /// `1/batches`, computed in f64. So the first batch replaces what was there, NaN included.
-    /// After many batches an f32 moves no more, see [`RunningMut::mean_tail`] and
-    /// [`RunningMut::var`]. A call that fails or has an empty batch does not count, and a count of
-    /// `u64::MAX` stays.
+    /// `1/batches`, computed in f64. So the first batch replaces the values that the buffers had,
+    /// NaN included. After many batches the updates of an f32 are lost to rounding: see
+    /// [`RunningMut::mean_tail`] and [`RunningMut::var`]. A call that fails or has an empty batch
+    /// does not count, and a count of `u64::MAX` stays.
     Cumulative {
-        /// The number of batches that the running statistics are the mean of; 0 for a new layer.
+        /// The number of batches that the running statistics average; 0 for a new layer.
         batches: &'a mut u64,
     },
 }
@@ -152,11 +164,12 @@ impl Average<'_> {
     }
 }
 
-/// What the training forward pass saved for the backward pass, read.
+/// The statistics that the training forward pass saved, for a call that reads them.
 ///
-/// The batch mean is a pair, `mean + mean_tail`, because the rounding of one f32 would be the largest error of
-/// the whole layer; the inverse standard deviation is f64, so that backward gates with exactly the numbers that
-/// forward used, and because `1/sqrt(var + eps)` of the largest inputs is not a normal f32.
+/// The batch mean is a pair, `mean + mean_tail`, because the rounding of one f32 would be the
+/// largest error of the whole layer. The inverse standard deviation is f64 for two reasons: the
+/// backward pass computes `z` with exactly the numbers of the forward pass, and `1/sqrt(var + eps)`
+/// of the largest inputs is not a normal f32.
 #[derive(Debug, Clone, Copy)]
 pub struct Saved<'a> {
     /// The batch mean per channel, rounded to f32, `C` values.
@@ -167,11 +180,11 @@ pub struct Saved<'a> {
     pub inv_std: &'a [f64],
 }
 
-/// What the training forward pass saves for the backward pass, written.
+/// The buffers in which the training forward pass saves its statistics for the backward pass.
 ///
-/// Of a channel without values (an empty batch, a count of 0) it is 0 everywhere: with an `inv_std`
-/// of 0, as of an infinite variance, the output is `act(bias)` and no gradient flows, whatever is
-/// there.
+/// The call overwrites them. For a channel without values (an empty batch, a count of 0) it writes
+/// 0 into all three. With an `inv_std` of 0, as for an infinite variance, the output is `act(bias)`
+/// and no gradient flows, whatever `x` is.
 #[derive(Debug)]
 pub struct SavedMut<'a> {
     /// The batch mean per channel, rounded to f32, `C` values.
@@ -183,14 +196,14 @@ pub struct SavedMut<'a> {
 }
 
 impl SavedMut<'_> {
-    /// The statistics of channels without values.
+    /// Writes the statistics of channels without values.
     pub(crate) fn clear(&mut self) {
         self.mean.fill(0.0);
         self.mean_tail.fill(0.0);
         self.inv_std.fill(0.0);
     }
 
-    /// The same buffers, read.
+    /// The same buffers, for a call that reads them.
     #[must_use]
     pub fn as_saved(&self) -> Saved<'_> {
         Saved { mean: self.mean, mean_tail: self.mean_tail, inv_std: self.inv_std }
@@ -203,25 +216,64 @@ pub enum Dropout<'a> {
     /// Nothing is dropped and nothing is scaled.
     #[default]
     Off,
-    /// Elements whose bit is 0 become +0.0, the others are scaled by the inverse of the keep probability.
+    /// Elements whose bit is 0 become +0.0. Elements whose bit is 1 are kept and multiplied by the
+    /// inverse of the keep probability.
     ///
-    /// `mask_len` bytes; bit `i % 8` of byte `i / 8` gates element `i` of the tensor in memory order, or its `i`th
-    /// channel of a sample or sample: what [`Granularity`](crate::Granularity) says
-    /// (`numpy.packbits(bitorder="little")`, Arrow bitmaps). Make it with `fill_mask` of the layer, or by any
-    /// other means. Bits past the last one are never read.
+    /// The mask has `mask_len` bytes. Bit `i % 8` of byte `i / 8` decides about element `i` of the
+    /// tensor in memory order, about one channel of one sample (`i = sample*C + channel`) or about
+    /// sample `i`: [`Granularity`](crate::Granularity) says which of the three. It is the layout of
+    /// `numpy.packbits(bitorder="little")` and of Arrow's bitmaps.
+    ///
+    /// Make the mask with [`Layer::fill_mask`](crate::Layer::fill_mask) or by any other means. A
+    /// mask of zeros, such as a buffer that was never filled, drops everything. Bits after the last
+    /// one are never read.
     Mask(&'a [u8]),
 }
 
 /// The statistics that a backward pass differentiates through.
 #[derive(Debug, Clone, Copy)]
 pub enum Statistics<'a> {
-    /// Batch statistics, as saved by the training forward pass: gradients flow through mean and variance.
+    /// The batch statistics that the training forward pass saved. Gradients flow through mean and
+    /// variance.
     Batch(Saved<'a>),
-    /// Running statistics, constants of the evaluation forward pass (frozen batch norm).
+    /// The running statistics of an evaluation forward pass (frozen batch norm). They are
+    /// constants.
     Fixed(Running<'a>),
 }
 
 /// A forward call with batch statistics: training.
+///
+/// A layer has a fixed batch size. For the last, smaller batch make another layer with the smaller
+/// shape; a layer is a few numbers and costs nothing. The running statistics are the caller's
+/// buffers and serve both.
+///
+/// `scratch` is f64 because the statistics of the parts of a batch are merged in f64. One scratch
+/// buffer of the largest length serves all calls of all layers of a network, one at a time.
+/// ```
+/// use normdrop::{Config, Dropout, Layer, Parameters, Relu, RunningMut, SavedMut, Shape, Train};
+///
+/// // Four samples of two channels.
+/// const LAYER: Layer<Relu> = Layer::new_const(Shape::nc(4, 2), Relu, Config::DEFAULT);
+/// let x = [0.0, 10.0, 1.0, 10.0, 2.0, 10.0, 5.0, 10.0];
+/// let mut y = [0.0; 8];
+/// // A new layer: a running mean of 0 and a running variance of 1.
+/// let (mut running_mean, mut running_var) = ([0.0; 2], [1.0; 2]);
+/// let (mut mean, mut mean_tail, mut inv_std) = ([0.0; 2], [0.0; 2], [0.0; 2]);
+///
+/// LAYER.train(Train {
+///     parameters: Parameters::default(),
+///     running: Some(RunningMut::new(&mut running_mean, &mut running_var)),
+///     dropout: Dropout::Off,
+///     input: &x,
+///     residual: None,
+///     output: &mut y,
+///     saved: SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std },
+///     scratch: &mut [0.0; LAYER.train_scratch_len()],
+/// })?;
+/// assert_eq!(mean, [2.0, 10.0]);
+/// assert_eq!(running_mean, [0.2, 1.0]);
+/// # Ok::<(), normdrop::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Train<'a> {
     /// Weight and bias.
@@ -232,17 +284,38 @@ pub struct Train<'a> {
     pub dropout: Dropout<'a>,
     /// `x`, `len` values.
     pub input: &'a [f32],
-    /// What is added between normalisation and activation, `len` values; `None` adds nothing.
+    /// The residual, `len` values, which is added between normalisation and activation; `None` adds
+    /// nothing.
     pub residual: Option<&'a [f32]>,
     /// `y`, `len` values, overwritten.
     pub output: &'a mut [f32],
-    /// What backward will need, overwritten.
+    /// The statistics of the batch for [`Backward`], overwritten.
     pub saved: SavedMut<'a>,
-    /// At least `train_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    /// At least [`Layer::train_scratch_len`](crate::Layer::train_scratch_len) values. Their
+    /// contents do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
 
-/// A forward call with fixed statistics: evaluation; with a mask, Monte-Carlo dropout or frozen fine-tuning.
+/// A forward call with fixed statistics: evaluation. With a mask it is Monte-Carlo dropout or
+/// frozen fine-tuning.
+/// ```
+/// use normdrop::{Config, Dropout, Eval, Identity, Layer, Parameters, Running, Shape};
+///
+/// const CONFIG: Config = Config { eps: 0.0, ..Config::DEFAULT };
+/// const LAYER: Layer<Identity> = Layer::new_const(Shape::nc(2, 2), Identity, CONFIG);
+/// let mut y = [0.0; 4];
+/// LAYER.eval(Eval {
+///     parameters: Parameters { weight: Some(&[1.0, 2.0]), bias: Some(&[0.0, 0.5]) },
+///     running: Running::new(&[1.0, 0.0], &[4.0, 1.0]),
+///     dropout: Dropout::Off,
+///     input: &[3.0, 1.0, 5.0, -1.0],
+///     residual: None,
+///     output: &mut y,
+///     scratch: &mut [0.0; LAYER.eval_scratch_len()],
+/// })?;
+/// assert_eq!(y, [1.0, 2.5, 2.0, -1.5]);
+/// # Ok::<(), normdrop::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Eval<'a> {
     /// Weight and bias.
@@ -253,11 +326,13 @@ pub struct Eval<'a> {
     pub dropout: Dropout<'a>,
     /// `x`, `len` values.
     pub input: &'a [f32],
-    /// What is added between normalisation and activation, `len` values; `None` adds nothing.
+    /// The residual, `len` values, which is added between normalisation and activation; `None` adds
+    /// nothing.
     pub residual: Option<&'a [f32]>,
     /// `y`, `len` values, overwritten.
     pub output: &'a mut [f32],
-    /// At least `eval_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    /// At least [`Layer::eval_scratch_len`](crate::Layer::eval_scratch_len) values. Their contents
+    /// do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
 
@@ -270,15 +345,17 @@ pub struct EvalInPlace<'a> {
     pub running: Running<'a>,
     /// Which elements to drop.
     pub dropout: Dropout<'a>,
-    /// What is added between normalisation and activation, `len` values; `None` adds nothing.
+    /// The residual, `len` values, which is added between normalisation and activation; `None` adds
+    /// nothing.
     pub residual: Option<&'a [f32]>,
     /// `x` before the call and `y` after it, `len` values.
     pub values: &'a mut [f32],
-    /// At least `eval_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    /// At least [`Layer::eval_scratch_len`](crate::Layer::eval_scratch_len) values. Their contents
+    /// do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
 
-/// The gradients of the learned parameters, each computed only if asked for.
+/// The gradients of the learned parameters. The call computes a gradient only if it has a buffer.
 #[derive(Debug, Default)]
 pub struct ParameterGradients<'a> {
     /// The gradient of the weight, `C` values, overwritten.
@@ -288,13 +365,42 @@ pub struct ParameterGradients<'a> {
 }
 
 /// A backward call.
+/// ```
+/// use normdrop::{Backward, Config, Dropout, Identity, Layer, ParameterGradients, Parameters};
+/// use normdrop::{Saved, Shape, Statistics};
+///
+/// const LAYER: Layer<Identity> = Layer::new_const(Shape::nc(4, 1), Identity, Config::DEFAULT);
+/// // The statistics that `Layer::train` has saved for these four values.
+/// let saved = Saved { mean: &[2.0], mean_tail: &[0.0], inv_std: &[1.0 / 3.500_01_f64.sqrt()] };
+/// let (mut dx, mut grad_weight, mut grad_bias) = ([0.0; 4], [0.0], [0.0]);
+///
+/// LAYER.backward(Backward {
+///     parameters: Parameters::default(),
+///     statistics: Statistics::Batch(saved),
+///     dropout: Dropout::Off,
+///     input: &[0.0, 1.0, 2.0, 5.0],
+///     residual: None,
+///     grad_output: &[1.0, 2.0, 3.0, 4.0],
+///     grad_input: Some(&mut dx),
+///     grad_residual: None,
+///     grad_parameters: ParameterGradients {
+///         weight: Some(&mut grad_weight),
+///         bias: Some(&mut grad_bias),
+///     },
+///     scratch: &mut [0.0; LAYER.backward_scratch_len()],
+/// })?;
+/// assert_eq!(grad_bias, [10.0]);
+/// // Adding a constant to the input changes no output: its gradient has the sum 0.
+/// assert!(dx.iter().sum::<f32>().abs() < 1e-6);
+/// # Ok::<(), normdrop::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Backward<'a> {
     /// The weight and bias of the forward call.
     pub parameters: Parameters<'a>,
     /// The statistics of the forward call.
     pub statistics: Statistics<'a>,
-    /// The dropout of the forward call: the same bits, stored or made again.
+    /// The dropout of the forward call: the same mask, stored or drawn again from the same seed.
     pub dropout: Dropout<'a>,
     /// `x` of the forward call, `len` values.
     pub input: &'a [f32],
@@ -302,13 +408,14 @@ pub struct Backward<'a> {
     pub residual: Option<&'a [f32]>,
     /// `dy`, `len` values.
     pub grad_output: &'a [f32],
-    /// `dx`, `len` values, overwritten; `None` if nobody needs it.
+    /// `dx`, `len` values, overwritten; `None` if `dx` is not needed.
     pub grad_input: Option<&'a mut [f32]>,
-    /// The gradient of the residual, `len` values, overwritten; `None` if nobody needs it.
+    /// The gradient of the residual, `len` values, overwritten; `None` if it is not needed.
     pub grad_residual: Option<&'a mut [f32]>,
     /// The gradients of weight and bias.
     pub grad_parameters: ParameterGradients<'a>,
-    /// At least `backward_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    /// At least [`Layer::backward_scratch_len`](crate::Layer::backward_scratch_len) values. Their
+    /// contents do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
 
@@ -319,7 +426,7 @@ pub struct BackwardInPlace<'a> {
     pub parameters: Parameters<'a>,
     /// The statistics of the forward call.
     pub statistics: Statistics<'a>,
-    /// The dropout of the forward call: the same bits, stored or made again.
+    /// The dropout of the forward call: the same mask, stored or drawn again from the same seed.
     pub dropout: Dropout<'a>,
     /// `x` of the forward call, `len` values.
     pub input: &'a [f32],
@@ -327,37 +434,57 @@ pub struct BackwardInPlace<'a> {
     pub residual: Option<&'a [f32]>,
     /// `dy` before the call and `dx` after it, `len` values.
     pub values: &'a mut [f32],
-    /// The gradient of the residual, `len` values, overwritten; `None` if nobody needs it.
+    /// The gradient of the residual, `len` values, overwritten; `None` if it is not needed.
     pub grad_residual: Option<&'a mut [f32]>,
     /// The gradients of weight and bias.
     pub grad_parameters: ParameterGradients<'a>,
-    /// At least `backward_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    /// At least [`Layer::backward_scratch_len`](crate::Layer::backward_scratch_len) values. Their
+    /// contents do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
 
-/// The moments of a part of a batch, to be merged with those of the other parts.
+/// A call that computes the moments of a part of a batch, to be merged with the moments of the
+/// other parts.
+/// ```
+/// use normdrop::{Config, Identity, Layer, Moments, Shape, merge_moments};
+///
+/// // A batch of four values of one channel, in two parts of two values.
+/// const PART: Layer<Identity> = Layer::new_const(Shape::nc(2, 1), Identity, Config::DEFAULT);
+/// let mut scratch = [0.0; PART.train_scratch_len()];
+/// let (mut first, mut second) = ([0.0; PART.moments_len()], [0.0; PART.moments_len()]);
+/// PART.moments(Moments { input: &[1.0, 2.0], moments: &mut first, scratch: &mut scratch })?;
+/// PART.moments(Moments { input: &[3.0, 6.0], moments: &mut second, scratch: &mut scratch })?;
+/// assert_eq!(first, [2.0, 1.5, 0.5]);
+///
+/// merge_moments(&mut first, &second)?;
+/// // The count, the mean, and the sum of squared deviations from the mean.
+/// assert_eq!(first, [4.0, 3.0, 14.0]);
+/// # Ok::<(), normdrop::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Moments<'a> {
     /// `x` of the part, `len` values.
     pub input: &'a [f32],
-    /// The moments, `moments_len` values, overwritten: `C` counts, `C` means, `C` sums of squared deviations.
+    /// The moments, [`Layer::moments_len`](crate::Layer::moments_len) values, overwritten: `C`
+    /// counts, then `C` means, then `C` sums of squared deviations from the mean.
     pub moments: &'a mut [f64],
-    /// At least `train_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    /// At least [`Layer::train_scratch_len`](crate::Layer::train_scratch_len) values. Their
+    /// contents do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
 
-/// From the moments of a whole batch to its statistics.
+/// A call that makes the statistics of a whole batch from its moments.
 #[derive(Debug)]
 pub struct Finish<'a> {
     /// The moments of all parts, merged, `moments_len` values.
     pub moments: &'a [f64],
     /// The running statistics to update, if any are kept.
     pub running: Option<RunningMut<'a>>,
-    /// What [`Apply`], [`Reduce`] and [`ApplyGradient`] will need, overwritten.
+    /// The statistics of the batch for [`Apply`], [`Reduce`] and [`ApplyGradient`], overwritten.
     pub saved: SavedMut<'a>,
 }
 
-/// The forward call of a part of a batch, with the statistics of the whole.
+/// The forward call of a part of a batch, with the statistics of the whole batch.
 #[derive(Debug)]
 pub struct Apply<'a> {
     /// Weight and bias.
@@ -368,15 +495,18 @@ pub struct Apply<'a> {
     pub dropout: Dropout<'a>,
     /// `x` of the part, `len` values.
     pub input: &'a [f32],
-    /// What is added between normalisation and activation, `len` values; `None` adds nothing.
+    /// The residual, `len` values, which is added between normalisation and activation; `None` adds
+    /// nothing.
     pub residual: Option<&'a [f32]>,
     /// `y` of the part, `len` values, overwritten.
     pub output: &'a mut [f32],
-    /// At least `eval_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    /// At least [`Layer::eval_scratch_len`](crate::Layer::eval_scratch_len) values. Their contents
+    /// do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
 
-/// The sums over a part of a batch that gradients are made of, to be merged with those of the other parts.
+/// A call that computes the sums over a part of a batch from which gradients are made, to be merged
+/// with the sums of the other parts.
 #[derive(Debug)]
 pub struct Reduce<'a> {
     /// The weight and bias of the forward call.
@@ -391,13 +521,15 @@ pub struct Reduce<'a> {
     pub residual: Option<&'a [f32]>,
     /// `dy` of the part, `len` values.
     pub grad_output: &'a [f32],
-    /// The sums, `sums_len` values, overwritten: `C` sums of `g`, then `C` sums of `g*xhat`.
+    /// The sums, [`Layer::sums_len`](crate::Layer::sums_len) values, overwritten: `C` sums of `g`,
+    /// then `C` sums of `g*xhat`.
     pub sums: &'a mut [f64],
-    /// At least `backward_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    /// At least [`Layer::backward_scratch_len`](crate::Layer::backward_scratch_len) values. Their
+    /// contents do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
 
-/// The gradients of the elements of a part of a batch, through the statistics of the whole.
+/// The backward call of a part of a batch, through the statistics of the whole batch.
 #[derive(Debug)]
 pub struct ApplyGradient<'a> {
     /// The weight and bias of the forward call.
@@ -418,8 +550,9 @@ pub struct ApplyGradient<'a> {
     pub grad_output: &'a [f32],
     /// `dx` of the part, `len` values, overwritten.
     pub grad_input: &'a mut [f32],
-    /// The gradient of the residual, `len` values, overwritten; `None` if nobody needs it.
+    /// The gradient of the residual, `len` values, overwritten; `None` if it is not needed.
     pub grad_residual: Option<&'a mut [f32]>,
-    /// At least `backward_scratch_len` values; their contents do not matter before the call and mean nothing after it.
+    /// At least [`Layer::backward_scratch_len`](crate::Layer::backward_scratch_len) values. Their
+    /// contents do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }

@@ -1,15 +1,17 @@
-//! The numbers that make one layer different from another of the same shape.
+//! The constants of a layer: `eps`, `momentum`, the probability to drop, and two switches.
 
 use crate::error::Error;
 
-/// The variance that goes into the running variance; batches are normalised with the biased one in any case.
+/// The variance that the running variance averages. Batches are always normalised with the biased
+/// variance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum RunningVariance {
-    /// `sum((x-mean)^2)/(samples-1)`, the estimate of the variance that the batch is a sample of: PyTorch, and TensorFlow
-    /// 2 with its fused kernel.
+    /// `sum((x-mean)^2)/(samples-1)`, an estimate of the variance of the distribution that the
+    /// batch was drawn from: PyTorch, and TensorFlow 2 with its fused kernel.
     #[default]
     Unbiased,
-    /// `sum((x-mean)^2)/samples`, the variance that the batch itself is normalised with: Keras 3, flax, ONNX, oneDNN.
+    /// `sum((x-mean)^2)/samples`, the variance by which the batch itself is normalised: Keras 3,
+    /// flax, ONNX, oneDNN.
     Biased,
 }
 
@@ -21,7 +23,7 @@ pub enum RunningVariance {
 /// assert_eq!((CONFIG.eps, CONFIG.momentum, CONFIG.p), (1e-5, 0.1, 0.1));
 /// ```
 ///
-/// The same layer elsewhere, with each one's defaults in brackets:
+/// The same layer in other libraries, with the library's defaults in brackets:
 ///
 /// | | its `momentum` | `momentum` here | `running_var` here | `eps` here |
 /// |---|---|---|---|---|
@@ -32,36 +34,41 @@ pub enum RunningVariance {
 /// | ONNX BatchNormalization-15 | decay (0.9) | 1 − its (0.1) | `Biased` | `epsilon` (1e-5) |
 /// | oneDNN | none: it returns the biased batch statistics | the caller's | the caller's; its documentation averages the biased ones | `epsilon` |
 ///
-/// flax computes the variance as `E[x^2] - E[x]^2` unless `use_fast_variance=False`: where the mean is many standard
-/// deviations from 0 its running variance is wrong, down to 0, and not to be taken over as it is.
+/// flax computes the variance as `E[x^2] - E[x]^2` unless `use_fast_variance=False`. Where the mean
+/// is many standard deviations from 0, its running variance is wrong, down to 0. Do not take it
+/// over as it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Config {
     /// Added to the variance under the square root: `inv_std = 1/sqrt(var + eps)`.
     ///
-    /// Finite and at least 0; a training call (batch statistics) needs it above 0.
+    /// Finite and at least 0. A call with batch statistics (training) needs an `eps` above 0.
     pub eps: f32,
-    /// The weight of the new value: `running = (1 - momentum)*running + momentum*batch`, in `[0, 1]`.
+    /// The weight of the new value: `running = (1 - momentum)*running + momentum*batch`, in
+    /// `[0, 1]`.
     ///
-    /// ONNX, Keras and flax call the *decay* momentum: theirs is 1 minus this one. 0 leaves the running
-    /// statistics untouched and 1 replaces them, even where the other side is NaN.
+    /// In ONNX, Keras and flax `momentum` is the *decay*, the weight of the old value: 1 minus this
+    /// `momentum`. A momentum of 0 leaves the running statistics untouched and 1 replaces them,
+    /// even where the other term is NaN.
     ///
-    /// It is used, and its range is checked, by [`Layer::train`](crate::Layer::train) and
-    /// [`Layer::finish`](crate::Layer::finish) where they are given running statistics with
-    /// [`Average::Exponential`](crate::Average::Exponential). A layer for evaluation can have any
-    /// momentum, as in PyTorch.
+    /// [`Layer::train`](crate::Layer::train) and [`Layer::finish`](crate::Layer::finish) use the
+    /// momentum, and check its range, if they have running statistics with
+    /// [`Average::Exponential`](crate::Average::Exponential). A layer that is only evaluated can
+    /// have any momentum, as in PyTorch.
     pub momentum: f64,
     /// The variance that goes into the running variance.
     pub running_var: RunningVariance,
-    /// The probability to *drop* an element, in `[0, 1]`. The keep probability is 1 minus this one.
+    /// The probability to *drop* an element, in `[0, 1]`. The keep probability is `1 - p`.
     pub p: f64,
-    /// What one bit of the dropout mask decides about.
+    /// The elements that one bit of the dropout mask decides about.
     pub granularity: Granularity,
 }
 
-/// What is dropped together, by one bit of the mask.
+/// The elements that are dropped together, by one bit of the mask: an element, a channel of a
+/// sample, or a sample.
 ///
-/// A shape of `n` samples has `outer = n*positions`: its constructor tells the positions of a channels-last layout
-/// from the samples, and [`Shape::new`](crate::Shape::new) takes every outer index for a sample.
+/// A shape of `n` samples has `outer = n*positions`. The constructor of a channels-last shape knows
+/// which factor of `outer` is the samples and which the positions.
+/// [`Shape::new`](crate::Shape::new) takes every outer index for a sample.
 ///
 /// ```
 /// use normdrop::{Config, Granularity, Identity, Layer, Shape};
@@ -79,16 +86,19 @@ pub enum Granularity {
     /// Each element: `outer*channels*inner` bits in memory order. PyTorch's `Dropout`.
     #[default]
     Element,
-    /// Each channel of each sample, all its positions: `n*channels` bits, bit `sample*channels + channel`. Spatial
-    /// dropout (Tompson et al., *Efficient object localization using convolutional networks*, 2015); PyTorch's
-    /// `Dropout1d`, `Dropout2d` and `Dropout3d`.
+    /// Each channel of each sample, with all its positions: `n*channels` bits, of which bit
+    /// `sample*channels + channel` decides. Spatial dropout (Tompson et al., *Efficient object
+    /// localization using convolutional networks*, 2015); PyTorch's `Dropout1d`, `Dropout2d` and
+    /// `Dropout3d`.
     Channel,
-    /// Each sample: `n` bits. `DropPath`, stochastic depth (Huang et al., *Deep networks with stochastic depth*, 2016).
+    /// Each sample: `n` bits. `DropPath`, stochastic depth (Huang et al., *Deep networks with
+    /// stochastic depth*, 2016).
     Sample,
 }
 
 impl Config {
-    /// `eps = 1e-5`, `momentum = 0.1`, the unbiased running variance, `p = 0`, a mask bit per element.
+    /// `eps = 1e-5`, `momentum = 0.1`, the unbiased running variance, `p = 0`, a mask bit per
+    /// element.
     pub const DEFAULT: Self = Self {
         eps: 1e-5,
         momentum: 0.1,

@@ -1,4 +1,5 @@
-//! The one error type: which argument was refused, what was expected and what came.
+//! The one error type: it says which argument was refused, what was expected and what the caller
+//! gave.
 
 use core::fmt;
 
@@ -10,7 +11,7 @@ use crate::backend::Backend;
 pub enum Buffer {
     /// The layer's input `x`.
     Input,
-    /// What is added between normalisation and activation.
+    /// The residual, which is added between normalisation and activation.
     Residual,
     /// The layer's output `y`.
     Output,
@@ -32,19 +33,19 @@ pub enum Buffer {
     GradBias,
     /// The running mean per channel.
     RunningMean,
-    /// What rounding left out of the running mean.
+    /// The exact running mean minus the rounded one, per channel.
     RunningMeanTail,
     /// The running variance per channel.
     RunningVar,
     /// The batch mean per channel that the forward pass saved.
     SavedMean,
-    /// What rounding left out of the saved mean.
+    /// The exact batch mean minus the saved, rounded one, per channel.
     SavedMeanTail,
     /// The inverse standard deviation per channel that the forward pass saved.
     SavedInvStd,
     /// The moments of a part of a batch: counts, means, sums of squared deviations.
     Moments,
-    /// The sums that gradients are made of.
+    /// The sums of `g` and of `g*xhat` of a part of a batch, from which gradients are made.
     Sums,
     /// The dropout mask, one bit per element, channel of a sample or sample.
     Mask,
@@ -90,7 +91,7 @@ impl Buffer {
         }
     }
 
-    /// What its length counts.
+    /// The unit in which the buffer's length counts.
     const fn unit(self) -> &'static str {
         match self {
             Self::Mask => "bytes",
@@ -103,8 +104,8 @@ impl Buffer {
 
 /// Why a call was refused. Whenever a call returns an error, it has written nothing.
 ///
-/// The text of an error says what was expected, what came, and what can be done about it. In a constant,
-/// [`Error::panic`] makes it the error of the compiler.
+/// The text of an error says what was expected, what the caller gave, and how to mend it. In a
+/// constant, [`Error::panic`] makes that text the compiler's error.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
@@ -112,25 +113,25 @@ pub enum Error {
     Length {
         /// The buffer at fault.
         buffer: Buffer,
-        /// The values, or of a mask the bytes, that it must have (scratch: at least).
+        /// The number of values, or bytes of a mask, that the buffer must have (scratch: at least).
         expected: usize,
-        /// The values, or of a mask the bytes, that it has.
+        /// The number of values, or bytes of a mask, that the buffer has.
         actual: usize,
     },
     /// Moments or sums do not have a whole number of values for each channel.
     LengthMultiple {
         /// The buffer at fault.
         buffer: Buffer,
-        /// The values of one channel, of which the length must be a multiple.
+        /// The number of values per channel. The length must be a multiple of it.
         fields: usize,
-        /// The values that it has.
+        /// The number of values that the buffer has.
         actual: usize,
     },
     /// The product of the dimensions does not fit a `usize`.
     ShapeOverflow {
-        /// The product of the dimensions that still fits.
+        /// The product of the leading dimensions, which still fits.
         product: usize,
-        /// The next dimension.
+        /// The dimension with which the product overflows.
         dimension: usize,
     },
     /// `eps` is not finite, is negative, or is zero where a training call needs it above zero.
@@ -153,15 +154,14 @@ pub enum Error {
         /// The value that was given.
         slope: f32,
     },
-    /// The running variance takes the unbiased variance of a channel that has one value, which does
-    /// not exist. The other results do: with
-    /// [`RunningVariance::Biased`](crate::RunningVariance::Biased), or without running statistics,
-    /// the call gives them.
+    /// The running variance averages the unbiased variance, and a channel with one value has no
+    /// unbiased variance. The call is possible with
+    /// [`RunningVariance::Biased`](crate::RunningVariance::Biased), or without running statistics.
     SingleSample,
     /// The number of values in a channel is negative or not finite, or is 0 where there are
     /// elements.
     Count {
-        /// The first channel of which that is true; 0 for the `samples` of
+        /// The first channel with such a count; 0 for the `samples` of
         /// [`ApplyGradient`](crate::ApplyGradient).
         channel: usize,
         /// The number that was given.
@@ -177,42 +177,44 @@ pub enum Error {
         /// The number of groups that was given.
         groups: usize,
     },
-    /// Folding would move a shift into the bias of a layer that has none.
+    /// Folding would move a shift into the bias of a weight layer that has no bias.
     MissingBias {
         /// The first channel of the batch norm that has a shift.
         channel: usize,
     },
     /// The running variance of a channel plus `eps` is not above 0: there is no standard deviation
-    /// to divide by. A variance that is NaN is refused where a batch norm is folded, and stays in
-    /// its channel elsewhere.
+    /// to divide by. A variance that is NaN is refused only where a batch norm is folded. In other
+    /// calls it gives NaN in its own channel.
     Variance {
-        /// The first channel of which that is true.
+        /// The first channel with such a variance.
         channel: usize,
-        /// Its running variance.
+        /// The running variance of this channel.
         var: f32,
     },
-    /// A value is not finite, or would not be after the call: it does not fit an f32.
+    /// A value is not finite, or the value that the call would write does not fit an f32.
     NotFinite {
-        /// The buffer that it is in, or would be written to.
+        /// The buffer that has the value, or would get it.
         buffer: Buffer,
-        /// Its index in the buffer.
+        /// The index of the value in the buffer.
         index: usize,
     },
     /// A sequence of a padded batch is longer than the tensor has positions.
     SequenceLength {
         /// The first sample whose length is too large.
         sample: usize,
-        /// The positions of a sample, the most that a length can be.
+        /// The number of positions of a sample, the largest possible length.
         positions: usize,
         /// The length that was given.
         length: usize,
     },
-    /// The padding was to be dropped by a mask whose bits gate whole channels or samples.
+    /// Padding can be dropped only by a mask with one bit per element, and the bits of this layer's
+    /// masks decide about whole channels or samples.
     NotAnElementMask,
 }
 
 impl Error {
-    /// Panics with the reason: in a constant, the compiler then says which number of the layer is out of its range.
+    /// Panics with the reason: in a constant, the compiler then says which number of the layer is
+    /// out of its range.
     ///
     /// ```
     /// use normdrop::LeakyRelu;
@@ -226,13 +228,14 @@ impl Error {
     /// For a whole layer there is [`Layer::new_const`](crate::Layer::new_const).
     ///
     /// # Panics
-    /// Always. In a constant the text has no numbers, because nothing is formatted there; the compiler shows the line.
+    /// Always. In a constant the text has no numbers, because nothing is formatted there; the
+    /// compiler shows the line.
     #[track_caller]
     pub const fn panic(self) -> ! {
         panic!("{}", self.reason())
     }
 
-    /// What is wrong, without the numbers.
+    /// The reason as text, without the numbers.
     const fn reason(self) -> &'static str {
         match self {
             Self::Length { .. } => "a buffer does not have the length that the layer asks for",

@@ -1,7 +1,8 @@
 //! Batch norm with fixed statistics folded into the weights of the layer before it or after it.
 //!
-//! With `a = weight/sqrt(var + eps)` and `c = bias - mean*a`, evaluation is `y = a*x + c` per channel, and a weight layer
-//! on either side can do that as well as its own work. No pass over the activations is left.
+//! With `a = weight/sqrt(var + eps)` and `c = bias - mean*a`, evaluation is `y = a*x + c` per
+//! channel. The weight layer before or after it can do that with other weights. No pass over the
+//! activations is left.
 
 use crate::args::{Parameters, Running};
 use crate::config::check_eps;
@@ -10,8 +11,8 @@ use crate::shape::Shape;
 
 /// The dimensions of a weight layer's weights, and their order in memory.
 ///
-/// Copy the row of the layer; a wrong row of the same length cannot be noticed. `k` is the number of taps of the kernel:
-/// `kh*kw` in two dimensions.
+/// Copy the row of the weight layer. The call cannot notice a wrong row whose weights have the same
+/// length. `k` is the number of taps of the kernel: `kh*kw` in two dimensions.
 ///
 /// | weight layer | dimensions in memory | `order` | `taps` | `groups` |
 /// |---|---|---|---|---|
@@ -32,30 +33,33 @@ use crate::shape::Shape;
 /// | NHWC, flatten, dense: Keras, flax | `[h*w, c, out]` | `TapsInOut` | h*w | 1 |
 /// | NCHW, flatten, dense: ONNX | `[c, h*w, out]` | `InTapsOut` | h*w | 1 |
 ///
-/// A depthwise convolution of `in` channels with the multiplier `m` has `in*m` outputs. After a flattening, the inputs are
-/// the channels of the image and the taps are its places; only [`fold_into_next`] needs to know of the flattening.
+/// A depthwise convolution of `in` channels with the multiplier `m` has `in*m` outputs. After a
+/// flattening, the inputs are the channels of the image and the taps are its pixels. Only
+/// [`fold_into_next`] needs to know of the flattening.
 ///
-/// A *separable* convolution (Keras) is two layers. Batch norm after it goes into the pointwise weights and the bias.
-/// Batch norm before it takes two calls of [`fold_into_next`]: into the depthwise weights, with a bias of zeros; and that
-/// bias, as [`Parameters::bias`] with mean 0, variance 1 and `eps` 0, into the pointwise weights and the layer's bias.
+/// A *separable* convolution (Keras) is two layers. Fold batch norm after it into the pointwise
+/// weights and the bias. Batch norm before it takes two calls of [`fold_into_next`]. The first call
+/// folds it into the depthwise weights, with a new bias of zeros. The second call folds that bias,
+/// as [`Parameters::bias`] with mean 0, variance 1 and `eps` 0, into the pointwise weights and the
+/// layer's bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WeightShape {
     /// The order of the dimensions in memory.
     pub order: WeightOrder,
-    /// The number of outputs, of all groups: `out_channels` or `out_features` in PyTorch.
+    /// The number of outputs of all groups together: `out_channels` or `out_features` in PyTorch.
     pub outputs: usize,
-    /// The number of inputs, of all groups: `in_channels` or `in_features` in PyTorch, the channels of the image where it
-    /// is flattened.
+    /// The number of inputs of all groups together: `in_channels` or `in_features` in PyTorch, or
+    /// the channels of a flattened image.
     pub inputs: usize,
     /// The number of taps of the kernel, 1 for a linear layer.
     pub taps: usize,
-    /// The number of groups, each of its own inputs and outputs; 1 where the layer has none.
+    /// The number of groups, each with its own inputs and outputs; 1 for a layer without groups.
     pub groups: usize,
 }
 
 /// The order in memory of the dimensions of weights, the innermost last.
 ///
-/// The dimension that is not divided by `groups` has the groups one after the other.
+/// In the dimension that is not divided by `groups`, the groups follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WeightOrder {
     /// `[outputs, inputs/groups, taps]`
@@ -72,16 +76,17 @@ pub enum WeightOrder {
     TapsOutIn,
 }
 
-/// Batch norm and the weight layer that takes its place, for [`fold_into_previous`] and [`fold_into_next`].
-///
-/// `C` is the number of channels of the batch norm: `shape.outputs` for [`fold_into_previous`] and `shape.inputs` for
+/// A batch norm and the weight layer into which it is folded, for [`fold_into_previous`] and
 /// [`fold_into_next`].
+///
+/// `C` is the number of channels of the batch norm: `shape.outputs` for [`fold_into_previous`] and
+/// `shape.inputs` for [`fold_into_next`].
 #[derive(Debug)]
 pub struct Fold<'a> {
     /// Weight and bias of the batch norm, `C` values each.
     pub parameters: Parameters<'a>,
     /// The running statistics of the batch norm, `C` values each. With a `mean_tail`, the mean is
-    /// the sum of both.
+    /// `mean + mean_tail`.
     pub running: Running<'a>,
     /// The `eps` of the batch norm, finite and at least 0.
     pub eps: f32,
@@ -95,19 +100,21 @@ pub struct Fold<'a> {
 
 /// Folds batch norm into the weight layer *before* it: `batchnorm(W*x + b)` becomes `W'*x + b'`.
 ///
-/// Per output of the weight layer, which is a channel of the batch norm (Jacob et al., *Quantization and training of neural
-/// networks*, 2018, section 3.2; PyTorch's `fuse_conv_bn_weights`):
+/// Per output of the weight layer, which is a channel of the batch norm (Jacob et al.,
+/// *Quantization and training of neural networks*, 2018, section 3.2; PyTorch's
+/// `fuse_conv_bn_weights`):
 /// ```text
 /// a = weight/sqrt(var + eps)        W' = W*a        b' = (b - mean)*a + bias
 /// ```
 /// # When it is exact
-/// For every kind of layer in the table of [`WeightShape`], whatever its padding, stride and dilation, up to rounding:
-/// the bias is added everywhere. The batch norm must follow the weight layer directly. Dropout, an activation, pooling or a
-/// second use of the weight layer's output between or beside the two makes the folded network another one; an activation
-/// and dropout *after* the batch norm stay as they are.
+/// For every kind of layer in the table of [`WeightShape`], whatever its padding, stride and
+/// dilation, up to rounding: a weight layer adds its bias at every position. The batch norm must
+/// follow the weight layer directly. The folded network computes something else if dropout, an
+/// activation or pooling stands between the two, or if another layer uses the output of the weight
+/// layer. An activation and dropout *after* the batch norm stay as they are.
 ///
-/// A weight layer without a bias needs one now: give zeros. Without one, only a batch norm that shifts nothing can be
-/// folded.
+/// A weight layer without a bias needs a bias now: give zeros. Without a bias, only a batch norm
+/// whose `b'` is 0 in every channel can be folded.
 ///
 /// ```
 /// use normdrop::{Fold, Parameters, Running, WeightOrder, WeightShape, fold_into_previous};
@@ -129,13 +136,15 @@ pub struct Fold<'a> {
 /// ```
 ///
 /// # Numbers
-/// Coefficients and sums are f64 and every result is rounded once, in an order that the shape fixes: the same bits on
-/// every target. Weights and biases that are NaN or infinite stay so, and spoil no other output; finite ones stay finite,
-/// or the call is refused. An infinite running variance makes the channel the constant `bias`, as it does in evaluation.
+/// Coefficients and sums are f64 and every result is rounded once, in an order that the shape
+/// fixes: the same bits on every target. Weights and biases that are NaN or infinite stay so, and
+/// change no other output. Finite weights and biases stay finite, or the call is refused. An
+/// infinite running variance makes the channel the constant `bias`, as it does in evaluation.
 ///
-/// A channel that training has switched off, with a `weight` of 1e-40, say, gets *subnormal* weights, below 2^-126, and
-/// many CPUs multiply by such numbers five to fifty times slower. They are written as they are, because with data of 1e38
-/// they matter. Where the data are below 1e30, set them to zero:
+/// A channel that training has switched off, for example with a `weight` of 1e-40, gets *subnormal*
+/// weights, below 2^-126. Many CPUs multiply by subnormal numbers five to fifty times slower. The
+/// call writes these weights as they are, because they matter for data of 1e38. If the data are
+/// below 1e30, set them to zero:
 /// ```
 /// # let mut weights = [1e-40_f32, 1.0];
 /// for weight in weights.iter_mut().filter(|weight| weight.is_subnormal()) {
@@ -143,25 +152,29 @@ pub struct Fold<'a> {
 /// }
 /// # assert_eq!(weights, [0.0, 1.0]);
 /// ```
-/// Each product of such a weight and a value of the layer's input changes by less than 2^-126 times that value.
+/// Each product of such a weight and a value of the layer's input changes by less than 2^-126 times
+/// that value.
 ///
 /// # What is often written and wrong
-/// - `b' = b*a + bias`, without `- mean*a`, or a division by `var + eps` without the root: neither is the batch norm
-///   that was trained. The bias of the weight layer is scaled as well: `b' = bias - mean*a` holds only where `b = 0`.
-/// - A factor for dropout. Inverted dropout scales what it keeps by `1/(1-p)` *in training* (not by `p/(1-p)`, which
-///   gives an expectation of `p*x` where `x` is wanted), so that evaluation is the identity: nothing is left to fold.
-/// - The first dimension of the weights taken for the outputs: a transposed convolution has its inputs there, and with as
-///   many inputs as outputs nothing fails.
+/// - `b' = b*a + bias`, without `- mean*a`, or a division by `var + eps` without the square root.
+///   Neither is the batch norm that was trained. The bias of the weight layer is scaled as well:
+///   `b' = bias - mean*a` holds only where `b = 0`.
+/// - A factor for dropout. Inverted dropout multiplies kept elements by `1/(1-p)` *in training*, so
+///   that dropout is the identity in evaluation and needs no folding. (The factor `p/(1-p)` would
+///   give the expectation `p*x` instead of `x`.)
+/// - The first dimension of the weights taken for the outputs. In a transposed convolution it is
+///   the inputs, and if there are as many inputs as outputs, no check fails.
 ///
 /// # Errors
-/// - [`Error::Groups`] if `groups` is 0 or does not divide inputs and outputs, [`Error::ShapeOverflow`] if there are more
-///   weights than a `usize` counts.
+/// - [`Error::Groups`] if `groups` is 0 or does not divide inputs and outputs,
+///   [`Error::ShapeOverflow`] if the number of weights does not fit a `usize`.
 /// - [`Error::Length`] for a buffer of the wrong length.
 /// - [`Error::Eps`] if `eps` is not finite or negative.
-/// - [`Error::Variance`] if a running variance plus `eps` is 0, negative or NaN. Files with a variance of -1e-9 or so exist:
-///   an average that was 0 before rounding, to be set to 0. A larger negative number is no variance.
-/// - [`Error::NotFinite`] if a weight, bias or mean of the batch norm is not finite, or a finite weight or bias of the
-///   weight layer would not stay finite.
+/// - [`Error::Variance`] if a running variance plus `eps` is 0, negative or NaN. There are files
+///   with a variance of about -1e-9: an average that was 0 before rounding. Set it to 0. A negative
+///   number of a larger magnitude is no variance.
+/// - [`Error::NotFinite`] if a weight, bias or mean of the batch norm is not finite, or a finite
+///   weight or bias of the weight layer would not stay finite.
 /// - [`Error::MissingBias`] if there is no bias and a channel's `b'` would not be 0.
 ///
 /// Nothing was written then.
@@ -184,22 +197,26 @@ pub fn fold_into_previous(mut call: Fold<'_>) -> Result<(), Error> {
 /// a[i] = weight[i]/sqrt(var[i] + eps)            c[i] = bias[i] - mean[i]*a[i]
 /// W'[o,i,t] = W[o,i,t]*a[i]                      b'[o] = b[o] + sum(W[o,i,t]*c[i])
 /// ```
-/// This is the order of the independent-component layer (Chen et al., arXiv 1905.05928): activation, batch norm,
-/// dropout, weight layer. Dropout is the identity in evaluation and needs no folding.
+/// This is the order of the independent-component layer (Chen et al., arXiv 1905.05928):
+/// activation, batch norm, dropout, weight layer. Dropout is the identity in evaluation and needs
+/// no folding.
 ///
 /// # When it is exact
-/// Only where nothing but dropout and a flattening stands between the two: an activation after the batch norm does not
-/// commute with it. And, unless `c` is 0 in every channel, only where every output sees every tap:
-/// - Linear layers, also after a flattening, and convolutions *without zero padding*, of any stride and dilation.
-/// - *Zero padding* (PyTorch's `padding`, `"same"` of Keras): the network pads the output of the batch norm with 0, but the
-///   folded one pads `x`, and the constant `c` is missing from the padding. Pad channel `i` with `-c[i]/a[i]` instead, which
-///   batch norm would map to 0. A channel with `a = 0` and `c` not 0 (a `weight` of 0 and a bias) has no such value, and one
-///   whose `-c/a` does not fit an f32 has none, either: keep the layer then,
-///   [`Layer::eval_in_place`](crate::Layer::eval_in_place) is one pass. Padding by reflection, replication or around the
-///   edge copies values of `x`, and is exact.
-/// - *Transposed convolutions* only with one tap, or with stride 1 and `padding = dilation*(kernel - 1)` in each
-///   direction, which cuts the edges off: elsewhere the taps that reach an output depend on its place, and so would the
-///   bias.
+/// Only if nothing but dropout and a flattening stands between the batch norm and the weight layer:
+/// an activation does not commute with the weights. And, unless `c` is 0 in every channel, only if
+/// every output of the weight layer uses every tap:
+/// - Linear layers, also after a flattening, and convolutions *without zero padding*, of any stride
+///   and dilation.
+/// - *Zero padding* (PyTorch's `padding`, `"same"` of Keras): the network pads the output of the
+///   batch norm with 0, but the folded network pads `x`, and the constant `c` is missing from the
+///   padding. Pad channel `i` with `-c[i]/a[i]` instead, which batch norm would map to 0. There is
+///   no such value if `a = 0` and `c` is not 0 (a `weight` of 0 and a bias), or if `-c/a` does not
+///   fit an f32. Keep the batch norm then: [`Layer::eval_in_place`](crate::Layer::eval_in_place) is
+///   one pass. Padding by reflection, replication or around the edge copies values of `x`, and is
+///   exact.
+/// - *Transposed convolutions* only with one tap, or with stride 1 and
+///   `padding = dilation*(kernel - 1)` in each direction, which cuts the edges off. In all others
+///   the taps that reach an output depend on its position, and so would the bias.
 ///
 /// ```
 /// use normdrop::{Fold, Parameters, Running, WeightOrder, WeightShape, fold_into_next};
@@ -219,11 +236,12 @@ pub fn fold_into_previous(mut call: Fold<'_>) -> Result<(), Error> {
 /// ```
 ///
 /// # Numbers
-/// As [`fold_into_previous`], except that a weight that is not finite reaches the bias of its output.
+/// As [`fold_into_previous`], except that a weight that is not finite also makes the bias of its
+/// output not finite.
 ///
 /// # Errors
-/// As [`fold_into_previous`]; [`Error::MissingBias`] if there are weights but no bias and a channel's `c` is not 0.
-/// Nothing was written then.
+/// As [`fold_into_previous`]; [`Error::MissingBias`] if there are weights but no bias and a
+/// channel's `c` is not 0. Nothing was written then.
 pub fn fold_into_next(mut call: Fold<'_>) -> Result<(), Error> {
     let walk = call.check(call.shape.inputs)?;
     if call.weights.is_empty() {
@@ -240,7 +258,8 @@ pub fn fold_into_next(mut call: Fold<'_>) -> Result<(), Error> {
 }
 
 impl Fold<'_> {
-    /// Checks everything but whether a bias is needed and whether results fit, for a batch norm of so many channels.
+    /// Checks all arguments for a batch norm of `channels` channels. Two checks are left to the
+    /// callers: whether a bias is needed, and whether the results fit an f32.
     fn check(&self, channels: usize) -> Result<Walk, Error> {
         let walk = self.shape.walk()?;
         self.parameters.check(channels)?;
@@ -254,7 +273,8 @@ impl Fold<'_> {
         Ok(walk)
     }
 
-    /// Checks the batch norm of one channel: folded in, NaN and infinities would be written over weights, for good.
+    /// Checks the batch norm of one channel. Its NaN and infinities would overwrite weights, and
+    /// nobody could undo that.
     fn check_channel(&self, channel: usize) -> Result<(), Error> {
         let of_channel = |values: &[f32]| values.get(channel).copied().unwrap_or_default();
         let Self { parameters, running, eps, .. } = *self;
@@ -285,7 +305,7 @@ impl Fold<'_> {
         Affine::new(self.parameters, self.running, self.eps, channel)
     }
 
-    /// The largest numbers that results are made of.
+    /// The largest magnitudes from which results are computed.
     fn largest(&self) -> Largest {
         let of = |values: &[f32]| {
             let finite = values.iter().map(|value| value.abs()).filter(|value| value.is_finite());
@@ -300,7 +320,7 @@ impl Fold<'_> {
         Largest { weight, bias, slope, shift }
     }
 
-    /// [`fold_into_previous`], of arguments that were checked.
+    /// [`fold_into_previous`] with checked arguments.
     fn previous(&mut self, walk: &Walk, pass: Pass) -> Result<(), Error> {
         for output in 0..self.shape.outputs {
             let affine = self.affine(output);
@@ -318,7 +338,7 @@ impl Fold<'_> {
         Ok(())
     }
 
-    /// [`fold_into_next`], of arguments that were checked and weights that are not empty.
+    /// [`fold_into_next`] with checked arguments and at least one weight.
     fn next(&mut self, walk: &Walk, pass: Pass) -> Result<(), Error> {
         for output in 0..self.shape.outputs {
             let (group, first) = walk.group_and_first(output);
@@ -342,7 +362,8 @@ impl Fold<'_> {
     }
 }
 
-/// The largest magnitudes of finite weights and biases of the weight layer, and of the slopes and shifts of the channels.
+/// The largest magnitudes of finite weights and biases of the weight layer, and of the slopes and
+/// shifts of the channels.
 struct Largest {
     weight: f64,
     bias: f64,
@@ -351,18 +372,18 @@ struct Largest {
 }
 
 impl Largest {
-    /// Whether every result fits an f32 for certain, if no bias is larger than this. Then no pass has to look at each of them,
-    /// which would be half of the time of a call.
+    /// Whether every result certainly fits an f32 if no result is a bias larger than `bias`. Then
+    /// the checking pass over all weights, half of the time of a call, is not needed.
     fn fit(&self, bias: f64) -> bool {
         self.weight * self.slope < LARGE && bias < LARGE
     }
 }
 
-/// A little less than the largest f32: by more than the roundings of f64.
+/// Less than the largest f32 by more than the roundings of f64 can add.
 const LARGE: f64 = 0.99 * f32::MAX as f64;
 
-/// Of the two passes over the weights, one that sees whether every result fits an f32, and one that writes them: a call that
-/// is refused has written nothing.
+/// The two passes over the weights: `Check` sees whether every result fits an f32, and `Write`
+/// writes the results. With `Check` first, a call that is refused has written nothing.
 #[derive(Clone, Copy)]
 enum Pass {
     Check,
@@ -370,7 +391,8 @@ enum Pass {
 }
 
 impl Pass {
-    /// Replaces a value by a function of it, or sees whether that would make a finite value infinite.
+    /// `Write` replaces `values[index]` by `of` of it. `Check` sees whether that would round a
+    /// finite value to infinity.
     fn put(self, buffer: Buffer, values: &mut [f32], index: usize, of: impl FnOnce(f64) -> f64) -> Result<(), Error> {
         let Some(value) = values.get_mut(index) else { return Ok(()) };
         let result = of(f64::from(*value));
@@ -387,7 +409,7 @@ impl Pass {
 }
 
 impl WeightShape {
-    /// Checks the shape and finds the places of the weights.
+    /// Checks the shape and computes the strides of the weights in memory.
     fn walk(self) -> Result<Walk, Error> {
         let Self { order, outputs, inputs, taps, groups } = self;
         let of_group = |all: usize| match all.checked_rem(groups) {
@@ -397,7 +419,7 @@ impl WeightShape {
         let (o, i) = (of_group(outputs)?, of_group(inputs)?);
         let len = Shape::new(outputs, i, taps)?.len();
         if len == 0 {
-            // Steps may not fit a usize where another dimension is 0.
+            // A stride may not fit a usize if another dimension is 0.
             return Ok(Walk { len, outputs: 0, inputs: 0, taps: 0, group: 0, output: 0, input: 0, tap: 0 });
         }
         let (g, k) = (groups, taps);
@@ -413,16 +435,16 @@ impl WeightShape {
     }
 }
 
-/// Where in memory each weight is.
+/// The dimensions of the weights of one group and the strides that give the index of each weight.
 struct Walk {
     /// The number of all weights.
     len: usize,
-    /// The outputs of one group, or 0 if there are no weights; inputs and taps likewise.
+    /// The number of outputs of one group, or 0 if there are no weights. `inputs` and `taps`
+    /// likewise.
     outputs: usize,
     inputs: usize,
     taps: usize,
-    /// The distances in memory from group to group, and within a group from output to output, input to input and tap to
-    /// tap.
+    /// The stride from group to group. `output`, `input` and `tap` are the strides within a group.
     group: usize,
     output: usize,
     input: usize,
@@ -430,19 +452,20 @@ struct Walk {
 }
 
 impl Walk {
-    /// The group of an output, and the index of its first weight.
+    /// The group of `output`, and the index of its first weight.
     fn group_and_first(&self, output: usize) -> (usize, usize) {
         let group = output.checked_div(self.outputs).unwrap_or_default();
         (group, group * self.group + (output - group * self.outputs) * self.output)
     }
 
-    /// The index of a weight of an output, by that of its first one and by the input within the group.
+    /// The index of a weight of an output. `first` is the index of the first weight of that output,
+    /// and `input` counts within the group.
     fn index(&self, first: usize, input: usize, tap: usize) -> usize {
         first + input * self.input + tap * self.tap
     }
 }
 
-/// What batch norm does to one channel: `(x - mean)*slope + bias`.
+/// Batch norm of one channel, `(x - mean)*slope + bias`.
 struct Affine {
     slope: f64,
     mean: f64,

@@ -1,4 +1,5 @@
-//! The layer: a plan and an activation. Every call checks its arguments, makes a request of them and runs a phase.
+//! The layer: a plan and an activation. Every call checks its arguments, makes a request from them
+//! and runs the phase that answers it.
 
 #[cfg(feature = "rayon")]
 use core::num::NonZero;
@@ -22,10 +23,16 @@ use crate::plan::{BackwardCall, ForwardCall, Plan};
 use crate::shape::Shape;
 use crate::simd::CHANNELWISE;
 
-/// The fused layer `y = dropout(act(batchnorm(x) + residual))`: a plan that fits a constant and holds no data.
+/// The fused layer `y = dropout(act(batchnorm(x) + residual))`: a plan that can be a constant and
+/// holds no data.
 ///
-/// Every buffer belongs to the caller; their lengths come from `const` functions, so that an embedded program can
-/// declare them as arrays and a layer that cannot exist is a compile error:
+/// A layer has one shape. For a batch of another size, such as the last, smaller one of an epoch,
+/// make another layer; it costs nothing. The running statistics and parameters are buffers of the
+/// caller and serve both layers.
+///
+/// Every buffer belongs to the caller. The lengths come from `const` functions, so that an embedded
+/// program can declare the buffers as arrays. A constant layer whose shape or constants are out of
+/// range does not compile:
 ///
 /// ```
 /// use normdrop::{Config, Layer, Relu, Shape};
@@ -36,9 +43,10 @@ use crate::simd::CHANNELWISE;
 /// ```
 ///
 /// # Errors and panics
-/// Every call checks every length before it reads or writes anything; when it returns an error, nothing was
-/// written. No call panics or allocates (but for `rayon`, see `with_tasks`). An empty tensor is accepted: gradients of
-/// parameters and what training saves become zero, and nothing else is touched.
+/// Every call checks every length before it reads or writes anything. When a call returns an error,
+/// it has written nothing. No call panics or allocates, except that `rayon` itself may (see
+/// `with_tasks`). An empty tensor is accepted: moments, sums, the gradients of parameters and the
+/// statistics that training saves become zero, and nothing else is written.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Layer<A> {
     plan: Plan,
@@ -49,8 +57,8 @@ impl<A: Activation> Layer<A> {
     /// A layer from its shape, its activation and its constants.
     ///
     /// # Errors
-    /// [`Error::Eps`] or [`Error::Probability`] if a constant is out of its range. The momentum is
-    /// checked by the calls that use it: see [`Config::momentum`].
+    /// [`Error::Eps`] or [`Error::Probability`] if a constant is out of its range. The calls that
+    /// use the momentum check it: see [`Config::momentum`].
     pub const fn new(shape: Shape, activation: A, config: Config) -> Result<Self, Error> {
         match Plan::new(shape, config) {
             Ok(plan) => Ok(Self { plan, activation }),
@@ -58,10 +66,11 @@ impl<A: Activation> Layer<A> {
         }
     }
 
-    /// [`Layer::new`] for constants, in one expression: what is out of its range is an error of the compiler that names it.
+    /// [`Layer::new`] for constants, in one expression: a number out of its range is a compile
+    /// error that names the number.
     ///
-    /// The shape is taken as its constructor returns it. Where shape or constants are known only at run time, use
-    /// [`Layer::new`], which returns the error.
+    /// `shape` is the `Result` that the constructor of the shape returns. Where the shape or the
+    /// constants are known only at run time, use [`Layer::new`], which returns the error.
     ///
     /// ```
     /// use normdrop::{Config, Layer, Relu, Shape};
@@ -75,8 +84,8 @@ impl<A: Activation> Layer<A> {
     /// ```
     ///
     /// # Panics
-    /// In a constant, at compile time: if the shape is an error, or `eps`, `momentum` or `p` is out of its range. At run
-    /// time, if it is called there, for the same reasons.
+    /// If `shape` is an error, or `eps` or `p` is out of its range. In a constant it is a compile
+    /// error; a call at run time panics.
     #[must_use]
     #[track_caller]
     pub const fn new_const(shape: Result<Shape, Error>, activation: A, config: Config) -> Self {
@@ -89,7 +98,7 @@ impl<A: Activation> Layer<A> {
         }
     }
 
-    /// The same layer on a given backend, instead of the fastest one. The results are the same bits.
+    /// The same layer on `backend` instead of the fastest one. The results are the same bits.
     ///
     /// # Errors
     /// [`Error::BackendUnavailable`] if this CPU or this build cannot run it.
@@ -97,18 +106,21 @@ impl<A: Activation> Layer<A> {
         Ok(Self { plan: Plan { backend: Some(backend.require()?), ..self.plan }, ..self })
     }
 
-    /// The same layer with each call cut into at most so many tasks, for the threads of the current `rayon` pool and the
-    /// one that calls. The results are the same bits.
+    /// The same layer with each call cut into at most `tasks` tasks, for the threads of the current
+    /// `rayon` pool and the calling thread. The results are the same bits.
     ///
-    /// A call too small for that many uses fewer; one of less than 524,288 elements, or of less than 32 values per channel, is
-    /// worked alone, because waking threads would take longer; and none uses more than 65,536 tasks. A call inside
-    /// `ThreadPool::install` uses that pool. The scratch lengths grow with the tasks; `rayon` itself allocates, and panics if it
-    /// cannot start the global pool. Only with the feature `rayon`.
+    /// A call that is too small for `tasks` tasks uses fewer. A call of less than 524,288 elements,
+    /// or of less than 32 values per channel, runs on the calling thread alone, because waking
+    /// threads would take longer. No call uses more than 65,536 tasks. A call inside
+    /// `ThreadPool::install` uses that pool. The scratch lengths grow with `tasks`. `rayon` itself
+    /// allocates, and panics if it cannot start the global pool. Only with the feature `rayon`.
     ///
-    /// In a process made by `fork`, a call has the threads of a pool that this process itself has started, and no others: where
-    /// a layer of the parent has used the global pool before, the calls of the child outside `ThreadPool::install` work their
-    /// tasks one after the other, with the same results. A pool that only other code of the parent has used is not known
-    /// here; a layer that is to share work in a child waits for ever on it, as all of `rayon` does.
+    /// In a process made by `fork`, a call can use only the threads of a pool that this process
+    /// itself has started. If a layer of the parent has used the global pool before the `fork`, the
+    /// calls of the child outside `ThreadPool::install` run their tasks one at a time on the
+    /// calling thread, with the same results. If only other code of the parent has used the global
+    /// pool, the layer cannot know. A call of the child that shares work then waits for ever, as
+    /// every use of `rayon` does.
     ///
     /// ```
     /// use std::num::NonZero;
@@ -144,41 +156,47 @@ impl<A: Activation> Layer<A> {
         self.plan.keep
     }
 
-    /// The bits of a dropout mask: one for each element, channel of a sample or sample that is dropped as a whole.
+    /// The number of bits of a dropout mask: one for each element, for each channel of each sample
+    /// or for each sample, as [`Config::granularity`] says.
     #[must_use]
     pub const fn mask_bits(&self) -> usize {
         self.plan.mask_bits()
     }
 
-    /// The bytes of a dropout mask: [`Layer::mask_bits`] over 8, rounded up.
+    /// The number of bytes of a dropout mask: [`Layer::mask_bits`] divided by 8, rounded up.
     #[must_use]
     pub const fn mask_len(&self) -> usize {
         mask_len(self.mask_bits())
     }
 
-    /// The f64 values of scratch that [`Layer::eval`], [`Layer::eval_in_place`] and [`Layer::apply`] need.
+    /// The number of f64 values of scratch that [`Layer::eval`], [`Layer::eval_in_place`] and
+    /// [`Layer::apply`] need.
     #[must_use]
     pub const fn eval_scratch_len(&self) -> usize {
         self.plan.eval_scratch_len()
     }
 
-    /// The f64 values of scratch that [`Layer::train`] and [`Layer::moments`] need.
+    /// The number of f64 values of scratch that [`Layer::train`] and [`Layer::moments`] need.
     #[must_use]
     pub const fn train_scratch_len(&self) -> usize {
         self.plan.train_scratch_len()
     }
 
-    /// The f64 values of scratch that [`Layer::backward`], [`Layer::backward_in_place`], [`Layer::reduce`] and
-    /// [`Layer::apply_gradient`] need.
+    /// The number of f64 values of scratch that [`Layer::backward`], [`Layer::backward_in_place`],
+    /// [`Layer::reduce`] and [`Layer::apply_gradient`] need.
     #[must_use]
     pub const fn backward_scratch_len(&self) -> usize {
         self.plan.backward_scratch_len()
     }
 
-    /// The f64 values of scratch that are enough for every call of this layer.
+    /// The number of f64 values of scratch that are enough for every call of this layer.
     ///
-    /// On targets without vector registers it is 0, as are the others, unless the feature `rayon` is on: calls work channel by
-    /// channel there.
+    /// Scratch is f64 because the statistics of the parts of a batch are merged in f64. Its
+    /// contents never influence a result, so that one buffer serves all layers of a network, one
+    /// call at a time. It must have the largest `scratch_len` of these layers.
+    ///
+    /// On targets without vector registers all scratch lengths are 0 unless the feature `rayon` is
+    /// on: calls process one channel after another there and need no table.
     #[must_use]
     pub const fn scratch_len(&self) -> usize {
         let forward = if self.eval_scratch_len() > self.train_scratch_len() {
@@ -189,19 +207,22 @@ impl<A: Activation> Layer<A> {
         if forward > self.backward_scratch_len() { forward } else { self.backward_scratch_len() }
     }
 
-    /// The f64 values of the moments of a part: three per channel.
+    /// The number of f64 values of the moments of a part of a batch: three per channel.
     #[must_use]
     pub const fn moments_len(&self) -> usize {
         moments_len(self.plan.shape.channels())
     }
 
-    /// The f64 values of the sums of a part: two per channel.
+    /// The number of f64 values of the sums of a part of a batch: two per channel.
     #[must_use]
     pub const fn sums_len(&self) -> usize {
         sums_len(self.plan.shape.channels())
     }
 
-    /// Draws the dropout mask of `seed`: a pure function of the seed, `p` and the bit's index.
+    /// Draws the dropout mask of `seed`. Each bit is a pure function of `seed`, `p` and the index
+    /// of the bit.
+    ///
+    /// A mask that was never filled is all zeros and drops everything.
     ///
     /// # Errors
     /// [`Error::Length`] if `mask` does not have [`Layer::mask_len`] bytes.
@@ -225,18 +246,18 @@ impl<A: Activation> Layer<A> {
     /// padded places, whatever the padding holds, NaN included. [`Layer::reduce`] sums over the
     /// valid places alone if the padding of `x` is finite. With `p = 0` and a mask of
     /// [`Layer::fill_mask`], nothing but the padding is dropped. The gradient of the input needs
-    /// [`Layer::clear_padding`] too.
-    /// [The guide](crate::guide#padded-sequences) has the whole of it: statistics of valid places,
-    /// forward and backward.
+    /// [`Layer::clear_padding`] too. [The guide](crate::guide#padded-sequences) has the complete
+    /// recipe: statistics of valid places, forward and backward.
     ///
-    /// A sample has the positions that the constructor of the shape says: `l` of [`Shape::nlc`] and
-    /// [`Shape::ncl`], `h*w` of images, in the order of memory.
+    /// The positions of a sample are `l` of [`Shape::nlc`] and [`Shape::ncl`], and `h*w` of images,
+    /// in memory order.
     ///
     /// # Errors
     /// [`Error::Length`] if `mask` does not have [`Layer::mask_len`] bytes or `lengths` not one
     /// value per sample, [`Error::SequenceLength`] if a length is larger than the positions of a
-    /// sample, [`Error::NotAnElementMask`] if the granularity is not [`Granularity::Element`](crate::Granularity::Element). The
-    /// lengths of an empty tensor are not looked at.
+    /// sample, [`Error::NotAnElementMask`] if the granularity is not
+    /// [`Granularity::Element`](crate::Granularity::Element). The lengths of an empty tensor are
+    /// not checked.
     pub fn drop_padding(&self, lengths: &[usize], mask: &mut [u8]) -> Result<(), Error> {
         check::drop_padding(&self.plan, lengths, mask)?;
         padding::drop_from_mask(self.plan.shape, lengths, mask);
@@ -246,9 +267,9 @@ impl<A: Activation> Layer<A> {
     /// Clears the padding of sequences of different lengths in a tensor of this shape: +0.0 at all
     /// padded places.
     ///
-    /// Needed for the gradient of the input: `dx = weight*inv_std*(g - d_bias/samples -
-    /// xhat*d_weight/samples)` is not 0 where `g` is 0. The arguments are those of
-    /// [`Layer::drop_padding`].
+    /// The gradient of the input needs this call after the backward call:
+    /// `dx = weight*inv_std*(g - d_bias/samples - xhat*d_weight/samples)` is not 0 where `g` is 0.
+    /// The arguments are those of [`Layer::drop_padding`].
     ///
     /// ```
     /// use normdrop::{Config, Identity, Layer, Shape};
@@ -269,26 +290,27 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] if `values` does not have the elements of the shape or `lengths` not one
     /// value per sample, [`Error::SequenceLength`] if a length is larger than the positions of a
-    /// sample. The lengths of an empty tensor are not looked at.
+    /// sample. The lengths of an empty tensor are not checked.
     pub fn clear_padding(&self, lengths: &[usize], values: &mut [f32]) -> Result<(), Error> {
         check::clear_padding(&self.plan, lengths, values)?;
         padding::clear(self.plan.shape, lengths, values);
         Ok(())
     }
 
-    /// Training forward: batch statistics, optionally dropout; updates the running statistics and saves what
-    /// [`Layer::backward`] needs.
+    /// Training forward: batch statistics, optionally with dropout. It updates the running
+    /// statistics and saves the statistics that [`Layer::backward`] needs.
     ///
-    /// Per channel, with `samples = outer*inner` (Ioffe and Szegedy, *Batch Normalization*, 2015; Srivastava et al.,
-    /// *Dropout*, 2014):
+    /// Per channel, with `samples = outer*inner` (Ioffe and Szegedy, *Batch Normalization*, 2015;
+    /// Srivastava et al., *Dropout*, 2014):
     /// ```text
     /// mean = sum(x)/samples          var = sum((x-mean)^2)/samples
     /// inv_std = 1/sqrt(var + eps)    z = (x-mean)*inv_std*weight + bias + residual
     /// y = keep ? act(z)*scale : +0.0
     /// running = (1-momentum)*running + momentum*batch     (by default the running variance takes the unbiased one)
     /// ```
-    /// Memory: `x` is read twice, `y` written once, one mask bit read an element. The second time `x` comes from the cache where
-    /// a channel of sixteen neighbours and more fits it, and in other layouts where the tensor does.
+    /// Memory: `x` is read twice, `y` is written once, and one mask bit is read per element. The
+    /// second read of `x` comes from the cache if the cache holds one channel (`inner` of sixteen
+    /// and more) or the tensor (other layouts).
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0. With
@@ -301,17 +323,17 @@ impl<A: Activation> Layer<A> {
         Ok(())
     }
 
-    /// Evaluation forward: fixed (running) statistics, optionally dropout.
+    /// Evaluation forward: fixed (running) statistics, optionally with dropout.
     ///
     /// ```text
     /// y = keep ? act((x-mean)/sqrt(var + eps)*weight + bias + residual)*scale : +0.0
     /// ```
-    /// Memory: `x` is read once, `y` written once.
+    /// Memory: `x` is read once and `y` is written once.
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::Variance`] if a running
-    /// variance plus `eps` is not above 0: see [`Running::var`]. One that is NaN gives NaN in its
-    /// own channel.
+    /// variance plus `eps` is not above 0: see [`Running::var`]. A variance that is NaN gives NaN
+    /// in its own channel.
     pub fn eval(&self, call: Eval<'_>) -> Result<(), Error> {
         self.forward(ForwardCall::eval(&self.plan, call))
     }
@@ -324,19 +346,20 @@ impl<A: Activation> Layer<A> {
         self.forward(ForwardCall::eval_in_place(&self.plan, call))
     }
 
-    /// The gradients of the layer, through batch statistics or past fixed ones.
+    /// The gradients of the layer. They flow through batch statistics; fixed statistics are
+    /// constants.
     ///
-    /// Per channel, with `g = keep ? act'(z)*scale*dy : 0` (Ioffe and Szegedy, *Batch Normalization*, 2015, section
-    /// 3):
+    /// Per channel, with `g = keep ? act'(z)*scale*dy : 0` (Ioffe and Szegedy, *Batch
+    /// Normalization*, 2015, section 3):
     /// ```text
     /// d_bias = sum(g)    d_weight = sum(g*xhat)    d_residual = g
     /// dx = weight*inv_std * (g - d_bias/samples - xhat*d_weight/samples)     batch statistics
     /// dx = weight*inv_std * g                                               fixed statistics
     /// ```
-    /// `z` is computed again from `x`, exactly as in the forward call. Through the statistics of
+    /// `z` is computed again from `x`, exactly as in the forward call. With the batch statistics of
     /// one value per channel, `d_weight` and `dx` are 0. Memory: with batch statistics `x` and `dy`
-    /// are read twice, the second time from the cache where they are in [`Layer::train`], and `dx`
-    /// is written once.
+    /// are read twice, the second time from the cache under the conditions of [`Layer::train`], and
+    /// `dx` is written once.
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length; with batch statistics also
@@ -346,7 +369,8 @@ impl<A: Activation> Layer<A> {
         self.differentiate(BackwardCall::whole(&self.plan, call))
     }
 
-    /// [`Layer::backward`] that overwrites `grad_output` with `grad_input`; the results are the same bits.
+    /// [`Layer::backward`] that overwrites `grad_output` with `grad_input`; the results are the
+    /// same bits.
     ///
     /// # Errors
     /// As [`Layer::backward`].
@@ -354,10 +378,11 @@ impl<A: Activation> Layer<A> {
         self.differentiate(BackwardCall::in_place(&self.plan, call))
     }
 
-    /// The moments of a part of a batch: the first phase of [`Layer::train`]. The shape of this layer is that of the part.
+    /// The moments of a part of a batch: the first phase of [`Layer::train`]. This layer has the
+    /// shape of the part.
     ///
-    /// One pass over `x`. Merge the moments of all parts with [`merge_moments`](crate::merge_moments), then
-    /// [`Layer::finish`].
+    /// One pass over `x`. Merge the moments of all parts with
+    /// [`merge_moments`](crate::merge_moments), then call [`Layer::finish`].
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length.
@@ -367,12 +392,12 @@ impl<A: Activation> Layer<A> {
         Ok(())
     }
 
-    /// Whether the moments of all parts of a batch have a mean and a variance in every channel that
-    /// fit an f32: what to ask before [`Layer::finish`] averages them, in order to skip a batch
-    /// that would spoil the running statistics.
+    /// Checks that the merged moments of a batch have a mean and a variance in every channel that
+    /// fit an f32. Call it before [`Layer::finish`] in order to skip a batch that would spoil the
+    /// running statistics.
     ///
-    /// The variance is the one of [`Config::running_var`], and the biased one where a channel has
-    /// one value. Channels without values have nothing to fit.
+    /// The variance is the one of [`Config::running_var`], and the biased one if a channel has one
+    /// value. Channels without values are not checked.
     ///
     /// ```
     /// use normdrop::{Buffer, Config, Error, Identity, Layer, Moments, Shape};
@@ -396,16 +421,17 @@ impl<A: Activation> Layer<A> {
         check::finite_moments(&self.plan, moments)
     }
 
-    /// The statistics of a batch from the moments of all its parts: saves them for the phases that follow, and updates the
-    /// running statistics. The outer and inner dimensions of this layer do not matter.
+    /// The statistics of a batch from the merged moments of all its parts. It saves them for the
+    /// phases that follow and updates the running statistics. The outer and inner dimensions of
+    /// this layer do not matter.
     ///
-    /// A channel without values (its count is 0) keeps its running statistics, and what is saved of
-    /// it is 0: see [`SavedMut`](crate::SavedMut). Without any values (all counts are 0) the batch
-    /// is not counted and nothing else is needed. Counts need not be whole: those of weighted
-    /// values are their sums of weights.
+    /// A channel without values (its count is 0) keeps its running statistics, and its saved
+    /// statistics are 0: see [`SavedMut`](crate::SavedMut). If all counts are 0, the batch is not
+    /// counted. Counts need not be whole numbers: the count of weighted values is the sum of their
+    /// weights.
     ///
-    /// What is not finite in the moments, a NaN in `x` above all, goes into the running statistics
-    /// and stays there. [`Layer::check_moments`] says so before it happens.
+    /// Moments that are not finite, for example because of a NaN in `x`, go into the running
+    /// statistics and stay there. [`Layer::check_moments`] finds them before that.
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0,
@@ -418,9 +444,11 @@ impl<A: Activation> Layer<A> {
         Ok(())
     }
 
-    /// The forward call of a part of a batch, with the statistics of the whole: the last phase of [`Layer::train`].
+    /// The forward call of a part of a batch, with the statistics of the whole batch: the last
+    /// phase of [`Layer::train`].
     ///
-    /// One pass: `x` is read once, `y` written once. The same bits as [`Layer::train`] gives with these statistics.
+    /// One pass: `x` is read once and `y` is written once. The bits are those that [`Layer::train`]
+    /// gives with these statistics.
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length.
@@ -428,10 +456,12 @@ impl<A: Activation> Layer<A> {
         self.forward(ForwardCall::apply(&self.plan, call))
     }
 
-    /// The sums over a part of a batch that gradients are made of: the first phase of [`Layer::backward`].
+    /// The sums over a part of a batch from which gradients are made: the first phase of
+    /// [`Layer::backward`].
     ///
-    /// One pass over `x` and `dy`. Merge the sums of all parts with [`merge_sums`](crate::merge_sums), then
-    /// [`Layer::finish_gradients`] and [`Layer::apply_gradient`].
+    /// One pass over `x` and `dy`. Merge the sums of all parts with
+    /// [`merge_sums`](crate::merge_sums), then call [`Layer::finish_gradients`] and
+    /// [`Layer::apply_gradient`].
     ///
     /// # Errors
     /// As [`Layer::backward`].
@@ -449,10 +479,11 @@ impl<A: Activation> Layer<A> {
         Ok(())
     }
 
-    /// The gradients of the elements of a part of a batch, through the statistics of the whole: the last phase of
-    /// [`Layer::backward`]. Past fixed statistics no sums are needed, and `backward` serves every part.
+    /// The gradients of the elements of a part of a batch, through the statistics of the whole
+    /// batch: the last phase of [`Layer::backward`]. With fixed statistics no sums are needed: call
+    /// [`Layer::backward`] for every part.
     ///
-    /// One pass: `x` and `dy` are read once, `dx` written once.
+    /// One pass: `x` and `dy` are read once and `dx` is written once.
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length; if the part is not empty also

@@ -1,21 +1,23 @@
-//! Dropout masks: one bit per element, a pure function of `(seed, p, index)`.
+//! Dropout masks. Each bit is a pure function of `(seed, p, index)`.
 //!
-//! Bit `i % 8` of byte `i / 8` gates element `i` in memory order, 1 means kept: the layout of
-//! `numpy.packbits(bitorder="little")` and of Arrow's bitmaps. Unused bits of the last byte are written 0 and never
-//! read.
+//! Bit `i % 8` of byte `i / 8` decides about element `i` in memory order, and 1 means kept: the
+//! layout of `numpy.packbits(bitorder="little")` and of Arrow's bitmaps. Unused bits of the last
+//! byte are written as 0 and never read.
 //!
 //! # How a bit is drawn
-//! The keep probability is `T / 2^32` with `T = round((1 - p) * 2^32)`. An element compares a uniform 32-bit number
-//! with `T`, one bit at a time from the most significant one, and stops at the first bit that differs (Bernoulli by
-//! binary expansion; Knuth and Yao, *The complexity of nonuniform random number generation*, 1976). 512 elements do
-//! so at once, one random bit each a step, until the last of them is decided or the rest of `T` is zero: one step
-//! for `p = 0.5`, about ten for any other `p`.
+//! The keep probability is `T / 2^32` with `T = round((1 - p) * 2^32)`. An element compares a
+//! uniform 32-bit number with `T`, one bit at a time from the most significant one, and stops at
+//! the first bit that differs (Bernoulli by binary expansion; Knuth and Yao, *The complexity of
+//! nonuniform random number generation*, 1976). A group of 512 elements does so at once, with one
+//! random bit per element and step. It stops when all of its elements are decided or the rest of
+//! `T` is zero: after one step for `p = 0.5`, after about ten for any other `p`.
 //!
-//! The random words come from sixteen xoshiro128++ generators side by side (Blackman and Vigna, *Scrambled linear
-//! pseudorandom number generators*, 2021). Eight groups of 512 elements share one seeding: lane `l` of the block `b`
-//! of 4096 elements is `Xoshiro128PlusPlus::seed_from_u64(key + (16*b + l) * 2 * 0x9E3779B97F4A7C15)` with `key`
-//! the first output of `SplitMix64(seed)`, all modulo 2^64. Any block can so be made alone, in any order, by any
-//! thread, on any target.
+//! The random words come from sixteen xoshiro128++ generators side by side (Blackman and Vigna,
+//! *Scrambled linear pseudorandom number generators*, 2021). A block of eight groups, 4096
+//! elements, shares one seeding: the generator of lane `l` of block `b` is
+//! `Xoshiro128PlusPlus::seed_from_u64(key + (16*b + l) * 2 * 0x9E3779B97F4A7C15)` where `key` is
+//! the first output of `SplitMix64(seed)`, all modulo 2^64. So any block can be made alone, in any
+//! order, by any thread, on any target.
 
 use rand_core::Rng;
 
@@ -23,13 +25,13 @@ use crate::error::{Buffer, Error, check_len};
 use crate::simd::{GOLDEN_GAMMA, Kernel, LANES, Lanes, Machine, Simd, splitmix64};
 use crate::tasks::Tasks;
 
-/// The elements that one random word per lane decides at once.
+/// The number of elements of a group: one random word per lane has a bit for each of them.
 const GROUP: usize = 32 * LANES;
-/// The bytes of a group.
+/// The number of bytes of a group.
 const GROUP_BYTES: usize = GROUP / 8;
-/// The elements that share one seeding.
+/// The number of elements of a block, which shares one seeding.
 const BLOCK: usize = 8 * GROUP;
-/// The groups of these.
+/// The number of groups of a block.
 const GROUPS_PER_BLOCK: u64 = (BLOCK / GROUP) as u64;
 /// The weight of the keep probability 1: `2^32`.
 const ONE: u64 = 1 << 32;
@@ -90,19 +92,21 @@ impl Bernoulli {
         self.threshold as f64 / ONE as f64
     }
 
-    /// What kept elements are multiplied by: the f32 nearest to `2^32 / T`, or 0 if everything is dropped.
+    /// The factor of kept elements: the f32 nearest to `2^32 / T`, or 0 if everything is dropped.
     #[must_use]
     pub const fn scale(self) -> f32 {
         if self.threshold == 0 {
             return 0.0;
         }
-        // The quotient with at least 26 bits and a sticky last bit: rounding it to f32 rounds only once.
+        // The quotient with at least 26 bits and a sticky last bit: rounding it to f32 rounds only
+        // once.
         let quotient = (ONE << 27) / self.threshold;
         let sticky = (!(ONE << 27).is_multiple_of(self.threshold)) as u64;
         (quotient | sticky) as f32 / (1u32 << 27) as f32
     }
 
-    /// Writes the bits of `elements` elements from element `first` on: the first bit of `mask` gates element `first`.
+    /// Writes the bits of `elements` elements from element `first` on. The first bit of `mask`
+    /// decides about element `first`.
     ///
     /// # Errors
     /// [`Error::Length`] if `mask` does not have [`mask_len`]`(elements)` bytes.
@@ -121,7 +125,8 @@ impl Bernoulli {
         check_len(Buffer::Mask, mask_len(elements), mask.len())?;
         if !self.fill_certain(elements, mask) {
             let (threshold, key) = (self.rest(), splitmix64(seed, 1));
-            // Whole seedings, so that no task repeats what another one draws. A bit takes less than half the time of an element.
+            // Each task takes whole blocks, so that no task repeats the draws of another one. The
+            // division by 2: a bit of a mask takes less than half the time of an element of a call.
             let step = match tasks.for_elements(elements / 2) {
                 1 => elements,
                 tasks => elements.div_ceil(tasks).next_multiple_of(BLOCK),
@@ -136,10 +141,12 @@ impl Bernoulli {
         Ok(())
     }
 
-    /// Writes the bits of `elements` elements with words from the caller's own generator, for example a hardware one.
+    /// Writes the bits of `elements` elements with words of the caller's own generator, for example
+    /// one in hardware.
     ///
-    /// The binary expansion is the same; each step takes sixteen words of 32 bits, and bit `k` of word `l` decides
-    /// element `32*l + k` of the group of 512.
+    /// The binary expansion is the same as in [`Bernoulli::fill`]. Each step takes sixteen words of
+    /// 32 bits, and bit `k` of word `l` decides about element `32*l + k` of the group of 512
+    /// elements.
     ///
     /// # Errors
     /// [`Error::Length`] if `mask` does not have [`mask_len`]`(elements)` bytes.
@@ -172,7 +179,7 @@ impl Bernoulli {
         Ok(())
     }
 
-    /// Fills a mask that needs no randomness, and says whether it did.
+    /// Fills the mask if `T` is 0 or 2^32, which needs no randomness, and says whether it did.
     fn fill_certain(self, elements: usize, mask: &mut [u8]) -> bool {
         match self.threshold {
             0 => mask.fill(0),
@@ -201,23 +208,24 @@ pub fn seed_from(rng: &mut impl Rng) -> u64 {
 /// The seed of one mask of a training run, from the run's one seed: a pure function of `root`, the
 /// number of the layer, the step and the rank.
 ///
-/// A layer needs another mask at every step, and two layers need different ones at the same step.
-/// Sums do not give that: with `root + layer + step`, layer 1 has at step 0 the mask that layer 0
-/// has at step 1. The seeds here come from `SplitMix64` (Steele, Lea and Flood, *Fast splittable
-/// pseudorandom number generators*, 2014), applied three times, modulo 2^64:
+/// A layer needs another mask at every step, and two layers need different masks at the same step.
+/// A sum of the numbers does not give different masks: with `root + layer + step`, layer 1 has at
+/// step 0 the mask that layer 0 has at step 1. The seeds here come from `SplitMix64` (Steele, Lea
+/// and Flood, *Fast splittable pseudorandom number generators*, 2014), applied three times, modulo
+/// 2^64:
 /// ```text
 /// seed_for(root, layer, step, rank) = next(next(next(root, layer), step), rank)
 /// next(seed, n) = mix(seed + (n + 1)*0x9E3779B97F4A7C15)          output n + 1 of SplitMix64(seed)
 /// mix(z): z = (z ^ z >> 30)*0xBF58476D1CE4E5B9; z = (z ^ z >> 27)*0x94D049BB133111EB; z ^ z >> 31
 /// ```
-/// `next` is a bijection in each of its arguments: calls that differ in one number alone never give
-/// the same seed. Calls that differ in several do so with a probability of about `2^-64` a pair,
-/// like any 64 bits.
+/// `next` is a bijection in each of its arguments, so that calls which differ in one number alone
+/// never give the same seed. Two calls that differ in several numbers give the same seed with a
+/// probability of about `2^-64`, as any two random numbers of 64 bits do.
 ///
-/// `rank` is the machine, thread or replica that draws a mask of its own; ranks that must drop the
-/// same elements (tensor-parallel replicas of one activation) pass the same number. Leave out a
-/// number by passing 0. A forward and a backward call of the same step need the same seed: pass the
-/// same numbers again.
+/// `rank` is the number of the machine, thread or replica that draws a mask of its own. Ranks that
+/// must drop the same elements (tensor-parallel replicas of one activation) pass the same number.
+/// Pass 0 for a number that the program does not have. The forward and the backward call of a step
+/// need the same seed: pass the same numbers again.
 ///
 /// ```
 /// use normdrop::seed_for;
@@ -236,7 +244,7 @@ pub const fn seed_for(root: u64, layer: u64, step: u64, rank: u64) -> u64 {
     splitmix64(splitmix64(splitmix64(root, layer.wrapping_add(1)), step.wrapping_add(1)), rank.wrapping_add(1))
 }
 
-/// Clears the bits of the last byte that gate nothing.
+/// Clears the bits of the last byte that belong to no element.
 fn clear_unused(elements: usize, mask: &mut [u8]) {
     if let (used @ 1.., Some(last)) = (elements % 8, mask.last_mut()) {
         *last &= (1 << used) - 1;
@@ -249,11 +257,12 @@ struct Generators {
 }
 
 impl Generators {
-    /// The generators of a block of 4096 elements.
+    /// The generators of block number `block`, of 4096 elements.
     #[inline(always)]
     fn seeded<M: Machine>(m: M, key: u64, block: u64) -> Self {
-        // The lane's own SplitMix64 is the sequence of `key`, `2*lane` outputs further on. It never repeats an output, so
-        // that two of them are not both zero and the state is a valid one.
+        // The SplitMix64 sequence of lane `l` is the sequence of `key`, `2*l` outputs further on.
+        // SplitMix64 never repeats an output, so the two outputs of a state are not both zero and
+        // the state is valid.
         let outputs_before = block.wrapping_mul(2 * LANES as u64);
         let mut state = [[0; LANES]; 4];
         m.states(key.wrapping_add(outputs_before.wrapping_mul(GOLDEN_GAMMA)), &mut state);
@@ -315,7 +324,7 @@ fn draw_group<S: Simd>(s: S, threshold: u32, state: &mut [S::U32; 4]) -> S::U32 
     kept
 }
 
-/// The bytes of the groups of a block.
+/// Writes the bytes of all groups of a block.
 #[inline(always)]
 fn draw_block<M: Machine>(m: M, s: M::Simd, threshold: u32, (key, block): (u64, u64), mask: &mut [u8; BLOCK / 8]) {
     let mut state = Generators::seeded(m, key, block).words(s);
@@ -326,7 +335,7 @@ fn draw_block<M: Machine>(m: M, s: M::Simd, threshold: u32, (key, block): (u64, 
     }
 }
 
-/// Words as they are in a mask.
+/// The bytes of words in the order of a mask: little-endian on every target.
 #[inline(always)]
 fn little_endian(words: Lanes<u32>) -> [u8; GROUP_BYTES] {
     let mut bytes = [0; GROUP_BYTES];
@@ -336,8 +345,8 @@ fn little_endian(words: Lanes<u32>) -> [u8; GROUP_BYTES] {
     bytes
 }
 
-/// One step, for the most significant bit of what is left of `T`: the elements that are kept and those that are undecided
-/// after the next random word.
+/// One step, for the most significant bit of `rest`, the bits of `T` that are left. It returns the
+/// elements that are kept and the elements that are undecided after the next random word.
 #[inline(always)]
 fn draw<S: Simd>(s: S, rest: u32, state: &mut [S::U32; 4], kept: S::U32, open: S::U32) -> (S::U32, S::U32) {
     let [s0, s1, s2, s3] = *state;
@@ -347,7 +356,7 @@ fn draw<S: Simd>(s: S, rest: u32, state: &mut [S::U32; 4], kept: S::U32, open: S
     if rest >> 31 == 1 { (kept | s.without(open, word), open & word) } else { (kept, s.without(open, word)) }
 }
 
-/// The groups of a mask in order, from any one on.
+/// The groups of a mask in order, from any group on.
 struct Groups<M: Machine> {
     m: M,
     threshold: u32,
@@ -390,7 +399,7 @@ struct Fill<'a> {
 impl Kernel for Fill<'_> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
-        // Groups are counted and not elements: behind the last number of an element they go on.
+        // Groups are counted, not elements, because `first + elements` may be larger than a u64.
         let (mut group, mut mask) = (self.first / GROUP as u64, &mut *self.mask);
         if let Some(s) = m.all()
             && self.first.is_multiple_of(BLOCK as u64)
@@ -409,7 +418,8 @@ impl Kernel for Fill<'_> {
     }
 }
 
-/// Fills the bytes from element `first` on, group by group; a multiple of 512 elements may have been filled before.
+/// Fills `mask`, whose first bit belongs to element `first` of the group at which `groups` stands.
+/// `first` counts modulo 512.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "positions inside a group")]
 fn draw_groups<M: Machine>(mut groups: Groups<M>, first: u64, mask: &mut [u8]) {
@@ -433,7 +443,8 @@ fn draw_groups<M: Machine>(mut groups: Groups<M>, first: u64, mask: &mut [u8]) {
             }
         }
     } else {
-        // Every byte of the mask takes the upper bits of one drawn byte and the lower bits of the next.
+        // Every byte of the mask takes the upper bits of one drawn byte and the lower bits of the
+        // next.
         let mut drawn = groups.bytes();
         let mut position = skip;
         let mut low = 0;
@@ -450,7 +461,7 @@ fn draw_groups<M: Machine>(mut groups: Groups<M>, first: u64, mask: &mut [u8]) {
     }
 }
 
-/// Copies bytes from position `from` on, as many as there is room for.
+/// Copies `bytes` from position `from` on into `to`, as far as both reach.
 #[inline(always)]
 fn copy(bytes: &[u8; GROUP_BYTES], from: usize, to: &mut [u8]) {
     for (to, &byte) in to.iter_mut().zip(bytes.iter().skip(from)) {

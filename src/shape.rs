@@ -1,4 +1,4 @@
-//! Tensor shapes: every layout in use is `[outer, channels, inner]`, row-major.
+//! Tensor shapes: every common layout is `[outer, channels, inner]`, row-major.
 
 use crate::error::Error;
 
@@ -14,7 +14,8 @@ use crate::error::Error;
 /// | NHWC | [`Shape::nhwc`] | n·h·w | 1 |
 /// | NDHWC | [`Shape::ndhwc`] | n·d·h·w | 1 |
 ///
-/// Any dimension may be zero; the tensor is then empty and every call on it is a no-op.
+/// A dimension may be zero. The tensor is then empty: a call checks its arguments, sets moments,
+/// sums and the gradients of parameters to zero, and writes nothing else.
 ///
 /// ```
 /// use normdrop::Shape;
@@ -28,7 +29,8 @@ pub struct Shape {
     outer: usize,
     channels: usize,
     inner: usize,
-    /// The positions of one sample that are part of `outer`; 0 only if the tensor is empty.
+    /// The number of positions of one sample that are part of `outer`; 0 only if the tensor is
+    /// empty.
     positions: usize,
 }
 
@@ -37,7 +39,7 @@ const fn product<const N: usize>(factors: [usize; N]) -> Result<usize, Error> {
     let mut overflow = None;
     let mut i = 0;
     while i < N {
-        // A zero dimension makes the tensor empty, whatever the others are.
+        // A zero dimension makes the tensor empty, whatever the other dimensions are.
         if factors[i] == 0 {
             return Ok(0);
         }
@@ -76,7 +78,7 @@ impl Shape {
     const fn channels_last(n: usize, positions: Result<usize, Error>, channels: usize) -> Result<Self, Error> {
         let positions = match positions {
             Ok(positions) => positions,
-            // Without a sample the tensor is empty, whatever its positions are.
+            // With `n = 0` the tensor is empty, whatever the number of its positions is.
             Err(_) if n == 0 => 0,
             Err(error) => return Err(error),
         };
@@ -151,8 +153,11 @@ impl Shape {
         self.outer
     }
 
-    /// The positions of one sample that are part of `outer`: `l`, `h*w` or `d*h*w` of a channels-last shape, else 1. A
-    /// mask of [`Granularity::Channel`](crate::Granularity) or `Sample` is shared by them.
+    /// The number of positions of one sample that are part of `outer`: `l`, `h*w` or `d*h*w` in a
+    /// channels-last shape, 1 in other shapes.
+    ///
+    /// One bit of a mask of [`Granularity::Channel`](crate::Granularity) or `Granularity::Sample`
+    /// decides about all positions of a sample.
     #[must_use]
     pub const fn positions(self) -> usize {
         self.positions

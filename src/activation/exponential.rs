@@ -1,38 +1,40 @@
-//! The exponential function in pieces, and what the sigmoid family makes of it.
+//! The exponential function in pieces, and the functions of the sigmoid family made from it.
 //!
-//! `exp(v) = (1 + p)*2^n` with `v = n*ln(2) + r`, `|r| <= ln(2)/2` and `p = exp(r) - 1`: reduction by Cody and Waite
-//! (*Software Manual for the Elementary Functions*, 1980), a Taylor polynomial of degree 7. What additions round away is
-//! kept where the functions built on it need it; the remainders are exact where the first operand is the larger one
-//! (Dekker, 1971). There is no table and no branch, and nothing is subnormal before the last multiplication.
+//! `exp(v) = (1 + p)*2^n` with `v = n*ln(2) + r`, `|r| <= ln(2)/2` and `p = exp(r) - 1`. The
+//! reduction is by Cody and Waite (*Software Manual for the Elementary Functions*, 1980), the
+//! polynomial is Taylor's of degree 7. The rounding error of an addition is kept where a function
+//! needs it; it is exact if the first operand is the larger one (Dekker, 1971). There is no table
+//! and no branch, and no number is subnormal before the last multiplication.
 
 use crate::simd::Simd;
 
-/// `1.5*2^23`: added and subtracted again, it rounds an f32 below `2^22` to the nearest integer, which is then in the
-/// low bits of the sum.
+/// `1.5*2^23`. Adding it to an f32 below `2^22` and subtracting it again rounds the f32 to the
+/// nearest integer. The low bits of the sum are that integer.
 const ROUND: f32 = 12_582_912.0;
-/// The same for f64: `1.5*2^52`.
+/// `1.5*2^52`, which does the same for an f64.
 const ROUND_F64: f64 = 6_755_399_441_055_744.0;
-/// ln(2) in two parts; the first has 9 bits, so that its products with every `n` are exact.
+/// ln(2) in two parts. The first part has 9 bits, so that its product with every `n` is exact.
 const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
 /// 1/2!, 1/3!, ... 1/7!
 const TAYLOR: [f32; 6] = [0.5, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0];
-/// Exponents are held this much too high until the last multiplication, so that only that one can be subnormal.
+/// Exponents are too high by `LIFT` until the last multiplication, so that only its result can be
+/// subnormal.
 const LIFT: u32 = 48;
 /// `2^-LIFT`.
 const DROP: f32 = f32::from_bits((127 - LIFT) << 23);
-/// Below this, `v*exp(v)` and everything smaller rounds to zero.
+/// For `v` below `LEAST`, `v*exp(v)` and `exp(v)` round to zero.
 const LEAST: f32 = -110.0;
 
 /// An argument of the exponential function, `n*ln(2) + r`.
 #[derive(Clone, Copy)]
 pub(super) struct Reduced<S: Simd> {
     r: S::F32,
-    /// `n`, where an f32 has its exponent.
+    /// `n`, in the bits where an f32 has its exponent.
     n: S::U32,
 }
 
 impl<S: Simd> Reduced<S> {
-    /// Of `v` in [-110, 110].
+    /// Reduces `v` in [-110, 110].
     #[inline(always)]
     pub(super) fn new(s: S, v: S::F32) -> Self {
         let rounded = v * s.splat(core::f32::consts::LOG2_E) + s.splat(ROUND);
@@ -40,7 +42,8 @@ impl<S: Simd> Reduced<S> {
         Self { r: (v - n * s.splat(LN_2[0])) - n * s.splat(LN_2[1]), n: s.shift_left::<23>(s.to_bits(rounded)) }
     }
 
-    /// Of an argument that an f32 does not hold well enough: an error of `v` is a relative error of `exp(v)`.
+    /// Reduces an f64, for an argument that needs more than the precision of an f32: an absolute
+    /// error of `v` is a relative error of `exp(v)`.
     #[inline(always)]
     pub(super) fn of_f64(s: S, v: S::F64) -> Self {
         let rounded = v * s.splat_f64(core::f64::consts::LOG2_E) + s.splat_f64(ROUND_F64);
@@ -49,7 +52,7 @@ impl<S: Simd> Reduced<S> {
         Self { r, n: s.shift_left::<23>(s.to_bits(s.narrow(n) + s.splat(ROUND))) }
     }
 
-    /// `p = exp(r) - 1`, and what the last addition rounded away.
+    /// `p = exp(r) - 1`, and the rounding error of the last addition.
     #[inline(always)]
     fn exp_m1(&self, s: S) -> (S::F32, S::F32) {
         let r = self.r;
@@ -71,20 +74,20 @@ impl<S: Simd> Reduced<S> {
     }
 }
 
-/// `-|z|`, and NaN where it is NaN, but not below `least`.
+/// `-|z|`, but not below `least`; NaN where `z` is NaN.
 #[inline(always)]
 pub(super) fn negative<S: Simd>(s: S, z: S::F32, least: f32) -> S::F32 {
     let (z, least) = (s.with_bits(s.to_bits(z) | s.splat_u32(1 << 31)), s.splat(least));
     s.select(s.le(z, least), least, z)
 }
 
-/// `-|z|`, but not below where the sigmoid function is 0 in f32.
+/// `-|z|`, but not below [`LEAST`], where the sigmoid function is 0 in f32.
 #[inline(always)]
 pub(super) fn negative_enough<S: Simd>(s: S, z: S::F32) -> S::F32 {
     negative(s, z, LEAST)
 }
 
-/// `1/(1 + exp(-v)) = (value + rest)*2^n` of a `v` that is not above 0.
+/// `1/(1 + exp(-v)) = (value + rest)*2^n` for a `v` that is not above 0.
 pub(super) struct Logistic<S: Simd> {
     value: S::F32,
     rest: S::F32,
@@ -109,14 +112,15 @@ impl<S: Simd> Logistic<S> {
         Self { value, rest, power }
     }
 
-    /// The value itself.
+    /// The value of the function, rounded to f32.
     #[inline(always)]
     pub(super) fn value(&self, s: S) -> S::F32 {
         ((self.value + self.rest) * self.power) * s.splat(DROP)
     }
 
-    /// `by*value`, with one rounding less than the product of the two: both factors are split into 12 bits and the
-    /// rest, so that the largest of their four products is exact.
+    /// The value of the function times `by`, with one rounding less than `by*value(s)` has. Both
+    /// factors are split into 12 bits and the rest, so that the largest of the four products is
+    /// exact.
     #[inline(always)]
     pub(super) fn times(&self, s: S, by: S::F32) -> S::F32 {
         let (value_upper, by_upper) = (upper(s, self.value), upper(s, by));
@@ -126,22 +130,24 @@ impl<S: Simd> Logistic<S> {
     }
 }
 
-/// The upper 12 bits of the significand.
+/// `value` with only the upper 12 bits of its significand.
 #[inline(always)]
 fn upper<S: Simd>(s: S, value: S::F32) -> S::F32 {
     s.with_bits(s.to_bits(value) & s.splat_u32(0xFFFF_F000))
 }
 
-/// The sigmoid function and its derivative, with a few roundings: what derivatives are made of.
+/// The sigmoid function and its derivative, with a few roundings. The derivatives of the
+/// activations are made from them.
 pub(super) struct Slope<S: Simd> {
-    /// `1/(1 + exp(-v))` for the sign that was asked for.
+    /// `1/(1 + exp(-v))`, or `1/(1 + exp(v))` in the lanes that are not negative.
     pub(super) value: S::F32,
     /// Its derivative, `exp(v)/(1 + exp(v))^2`.
     pub(super) derivative: S::F32,
 }
 
 impl<S: Simd> Slope<S> {
-    /// At `v`, which is not above 0, where `negative` says so, and at `-v` elsewhere.
+    /// The functions at `v` in the lanes of `negative`, and at `-v` in the other lanes. `v` is not
+    /// above 0.
     #[inline(always)]
     pub(super) fn new(s: S, v: S::F32, negative: S::Mask) -> Self {
         let v = Reduced::new(s, v);
@@ -156,7 +162,7 @@ impl<S: Simd> Slope<S> {
 /// `tanh(z)`, as `t/(t + 2)` with `t = exp(-2*|z|) - 1`.
 #[inline(always)]
 pub(super) fn tanh<S: Simd>(s: S, z: S::F32) -> S::F32 {
-    // From 9.02 on, the nearest f32 is 1.
+    // From 9.02 on, the f32 nearest to tanh(z) is 1.
     let half = negative(s, z, -10.0);
     let v = Reduced::new(s, half + half);
     let (one, two, factor) = (s.splat(1.0), s.splat(2.0), v.power(s, 0));

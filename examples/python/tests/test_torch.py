@@ -449,7 +449,9 @@ def test_second_derivatives_are_those_of_pytorch_in_float64(activation, mode):
         torch.manual_seed(seed)
         x, p = torch.randn(shape), 0.25
         exact = Exact(x, activation, p, mode)
-        inputs = [x, torch.rand(shape[1]) + 0.5, torch.randn(shape[1]), torch.randn(shape)] if parameters else [x]
+        # Beyond each kink as well.
+        weight = (torch.rand(shape[1]) + 0.5) * (6 if activation in ("relu6", "hard_swish") else 1)
+        inputs = [x, weight, torch.randn(shape[1]), torch.randn(shape)] if parameters else [x]
         grad, cotangents = torch.randn(shape), [torch.randn_like(tensor) for tensor in inputs]
         found = []
         for layer, dtype in ((exact.ours(p), torch.float32), (exact, torch.float64)):

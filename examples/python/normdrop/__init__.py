@@ -384,6 +384,13 @@ class Layer:
         return moments
 
     @untraced
+    def check_moments(self, moments):
+        """Refuses moments of all parts of a batch whose mean or variance does not fit a float32: those of a batch with a NaN
+        or with values beyond 1e19, which `finish` would average into the running statistics.
+        """
+        _library.call("check_moments", self._layer, _array("moments", moments, numpy.float64, optional=False))
+
+    @untraced
     def finish(self, moments, *, running_mean=None, running_var=None, running_mean_tail=None, batches=None):
         """The statistics of a batch from the moments of all its parts. Updates the running statistics as `train` does.
 

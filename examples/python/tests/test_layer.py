@@ -498,6 +498,28 @@ def test_empty_tensors():
     assert all((values == 0).all() and values.size == 3 for values in saved)
 
 
+def test_a_batch_that_does_not_fit_is_found_before_it_is_averaged():
+    layer, x = normdrop.Layer("NC", (4, 3)), numpy.random.default_rng(4).normal(size=(4, 3)).astype(numpy.float32)
+    layer.check_moments(layer.moments(x))
+    for value, buffer in [(numpy.nan, "running_mean"), (1e30, "running_var")]:
+        x[1, 2] = value
+        with pytest.raises(normdrop.NormdropError) as refused:
+            layer.check_moments(layer.moments(x))
+        assert refused.value.buffer == buffer and refused.value.actual == 2
+
+
+def test_a_momentum_is_needed_by_what_uses_it_alone():
+    layer, usual = normdrop.Layer("NC", (4, 3), momentum=-1), normdrop.Layer("NC", (4, 3))
+    x = numpy.random.default_rng(4).normal(size=(4, 3)).astype(numpy.float32)
+    running = {"running_mean": numpy.ones(3, numpy.float32), "running_var": numpy.full(3, 2, numpy.float32)}
+    assert (layer.eval(x, **running) == usual.eval(x, **running)).all()
+    assert (layer.backward(x, x, **running).input == usual.backward(x, x, **running).input).all()
+    assert (layer.train(x)[0] == usual.train(x)[0]).all()
+    with pytest.raises(normdrop.NormdropError, match="momentum"):
+        layer.train(x, **running)
+    assert (running["running_mean"] == 1).all()
+
+
 def test_saved_values_of_channels_without_values():
     """A channel that no part has values of: what is saved of it is 0, and its running statistics stay as they are."""
     layer, x = normdrop.Layer("NC", (5, 3)), numpy.random.default_rng(4).normal(size=(5, 3)).astype(numpy.float32)

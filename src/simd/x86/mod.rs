@@ -38,7 +38,7 @@ pub(crate) use avx512::Avx512;
 
 use super::Lanes;
 
-/// [`Simd::stream`] of values that are in registers of 128 bits, for the portable backend.
+/// [`Simd::stream`](crate::simd::Simd::stream) of values that are in registers of 128 bits, for the portable backend.
 #[cfg(all(target_feature = "sse2", not(normdrop_backend = "scalar")))]
 #[inline(always)]
 pub(super) fn stream(values: Lanes<f32>, to: &mut Lanes<f32>) {
@@ -52,7 +52,7 @@ pub(super) fn stream(values: Lanes<f32>, to: &mut Lanes<f32>) {
     }
 }
 
-/// [`Simd::fence`].
+/// [`Simd::fence`](crate::simd::Simd::fence).
 #[inline(always)]
 pub(super) fn fence() {
     // SAFETY: SSE is part of x86-64.
@@ -65,14 +65,14 @@ fn begins_line(values: &Lanes<f32>) -> bool {
     values.as_ptr().addr().is_multiple_of(64)
 }
 
-/// [`Simd::prefetch_first`].
+/// [`Simd::prefetch_first`](crate::simd::Simd::prefetch_first).
 #[inline(always)]
 pub(super) fn prefetch_first(from: &Lanes<f32>, ahead: usize) {
     // SAFETY: SSE is part of x86-64; a prefetch of what is not there does nothing.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(ahead).cast()) }
 }
 
-/// [`Simd::prefetch_second`].
+/// [`Simd::prefetch_second`](crate::simd::Simd::prefetch_second).
 #[inline(always)]
 pub(super) fn prefetch_second(from: &Lanes<f32>, ahead: usize) {
     // SAFETY: as above.

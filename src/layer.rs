@@ -332,7 +332,7 @@ impl<A: Activation> Layer<A> {
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::Variance`] if a running
-    /// variance plus `eps` is not above 0: see [`Running::var`]. A variance that is NaN gives NaN
+    /// variance plus `eps` is not above 0: see [`Running::var`](crate::Running::var). A variance that is NaN gives NaN
     /// in its own channel.
     pub fn eval(&self, call: Eval<'_>) -> Result<(), Error> {
         self.forward(ForwardCall::eval(&self.plan, call))

@@ -1,22 +1,25 @@
-//! The C interface: the calls of the crate for C, C++ and whatever can call C. Only with the feature `capi`.
+//! The C interface: the calls of the crate for C, C++ and every language that can call C. Only with
+//! the feature `capi`.
 //!
-//! `include/normdrop.h` is made of this module, and `examples/c` shows how to use it. From Rust, use the rest of the crate.
+//! `include/normdrop.h` is generated from this module, and `examples/c` shows how to use it. From
+//! Rust, use the rest of the crate.
 //!
 //! # Memory
-//! The structs of a call are copied before anything else is done. Then every buffer is checked: null, alignment, size, and
-//! that nothing that is written shares memory with any other buffer. Only then are there slices, so that no two references
-//! of Rust to the same memory ever exist. The layer checks the lengths, as it does for Rust.
+//! A call first copies its structs. Then it checks every buffer: that it is not null, its
+//! alignment, its size, and that no buffer which is written shares memory with any other buffer.
+//! Only then does it make slices, so that there are never two Rust references to the same memory.
+//! The layer checks the lengths, as it does for Rust.
 //!
 //! # Panics
-//! There are none to catch: the calls have no way to panic. With the feature `rayon`, whose pool may fail to start,
-//! a panic ends the process at the border and does not unwind into C.
+//! The calls cannot panic. Only with the feature `rayon` there may be a panic, if its pool fails to
+//! start. It then ends the process at the border of the C function and does not unwind into C.
 #![expect(unsafe_code, reason = "functions that C calls with pointers")]
 #![expect(non_camel_case_types, reason = "the names are those of C")]
 
 mod buffers;
 mod types;
 
-// What a library for C needs of a Rust runtime; of an rlib, the program has it.
+// The parts of a Rust runtime that a library for C must bring; with an rlib, the program has them.
 #[cfg(not(target_os = "none"))]
 extern crate std;
 
@@ -44,11 +47,11 @@ pub use types::*;
 
 type Outcome = Result<(), normdrop_error>;
 
-/// Runs a call and tells its caller how it went.
+/// Runs a call, writes `error` if the call is refused, and returns the status.
 ///
 /// # Safety
-/// `error` is null or points to a `normdrop_error` that nobody else uses while the call lasts, of which at least the
-/// version is set.
+/// `error` is null or points to a `normdrop_error` that nobody else uses while the call lasts, of
+/// which at least the version is set.
 unsafe fn report(error: *mut normdrop_error, run: impl FnOnce() -> Outcome) -> normdrop_status {
     if !error.is_null() {
         // SAFETY: passed on.
@@ -58,7 +61,8 @@ unsafe fn report(error: *mut normdrop_error, run: impl FnOnce() -> Outcome) -> n
     }
     let Err(refused) = run() else { return NORMDROP_STATUS_OK };
     if !error.is_null() {
-        // SAFETY: not null and aligned, of a version that is this struct; the slices of the call are gone.
+        // SAFETY: not null and aligned, of a version that is this struct; the slices of the call
+        // are gone.
         unsafe { error.write(refused) };
     }
     refused.status
@@ -109,7 +113,8 @@ const fn number_of(buffer: Buffer) -> normdrop_buffer {
     match buffer {
         Buffer::Input => NORMDROP_BUFFER_INPUT,
         Buffer::Residual => NORMDROP_BUFFER_RESIDUAL,
-        // An evaluation in place, whose output is its input; a backward call tells them apart by itself.
+        // `values` is the output of an evaluation in place. A backward call in place translates the
+        // name by itself.
         Buffer::Output | Buffer::Values => NORMDROP_BUFFER_OUTPUT,
         Buffer::GradOutput => NORMDROP_BUFFER_GRAD_OUTPUT,
         Buffer::GradInput => NORMDROP_BUFFER_GRAD_INPUT,
@@ -172,7 +177,8 @@ impl normdrop_layer {
         Ok(Shape::nlc(outer / positions, positions, channels)?)
     }
 
-    /// The layer with an activation; the one of this struct, or any where it does not matter.
+    /// The layer with the activation `A`: that of this struct, or any other if the call does not
+    /// use it.
     fn with<A: Activation>(&self, activation: A) -> Result<Layer<A>, normdrop_error> {
         let granularity = match self.granularity {
             NORMDROP_GRANULARITY_ELEMENT => Granularity::Element,
@@ -206,7 +212,8 @@ impl normdrop_layer {
         Ok(layer)
     }
 
-    /// The layer for calls that no activation takes part in; the one of this struct is checked all the same.
+    /// The layer for calls without an activation. The activation of this struct is checked all the
+    /// same.
     fn without_activation(&self) -> Result<Layer<Identity>, normdrop_error> {
         match self.activation {
             NORMDROP_ACTIVATION_LEAKY_RELU => _ = LeakyRelu::new(self.slope)?,
@@ -217,7 +224,8 @@ impl normdrop_layer {
     }
 }
 
-/// Evaluates an expression with the layer that a `normdrop_layer` describes, whose type depends on the activation.
+/// Evaluates an expression with the layer that a `normdrop_layer` describes. The type of the layer
+/// depends on the activation.
 macro_rules! with_layer {
     ($described:expr, $layer:ident => $call:expr) => {
         match $described.activation {
@@ -273,8 +281,8 @@ const fn number_of_backend(backend: Backend) -> normdrop_backend {
     }
 }
 
-/// The version of the interface that this library has. Compare it with `NORMDROP_ABI_VERSION`, that of the header: every
-/// struct must have a version that the library knows.
+/// The version of the interface of this library. Compare it with `NORMDROP_ABI_VERSION`, the
+/// version of the header: every struct must have a version that the library knows.
 #[unsafe(no_mangle)]
 pub extern "C" fn normdrop_abi_version() -> u32 {
     NORMDROP_ABI_VERSION
@@ -290,7 +298,7 @@ pub extern "C" fn normdrop_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
-/// What a status means, in English.
+/// The meaning of a status, in English.
 #[unsafe(no_mangle)]
 pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char {
     match status {
@@ -347,7 +355,7 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
     .as_ptr()
 }
 
-/// The name of a buffer, as the structs spell it.
+/// The name of a buffer, as the fields of the structs spell it.
 #[unsafe(no_mangle)]
 pub extern "C" fn normdrop_buffer_name(buffer: normdrop_buffer) -> *const c_char {
     match buffer {
@@ -392,7 +400,7 @@ pub extern "C" fn normdrop_backend_detect() -> normdrop_backend {
     number_of_backend(Backend::detect())
 }
 
-/// Whether this CPU and this build can run a backend: 1 or 0.
+/// 1 if this CPU and this build can run a backend, 0 if not.
 #[unsafe(no_mangle)]
 pub extern "C" fn normdrop_backend_is_available(backend: normdrop_backend) -> i32 {
     match backend {
@@ -414,7 +422,8 @@ pub extern "C" fn normdrop_backend_name(backend: normdrop_backend) -> *const c_c
     .as_ptr()
 }
 
-/// Gives every field of a layer its default. `version` is `NORMDROP_ABI_VERSION`, that of the header.
+/// Gives every field of a layer its default. `version` is `NORMDROP_ABI_VERSION`, the version of
+/// the header.
 ///
 /// # Safety
 /// `layer` is NULL or has room for a `normdrop_layer` of that version.
@@ -448,8 +457,8 @@ pub unsafe extern "C" fn normdrop_layer_init(layer: *mut normdrop_layer, version
     NORMDROP_STATUS_OK
 }
 
-/// The lengths of all buffers of a layer; checks the layer, too, but for the momentum, which only
-/// the calls that use it check.
+/// The lengths of all buffers of a layer. It also checks the layer, except for the momentum, which
+/// only the calls that use it check.
 ///
 /// # Safety
 /// Each pointer is NULL or points to its struct, of which at least the version is set.
@@ -485,19 +494,21 @@ pub unsafe extern "C" fn normdrop_layer_lengths(
     unsafe { report(error, run) }
 }
 
-/// The bytes of a mask of so many bits.
+/// The number of bytes of a mask of `bits` bits.
 #[unsafe(no_mangle)]
 pub extern "C" fn normdrop_mask_len(bits: usize) -> usize {
     mask::mask_len(bits)
 }
 
-/// Draws the dropout mask of a seed: a pure function of the seed, `p` and the bit's index, the same on every machine.
+/// Draws the dropout mask of `seed`. Each bit is a pure function of `seed`, `p` and the index of
+/// the bit, the same on every machine. A mask that was never filled is all zeros and drops
+/// everything.
 ///
 /// Bit `i % 8` of byte `i / 8` is 1 if element `i` is kept: `numpy.packbits(bitorder="little")`.
 ///
 /// # Safety
-/// Each pointer is NULL or points to what its type says; a buffer is there to its full length and nobody else uses it
-/// while the call lasts.
+/// Each pointer is NULL or points to a value of its type. A buffer has its full length, and nobody
+/// else uses it while the call lasts.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn normdrop_fill_mask(
     layer: *const normdrop_layer,
@@ -516,12 +527,14 @@ pub unsafe extern "C" fn normdrop_fill_mask(
     unsafe { report(error, run) }
 }
 
-/// Draws a dropout mask from a random generator of the caller: sixteen words a step, for 512 bits.
+/// Draws a dropout mask with a random generator of the caller. Each step takes sixteen words for
+/// 512 bits.
 ///
-/// `context` is handed to `next` and not looked at.
+/// `context` is passed to `next` and used for nothing else.
 ///
 /// # Safety
-/// As `normdrop_fill_mask`. `next` may be called with `context` from this thread, returns, and leaves the mask alone.
+/// As `normdrop_fill_mask`. `next` may be called with `context` from this thread, returns, and
+/// leaves the mask alone.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn normdrop_fill_mask_with(
     layer: *const normdrop_layer,
@@ -542,7 +555,7 @@ pub unsafe extern "C" fn normdrop_fill_mask_with(
     unsafe { report(error, run) }
 }
 
-/// What a probability to drop comes to: the exact keep probability and the scale.
+/// The exact keep probability and the scale that belong to a probability `p` to drop.
 ///
 /// # Safety
 /// Each pointer is NULL or points to its struct, of which at least the version is set.
@@ -570,7 +583,8 @@ pub unsafe extern "C" fn normdrop_bernoulli_keep(
     unsafe { report(error, run) }
 }
 
-/// Draws a part of a mask: `bits` bits from bit `first` of the whole on, into `normdrop_mask_len(bits)` bytes.
+/// Draws a part of a mask: `bits` bits from bit `first` of the whole mask on, into
+/// `normdrop_mask_len(bits)` bytes.
 ///
 /// # Safety
 /// As `normdrop_fill_mask`.
@@ -593,7 +607,7 @@ pub unsafe extern "C" fn normdrop_bernoulli_fill(
     unsafe { report(error, run) }
 }
 
-/// Draws a mask of so many bits from a random generator of the caller, as `normdrop_fill_mask_with`.
+/// Draws a mask of `bits` bits with a random generator of the caller, as `normdrop_fill_mask_with`.
 ///
 /// # Safety
 /// As `normdrop_fill_mask_with`.
@@ -617,9 +631,9 @@ pub unsafe extern "C" fn normdrop_bernoulli_fill_with(
     unsafe { report(error, run) }
 }
 
-/// The seed of one mask of a training run, from the run's one seed: of a layer, a step and a rank.
-/// Calls that differ in one number alone never give the same seed; sums of the numbers may. The
-/// values are frozen, as masks are.
+/// The seed of one mask of a training run, from the seed of the run and the numbers of a layer, a
+/// step and a rank. Calls that differ in one number alone never give the same seed; sums of the
+/// numbers may. The values are frozen, as masks are.
 ///
 /// `seed_for(root, layer, step, rank) = next(next(next(root, layer), step), rank)`, where
 /// `next(seed, n)` is output number `n + 1` of `SplitMix64(seed)`. Pass 0 for a number that the
@@ -633,9 +647,9 @@ pub extern "C" fn normdrop_seed_for(root: u64, layer: u64, step: u64, rank: u64)
 /// mask, which must have one bit per element. Position `i` of sample `s` is padding where
 /// `i >= lengths[s]`.
 ///
-/// Every call with this mask gives exactly +0.0 at the padded places, as output and as the gradient
-/// of the residual, and `normdrop_reduce` sums over the others alone, if the padding of the input is
-/// finite. The gradient of the input needs `normdrop_clear_padding`, too. A sample has
+/// Every call with this mask gives exactly +0.0 at the padded places, in the output and in the
+/// gradient of the residual. `normdrop_reduce` sums over the valid places alone if the padding of
+/// the input is finite. The gradient of the input needs `normdrop_clear_padding`, too. A sample has
 /// `positions*inner` positions.
 ///
 /// # Safety
@@ -703,7 +717,7 @@ impl Generator {
     }
 
     fn word(&mut self) -> u32 {
-        // SAFETY: the caller of the C function says that it may be called.
+        // SAFETY: the caller of the C function promises that `next` may be called.
         unsafe { (self.next)(self.context) }
     }
 }
@@ -729,12 +743,14 @@ impl TryRng for Generator {
     }
 }
 
-/// Training forward: batch statistics, optionally dropout; updates the running statistics and saves what
-/// `normdrop_backward` needs. Not in place, because backward needs the input.
+/// Training forward: batch statistics, optionally with dropout. It updates the running statistics
+/// and saves the statistics that `normdrop_backward` needs. Not in place, because the backward call
+/// needs the input.
 ///
 /// # Safety
-/// Each pointer is NULL or points to what its type says; buffers are there to their full lengths, and nobody else writes
-/// them, or reads those that are written, while the call lasts.
+/// Each pointer is NULL or points to a value of its type, and buffers have their full lengths.
+/// While the call lasts, nobody else writes a buffer of the call, or reads a buffer that the call
+/// writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn normdrop_train(
     layer: *const normdrop_layer,
@@ -782,7 +798,8 @@ pub unsafe extern "C" fn normdrop_train(
     unsafe { report(error, run) }
 }
 
-/// Evaluation forward: fixed (running) statistics, optionally dropout. `output` may be `input` itself.
+/// Evaluation forward: fixed (running) statistics, optionally with dropout. `output` may be `input`
+/// itself.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -835,7 +852,8 @@ pub unsafe extern "C" fn normdrop_eval(
     unsafe { report(error, run) }
 }
 
-/// The gradients of the layer, through batch statistics or past fixed ones. `grad_input` may be `grad_output` itself.
+/// The gradients of the layer. They flow through batch statistics; fixed statistics are constants.
+/// `grad_input` may be `grad_output` itself.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -925,8 +943,9 @@ pub unsafe extern "C" fn normdrop_backward(
     unsafe { report(error, run) }
 }
 
-/// The moments of a part of a batch: counts, means and sums of squared deviations. The shape of the layer is that of the
-/// part. Merge those of all parts with `normdrop_merge_moments`, then `normdrop_finish` and `normdrop_apply`.
+/// The moments of a part of a batch: counts, means and sums of squared deviations. The layer has
+/// the shape of the part. Merge the moments of all parts with `normdrop_merge_moments`, then call
+/// `normdrop_finish` and `normdrop_apply`.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -954,7 +973,8 @@ pub unsafe extern "C" fn normdrop_moments(
     unsafe { report(error, run) }
 }
 
-/// Merges the moments of one part of a batch into those of another: `into` has those of both then.
+/// Merges the moments of one part of a batch into the moments of another part: afterwards `into`
+/// has the moments of both parts.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -968,9 +988,9 @@ pub unsafe extern "C" fn normdrop_merge_moments(
     unsafe { report(error, || merge(into, from, NORMDROP_BUFFER_MOMENTS, parts::merge_moments)) }
 }
 
-/// Whether the moments of all parts of a batch have means and variances that fit a float: what to
-/// ask before `normdrop_finish` averages them, in order to skip a batch with a NaN or with values
-/// beyond 1e19. If not, the status is `NORMDROP_STATUS_NOT_FINITE`, and the error has
+/// Checks that the merged moments of a batch have means and variances that fit a float. Call it
+/// before `normdrop_finish` in order to skip a batch with a NaN or with values beyond 1e19. If a
+/// mean or variance does not fit, the status is `NORMDROP_STATUS_NOT_FINITE`, and the error has
 /// `running_mean` or `running_var` and the channel.
 ///
 /// # Safety
@@ -992,8 +1012,8 @@ pub unsafe extern "C" fn normdrop_check_moments(
     unsafe { report(error, run) }
 }
 
-/// The statistics of a batch from its moments; updates the running statistics. `outer`, `inner` and the activation do not
-/// matter.
+/// The statistics of a batch from its moments. It updates the running statistics. `outer`, `inner`
+/// and the activation of the layer do not matter.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -1033,7 +1053,7 @@ pub unsafe extern "C" fn normdrop_finish(
     unsafe { report(error, run) }
 }
 
-/// The forward call of a part of a batch, with the statistics of the whole. Not in place.
+/// The forward call of a part of a batch, with the statistics of the whole batch. Not in place.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -1078,8 +1098,8 @@ pub unsafe extern "C" fn normdrop_apply(
     unsafe { report(error, run) }
 }
 
-/// The sums over a part of a batch that gradients are made of. Merge those of all parts with `normdrop_merge_sums`, then
-/// `normdrop_finish_gradients` and `normdrop_apply_gradient`.
+/// The sums over a part of a batch from which gradients are made. Merge the sums of all parts with
+/// `normdrop_merge_sums`, then call `normdrop_finish_gradients` and `normdrop_apply_gradient`.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -1128,7 +1148,8 @@ pub unsafe extern "C" fn normdrop_reduce(
     unsafe { report(error, run) }
 }
 
-/// Merges the sums of one part of a batch into those of another: a plain addition, as any all-reduce does it.
+/// Merges the sums of one part of a batch into the sums of another part: a plain addition, as any
+/// all-reduce does it.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -1142,7 +1163,8 @@ pub unsafe extern "C" fn normdrop_merge_sums(
     unsafe { report(error, || merge(into, from, NORMDROP_BUFFER_SUMS, parts::merge_sums)) }
 }
 
-/// The gradients of weight and bias, each C values or none, from the sums over the whole batch.
+/// The gradients of weight and bias from the sums over the whole batch. Each has C values, or is
+/// left out.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -1171,7 +1193,8 @@ pub unsafe extern "C" fn normdrop_finish_gradients(
     unsafe { report(error, run) }
 }
 
-/// The gradients of the elements of a part of a batch, through the statistics of the whole. Not in place.
+/// The gradients of the elements of a part of a batch, through the statistics of the whole batch.
+/// Not in place.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -1223,10 +1246,12 @@ pub unsafe extern "C" fn normdrop_apply_gradient(
     unsafe { report(error, run) }
 }
 
-/// Folds batch norm into the linear or convolution layer directly before it: `batchnorm(W*x + b)` becomes `W'*x + b'`.
+/// Folds batch norm into the linear or convolution layer directly before it: `batchnorm(W*x + b)`
+/// becomes `W'*x + b'`.
 ///
-/// A running variance that `eps` does not lift above 0, parameters that are not finite, and results that do not fit a float
-/// are refused. Weights below 2^-126 are written as they are; where they are slow and data are small, set them to 0.
+/// The call refuses a running variance that `eps` does not lift above 0, parameters that are not
+/// finite, and results that do not fit a float. It writes weights below 2^-126 as they are. Such
+/// weights are slow on many CPUs; if the data are below 1e30, set them to 0.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -1239,12 +1264,15 @@ pub unsafe extern "C" fn normdrop_fold_into_previous(
     unsafe { report(error, || run_fold(call, fold::fold_into_previous)) }
 }
 
-/// Folds batch norm into the linear or convolution layer after it: `W*batchnorm(x) + b` becomes `W'*x + b'`.
+/// Folds batch norm into the linear or convolution layer after it: `W*batchnorm(x) + b` becomes
+/// `W'*x + b'`.
 ///
-/// Exact only where nothing but dropout and a flattening stands between the two, and where every output sees every tap:
-/// not with zero padding and not for most transposed convolutions, unless the batch norm shifts nothing. Zero padding of
-/// the network becomes a padding of `running_mean - bias*sqrt(running_var + eps)/weight` per channel; where `weight` is 0
-/// there is no such value. Refused as `normdrop_fold_into_previous`.
+/// The result is exact only if nothing but dropout and a flattening stands between the two, and if
+/// every output uses every tap. So it is not exact with zero padding and for most transposed
+/// convolutions, unless the batch norm shifts nothing. Zero padding of the network becomes a
+/// padding of `running_mean - bias*sqrt(running_var + eps)/weight` per channel; if `weight` is 0
+/// there is no such value. The call refuses the arguments that `normdrop_fold_into_previous`
+/// refuses.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -1299,7 +1327,7 @@ unsafe fn merge(
     Ok(merge(unsafe { into.get() }, unsafe { from.get() })?)
 }
 
-/// The counter of batches as a buffer of one value.
+/// The counter of batches, as a buffer of one value.
 fn count_of(batches: *mut u64) -> normdrop_slice_mut<u64> {
     normdrop_slice_mut { values: batches, len: usize::from(!batches.is_null()) }
 }
@@ -1322,8 +1350,9 @@ unsafe fn running<'a>(
     unsafe { Running { mean: mean.get(), mean_tail: mean_tail.optional(), var: var.get() } }
 }
 
-/// Nothing if there is neither a mean nor its tail nor a variance nor a counter of batches; a mean
-/// or a variance that is missing beside others has no values and is refused for that.
+/// The running statistics, or `None` if mean, tail, variance and counter of batches are all
+/// missing. If only some are missing, a missing mean or variance is an empty slice, which the layer
+/// refuses.
 ///
 /// # Safety
 /// As `normdrop_slice_mut::optional`, for all.
@@ -1375,7 +1404,7 @@ unsafe fn dropout<'a>(mask: normdrop_slice<u8>) -> Dropout<'a> {
     unsafe { mask.optional() }.map_or(Dropout::Off, Dropout::Mask)
 }
 
-/// The statistics of a backward call, before it is known that they are in order.
+/// The statistics of a backward call, before their buffers are checked.
 #[derive(Clone, Copy)]
 struct GivenStatistics {
     kind: normdrop_statistics,
@@ -1388,7 +1417,7 @@ struct GivenStatistics {
 }
 
 impl GivenStatistics {
-    /// Checks the buffers of the statistics that are used, each by itself.
+    /// Checks the buffers of the statistics that the call uses, each by itself.
     fn regions(self) -> Result<[Region; 3], normdrop_error> {
         match self.kind {
             NORMDROP_STATISTICS_BATCH => Ok([
@@ -1406,7 +1435,7 @@ impl GivenStatistics {
     }
 
     /// # Safety
-    /// As `normdrop_slice::optional`, for those of [`Self::regions`].
+    /// As `normdrop_slice::optional`, for the buffers of [`Self::regions`].
     unsafe fn get<'a>(self) -> Statistics<'a> {
         // SAFETY: passed on.
         unsafe {
@@ -1419,7 +1448,7 @@ impl GivenStatistics {
     }
 }
 
-/// What a library without std needs to be complete. The calls do not reach it.
+/// The panic handler, without which a library without std is not complete. No call reaches it.
 #[cfg(all(feature = "panic-handler", target_os = "none"))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

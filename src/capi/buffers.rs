@@ -1,5 +1,5 @@
-//! From pointers to slices: every buffer of a call is checked, by itself and against the others, before a slice of any
-//! of them exists.
+//! From pointers to slices. Every buffer of a call is checked, by itself and against the other
+//! buffers, before a slice of any buffer exists.
 #![expect(unsafe_code, reason = "slices from a caller's pointers")]
 
 use core::ptr::NonNull;
@@ -37,7 +37,7 @@ impl normdrop_error {
 /// A struct that begins with its version, a `u32`.
 ///
 /// # Safety
-/// The struct is `repr(C)`, its first field is that `u32`, and every bit pattern is a value of it.
+/// The struct is `repr(C)`, its first field is the version, and every bit pattern is a value of it.
 pub(super) unsafe trait Versioned {}
 
 // SAFETY: see their definitions; pointers, integers and floats take every bit pattern.
@@ -65,16 +65,17 @@ unsafe impl Versioned for normdrop_apply_gradient_call {}
 // SAFETY: as above.
 unsafe impl Versioned for normdrop_fold_call {}
 
-/// Checks that a struct can be read or written as a `T`, and that it is of a version that this library knows.
+/// Checks that a struct can be read or written as a `T`, and that this library knows its version.
 ///
 /// # Safety
-/// If it is not null and is aligned, `pointer` points to a `u32`, and if that is a known version, to a whole `T`.
+/// If it is not null and is aligned, `pointer` points to a `u32`, and if that is a known version,
+/// to a whole `T`.
 pub(super) unsafe fn check_struct<T: Versioned>(
     pointer: *const T,
     buffer: normdrop_buffer,
 ) -> Result<(), normdrop_error> {
     check_pointer(pointer, buffer)?;
-    // SAFETY: not null and aligned; the caller says that the version is there.
+    // SAFETY: not null and aligned; the caller promises that the version can be read.
     let version = unsafe { pointer.cast::<u32>().read() };
     if version != NORMDROP_ABI_VERSION {
         let versions = (NORMDROP_ABI_VERSION as usize, version as usize);
@@ -91,8 +92,8 @@ pub(super) unsafe fn read_struct<T: Versioned>(
     pointer: *const T,
     buffer: normdrop_buffer,
 ) -> Result<T, normdrop_error> {
-    // SAFETY: passed on; the check says that the struct can be read, and the trait that any bits are a value. Nothing of
-    // it owns anything, so that a copy does no harm.
+    // SAFETY: passed on; the check says that the struct can be read, and the trait that any bits
+    // are a value. The struct owns nothing, so that a copy does no harm.
     unsafe {
         check_struct(pointer, buffer)?;
         Ok(pointer.read())
@@ -115,12 +116,12 @@ fn check_alignment<T>(pointer: *const T, buffer: normdrop_buffer) -> Result<(), 
     Err(normdrop_error::new(NORMDROP_STATUS_ALIGNMENT).of(buffer).counts(align_of::<T>(), off))
 }
 
-/// The memory of a buffer that could be a slice by itself.
+/// The memory of a buffer that can be a slice, as far as this buffer alone is concerned.
 #[derive(Clone, Copy)]
 pub(super) struct Region {
     buffer: normdrop_buffer,
     start: usize,
-    /// The address after it.
+    /// The first address after the memory.
     end: usize,
     written: bool,
 }
@@ -138,7 +139,8 @@ impl Region {
             };
         }
         check_alignment(values, buffer)?;
-        // What a slice asks for: at most `isize::MAX` bytes, none of them past the end of the address space.
+        // A slice must have at most `isize::MAX` bytes, none of them past the end of the address
+        // space.
         let most = isize::MAX.unsigned_abs() / size_of::<T>();
         let start = values.addr();
         let end = if len <= most { start.checked_add(len * size_of::<T>()) } else { None };
@@ -169,7 +171,7 @@ pub(super) fn check_apart(regions: &[Region]) -> Result<(), normdrop_error> {
     Ok(())
 }
 
-/// The values that C has too: every bit pattern is one of them.
+/// The value types that C has too. Every bit pattern is a value.
 pub(super) trait Number {}
 impl Number for f32 {}
 impl Number for f64 {}
@@ -183,27 +185,28 @@ impl<T> normdrop_slice<T> {
         Region::new(self.values, self.len, buffer, false)
     }
 
-    /// Whether a call is asked to overwrite the values of this buffer, all of them and no others.
+    /// Whether the call is asked to overwrite exactly the values of this buffer.
     pub(super) fn is(self, written: normdrop_slice_mut<T>) -> bool {
         self.values == written.values.cast_const() && self.len == written.len && !self.values.is_null()
     }
 
-    /// The values, or nothing if there is no buffer.
+    /// The values, or `None` if there is no buffer.
     ///
     /// # Safety
-    /// [`Self::region`] was among those that [`check_apart`] found in order, and the caller of the C function says that
-    /// the memory is there, and that nobody writes it while the call lasts.
+    /// [`check_apart`] has accepted the buffer's [`Self::region`]. The caller of the C function
+    /// promises that the memory exists, and that nobody writes it while the call lasts.
     pub(super) unsafe fn optional<'a>(self) -> Option<&'a [T]>
     where
         T: Number,
     {
         let values = NonNull::new(self.values.cast_mut())?;
-        // SAFETY: not null, aligned and not too large, by `region`; and what this function asks for. Memory that comes
-        // from outside is initialised as far as Rust can know, and any bits are a value.
+        // SAFETY: `region` has checked that it is not null, aligned and not too large; the rest is
+        // the contract of this function. Memory that comes from outside is initialised as far as
+        // Rust can know, and any bits are a value.
         Some(unsafe { NonNull::slice_from_raw_parts(values, self.len).as_ref() })
     }
 
-    /// The values, none if there is no buffer.
+    /// The values, an empty slice if there is no buffer.
     ///
     /// # Safety
     /// As [`Self::optional`].
@@ -222,22 +225,23 @@ impl<T> normdrop_slice_mut<T> {
         Region::new(self.values.cast_const(), self.len, buffer, true)
     }
 
-    /// The values, or nothing if there is no buffer.
+    /// The values, or `None` if there is no buffer.
     ///
     /// # Safety
-    /// [`Self::region`] was among those that [`check_apart`] found in order, this is called once, and the caller of the C
-    /// function says that the memory is there, and that nobody else uses it while the call lasts.
+    /// [`check_apart`] has accepted the buffer's [`Self::region`], and this function is called
+    /// once. The caller of the C function promises that the memory exists, and that nobody else
+    /// uses it while the call lasts.
     pub(super) unsafe fn optional<'a>(self) -> Option<&'a mut [T]>
     where
         T: Number,
     {
         let values = NonNull::new(self.values)?;
-        // SAFETY: as in `normdrop_slice::optional`; and no other slice of the call has any of the memory, by
-        // `check_apart`.
+        // SAFETY: as in `normdrop_slice::optional`; and no other slice of the call has any of the
+        // memory, by `check_apart`.
         Some(unsafe { NonNull::slice_from_raw_parts(values, self.len).as_mut() })
     }
 
-    /// The values, none if there is no buffer.
+    /// The values, an empty slice if there is no buffer.
     ///
     /// # Safety
     /// As [`Self::optional`].

@@ -2,9 +2,9 @@
 
 use core::ffi::c_void;
 
-/// The version of this interface: of the structs, of the functions and of what they mean.
+/// The version of this interface: of the structs, the functions and their meaning.
 ///
-/// A field or a function is only ever added, and then this number grows.
+/// Fields and functions are only ever added, and each addition makes this number larger.
 pub const NORMDROP_ABI_VERSION: u32 = 1;
 
 /// Whether a call succeeded, or why it was refused: one of `NORMDROP_STATUS_*`.
@@ -12,17 +12,17 @@ pub const NORMDROP_ABI_VERSION: u32 = 1;
 /// A call that was refused has written nothing but its `normdrop_error`.
 pub type normdrop_status = i32;
 
-/// The call has done its work.
+/// The call succeeded.
 pub const NORMDROP_STATUS_OK: normdrop_status = 0;
-/// A pointer is NULL that must not be, or is NULL and has a length.
+/// A pointer that must not be NULL is NULL, or a buffer is NULL and has a length.
 pub const NORMDROP_STATUS_NULL: normdrop_status = 1;
-/// A struct's `version` is not one that this library knows.
+/// This library does not know the `version` of a struct.
 pub const NORMDROP_STATUS_VERSION: normdrop_status = 2;
 /// A pointer is not aligned as its type asks for.
 pub const NORMDROP_STATUS_ALIGNMENT: normdrop_status = 3;
-/// A buffer is larger than memory can be.
+/// A buffer is larger than any memory.
 pub const NORMDROP_STATUS_SIZE: normdrop_status = 4;
-/// A buffer that would be written overlaps another one.
+/// A buffer that the call would write overlaps another buffer of the call.
 pub const NORMDROP_STATUS_OVERLAP: normdrop_status = 5;
 /// A buffer does not have the length that the layer asks for.
 pub const NORMDROP_STATUS_LENGTH: normdrop_status = 6;
@@ -50,15 +50,17 @@ pub const NORMDROP_STATUS_BACKEND: normdrop_status = 16;
 pub const NORMDROP_STATUS_TASKS: normdrop_status = 17;
 /// There is no such kind of statistics.
 pub const NORMDROP_STATUS_STATISTICS: normdrop_status = 18;
-/// The running variance takes the unbiased variance of a channel with one value, which does not
-/// exist. The biased one does, and nothing is refused without running statistics.
+/// The running variance averages the unbiased variance, and a channel with one value has no
+/// unbiased variance. The call is possible with the biased running variance, or without running
+/// statistics.
 pub const NORMDROP_STATUS_SINGLE_SAMPLE: normdrop_status = 19;
-/// Folding would move a shift into the bias of a layer that has none.
+/// Folding would move a shift into the bias of a weight layer that has no bias.
 pub const NORMDROP_STATUS_MISSING_BIAS: normdrop_status = 20;
-/// The running variance of a channel plus `eps` is not above 0, or it is NaN. `actual` is the channel, `value` its
-/// running variance.
+/// The running variance of a channel plus `eps` is not above 0, or it is NaN. `actual` is the
+/// channel, `value` its running variance.
 pub const NORMDROP_STATUS_VARIANCE: normdrop_status = 21;
-/// A value of `buffer` is not finite, or would not be after the call. `actual` is its index.
+/// A value of `buffer` is not finite, or the value that the call would write does not fit a float.
+/// `actual` is its index.
 pub const NORMDROP_STATUS_NOT_FINITE: normdrop_status = 22;
 /// There is no such order of weights: `actual` is its number.
 pub const NORMDROP_STATUS_WEIGHT_ORDER: normdrop_status = 23;
@@ -68,7 +70,7 @@ pub const NORMDROP_STATUS_GROUPS: normdrop_status = 24;
 pub const NORMDROP_STATUS_SEQUENCE_LENGTH: normdrop_status = 25;
 /// Padding can be dropped only by a mask with one bit per element.
 pub const NORMDROP_STATUS_NOT_AN_ELEMENT_MASK: normdrop_status = 26;
-/// Moments do not have three values for each channel, or sums not two.
+/// The length of moments is not a multiple of 3, or the length of sums is not a multiple of 2.
 pub const NORMDROP_STATUS_MULTIPLE: normdrop_status = 27;
 /// The number of values of a channel is negative or not finite, or `samples` is not positive.
 /// `actual` is the channel, `value` the number.
@@ -83,7 +85,7 @@ pub const NORMDROP_BUFFER_NONE: normdrop_buffer = 0;
 pub const NORMDROP_BUFFER_LAYER: normdrop_buffer = 1;
 /// The struct with the buffers of the call.
 pub const NORMDROP_BUFFER_CALL: normdrop_buffer = 2;
-/// The struct that the call writes its answer to.
+/// The struct into which the call writes its answer.
 pub const NORMDROP_BUFFER_RESULT: normdrop_buffer = 3;
 /// The function that gives random words.
 pub const NORMDROP_BUFFER_NEXT: normdrop_buffer = 4;
@@ -119,9 +121,9 @@ pub const NORMDROP_BUFFER_SAVED_MEAN: normdrop_buffer = 18;
 pub const NORMDROP_BUFFER_SAVED_MEAN_TAIL: normdrop_buffer = 19;
 /// `saved_inv_std`
 pub const NORMDROP_BUFFER_SAVED_INV_STD: normdrop_buffer = 20;
-/// `moments`, or one of the two that are merged
+/// `moments`, or one of the two moments to be merged
 pub const NORMDROP_BUFFER_MOMENTS: normdrop_buffer = 21;
-/// `sums`, or one of the two that are merged
+/// `sums`, or one of the two sums to be merged
 pub const NORMDROP_BUFFER_SUMS: normdrop_buffer = 22;
 /// `mask`
 pub const NORMDROP_BUFFER_MASK: normdrop_buffer = 23;
@@ -138,9 +140,10 @@ pub const NORMDROP_BUFFER_VALUES: normdrop_buffer = 28;
 /// `running_mean_tail`
 pub const NORMDROP_BUFFER_RUNNING_MEAN_TAIL: normdrop_buffer = 29;
 
-/// The order in memory of the dimensions of weights, the innermost last: one of `NORMDROP_WEIGHT_ORDER_*`.
+/// The order in memory of the dimensions of weights, the innermost last: one of
+/// `NORMDROP_WEIGHT_ORDER_*`.
 ///
-/// The dimension that is not divided by `groups` has the groups one after the other.
+/// In the dimension that is not divided by `groups`, the groups follow each other.
 pub type normdrop_weight_order = u32;
 
 /// `[outputs, inputs/groups, taps]`
@@ -178,7 +181,7 @@ pub const NORMDROP_ACTIVATION_SILU: normdrop_activation = 7;
 /// `z/2*(1 + tanh(sqrt(2/pi)*(z + 0.044715*z^3)))`
 pub const NORMDROP_ACTIVATION_GELU: normdrop_activation = 8;
 
-/// What one bit of the mask decides about: one of `NORMDROP_GRANULARITY_*`.
+/// The elements that one bit of the mask decides about: one of `NORMDROP_GRANULARITY_*`.
 pub type normdrop_granularity = u32;
 
 /// An element: `outer*channels*inner` bits in memory order.
@@ -188,7 +191,7 @@ pub const NORMDROP_GRANULARITY_CHANNEL: normdrop_granularity = 1;
 /// A sample: `outer/positions` bits.
 pub const NORMDROP_GRANULARITY_SAMPLE: normdrop_granularity = 2;
 
-/// The variance that goes into the running variance: one of `NORMDROP_RUNNING_VARIANCE_*`.
+/// The variance that the running variance averages: one of `NORMDROP_RUNNING_VARIANCE_*`.
 pub type normdrop_running_variance = u32;
 
 /// Divided by `samples - 1`: PyTorch.
@@ -196,20 +199,20 @@ pub const NORMDROP_RUNNING_VARIANCE_UNBIASED: normdrop_running_variance = 0;
 /// Divided by `samples`: Keras 3, flax, ONNX, oneDNN.
 pub const NORMDROP_RUNNING_VARIANCE_BIASED: normdrop_running_variance = 1;
 
-/// The statistics that a gradient flows through: one of `NORMDROP_STATISTICS_*`.
+/// The statistics of a backward call: one of `NORMDROP_STATISTICS_*`.
 pub type normdrop_statistics = u32;
 
-/// Those of the batch, from `saved_*`, after `normdrop_train`.
+/// The statistics of the batch, from `saved_*`, after `normdrop_train`.
 pub const NORMDROP_STATISTICS_BATCH: normdrop_statistics = 0;
-/// Fixed ones, `running_*`, after `normdrop_eval`.
+/// Fixed statistics, from `running_*`, after `normdrop_eval`.
 pub const NORMDROP_STATISTICS_FIXED: normdrop_statistics = 1;
 
 /// An instruction set: one of `NORMDROP_BACKEND_*`. All give the same bits.
 pub type normdrop_backend = u32;
 
-/// The fastest one that this CPU has.
+/// The fastest instruction set of this CPU.
 pub const NORMDROP_BACKEND_FASTEST: normdrop_backend = 0;
-/// What every CPU of the target has.
+/// The instructions that every CPU of the target has.
 pub const NORMDROP_BACKEND_PORTABLE: normdrop_backend = 1;
 /// x86-64 with AVX2.
 pub const NORMDROP_BACKEND_AVX2: normdrop_backend = 2;
@@ -236,41 +239,41 @@ pub struct normdrop_slice_mut<T> {
     pub len: usize,
 }
 
-/// A random generator of the caller: gives the next 32 random bits. It must return: no exception, no `longjmp`. It must
-/// leave the mask alone.
+/// A random generator of the caller, which returns the next 32 random bits. It must return, without
+/// an exception or a `longjmp`, and must not touch the mask.
 pub type normdrop_next = Option<unsafe extern "C" fn(context: *mut c_void) -> u32>;
 
-/// What is wrong with a call that was refused.
+/// The reason for which a call was refused.
 ///
-/// Set `version` to `NORMDROP_ABI_VERSION` before the call. It is written only if the call is refused, and must not
-/// overlap any buffer of the call.
+/// Set `version` to `NORMDROP_ABI_VERSION` before the call. The call writes the struct only if it
+/// is refused. The struct must not overlap any buffer of the call.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct normdrop_error {
     /// `NORMDROP_ABI_VERSION`
     pub version: u32,
-    /// What the call returned.
+    /// The status that the call returned.
     pub status: normdrop_status,
     /// The buffer or struct at fault, or `NORMDROP_BUFFER_NONE`.
     pub buffer: normdrop_buffer,
-    /// The buffer that it overlaps, or `NORMDROP_BUFFER_NONE`.
+    /// The buffer that `buffer` overlaps, or `NORMDROP_BUFFER_NONE`.
     pub other: normdrop_buffer,
-    /// What was expected, by the status:
+    /// The expected number, by the status:
     ///
-    /// LENGTH     the values of the buffer (of scratch: at least), of a mask the bytes
+    /// LENGTH     the values of the buffer (scratch: at least), or the bytes of a mask
     /// MULTIPLE   the values of one channel
     /// ALIGNMENT  the alignment in bytes
     /// VERSION    the version
-    /// SIZE       the most values that a buffer of the type can have
+    /// SIZE       the largest number of values that a buffer of the type can have
     /// NULL       the values that the buffer is said to have
     /// SHAPE      the product of the dimensions as far as it fits
     /// POSITIONS  `outer`, which must be a multiple of `positions`
     ///
-    /// and 0 for every other one.
+    /// and 0 for every other status.
     pub expected: usize,
-    /// What came, by the status:
+    /// The number that the caller gave, by the status:
     ///
-    /// LENGTH, MULTIPLE  the values of the buffer, of a mask the bytes
+    /// LENGTH, MULTIPLE  the values of the buffer, or the bytes of a mask
     /// ALIGNMENT         the address modulo the alignment
     /// VERSION           the version
     /// SIZE              the values that the buffer is said to have
@@ -278,19 +281,22 @@ pub struct normdrop_error {
     /// POSITIONS         `positions`
     /// `MISSING_BIAS`    the first channel with a shift
     /// VARIANCE          the first channel without a standard deviation
+    /// COUNT             the first channel with such a count
     /// GROUPS            `groups`
     /// `SEQUENCE_LENGTH`  the length of the sequence
     /// `NOT_FINITE`      the index of the value
-    /// ACTIVATION, GRANULARITY, `RUNNING_VARIANCE`, BACKEND, TASKS, STATISTICS, `WEIGHT_ORDER`   the number that was given
+    /// ACTIVATION, GRANULARITY, `RUNNING_VARIANCE`, BACKEND, TASKS, STATISTICS,
+    /// `WEIGHT_ORDER`    the number that was given
     ///
-    /// and 0 for every other one.
+    /// and 0 for every other status.
     pub actual: usize,
-    /// The number that is out of its range: eps, momentum, p or slope; of VARIANCE, the running variance; of
-    /// `SEQUENCE_LENGTH`, the sample.
+    /// The number that is out of its range: eps, momentum, p or slope. For VARIANCE it is the
+    /// running variance, for COUNT the count, for `SEQUENCE_LENGTH` the sample.
     pub value: f64,
 }
 
-/// A layer: shape, activation and constants. It holds no data and can be copied, made anew or shared at will.
+/// A layer: shape, activation and constants. It holds no data, can be copied and shared, and costs
+/// nothing to make: make another layer for the last, smaller batch.
 ///
 /// A tensor is `[outer, channels, inner]`, row-major:
 ///
@@ -308,31 +314,34 @@ pub struct normdrop_layer {
     pub activation: normdrop_activation,
     /// The product of the dimensions before the channels; the default is 1.
     pub outer: usize,
-    /// The channels; the default is 1.
+    /// The number of channels, C below; the default is 1.
     pub channels: usize,
     /// The product of the dimensions after the channels; the default is 1.
     pub inner: usize,
-    /// The positions of one sample that are part of `outer`, in channels-last layouts. It matters only where a mask bit
-    /// decides about more than an element, and for padding. 0 and 1 are the same; the default is 1.
+    /// The number of positions of one sample that are part of `outer`, in channels-last layouts. It
+    /// matters only if a mask bit decides about more than an element, and for padding. 0 and 1 mean
+    /// the same; the default is 1.
     pub positions: usize,
     /// The weight of the new value in the running statistics, in [0, 1]; the default is 0.1,
-    /// PyTorch's. Calls that do not use it take any number.
+    /// PyTorch's. Calls that do not use the momentum accept any number.
     pub momentum: f64,
     /// The probability to drop, in [0, 1]; the default is 0.
     pub p: f64,
-    /// Added to the variance under the root, at least 0 and in training above 0; the default is 1e-5.
+    /// Added to the variance under the square root, at least 0, and above 0 in training; the
+    /// default is 1e-5.
     pub eps: f32,
     /// The slope of `NORMDROP_ACTIVATION_LEAKY_RELU`; the default is 0.01.
     pub slope: f32,
     /// One of `NORMDROP_GRANULARITY_*`; the default is an element.
     pub granularity: normdrop_granularity,
-    /// One of `NORMDROP_RUNNING_VARIANCE_*`; the default is the unbiased one.
+    /// One of `NORMDROP_RUNNING_VARIANCE_*`; the default is the unbiased variance.
     pub running_variance: normdrop_running_variance,
     /// One of `NORMDROP_BACKEND_*`; the default is the fastest.
     pub backend: normdrop_backend,
-    /// The tasks that a call is cut into at most, for threads, if the library was built with them. 0 and 1 are the same;
-    /// the default is 1. A process made by `fork` has no threads of its parent: if that has used some before, the calls
-    /// of the child work their tasks one after the other, with the same results.
+    /// The largest number of tasks into which a call is cut for threads, if the library was built
+    /// with threads. 0 and 1 mean the same; the default is 1. A process made by `fork` has no
+    /// threads of its parent. If the parent has used threads before, the calls of the child run
+    /// their tasks one at a time on the calling thread, with the same results.
     pub tasks: u32,
 }
 
@@ -346,31 +355,33 @@ pub struct normdrop_lengths {
     pub elements: usize,
     /// `weight`, `bias`, `running_*`, `saved_*`, `grad_weight`, `grad_bias`.
     pub channels: usize,
-    /// The bits of a mask.
+    /// The number of bits of a mask.
     pub mask_bits: usize,
-    /// The bytes of a mask.
+    /// The number of bytes of a mask.
     pub mask: usize,
-    /// The doubles of scratch of `normdrop_eval` and `normdrop_apply`, at least.
+    /// The number of doubles of scratch that `normdrop_eval` and `normdrop_apply` need.
     pub eval_scratch: usize,
-    /// The doubles of scratch of `normdrop_train` and `normdrop_moments`, at least.
+    /// The number of doubles of scratch that `normdrop_train` and `normdrop_moments` need.
     pub train_scratch: usize,
-    /// The doubles of scratch of `normdrop_backward`, `normdrop_reduce` and `normdrop_apply_gradient`, at least.
+    /// The number of doubles of scratch that `normdrop_backward`, `normdrop_reduce` and
+    /// `normdrop_apply_gradient` need.
     pub backward_scratch: usize,
-    /// The doubles of scratch that are enough for every call.
+    /// The number of doubles of scratch that are enough for every call. One scratch buffer of the
+    /// largest number serves all layers of a program, one call at a time.
     pub scratch: usize,
-    /// The doubles of `moments`.
+    /// The number of doubles of `moments`.
     pub moments: usize,
-    /// The doubles of `sums`.
+    /// The number of doubles of `sums`.
     pub sums: usize,
 }
 
-/// What a probability to drop comes to.
+/// The exact keep probability and the scale that belong to a probability to drop.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct normdrop_keep {
     /// `NORMDROP_ABI_VERSION`
     pub version: u32,
-    /// What kept elements are multiplied by.
+    /// The factor of kept elements.
     pub scale: f32,
     /// The keep probability times 2^32.
     pub threshold: u64,
@@ -378,38 +389,39 @@ pub struct normdrop_keep {
     pub probability: f64,
 }
 
-/// The buffers of `normdrop_train`. C is the number of channels and len that of elements.
+/// The buffers of `normdrop_train`. C is the number of channels and len is the number of elements.
 #[repr(C)]
 #[derive(Debug)]
 pub struct normdrop_train_call {
     /// `NORMDROP_ABI_VERSION`
     pub version: u32,
-    /// The scale per channel, C values; none: 1.
+    /// The scale per channel, C values; if left out, 1.
     pub weight: normdrop_slice<f32>,
-    /// The shift per channel, C values; none: 0.
+    /// The shift per channel, C values; if left out, 0.
     pub bias: normdrop_slice<f32>,
-    /// The running mean to update, C values, or none.
+    /// The running mean to update, C values, or left out. A new layer starts with zeros.
     pub running_mean: normdrop_slice_mut<f32>,
-    /// What the rounding of the running mean left out, to update, C values, zeros in a new layer;
-    /// none: the running mean is one float, and stops within 2^-24*|mean|/momentum of its limit.
+    /// The exact running mean minus `running_mean`, to update, C values, zeros in a new layer. If
+    /// it is left out, the running mean is one float and stops within 2^-24*|mean|/momentum of its
+    /// limit.
     pub running_mean_tail: normdrop_slice_mut<f32>,
-    /// The running variance to update, C values, or none.
+    /// The running variance to update, C values, or left out. A new layer starts with ones.
     pub running_var: normdrop_slice_mut<f32>,
-    /// NULL: the running statistics are the exponential average, with `momentum`. Else they are the mean of all batches,
-    /// and this is how many there were: the call adds one.
+    /// NULL: the running statistics are the exponential average, with `momentum`. Otherwise they
+    /// are the mean of all batches, and this is the number of batches, to which the call adds one.
     pub batches: *mut u64,
-    /// The mask; none: dropout is off.
+    /// The mask; if left out, dropout is off. A mask of zeros drops everything.
     pub mask: normdrop_slice<u8>,
     /// x, len values.
     pub input: normdrop_slice<f32>,
-    /// What is added between normalisation and activation, len values, or none.
+    /// The residual, len values, which is added between normalisation and activation; or left out.
     pub residual: normdrop_slice<f32>,
     /// y, len values.
     pub output: normdrop_slice_mut<f32>,
-    /// The batch mean, rounded, C values: for `normdrop_backward`, as are the next two. All three
-    /// are 0 for an empty batch.
+    /// The batch mean, rounded, C values: for `normdrop_backward`, as are the next two buffers. All
+    /// three are 0 for an empty batch.
     pub saved_mean: normdrop_slice_mut<f32>,
-    /// What the rounding left out, C values.
+    /// The exact batch mean minus `saved_mean`, C values.
     pub saved_mean_tail: normdrop_slice_mut<f32>,
     /// 1/sqrt(var + eps), C values.
     pub saved_inv_std: normdrop_slice_mut<f64>,
@@ -417,35 +429,36 @@ pub struct normdrop_train_call {
     pub scratch: normdrop_slice_mut<f64>,
 }
 
-/// The buffers of `normdrop_eval`. C is the number of channels and len that of elements.
+/// The buffers of `normdrop_eval`. C is the number of channels and len is the number of elements.
 #[repr(C)]
 #[derive(Debug)]
 pub struct normdrop_eval_call {
     /// `NORMDROP_ABI_VERSION`
     pub version: u32,
-    /// The scale per channel, C values; none: 1.
+    /// The scale per channel, C values; if left out, 1.
     pub weight: normdrop_slice<f32>,
-    /// The shift per channel, C values; none: 0.
+    /// The shift per channel, C values; if left out, 0.
     pub bias: normdrop_slice<f32>,
     /// The running mean, C values.
     pub running_mean: normdrop_slice<f32>,
-    /// What its rounding left out, C values; none: 0.
+    /// The exact running mean minus `running_mean`, C values; if left out, 0.
     pub running_mean_tail: normdrop_slice<f32>,
     /// The running variance, C values.
     pub running_var: normdrop_slice<f32>,
-    /// The mask; none: dropout is off.
+    /// The mask; if left out, dropout is off. A mask of zeros drops everything.
     pub mask: normdrop_slice<u8>,
     /// x, len values.
     pub input: normdrop_slice<f32>,
-    /// What is added between normalisation and activation, len values, or none.
+    /// The residual, len values, which is added between normalisation and activation; or left out.
     pub residual: normdrop_slice<f32>,
-    /// y, len values: `input` itself, or apart from it.
+    /// y, len values: `input` itself, or memory apart from it.
     pub output: normdrop_slice_mut<f32>,
     /// At least `eval_scratch` values. Its contents do not matter.
     pub scratch: normdrop_slice_mut<f64>,
 }
 
-/// The buffers of `normdrop_backward`. C is the number of channels and len that of elements.
+/// The buffers of `normdrop_backward`. C is the number of channels and len is the number of
+/// elements.
 #[repr(C)]
 #[derive(Debug)]
 pub struct normdrop_backward_call {
@@ -453,37 +466,38 @@ pub struct normdrop_backward_call {
     pub version: u32,
     /// One of `NORMDROP_STATISTICS_*`.
     pub statistics: normdrop_statistics,
-    /// The scale per channel, C values; none: 1.
+    /// The scale per channel, C values; if left out, 1.
     pub weight: normdrop_slice<f32>,
-    /// The shift per channel, C values; none: 0.
+    /// The shift per channel, C values; if left out, 0.
     pub bias: normdrop_slice<f32>,
-    /// The running mean, C values. Only with fixed statistics, else not looked at.
+    /// The running mean, C values. Only with fixed statistics, ignored otherwise.
     pub running_mean: normdrop_slice<f32>,
-    /// What its rounding left out, C values; none: 0. Only with fixed statistics.
+    /// The exact running mean minus `running_mean`, C values; if left out, 0. Only with fixed
+    /// statistics.
     pub running_mean_tail: normdrop_slice<f32>,
-    /// The running variance, C values. Only with fixed statistics, else not looked at.
+    /// The running variance, C values. Only with fixed statistics, ignored otherwise.
     pub running_var: normdrop_slice<f32>,
-    /// As `normdrop_train` wrote it, C values. Only with batch statistics, else not looked at.
+    /// As `normdrop_train` wrote it, C values. Only with batch statistics, ignored otherwise.
     pub saved_mean: normdrop_slice<f32>,
-    /// As `normdrop_train` wrote it, C values. Only with batch statistics, else not looked at.
+    /// As `normdrop_train` wrote it, C values. Only with batch statistics, ignored otherwise.
     pub saved_mean_tail: normdrop_slice<f32>,
-    /// As `normdrop_train` wrote it, C values. Only with batch statistics, else not looked at.
+    /// As `normdrop_train` wrote it, C values. Only with batch statistics, ignored otherwise.
     pub saved_inv_std: normdrop_slice<f64>,
-    /// The mask of the forward call; none: dropout was off.
+    /// The mask of the forward call; left out if dropout was off.
     pub mask: normdrop_slice<u8>,
     /// x of the forward call, len values.
     pub input: normdrop_slice<f32>,
-    /// The residual of the forward call, len values, or none.
+    /// The residual of the forward call, len values, or left out.
     pub residual: normdrop_slice<f32>,
     /// dy, len values.
     pub grad_output: normdrop_slice<f32>,
-    /// dx, len values, or none: `grad_output` itself, or apart from it.
+    /// dx, len values: `grad_output` itself, or memory apart from it; or left out.
     pub grad_input: normdrop_slice_mut<f32>,
-    /// The gradient of the residual, len values, or none.
+    /// The gradient of the residual, len values, or left out.
     pub grad_residual: normdrop_slice_mut<f32>,
-    /// The gradient of the weight, C values, or none.
+    /// The gradient of the weight, C values, or left out.
     pub grad_weight: normdrop_slice_mut<f32>,
-    /// The gradient of the bias, C values, or none.
+    /// The gradient of the bias, C values, or left out.
     pub grad_bias: normdrop_slice_mut<f32>,
     /// At least `backward_scratch` values. Its contents do not matter.
     pub scratch: normdrop_slice_mut<f64>,
@@ -497,32 +511,35 @@ pub struct normdrop_finish_call {
     pub version: u32,
     /// The moments of all parts, merged, 3*C values.
     pub moments: normdrop_slice<f64>,
-    /// The running mean to update, C values, or none.
+    /// The running mean to update, C values, or left out. A new layer starts with zeros.
     pub running_mean: normdrop_slice_mut<f32>,
-    /// What the rounding of the running mean left out, to update, C values, zeros in a new layer;
-    /// none: the running mean is one float, and stops within 2^-24*|mean|/momentum of its limit.
+    /// The exact running mean minus `running_mean`, to update, C values, zeros in a new layer. If
+    /// it is left out, the running mean is one float and stops within 2^-24*|mean|/momentum of its
+    /// limit.
     pub running_mean_tail: normdrop_slice_mut<f32>,
-    /// The running variance to update, C values, or none.
+    /// The running variance to update, C values, or left out. A new layer starts with ones.
     pub running_var: normdrop_slice_mut<f32>,
     /// As in `normdrop_train_call`.
     pub batches: *mut u64,
-    /// The batch mean, rounded, C values; 0 for a channel without values, as are the next two.
+    /// The batch mean, rounded, C values; 0 for a channel without values, as are the next two
+    /// buffers.
     pub saved_mean: normdrop_slice_mut<f32>,
-    /// What the rounding left out, C values.
+    /// The exact batch mean minus `saved_mean`, C values.
     pub saved_mean_tail: normdrop_slice_mut<f32>,
     /// 1/sqrt(var + eps), C values.
     pub saved_inv_std: normdrop_slice_mut<f64>,
 }
 
-/// The buffers of `normdrop_apply`. C is the number of channels and len that of elements of the part.
+/// The buffers of `normdrop_apply`. C is the number of channels and len is the number of elements
+/// of the part.
 #[repr(C)]
 #[derive(Debug)]
 pub struct normdrop_apply_call {
     /// `NORMDROP_ABI_VERSION`
     pub version: u32,
-    /// The scale per channel, C values; none: 1.
+    /// The scale per channel, C values; if left out, 1.
     pub weight: normdrop_slice<f32>,
-    /// The shift per channel, C values; none: 0.
+    /// The shift per channel, C values; if left out, 0.
     pub bias: normdrop_slice<f32>,
     /// As `normdrop_finish` wrote it, C values.
     pub saved_mean: normdrop_slice<f32>,
@@ -530,11 +547,11 @@ pub struct normdrop_apply_call {
     pub saved_mean_tail: normdrop_slice<f32>,
     /// As `normdrop_finish` wrote it, C values.
     pub saved_inv_std: normdrop_slice<f64>,
-    /// The mask of the part; none: dropout is off.
+    /// The mask of the part; if left out, dropout is off. A mask of zeros drops everything.
     pub mask: normdrop_slice<u8>,
     /// x of the part, len values.
     pub input: normdrop_slice<f32>,
-    /// What is added between normalisation and activation, len values, or none.
+    /// The residual, len values, which is added between normalisation and activation; or left out.
     pub residual: normdrop_slice<f32>,
     /// y of the part, len values.
     pub output: normdrop_slice_mut<f32>,
@@ -542,7 +559,8 @@ pub struct normdrop_apply_call {
     pub scratch: normdrop_slice_mut<f64>,
 }
 
-/// The buffers of `normdrop_reduce`. C is the number of channels and len that of elements of the part.
+/// The buffers of `normdrop_reduce`. C is the number of channels and len is the number of elements
+/// of the part.
 #[repr(C)]
 #[derive(Debug)]
 pub struct normdrop_reduce_call {
@@ -550,27 +568,28 @@ pub struct normdrop_reduce_call {
     pub version: u32,
     /// One of `NORMDROP_STATISTICS_*`.
     pub statistics: normdrop_statistics,
-    /// The scale per channel, C values; none: 1.
+    /// The scale per channel, C values; if left out, 1.
     pub weight: normdrop_slice<f32>,
-    /// The shift per channel, C values; none: 0.
+    /// The shift per channel, C values; if left out, 0.
     pub bias: normdrop_slice<f32>,
-    /// The running mean, C values. Only with fixed statistics, else not looked at.
+    /// The running mean, C values. Only with fixed statistics, ignored otherwise.
     pub running_mean: normdrop_slice<f32>,
-    /// What its rounding left out, C values; none: 0. Only with fixed statistics.
+    /// The exact running mean minus `running_mean`, C values; if left out, 0. Only with fixed
+    /// statistics.
     pub running_mean_tail: normdrop_slice<f32>,
-    /// The running variance, C values. Only with fixed statistics, else not looked at.
+    /// The running variance, C values. Only with fixed statistics, ignored otherwise.
     pub running_var: normdrop_slice<f32>,
-    /// As `normdrop_finish` wrote it, C values. Only with batch statistics, else not looked at.
+    /// As `normdrop_finish` wrote it, C values. Only with batch statistics, ignored otherwise.
     pub saved_mean: normdrop_slice<f32>,
-    /// As `normdrop_finish` wrote it, C values. Only with batch statistics, else not looked at.
+    /// As `normdrop_finish` wrote it, C values. Only with batch statistics, ignored otherwise.
     pub saved_mean_tail: normdrop_slice<f32>,
-    /// As `normdrop_finish` wrote it, C values. Only with batch statistics, else not looked at.
+    /// As `normdrop_finish` wrote it, C values. Only with batch statistics, ignored otherwise.
     pub saved_inv_std: normdrop_slice<f64>,
-    /// The mask of the part's forward call; none: dropout was off.
+    /// The mask of the part's forward call; left out if dropout was off.
     pub mask: normdrop_slice<u8>,
     /// x of the part, len values.
     pub input: normdrop_slice<f32>,
-    /// The residual of the part's forward call, len values, or none.
+    /// The residual of the part's forward call, len values, or left out.
     pub residual: normdrop_slice<f32>,
     /// dy of the part, len values.
     pub grad_output: normdrop_slice<f32>,
@@ -580,15 +599,16 @@ pub struct normdrop_reduce_call {
     pub scratch: normdrop_slice_mut<f64>,
 }
 
-/// The buffers of `normdrop_apply_gradient`. C is the number of channels and len that of elements of the part.
+/// The buffers of `normdrop_apply_gradient`. C is the number of channels and len is the number of
+/// elements of the part.
 #[repr(C)]
 #[derive(Debug)]
 pub struct normdrop_apply_gradient_call {
     /// `NORMDROP_ABI_VERSION`
     pub version: u32,
-    /// The scale per channel, C values; none: 1.
+    /// The scale per channel, C values; if left out, 1.
     pub weight: normdrop_slice<f32>,
-    /// The shift per channel, C values; none: 0.
+    /// The shift per channel, C values; if left out, 0.
     pub bias: normdrop_slice<f32>,
     /// As `normdrop_finish` wrote it, C values.
     pub saved_mean: normdrop_slice<f32>,
@@ -600,29 +620,31 @@ pub struct normdrop_apply_gradient_call {
     pub samples: f64,
     /// The sums of all parts, merged, 2*C values.
     pub sums: normdrop_slice<f64>,
-    /// The mask of the part's forward call; none: dropout was off.
+    /// The mask of the part's forward call; left out if dropout was off.
     pub mask: normdrop_slice<u8>,
     /// x of the part, len values.
     pub input: normdrop_slice<f32>,
-    /// The residual of the part's forward call, len values, or none.
+    /// The residual of the part's forward call, len values, or left out.
     pub residual: normdrop_slice<f32>,
     /// dy of the part, len values.
     pub grad_output: normdrop_slice<f32>,
     /// dx of the part, len values.
     pub grad_input: normdrop_slice_mut<f32>,
-    /// The gradient of the residual, len values, or none.
+    /// The gradient of the residual, len values, or left out.
     pub grad_residual: normdrop_slice_mut<f32>,
     /// At least `backward_scratch` values. Its contents do not matter.
     pub scratch: normdrop_slice_mut<f64>,
 }
 
-/// The buffers of `normdrop_fold_into_previous` and `normdrop_fold_into_next`. C is the number of channels of the batch
-/// norm: `outputs` for the former and `inputs` for the latter.
+/// The buffers of `normdrop_fold_into_previous` and `normdrop_fold_into_next`. C is the number of
+/// channels of the batch norm: `outputs` for `normdrop_fold_into_previous` and `inputs` for
+/// `normdrop_fold_into_next`.
 ///
-/// Copy the row of the weight layer, whose order is without its prefix `NORMDROP_WEIGHT_ORDER_` here; a wrong row of the
-/// same length cannot be noticed. k is the number of taps of the kernel, kh*kw in two dimensions, and m the multiplier of
-/// a depthwise convolution, which has in*m outputs. After a flattening, `inputs` are the channels of the image, and its
-/// places are the taps.
+/// Copy the row of the weight layer. The table leaves out the prefix `NORMDROP_WEIGHT_ORDER_`. The
+/// call cannot notice a wrong row whose weights have the same length. k is the number of taps of
+/// the kernel, kh*kw in two dimensions. m is the multiplier of a depthwise convolution, which has
+/// in*m outputs. After a flattening, `inputs` are the channels of the image, and its pixels are the
+/// taps.
 ///
 ///                                                      dimensions in memory   order          taps  groups
 ///     linear: PyTorch, TFLite, ONNX Gemm (transB=1)    [out, in]              OUT_IN_TAPS    1     1
@@ -650,27 +672,28 @@ pub struct normdrop_fold_call {
     pub eps: f32,
     /// The order of the weights in memory: one of `NORMDROP_WEIGHT_ORDER_*`.
     pub order: normdrop_weight_order,
-    /// The number of outputs of the weight layer, of all groups.
+    /// The number of outputs of the weight layer, of all groups together.
     pub outputs: usize,
-    /// The number of inputs, of all groups.
+    /// The number of inputs of the weight layer, of all groups together.
     pub inputs: usize,
     /// The number of taps of the kernel; 1 for a linear layer.
     pub taps: usize,
-    /// The number of groups; 0 or 1 where the layer has none.
+    /// The number of groups; 0 or 1 for a layer without groups.
     pub groups: usize,
-    /// The scale per channel of the batch norm, C values; none: 1.
+    /// The scale per channel of the batch norm, C values; if left out, 1.
     pub weight: normdrop_slice<f32>,
-    /// The shift per channel of the batch norm, C values; none: 0.
+    /// The shift per channel of the batch norm, C values; if left out, 0.
     pub bias: normdrop_slice<f32>,
     /// The running mean, C values.
     pub running_mean: normdrop_slice<f32>,
-    /// What its rounding left out, C values; none: 0.
+    /// The exact running mean minus `running_mean`, C values; if left out, 0.
     pub running_mean_tail: normdrop_slice<f32>,
     /// The running variance, C values.
     pub running_var: normdrop_slice<f32>,
     /// The weights of the weight layer, outputs*inputs/groups*taps values, overwritten.
     pub weights: normdrop_slice_mut<f32>,
-    /// The bias of the weight layer, `outputs` values, overwritten; or none, if no channel needs one.
+    /// The bias of the weight layer, `outputs` values, overwritten; may be left out if no channel
+    /// needs a bias.
     pub weights_bias: normdrop_slice_mut<f32>,
 }
 

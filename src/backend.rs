@@ -1,6 +1,8 @@
-//! The names of the instruction sets; `simd/detect.rs` says which of them there are.
+//! The names of the instruction sets. `simd/detect.rs` says which of them this CPU and this build
+//! can run.
 
-/// The instruction sets that the kernels are written for. All give the same bits; they differ in speed alone.
+/// The instruction sets for which the kernels are written. All give the same bits and differ only
+/// in speed.
 ///
 /// ```
 /// use normdrop::Backend;
@@ -10,7 +12,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Backend {
-    /// 128-bit registers where the target has them by default (SSE2, NEON, simd128), scalar arithmetic elsewhere.
+    /// 128-bit registers where the target has them by default (SSE2, NEON, simd128), scalar
+    /// arithmetic elsewhere.
     Portable,
     /// x86-64 with AVX2: 256-bit registers.
     Avx2,

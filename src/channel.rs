@@ -1,5 +1,6 @@
-//! The arithmetic of the channels, in f64 and sixteen at a time: their moments, what they are normalised with, what the
-//! gradients are made of. And the two formulas of an element, in one place for lanes and for single values.
+//! The arithmetic of the channels, in f64 and for sixteen channels at a time: their moments, their
+//! normalisation, and the coefficients of their gradients. And the two formulas of an element, in
+//! one place for lanes and for single values.
 
 use core::ops::{Add, Mul, Sub};
 
@@ -21,19 +22,19 @@ impl Channels {
         Self { first: channel, len: 1 }
     }
 
-    /// Their values.
+    /// The values of these channels in a slice with one value per channel.
     #[inline(always)]
     pub(crate) fn of<T>(self, values: &[T]) -> &[T] {
         range(values, self.first, self.len)
     }
 
-    /// Their values, to be overwritten.
+    /// [`Self::of`] of a mutable slice.
     #[inline(always)]
     pub(crate) fn of_mut<T>(self, values: &mut [T]) -> &mut [T] {
         range_mut(values, self.first, self.len)
     }
 
-    /// The bits of their lanes.
+    /// The bits of the lanes that have a channel.
     #[inline(always)]
     const fn bits(self) -> u16 {
         first_lanes(self.len)
@@ -45,9 +46,9 @@ impl Channels {
 pub(crate) struct Moments {
     /// The number of values.
     pub(crate) count: f64,
-    /// Their mean.
+    /// The mean of the values.
     pub(crate) mean: f64,
-    /// The sum of their squared deviations from the mean.
+    /// The sum of the squared deviations of the values from the mean.
     pub(crate) m2: f64,
 }
 
@@ -55,14 +56,14 @@ impl Moments {
     /// The moments of no values.
     pub(crate) const EMPTY: Self = Self { count: 0.0, mean: 0.0, m2: 0.0 };
 
-    /// The moments of both sets of values together (Chan, Golub and LeVeque, *Updating formulae and a pairwise
-    /// algorithm for computing sample variances*, 1979). `other` is not empty.
+    /// The moments of both sets of values together (Chan, Golub and LeVeque, *Updating formulae and
+    /// a pairwise algorithm for computing sample variances*, 1979). `other` is not empty.
     #[inline(always)]
     pub(crate) fn merge(&mut self, other: Self) {
         self.merge_with(MergeWeights::new(self.count, other.count), other);
     }
 
-    /// [`Self::merge`] with factors that are known.
+    /// [`Self::merge`] with given factors.
     #[inline(always)]
     pub(crate) fn merge_with(&mut self, weights: MergeWeights, other: Self) {
         let delta = other.mean - self.mean;
@@ -77,9 +78,9 @@ impl Moments {
 pub(crate) struct MergeWeights {
     /// The joint count.
     pub(crate) count: f64,
-    /// What the difference of the means is multiplied by.
+    /// The factor of the difference of the means.
     pub(crate) mean: f64,
-    /// What the squared difference of the means is multiplied by.
+    /// The factor of the squared difference of the means.
     pub(crate) m2: f64,
 }
 
@@ -139,8 +140,8 @@ impl RunningUpdate {
         self.average(s, channels, var, None, s.splat_f64(0.0) - negative);
     }
 
-    /// `(1 - momentum)*running + momentum*batch`, where a side of weight 0 does not count even if
-    /// it is NaN. What the rounding of `running` left out is in `tail`, if that is kept.
+    /// `(1 - momentum)*running + momentum*batch`, where a term of weight 0 does not count even if
+    /// it is NaN. `tail` is the exact `running` minus the rounded one, if the caller keeps it.
     #[inline(always)]
     #[expect(clippy::float_cmp, reason = "0 and 1 are exact cases")]
     fn average<S: Simd>(
@@ -166,7 +167,7 @@ impl RunningUpdate {
         let rounded = s.narrow(next);
         s.store_partial(rounded, running);
         if let Some(tail) = &mut tail {
-            // Nothing is left of an infinity: its tail would be NaN, and so would the mean be from
+            // An infinity has no tail: the difference would be NaN, and so would the mean be from
             // then on.
             let finite = s.mask(s.magnitude_between(s.widen(rounded), 0.0, f64::INFINITY));
             let left_out = s.keep(finite, s.narrow(next - s.widen(rounded)));
@@ -175,7 +176,7 @@ impl RunningUpdate {
     }
 }
 
-/// What channels are centred and scaled with: batch or running statistics.
+/// The numbers by which channels are centred and scaled, from batch or running statistics.
 #[derive(Clone, Copy)]
 pub(crate) struct Centre<S: Simd> {
     /// The mean, rounded to f32.
@@ -189,7 +190,8 @@ pub(crate) struct Centre<S: Simd> {
 }
 
 impl<S: Simd> Centre<S> {
-    /// The centre of a batch, whose moments are not empty: the mean split into two f32, each rounded to nearest.
+    /// The centre of a batch, whose moments are not empty: the mean split into two f32, each
+    /// rounded to nearest.
     #[inline(always)]
     pub(crate) fn of_batch(s: S, moments: &BatchMoments<S>, eps: f32) -> Self {
         let mean = s.narrow(moments.mean);
@@ -202,14 +204,15 @@ impl<S: Simd> Centre<S> {
         Self { mean, tail, inv_std, tail_xhat: s.widen(tail) * inv_std }
     }
 
-    /// The centre of fixed statistics. Without a tail there is nothing to make good, not even where `inv_std` is infinite
-    /// because eps and the variance are 0.
+    /// The centre of fixed statistics. Without a tail the mean needs no correction, not even if
+    /// `inv_std` is infinite because `eps` and the variance are 0.
     #[inline(always)]
     fn fixed(s: S, mean: S::F32, inv_std: S::F64) -> Self {
         Self { mean, tail: s.splat(0.0), inv_std, tail_xhat: s.splat_f64(0.0) }
     }
 
-    /// The power of two next below `inv_std`: deviations times this are about 1, and exact.
+    /// The largest power of two not above `inv_std`. A deviation times this power is about 1, and
+    /// the product is exact.
     #[inline(always)]
     pub(crate) fn unit(&self, s: S) -> S::F64 {
         const EXPONENT: u64 = 0x7FF << 52;
@@ -236,26 +239,28 @@ const LARGE: f64 = (1u128 << 100) as f64;
 /// The number next below [`LARGE`].
 const NEXT_BELOW: f64 = f64::from_bits(LARGE.to_bits() - 1);
 
-/// The lanes whose number is too large for sums in f32; NaN and infinities are not helped by f64.
+/// The lanes whose number is too large for sums in f32, except for NaN and infinities, for which
+/// f64 would not help.
 #[inline(always)]
 fn too_large<S: Simd>(s: S, number: S::F64) -> u16 {
     s.magnitude_between(number, NEXT_BELOW, f64::INFINITY)
 }
 
-/// The lanes whose coefficient cannot be rounded to f32 and multiplied there without leaving the normal numbers. 2^±100
-/// leaves room for the largest deviations, and NaN and infinities give the same result either way.
+/// The lanes whose coefficient cannot be rounded to f32 and multiplied there without leaving the
+/// normal numbers. 2^±100 leaves room for the largest deviations, and NaN and infinities give the
+/// same result either way.
 #[inline(always)]
 fn unusual<S: Simd>(s: S, coefficient: S::F64) -> u16 {
     s.magnitude_between(coefficient, 0.0, SMALL) | too_large(s, coefficient)
 }
 
-/// What the channels of a layer are normalised with.
+/// The parameters, statistics and scale by which the channels of a layer are normalised.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Normalisation<'a> {
     pub(crate) parameters: Parameters<'a>,
     pub(crate) statistics: Statistics<'a>,
     pub(crate) eps: f32,
-    /// The part of the dropout scale that belongs into the normalisation.
+    /// The dropout scale if it is folded into the normalisation, else 1.
     pub(crate) scale: f32,
 }
 
@@ -292,7 +297,7 @@ impl Normalisation<'_> {
         self.centre_with(Lane::FIRST, Channels::one(channel), self.inv_std_of_channel(channel))
     }
 
-    /// In a function of its own, whose stack is free again when there is more to do.
+    /// A function of its own, so that its stack is free again afterwards.
     #[cold]
     #[inline(never)]
     fn inv_std_of_channel(&self, channel: usize) -> f64 {
@@ -310,7 +315,8 @@ impl Normalisation<'_> {
         let (weight, bias, scale) = (self.weight(s, channels), s.widen(bias), s.splat_f64(f64::from(self.scale)));
         let slope = weight * centre.inv_std * scale;
         let shift = (bias - weight * centre.tail_xhat) * scale;
-        // In f32 the product may overflow to the opposite of an infinite shift, and their sum would be a NaN.
+        // In f32 the product may overflow to the opposite of an infinite shift, and their sum would
+        // be a NaN.
         let exact = unusual(s, slope)
             | unusual(s, centre.inv_std)
             | too_large(s, s.widen(centre.mean))
@@ -318,7 +324,7 @@ impl Normalisation<'_> {
         Normalise { mean: centre.mean, slope, shift, exact: exact & channels.bits() }
     }
 
-    /// The normalisation of some channels. Where lanes are worked one after the other it is a function of its own, which the
+    /// The normalisation of `channels`. With scalar lanes it is a function of its own, which the
     /// cold paths call as well.
     #[inline(always)]
     pub(crate) fn of_channels<M: Machine>(&self, s: M::Simd, channels: Channels) -> Normalise<M::Simd> {
@@ -351,8 +357,8 @@ impl Normalisation<'_> {
 
 /// The normalisation `z = (x - mean)*slope + shift`, for either kind of statistics.
 ///
-/// Never `x*slope + shift`: with a large mean the two terms cancel. The rounding of the mean is made good in the
-/// shift, which costs nothing per element.
+/// The form `x*slope + shift` would be wrong: with a large mean the two terms cancel. The shift
+/// corrects the rounding of the mean, which costs nothing per element.
 #[derive(Clone, Copy)]
 pub(crate) struct Normalise<S: Simd> {
     /// The mean, rounded to f32.
@@ -361,12 +367,13 @@ pub(crate) struct Normalise<S: Simd> {
     pub(crate) slope: S::F64,
     /// `(bias - tail*weight*inv_std)*scale`.
     pub(crate) shift: S::F64,
-    /// The lanes whose magnitudes f32 arithmetic would lose: they must be normalised in f64.
+    /// The lanes whose numbers leave the range of f32 arithmetic and must be normalised in f64.
     pub(crate) exact: u16,
 }
 
 impl<S: Simd> Normalise<S> {
-    /// The coefficients in f32, as pairs of vectors: mean and slope, shift and 1 where f64 is needed.
+    /// The coefficients in f32, as pairs of vectors: mean and slope, shift and 1 where f64 is
+    /// needed.
     #[inline(always)]
     pub(crate) fn pairs(&self, s: S) -> [[S::F32; 2]; 2] {
         [[self.mean, s.narrow(self.slope)], [s.narrow(self.shift), flags(s, self.exact)]]
@@ -382,8 +389,8 @@ where
     (x - mean) * slope + shift
 }
 
-/// `dx` of an element or of a vector in f32, from slope, tilt and offset. Fixed statistics have no terms of `x`, not even where
-/// it is not finite.
+/// `dx` of an element or of a vector in f32, from slope, tilt and offset. With fixed statistics
+/// `dx` has no term of `x`, not even if `x` is not finite.
 #[inline(always)]
 pub(crate) fn differentiated<F>([slope, tilt, offset]: [F; 3], batch: bool, deviation: F, g: F) -> F
 where
@@ -404,8 +411,8 @@ pub(crate) struct ChannelNormalise {
 }
 
 impl ChannelNormalise {
-    /// `z` of one element, in f64 where it is needed. With a residual that is also where the sum may be finite though one
-    /// of its terms is not.
+    /// `z` of one element, in f64 if it is needed. With a residual, f64 is also needed if the sum
+    /// may be finite although one of its terms is not.
     #[inline(always)]
     pub(crate) fn z(&self, x: f32, residual: Option<f32>) -> f32 {
         let [slope, shift] = self.rounded;
@@ -426,10 +433,10 @@ impl ChannelNormalise {
     }
 }
 
-/// What can be added to any number and leaves it as it is, the sign of zero included.
+/// −0.0, which can be added to any number without a change, even of the sign of zero.
 const NOTHING: f32 = -0.0;
 
-/// The sums over one channel that every gradient is made of.
+/// The sums over one channel from which every gradient is made.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct GradientSums {
     /// The sum of `g`, without the dropout scale.
@@ -455,7 +462,7 @@ impl GradientSums {
     }
 }
 
-/// What the gradients are made of; `g` has the dropout scale here.
+/// The sums from which the gradients are made. Here `g` has the dropout scale.
 #[derive(Clone, Copy)]
 pub(crate) struct Sums<S: Simd> {
     /// The sums of `g`.
@@ -465,7 +472,8 @@ pub(crate) struct Sums<S: Simd> {
 }
 
 impl<S: Simd> Sums<S> {
-    /// From the sums of `g` and `g*(x - mean)*unit` without the dropout scale. The rounding of the mean is made good here.
+    /// Computed from the sums of `g` and `g*(x - mean)*unit` without the dropout scale. This
+    /// function corrects the rounding of the mean.
     #[inline(always)]
     pub(crate) fn finish(s: S, [g, g_deviation]: [S::F64; 2], centre: &Centre<S>, scale: f32) -> Self {
         let scale = s.splat_f64(f64::from(scale));
@@ -474,25 +482,25 @@ impl<S: Simd> Sums<S> {
     }
 }
 
-/// What the elements' gradients are made with.
+/// The gradient of the elements that a call computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Differential {
     /// `dx` through batch statistics.
     Batch,
-    /// `dx` past fixed statistics.
+    /// `dx` with fixed statistics.
     Fixed,
-    /// The gradient of the residual in place of the input's.
+    /// The gradient of the residual in place of the gradient of the input.
     Residual,
 }
 
-/// What an element's gradient is made of, beside the sums.
+/// The inputs of an element's gradient, except for the sums.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Differentiation<'a> {
     pub(crate) normalisation: &'a Normalisation<'a>,
     pub(crate) differential: Differential,
     /// The dropout scale.
     pub(crate) scale: f32,
-    /// The values per channel of the whole batch.
+    /// The number of values per channel of the whole batch.
     pub(crate) samples: f64,
 }
 
@@ -507,8 +515,8 @@ impl Differentiation<'_> {
                 let slope = unscaled * scale;
                 Differentiate { slope, tilt: zero, offset: zero, exact: unusual(s, slope) & channels.bits() }
             }
-            // One value is its own mean, and its output the bias: nothing that is finite flows
-            // back.
+            // One value is its own mean, and its output is the bias: the gradient of the input
+            // is 0.
             #[expect(clippy::float_cmp, reason = "a count")]
             Differential::Batch if self.samples == 1.0 => {
                 Differentiate { slope: zero, tilt: zero, offset: zero, exact: 0 }
@@ -519,7 +527,8 @@ impl Differentiation<'_> {
                 let (slope, negative) = (unscaled * scale, unscaled * s.splat_f64(-1.0));
                 let tilt = negative * centre.inv_std * mean_g_xhat;
                 let offset = negative * (mean_g - centre.tail_xhat * mean_g_xhat);
-                // No deviation exceeds sqrt(samples) standard deviations, so this bounds every (x - mean)*tilt.
+                // No deviation exceeds sqrt(samples) standard deviations, so this bounds every (x -
+                // mean)*tilt.
                 let largest = unscaled * mean_g_xhat * samples;
                 let exact = unusual(s, slope)
                     | unusual(s, tilt)
@@ -531,7 +540,7 @@ impl Differentiation<'_> {
         }
     }
 
-    /// [`Self::coefficients`], which is a function of its own where lanes are worked one after the other, as
+    /// [`Self::coefficients`], which is a function of its own with scalar lanes, as
     /// [`Normalisation::of_channels`].
     #[inline(always)]
     pub(crate) fn of_channels<M: Machine>(
@@ -573,7 +582,7 @@ pub(crate) struct Differentiate<S: Simd> {
     pub(crate) tilt: S::F64,
     /// `-weight*inv_std*(sum(g) - tail*inv_std*sum(g*xhat))/samples`, 0 with fixed statistics.
     pub(crate) offset: S::F64,
-    /// The lanes whose magnitudes f32 arithmetic would lose.
+    /// The lanes whose numbers leave the range of f32 arithmetic.
     pub(crate) exact: u16,
 }
 
@@ -588,7 +597,7 @@ pub(crate) struct ChannelDifferentiate {
 }
 
 impl ChannelDifferentiate {
-    /// `dx` of one element, in f64 where it is needed.
+    /// `dx` of one element, in f64 if it is needed.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
     pub(crate) fn dx(&self, batch: bool, x: f32, g: f32) -> f32 {
@@ -616,6 +625,6 @@ pub(crate) fn any<S: Simd>(s: S, flags: S::F32) -> bool {
 /// The value of one lane.
 #[inline(always)]
 pub(crate) fn lane_of<T: Copy>(lanes: &Lanes<T>, lane: usize) -> T {
-    // The remainder is the lane itself, and saves a check.
+    // The remainder is the lane itself. It makes the check of the index unnecessary.
     lanes[lane % LANES]
 }

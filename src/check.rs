@@ -1,5 +1,5 @@
-//! Every length and every range that a call asks for, before anything is read or written: when one of these functions
-//! returns an error, its call has touched nothing.
+//! The checks of every length and every range, before a call reads or writes anything. When one of
+//! these functions returns an error, its call has touched nothing.
 
 use crate::args::{
     Average, Dropout, Finish, Moments, ParameterGradients, Parameters, Running, RunningMut, Saved, Statistics, Train,
@@ -38,7 +38,8 @@ pub(crate) fn forward(plan: &Plan, call: &ForwardCall<'_>) -> Result<(), Error> 
     scratch(plan.eval_scratch_len(), call.scratch.len())
 }
 
-/// [`forward`] in a function of its own, so that its stack is free again when the call needs some.
+/// [`forward`] in a function of its own, so that its stack is free again when the call itself needs
+/// stack.
 #[inline(never)]
 pub(crate) fn forward_apart(plan: &Plan, call: &ForwardCall<'_>) -> Result<(), Error> {
     forward(plan, call)
@@ -80,7 +81,7 @@ fn gradients(plan: &Plan, gradients: &Gradients<'_>) -> Result<(), Error> {
     optional_elements(plan, Buffer::GradResidual, gradients.grad_residual.as_deref())
 }
 
-/// Checks a call that makes the moments of a part of a batch.
+/// Checks a call that computes the moments of a part of a batch.
 pub(crate) fn moments(plan: &Plan, call: &Moments<'_>) -> Result<(), Error> {
     elements(plan, Buffer::Input, call.input.len())?;
     check_len(Buffer::Moments, moments_len(plan.shape.channels()), call.moments.len())?;
@@ -124,7 +125,7 @@ pub(crate) fn finite_moments(plan: &Plan, moments: &[f64]) -> Result<(), Error> 
     Ok(())
 }
 
-/// Checks a call that makes the gradients of the parameters of sums.
+/// Checks a call that makes the gradients of the parameters from sums.
 pub(crate) fn finish_gradients(plan: &Plan, sums: &[f64], gradients: &ParameterGradients<'_>) -> Result<(), Error> {
     check_len(Buffer::Sums, sums_len(plan.shape.channels()), sums.len())?;
     parameter_gradients(plan, gradients)
@@ -145,8 +146,8 @@ pub(crate) fn clear_padding(plan: &Plan, lengths: &[usize], values: &[f32]) -> R
     sequences(plan, lengths)
 }
 
-/// The lengths of sequences: one for each, and none above the positions. An empty tensor has no
-/// padding, whatever they are.
+/// Checks the lengths of sequences: one for each sequence, and none above the number of positions.
+/// An empty tensor has no padding, so any lengths will do.
 fn sequences(plan: &Plan, lengths: &[usize]) -> Result<(), Error> {
     let Some((samples, positions)) = padding::sequences(plan.shape) else { return Ok(()) };
     check_len(Buffer::Lengths, samples, lengths.len())?;
@@ -192,8 +193,8 @@ fn normalisation(plan: &Plan, normalisation: &Normalisation<'_>) -> Result<(), E
     }
 }
 
-/// Checks that every running variance has a standard deviation, or is NaN. An empty tensor needs
-/// none.
+/// Checks that every running variance has a standard deviation, or is NaN. An empty tensor needs no
+/// standard deviation.
 fn deviations(plan: &Plan, running_var: &[f32]) -> Result<(), Error> {
     // `var + eps <= 0` without an addition, which could round or be flushed to 0.
     let lacks = |&(_, &var): &(usize, &f32)| var <= -plan.config.eps;
@@ -203,9 +204,9 @@ fn deviations(plan: &Plan, running_var: &[f32]) -> Result<(), Error> {
     }
 }
 
-/// What an update of the running statistics needs beyond lengths: a momentum, if that is what
-/// averages them, and, if it is the unbiased variance that goes in, more than one value in every
-/// channel that has any.
+/// Checks the requirements of an update of the running statistics, except for lengths. An
+/// exponential average needs a valid momentum. An average of the unbiased variance needs more than
+/// one value in every channel that has values.
 fn update(plan: &Plan, running: Option<&RunningMut<'_>>, counts: &[f64]) -> Result<(), Error> {
     let Some(running) = running else { return Ok(()) };
     let exponential = matches!(running.average, Average::Exponential);
@@ -225,7 +226,7 @@ fn count(channel: usize, count: f64) -> Result<(), Error> {
     if count > 0.0 && count < f64::INFINITY { Ok(()) } else { Err(Error::Count { channel, count }) }
 }
 
-/// Checks the numbers of values of moments, of which some may be 0.
+/// Checks the counts of moments. A count may be 0.
 fn each_count(counts: &[f64]) -> Result<(), Error> {
     let mut given = counts.iter().enumerate().filter(|&(_, &count)| count != 0.0);
     given.try_for_each(|(channel, &of_channel)| count(channel, of_channel))
@@ -244,7 +245,8 @@ fn dropout(plan: &Plan, dropout: Dropout<'_>) -> Result<(), Error> {
     }
 }
 
-/// What batch statistics need beyond lengths. An empty tensor has none and needs nothing.
+/// Checks the requirements of batch statistics, except for lengths. An empty tensor has no
+/// statistics and no requirements.
 fn batch_statistics(plan: &Plan) -> Result<(), Error> {
     if plan.config.eps == 0.0 && !plan.shape.is_empty() {
         return Err(Error::Eps { eps: plan.config.eps });

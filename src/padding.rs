@@ -1,14 +1,15 @@
 //! Sequences of different lengths in one tensor: which of its elements are padding.
 //!
-//! A sample has `positions*inner` positions, of which one of the two factors is 1: a channels-last
-//! shape has its positions before the channels, a channels-first one after them. The first
-//! positions of a sample are valid, as many as its length says, and the others are padding.
+//! A sample has `positions*inner` positions. One of the two factors is 1: a channels-last shape has
+//! its positions before the channels, a channels-first shape after them. The first `length`
+//! positions of a sample are valid, and the rest are padding.
 
 use core::ops::Range;
 
 use crate::shape::Shape;
 
-/// The sequences of a tensor and the positions of each, nothing if the tensor is empty.
+/// The number of sequences of a tensor and the number of positions of each; `None` if the tensor is
+/// empty.
 pub(crate) const fn sequences(shape: Shape) -> Option<(usize, usize)> {
     // An empty tensor may have no positions.
     match shape.outer().checked_div(shape.positions()) {
@@ -18,27 +19,28 @@ pub(crate) const fn sequences(shape: Shape) -> Option<(usize, usize)> {
     }
 }
 
-/// Where the padding of a tensor is. Only for tensors that are not empty.
+/// The places of the padding in a tensor that is not empty.
 struct Padding<'a> {
     lengths: &'a [usize],
-    /// The stretches of a sample that end in padding: one of a channels-last sample, one for each
-    /// channel of a channels-first one.
+    /// The number of stretches of a sample that end in padding: one in a channels-last shape, one
+    /// for each channel in a channels-first shape.
     stretches: usize,
-    /// The elements of a stretch.
+    /// The number of elements of a stretch.
     elements: usize,
-    /// The elements of a stretch at one position.
+    /// The number of elements of a stretch at one position.
     width: usize,
 }
 
 impl<'a> Padding<'a> {
-    /// The padding that lengths leave, which have been checked; nothing if the tensor is empty.
+    /// The padding behind sequences of `lengths`, which have been checked; `None` if the tensor is
+    /// empty.
     fn new(shape: Shape, lengths: &'a [usize]) -> Option<Self> {
         let (_, positions) = sequences(shape)?;
         let (stretches, width) = if shape.inner() == 1 { (1, shape.channels()) } else { (shape.channels(), 1) };
         Some(Self { lengths, stretches, elements: positions * width, width })
     }
 
-    /// The padding as ranges of elements, in the order of memory.
+    /// The padding as ranges of elements, in memory order.
     fn ranges(self) -> impl Iterator<Item = Range<usize>> {
         let Self { lengths, stretches, elements, width } = self;
         lengths.iter().enumerate().flat_map(move |(sample, &length)| {
@@ -73,7 +75,7 @@ fn clear_bits(bits: Range<usize>, mask: &mut [u8]) {
         return;
     }
     let (first, last) = (bits.start / 8, bits.end / 8);
-    // The bits of the first byte before the range, and of the last one behind it.
+    // The bits of the first byte before the range, and the bits of the last byte behind the range.
     let (before, behind) = ((1_u8 << (bits.start % 8)) - 1, u8::MAX << (bits.end % 8));
     if first == last {
         if let Some(byte) = mask.get_mut(first) {

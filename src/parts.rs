@@ -1,30 +1,34 @@
-//! Moments and sums of parts of a batch: computed apart, merged, finished together.
+//! Moments and sums of the parts of a batch. They are computed for each part, merged, and finished
+//! for the whole batch.
 //!
-//! The moments of `C` channels are one flat slice of `3*C` f64: first the counts, then the means, then the sums of squared
-//! deviations from the mean, each per channel. It can be stored, sent, and merged with any other of as many channels.
+//! The moments of `C` channels are one flat slice of `3*C` f64: first the counts, then the means,
+//! then the sums of squared deviations from the mean, each per channel. The slice can be stored,
+//! sent, and merged with the moments of any other part with the same number of channels.
 
 use crate::channel;
 use crate::error::{Buffer, Error, check_len};
 
-/// The length of the moments of so many channels.
+/// The length of the moments of `channels` channels: 3 values per channel.
 #[must_use]
 pub const fn moments_len(channels: usize) -> usize {
     channels.saturating_mul(3)
 }
 
-/// The length of the sums of some channels.
+/// The length of the sums of `channels` channels: 2 values per channel.
 pub(crate) const fn sums_len(channels: usize) -> usize {
     channels.saturating_mul(2)
 }
 
-/// Merges the moments of one part of a batch into those of another: afterwards `into` has those of both together, by the
-/// formula of Chan, Golub and LeVeque (*Updating formulae and a pairwise algorithm for computing sample variances*, 1979).
+/// Merges the moments `from` of one part of a batch into the moments `into` of another part.
+/// Afterwards `into` has the moments of both parts together, by the formula of Chan, Golub and
+/// LeVeque (*Updating formulae and a pairwise algorithm for computing sample variances*, 1979).
 ///
-/// Merging the same parts in the same order gives the same bits. A part without values changes nothing.
+/// Merging the same parts in the same order gives the same bits. A part without values changes
+/// nothing.
 ///
 /// # Errors
-/// [`Error::Length`] if `from` does not have the length of `into`, and [`Error::LengthMultiple`] if that is not a multiple
-/// of 3; nothing was written then.
+/// [`Error::Length`] if `from` does not have the length of `into`, and [`Error::LengthMultiple`] if
+/// the length of `into` is not a multiple of 3. Nothing is written then.
 pub fn merge_moments(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
     check_both(Buffer::Moments, 3, into.len(), from.len())?;
     let (counts, means, m2s) = fields(into);
@@ -39,11 +43,12 @@ pub fn merge_moments(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Merges the sums of one part of a batch into those of another: element by element, a plain addition.
+/// Merges the sums `from` of one part of a batch into the sums `into` of another part: a plain
+/// addition, element by element.
 ///
 /// # Errors
-/// [`Error::Length`] if `from` does not have the length of `into`, and [`Error::LengthMultiple`] if that is not a multiple
-/// of 2; nothing was written then.
+/// [`Error::Length`] if `from` does not have the length of `into`, and [`Error::LengthMultiple`] if
+/// the length of `into` is not a multiple of 2. Nothing is written then.
 pub fn merge_sums(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
     check_both(Buffer::Sums, 2, into.len(), from.len())?;
     for (into, from) in into.iter_mut().zip(from) {
@@ -52,7 +57,8 @@ pub fn merge_sums(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks that two slices have the same length, so many values for each channel.
+/// Checks that two slices have the same length, a multiple of `fields`, the number of values per
+/// channel.
 fn check_both(buffer: Buffer, fields: usize, into: usize, from: usize) -> Result<(), Error> {
     if !into.is_multiple_of(fields) {
         return Err(Error::LengthMultiple { buffer, fields, actual: into });
@@ -60,7 +66,7 @@ fn check_both(buffer: Buffer, fields: usize, into: usize, from: usize) -> Result
     check_len(buffer, into, from)
 }
 
-/// Counts, means and sums of squared deviations.
+/// Splits moments into counts, means and sums of squared deviations.
 pub(crate) fn fields(moments: &mut [f64]) -> (&mut [f64], &mut [f64], &mut [f64]) {
     let channels = moments.len() / 3;
     let (counts, rest) = moments.split_at_mut_checked(channels).unwrap_or_default();
@@ -68,7 +74,7 @@ pub(crate) fn fields(moments: &mut [f64]) -> (&mut [f64], &mut [f64], &mut [f64]
     (counts, means, m2s)
 }
 
-/// The moments of one channel from those of all.
+/// The moments of one channel, taken from the moments of all channels.
 fn channel_moments(moments: &[f64], channel: usize) -> channel::Moments {
     let channels = moments.len() / 3;
     match (moments.get(channel), moments.get(channels + channel), moments.get(2 * channels + channel)) {

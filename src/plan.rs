@@ -1,5 +1,5 @@
-//! The plan of a layer: everything about it but its activation and its data. And the requests of its calls, as the
-//! phases take them.
+//! The plan of a layer: its shape, constants, backend and tasks, but not its activation. And the
+//! requests of its calls, in the form that the phases take.
 
 #[cfg(feature = "rayon")]
 use core::num::NonZero;
@@ -25,9 +25,9 @@ pub(crate) struct Plan {
     pub(crate) config: Config,
     /// The distribution of the mask's bits.
     pub(crate) keep: Bernoulli,
-    /// The backend that was asked for, if one was.
+    /// The backend that the caller asked for; `None` is the fastest one.
     pub(crate) backend: Option<Backend>,
-    /// The tasks that a call may be cut into.
+    /// The largest number of tasks into which a call is cut.
     #[cfg(feature = "rayon")]
     pub(crate) tasks: NonZero<usize>,
 }
@@ -53,7 +53,7 @@ impl Plan {
         }
     }
 
-    /// The bits of a dropout mask.
+    /// The number of bits of a dropout mask.
     pub(crate) const fn mask_bits(&self) -> usize {
         // An empty tensor may have no positions.
         let Some(samples) = self.shape.outer().checked_div(self.shape.positions()) else { return 0 };
@@ -65,29 +65,33 @@ impl Plan {
         }
     }
 
-    // Scratch is the table of the largest group of channels and, where a call makes statistics, one more table for each
-    // task: tasks write what they find of their parts of the group there, and it is merged into the group's table in the
-    // order of the parts.
+    // Scratch is the table of the largest group of channels. A call that makes statistics has one
+    // more table for each task. A task writes the statistics of its parts of the group there, and
+    // they are merged into the table of the group in the order of the parts.
 
-    /// The f64 values of scratch of a forward call with given statistics: a table of coefficients.
+    /// The number of f64 values of scratch of a forward call with given statistics: a table of
+    /// coefficients.
     pub(crate) const fn eval_scratch_len(&self) -> usize {
         self.walk().table_len(apply::FIELDS, self.task_count())
     }
 
-    /// The f64 values of scratch of a training call: a table of moments, then of coefficients, and one for each task.
+    /// The number of f64 values of scratch of a training call: a table for the moments, then for
+    /// the coefficients, and a table for each task.
     pub(crate) const fn train_scratch_len(&self) -> usize {
         const { assert!(moments::FIELDS == apply::FIELDS, "the coefficients take the place of the moments") };
         let tasks = self.task_count();
         self.walk().table_len(moments::FIELDS + moments::FIELDS * tasks, tasks)
     }
 
-    /// The f64 values of scratch of a backward call: a table of coefficients and sums, and one for each task.
+    /// The number of f64 values of scratch of a backward call: a table of coefficients and sums,
+    /// and a table for each task.
     pub(crate) const fn backward_scratch_len(&self) -> usize {
         let tasks = self.task_count();
         self.walk().table_len(reduce::FIELDS + reduce::TASK_FIELDS * tasks, tasks)
     }
 
-    /// What decides which elements a call keeps, or nothing if it drops them all; and what it multiplies them by.
+    /// The gates, which decide which elements a call keeps, and the factor of kept elements; `None`
+    /// if the call drops all elements.
     pub(crate) fn gates_of<'a>(&self, dropout: Dropout<'a>) -> Option<(Gates<'a>, f32)> {
         match dropout {
             Dropout::Off => Some((Gates::Open, 1.0)),
@@ -108,16 +112,16 @@ impl Plan {
         Walk::new(self.shape)
     }
 
-    /// How the work of a call is done.
+    /// The backend and the number of tasks of a call.
     pub(crate) const fn tasks(&self) -> Tasks {
         Tasks { backend: self.backend, count: self.task_count() }
     }
 
-    /// The tasks of a call at most.
+    /// The largest number of tasks of a call.
     const fn task_count(&self) -> usize {
         #[cfg(feature = "rayon")]
         {
-            // The scratch lengths grow with them and must not overflow.
+            // The scratch lengths grow with the number of tasks and must not overflow.
             const MOST: usize = 1 << 16;
             if self.tasks.get() < MOST { self.tasks.get() } else { MOST }
         }
@@ -127,7 +131,7 @@ impl Plan {
         }
     }
 
-    /// What a call normalises with, before dropout has its say.
+    /// The statistics and parameters by which a call normalises, before the dropout scale is known.
     const fn normalisation<'a>(&self, parameters: Parameters<'a>, statistics: Statistics<'a>) -> Normalisation<'a> {
         Normalisation { parameters, statistics, eps: self.config.eps, scale: 1.0 }
     }
@@ -139,7 +143,7 @@ pub(crate) struct ForwardCall<'a> {
     pub(crate) normalisation: Normalisation<'a>,
     pub(crate) dropout: Dropout<'a>,
     pub(crate) residual: Option<&'a [f32]>,
-    /// `x`, or nothing where the output overwrites it.
+    /// `x`; `None` if the output overwrites it.
     pub(crate) input: Option<&'a [f32]>,
     pub(crate) output: &'a mut [f32],
     pub(crate) scratch: &'a mut [f64],
@@ -168,25 +172,25 @@ impl<'a> ForwardCall<'a> {
     }
 }
 
-/// What a backward call writes into the tensor that it was given for it.
+/// The gradient that a backward call writes into its output tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     /// Nothing: only gradients of parameters are wanted.
     Nothing,
     /// `dx`; the gradient of the residual, if wanted, has a tensor of its own.
     Input,
-    /// The gradient of the residual, because nobody needs `dx`.
+    /// The gradient of the residual, because the caller does not need `dx`.
     Residual,
 }
 
-/// Which part of a backward call is wanted.
+/// The part of the backward pass that a call asks for.
 #[derive(Debug)]
 pub(crate) enum Phase<'a> {
-    /// All of it, for a tensor that is the whole batch.
+    /// The whole backward pass, for a tensor that is the whole batch.
     Whole,
-    /// The sums of a part of a batch: those of `g`, then those of `g*xhat`.
+    /// The sums of a part of a batch: first the sums of `g`, then the sums of `g*xhat`.
     Reduce(&'a mut [f64]),
-    /// The gradients of the elements of a part of a batch, from the sums over the whole of it.
+    /// The gradients of the elements of a part of a batch, from the sums over the whole batch.
     Apply {
         /// The sums.
         sums: &'a [f64],
@@ -212,11 +216,11 @@ pub(crate) struct BackwardCall<'a> {
 /// The tensors of gradients of a backward call.
 pub(crate) struct Gradients<'a> {
     pub(crate) target: Target,
-    /// `dy`, or nothing where the output overwrites it.
+    /// `dy`; `None` if the output overwrites it.
     pub(crate) grad_output: Option<&'a [f32]>,
-    /// The tensor of the target.
+    /// The tensor of the gradient that `target` names.
     pub(crate) output: &'a mut [f32],
-    /// The gradient of the residual, if it is wanted beside `dx`.
+    /// The gradient of the residual, if the caller wants it in addition to `dx`.
     pub(crate) grad_residual: Option<&'a mut [f32]>,
 }
 

@@ -1,7 +1,9 @@
-//! Tasks: a call cut into pieces that are worked one after the other or, with the feature `rayon`, by several threads.
+//! Tasks: the pieces into which a call is cut. They run one at a time or, with the feature `rayon`,
+//! on several threads.
 //!
-//! How many tasks there are does not influence any result: statistics are made of parts that the shape fixes, merged in
-//! the order of their numbers, and every element is worked alone.
+//! The number of tasks does not influence any result. Statistics are made from parts that the shape
+//! fixes, merged in the order of their numbers, and the result of an element depends on no other
+//! task.
 
 use core::ops::Range;
 
@@ -10,18 +12,19 @@ use crate::pass::{Group, LEAST_SHARED, Piece, Tile, Walk, div_ceil};
 use crate::simd::{Kernel, LANES, dispatch};
 use crate::slices::take_front;
 
-/// The least elements of a task: some microseconds of work.
+/// The smallest number of elements of a task: some microseconds of work.
 const LEAST_ELEMENTS: usize = 1 << 14;
 
-/// The values of a group that one core's share of the caches holds: 4 MiB. Groups of fewer channels would fit the second
-/// cache, but take their runs from places further apart, which costs more than the third cache does.
+/// The number of values of a group that fit one core's share of the caches: 4 MiB. Smaller groups
+/// would fit the second-level cache, but read shorter stretches of memory, which costs more than
+/// the third-level cache does.
 const CACHED_VALUES: usize = 1 << 20;
 
-/// How the work of a call is done.
+/// The backend and the number of tasks of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tasks {
     pub(crate) backend: Option<Backend>,
-    /// The tasks at most, at least 1.
+    /// The largest number of tasks, at least 1.
     pub(crate) count: usize,
 }
 
@@ -32,17 +35,18 @@ impl Tasks {
         dispatch(self.backend, kernel);
     }
 
-    /// The values of a group whose statistics are wanted before its elements: so many that they are still in the caches then.
+    /// The largest number of values of a group that is read twice, for its statistics and for its
+    /// elements, and should still be in the caches the second time.
     pub(crate) fn cached_values(self) -> usize {
         CACHED_VALUES.saturating_mul(self.count)
     }
 
-    /// The tasks that are worth while for so many elements.
+    /// The number of tasks that pays for `elements` elements.
     pub(crate) fn for_elements(self, elements: usize) -> usize {
         if elements < LEAST_SHARED { 1 } else { self.count.min(elements / LEAST_ELEMENTS).max(1) }
     }
 
-    /// Works pieces that have nothing to do with each other.
+    /// Runs `work` on independent pieces.
     #[cfg(feature = "rayon")]
     pub(crate) fn each<P: Send>(self, mut pieces: impl Iterator<Item = P>, work: impl Fn(P) + Sync) {
         let Some(first) = pieces.next() else { return };
@@ -61,7 +65,7 @@ impl Tasks {
         });
     }
 
-    /// Works pieces that have nothing to do with each other.
+    /// Runs `work` on independent pieces.
     #[cfg(not(feature = "rayon"))]
     #[inline(always)]
     #[expect(clippy::unused_self, reason = "as with threads")]
@@ -69,8 +73,9 @@ impl Tasks {
         pieces.for_each(work);
     }
 
-    /// The statistics of a group: each piece by `work`, tile by tile where the group is worked so, into one of several tables,
-    /// by tasks that share the table of the group; then by `merge` into that table, in the order of the parts.
+    /// The statistics of a group. Tasks run `work` on each piece, which reads the table of the
+    /// group and writes one of `tables`. Then `merge` takes these tables into the table of the
+    /// group, in the order of the parts.
     #[inline(always)]
     pub(crate) fn statistics<const FIELDS: usize, const TASK_FIELDS: usize>(
         self,
@@ -82,7 +87,7 @@ impl Tasks {
         merge: impl Fn(Piece, &mut [Tile<FIELDS>], &[Tile<TASK_FIELDS>]),
     ) {
         let cuts = Cuts::new(self, walk, group, tables.len());
-        // The compiler sees here that neither is 0.
+        // So the compiler knows that neither number is 0.
         let (tasks, tiles) = (cuts.tasks.max(1), cuts.tiles.max(1));
         for first in (0..cuts.pieces).step_by(tasks) {
             let wave = (first..cuts.pieces.min(first + tasks)).map(|number| cuts.piece(number));
@@ -104,7 +109,7 @@ impl Tasks {
         }
     }
 
-    /// The elements of a group: some units by each task, which writes a part of each of the tensors.
+    /// The elements of a group. Each task takes some units and writes its part of each tensor.
     #[inline(always)]
     pub(crate) fn elements<'a>(
         self,
@@ -115,7 +120,7 @@ impl Tasks {
     ) {
         let units = walk.units(group);
         let tasks = self.for_elements(walk.values_in(group));
-        // Where there are no threads, no code to cut pieces either.
+        // A build without threads has no code that cuts pieces.
         if tasks == 1 {
             return work(0..units, written);
         }
@@ -130,8 +135,9 @@ impl Tasks {
     }
 }
 
-/// A process that was made by `fork` has the memory of its parent but only one thread of it: the pool looks as if its
-/// threads were there, and whoever waits for them waits for ever. There a call works all its tasks by itself.
+/// A process made by `fork` has the memory of its parent but only one of its threads. The pool
+/// looks as if its threads were running, and a call that waits for them waits for ever. In such a
+/// process a call runs all its tasks itself.
 #[cfg(all(feature = "rayon", unix))]
 mod forked {
     extern crate std;
@@ -139,16 +145,17 @@ mod forked {
     use core::cell::Cell;
     use core::sync::atomic::{AtomicU32, Ordering};
 
-    /// The process in which a call first shared its work with the global pool, which that starts; 0 before. The number of
-    /// no process is 0.
+    /// The process in which a call first shared its work with the global pool and so started it; 0
+    /// before. No process has the number 0.
     static GLOBAL: AtomicU32 = AtomicU32::new(0);
 
     std::thread_local! {
-        /// The same of the pool that this thread is one of.
+        /// The process that started the pool of this thread.
         static OWN: Cell<u32> = const { Cell::new(0) };
     }
 
-    /// Whether this process has the threads of the pool that this thread would share its work with.
+    /// Whether this process has the threads of the pool with which this thread would share its
+    /// work.
     pub(super) fn has_threads() -> bool {
         let process = std::process::id();
         let first = if rayon::current_thread_index().is_some() {
@@ -172,15 +179,15 @@ mod forked {
     }
 }
 
-/// The pieces of which the statistics of a group are made, one table each.
+/// The pieces from which the statistics of a group are made, one table each.
 struct Cuts {
-    /// The pieces that are worked at once.
+    /// The number of pieces that are processed at the same time.
     tasks: usize,
-    /// The tiles of a table.
+    /// The number of tiles of a table.
     tiles: usize,
-    /// The columns of a piece.
+    /// The number of columns of a piece.
     columns: usize,
-    /// The pieces of a part.
+    /// The number of pieces of a part.
     splits: usize,
     pieces: usize,
     all_columns: usize,
@@ -190,8 +197,8 @@ impl Cuts {
     fn new(tasks: Tasks, walk: &Walk, group: Group, tables: usize) -> Self {
         let (parts, tiles) = (walk.parts(), group.tiles().max(1));
         let tasks = tasks.for_elements(walk.values_in(group)).min(tables / tiles).max(1);
-        // Whole tiles where lanes are columns, whose rows are best read whole: tasks take parts before they share one. Channels
-        // otherwise, which share a tile, and of which tasks have as many as each other.
+        // If lanes are columns: split by part first, then by whole tiles, so that rows are read
+        // whole. Otherwise: split the channels, which share a tile, evenly.
         let (unit, splits) = if walk.has_columns() { (LANES, div_ceil(tasks, parts)) } else { (1, tasks) };
         let units = div_ceil(div_ceil(group.columns, unit), splits);
         let columns = units * unit;

@@ -1,5 +1,6 @@
-//! Backward, top to bottom: for each group of channels the coefficients of the forward call, the sums, the gradients of
-//! weight and bias made of them, the coefficients of the input gradient, and the input gradient.
+//! Backward, top to bottom. For each group of channels: the coefficients of the forward call, the
+//! sums, the gradients of weight and bias from the sums, the coefficients of the input gradient,
+//! and the input gradient.
 
 use crate::activation::Activation;
 use crate::args::{ParameterGradients, Statistics};
@@ -47,7 +48,7 @@ pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, call: &mut Backward
     };
     let differentiation = Differentiation { normalisation, differential, scale: keep.scale, samples };
     let write = target != Target::Nothing;
-    // Past fixed statistics the input gradient needs no sums.
+    // With fixed statistics the input gradient needs no sums.
     let reduce = match phase {
         Phase::Whole => {
             let wanted = grad_parameters.weight.is_some() || grad_parameters.bias.is_some();
@@ -76,7 +77,7 @@ pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, call: &mut Backward
         }
         return;
     }
-    // What is read twice should be in the cache the second time.
+    // A group that is read twice should be in the cache the second time.
     let values = if reduce && write { tasks.cached_values() / 2 } else { usize::MAX };
     for group in walk.groups(values, tasks.count) {
         let (table, parts) = tables(scratch, group, tasks.count);
@@ -100,7 +101,7 @@ pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, call: &mut Backward
     }
 }
 
-/// The coefficients of a group before its sums, into its table.
+/// The kernel that writes the coefficients for the sums of a group into its table.
 struct GroupCoefficients<'a> {
     normalisation: &'a Normalisation<'a>,
     group: Group,
@@ -125,17 +126,19 @@ impl Kernel for GroupCoefficients<'_> {
     }
 }
 
-/// What becomes of the sums of a group.
+/// The kernel that finishes the sums of a group: it writes the gradients of the parameters, and the
+/// coefficients of the input gradient into the table.
 struct FinishGroup<'a, 'b> {
     group: Group,
     table: &'a mut [Tile<{ reduce::FIELDS }>],
     differentiation: Differentiation<'a>,
-    /// Whether the table has sums.
+    /// Whether the table has sums of this call.
     reduced: bool,
     wanted: Wanted<'a, 'b>,
 }
 
-/// Where sums come from that are given, and where others go.
+/// The source or the destinations of the sums: the caller gives them (apply phase), or the call
+/// writes them.
 struct Wanted<'a, 'b> {
     phase: &'a mut Phase<'b>,
     grad_parameters: &'a mut ParameterGradients<'b>,
@@ -164,7 +167,8 @@ impl Kernel for FinishGroup<'_, '_> {
 }
 
 impl Wanted<'_, '_> {
-    /// The sums of some channels, which the table may have, written where they are wanted.
+    /// The sums of `channels`: given by the caller, or finished from `of_channels` and written to
+    /// their destinations.
     #[inline(always)]
     fn sums<S: Simd>(
         &mut self,
@@ -196,7 +200,8 @@ impl Wanted<'_, '_> {
     }
 }
 
-/// The sums of some channels from those of all: first those of `g`, then those of `g*xhat`.
+/// The sums of `channels`, taken from the sums of all channels: first all sums of `g`, then all
+/// sums of `g*xhat`.
 #[inline(always)]
 fn given_sums<S: Simd>(s: S, sums: &[f64], channels: Channels) -> Sums<S> {
     let (g, g_xhat) = sums.split_at_checked(sums.len() / 2).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Forward with given statistics, top to bottom: for each group of channels its coefficients, then its output.
+//! Forward with given statistics, top to bottom. For each group of channels: its coefficients, then
+//! its output.
 
 use crate::activation::Activation;
 use crate::pass::apply::{self, Apply, GroupCoefficients, folded_scale};

@@ -1,4 +1,5 @@
-//! The moments of a part of a batch, top to bottom: for each group of channels those of its parts, merged.
+//! The moments of a part of a batch, top to bottom. For each group of channels: the moments of its
+//! blocks, merged.
 
 use crate::args::Moments;
 use crate::parts::fields;
@@ -30,7 +31,7 @@ pub(crate) fn run(plan: &Plan, call: Moments<'_>) {
     }
 }
 
-/// Writes the moments of a group where they are wanted.
+/// The kernel that writes the moments of a group into the caller's buffer.
 struct PutMoments<'a> {
     walk: &'a Walk,
     group: Group,

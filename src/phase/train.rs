@@ -1,5 +1,6 @@
-//! Forward with batch statistics, top to bottom: for each group of channels its moments, what is kept of them, its
-//! coefficients, and its output, which finds the input in the cache again where the group fits it.
+//! Forward with batch statistics, top to bottom. For each group of channels: its moments, the saved
+//! and running statistics, its coefficients, and its output. The output reads the input from the
+//! cache if the group fits it.
 
 use crate::activation::Activation;
 use crate::args::{Finish, RunningMut, SavedMut, Statistics, Train};
@@ -17,7 +18,7 @@ pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, mut call: Train<'_>
         call.saved.clear();
         return;
     }
-    // Nothing if every element is dropped; the statistics are wanted all the same.
+    // `None` if every element is dropped. The statistics are needed all the same.
     let gates = plan.gates_of(call.dropout);
     let keep = gates.as_ref().map(|(gates, scale)| gates.keep(*scale));
     if keep.is_none() {
@@ -70,14 +71,14 @@ pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, mut call: Train<'_>
     }
 }
 
-/// How a batch moves the running statistics; counts it.
+/// Counts the batch and says how it moves the running statistics.
 fn next_update(config: Config, running: Option<&mut RunningMut<'_>>) -> RunningUpdate {
     let momentum = config.momentum;
     let momentum = running.map_or(momentum, |running| running.average.next_momentum(momentum));
     RunningUpdate { momentum, variance: config.running_var }
 }
 
-/// What becomes of the moments of a group.
+/// The kernel that does for a group what [`ChannelStatistics::finish`] does for some channels.
 struct FinishGroup<'a, 'b> {
     walk: &'a Walk,
     group: Group,
@@ -100,7 +101,7 @@ impl Kernel for FinishGroup<'_, '_> {
     }
 }
 
-/// What becomes of moments.
+/// The saved and running statistics that the moments of a batch are written to.
 struct ChannelStatistics<'a, 'b> {
     update: RunningUpdate,
     running: Option<&'a mut RunningMut<'b>>,
@@ -108,7 +109,8 @@ struct ChannelStatistics<'a, 'b> {
 }
 
 impl ChannelStatistics<'_, '_> {
-    /// Saves the centre of some channels for the backward pass and moves the running statistics.
+    /// Saves the mean and the inverse standard deviation of `channels` for the backward pass, and
+    /// moves their running statistics.
     #[inline(always)]
     fn finish<S: Simd>(&mut self, s: S, channels: Channels, moments: &BatchMoments<S>, eps: f32) {
         let centre = Centre::of_batch(s, moments, eps);
@@ -121,8 +123,8 @@ impl ChannelStatistics<'_, '_> {
     }
 }
 
-/// Finishes the moments of a batch, in a call whose arguments have been checked. One channel at a
-/// time: the running statistics of those without values are left as they are.
+/// Finishes the moments of a batch, one channel at a time, in a call whose arguments have been
+/// checked. A channel without values keeps its running statistics.
 pub(crate) fn finish(plan: &Plan, call: Finish<'_>) {
     let Finish { moments, mut running, mut saved } = call;
     let (channels, eps) = (plan.shape.channels(), plan.config.eps);

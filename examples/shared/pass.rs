@@ -2,8 +2,8 @@
 //! frameworks have in common.
 
 use normdrop::{
-    Activation, Backward, Config, Dropout, Error, Eval, Layer, ParameterGradients, Parameters, Running,
-    RunningMut, Saved, SavedMut, Shape, Statistics, Train,
+    Activation, Backward, Config, Dropout, Error, Eval, Layer, ParameterGradients, Parameters, Running, RunningMut,
+    Saved, SavedMut, Shape, Statistics, Train,
 };
 
 /// What a forward call leaves for its backward call.

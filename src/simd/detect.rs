@@ -1,4 +1,4 @@
-//! Which backend a call runs on: decided by the build where it can be, by CPUID where it must be.
+//! The choice of the backend of a call: by the build if it decides, by CPUID otherwise.
 #![cfg_attr(
     all(target_arch = "x86_64", target_feature = "sse2"),
     expect(unsafe_code, reason = "the tokens of the backends, CPUID and XGETBV")
@@ -11,10 +11,12 @@ use crate::backend::Backend;
 use crate::error::Error;
 
 impl Backend {
-    /// The fastest backend that this CPU and this build can run; every call uses it unless told otherwise.
+    /// The fastest backend that this CPU and this build can run. Every call uses it unless
+    /// [`Layer::with_backend`](crate::Layer::with_backend) names another.
     ///
-    /// With `--cfg normdrop_backend="portable"` (or `"avx2"`, `"avx512"`) in `RUSTFLAGS` it is at most the one named; with
-    /// `"scalar"` it is the portable one as it is where there are no vector registers.
+    /// With `--cfg normdrop_backend="portable"` (or `"avx2"`, `"avx512"`) in `RUSTFLAGS` it is at
+    /// most the named backend. With `"scalar"` it is the portable backend in its form for targets
+    /// without vector registers.
     #[must_use]
     #[inline]
     pub fn detect() -> Self {
@@ -32,7 +34,7 @@ impl Backend {
         self <= Self::detect()
     }
 
-    /// The backend itself if it is available.
+    /// The backend `self`, if it is available.
     ///
     /// # Errors
     /// [`Error::BackendUnavailable`] if this CPU or this build cannot run it.
@@ -42,7 +44,8 @@ impl Backend {
     }
 }
 
-/// Runs a kernel on the requested backend, or on the fastest one if none is requested or it is not available.
+/// Runs a kernel on the requested backend, or on the fastest one if none is requested or it is not
+/// available.
 #[inline(always)]
 pub(crate) fn dispatch(requested: Option<Backend>, kernel: impl Kernel) {
     let detected = Backend::detect();
@@ -61,11 +64,13 @@ pub(crate) fn dispatch(requested: Option<Backend>, kernel: impl Kernel) {
                     normdrop_backend = "avx2"
                 )) =>
             {
-                // SAFETY: `detect` found AVX-512 F, VL, BW and DQ, and the operating system saves their registers.
+                // SAFETY: `detect` found AVX-512 F, VL, BW and DQ, and the operating system saves
+                // their registers.
                 return unsafe { Avx512::run(kernel) };
             }
             Backend::Avx2 if !cfg!(any(normdrop_backend = "scalar", normdrop_backend = "portable")) => {
-                // SAFETY: `detect` found AVX2 or better, and the operating system saves its registers.
+                // SAFETY: `detect` found AVX2 or better, and the operating system saves its
+                // registers.
                 return unsafe { Avx2::run(kernel) };
             }
             _ => {}
@@ -75,8 +80,9 @@ pub(crate) fn dispatch(requested: Option<Backend>, kernel: impl Kernel) {
     run_portable(kernel);
 }
 
-/// Runs a kernel on portable lanes. Where there are others beside them it is a function of its own, as with those: without
-/// optimisation every vector has its place on the stack, and the caller would have those of two backends.
+/// Runs a kernel on portable lanes. On targets with other backends it is a function of its own, as
+/// for the others: without optimisation every vector has its place on the stack, and the caller
+/// would have the vectors of two backends.
 #[cfg_attr(all(target_arch = "x86_64", target_feature = "sse2"), inline(never))]
 #[cfg_attr(not(all(target_arch = "x86_64", target_feature = "sse2")), inline(always))]
 fn run_portable(kernel: impl Kernel) {
@@ -95,12 +101,13 @@ mod cpuid {
 
     #[inline(always)]
     pub(super) const fn fastest() -> Backend {
-        // Other targets have one backend; bare x86-64, UEFI and SGX do not promise wide registers, or have no CPUID.
+        // Other targets have one backend. Bare x86-64, UEFI and SGX do not promise wide registers,
+        // or have no CPUID.
         Backend::Portable
     }
 }
 
-/// What CPUID and XGETBV say.
+/// The answers of CPUID and XGETBV.
 #[cfg(all(
     target_arch = "x86_64",
     target_feature = "sse2",
@@ -117,7 +124,8 @@ mod cpuid {
     pub(super) fn fastest() -> Backend {
         use core::sync::atomic::{AtomicU8, Ordering};
 
-        // What `-C target-cpu` or `-C target-feature` promised at build time needs no question at run time.
+        // A CPU feature that `-C target-cpu` or `-C target-feature` promised at build time needs no
+        // question at run time.
         if cfg!(all(
             target_feature = "avx512f",
             target_feature = "avx512vl",
@@ -127,8 +135,8 @@ mod cpuid {
             return Backend::Avx512;
         }
 
-        // CPUID traps in virtual machines and costs more than a small layer: it is asked once. Threads that race
-        // here store the same value.
+        // CPUID traps in virtual machines and costs more than a small layer: it is asked once.
+        // Threads that race here store the same value.
         const UNKNOWN: u8 = 0;
         const PORTABLE: u8 = 1;
         const AVX2: u8 = 2;
@@ -159,24 +167,26 @@ mod cpuid {
         }
     }
 
-    /// What the CPU has and the operating system saves.
+    /// The fastest backend whose instructions the CPU has and whose registers the operating system
+    /// saves.
     fn cpu() -> Backend {
         best(cpuid(0).eax, cpuid(1).ecx, || cpuid(7).ebx, saved_state)
     }
 
     /// The first subleaf of a leaf of CPUID.
     fn cpuid(leaf: u32) -> CpuidResult {
-        // The intrinsic is unsafe before Rust 1.94 and safe since. A pointer of this type is unsafe to call in all of them.
+        // The intrinsic is unsafe before Rust 1.94 and safe since. A pointer of this type is unsafe
+        // to call in all of them.
         let cpuid: unsafe fn(u32, u32) -> CpuidResult = __cpuid_count;
         // SAFETY: every x86-64 CPU has the instruction, which only reads information about the CPU.
         unsafe { cpuid(leaf, 0) }
     }
 
-    /// The fastest backend of a CPU, from its last leaf of CPUID, ECX of leaf 1, EBX of leaf 7 and XCR0, of which the last two are
-    /// asked for only if there are such.
+    /// The fastest backend of a CPU, from its last leaf of CPUID, ECX of leaf 1, EBX of leaf 7 and
+    /// XCR0. The last two are functions, called only if the CPU has leaf 7 and XGETBV.
     ///
-    /// Bits from the Intel Software Developer's Manual, volume 2A, CPUID, and volume 1, section 14.3 and 15.2
-    /// (detection of AVX2 and AVX-512).
+    /// The bits are from the Intel Software Developer's Manual, volume 2A, CPUID, and volume 1,
+    /// section 14.3 and 15.2 (detection of AVX2 and AVX-512).
     fn best(last_leaf: u32, leaf_1: u32, leaf_7: impl FnOnce() -> u32, saved_state: impl FnOnce() -> u32) -> Backend {
         const OSXSAVE_AND_AVX: u32 = 1 << 27 | 1 << 28;
         const AVX2: u32 = 1 << 5;
@@ -197,10 +207,12 @@ mod cpuid {
         Backend::Avx512
     }
 
-    /// The low half of XCR0: the register state that the operating system saves. Only if CPUID reports OSXSAVE.
+    /// The low half of XCR0: the register state that the operating system saves. Only if CPUID
+    /// reports OSXSAVE.
     fn saved_state() -> u32 {
         let low: u32;
-        // SAFETY: the caller found OSXSAVE, so XGETBV exists and XCR0 may be read; it touches neither memory nor stack.
+        // SAFETY: the caller found OSXSAVE, so XGETBV exists and XCR0 may be read; it touches
+        // neither memory nor stack.
         unsafe {
             core::arch::asm!(
                 "xgetbv",
@@ -217,7 +229,8 @@ mod cpuid {
     mod tests {
         use super::{Backend, best};
 
-        /// The bits of a CPU with AVX-512 whose registers the operating system saves, each with what is left without it.
+        /// The bits of a CPU with AVX-512 whose registers the operating system saves, each with
+        /// what is left without it.
         const LEAF_1: [(u32, Backend); 2] = [(0x0800_0000, Backend::Portable), (0x1000_0000, Backend::Portable)];
         const LEAF_7: [(u32, Backend); 5] = [
             (0x0000_0020, Backend::Portable), // AVX2

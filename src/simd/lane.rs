@@ -1,5 +1,5 @@
-//! One lane alone: for targets without vector registers, and on every target for the few values that vectors do not
-//! serve.
+//! Single lanes, for targets without vector registers, and on every target for the few values that
+//! are not processed in vectors.
 
 use core::ops::{Add, BitAnd, BitOr, BitXor};
 
@@ -10,7 +10,7 @@ use super::{LANES, Lanes, Simd, Work, halves, whole};
 pub(crate) struct Lane(pub(super) usize);
 
 impl Lane {
-    /// The first one, for values that are alone.
+    /// The first lane, for a single value.
     pub(crate) const FIRST: Self = Self(0);
 
     /// The lane of a column of a table.
@@ -19,19 +19,20 @@ impl Lane {
         Self(column % LANES)
     }
 
-    /// Its number, in a form that needs no check.
+    /// The number of the lane, in a form that needs no check.
     #[inline(always)]
     const fn number(self) -> usize {
         self.0 % LANES
     }
 
-    /// The word of a pair of vectors that has this lane of one of them.
+    /// The index of the word, in a pair of vectors in memory, that has this lane of the first or
+    /// second vector.
     #[inline(always)]
     const fn word_of(self, vector: usize) -> usize {
         (vector * LANES + self.number()) / 2 % LANES
     }
 
-    /// Whether it is the lower half of that word.
+    /// Whether the lane is the lower half of that word.
     #[inline(always)]
     const fn is_even(self) -> bool {
         self.0.is_multiple_of(2)
@@ -247,7 +248,8 @@ impl Simd for Lane {
         value.0 == 0
     }
 
-    /// As integers, whose order is that of the magnitudes: cheaper than comparisons in software.
+    /// The comparison is one of integers, whose order is that of the magnitudes. In software it is
+    /// cheaper than a comparison of floats.
     #[inline(always)]
     fn magnitude_between(self, value: f64, above: f64, below: f64) -> u16 {
         let magnitude = value.to_bits() & !(1 << 63);

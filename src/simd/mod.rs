@@ -1,27 +1,29 @@
-//! Sixteen logical lanes on every target, and the few operations that the kernels are written in.
+//! Sixteen logical lanes on every target, and the few operations in which the kernels are written.
 //!
-//! The register width is not part of any result: portable lanes are `wide::f32x16`, AVX2 lanes are two
-//! registers, AVX-512 lanes are one, and where there are no vector registers one lane is worked after the other. Every
-//! operation is exact or correctly rounded on its own (`+ - * /`, conversions, compare, select, bit operations);
-//! none is fused, none is an estimate, and the only sums across lanes are [`Machine::fold`] and
-//! [`Machine::fold_f64`], whose tree is the same everywhere.
+//! The register width does not change any result. Portable lanes are `wide::f32x16`, AVX2 lanes are
+//! two registers, AVX-512 lanes are one register. On targets without vector registers lanes are
+//! scalars, one at a time. Every operation is exact or correctly rounded on its own (`+ - * /`,
+//! conversions, compare, select, bit operations). No operation is fused or an estimate. The only
+//! sums across lanes are [`Machine::fold`] and [`Machine::fold_f64`], whose tree is the same
+//! everywhere.
 
 mod detect;
 mod lane;
-/// The portable lanes where there are no vector registers.
+/// The portable lanes of targets without vector registers.
 #[cfg(not(all(
     any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
     not(normdrop_backend = "scalar")
 )))]
 mod scalar;
 mod splitmix;
-/// The portable lanes where there are vector registers.
+/// The portable lanes of targets with vector registers.
 #[cfg(all(
     any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
     not(normdrop_backend = "scalar")
 ))]
 mod wide;
-// Without SSE2, as where a kernel or firmware has its floats computed in software, there are no vector registers at all.
+// Without SSE2 there are no vector registers, for example in a kernel or firmware that computes
+// floats in software.
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 mod x86;
 
@@ -44,10 +46,12 @@ pub(crate) use splitmix::{GOLDEN_GAMMA, splitmix64};
 /// The number of logical lanes, on every target.
 pub(crate) const LANES: usize = 16;
 
-/// Whether this target works sixteen lanes at once. Where it does not, there is no other backend.
+/// Whether this target processes all sixteen lanes at once. A target that does not has only the
+/// portable backend.
 pub(crate) const AT_ONCE: bool = <<Portable as Machine>::Simd as Simd>::AT_ONCE;
 
-/// Whether calls work channel by channel, without tables: on targets without vector registers, unless there are threads.
+/// Whether calls process one channel after another, without tables: on targets without vector
+/// registers, unless the feature `rayon` is on.
 pub(crate) const CHANNELWISE: bool = !AT_ONCE && !cfg!(feature = "rayon");
 
 /// One value per lane, in memory.
@@ -60,25 +64,27 @@ pub(crate) const fn first_lanes(n: usize) -> u16 {
     ((1_u32 << n) - 1) as u16
 }
 
-/// A backend: it works sixteen lanes, all at once or one after the other. A token that proves that the CPU has what its
-/// operations need.
+/// A backend, which processes sixteen lanes, all at once or one at a time. It is a token that
+/// proves that the CPU has the instructions of its operations.
 ///
-/// Everything generic over it is `#[inline(always)]`: a helper that stays a function of its own is compiled
-/// without the CPU feature and runs twenty times slower.
+/// Every function generic over a backend is `#[inline(always)]`: a helper that stays a function of
+/// its own is compiled without the CPU feature and runs twenty times slower.
 pub(crate) trait Machine: Copy {
-    /// The lanes that are worked at once.
+    /// The lanes that are processed at once: all sixteen, or one.
     type Simd: Simd;
-    /// All lanes, if they are worked at once.
+    /// All lanes, if the backend processes them at once.
     fn all(self) -> Option<Self::Simd>;
 
-    /// The first lanes, at least as many as are wanted. What is known of lanes between two walks over them is in memory;
-    /// the compiler keeps it in registers where all lanes are worked at once.
+    /// At least the first `wanted` lanes, all at once or one at a time. Values that live from one
+    /// loop over the lanes to the next are kept in memory; if all lanes are processed at once, the
+    /// compiler keeps them in registers.
     #[inline(always)]
     fn each(self, _wanted: usize) -> impl Iterator<Item = Self::Simd> {
         self.all().into_iter()
     }
 
-    /// Four words for each lane: the next two outputs of the `SplitMix64` sequence that starts at `seed`, lower half first.
+    /// Four words for each lane: the next two outputs of the `SplitMix64` sequence that starts at
+    /// `seed`, lower half first.
     #[inline(always)]
     fn states(self, seed: u64, words: &mut [Lanes<u32>; 4]) {
         splitmix::states(seed, words);
@@ -96,7 +102,8 @@ pub(crate) trait Machine: Copy {
         fold(values.map(f64::from))
     }
 
-    /// [`Self::fold`] of sixteen vectors, which share the work: one sum a lane.
+    /// [`Self::fold`] of sixteen vectors, one sum per lane of the result. The vectors share the
+    /// additions.
     #[inline(always)]
     fn fold_each(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f32> {
         let mut sums = [0.0; LANES];
@@ -106,7 +113,8 @@ pub(crate) trait Machine: Copy {
         sums
     }
 
-    /// [`Self::fold_f64`] of sixteen vectors, which share the work: one sum a lane.
+    /// [`Self::fold_f64`] of sixteen vectors, one sum per lane of the result. The vectors share the
+    /// additions.
     #[inline(always)]
     fn fold_each_f64(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f64> {
         let mut sums = [0.0; LANES];
@@ -117,7 +125,7 @@ pub(crate) trait Machine: Copy {
     }
 }
 
-/// The sum over the lanes: the compiler makes vectors of it.
+/// The sum over the lanes, in a form that the compiler vectorises.
 #[inline(always)]
 fn fold<T: Copy + Add<Output = T>>([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: Lanes<T>) -> T {
     let (a, b, c, d, e, f, g, h) = (a + i, b + j, c + k, d + l, e + m, f + n, g + o, h + p);
@@ -125,9 +133,9 @@ fn fold<T: Copy + Add<Output = T>>([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o,
     (a + c) + (b + d)
 }
 
-/// All lanes, or one of them.
+/// The lanes that are processed at once: all sixteen, or one of them.
 pub(crate) trait Simd: Copy {
-    /// Whether these are all lanes.
+    /// Whether these lanes are all sixteen.
     const AT_ONCE: bool = true;
 
     /// An f32 per lane.
@@ -157,22 +165,22 @@ pub(crate) trait Simd: Copy {
         u16::MAX
     }
 
-    /// Runs some work in a function of its own that has the backend's CPU feature: for what is too large to be repeated
-    /// wherever it is used. Its vectors go through memory.
+    /// Runs `work` in a function of its own that has the backend's CPU feature, for code that is
+    /// too large to be inlined everywhere. Its vectors go through memory.
     fn apart(self, work: impl Work);
 
     /// `value` in every lane.
     fn splat(self, value: f32) -> Self::F32;
     /// The values of the lanes from memory.
     fn load(self, from: &Lanes<f32>) -> Self::F32;
-    /// The first lanes from memory, as many as `from` has, and +0.0 in the others.
+    /// The values of `from` in the first lanes, and +0.0 in the other lanes.
     fn load_partial(self, from: &[f32]) -> Self::F32;
     /// The values of the lanes to memory.
     fn store(self, value: Self::F32, to: &mut Lanes<f32>);
-    /// The first lanes to memory, as many as `to` has room for.
+    /// The first lanes to memory, as many as `to` has values.
     fn store_partial(self, value: Self::F32, to: &mut [f32]);
-    /// The values of the lanes to memory, past the caches where the backend can and `to` begins with a cache line. What
-    /// other threads see of it is in order only after [`Self::fence`].
+    /// The values of the lanes to memory, past the caches if the backend can and if `to` begins
+    /// with a cache line. Other threads see these stores in order only after [`Self::fence`].
     #[inline(always)]
     fn stream(self, value: Self::F32, to: &mut Lanes<f32>) {
         self.store(value, to);
@@ -181,26 +189,28 @@ pub(crate) trait Simd: Copy {
     #[inline(always)]
     fn fence(self) {}
 
-    /// Asks the first cache for values that are so many further on than these; there may be nothing.
+    /// Asks the first-level cache for the values `ahead` places after `from`. There need not be
+    /// memory.
     #[inline(always)]
     fn prefetch_first(self, _from: &Lanes<f32>, _ahead: usize) {}
-    /// The same for the second cache, which waits for more lines of memory at a time than the first one does.
+    /// [`Self::prefetch_first`] for the second-level cache, which can wait for more lines of memory
+    /// at a time.
     #[inline(always)]
     fn prefetch_second(self, _from: &Lanes<f32>, _ahead: usize) {}
 
     /// `a <= b`, false where either is NaN.
     fn le(self, a: Self::F32, b: Self::F32) -> Self::Mask;
-    /// The mask without the lanes where `a <= b`; those where either is NaN stay.
+    /// `mask` without the lanes where `a <= b`. Lanes where either is NaN stay.
     fn unless_le(self, mask: Self::Mask, a: Self::F32, b: Self::F32) -> Self::Mask;
-    /// `value` where the mask is true, +0.0 elsewhere, whatever `value` is there.
+    /// `value` where the mask is true, +0.0 elsewhere, even if `value` is NaN or infinite.
     fn keep(self, mask: Self::Mask, value: Self::F32) -> Self::F32;
-    /// `value` where the mask is false, +0.0 elsewhere, whatever `value` is there.
+    /// `value` where the mask is false, +0.0 elsewhere, even if `value` is NaN or infinite.
     fn drop(self, mask: Self::Mask, value: Self::F32) -> Self::F32;
     /// `yes` where the mask is true, `no` elsewhere.
     fn select(self, mask: Self::Mask, yes: Self::F32, no: Self::F32) -> Self::F32;
     /// The mask whose lane `i` is bit `i`.
     fn mask(self, bits: u16) -> Self::Mask;
-    /// The bits of a mask: bit `i` is lane `i`; 0 for lanes that are not these.
+    /// The bits of a mask: bit `i` is lane `i`. The bits of other lanes are 0.
     fn bits(self, mask: Self::Mask) -> u16;
 
     /// `value` in every lane.
@@ -221,10 +231,11 @@ pub(crate) trait Simd: Copy {
     /// The bits of `a < b`, which is false where either is NaN.
     fn less(self, a: Self::F64, b: Self::F64) -> u16;
 
-    /// Two vectors from sixteen words of 64 bits, as [`Simd::store_pair`] has put them there.
+    /// Two vectors from sixteen words of 64 bits, in the form of [`Simd::store_pair`].
     fn load_pair(self, from: &Lanes<f64>) -> (Self::F32, Self::F32);
-    /// The bits of two vectors in sixteen words of 64 bits, on every target alike: word `i` has the lanes `2*i` (the
-    /// lower half) and `2*i + 1` of the first vector, word `8 + i` those of the second.
+    /// The bits of two vectors in sixteen words of 64 bits, the same on every target. Word `i` has
+    /// lane `2*i` (lower half) and lane `2*i + 1` (upper half) of the first vector. Word `8 + i`
+    /// has the same lanes of the second vector.
     fn store_pair(self, first: Self::F32, second: Self::F32, to: &mut Lanes<f64>);
 
     /// `value` in every lane.
@@ -233,7 +244,7 @@ pub(crate) trait Simd: Copy {
     fn load_u32(self, from: &Lanes<u32>) -> Self::U32;
     /// The values of the lanes to memory.
     fn store_u32(self, value: Self::U32, to: &mut Lanes<u32>);
-    /// The bits of every lane that `of` does not have.
+    /// The bits of every lane of `value` that `of` does not have.
     fn without(self, value: Self::U32, of: Self::U32) -> Self::U32;
     /// Every lane shifted left.
     fn shift_left<const BITS: u32>(self, value: Self::U32) -> Self::U32;
@@ -241,25 +252,28 @@ pub(crate) trait Simd: Copy {
     fn rotate_left<const BITS: u32>(self, value: Self::U32) -> Self::U32;
     /// The bits of every lane, as they are.
     fn to_bits(self, value: Self::F32) -> Self::U32;
-    /// The values that have these bits.
+    /// The f32 values with these bits.
     fn with_bits(self, bits: Self::U32) -> Self::F32;
     /// Whether every bit of every lane is zero.
     fn is_zero(self, value: Self::U32) -> bool;
 
-    /// The bits of `above < |value| < below`, for bounds that are not negative; false where the value is NaN.
+    /// The bits of `above < |value| < below`, for bounds that are not negative; false where the
+    /// value is NaN.
     #[inline(always)]
     fn magnitude_between(self, value: Self::F64, above: f64, below: f64) -> u16 {
         let magnitude = self.larger(value, self.splat_f64(0.0) - value);
         self.less(self.splat_f64(above), magnitude) & self.less(magnitude, self.splat_f64(below))
     }
 
-    /// The bits of `above < |value|`, infinities included, for a bound that is not negative; false where the value is NaN.
+    /// The bits of `above < |value|`, infinities included, for a bound that is not negative; false
+    /// where the value is NaN.
     #[inline(always)]
     fn magnitude_above(self, value: Self::F64, above: f64) -> u16 {
         self.less(self.splat_f64(above), self.larger(value, self.splat_f64(0.0) - value))
     }
 
-    /// Values that are made one lane after the other, of the first `lanes` lanes, and 0 in the others.
+    /// The values that `make` returns for each of the first `lanes` lanes, and 0 in the other
+    /// lanes.
     #[inline(always)]
     fn lane_by_lane<const N: usize>(self, lanes: usize, mut make: impl FnMut(usize) -> [f64; N]) -> [Self::F64; N] {
         let mut made = [[0.0; LANES]; N];
@@ -271,7 +285,7 @@ pub(crate) trait Simd: Copy {
         made.map(|values| self.load_f64(&values))
     }
 
-    /// Gives away the values of the first lanes, one lane after the other.
+    /// Passes the values of the first `lanes` lanes to `take`, one lane at a time.
     #[inline(always)]
     fn each_lane<const N: usize>(self, lanes: usize, values: [Self::F32; N], take: impl FnMut(usize, [f32; N])) {
         let mut stored = [[0.0; LANES]; N];
@@ -289,7 +303,8 @@ pub(crate) trait Simd: Copy {
         take_each(&[stored], lanes, |lane, [value]| take(lane, value));
     }
 
-    /// What becomes of values one lane after the other, for what a vector cannot do.
+    /// The values that `change` returns, one lane at a time, for operations that vectors do not
+    /// have.
     #[inline(always)]
     fn change_lanes<const N: usize>(
         self,
@@ -305,7 +320,7 @@ pub(crate) trait Simd: Copy {
         self.load(&results)
     }
 
-    /// [`Simd::change_lanes`] of f64 values, each of which may be replaced.
+    /// [`Simd::change_lanes`] of f64 values. `change` writes the new values over the old ones.
     #[inline(always)]
     fn change_lanes_f64<const N: usize>(
         self,
@@ -320,7 +335,7 @@ pub(crate) trait Simd: Copy {
         lanes.map(|values| self.load_f64(&values))
     }
 
-    /// Up to sixteen f64 from memory, and +0.0 in the lanes beyond.
+    /// Up to sixteen f64 from memory, and +0.0 in the other lanes.
     #[inline(always)]
     fn load_partial_f64(self, from: &[f64]) -> Self::F64 {
         match from.try_into() {
@@ -335,7 +350,7 @@ pub(crate) trait Simd: Copy {
         }
     }
 
-    /// The first lanes to memory, as many as `to` has room for.
+    /// The first lanes to memory, as many as `to` has values.
     #[inline(always)]
     fn store_partial_f64(self, value: Self::F64, to: &mut [f64]) {
         match <&mut Lanes<f64>>::try_from(&mut *to) {
@@ -384,7 +399,7 @@ fn change_each_f64<const N: usize>(lanes: &mut [Lanes<f64>; N], mut change: impl
     }
 }
 
-/// Up to sixteen values from memory, and +0.0 in the lanes beyond.
+/// Up to sixteen values from memory, and +0.0 in the other lanes.
 #[inline(always)]
 pub(crate) fn load<S: Simd>(s: S, from: &[f32]) -> S::F32 {
     match from.try_into() {
@@ -407,17 +422,17 @@ pub(crate) const fn whole([lower, upper]: [f32; 2]) -> f64 {
     f64::from_bits(lower.to_bits() as u64 | (upper.to_bits() as u64) << 32)
 }
 
-/// Work that is written once and run on the lanes of whichever backend was chosen.
+/// Work that is written once and runs on the lanes of any backend.
 ///
-/// A structure with a method and not a closure, because closures cannot be forced inline into a function that
-/// has the backend's CPU feature.
+/// It is a structure with a method. A closure would not do, because it cannot be forced inline into
+/// a function that has the backend's CPU feature.
 pub(crate) trait Kernel {
-    /// Does the work. Implementations are `#[inline(always)]`.
+    /// Runs the work on the backend `m`. Implementations are `#[inline(always)]`.
     fn run<M: Machine>(self, m: M);
 }
 
-/// Work on lanes that are given, like [`Kernel`] a structure.
+/// Work on given lanes; a structure, as [`Kernel`].
 pub(crate) trait Work {
-    /// Does the work. Implementations are `#[inline(always)]`.
+    /// Runs the work on the backend `m`. Implementations are `#[inline(always)]`.
     fn run<S: Simd>(self, s: S);
 }

@@ -1,4 +1,4 @@
-//! The portable lanes where there are no vector registers: one after the other.
+//! The portable lanes of targets without vector registers: scalars, one lane at a time.
 
 use core::ops::{Add, AddAssign};
 

@@ -1,7 +1,7 @@
-//! The portable lanes on `wide`, where there are vector registers: SSE2, NEON, simd128.
+//! The portable lanes of targets with vector registers (SSE2, NEON, simd128), on the crate `wide`.
 //!
-//! Only those methods of `wide` are used whose result does not depend on the target; the others are refused by
-//! clippy (`disallowed-methods`).
+//! The code uses only methods of `wide` whose result does not depend on the target. Clippy refuses
+//! all other methods (`disallowed-methods`).
 
 use core::ops::{Add, BitAnd, Div, Mul, Sub};
 
@@ -13,7 +13,7 @@ use super::{LANES, Lanes, Machine, Simd, Work, halves, whole};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Portable;
 
-/// Sixteen truth values, all bits of a lane set or clear.
+/// Sixteen truth values: all bits of a lane are set or clear.
 #[derive(Clone, Copy)]
 pub(crate) struct Mask(u32x16);
 
@@ -25,8 +25,8 @@ impl BitAnd for Mask {
     }
 }
 
-/// Sixteen f64, left to the compiler: conversions between f32 and f64 lanes have no form in `wide` that is
-/// vectorised on every target, and a plain array becomes SSE2 and NEON code as it stands.
+/// Sixteen f64 in a plain array, which the compiler turns into SSE2 and NEON code. `wide` has no
+/// conversion between f32 and f64 lanes that is vectorised on every target.
 #[derive(Clone, Copy)]
 pub(crate) struct F64(Lanes<f64>);
 

@@ -11,7 +11,7 @@ use super::{begins_line, fence, first_lanes, prefetch_first, prefetch_second, re
 pub(crate) struct Avx2(());
 
 impl Avx2 {
-    /// [`Simd::apart`]: not inlined, because its caller has not got the feature.
+    /// [`Simd::apart`]. It is not inlined, because its caller does not have the CPU feature.
     #[target_feature(enable = "avx2")]
     fn run_apart(self, work: impl Work) {
         work.run(self);
@@ -56,7 +56,8 @@ lanes!(
     Avx2Mask([__m256; 2])
     BitAnd bitand _mm256_and_ps,
 );
-/// The sums of the lanes of eight vectors, by the tree of [`Machine::fold`], of two vectors a time from the first step on.
+/// The sums of the lanes of eight vectors, by the tree of [`Machine::fold`]. From the first step
+/// on, an addition serves two vectors.
 ///
 /// # Safety
 /// The CPU has AVX2.
@@ -73,7 +74,8 @@ unsafe fn fold_eight(s: Avx2, [a, b, c, d, e, f, g, h]: &[Lanes<f32>; 8], sums: 
     }
 }
 
-/// Two lanes each of four vectors: of the first and the third, then of the second and the fourth.
+/// Two sums each of four vectors: first of the first and the third, then of the second and the
+/// fourth.
 ///
 /// # Safety
 /// The CPU has AVX2.
@@ -102,7 +104,7 @@ unsafe fn fold_pair(s: Avx2, a: &Lanes<f32>, b: &Lanes<f32>) -> __m256 {
     }
 }
 
-/// The sums of the lanes of four vectors in f64, by the same tree.
+/// The sums of the lanes of four vectors in f64, by the tree of [`Machine::fold_f64`].
 ///
 /// # Safety
 /// The CPU has AVX2.
@@ -166,7 +168,8 @@ impl Simd for Avx2 {
     type U32 = Avx2U32;
     type Mask = Avx2Mask;
 
-    // Without the feature: the compiler inlines a function that has it in spite of `inline(never)`.
+    // This function does not have the CPU feature: a function with the feature would be inlined in
+    // spite of `inline(never)`.
     #[inline(never)]
     fn apart(self, work: impl Work) {
         // SAFETY: the token proves AVX2.
@@ -190,7 +193,8 @@ impl Simd for Avx2 {
     fn load_partial(self, from: &[f32]) -> Avx2F32 {
         let (from, n) = (readable(from), from.len());
         let upper = if n > 8 { from.wrapping_add(8) } else { from };
-        // SAFETY: the token proves AVX2; a masked load touches only the first lanes, as many as there are values.
+        // SAFETY: the token proves AVX2; a masked load touches only the first lanes, as many as
+        // there are values.
         unsafe {
             Avx2F32([
                 _mm256_maskload_ps(from, first_lanes(n)),
@@ -226,9 +230,9 @@ impl Simd for Avx2 {
         }
         let ([mut eight, upper], n) = (value.0, to.len());
         let mut to = to.as_mut_ptr();
-        // Not by masked stores: one takes a dozen cycles on some CPUs.
-        // SAFETY: the token proves AVX2; there is room for `n` values below sixteen, which is the sum of the powers of two that are
-        // stored one behind the other.
+        // Masked stores would not do: one takes a dozen cycles on some CPUs. SAFETY: the token
+        // proves AVX2; `to` has room for `n` values, and `n` is the sum of the powers of two that
+        // are stored behind each other.
         unsafe {
             if n & 8 != 0 {
                 _mm256_storeu_ps(to, eight);
@@ -255,8 +259,8 @@ impl Simd for Avx2 {
             return self.store(value, to);
         }
         let to = to.as_mut_ptr();
-        // SAFETY: the token proves AVX2; `to` is sixteen values, aligned to 64 bytes. `fence` comes before anybody else
-        // is told of them.
+        // SAFETY: the token proves AVX2; `to` is sixteen values, aligned to 64 bytes. `fence` comes
+        // before another thread may read them.
         unsafe {
             _mm256_stream_ps(to, value.0[0]);
             _mm256_stream_ps(to.add(8), value.0[1]);

@@ -12,14 +12,15 @@ use super::{begins_line, fence, prefetch_first, prefetch_second, readable};
 pub(crate) struct Avx512(());
 
 impl Avx512 {
-    /// [`Simd::apart`]: not inlined, because its caller has not got the feature.
+    /// [`Simd::apart`]. It is not inlined, because its caller does not have the CPU feature.
     #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
     fn run_apart(self, work: impl Work) {
         work.run(self);
     }
 
-    /// [`Machine::fold_each`], in a function of its own: without optimisation every vector has its place on the stack, and those
-    /// of the walks with it would fill that of a thread.
+    /// [`Machine::fold_each`] in a function of its own: without optimisation every vector has its
+    /// place on the stack, and together with the vectors of its caller they would fill the stack of
+    /// a thread.
     #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
     fn fold_sixteen(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f32> {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = vectors;
@@ -38,7 +39,7 @@ impl Avx512 {
         sums
     }
 
-    /// [`Machine::fold_each_f64`], likewise.
+    /// [`Machine::fold_each_f64`] in a function of its own, likewise.
     #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
     fn fold_sixteen_f64(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f64> {
         let mut sums = [0.0; LANES];
@@ -102,8 +103,8 @@ fn first_bits(n: usize) -> __mmask16 {
     if n < 16 { (1 << n) - 1 } else { !0 }
 }
 
-/// The same value, in a register. A load that the compiler puts together with the mask that follows it must wait for the
-/// mask before it may reach for memory.
+/// The same value, in a register. The compiler would merge the load of the value with the masked
+/// operation after it, and such a load waits for the mask before it reads memory.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn in_register(mut value: __m512) -> __m512 {
@@ -114,8 +115,8 @@ fn in_register(mut value: __m512) -> __m512 {
     value
 }
 
-/// Every second output of the `SplitMix64` sequence that starts at `seed`, from number `first` on. Not a closure, which would
-/// not be inlined.
+/// Every second output of the `SplitMix64` sequence that starts at `seed`, from number `first` on.
+/// A function, because a closure would not be inlined.
 ///
 /// # Safety
 /// The CPU has AVX-512 F and DQ.
@@ -266,7 +267,8 @@ impl Simd for Avx512 {
     type U32 = Avx512U32;
     type Mask = Avx512Mask;
 
-    // Without the feature: the compiler inlines a function that has it in spite of `inline(never)`.
+    // This function does not have the CPU feature: a function with the feature would be inlined in
+    // spite of `inline(never)`.
     #[inline(never)]
     fn apart(self, work: impl Work) {
         // SAFETY: the token proves AVX-512.
@@ -287,7 +289,8 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn load_partial(self, from: &[f32]) -> Avx512F32 {
-        // SAFETY: the token proves AVX-512; a masked load touches only as many lanes as there are values.
+        // SAFETY: the token proves AVX-512; a masked load touches only as many lanes as there are
+        // values.
         unsafe { Avx512F32([_mm512_maskz_loadu_ps(first_bits(from.len()), readable(from))]) }
     }
 
@@ -309,7 +312,8 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn store_partial(self, value: Avx512F32, to: &mut [f32]) {
-        // SAFETY: the token proves AVX-512; a masked store touches only as many lanes as there is room for.
+        // SAFETY: the token proves AVX-512; a masked store touches only as many lanes as there is
+        // room for.
         unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first_bits(to.len()), value.0[0]) }
     }
 
@@ -319,8 +323,8 @@ impl Simd for Avx512 {
             return self.store(value, to);
         }
         let to = to.as_mut_ptr();
-        // SAFETY: the token proves AVX-512; `to` is sixteen values, aligned to 64 bytes. `fence` comes before anybody else
-        // is told of them.
+        // SAFETY: the token proves AVX-512; `to` is sixteen values, aligned to 64 bytes. `fence`
+        // comes before another thread may read them.
         unsafe {
             _mm512_stream_ps(to, value.0[0]);
         }

@@ -1,11 +1,13 @@
-//! The lanes of x86-64 that are chosen at run time: AVX2 (two 256-bit registers) and AVX-512 (one 512-bit register), on
-//! `core::arch`; and the few instructions of SSE that the portable lanes use beside `wide`.
+//! The lanes of x86-64 that are chosen at run time: AVX2 (two 256-bit registers) and AVX-512 (one
+//! 512-bit register), on `core::arch`; and the few instructions of SSE that the portable lanes use
+//! beside `wide`.
 //!
-//! The tokens [`Avx2`] and [`Avx512`] and every value of their lanes exist only inside a call of `run`, which is
-//! unsafe and asks for the CPU feature. That is the reason why every intrinsic of these modules may be called.
+//! The tokens [`Avx2`] and [`Avx512`] and every value of their lanes exist only inside a call of
+//! `run`, which is unsafe and asks for the CPU feature. Therefore every intrinsic of these modules
+//! may be called.
 #![expect(unsafe_code, reason = "intrinsics")]
 
-/// Lanes of registers: a structure whose operators are one intrinsic a register.
+/// Lanes in registers: a structure whose operators are one intrinsic per register.
 macro_rules! lanes {
     ($(#[$doc:meta])* $name:ident([$register:ty; $n:literal]) $($trait:ident $method:ident $intrinsic:ident,)*) => {
         $(#[$doc])*
@@ -38,7 +40,8 @@ pub(crate) use avx512::Avx512;
 
 use super::Lanes;
 
-/// [`Simd::stream`](crate::simd::Simd::stream) of values that are in registers of 128 bits, for the portable backend.
+/// [`Simd::stream`](crate::simd::Simd::stream) of values that are in registers of 128 bits, for the
+/// portable backend.
 #[cfg(all(target_feature = "sse2", not(normdrop_backend = "scalar")))]
 #[inline(always)]
 pub(super) fn stream(values: Lanes<f32>, to: &mut Lanes<f32>) {
@@ -68,7 +71,7 @@ fn begins_line(values: &Lanes<f32>) -> bool {
 /// [`Simd::prefetch_first`](crate::simd::Simd::prefetch_first).
 #[inline(always)]
 pub(super) fn prefetch_first(from: &Lanes<f32>, ahead: usize) {
-    // SAFETY: SSE is part of x86-64; a prefetch of what is not there does nothing.
+    // SAFETY: SSE is part of x86-64; a prefetch of an unmapped address does nothing.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(ahead).cast()) }
 }
 
@@ -79,7 +82,8 @@ pub(super) fn prefetch_second(from: &Lanes<f32>, ahead: usize) {
     unsafe { _mm_prefetch::<_MM_HINT_T1>(from.as_ptr().wrapping_add(ahead).cast()) }
 }
 
-/// Eight lanes of all ones followed by eight of zeros: a window into it starting at lane `8 - n` selects `n` lanes.
+/// Eight lanes of all ones followed by eight of zeros: a window into it starting at lane `8 - n`
+/// selects `n` lanes.
 static WINDOW: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// All ones in the first `n` of eight lanes; `n` above 8 counts as 8.
@@ -92,10 +96,10 @@ unsafe fn first_lanes(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - n.min(8)).cast()) }
 }
 
-/// Where a masked load of some values begins: somewhere in memory also if there are none.
+/// The address at which a masked load of `from` begins; a mapped address even if `from` is empty.
 ///
-/// A masked load of nothing from an address that is not mapped is no fault, but CPUs take hundreds of cycles to find that
-/// out, and emulators may get it wrong.
+/// A masked load of no value from an unmapped address is no fault, but CPUs take hundreds of cycles
+/// to find that out, and emulators may get it wrong.
 #[inline(always)]
 const fn readable(values: &[f32]) -> *const f32 {
     if values.is_empty() { WINDOW.as_ptr().cast() } else { values.as_ptr() }

@@ -1,8 +1,10 @@
 //! Activation functions, between normalisation and dropout.
 //!
 //! Each activation is a type of its own, and the layer is generic over it. So a program carries no
-//! code of the activations that it does not use. An activation is a type that implements
-//! [`Lanewise`], or [`Long`] if it takes many operations.
+//! code of the activations that it does not use. The kernels are not generic over it: they know a
+//! lower bound, which is all of [`Identity`] and [`Relu`], and pointers to functions of a strip of
+//! values, which are all others. To add one: a type, an implementation of [`Curve`], its name in
+//! the list of `activations!`, a line in the tests' table.
 //!
 //! The activations that are not piecewise linear are within 2 ulp of the exact function for every
 //! finite f32. The ulp is that of the exact result, and `2^-149` at least. Their derivatives are
@@ -13,8 +15,10 @@
 
 mod exponential;
 
+use core::marker::PhantomData;
+
 use crate::error::Error;
-use crate::simd::{LANES, Lanes, Simd, Work};
+use crate::simd::{Simd, Strip, StripFunctions};
 use exponential::{Logistic, Reduced, Slope, negative, negative_enough};
 
 /// An activation function; implemented by the types of this module and by no others.
@@ -22,46 +26,129 @@ pub trait Activation: Lanewise + Copy + Send + Sync + core::fmt::Debug {}
 
 impl<A: Lanewise + Copy + Send + Sync + core::fmt::Debug> Activation for A {}
 
-/// An activation function as the kernels call it: on all lanes at once.
+/// What the layer needs of an activation function.
 pub(crate) trait Lanewise: Sized {
-    /// Whether `act(s*z) = s*act(z)` for every `s > 0`, so that the dropout scale can be folded
-    /// into the normalisation instead of costing a multiplication and a rounding of its own.
-    const HOMOGENEOUS: bool;
+    /// `act(z)`, as the kernels know it.
+    fn forward_formula(self) -> Formula;
+
+    /// `act'(z) * dy`, as the kernels know it.
+    fn backward_formula(self) -> Formula;
+}
+
+/// An activation function or its derivative, as the kernels know it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Formula {
+    /// `z` that is not above this gives +0.0, and so does its gradient; NaN is above everything. Any other `z` and its
+    /// gradient stay as they are, unless there is a curve. No number is below NaN.
+    pub(crate) lower: f32,
+    /// Whether `act(s*z) = s*act(z)` for every `s > 0`, so that the dropout scale can be folded into the normalisation
+    /// instead of costing a multiplication and a rounding of its own.
+    pub(crate) homogeneous: bool,
+    /// What `z` or its gradient is put through, before the bound.
+    pub(crate) curve: Option<FormulaCurve>,
+}
+
+/// A [`Curve`] or its derivative, by pointers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FormulaCurve {
+    pub(crate) functions: &'static StripFunctions,
+    pub(crate) parameter: f32,
+}
+
+impl FormulaCurve {
+    /// `act(z)`, or `act'(z)*dy`, of one value.
+    #[inline(always)]
+    pub(crate) fn single(&self, z: f32, dy: f32) -> f32 {
+        self.functions.single(self.parameter, z, dy)
+    }
+}
+
+impl Formula {
+    /// `z` above a bound and 0 elsewhere.
+    const fn bounded(lower: f32) -> Self {
+        Self { lower, homogeneous: true, curve: None }
+    }
+
+    /// A function of a strip.
+    const fn curved(functions: &'static StripFunctions, parameter: f32, homogeneous: bool) -> Self {
+        Self { lower: f32::NAN, homogeneous, curve: Some(FormulaCurve { functions, parameter }) }
+    }
+}
+
+/// An activation function that is applied to strips of `z` by a pointer.
+pub(crate) trait Curve: Copy {
+    /// [`Formula::homogeneous`].
+    const HOMOGENEOUS: bool = false;
+
+    /// The function with a parameter, which those without one ignore.
+    fn with(parameter: f32) -> Self;
+
+    /// Its parameter, if it has one.
+    fn parameter(self) -> f32 {
+        0.0
+    }
 
     /// `act(z)`.
     fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32;
 
     /// `act'(z) * dy`.
     fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32;
+}
 
-    /// `act(z)` where the mask is true, +0.0 elsewhere.
-    #[inline(always)]
-    fn forward_kept<S: Simd>(self, s: S, mask: S::Mask, z: S::F32) -> S::F32 {
-        s.keep(mask, self.forward(s, z))
-    }
+/// `act(z)` of a curve.
+struct Value<C>(PhantomData<C>);
 
-    /// `act'(z) * dy` where the mask is true, +0.0 elsewhere.
+impl<C: Curve> Strip for Value<C> {
+    const FACTORS: bool = false;
+
     #[inline(always)]
-    fn backward_kept<S: Simd>(self, s: S, mask: S::Mask, z: S::F32, dy: S::F32) -> S::F32 {
-        s.keep(mask, self.backward(s, z, dy))
+    fn vector<S: Simd>(s: S, parameter: f32, z: S::F32, _: S::F32) -> S::F32 {
+        C::with(parameter).forward(s, z)
     }
 }
+
+/// `act'(z)*dy` of a curve.
+struct Derivative<C>(PhantomData<C>);
+
+impl<C: Curve> Strip for Derivative<C> {
+    const FACTORS: bool = true;
+
+    #[inline(always)]
+    fn vector<S: Simd>(s: S, parameter: f32, z: S::F32, dy: S::F32) -> S::F32 {
+        C::with(parameter).backward(s, z, dy)
+    }
+}
+
+/// Makes activation functions of curves. Their statics belong to this crate, and so does the code that they point to: in an
+/// implementation for every curve they would be compiled in the crate that uses a layer.
+macro_rules! activations {
+    ($($curve:ty,)*) => {$(
+        impl Lanewise for $curve {
+            fn forward_formula(self) -> Formula {
+                static FUNCTIONS: StripFunctions = StripFunctions::of::<Value<$curve>>();
+                Formula::curved(&FUNCTIONS, self.parameter(), <$curve>::HOMOGENEOUS)
+            }
+
+            fn backward_formula(self) -> Formula {
+                static FUNCTIONS: StripFunctions = StripFunctions::of::<Derivative<$curve>>();
+                Formula::curved(&FUNCTIONS, self.parameter(), <$curve>::HOMOGENEOUS)
+            }
+        }
+    )*};
+}
+activations!(Relu6, LeakyRelu, HardSwish, Sigmoid, Tanh, Silu, Gelu,);
 
 /// `act(z) = z`: batch norm and dropout alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Identity;
 
 impl Lanewise for Identity {
-    const HOMOGENEOUS: bool = true;
-
-    #[inline(always)]
-    fn forward<S: Simd>(self, _: S, z: S::F32) -> S::F32 {
-        z
+    fn forward_formula(self) -> Formula {
+        Formula::bounded(f32::NAN)
     }
 
-    #[inline(always)]
-    fn backward<S: Simd>(self, _: S, _: S::F32, dy: S::F32) -> S::F32 {
-        dy
+    fn backward_formula(self) -> Formula {
+        Formula::bounded(f32::NAN)
     }
 }
 
@@ -71,27 +158,12 @@ impl Lanewise for Identity {
 pub struct Relu;
 
 impl Lanewise for Relu {
-    const HOMOGENEOUS: bool = true;
-
-    #[inline(always)]
-    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
-        s.drop(s.le(z, s.splat(0.0)), z)
+    fn forward_formula(self) -> Formula {
+        Formula::bounded(0.0)
     }
 
-    #[inline(always)]
-    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
-        s.drop(s.le(z, s.splat(0.0)), dy)
-    }
-
-    // One selection serves the mask and the sign: AVX-512 compares under a mask at no cost.
-    #[inline(always)]
-    fn forward_kept<S: Simd>(self, s: S, mask: S::Mask, z: S::F32) -> S::F32 {
-        s.keep(s.unless_le(mask, z, s.splat(0.0)), z)
-    }
-
-    #[inline(always)]
-    fn backward_kept<S: Simd>(self, s: S, mask: S::Mask, z: S::F32, dy: S::F32) -> S::F32 {
-        s.keep(s.unless_le(mask, z, s.splat(0.0)), dy)
+    fn backward_formula(self) -> Formula {
+        Formula::bounded(0.0)
     }
 }
 
@@ -103,8 +175,11 @@ impl Lanewise for Relu {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Relu6;
 
-impl Lanewise for Relu6 {
-    const HOMOGENEOUS: bool = false;
+impl Curve for Relu6 {
+    #[inline(always)]
+    fn with(_: f32) -> Self {
+        Self
+    }
 
     #[inline(always)]
     fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
@@ -162,8 +237,17 @@ impl Default for LeakyRelu {
     }
 }
 
-impl Lanewise for LeakyRelu {
+impl Curve for LeakyRelu {
     const HOMOGENEOUS: bool = true;
+
+    #[inline(always)]
+    fn with(slope: f32) -> Self {
+        Self { slope }
+    }
+
+    fn parameter(self) -> f32 {
+        self.slope
+    }
 
     #[inline(always)]
     fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
@@ -185,8 +269,11 @@ impl Lanewise for LeakyRelu {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HardSwish;
 
-impl Lanewise for HardSwish {
-    const HOMOGENEOUS: bool = false;
+impl Curve for HardSwish {
+    #[inline(always)]
+    fn with(_: f32) -> Self {
+        Self
+    }
 
     #[inline(always)]
     fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
@@ -203,72 +290,18 @@ impl Lanewise for HardSwish {
     }
 }
 
-/// An activation function of many operations. It is compiled as one function of its own per backend
-/// and direction. Inlined, its code would be repeated dozens of times: a pass over a tensor
-/// processes several vectors at a time, and whole vectors and partial ones in different loops.
-pub(crate) trait Long: Copy {
-    /// `act(z)`.
-    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32;
-
-    /// `act'(z) * dy`.
-    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32;
-}
-
-/// One vector of a [`Long`] activation, forward: `z` becomes `act(z)`.
-struct Forward<'a, A> {
-    activation: A,
-    z: &'a mut Lanes<f32>,
-}
-
-impl<A: Long> Work for Forward<'_, A> {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        s.store(self.activation.forward(s, s.load(self.z)), self.z);
-    }
-}
-
-/// One vector of a [`Long`] activation, backward: `dy` becomes `act'(z)*dy`.
-struct Backward<'a, A> {
-    activation: A,
-    z: &'a Lanes<f32>,
-    dy: &'a mut Lanes<f32>,
-}
-
-impl<A: Long> Work for Backward<'_, A> {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        s.store(self.activation.backward(s, s.load(self.z), s.load(self.dy)), self.dy);
-    }
-}
-
-impl<A: Long> Lanewise for A {
-    const HOMOGENEOUS: bool = false;
-
-    #[inline(always)]
-    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
-        let mut values = [0.0; LANES];
-        s.store(z, &mut values);
-        s.apart(Forward { activation: self, z: &mut values });
-        s.load(&values)
-    }
-
-    #[inline(always)]
-    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
-        let (mut values, mut gradients) = ([0.0; LANES], [0.0; LANES]);
-        s.store(z, &mut values);
-        s.store(dy, &mut gradients);
-        s.apart(Backward { activation: self, z: &values, dy: &mut gradients });
-        s.load(&gradients)
-    }
-}
-
 /// `act(z) = 1/(1 + exp(-z))`, the logistic function, within 2 ulp of the exact function.
 ///
 /// It is 0 for −∞ and 1 for ∞. A NaN in `z` gives NaN, forward and backward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sigmoid;
 
-impl Long for Sigmoid {
+impl Curve for Sigmoid {
+    #[inline(always)]
+    fn with(_: f32) -> Self {
+        Self
+    }
+
     #[inline(always)]
     fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
         let smaller = Logistic::new(s, Reduced::new(s, negative_enough(s, z))).value(s);
@@ -288,7 +321,12 @@ impl Long for Sigmoid {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tanh;
 
-impl Long for Tanh {
+impl Curve for Tanh {
+    #[inline(always)]
+    fn with(_: f32) -> Self {
+        Self
+    }
+
     #[inline(always)]
     fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
         exponential::tanh(s, z)
@@ -311,7 +349,12 @@ impl Long for Tanh {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Silu;
 
-impl Long for Silu {
+impl Curve for Silu {
+    #[inline(always)]
+    fn with(_: f32) -> Self {
+        Self
+    }
+
     #[inline(always)]
     fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
         let v = negative_enough(s, z);
@@ -343,7 +386,12 @@ impl Gelu {
     const LEAST: f32 = -11.0;
 }
 
-impl Long for Gelu {
+impl Curve for Gelu {
+    #[inline(always)]
+    fn with(_: f32) -> Self {
+        Self
+    }
+
     #[inline(always)]
     fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
         let by = negative(s, z, Self::LEAST);

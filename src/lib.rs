@@ -25,6 +25,7 @@ mod simd;
 mod slices;
 mod target;
 mod tasks;
+mod walk;
 
 pub use activation::{Activation, Gelu, HardSwish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh};
 pub use args::{

@@ -14,9 +14,10 @@ use crate::config::{Config, Granularity, check_eps};
 use crate::error::Error;
 use crate::mask::Bernoulli;
 use crate::pass::keep::{Gates, SharedMask};
-use crate::pass::{Walk, apply, moments, reduce};
+use crate::pass::{apply, moments, reduce};
 use crate::shape::Shape;
 use crate::tasks::Tasks;
+use crate::walk::Walk;
 
 /// A layer without its activation.
 #[derive(Debug, Clone, Copy, PartialEq)]

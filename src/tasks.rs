@@ -8,9 +8,9 @@
 use core::ops::Range;
 
 use crate::backend::Backend;
-use crate::pass::{Group, LEAST_SHARED, Piece, Tile, Walk, div_ceil};
 use crate::simd::{Kernel, LANES, dispatch};
 use crate::slices::take_front;
+use crate::walk::{Group, LEAST_SHARED, Piece, Tile, Walk, div_ceil};
 
 /// The smallest number of elements of a task: some microseconds of work.
 const LEAST_ELEMENTS: usize = 1 << 14;

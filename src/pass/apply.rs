@@ -8,39 +8,60 @@ use core::iter::{Repeat, repeat};
 use core::ops::Range;
 use core::slice;
 
-use super::keep::{BITS, Buffer, Keep};
+use super::keep::{BITS, Bits, Buffer, Keep};
 use super::{
-    Ahead, Columns, Elements, FourBits, Group, OfRuns, PIECE, Place, Planar, RowBlock, RowOfRuns, Tile, Unit, Walk,
-    first_bits, four_bits, four_rows, four_rows_mut, in_sequence, load_four, of_columns, pair_lane, pieces,
-    whole_vectors, whole_vectors_mut,
+    Ahead, Elements, FourBits, OfRuns, PIECE, Place, RowOfRuns, first_bits, four_bits, four_rows, four_rows_mut,
+    in_sequence, load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
 };
-use crate::activation::Activation;
+use crate::activation::{Formula, FormulaCurve};
 use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, any, normalised};
-use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd};
-use crate::slices::range;
+use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work};
+use crate::slices::{range, range_mut};
 use crate::tasks::{Tasks, Written};
+use crate::walk::{Columns, Group, Planar, RowBlock, Tile, Unit, Walk};
 
 /// What the elementwise passes do.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Apply<'a, A> {
-    pub(crate) activation: A,
+pub(crate) struct Apply<'a> {
+    /// The activation in a forward call, its derivative in a backward call.
+    pub(crate) formula: &'a Formula,
     pub(crate) normalisation: &'a Normalisation<'a>,
     /// What is added to the normalised values, if anything is.
     pub(crate) residual: Option<&'a [f32]>,
     pub(crate) keep: Keep<'a>,
 }
 
-/// Whether the dropout scale is part of the normalisation.
-const fn folds_scale<A: Activation>(residual: bool) -> bool {
-    A::HOMOGENEOUS && !residual
+/// The part of the dropout scale that belongs into the normalisation: all or nothing.
+pub(crate) const fn folded_scale(formula: &Formula, residual: Option<&[f32]>, scale: f32) -> f32 {
+    if formula.homogeneous && residual.is_none() { scale } else { 1.0 }
 }
 
-/// The part of the dropout scale that belongs into the normalisation.
-pub(crate) fn folded_scale<A: Activation>(residual: Option<&[f32]>, scale: f32) -> f32 {
-    if folds_scale::<A>(residual.is_some()) { scale } else { 1.0 }
+/// The part of the dropout scale that values are multiplied by after the activation.
+const fn other_scale(formula: &Formula, residual: Option<&[f32]>, scale: f32) -> f32 {
+    if formula.homogeneous && residual.is_none() { 1.0 } else { scale }
 }
 
-impl<A: Activation> Apply<'_, A> {
+/// A value, or the gradient of one, where `z` is above a bound and the element is kept, +0.0 elsewhere.
+#[inline(always)]
+pub(super) fn bounded<S: Simd>(s: S, lower: S::F32, bits: u16, z: S::F32, value: S::F32) -> S::F32 {
+    // One selection for both: a comparison is one with a mask for nothing.
+    s.keep(s.unless_le(s.mask(bits), z, lower), value)
+}
+
+impl Apply<'_> {
+    /// Whether there is neither a residual nor a curve. Walks have loops of their own for that: without a call in them, they
+    /// keep what they know in registers. With `RESIDUAL`, their loops serve everything else: a residual, a curve, or both.
+    #[inline(always)]
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.residual.is_none() && self.formula.curve.is_none()
+    }
+
+    /// The curve, if the loops that ask serve curves.
+    #[inline(always)]
+    pub(super) const fn curve_if<const RESIDUAL: bool>(&self) -> Option<&FormulaCurve> {
+        if RESIDUAL { self.formula.curve.as_ref() } else { None }
+    }
+
     /// The residuals of a run, or nothing.
     #[inline(always)]
     pub(crate) fn residuals<const RESIDUAL: bool>(&self, start: usize, len: usize) -> Residuals<'_> {
@@ -72,11 +93,42 @@ impl<A: Activation> Apply<'_, A> {
         })
     }
 
-    /// From `z` to `y`.
+    /// From `z` to `y`, without a curve: the dropout scale is in the normalisation unless there is a residual.
     #[inline(always)]
-    pub(crate) fn finish<S: Simd>(&self, s: S, bits: u16, z: S::F32, residual: bool) -> S::F32 {
-        let y = self.activation.forward_kept(s, s.mask(bits), z);
-        if folds_scale::<A>(residual) { y } else { y * s.splat(self.keep.scale) }
+    fn finish<S: Simd>(&self, s: S, lower: S::F32, bits: u16, z: S::F32, residual: bool) -> S::F32 {
+        let y = bounded(s, lower, bits, z, z);
+        if residual { y * s.splat(self.keep.scale) } else { y }
+    }
+
+    /// The bound of the activation. Taken before a loop: what is written in a loop might be it, as far as the compiler knows.
+    #[inline(always)]
+    pub(super) fn lower<S: Simd>(&self, s: S) -> S::F32 {
+        s.splat(self.formula.lower)
+    }
+
+    /// From `z` to `y`, for one element.
+    #[inline(always)]
+    pub(crate) fn y_of(&self, bits: u16, z: f32) -> f32 {
+        let value = match &self.formula.curve {
+            Some(curve) => curve.single(z, 0.0),
+            None => z,
+        };
+        bounded(Lane::FIRST, self.formula.lower, bits, z, value)
+            * other_scale(self.formula, self.residual, self.keep.scale)
+    }
+
+    /// `z` of some neighbours, put through a curve. Their first vector is that of `owner`.
+    #[inline(always)]
+    pub(super) fn curve<S: Simd>(
+        &self,
+        s: S,
+        curve: &FormulaCurve,
+        (sources, owner): (&mut impl Sources<S>, Owner),
+        (start, x, factors): (usize, &[f32], &[f32]),
+        strip: &mut [f32],
+    ) {
+        s.apart(StripOfZ { apply: self, sources, owner, start, x, strip: &mut *strip });
+        s.strip(curve.functions, curve.parameter, factors, strip);
     }
 
     /// `z` of one element in one column.
@@ -126,6 +178,91 @@ impl Residuals<'_> {
     #[inline(always)]
     pub(crate) fn load_any<S: Simd>(&self, s: S, vector: usize) -> S::F32 {
         if vector < self.whole.len() { self.load(s, vector) } else { self.load_rest(s) }
+    }
+}
+
+/// `z` of some neighbours, into a strip. A function of its own for each kind of sources: inlined, it would be there wherever
+/// a walk has an activation.
+struct StripOfZ<'a, T> {
+    apply: &'a Apply<'a>,
+    sources: &'a mut T,
+    owner: Owner,
+    start: usize,
+    x: &'a [f32],
+    strip: &'a mut [f32],
+}
+
+impl<S: Simd, T: Sources<S>> Work<S> for StripOfZ<'_, T> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        self.fill_strip(s);
+    }
+}
+
+impl<T> StripOfZ<'_, T> {
+    #[inline(always)]
+    fn fill_strip<S: Simd>(self, s: S)
+    where
+        T: Sources<S>,
+    {
+        let Self { apply, sources, owner, start, x, strip } = self;
+        let residuals = apply.residuals::<true>(start, x.len());
+        let ((x, x_rest), (strip, strip_rest)) = (x.as_chunks(), strip.as_chunks_mut());
+        let mut vector = 0;
+        for (x, strip) in x.iter().zip(strip) {
+            let Some(source) = sources.take() else { break };
+            let coefficients = source.coefficients(s);
+            let z = match apply.residual {
+                None => coefficients.normalise(s.load(x)),
+                Some(_) => {
+                    let residual = residuals.load(s, vector);
+                    apply.z::<S, true>(s, &coefficients, s.load(x), residual, owner.further(vector))
+                }
+            };
+            s.store(z, strip);
+            vector += 1;
+        }
+        if !x_rest.is_empty()
+            && let Some(source) = sources.take()
+        {
+            let (coefficients, x) = (source.coefficients(s), s.load_partial(x_rest));
+            let z = match apply.residual {
+                None => coefficients.normalise(x),
+                Some(_) => apply.z::<S, true>(s, &coefficients, x, residuals.load_rest(s), owner.further(vector)),
+            };
+            s.store_partial(z, strip_rest);
+        }
+    }
+}
+
+/// From a strip of `act(z)` to `y`.
+struct FinishStrip<'a> {
+    strip: &'a [f32],
+    bits: Bits<'a>,
+    scale: f32,
+    stream: bool,
+    y: &'a mut [f32],
+}
+
+impl<S: Simd> Work<S> for FinishStrip<'_> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        self.finish_strip(s);
+    }
+}
+
+impl FinishStrip<'_> {
+    #[inline(always)]
+    fn finish_strip<S: Simd>(self, s: S) {
+        let Self { strip, bits, scale, stream, y } = self;
+        let mut bits = bits.vectors();
+        let ((strip, strip_rest), (y, y_rest)) = (strip.as_chunks(), y.as_chunks_mut());
+        for ((value, y), bits) in strip.iter().zip(y).zip(bits.by_ref()) {
+            Elements::put(s, stream, s.keep(s.mask(bits), s.load(value)) * s.splat(scale), y);
+        }
+        if let (false, Some(bits)) = (strip_rest.is_empty(), bits.next()) {
+            s.store_partial(s.keep(s.mask(bits), s.load_partial(strip_rest)) * s.splat(scale), y_rest);
+        }
     }
 }
 
@@ -194,7 +331,7 @@ pub(crate) trait Source<S: Simd> {
 
 /// The sources of one vector after the other. An iterator would do, but for the adapters between it and a loop, which are functions
 /// of their own in kernels.
-pub(crate) trait Sources<S: Simd> {
+pub(crate) trait Sources<S: Simd>: Clone {
     type Source: Source<S>;
 
     /// That of the next vector, if there is one.
@@ -350,11 +487,11 @@ pub(crate) fn put_coefficients<S: Simd, const FIELDS: usize>(
 
 /// The output of a group, whose coefficients are in its table.
 #[inline(always)]
-pub(crate) fn elements<A: Activation>(
+pub(crate) fn elements(
     tasks: Tasks,
     walk: &Walk,
     group: Group,
-    apply: &Apply<'_, A>,
+    apply: &Apply<'_>,
     table: &[Tile<FIELDS>],
     input: Option<&[f32]>,
     output: &mut [f32],
@@ -370,28 +507,28 @@ pub(crate) fn elements<A: Activation>(
 }
 
 /// The output of some units of a group.
-struct Forward<'a, A> {
+struct Forward<'a> {
     walk: &'a Walk,
     group: Group,
-    apply: &'a Apply<'a, A>,
+    apply: &'a Apply<'a>,
     table: &'a [Tile<FIELDS>],
     units: Range<usize>,
     elements: Elements<'a>,
 }
 
-impl<A: Activation> Kernel for Forward<'_, A> {
+impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<M: Machine>(mut self, m: M) {
         let Some(s) = m.all() else {
             return self.units.clone().for_each(|unit| self.one_by_one(unit));
         };
         let stream = self.elements.stream;
-        match (*self.walk, self.apply.residual) {
+        match (*self.walk, self.apply.is_plain()) {
             (Walk::Empty, _) => {}
-            (Walk::Planar(planar), None) => self.planar::<_, false>(s, &planar),
-            (Walk::Planar(planar), Some(_)) => self.planar::<_, true>(s, &planar),
-            (Walk::Columns(columns), None) => self.columns::<_, false>(s, &columns),
-            (Walk::Columns(columns), Some(_)) => self.columns::<_, true>(s, &columns),
+            (Walk::Planar(planar), true) => self.planar::<_, false>(s, &planar),
+            (Walk::Planar(planar), false) => self.planar::<_, true>(s, &planar),
+            (Walk::Columns(columns), true) => self.columns::<_, false>(s, &columns),
+            (Walk::Columns(columns), false) => self.columns::<_, true>(s, &columns),
         }
         if stream {
             s.fence();
@@ -399,7 +536,7 @@ impl<A: Activation> Kernel for Forward<'_, A> {
     }
 }
 
-impl<A: Activation> Forward<'_, A> {
+impl Forward<'_> {
     #[inline(always)]
     fn planar<S: Simd, const RESIDUAL: bool>(mut self, s: S, planar: &Planar) {
         let Some(tile) = self.table.first() else { return };
@@ -452,7 +589,7 @@ impl<A: Activation> Forward<'_, A> {
             return self.units.clone().for_each(|unit| self.one_by_one(unit));
         }
         let mut units = self.units.clone();
-        // The code of four rows is long, and a residual costs more than the coefficients that it would save.
+        // The code of four rows is long, and a residual or a curve costs more than the coefficients that it would save.
         if let (Some(input), false) = (self.elements.read, RESIDUAL)
             && !in_sequence(columns.width, input)
         {
@@ -489,21 +626,22 @@ impl<A: Activation> Forward<'_, A> {
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(input));
         let stream = self.elements.stream;
         let (y, y_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
+        let lower = apply.lower(s);
         let mut tiles = self.table.get(column / LANES..).unwrap_or_default().iter().zip(bits);
         // Rows first: when they are through, no tile must have been taken.
         for ((x, y), (tile, bits)) in four_rows(x).zip(four_rows_mut(y)).zip(tiles.by_ref()) {
             let (c, x) = (tile.coefficients(s), load_four(s, x));
             let [y_a, y_b, y_c, y_d] = y;
             // Not in a loop: the vectors would be in memory.
-            Elements::put(s, stream, apply.finish(s, bits[0], c.normalise(x[0]), false), y_a);
-            Elements::put(s, stream, apply.finish(s, bits[1], c.normalise(x[1]), false), y_b);
-            Elements::put(s, stream, apply.finish(s, bits[2], c.normalise(x[2]), false), y_c);
-            Elements::put(s, stream, apply.finish(s, bits[3], c.normalise(x[3]), false), y_d);
+            Elements::put(s, stream, apply.finish(s, lower, bits[0], c.normalise(x[0]), false), y_a);
+            Elements::put(s, stream, apply.finish(s, lower, bits[1], c.normalise(x[1]), false), y_b);
+            Elements::put(s, stream, apply.finish(s, lower, bits[2], c.normalise(x[2]), false), y_c);
+            Elements::put(s, stream, apply.finish(s, lower, bits[3], c.normalise(x[3]), false), y_d);
         }
         if let (false, Some((tile, bits))) = (x_rest[0].is_empty(), tiles.next()) {
             let coefficients = tile.coefficients(s);
             for ((x, y), bits) in x_rest.into_iter().zip(y_rest).zip(bits) {
-                s.store_partial(apply.finish(s, bits, coefficients.normalise(s.load_partial(x)), false), y);
+                s.store_partial(apply.finish(s, lower, bits, coefficients.normalise(s.load_partial(x)), false), y);
             }
         }
     }
@@ -520,12 +658,24 @@ impl<A: Activation> Forward<'_, A> {
         copy: &mut [f32; PIECE],
     ) {
         let (apply, mut buffer) = (self.apply, [0; _]);
-        let mut bits = keep.bits(start, len.div_ceil(LANES), &mut buffer).vectors();
-        let residuals = apply.residuals::<RESIDUAL>(start, len);
+        let bits = keep.bits(start, len.div_ceil(LANES), &mut buffer);
         let (stream, in_place) = (self.elements.stream, self.elements.read.is_none());
+        if let Some(curve) = apply.curve_if::<RESIDUAL>() {
+            let strip = copy.get_mut(..len).unwrap_or_default();
+            // A copy, because what a function is given the address of is not in registers.
+            let mut these = sources.clone();
+            apply.curve(s, curve, (&mut these, owner), (start, self.elements.values_of(start, len), &[]), strip);
+            *sources = these;
+            let scale = other_scale(apply.formula, apply.residual, keep.scale);
+            let y = range_mut(self.elements.write, start - self.elements.base, len);
+            s.apart(FinishStrip { strip, bits, scale, stream, y });
+            return;
+        }
+        let mut bits = bits.vectors();
+        let residuals = apply.residuals::<RESIDUAL>(start, len);
         let Place { read, write } = self.elements.piece(start, len, copy);
         let ((x, x_rest), (y, y_rest)) = (read.as_chunks(), write.as_chunks_mut());
-        let mut vector = 0;
+        let (lower, mut vector) = (apply.lower(s), 0);
         for ((x, y), bits) in x.iter().zip(y).zip(bits.by_ref()) {
             let Some(source) = sources.take() else { break };
             ahead.prefetch(s, if in_place { y } else { x });
@@ -534,7 +684,7 @@ impl<A: Activation> Forward<'_, A> {
             }
             let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load(x), residual, owner);
-            Elements::put(s, stream, apply.finish(s, bits, z, RESIDUAL), y);
+            Elements::put(s, stream, apply.finish(s, lower, bits, z, RESIDUAL), y);
             vector += 1;
         }
         // No source is taken if there is no rest: the next piece begins with it.
@@ -543,14 +693,14 @@ impl<A: Activation> Forward<'_, A> {
         {
             let (residual, owner) = (residuals.load_rest(s), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load_partial(x_rest), residual, owner);
-            s.store_partial(apply.finish(s, bits, z, RESIDUAL), y_rest);
+            s.store_partial(apply.finish(s, lower, bits, z, RESIDUAL), y_rest);
         }
     }
 
     /// The output of a unit, element by element: where lanes are worked one after the other, and for columns that need f64.
     #[inline(never)]
     fn one_by_one(&mut self, unit: usize) {
-        let (s, apply, group) = (Lane::FIRST, self.apply, self.group);
+        let (apply, group) = (self.apply, self.group);
         let Unit { start, len, mut column, step } = self.walk.unit(group, unit);
         let keep = apply.keep.within(start, len);
         let source = |column: usize| {
@@ -563,7 +713,7 @@ impl<A: Activation> Forward<'_, A> {
             keep.fill(start, first_bits(&mut bits, len));
             for (offset, (x, y)) in self.elements.values(start, len).enumerate() {
                 let z = apply.z_of(&one, x, start + offset);
-                *y = apply.finish(s, bits[offset / LANES % BITS] >> (offset % LANES), z, apply.residual.is_some());
+                *y = apply.y_of(bits[offset / LANES % BITS] >> (offset % LANES), z);
                 if step != 0 {
                     column += step;
                     one = source(column);

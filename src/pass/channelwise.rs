@@ -11,11 +11,11 @@ use core::ops::{Add, Range};
 
 use super::apply::Apply;
 use super::moments::{inverse, of_deviations};
-use super::{Group, Planar, RowBlock, Walk, tree};
-use crate::activation::Activation;
+use super::tree;
 use crate::channel::{ChannelDifferentiate, ChannelNormalise, GradientSums, Moments};
 use crate::shape::Shape;
-use crate::simd::{LANES, Lane, Lanes, Machine, Portable};
+use crate::simd::{LANES, Lanes, Machine, Portable};
+use crate::walk::{Group, Planar, RowBlock, Walk};
 
 /// The channels of a tensor; none if it is empty.
 pub(crate) fn channels(shape: Shape) -> Range<usize> {
@@ -174,14 +174,14 @@ fn block_moments(block: RowBlock, is_matrix: bool, input: &[f32]) -> Moments {
 }
 
 /// One channel of a tensor, and what its elements are normalised with.
-pub(crate) struct Channel<'a, A> {
-    apply: &'a Apply<'a, A>,
+pub(crate) struct Channel<'a> {
+    apply: &'a Apply<'a>,
     channel: usize,
     normalise: ChannelNormalise,
 }
 
-impl<'a, A: Activation> Channel<'a, A> {
-    pub(crate) fn new(apply: &'a Apply<'a, A>, channel: usize) -> Self {
+impl<'a> Channel<'a> {
+    pub(crate) fn new(apply: &'a Apply<'a>, channel: usize) -> Self {
         Self { apply, channel, normalise: apply.normalisation.of_channel(channel) }
     }
 
@@ -204,14 +204,14 @@ impl<'a, A: Activation> Channel<'a, A> {
     #[inline(never)]
     fn y(&self, x: f32, element: usize) -> f32 {
         let bits = self.apply.keep.keeps(element).into();
-        self.apply.finish(Lane::FIRST, bits, self.z(x, element), self.apply.residual.is_some())
+        self.apply.y_of(bits, self.z(x, element))
     }
 
     /// `g` of an element, without the dropout scale.
     #[inline(never)]
     fn g(&self, x: f32, dy: f32, element: usize) -> f32 {
         let bits = self.apply.keep.keeps(element).into();
-        self.apply.gradient(Lane::FIRST, bits, self.z(x, element), dy)
+        self.apply.gradient_of(bits, self.z(x, element), dy)
     }
 
     /// The sums that gradients are made of, with the unit of the deviations.

@@ -11,20 +11,19 @@ use super::apply::{self, Apply, Coefficients, ColumnCoefficients, OneColumn, Own
 use super::keep::{BITS, Buffer, Keep};
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
 use super::{
-    Ahead, Columns, Elements, FourBits, Group, OfRuns, PIECE, Place, Planar, RowBlock, Tile, Unit, Walk, first_bits,
-    four_bits, four_rows, four_rows_mut, in_sequence, load_four, of_columns, pair_lane, pieces, whole_vectors,
-    whole_vectors_mut,
+    Ahead, Elements, FourBits, OfRuns, PIECE, Place, first_bits, four_bits, four_rows, four_rows_mut, in_sequence,
+    load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
 };
-use crate::activation::Activation;
 use crate::channel::{Differential, Differentiation, differentiated, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Machine, Simd};
 use crate::slices::{range, range_mut};
 use crate::tasks::{Tasks, Written};
+use crate::walk::{Columns, Group, Planar, RowBlock, Tile, Unit, Walk};
 
 /// What the gradients of elements are made with.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Gradient<'a, A> {
-    pub(crate) apply: Apply<'a, A>,
+pub(crate) struct Gradient<'a> {
+    pub(crate) apply: Apply<'a>,
     pub(crate) differentiation: Differentiation<'a>,
     /// `x`.
     pub(crate) input: &'a [f32],
@@ -32,20 +31,20 @@ pub(crate) struct Gradient<'a, A> {
     pub(crate) grad_output: Option<&'a [f32]>,
 }
 
-impl<A: Activation> Gradient<'_, A> {
+impl Gradient<'_> {
     /// `g` of a vector, and its input gradient.
     #[inline(always)]
-    fn of_one<S: Simd, const RESIDUAL: bool, const BATCH: bool>(
+    fn of_one<S: Simd, const RESIDUAL: bool>(
         &self,
         s: S,
         (forward, own): (&Coefficients<S>, &GradientCoefficients<S>),
         owner: Owner,
         [x, dy, residual]: [S::F32; 3],
-        bits: u16,
+        (lower, bits, batch): (S::F32, u16, bool),
     ) -> (S::F32, S::F32) {
         let apply = &self.apply;
-        let g = apply.gradient(s, bits, apply.z::<S, RESIDUAL>(s, forward, x, residual, owner), dy);
-        (g, own.differentiate(BATCH, x - forward.mean, g))
+        let g = apply.gradient(s, lower, bits, apply.z::<S, RESIDUAL>(s, forward, x, residual, owner), dy);
+        (g, own.differentiate(batch, x - forward.mean, g))
     }
 
     /// The input gradient of a vector through batch statistics, without a residual.
@@ -54,11 +53,10 @@ impl<A: Activation> Gradient<'_, A> {
         &self,
         s: S,
         (forward, own): (&Coefficients<S>, &GradientCoefficients<S>),
-        x: S::F32,
-        dy: S::F32,
-        bits: u16,
+        [x, dy]: [S::F32; 2],
+        (lower, bits): (S::F32, u16),
     ) -> S::F32 {
-        let g = self.apply.gradient(s, bits, forward.normalise(x), dy);
+        let g = self.apply.gradient(s, lower, bits, forward.normalise(x), dy);
         own.differentiate(true, x - forward.mean, g)
     }
 }
@@ -158,11 +156,11 @@ impl<S: Simd> GradientSource<S> for OfRuns<S, 6> {
 
 /// The gradients of a group's elements, whose coefficients are in its table.
 #[inline(always)]
-pub(crate) fn elements<A: Activation>(
+pub(crate) fn elements(
     tasks: Tasks,
     walk: &Walk,
     group: Group,
-    gradient: &Gradient<'_, A>,
+    gradient: &Gradient<'_>,
     table: &[Tile<FIELDS>],
     written: Written<'_>,
 ) {
@@ -172,21 +170,20 @@ pub(crate) fn elements<A: Activation>(
             let elements = Elements::new(gradient.grad_output, &mut *output, base);
             let grad_residual = grad_residual.as_deref_mut();
             let backward = Backward { walk, group, gradient, table, units, elements, grad_residual };
-            match (gradient.apply.residual, gradient.differentiation.differential == Differential::Batch) {
-                (None, true) => tasks.run(Variant::<A, false, true>(backward)),
-                (None, false) => tasks.run(Variant::<A, false, false>(backward)),
-                (Some(_), true) => tasks.run(Variant::<A, true, true>(backward)),
-                (Some(_), false) => tasks.run(Variant::<A, true, false>(backward)),
+            match (gradient.apply.is_plain(), backward.is_batch()) {
+                (true, true) => tasks.run(Variant::<false, true>(backward)),
+                (true, false) => tasks.run(Variant::<false, false>(backward)),
+                (false, _) => tasks.run(Variant::<true, true>(backward)),
             }
         }
     });
 }
 
 /// The gradients of some units of a group.
-struct Backward<'a, A> {
+struct Backward<'a> {
     walk: &'a Walk,
     group: Group,
-    gradient: &'a Gradient<'a, A>,
+    gradient: &'a Gradient<'a>,
     table: &'a [Tile<FIELDS>],
     units: Range<usize>,
     /// From `dy` to `dx`.
@@ -195,11 +192,11 @@ struct Backward<'a, A> {
     grad_residual: Option<&'a mut [f32]>,
 }
 
-/// The same with or without a residual, through batch statistics or past fixed ones: a kernel for each, because without
-/// optimisation the stack would hold the vectors of all of them.
-struct Variant<'a, A, const RESIDUAL: bool, const BATCH: bool>(Backward<'a, A>);
+/// The same with or without a residual: a kernel for each, because without optimisation the stack would hold the vectors of
+/// both. Without a residual `BATCH` says whether the gradient goes through batch statistics; with one, it is asked in the loop.
+struct Variant<'a, const RESIDUAL: bool, const BATCH: bool>(Backward<'a>);
 
-impl<A: Activation, const RESIDUAL: bool, const BATCH: bool> Kernel for Variant<'_, A, RESIDUAL, BATCH> {
+impl<const RESIDUAL: bool, const BATCH: bool> Kernel for Variant<'_, RESIDUAL, BATCH> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let Self(mut backward) = self;
@@ -218,7 +215,7 @@ impl<A: Activation, const RESIDUAL: bool, const BATCH: bool> Kernel for Variant<
     }
 }
 
-impl<A: Activation> Backward<'_, A> {
+impl Backward<'_> {
     /// Whether the gradient goes through batch statistics.
     #[inline(always)]
     fn is_batch(&self) -> bool {
@@ -316,7 +313,7 @@ impl<A: Activation> Backward<'_, A> {
         let bits = four_bits(&gradient.apply.keep, rows, bits, buffer);
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(gradient.input));
         let (dy, dy_rest) = whole_vectors::<4>(rows.array_of(dy));
-        let stream = self.elements.stream;
+        let (stream, lower) = (self.elements.stream, gradient.apply.lower(s));
         let (dx, dx_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
         let mut tiles = self.table.get(column / LANES..).unwrap_or_default().iter().zip(bits);
         // Rows first: when they are through, no tile must have been taken.
@@ -327,16 +324,16 @@ impl<A: Activation> Backward<'_, A> {
             let (forward, own) = (tile.coefficients(s), tile.gradient_coefficients(s));
             let (x, dy) = (load_four(s, x), load_four(s, dy));
             // Not in a loop: the vectors would be in memory.
-            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), x[0], dy[0], bits[0]), dx_a);
-            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), x[1], dy[1], bits[1]), dx_b);
-            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), x[2], dy[2], bits[2]), dx_c);
-            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), x[3], dy[3], bits[3]), dx_d);
+            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), [x[0], dy[0]], (lower, bits[0])), dx_a);
+            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), [x[1], dy[1]], (lower, bits[1])), dx_b);
+            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), [x[2], dy[2]], (lower, bits[2])), dx_c);
+            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), [x[3], dy[3]], (lower, bits[3])), dx_d);
         }
         if let (false, Some((tile, bits))) = (x_rest[0].is_empty(), tiles.next()) {
             let (forward, own) = (tile.coefficients(s), tile.gradient_coefficients(s));
             for (((x, dy), dx), bits) in x_rest.into_iter().zip(dy_rest).zip(dx_rest).zip(bits) {
                 let (x, dy) = (s.load_partial(x), s.load_partial(dy));
-                s.store_partial(gradient.of_batch(s, (&forward, &own), x, dy, bits), dx);
+                s.store_partial(gradient.of_batch(s, (&forward, &own), [x, dy], (lower, bits)), dx);
             }
         }
     }
@@ -353,6 +350,7 @@ impl<A: Activation> Backward<'_, A> {
         copy: &mut [f32; PIECE],
     ) {
         let (gradient, mut buffer) = (self.gradient, [0; _]);
+        let batch = if RESIDUAL { self.is_batch() } else { BATCH };
         let mut bits = keep.bits(start, len.div_ceil(LANES), &mut buffer).vectors();
         let residuals = gradient.apply.residuals::<RESIDUAL>(start, len);
         let (x, x_rest) = range(gradient.input, start, len).as_chunks();
@@ -360,9 +358,19 @@ impl<A: Activation> Backward<'_, A> {
         let grad_residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, start - base, len));
         let (grad_residual, grad_residual_rest) = grad_residual.unwrap_or_default().as_chunks_mut();
         let (stream, in_place) = (self.elements.stream, self.elements.read.is_none());
-        let Place { read, write } = self.elements.piece(start, len, copy);
+        let Place { read, write } = match gradient.apply.curve_if::<RESIDUAL>() {
+            None => self.elements.piece(start, len, copy),
+            Some(curve) => {
+                // From here on `act'(z)*dy` takes the place of `dy`.
+                let (strip, dy) = (copy.get_mut(..len).unwrap_or_default(), self.elements.values_of(start, len));
+                let mut these = sources.clone();
+                let x = range(gradient.input, start, len);
+                gradient.apply.curve(s, curve, (&mut these, owner), (start, x, dy), strip);
+                Place { read: strip, write: range_mut(self.elements.write, start - base, len) }
+            }
+        };
         let ((dy, dy_rest), (dx, dx_rest)) = (read.as_chunks(), write.as_chunks_mut());
-        let mut vector = 0;
+        let (lower, mut vector) = (gradient.apply.lower(s), 0);
         for (((x, dy), dx), bits) in x.iter().zip(dy).zip(dx).zip(bits.by_ref()) {
             let Some(source) = sources.take() else { break };
             ahead.prefetch(s, x);
@@ -372,7 +380,7 @@ impl<A: Activation> Backward<'_, A> {
             }
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let (owner, values) = (owner.further(vector), [s.load(x), s.load(dy), residuals.load(s, vector)]);
-            let (g, of_one) = gradient.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, values, bits);
+            let (g, of_one) = gradient.of_one::<S, RESIDUAL>(s, coefficients, owner, values, (lower, bits, batch));
             if let Some(grad_residual) = grad_residual.get_mut(vector) {
                 Elements::put(s, stream, g * s.splat(keep.scale), grad_residual);
             }
@@ -386,7 +394,7 @@ impl<A: Activation> Backward<'_, A> {
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let values = [s.load_partial(x_rest), s.load_partial(dy_rest), residuals.load_rest(s)];
             let owner = owner.further(vector);
-            let (g, of_one) = gradient.of_one::<S, RESIDUAL, BATCH>(s, coefficients, owner, values, bits);
+            let (g, of_one) = gradient.of_one::<S, RESIDUAL>(s, coefficients, owner, values, (lower, bits, batch));
             // A masked store of nothing is no fault anywhere, but takes CPUs hundreds of cycles.
             if !grad_residual_rest.is_empty() {
                 s.store_partial(g * s.splat(keep.scale), grad_residual_rest);
@@ -422,7 +430,7 @@ impl<A: Activation> Backward<'_, A> {
             for (offset, (&x, (dy, dx))) in values.enumerate() {
                 let (one, coefficients, exactly) = &sources;
                 let z = apply.z_of(one, x, start + offset);
-                let g = apply.gradient(s, bits[offset / LANES % BITS] >> (offset % LANES), z, dy);
+                let g = apply.gradient_of(bits[offset / LANES % BITS] >> (offset % LANES), z, dy);
                 *dx = match exactly {
                     Some(exactly) => exactly.dx(batch, x, g),
                     None => {

@@ -10,14 +10,12 @@
 
 use core::ops::Add;
 
-use super::{
-    BLOCK_VALUES, BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, RowSum, Tile, Walk, four_rows, in_sequence,
-    load_four, load_partial_four, tree, whole_vectors,
-};
+use super::{RowSum, four_rows, in_sequence, load_four, load_partial_four, tree, whole_vectors};
 use crate::channel::{BatchMoments, Channels, MergeWeights, Moments, lane_of};
-use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, first_lanes};
+use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, Work, first_lanes};
 use crate::slices::range_mut;
 use crate::tasks::Tasks;
+use crate::walk::{BLOCK_VALUES, BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk};
 
 /// Squares below this have lost bits to underflow: such a block is done again in f64. 2^-110.
 const SMALLEST_SQUARES: f64 = 1.0 / (1u128 << 110) as f64;
@@ -133,8 +131,8 @@ fn sixteen_deviations<S: Simd>(s: S, pivot: S::F32, &[a, b, c, d]: &[[S::F32; 4]
 
 /// The sum of a block whose values all belong to one channel, lane by lane.
 #[inline(always)]
-fn block_sum<M: Machine>(s: M::Simd, block: RowBlock, input: &[f32]) -> <M::Simd as Simd>::F32 {
-    if !M::Simd::AT_ONCE {
+fn block_sum<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> S::F32 {
+    if !S::AT_ONCE {
         return tree(2, block.rows, s.splat(0.0), |row| {
             tree(3, block.columns.div_ceil(LANES), s.splat(0.0), |vector| {
                 s.load_partial(block.since_vector(vector).row(input, row))
@@ -155,13 +153,8 @@ fn block_sum<M: Machine>(s: M::Simd, block: RowBlock, input: &[f32]) -> <M::Simd
 
 /// The deviations of such a block.
 #[inline(always)]
-fn block_deviations<M: Machine>(
-    s: M::Simd,
-    pivot: <M::Simd as Simd>::F32,
-    block: RowBlock,
-    input: &[f32],
-) -> Deviations<M::Simd> {
-    if !M::Simd::AT_ONCE {
+fn block_deviations<S: Simd>(s: S, pivot: S::F32, block: RowBlock, input: &[f32]) -> Deviations<S> {
+    if !S::AT_ONCE {
         return tree(2, block.rows, Deviations::zero(s), |row| {
             tree(3, block.columns.div_ceil(LANES), Deviations::zero(s), |vector| {
                 let vector = block.since_vector(vector).row(input, row);
@@ -198,12 +191,12 @@ fn block_moments<M: Machine>(m: M, block: RowBlock, input: &[f32]) -> Moments {
     let count = (block.rows * block.columns) as f32;
     let mut sums = [0.0; LANES];
     for s in m.each(LANES) {
-        s.store(block_sum::<M>(s, block, input), &mut sums);
+        s.store(block_sum(s, block, input), &mut sums);
     }
     let pivot = m.fold(&sums) / count;
     let (mut e, mut q) = ([0.0; LANES], [0.0; LANES]);
     for s in m.each(LANES) {
-        let sums = block_deviations::<M>(s, s.splat(pivot), block, input);
+        let sums = block_deviations(s, s.splat(pivot), block, input);
         s.store(sums.e, &mut e);
         s.store(sums.q, &mut q);
     }
@@ -268,7 +261,11 @@ pub(crate) fn of_group(
         group,
         table,
         parts,
-        |(group, piece), _, table| tasks.run(PartMoments { walk, group, piece, input, table }),
+        |(group, piece), _, table| match walk {
+            Walk::Empty => {}
+            Walk::Planar(planar) => tasks.run(PlanarMoments { planar, group, piece, input, table }),
+            Walk::Columns(columns) => tasks.run(ColumnMoments { columns, group, piece, input, table }),
+        },
         |piece, table, part| tasks.run(MergePart { walk, piece, part, table }),
     );
     if let Walk::Columns(columns) = walk {
@@ -276,24 +273,36 @@ pub(crate) fn of_group(
     }
 }
 
-/// The moments of some columns of a group in one part, into a table of the part's own.
-struct PartMoments<'a> {
-    walk: &'a Walk,
+/// The moments of some channels of a group in one part, into a table of the part's own. One kernel for each layout, because
+/// without optimisation the stack would hold the vectors of both.
+struct PlanarMoments<'a> {
+    planar: &'a Planar,
     group: Group,
     piece: Piece,
     input: &'a [f32],
     table: &'a mut [Tile<FIELDS>],
 }
 
-impl Kernel for PartMoments<'_> {
+impl Kernel for PlanarMoments<'_> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
-        let Self { walk, group, piece, input, table } = self;
-        match walk {
-            Walk::Empty => {}
-            Walk::Planar(planar) => planar_part(m, planar, group, piece, input, table),
-            Walk::Columns(columns) => columns_part(m, columns, group, piece, input, table),
-        }
+        planar_part(m, self.planar, self.group, self.piece, self.input, self.table);
+    }
+}
+
+/// The moments of some columns of a group in one part, into a table of the part's own.
+struct ColumnMoments<'a> {
+    columns: &'a Columns,
+    group: Group,
+    piece: Piece,
+    input: &'a [f32],
+    table: &'a mut [Tile<FIELDS>],
+}
+
+impl Kernel for ColumnMoments<'_> {
+    #[inline(always)]
+    fn run<M: Machine>(self, m: M) {
+        columns_part(m, self.columns, self.group, self.piece, self.input, self.table);
     }
 }
 
@@ -311,7 +320,8 @@ fn planar_part<M: Machine>(
     let Some([means, m2s]) = table.first_mut() else { return };
     let (means, m2s) = (range_mut(means, piece.first, piece.columns), range_mut(m2s, piece.first, piece.columns));
     let mut count = 0.0;
-    if m.all().is_none() {
+    // A constant, so that the other kind of lanes has no place on the stack either.
+    if const { !M::Simd::AT_ONCE } {
         for block in planar.blocks_of(piece.part) {
             let weights = MergeWeights::new(count, (block.rows * block.columns) as f64);
             for (column, (mean, m2)) in (piece.first..).zip(means.iter_mut().zip(m2s.iter_mut())) {
@@ -397,21 +407,15 @@ impl Batch {
         let Some(s) = m.all() else { return };
         let blocks = self.blocks.get(..self.len).unwrap_or_default();
         let mut counts = [1.0; LANES];
-        for (lanes, (count, block)) in self.lanes.iter_mut().zip(counts.iter_mut().zip(blocks)) {
+        for (count, block) in counts.iter_mut().zip(blocks) {
             *count = block.count();
-            block.block.prefetch_next(s, input);
-            s.store(block_sum::<M>(s, block.block, input), lanes);
         }
+        s.apart(BlockSums { blocks, input, lanes: &mut self.lanes });
         let counts = s.load(&counts);
         let mut pivots = [0.0; LANES];
         let pivot = s.load(&m.fold_each(&self.lanes)) / counts;
         s.store(pivot, &mut pivots);
-        for ((e, q), (block, &pivot)) in self.lanes.iter_mut().zip(&mut self.squares).zip(blocks.iter().zip(&pivots)) {
-            let pivot = s.splat(pivot);
-            let sums = block_deviations::<M>(s, pivot, block.block, input);
-            s.store(sums.e, e);
-            s.store(sums.q, q);
-        }
+        s.apart(BlockDeviations { blocks, pivots: &pivots, input, lanes: (&mut self.lanes, &mut self.squares) });
         let (e, q) = (s.load_f64(&m.fold_each_f64(&self.lanes)), m.fold_each_f64(&self.squares));
         let counts = s.widen(counts);
         let (mut block_means, mut block_m2s) = ([0.0; LANES], [0.0; LANES]);
@@ -434,6 +438,44 @@ impl Batch {
     }
 }
 
+/// The sums of some blocks, lane by lane: a function of its own, as [`BlockDeviations`], whose vectors are on the stack only
+/// while it lasts where nothing is optimised.
+struct BlockSums<'a> {
+    blocks: &'a [BatchBlock],
+    input: &'a [f32],
+    lanes: &'a mut Lanes<Lanes<f32>>,
+}
+
+impl<S: Simd> Work<S> for BlockSums<'_> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        for (lanes, BatchBlock { block, .. }) in self.lanes.iter_mut().zip(self.blocks) {
+            block.prefetch_next(s, self.input);
+            s.store(block_sum(s, *block, self.input), lanes);
+        }
+    }
+}
+
+/// The deviations of some blocks from a pivot each and their squares, summed lane by lane.
+struct BlockDeviations<'a> {
+    blocks: &'a [BatchBlock],
+    pivots: &'a Lanes<f32>,
+    input: &'a [f32],
+    lanes: (&'a mut Lanes<Lanes<f32>>, &'a mut Lanes<Lanes<f32>>),
+}
+
+impl<S: Simd> Work<S> for BlockDeviations<'_> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        let Self { blocks, pivots, input, lanes } = self;
+        for ((e, q), (block, &pivot)) in lanes.0.iter_mut().zip(lanes.1).zip(blocks.iter().zip(pivots)) {
+            let sums = block_deviations(s, s.splat(pivot), block.block, input);
+            s.store(sums.e, e);
+            s.store(sums.q, q);
+        }
+    }
+}
+
 /// Columns of a matrix: sixteen rows at a time, along the rows.
 #[inline(always)]
 fn columns_part<M: Machine>(
@@ -450,7 +492,7 @@ fn columns_part<M: Machine>(
         let weights = MergeWeights::new(count, block.rows as f64);
         let is_first = count == 0.0;
         count = weights.count;
-        let Some(s) = m.all() else {
+        if const { !M::Simd::AT_ONCE } {
             for (number, tile) in table.iter_mut().enumerate() {
                 let block = block.tile(number);
                 for s in m.each(block.columns) {
@@ -459,7 +501,8 @@ fn columns_part<M: Machine>(
                 }
             }
             continue;
-        };
+        }
+        let Some(s) = m.all() else { break };
         let far = in_sequence(block.width, input);
         let (whole, rest) = whole_vectors::<BLOCK_VECTORS>(block.array_of(input));
         let tiles = whole.first().map_or(0, |row| row.len());

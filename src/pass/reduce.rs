@@ -5,25 +5,36 @@
 //! moments: sixteen vectors in f32, in pairs, then f64. A block whose sums overflow is done again in f64. 8 bytes read per
 //! element, 4 more with a residual, and one mask bit.
 
+use core::iter::repeat;
 use core::ops::Add;
 
-use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residuals, Source};
+use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residuals, Source, bounded};
 use super::keep::{Bits, Buffer};
 use super::{
-    BLOCK_VECTORS, Columns, FourBits, Group, Piece, Planar, RowBlock, RowSum, Tile, Walk, four_bits, four_rows,
-    in_sequence, load_four, of_columns, pair_lane, pieces, tree, whole_vectors,
+    FourBits, PIECE, RowSum, four_bits, four_rows, in_sequence, load_four, of_columns, pair_lane, pieces, tree,
+    whole_vectors,
 };
-use crate::activation::Activation;
 use crate::channel::{Channels, GradientSums, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, first_lanes, load};
 use crate::slices::{range_mut, take_front};
 use crate::tasks::Tasks;
+use crate::walk::{BLOCK_VALUES, BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk};
 
-impl<A: Activation> Apply<'_, A> {
-    /// `g` without the dropout scale.
+impl Apply<'_> {
+    /// `g` without the dropout scale; a curve is in the gradient already where lanes are worked at once.
     #[inline(always)]
-    pub(crate) fn gradient<S: Simd>(&self, s: S, bits: u16, z: S::F32, grad: S::F32) -> S::F32 {
-        self.activation.backward_kept(s, s.mask(bits), z, grad)
+    pub(crate) fn gradient<S: Simd>(&self, s: S, lower: S::F32, bits: u16, z: S::F32, grad: S::F32) -> S::F32 {
+        let grad = match &self.formula.curve {
+            Some(curve) if !S::AT_ONCE => s.change_lanes([z, grad], |_, [z, dy]| curve.single(z, dy)),
+            _ => grad,
+        };
+        bounded(s, lower, bits, z, grad)
+    }
+
+    /// `g` of one element, without the dropout scale.
+    #[inline(always)]
+    pub(crate) fn gradient_of(&self, bits: u16, z: f32, dy: f32) -> f32 {
+        self.gradient(Lane::FIRST, self.formula.lower, bits, z, dy)
     }
 }
 
@@ -60,11 +71,11 @@ pub(crate) fn forward_fields(tile: &Tile<FIELDS>) -> &Tile<{ apply::FIELDS }> {
 
 /// The sums of a group, into its table, which holds the coefficients.
 #[inline(always)]
-pub(crate) fn of_group<A: Activation>(
+pub(crate) fn of_group(
     tasks: Tasks,
     walk: &Walk,
     group: Group,
-    apply: &Apply<'_, A>,
+    apply: &Apply<'_>,
     (input, grad): (&[f32], &[f32]),
     table: &mut [Tile<FIELDS>],
     parts: &mut [Tile<TASK_FIELDS>],
@@ -76,10 +87,10 @@ pub(crate) fn of_group<A: Activation>(
         parts,
         |(group, piece), table, part| {
             let sums = PartSums { walk, group, piece, apply, input, grad, table, part };
-            if apply.residual.is_some() {
-                tasks.run(Variant::<A, true>(sums));
+            if apply.is_plain() {
+                tasks.run(Variant::<false>(sums));
             } else {
-                tasks.run(Variant::<A, false>(sums));
+                tasks.run(Variant::<true>(sums));
             }
         },
         |piece, table, part| tasks.run(MergePart { piece, part, table }),
@@ -136,19 +147,21 @@ impl Batch {
 }
 
 /// What turns vectors into their summands.
-struct Summands<'a, S: Simd, A> {
-    apply: &'a Apply<'a, A>,
+struct Summands<'a, S: Simd> {
+    apply: &'a Apply<'a>,
     owner: Owner,
     forward: Coefficients<S>,
     unit: S::F32,
+    /// [`Apply::lower`].
+    lower: S::F32,
 }
 
-impl<S: Simd, A: Activation> Summands<'_, S, A> {
+impl<S: Simd> Summands<'_, S> {
     /// The summands of a vector.
     #[inline(always)]
     fn of<const RESIDUAL: bool>(&self, s: S, x: S::F32, dy: S::F32, residual: S::F32, bits: u16) -> Sums<S> {
         let z = self.apply.z::<S, RESIDUAL>(s, &self.forward, x, residual, self.owner);
-        let g = self.apply.gradient(s, bits, z, dy);
+        let g = self.apply.gradient(s, self.lower, bits, z, dy);
         Sums { g, g_deviation: g * ((x - self.forward.mean) * self.unit) }
     }
 
@@ -257,11 +270,11 @@ fn up_to_two(values: &[f32]) -> [&[f32]; 2] {
 }
 
 /// The sums of some columns of a group in one part, into a table of the part's own.
-struct PartSums<'a, A> {
+struct PartSums<'a> {
     walk: &'a Walk,
     group: Group,
     piece: Piece,
-    apply: &'a Apply<'a, A>,
+    apply: &'a Apply<'a>,
     input: &'a [f32],
     grad: &'a [f32],
     table: &'a [Tile<FIELDS>],
@@ -269,9 +282,9 @@ struct PartSums<'a, A> {
 }
 
 /// The same with or without a residual: a kernel for each, because without optimisation the stack would hold the vectors of both.
-struct Variant<'a, A, const RESIDUAL: bool>(PartSums<'a, A>);
+struct Variant<'a, const RESIDUAL: bool>(PartSums<'a>);
 
-impl<A: Activation, const RESIDUAL: bool> Kernel for Variant<'_, A, RESIDUAL> {
+impl<const RESIDUAL: bool> Kernel for Variant<'_, RESIDUAL> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let Self(sums) = self;
@@ -286,7 +299,7 @@ impl<A: Activation, const RESIDUAL: bool> Kernel for Variant<'_, A, RESIDUAL> {
     }
 }
 
-impl<A: Activation> PartSums<'_, A> {
+impl PartSums<'_> {
     /// Runs of neighbours: stretch after stretch, each in all channels of the piece, which is the order of memory.
     #[inline(always)]
     fn planar<M: Machine, const RESIDUAL: bool>(mut self, m: M, planar: &Planar) {
@@ -297,7 +310,7 @@ impl<A: Activation> PartSums<'_, A> {
         let (first, columns) = (self.piece.first, self.piece.columns);
         let (part_g, part_g_deviation) =
             (range_mut(part_g, first, columns), range_mut(part_g_deviation, first, columns));
-        let Some(s) = m.all() else {
+        if const { !M::Simd::AT_ONCE } {
             for block in planar.blocks_of(self.piece.part) {
                 for (column, (g, g_deviation)) in (first..).zip(part_g.iter_mut().zip(part_g_deviation.iter_mut())) {
                     let channel = self.group.first_channel + column;
@@ -312,12 +325,13 @@ impl<A: Activation> PartSums<'_, A> {
                 }
             }
             return;
-        };
+        }
+        let Some(s) = m.all() else { return };
         let of_tile = of_columns(self.group, |column| {
             let [_, unit] = pair_lane(&tile[OFFSET], column);
             (ColumnCoefficients::new(forward_fields(tile), column), unit)
         });
-        let (mut batch, mut buffer) = (Batch::new(), [0; _]);
+        let (mut batch, mut buffer, mut strip) = (Batch::new(), [0; _], None);
         for stretch in planar.stretches_of::<LANES>(self.piece.part) {
             for column in 0..columns {
                 let of_group = first + column;
@@ -328,7 +342,8 @@ impl<A: Activation> PartSums<'_, A> {
                     if let (true, Some(residual)) = (RESIDUAL, self.apply.residual) {
                         block.prefetch_next(s, residual);
                     }
-                    let sums = self.block_sums::<_, RESIDUAL>(s, block, of_group, of_column, &mut buffer);
+                    let buffers = (&mut buffer, &mut strip);
+                    let sums = self.block_sums::<_, RESIDUAL>(s, block, of_group, of_column, buffers);
                     batch.push((column, block), s, sums);
                     if batch.len == LANES {
                         self.end_batch(m, &mut batch, tile, (part_g, part_g_deviation));
@@ -371,14 +386,28 @@ impl<A: Activation> PartSums<'_, A> {
         block: RowBlock,
         column: usize,
         &(forward, unit): &(ColumnCoefficients, f32),
-        buffer: &mut Buffer,
+        (buffer, strip): (&mut Buffer, &mut Option<[f32; BLOCK_VALUES]>),
     ) -> Sums<S> {
         let apply = self.apply;
         let owner = Owner::Channel(self.group.first_channel + column);
-        let summands = Summands { apply, owner, forward: forward.coefficients(s), unit: s.splat(unit) };
+        let summands = Summands {
+            apply,
+            owner,
+            forward: forward.coefficients(s),
+            unit: s.splat(unit),
+            lower: self.apply.lower(s),
+        };
         let (mut first, vectors) = (block.first(), block.columns.div_ceil(LANES));
         let mut sum = RowSum::new(Sums::zero(s));
         for (x, dy) in block.rows_of(self.input).zip(block.rows_of(self.grad)) {
+            let dy = match apply.curve_if::<RESIDUAL>() {
+                None => dy,
+                Some(curve) => {
+                    let strip = strip.get_or_insert_with(|| [0.0; BLOCK_VALUES]).get_mut(..x.len()).unwrap_or_default();
+                    apply.curve(s, curve, (&mut repeat(forward), owner), (first, x, dy), strip);
+                    strip
+                }
+            };
             let keep = apply.keep.within(first, block.columns);
             let residuals = apply.residuals::<RESIDUAL>(first, x.len());
             sum.add(summands.row::<RESIDUAL>(s, x, dy, &residuals, keep.bits(first, vectors, buffer)));
@@ -409,7 +438,13 @@ impl<A: Activation> PartSums<'_, A> {
         let (mut g, mut g_deviation) = ([0.0; LANES], [0.0; LANES]);
         for s in m.each(LANES) {
             let (apply, owner) = (self.apply, Owner::Channel(channel));
-            let summands = Summands { apply, owner, forward: forward.coefficients(s), unit: s.splat(unit) };
+            let summands = Summands {
+                apply,
+                owner,
+                forward: forward.coefficients(s),
+                unit: s.splat(unit),
+                lower: self.apply.lower(s),
+            };
             let sums = tree(2, block.rows, Sums::zero(s), |row| {
                 tree(3, vectors, Sums::zero(s), |vector| {
                     let bits = bits[(row * vectors + vector) % BLOCK_VECTORS];
@@ -424,7 +459,7 @@ impl<A: Activation> PartSums<'_, A> {
 
     /// The summands of one row of a block, in lanes that are worked one after the other.
     #[inline(always)]
-    fn of_lane<S: Simd>(&self, s: S, summands: &Summands<'_, S, A>, block: RowBlock, row: usize, bits: u16) -> Sums<S> {
+    fn of_lane<S: Simd>(&self, s: S, summands: &Summands<'_, S>, block: RowBlock, row: usize, bits: u16) -> Sums<S> {
         let values = [self.input, self.grad].map(|tensor| block.row(tensor, row));
         let Some(residual) = self.apply.residual else {
             return summands.of_some::<false>(s, values, s.splat(0.0), bits);
@@ -444,7 +479,7 @@ impl<A: Activation> PartSums<'_, A> {
         for (x, dy) in block.rows_of(self.input).zip(block.rows_of(self.grad)) {
             for (element, (&x, &dy)) in (row_first..).zip(x.iter().zip(dy)) {
                 let z = normalise.z(x, apply.residual.and_then(|residual| residual.get(element)).copied());
-                let g = apply.gradient(s, apply.keep.keeps(element).into(), z, dy);
+                let g = apply.gradient_of(apply.keep.keeps(element).into(), z, dy);
                 sums.add_exactly(x, normalise.mean, unit, g);
             }
             row_first += block.width;
@@ -471,7 +506,7 @@ impl<A: Activation> PartSums<'_, A> {
                 if block.columns == 0 {
                     break;
                 }
-                if m.all().is_none() {
+                if const { !M::Simd::AT_ONCE } {
                     self.one_by_one(m, block, column, tile, part);
                 }
                 for s in m.each(block.columns) {
@@ -498,7 +533,7 @@ impl<A: Activation> PartSums<'_, A> {
         for s in m.each(tile.columns) {
             let (_, unit) = s.load_pair(&fields[OFFSET]);
             let (owner, forward) = (Owner::Column(self.group, column), forward_fields(fields).coefficients(s));
-            let summands = Summands { apply: self.apply, owner, forward, unit };
+            let summands = Summands { apply: self.apply, owner, forward, unit, lower: self.apply.lower(s) };
             let sums = tree(2, tile.rows, Sums::zero(s), |row| {
                 let [bits] = bits[row % BLOCK_VECTORS];
                 self.of_lane(s, &summands, tile, row, bits)
@@ -516,7 +551,7 @@ impl<A: Activation> PartSums<'_, A> {
         table: &[Tile<FIELDS>],
         part: &mut [Tile<TASK_FIELDS>],
     ) {
-        let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
+        let (mut bits, mut buffer, mut strips) = ([[0; _]; 4], [0; _], None);
         for row in (0..block.rows).step_by(4) {
             let four = RowBlock { start: block.start + row * block.width, rows: (block.rows - row).min(4), ..block };
             for (first, columns) in pieces(0, block.columns) {
@@ -524,7 +559,8 @@ impl<A: Activation> PartSums<'_, A> {
                 let rows = RowBlock { column: four.column + first, columns, ..four };
                 let (table, part) = (table.get(tile..), part.get_mut(tile..));
                 let tiles = (table.unwrap_or_default(), part.unwrap_or_default());
-                self.four_rows::<S, RESIDUAL>(s, rows, self.piece.first + first, tiles, (&mut bits, &mut buffer));
+                let buffers = (&mut bits, &mut buffer, &mut strips);
+                self.four_rows::<S, RESIDUAL>(s, rows, self.piece.first + first, tiles, buffers);
             }
         }
     }
@@ -537,14 +573,14 @@ impl<A: Activation> PartSums<'_, A> {
         rows: RowBlock,
         column: usize,
         (table, part): (&[Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]),
-        (bits, buffer): (&mut FourBits, &mut Buffer),
+        (bits, buffer, strips): (&mut FourBits, &mut Buffer, &mut Option<[[f32; PIECE]; 4]>),
     ) {
         // The rows that are missing are the first one again, with every element dropped.
         let bits = four_bits(&self.apply.keep, rows, bits, buffer);
         let residual = if RESIDUAL { self.apply.residual } else { None };
         let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
         let (x, x_rest) = whole_vectors::<4>(rows.array_of(self.input));
-        let (dy, dy_rest) = whole_vectors::<4>(rows.array_of(self.grad));
+        let (dy, dy_rest) = whole_vectors::<4>(self.four_gradients::<S, RESIDUAL>(s, rows, column, table, strips));
         let (far, first) = (in_sequence(rows.width, self.grad), column / LANES * LANES);
         let mut tiles = table.iter().zip(part).zip(bits).enumerate();
         // Rows first: when they are through, no tile must have been taken.
@@ -579,11 +615,39 @@ impl<A: Activation> PartSums<'_, A> {
         }
     }
 
+    /// `dy` of four rows, from a column of the table on, or what a curve makes of it.
+    #[inline(always)]
+    fn four_gradients<'b, S: Simd, const RESIDUAL: bool>(
+        &'b self,
+        s: S,
+        rows: RowBlock,
+        column: usize,
+        table: &[Tile<FIELDS>],
+        strips: &'b mut Option<[[f32; PIECE]; 4]>,
+    ) -> [&'b [f32]; 4] {
+        let Some(curve) = self.apply.curve_if::<RESIDUAL>() else { return rows.array_of(self.grad) };
+        let strips = strips.get_or_insert_with(|| [[0.0; PIECE]; 4]);
+        let owner = Owner::Column(self.group, column);
+        let tensors = rows.rows_of(self.input).zip(rows.rows_of(self.grad));
+        for (number, (strip, (x, dy))) in strips.iter_mut().zip(tensors).enumerate() {
+            let first = rows.first() + number * rows.width;
+            let strip = strip.get_mut(..x.len()).unwrap_or_default();
+            self.apply.curve(s, curve, (&mut table.iter(), owner), (first, x, dy), strip);
+        }
+        strips.each_ref().map(|strip| strip.get(..rows.columns).unwrap_or_default())
+    }
+
     /// What turns the vectors of a tile into their summands.
     #[inline(always)]
-    fn summands<S: Simd>(&self, s: S, tile: &Tile<FIELDS>, owner: Owner) -> Summands<'_, S, A> {
+    fn summands<S: Simd>(&self, s: S, tile: &Tile<FIELDS>, owner: Owner) -> Summands<'_, S> {
         let (_, unit) = s.load_pair(&tile[OFFSET]);
-        Summands { apply: self.apply, owner, forward: forward_fields(tile).coefficients(s), unit }
+        Summands {
+            apply: self.apply,
+            owner,
+            forward: forward_fields(tile).coefficients(s),
+            unit,
+            lower: self.apply.lower(s),
+        }
     }
 
     /// Adds the sums of four vectors whose lanes are columns to those of their block.

@@ -2,20 +2,21 @@
 //! sums, the gradients of weight and bias from the sums, the coefficients of the input gradient,
 //! and the input gradient.
 
-use crate::activation::Activation;
+use crate::activation::Formula;
 use crate::args::{ParameterGradients, Statistics};
 use crate::channel::{Centre, Channels, Differential, Differentiation, Normalisation, Sums, flags};
 use crate::pass::apply::{self, Apply, folded_scale};
 use crate::pass::channelwise::{Channel, channels, copy};
 use crate::pass::gradient::{self, Gradient};
 use crate::pass::reduce;
-use crate::pass::{Group, Tile, tables};
+use crate::pass::tables;
 use crate::plan::{BackwardCall, Gradients, Phase, Plan, Target};
 use crate::simd::{CHANNELWISE, Kernel, Lane, Machine, Simd};
 use crate::tasks::Written;
+use crate::walk::{Group, Tile};
 
 /// Runs a backward call whose arguments have been checked.
-pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, call: &mut BackwardCall<'_>) {
+pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut BackwardCall<'_>) {
     let BackwardCall { normalisation, dropout, phase, input, residual, gradients, grad_parameters, scratch } = call;
     let (input, residual) = (*input, *residual);
     let Gradients { target, grad_output, output, grad_residual } = gradients;
@@ -34,9 +35,9 @@ pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, call: &mut Backward
         return;
     };
     let (tasks, walk) = (plan.tasks(), &plan.walk());
-    normalisation.scale = folded_scale::<A>(residual, keep.scale);
+    normalisation.scale = folded_scale(formula, residual, keep.scale);
     let normalisation = &*normalisation;
-    let apply = Apply { activation, normalisation, residual, keep };
+    let apply = Apply { formula, normalisation, residual, keep };
     let differential = match normalisation.statistics {
         _ if target == Target::Residual => Differential::Residual,
         Statistics::Batch(_) => Differential::Batch,

@@ -1,7 +1,7 @@
 //! Forward with given statistics, top to bottom. For each group of channels: its coefficients, then
 //! its output.
 
-use crate::activation::Activation;
+use crate::activation::Formula;
 use crate::pass::apply::{self, Apply, GroupCoefficients, folded_scale};
 use crate::pass::channelwise::{Channel, channels, copy};
 use crate::pass::table;
@@ -9,7 +9,7 @@ use crate::plan::{ForwardCall, Plan};
 use crate::simd::CHANNELWISE;
 
 /// Runs a forward call with given statistics whose arguments have been checked.
-pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, call: &mut ForwardCall<'_>) {
+pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_>) {
     let ForwardCall { normalisation, dropout, residual, input, output, scratch } = call;
     let (residual, input) = (*residual, *input);
     let gates = plan.gates_of(*dropout);
@@ -18,9 +18,9 @@ pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, call: &mut ForwardC
         return;
     };
     let keep = gates.keep(*scale);
-    normalisation.scale = folded_scale::<A>(residual, keep.scale);
+    normalisation.scale = folded_scale(formula, residual, keep.scale);
     let normalisation = &*normalisation;
-    let apply = Apply { activation, normalisation, residual, keep };
+    let apply = Apply { formula, normalisation, residual, keep };
     if CHANNELWISE {
         copy(input, output);
         for channel in channels(plan.shape) {

@@ -3,9 +3,10 @@
 
 use crate::args::Moments;
 use crate::parts::fields;
-use crate::pass::{Group, Tile, Walk, channelwise, moments, tables};
+use crate::pass::{channelwise, moments, tables};
 use crate::plan::Plan;
 use crate::simd::{CHANNELWISE, Kernel, Machine, Simd};
+use crate::walk::{Group, Tile, Walk};
 
 /// Computes the moments of a part whose buffers have been checked.
 pub(crate) fn run(plan: &Plan, call: Moments<'_>) {

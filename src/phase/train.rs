@@ -2,18 +2,19 @@
 //! and running statistics, its coefficients, and its output. The output reads the input from the
 //! cache if the group fits it.
 
-use crate::activation::Activation;
+use crate::activation::Formula;
 use crate::args::{Finish, RunningMut, SavedMut, Statistics, Train};
 use crate::channel::{BatchMoments, Centre, Channels, Moments, Normalisation, RunningUpdate};
 use crate::config::Config;
 use crate::pass::apply::{self, Apply, GroupCoefficients, folded_scale};
 use crate::pass::channelwise::{self, Channel, channels, copy};
-use crate::pass::{Group, Tile, Walk, moments, tables};
+use crate::pass::{moments, tables};
 use crate::plan::Plan;
 use crate::simd::{CHANNELWISE, Kernel, Lane, Machine, Simd};
+use crate::walk::{Group, Tile, Walk};
 
 /// Runs a training call whose arguments have been checked.
-pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, mut call: Train<'_>) {
+pub(crate) fn run(plan: &Plan, formula: &Formula, mut call: Train<'_>) {
     if plan.shape.is_empty() {
         call.saved.clear();
         return;
@@ -40,9 +41,9 @@ pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, mut call: Train<'_>
                 parameters,
                 statistics: Statistics::Batch(saved.as_saved()),
                 eps: config.eps,
-                scale: folded_scale::<A>(residual, keep.scale),
+                scale: folded_scale(formula, residual, keep.scale),
             };
-            let apply = Apply { activation, normalisation: &normalisation, residual, keep };
+            let apply = Apply { formula, normalisation: &normalisation, residual, keep };
             Channel::new(&apply, channel).forward(plan.shape, output);
         }
         return;
@@ -63,10 +64,10 @@ pub(crate) fn run<A: Activation>(plan: &Plan, activation: A, mut call: Train<'_>
             parameters,
             statistics: Statistics::Batch(saved.as_saved()),
             eps: config.eps,
-            scale: folded_scale::<A>(residual, keep.scale),
+            scale: folded_scale(formula, residual, keep.scale),
         };
         tasks.run(GroupCoefficients { normalisation: &normalisation, group, table });
-        let apply = Apply { activation, normalisation: &normalisation, residual, keep };
+        let apply = Apply { formula, normalisation: &normalisation, residual, keep };
         apply::elements(tasks, walk, group, &apply, table, Some(input), output);
     }
 }

@@ -3,7 +3,7 @@
 
 use core::ops::{Add, BitAnd, BitOr, BitXor};
 
-use super::{LANES, Lanes, Simd, Work, halves, whole};
+use super::{LANES, Lanes, Simd, StripFunctions, Work, halves, whole};
 
 /// One of sixteen lanes.
 #[derive(Debug, Clone, Copy)]
@@ -78,8 +78,14 @@ impl Simd for Lane {
     }
 
     #[inline(never)]
-    fn apart(self, work: impl Work) {
+    fn apart(self, work: impl Work<Self>) {
         work.run(self);
+    }
+
+    fn strip(self, functions: &StripFunctions, parameter: f32, factors: &[f32], values: &mut [f32]) {
+        for (number, value) in values.iter_mut().enumerate() {
+            *value = functions.single(parameter, *value, factors.get(number).copied().unwrap_or(0.0));
+        }
     }
 
     #[inline(always)]

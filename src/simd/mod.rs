@@ -16,6 +16,7 @@ mod lane;
 )))]
 mod scalar;
 mod splitmix;
+mod strip;
 /// The portable lanes of targets with vector registers.
 #[cfg(all(
     any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
@@ -33,15 +34,16 @@ use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
     any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
     not(normdrop_backend = "scalar")
 )))]
-pub(crate) use self::scalar::Portable;
+pub(crate) use self::scalar::{Portable, PortableStrip};
 #[cfg(all(
     any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
     not(normdrop_backend = "scalar")
 ))]
-pub(crate) use self::wide::Portable;
+pub(crate) use self::wide::{Portable, PortableStrip};
 pub(crate) use detect::dispatch;
 pub(crate) use lane::Lane;
 pub(crate) use splitmix::{GOLDEN_GAMMA, splitmix64};
+pub(crate) use strip::{Strip, StripFunctions};
 
 /// The number of logical lanes, on every target.
 pub(crate) const LANES: usize = 16;
@@ -167,7 +169,11 @@ pub(crate) trait Simd: Copy {
 
     /// Runs `work` in a function of its own that has the backend's CPU feature, for code that is
     /// too large to be inlined everywhere. Its vectors go through memory.
-    fn apart(self, work: impl Work);
+    fn apart(self, work: impl Work<Self>);
+
+    /// Puts the strip `values` through a function of each value, of the factor beside it if the
+    /// function asks for factors, and of `parameter`.
+    fn strip(self, functions: &StripFunctions, parameter: f32, factors: &[f32], values: &mut [f32]);
 
     /// `value` in every lane.
     fn splat(self, value: f32) -> Self::F32;
@@ -432,7 +438,7 @@ pub(crate) trait Kernel {
 }
 
 /// Work on given lanes; a structure, as [`Kernel`].
-pub(crate) trait Work {
-    /// Runs the work on the backend `m`. Implementations are `#[inline(always)]`.
-    fn run<S: Simd>(self, s: S);
+pub(crate) trait Work<S: Simd> {
+    /// Runs the work on the lanes `s`. Implementations are `#[inline(always)]`.
+    fn run(self, s: S);
 }

@@ -2,11 +2,26 @@
 
 use core::ops::{Add, AddAssign};
 
+use super::strip::{SingleFunction, Strip, StripFunction, single, strip};
 use super::{LANES, Lane, Lanes, Machine};
 
 /// The backend that every target has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Portable;
+
+/// A [`Strip`] on portable lanes: single values are all that there is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PortableStrip {
+    pub(super) single: SingleFunction,
+}
+
+impl PortableStrip {
+    pub(super) const fn of<F: Strip>() -> Self {
+        // What vectors would be put through. Named, and not kept: single values are enough here.
+        let _: StripFunction<Lane> = strip::<Lane, F>;
+        Self { single: single::<F> }
+    }
+}
 
 impl Machine for Portable {
     type Simd = Lane;

@@ -7,11 +7,25 @@ use core::ops::{Add, BitAnd, Div, Mul, Sub};
 
 use wide::{f32x16, u32x16};
 
+use super::strip::{SingleFunction, Strip, StripFunction, StripFunctions, single, strip};
 use super::{LANES, Lanes, Machine, Simd, Work, halves, whole};
 
 /// The backend that every target has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Portable;
+
+/// A [`Strip`] on portable lanes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PortableStrip {
+    pub(super) single: SingleFunction,
+    strip: StripFunction<Portable>,
+}
+
+impl PortableStrip {
+    pub(super) const fn of<F: Strip>() -> Self {
+        Self { single: single::<F>, strip: strip::<Portable, F> }
+    }
+}
 
 /// Sixteen truth values: all bits of a lane are set or clear.
 #[derive(Clone, Copy)]
@@ -77,8 +91,13 @@ impl Simd for Portable {
     type Mask = Mask;
 
     #[inline(never)]
-    fn apart(self, work: impl Work) {
+    fn apart(self, work: impl Work<Self>) {
         work.run(self);
+    }
+
+    #[inline(always)]
+    fn strip(self, functions: &StripFunctions, parameter: f32, factors: &[f32], values: &mut [f32]) {
+        (functions.portable.strip)(self, parameter, factors, values);
     }
 
     #[inline(always)]

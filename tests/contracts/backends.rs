@@ -10,8 +10,8 @@ use core::ops::Range;
 use crate::support::{ACTIVATIONS, Oracle, Visitor, with_activation};
 use normdrop::{
     Activation, Apply, ApplyGradient, Backend, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace,
-    Granularity, Identity, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved, SavedMut, Shape,
-    Statistics, Train, mask_len,
+    Gelu, Granularity, Identity, Layer, LeakyRelu, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved,
+    SavedMut, Shape, Silu, Statistics, Train, mask_len,
 };
 use normdrop_reference::random::SplitMix64;
 
@@ -893,9 +893,16 @@ fn large_outputs_have_the_bits_of_those_in_place_on_every_backend() {
 }
 
 /// Elements are worked one by one, so that a matrix and its transpose, whose columns are runs, have the same results: in rows of
-/// one piece and of several, four at a time and alone, folded and not.
+/// one piece and of several, four at a time and alone, folded and not; with an activation that is a bound, and with those that are
+/// applied to strips.
 #[test]
 fn elements_have_the_same_bits_in_rows_and_in_runs() {
+    rows_and_runs(Relu);
+    rows_and_runs(Silu);
+    rows_and_runs(LeakyRelu::default());
+}
+
+fn rows_and_runs<A: Activation>(activation: A) {
     for [rows, channels] in
         [[1100, 255], [1100, 63], [20, 513], [7, 1040], [5, 4097], [1030, 33], [21, 17], [1026, 100]]
     {
@@ -904,13 +911,14 @@ fn elements_have_the_same_bits_in_rows_and_in_runs() {
             (0..values.len()).map(|index| values[index % rows * channels + index / rows]).collect()
         };
         let runs =
-            Layer::new(Shape::ncl(1, channels, rows).expect("a shape"), Relu, Config::DEFAULT).expect("in range");
-        let lines = Layer::new(Shape::nc(rows, channels).expect("a shape"), Relu, Config::DEFAULT).expect("in range");
+            Layer::new(Shape::ncl(1, channels, rows).expect("a shape"), activation, Config::DEFAULT).expect("in range");
+        let lines =
+            Layer::new(Shape::nc(rows, channels).expect("a shape"), activation, Config::DEFAULT).expect("in range");
         let numbers =
             |first: f32| -> Vec<f32> { (0..channels).map(|channel| first + channel as f32 / 128.0).collect() };
         let (mean, var, bias) = (numbers(-1.0), numbers(0.5), numbers(-2.0));
         let (running, parameters) = (Running::new(&mean, &var), Parameters { weight: None, bias: Some(&bias) });
-        let calls = |layer: &Layer<Relu>, input: &[f32], residual: Option<&[f32]>, grad_output: &[f32]| {
+        let calls = |layer: &Layer<A>, input: &[f32], residual: Option<&[f32]>, grad_output: &[f32]| {
             let (dropout, mut scratch) = (Dropout::Off, vec![0.0; layer.scratch_len()]);
             let (mut output, mut grad_input) = (vec![0.0; input.len()], vec![0.0; input.len()]);
             let call =
@@ -941,7 +949,10 @@ fn elements_have_the_same_bits_in_rows_and_in_runs() {
                 let found = calls(&lines, &problem.x, of_lines, &problem.dy);
                 for (call, (found, expected)) in ["eval", "backward"].iter().zip(found.iter().zip(&expected)) {
                     let found = transposed(found);
-                    assert!(same_bits(&found, expected), "{call} of {rows} x {channels}, {residual}, {backend:?}");
+                    assert!(
+                        same_bits(&found, expected),
+                        "{call} of {rows} x {channels}, {activation:?}, {residual}, {backend:?}"
+                    );
                 }
             }
         }
@@ -952,6 +963,12 @@ fn elements_have_the_same_bits_in_rows_and_in_runs() {
 /// results that it has as a tensor of its own, with and without a residual, also where `z` leaves the range of f32.
 #[test]
 fn short_runs_have_the_bits_of_each_run_alone() {
+    short_runs(Relu);
+    short_runs(Gelu);
+    short_runs(LeakyRelu::default());
+}
+
+fn short_runs(activation: impl Activation) {
     for [outer, channels, inner] in
         [[8, 19, 49], [3, 16, 17], [9, 5, 63], [5, 33, 16], [4, 40, 128], [8, 18, 200], [1, 3, 31], [2, 37, 20]]
     {
@@ -963,7 +980,7 @@ fn short_runs_have_the_bits_of_each_run_alone() {
         let residual: Vec<f32> = problem.x.iter().rev().map(|&x| -2.0 * x).collect();
         problem.config.granularity = Granularity::Element;
         let mut mask = vec![0; mask_len(len)];
-        problem.layer(Relu, None).fill_mask(1, &mut mask).expect("a mask of the right length");
+        problem.layer(activation, None).fill_mask(1, &mut mask).expect("a mask of the right length");
         let numbers = |first: f32| (0..channels).map(|channel| first + channel as f32 / 128.0).collect::<Vec<_>>();
         let (mean, mean_tail, weight, bias) = (numbers(-1.0), vec![0.0; channels], numbers(1.5), numbers(-2.0));
         let inv_std: Vec<f64> = numbers(3.0).into_iter().map(f64::from).collect();
@@ -971,7 +988,7 @@ fn short_runs_have_the_bits_of_each_run_alone() {
         // The results of some channels of some samples: y, y in place of x, dx, the gradient of the residual; then dx past
         // fixed statistics.
         let calls = |backend, shape: Shape, of: Range<usize>, elements: Range<usize>, with_residual: bool| {
-            let layer = Layer::new(shape, Relu, problem.config).expect("in range").with_backend(backend);
+            let layer = Layer::new(shape, activation, problem.config).expect("in range").with_backend(backend);
             let layer = layer.expect("a backend that is there");
             let mut scratch = vec![f64::NAN; layer.scratch_len()];
             let parameters = Parameters { weight: Some(&weight[of.clone()]), bias: Some(&bias[of.clone()]) };
@@ -1052,7 +1069,7 @@ fn short_runs_have_the_bits_of_each_run_alone() {
                     for (result, (found, expected)) in found.iter().zip(&expected).enumerate() {
                         assert!(
                             same_bits(&found[elements.clone()], expected),
-                            "result {result} of run {run} of {outer} x {channels} x {inner}, {residual}, {backend:?}"
+                            "result {result} of run {run} of {outer} x {channels} x {inner}, {activation:?}, {residual}, {backend:?}"
                         );
                     }
                 }

@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
 
-use super::super::{Kernel, LANES, Lanes, Machine, Simd, Work};
+use super::super::{Kernel, LANES, Lanes, Machine, Simd, StripFunctions, Work};
 use super::{begins_line, fence, first_lanes, prefetch_first, prefetch_second, readable};
 
 /// The proof that the CPU has AVX2 and that its registers may be used.
@@ -13,7 +13,7 @@ pub(crate) struct Avx2(());
 impl Avx2 {
     /// [`Simd::apart`]. It is not inlined, because its caller does not have the CPU feature.
     #[target_feature(enable = "avx2")]
-    fn run_apart(self, work: impl Work) {
+    fn run_apart(self, work: impl Work<Self>) {
         work.run(self);
     }
 
@@ -171,9 +171,14 @@ impl Simd for Avx2 {
     // This function does not have the CPU feature: a function with the feature would be inlined in
     // spite of `inline(never)`.
     #[inline(never)]
-    fn apart(self, work: impl Work) {
+    fn apart(self, work: impl Work<Self>) {
         // SAFETY: the token proves AVX2.
         unsafe { self.run_apart(work) }
+    }
+
+    #[inline(always)]
+    fn strip(self, functions: &StripFunctions, parameter: f32, factors: &[f32], values: &mut [f32]) {
+        (functions.avx2)(self, parameter, factors, values);
     }
 
     #[inline(always)]

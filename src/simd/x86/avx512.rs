@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
 
 use super::super::splitmix::{GOLDEN_GAMMA, MULTIPLIERS, SHIFTS};
-use super::super::{Kernel, LANES, Lanes, Machine, Simd, Work};
+use super::super::{Kernel, LANES, Lanes, Machine, Simd, StripFunctions, Work};
 use super::{begins_line, fence, prefetch_first, prefetch_second, readable};
 
 /// The proof that the CPU has AVX-512 F, VL, BW and DQ and that its registers may be used.
@@ -14,7 +14,7 @@ pub(crate) struct Avx512(());
 impl Avx512 {
     /// [`Simd::apart`]. It is not inlined, because its caller does not have the CPU feature.
     #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
-    fn run_apart(self, work: impl Work) {
+    fn run_apart(self, work: impl Work<Self>) {
         work.run(self);
     }
 
@@ -270,9 +270,14 @@ impl Simd for Avx512 {
     // This function does not have the CPU feature: a function with the feature would be inlined in
     // spite of `inline(never)`.
     #[inline(never)]
-    fn apart(self, work: impl Work) {
+    fn apart(self, work: impl Work<Self>) {
         // SAFETY: the token proves AVX-512.
         unsafe { self.run_apart(work) }
+    }
+
+    #[inline(always)]
+    fn strip(self, functions: &StripFunctions, parameter: f32, factors: &[f32], values: &mut [f32]) {
+        (functions.avx512)(self, parameter, factors, values);
     }
 
     #[inline(always)]

@@ -62,7 +62,7 @@ pub(super) fn fence() {
     unsafe { _mm_sfence() };
 }
 
-/// Whether sixteen values are a cache line.
+/// Whether `values` begins at a cache line, and so fills one.
 #[inline(always)]
 fn begins_line(values: &Lanes<f32>) -> bool {
     values.as_ptr().addr().is_multiple_of(64)
@@ -96,7 +96,8 @@ unsafe fn first_lanes(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - n.min(8)).cast()) }
 }
 
-/// The address at which a masked load of `from` begins; a mapped address even if `from` is empty.
+/// The address at which a masked load of `values` begins; a mapped address even if `values` is
+/// empty.
 ///
 /// A masked load of no value from an unmapped address is no fault, but CPUs take hundreds of cycles
 /// to find that out, and emulators may get it wrong.

@@ -143,8 +143,11 @@ pub(crate) fn alone<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &
 /// What the forward call of a backward call leaves for it.
 pub(crate) fn forward<A: normdrop::Activation>(case: &mut Case, layer: &Layer<A>) -> ForwardResult {
     let entry = if case.fixed_statistics { Entry::Eval } else { Entry::Train };
+    // Without running statistics: those of one value may be refused, and what is saved and put out is the same.
+    let has_running = std::mem::take(&mut case.has_running);
     let (memory, _) = alone(case, entry, layer);
     let z = sides(case, entry);
+    case.has_running = has_running;
     if case.foreign_saved {
         return ForwardResult {
             saved_mean: case.running_mean.clone(),

@@ -302,9 +302,9 @@ fn phases() -> Vec<(String, PhasesInput)> {
     }
     seeds.push(("one_sample_a_part".to_owned(), in_parts(2, [1, 0, 0], layer(2, 5, 1))));
     let biased = LayerInput { biased: true, ..layer(1, 5, 1) };
-    seeds.push(("one_sample_biased".to_owned(), in_parts(2, [1, 0, 0], biased)));
+    seeds.push(("one_sample_in_parts_biased".to_owned(), in_parts(2, [1, 0, 0], biased)));
     let frozen = LayerInput { negative_var: true, fixed_statistics: true, ..layer(6, 5, 1) };
-    seeds.push(("negative_var".to_owned(), in_parts(2, [3, 0, 0], frozen)));
+    seeds.push(("negative_var_in_parts".to_owned(), in_parts(2, [3, 0, 0], frozen)));
     let others = shaped().into_iter().filter(|(name, _)| name.starts_with("one_") || name.starts_with("empty_"));
     for (name, layer) in others.chain(lengths()).chain(data()).chain(constants()).chain(gradients()) {
         seeds.push((name, in_parts(2, [2, 0, 0], layer)));

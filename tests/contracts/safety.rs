@@ -478,7 +478,6 @@ fn a_constant_layer_names_what_is_out_of_its_range() {
     for (shape, config, named) in [
         (Shape::nc(usize::MAX, 3), Config::DEFAULT, "dimensions"),
         (Shape::nc(4, 3), Config { eps: -1.0, ..Config::DEFAULT }, "eps"),
-        (Shape::nc(4, 3), Config { momentum: 1.5, ..Config::DEFAULT }, "momentum"),
         (Shape::nc(4, 3), Config { p: f64::NAN, ..Config::DEFAULT }, "p, the probability"),
     ] {
         let panic = std::panic::catch_unwind(|| Layer::new_const(shape, Relu, config)).expect_err("a layer");

@@ -1,10 +1,11 @@
 //! Activation functions, between normalisation and dropout.
 //!
 //! Each activation is a type of its own, and the layer is generic over it. So a program carries no
-//! code of the activations that it does not use. The kernels are not generic over it: they know a
-//! lower bound, which is all of [`Identity`] and [`Relu`], and pointers to functions of a strip of
-//! values, which are all others. To add one: a type, an implementation of [`Curve`], its name in
-//! the list of `activations!`, a line in the tests' table.
+//! code of the activations that it does not use. The kernels are not generic over the activation.
+//! They know a lower bound, which is enough for [`Identity`] and [`Relu`], and pointers to
+//! functions of a strip of values, for all other activations. A new activation needs a type, an
+//! implementation of [`Curve`], its name in the list of `activations!`, and a line in the tests'
+//! table.
 //!
 //! The activations that are not piecewise linear are within 2 ulp of the exact function for every
 //! finite f32. The ulp is that of the exact result, and `2^-149` at least. Their derivatives are
@@ -26,29 +27,30 @@ pub trait Activation: Lanewise + Copy + Send + Sync + core::fmt::Debug {}
 
 impl<A: Lanewise + Copy + Send + Sync + core::fmt::Debug> Activation for A {}
 
-/// What the layer needs of an activation function.
+/// An activation function as the layer uses it: a formula for each direction.
 pub(crate) trait Lanewise: Sized {
-    /// `act(z)`, as the kernels know it.
+    /// `act(z)` in the form that the kernels take.
     fn forward_formula(self) -> Formula;
 
-    /// `act'(z) * dy`, as the kernels know it.
+    /// `act'(z) * dy` in the form that the kernels take.
     fn backward_formula(self) -> Formula;
 }
 
-/// An activation function or its derivative, as the kernels know it.
+/// An activation function or its derivative in the form that the kernels take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Formula {
-    /// `z` that is not above this gives +0.0, and so does its gradient; NaN is above everything. Any other `z` and its
-    /// gradient stay as they are, unless there is a curve. No number is below NaN.
+    /// A `z` that is not above this bound gives +0.0, and so does its gradient. A `z` that is NaN
+    /// counts as above every bound, and every `z` as above a bound that is NaN. Any other `z` and
+    /// its gradient stay as they are, unless there is a curve.
     pub(crate) lower: f32,
-    /// Whether `act(s*z) = s*act(z)` for every `s > 0`, so that the dropout scale can be folded into the normalisation
-    /// instead of costing a multiplication and a rounding of its own.
+    /// Whether `act(s*z) = s*act(z)` for every `s > 0`, so that the dropout scale can be folded
+    /// into the normalisation instead of costing a multiplication and a rounding of its own.
     pub(crate) homogeneous: bool,
-    /// What `z` or its gradient is put through, before the bound.
+    /// The function that is applied to `z` or its gradient before the bound.
     pub(crate) curve: Option<FormulaCurve>,
 }
 
-/// A [`Curve`] or its derivative, by pointers.
+/// A [`Curve`] or its derivative, as pointers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FormulaCurve {
     pub(crate) functions: &'static StripFunctions,
@@ -80,10 +82,10 @@ pub(crate) trait Curve: Copy {
     /// [`Formula::homogeneous`].
     const HOMOGENEOUS: bool = false;
 
-    /// The function with a parameter, which those without one ignore.
+    /// The function with a parameter. Functions without a parameter ignore it.
     fn with(parameter: f32) -> Self;
 
-    /// Its parameter, if it has one.
+    /// The parameter of the function, if it has one.
     fn parameter(self) -> f32 {
         0.0
     }
@@ -119,8 +121,9 @@ impl<C: Curve> Strip for Derivative<C> {
     }
 }
 
-/// Makes activation functions of curves. Their statics belong to this crate, and so does the code that they point to: in an
-/// implementation for every curve they would be compiled in the crate that uses a layer.
+/// Makes activation functions from curves. The statics and the code to which they point belong to
+/// this crate. In an implementation that is generic over the curve they would be compiled in the
+/// crate that uses a layer.
 macro_rules! activations {
     ($($curve:ty,)*) => {$(
         impl Lanewise for $curve {

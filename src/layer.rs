@@ -332,8 +332,8 @@ impl<A: Activation> Layer<A> {
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::Variance`] if a running
-    /// variance plus `eps` is not above 0: see [`Running::var`](crate::Running::var). A variance that is NaN gives NaN
-    /// in its own channel.
+    /// variance plus `eps` is not above 0: see [`Running::var`](crate::Running::var). A variance
+    /// that is NaN gives NaN in its own channel.
     pub fn eval(&self, call: Eval<'_>) -> Result<(), Error> {
         self.forward(ForwardCall::eval(&self.plan, call))
     }
@@ -492,7 +492,7 @@ impl<A: Activation> Layer<A> {
         self.differentiate(BackwardCall::apply(&self.plan, call))
     }
 
-    /// A forward call with given statistics. Inlined: one place on the stack less.
+    /// A forward call with given statistics. It is inlined, which saves a frame on the stack.
     #[inline(always)]
     fn forward(&self, mut call: ForwardCall<'_>) -> Result<(), Error> {
         if CHANNELWISE {
@@ -504,7 +504,7 @@ impl<A: Activation> Layer<A> {
         Ok(())
     }
 
-    /// A backward call, likewise.
+    /// A backward call. It is inlined, likewise.
     #[inline(always)]
     fn differentiate(&self, mut call: BackwardCall<'_>) -> Result<(), Error> {
         check::backward(&self.plan, &call)?;

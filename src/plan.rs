@@ -35,7 +35,8 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// A plan for the fastest backend and one task; an error if a constant is out of its range.
-    // As a function of its own it takes 230 bytes more of a microcontroller's stack: its result would be there twice.
+    // As a function of its own it takes 230 bytes more of a microcontroller's stack: its result
+    // would be there twice.
     #[inline(always)]
     pub(crate) const fn new(shape: Shape, config: Config) -> Result<Self, Error> {
         if let Err(error) = check_eps(config.eps) {

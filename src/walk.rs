@@ -1,11 +1,14 @@
-//! How a tensor is walked: which values share a block, which channels a group, and in which order. Integers alone.
+//! The geometry of a pass over a tensor: which values form a block, which channels form a group,
+//! and in which order. This file has only integers.
 //!
-//! A tensor is worked in groups of channels: statistics, then coefficients, then elements, before the next group. What is
-//! known of a group is a table of sixteen columns a tile: a channel each where lanes are neighbours of one channel, a column
-//! of the matrix each where lanes are columns.
+//! A call processes a tensor in groups of channels: statistics, then coefficients, then elements,
+//! before the next group. The numbers of a group are in a table of tiles with sixteen columns each.
+//! In the planar layout, where lanes are neighbours of one channel, a column of the table is a
+//! channel. In the layout of columns it is a column of the matrix.
 //!
-//! Statistics are made of *parts* of 256 blocks and elements are worked in *units* (runs or rows). Both depend on the
-//! shape alone; how many of them a task takes does not influence any result.
+//! Statistics are made from *parts* of 256 blocks, and elements are processed in *units* (runs or
+//! rows). Both depend on the shape alone. The number of parts or units that a task takes does not
+//! influence any result.
 
 use core::ops::Range;
 
@@ -14,43 +17,46 @@ use crate::shape::Shape;
 use crate::simd::{CHANNELWISE, LANES, Lanes};
 use crate::slices::range;
 
-// What decides which values are added in which order, and so the bits of results.
+// These constants decide which values are added in which order, and so the bits of results.
 
 /// The vectors of a block: values of one channel that are summed in f32 before f64 takes over.
 pub(crate) const BLOCK_VECTORS: usize = 16;
-/// The values of a block at most, where they are neighbours.
+/// The largest number of values of a block in the planar layout.
 pub(crate) const BLOCK_VALUES: usize = LANES * BLOCK_VECTORS;
-/// The blocks whose results are merged in sequence; the parts of a channel are merged in sequence again, which
-/// keeps the rounding errors of millions of merges from adding up, and lets threads take parts.
+/// The number of blocks of a part. The blocks of a part are merged in sequence, and then the parts
+/// of a channel in sequence. Two levels keep the rounding errors of millions of merges from adding
+/// up, and let threads take parts.
 const BLOCKS_PER_PART: usize = 256;
-/// The rows that a matrix has at least after several of its rows have become one.
+/// The smallest number of rows of a matrix after folding, which makes one row of several rows.
 const FOLDED_ROWS: usize = 64;
-/// The columns that it has at most then, unless fewer would not fill whole vectors.
+/// The largest number of columns of a matrix after folding, unless whole vectors need more columns.
 const FOLDED_COLUMNS: usize = 256;
 
-// What decides speed and the length of scratch alone.
+// These constants decide only speed and the length of scratch.
 
-/// The columns that one table of coefficients or sums covers at most.
+/// The largest number of columns of one table of coefficients or sums.
 const STRIP_COLUMNS: usize = 4096;
-/// The longest runs whose elements are worked together with those of the next channel: runs of whole vectors, and others, of
-/// which most vectors lie across two cache lines and the last one is not whole.
+/// The longest runs that are joined to a row with the runs of the next channels: runs of whole
+/// vectors (`JOINED_WHOLE`) and other runs (`JOINED_RAGGED`). In other runs most vectors lie across
+/// two cache lines, and the last vector is partial.
 const JOINED_WHOLE: usize = 192;
 const JOINED_RAGGED: usize = 1024;
-/// The tiles of a group of runs that several tasks share, at least if there are as many: they meet after each walk over a group.
+/// The smallest number of tiles of a group of runs that several tasks share, if the tensor has as
+/// many. The tasks wait for each other after each pass over a group.
 const SHARED_TILES: usize = 16;
-/// The columns at most that a group gets in order to be shared.
+/// The largest number of columns of a group that is made larger in order to be shared.
 const SHARED_COLUMNS: usize = 4 * STRIP_COLUMNS;
-/// The least elements that are shared: a hundred microseconds of work and more. To wake a thread and to wait for it takes up
-/// to fifty in a virtual machine.
+/// The smallest number of elements that tasks share: a hundred microseconds of work and more.
+/// Waking a thread and waiting for it takes up to fifty microseconds in a virtual machine.
 pub(crate) const LEAST_SHARED: usize = 1 << 19;
-/// The values in which the one run of a tensor with one channel is worked.
+/// The chunk length for a tensor with one channel, which is one run.
 const LONG_RUN: usize = 1 << 16;
 
-/// How a tensor is walked: which values share a block, and in which order blocks are merged. It depends on the
-/// shape alone, and so do the bits of every result.
+/// The blocks of a tensor, and the order in which they are merged. Both depend on the shape alone,
+/// and so do the bits of every result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Walk {
-    /// There is nothing to walk.
+    /// The tensor is empty.
     Empty,
     /// Sixteen and more neighbours belong to one channel: lanes are neighbours.
     Planar(Planar),
@@ -58,21 +64,22 @@ pub(crate) enum Walk {
     Columns(Columns),
 }
 
-/// Runs of `inner` neighbours, channel after channel.
+/// The planar layout: runs of `inner` neighbours of one channel, channel after channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Planar {
     pub(crate) outer: usize,
     pub(crate) channels: usize,
-    /// At least 1; at least 16 unless there is one channel.
+    /// The length of a run: at least 16, or at least 1 if there is one channel.
     pub(crate) inner: usize,
-    /// The runs of one channel that share a block.
+    /// The number of runs of one channel in a block.
     pub(crate) runs_per_block: usize,
 }
 
-/// A matrix of `rows` full rows of `width` columns and one shorter row of `rest` columns, where column `j` belongs
-/// to channel `(j / inner) % channels`.
+/// A matrix of `rows` full rows of `width` columns and one shorter row of `rest` columns, where
+/// column `j` belongs to channel `(j / inner) % channels`.
 ///
-/// A few channels would leave most lanes of a row idle; then several rows of the tensor are one row of the matrix.
+/// A row of few channels would leave most lanes idle. Then several rows of the tensor are folded
+/// into one row of the matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Columns {
     pub(crate) rows: usize,
@@ -82,34 +89,35 @@ pub(crate) struct Columns {
     pub(crate) channels: usize,
 }
 
-/// A range of channels that are worked together, and their columns in a table.
+/// A range of channels that are processed together, and their columns in a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) first_channel: usize,
     pub(crate) channels: usize,
-    /// The column of the matrix that is the first of the table.
+    /// The column of the matrix that is the first column of the table.
     pub(crate) first_column: usize,
     pub(crate) columns: usize,
-    /// The neighbouring columns of one channel; the channels take turns.
+    /// The number of neighbouring columns of one channel. After the last channel the first channel
+    /// follows again.
     pub(crate) inner: usize,
 }
 
-/// Some neighbours whose elements are worked together.
+/// A unit: neighbouring elements that are processed together, a run or a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unit {
     pub(crate) start: usize,
     pub(crate) len: usize,
-    /// The column of the table that the first one belongs to.
+    /// The column of the table for the first element.
     pub(crate) column: usize,
-    /// The columns from one to the next.
+    /// The number of columns of the table from one element to the next: 0 in a run, 1 in a row.
     pub(crate) step: usize,
 }
 
-/// Some columns of a group's table and a part of their values.
+/// A piece of the statistics of a group: some columns of its table, and one part of their values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) part: usize,
-    /// The first column, a multiple of sixteen where lanes are columns.
+    /// The first column; a multiple of sixteen if lanes are columns.
     pub(crate) first: usize,
     pub(crate) columns: usize,
 }
@@ -126,11 +134,12 @@ impl Walk {
         if inner >= LANES {
             return Self::Planar(Planar::new(outer, channels, inner));
         }
-        // As many rows as fill whole vectors together: sixteen over the greatest common divisor with the width.
+        // `1 << whole` is the smallest number of rows that together fill whole vectors: 16 divided
+        // by the greatest common divisor of 16 and the width of a row.
         let row = channels * inner;
         let whole = LANES.trailing_zeros() - (row | LANES).trailing_zeros();
         let mut shift = if row < 16 * LANES && outer >= FOLDED_ROWS << whole { whole } else { 0 };
-        // Twice as many as long as a row is narrow.
+        // Then double the number of rows as long as the folded row is narrow.
         while shift >= whole && row << (shift + 1) <= FOLDED_COLUMNS && outer >= FOLDED_ROWS << (shift + 1) {
             shift += 1;
         }
@@ -138,8 +147,9 @@ impl Walk {
         Self::Columns(Columns { rows, width: row << shift, rest, inner, channels })
     }
 
-    /// The group that starts with a given channel. Its size does not influence any result. It has so many values at most where
-    /// its statistics are wanted before its elements, and more channels than otherwise where several tasks share it.
+    /// The group that starts with channel `first_channel`. Its size does not influence any result.
+    /// `values` caps the group, so that `x` is still in the cache when its elements are processed.
+    /// `tasks > 1` asks for more channels, enough to share.
     const fn group(&self, first_channel: usize, values: usize, tasks: usize) -> Group {
         match self {
             Self::Empty => Group { first_channel, channels: 0, first_column: 0, columns: 0, inner: 1 },
@@ -163,13 +173,15 @@ impl Walk {
         })
     }
 
-    /// The f64 values of a table with `fields` values per column; without vector registers no call needs one.
+    /// The number of f64 values of a table with `fields` values per column; 0 without vector
+    /// registers, where no call needs a table.
     pub(crate) const fn table_len(self, fields: usize, tasks: usize) -> usize {
         // The first group has the most columns.
         if CHANNELWISE { 0 } else { self.group(0, usize::MAX, tasks).tiles() * LANES * fields }
     }
 
-    /// The groups of one tile each as which a group of runs is worked; others stay as they are.
+    /// Splits a planar group into groups of one tile each, as which it is processed. Other groups
+    /// are not split.
     #[inline(always)]
     pub(crate) fn tiles_of(&self, group: Group) -> impl Iterator<Item = TileGroup> + use<> {
         let all = group.channels;
@@ -182,7 +194,7 @@ impl Walk {
         })
     }
 
-    /// The values of a group.
+    /// The number of values of a group.
     pub(crate) fn values_in(&self, group: Group) -> usize {
         match self {
             Self::Empty => 0,
@@ -196,7 +208,7 @@ impl Walk {
         matches!(self, Self::Columns(_))
     }
 
-    /// The parts of which the statistics of every column are made.
+    /// The number of parts from which the statistics of every column are made.
     pub(crate) const fn parts(&self) -> usize {
         match self {
             Self::Empty => 0,
@@ -205,7 +217,7 @@ impl Walk {
         }
     }
 
-    /// The values of a column in the parts before a given one.
+    /// The number of values of a column in the parts before `part`.
     #[inline(always)]
     pub(crate) fn values_before(&self, part: usize) -> f64 {
         match self {
@@ -215,7 +227,7 @@ impl Walk {
         }
     }
 
-    /// The runs or rows of a group, which elementwise work is divided into.
+    /// The number of units of a group: runs or rows, into which elementwise work is divided.
     pub(crate) fn units(&self, group: Group) -> usize {
         match self {
             Self::Empty => 0,
@@ -224,7 +236,7 @@ impl Walk {
         }
     }
 
-    /// A unit of a group.
+    /// Unit number `unit` of a group.
     pub(crate) fn unit(&self, group: Group, unit: usize) -> Unit {
         match self {
             Self::Empty => Unit { start: 0, len: 0, column: 0, step: 0 },
@@ -240,7 +252,8 @@ impl Walk {
         }
     }
 
-    /// An element of the tensor that is not after the first of a unit of a group, and not before the end of all units before it.
+    /// The index of an element at which the tensor may be cut before unit `unit` of a group: not
+    /// after the first element of this unit, and not before the end of all units before it.
     pub(crate) fn unit_start(&self, group: Group, unit: usize) -> usize {
         match self {
             Self::Empty => 0,
@@ -253,29 +266,31 @@ impl Walk {
     }
 }
 
-/// Some channels of a group whose table is a part of the group's.
+/// Some channels of a group. Their table is a part of the table of the group.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TileGroup {
     pub(crate) group: Group,
-    /// The first of them in the group that they are of, and how many that has.
+    /// The index of the first of these channels in the whole group, and (`all`) the number of
+    /// channels of the whole group.
     first: usize,
     all: usize,
 }
 
 impl TileGroup {
-    /// Their table from its first tile on.
+    /// The part of the table of the whole group that begins with the tile of these channels.
     #[inline(always)]
     pub(crate) fn table<'a, const FIELDS: usize>(&self, table: &'a [Tile<FIELDS>]) -> &'a [Tile<FIELDS>] {
         table.get(self.first / LANES..).unwrap_or_default()
     }
 
-    /// [`Self::table`], mutable.
+    /// [`Self::table`] of a mutable table.
     #[inline(always)]
     pub(crate) fn table_mut<'a, const FIELDS: usize>(&self, table: &'a mut [Tile<FIELDS>]) -> &'a mut [Tile<FIELDS>] {
         table.get_mut(self.first / LANES..).unwrap_or_default()
     }
 
-    /// Their units among some of those of all: in each row those of the channels follow each other.
+    /// The units of these channels among the units `units` of the whole group. In each row of runs
+    /// the units of these channels are neighbours.
     #[inline(always)]
     pub(crate) fn units(&self, units: Range<usize>) -> Range<usize> {
         let (channels, all) = (self.group.channels, self.all.max(1));
@@ -286,7 +301,7 @@ impl TileGroup {
         before(units.start)..before(units.end)
     }
 
-    /// What a piece has of their columns, if anything.
+    /// The columns of a piece that belong to these channels; `None` if it has none.
     #[inline(always)]
     pub(crate) fn piece(&self, piece: Piece) -> Option<Piece> {
         if self.group.channels == self.all {
@@ -322,7 +337,7 @@ impl Planar {
         Group { first_channel, channels, first_column: 0, columns: channels, inner: 1 }
     }
 
-    /// The pieces in which the runs of a block's height are cut.
+    /// The number of blocks into which a run is cut.
     const fn blocks_per_run(&self) -> usize {
         self.inner.div_ceil(BLOCK_VALUES)
     }
@@ -331,12 +346,12 @@ impl Planar {
         div_ceil(self.outer, self.runs_per_block).saturating_mul(self.blocks_per_run())
     }
 
-    /// The blocks of a part in one channel.
+    /// The number of blocks of `part` in one channel.
     pub(crate) fn blocks_in(&self, part: usize) -> usize {
         BLOCKS_PER_PART.min(self.blocks() - part * BLOCKS_PER_PART)
     }
 
-    /// The values of one channel in its first blocks.
+    /// The number of values of one channel before block `block`.
     #[inline(always)]
     fn values_before(&self, block: usize) -> usize {
         let per_run = self.blocks_per_run().max(1);
@@ -344,14 +359,14 @@ impl Planar {
         if runs >= self.outer { self.outer * self.inner } else { runs * self.inner + block % per_run * BLOCK_VALUES }
     }
 
-    /// The blocks of a part, each in the first channel: several runs to a block while they fit, or each run in pieces of
-    /// 256 values. The rows of a block are (pieces of) runs.
+    /// The blocks of `part` in the first channel. A block has several runs if they fit, or 256
+    /// values of one run. The rows of a block are runs or pieces of runs.
     #[inline(always)]
     pub(crate) fn blocks_of(&self, part: usize) -> impl Iterator<Item = RowBlock> {
         self.stretches_of::<1>(part)
     }
 
-    /// The same, up to so many blocks of one run together.
+    /// [`Self::blocks_of`], with up to `BLOCKS` blocks of one run together.
     #[inline(always)]
     pub(crate) fn stretches_of<const BLOCKS: usize>(&self, part: usize) -> impl Iterator<Item = RowBlock> {
         let this = *self;
@@ -377,19 +392,20 @@ impl Planar {
         })
     }
 
-    /// A block of another channel at the place of one in the first channel.
+    /// The block of channel `channel` at the place of `block` in the first channel.
     #[inline(always)]
     pub(crate) const fn in_channel(&self, block: RowBlock, channel: usize) -> RowBlock {
         RowBlock { column: block.column + channel * self.inner, ..block }
     }
 
-    /// The length of the runs that elements are worked in; with one channel the last may be shorter.
+    /// The length of the runs in which elements are processed. With one channel the last run may be
+    /// shorter.
     #[inline(always)]
     const fn run_len(&self) -> usize {
         if self.channels == 1 && self.inner > LONG_RUN { LONG_RUN } else { self.inner }
     }
 
-    /// The runs of each channel.
+    /// The number of runs of each channel.
     #[inline(always)]
     fn run_rows(&self) -> usize {
         if self.channels == 1 { div_ceil(self.inner, self.run_len()) } else { self.outer }
@@ -400,8 +416,9 @@ impl Planar {
         (row * self.channels + channel) * self.run_len()
     }
 
-    /// The rows of a group among some of its units, each all of its runs in one sample, which are neighbours; and the units
-    /// before and after. Nothing where runs are long enough to be worked alone.
+    /// The rows of a group among `units`, and the units before and after these rows. A row is all
+    /// runs of the group in one sample, which are neighbours in memory. `None` if runs are long
+    /// enough to be processed alone.
     #[inline(always)]
     pub(crate) fn rows_of(&self, group: Group, units: Range<usize>) -> Option<(RowBlock, [Range<usize>; 2])> {
         let channels = group.channels.max(1);
@@ -417,7 +434,7 @@ impl Planar {
         Some((block, [units.start..first * channels, end * channels..units.end]))
     }
 
-    /// The runs of some units of a group: column, start and length.
+    /// The runs of the units `units` of a group: column, start and length.
     #[inline(always)]
     pub(crate) fn runs(&self, group: Group, units: Range<usize>) -> impl Iterator<Item = (usize, usize, usize)> {
         let this = *self;
@@ -451,18 +468,18 @@ impl Columns {
         Group { first_channel, channels, first_column: first_channel * inner, columns: channels * inner, inner }
     }
 
-    /// The rows, the shorter one included.
+    /// The number of rows, with the shorter row.
     const fn all_rows(&self) -> usize {
         self.rows + (self.rest != 0) as usize
     }
 
-    /// The values of every column in the full rows.
+    /// The number of values of a column in the full rows.
     #[inline(always)]
     pub(crate) const fn full_rows(&self) -> f64 {
         self.rows as f64
     }
 
-    /// All columns of a group in the part that has the shorter row.
+    /// The piece with all columns of a group in the part that has the shorter row.
     pub(crate) const fn last_piece(&self, group: Group) -> Piece {
         Piece { part: self.rows / (BLOCK_VECTORS * BLOCKS_PER_PART), first: 0, columns: group.columns }
     }
@@ -473,7 +490,7 @@ impl Columns {
         (self.rows + (column < self.rest) as usize) as f64
     }
 
-    /// The blocks of the full rows of a part, in some columns of a group.
+    /// The blocks of the full rows of a piece: a part, in some columns of a group.
     #[inline(always)]
     pub(crate) fn blocks_of(&self, group: Group, piece: Piece) -> impl Iterator<Item = RowBlock> {
         let Self { rows: total, width, .. } = *self;
@@ -486,7 +503,7 @@ impl Columns {
         })
     }
 
-    /// The last, shorter row of the matrix in some columns of a group, if there is one and it is part of the piece.
+    /// The last, shorter row of the matrix in the columns of a piece, if the piece contains it.
     #[inline(always)]
     pub(crate) fn shorter_row(&self, group: Group, piece: Piece) -> Option<RowBlock> {
         let Self { rows, width, rest, .. } = *self;
@@ -502,7 +519,7 @@ impl Columns {
         })
     }
 
-    /// Takes four full rows of a group from the front of some, if there are four.
+    /// Takes the next four full rows of a group out of `rows`, if it has four.
     #[inline(always)]
     pub(crate) fn next_four(&self, group: Group, rows: &mut Range<usize>) -> Option<RowBlock> {
         let (first, end) = (rows.start, rows.end.min(self.rows));
@@ -514,7 +531,7 @@ impl Columns {
         Some(RowBlock { start, rows: 4, width: self.width, column, columns: group.columns })
     }
 
-    /// Some rows of a group: the start and the columns of each.
+    /// The start and the columns of each of the rows `rows` of a group.
     #[inline(always)]
     pub(crate) fn rows_of(&self, group: Group, rows: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
         let this = *self;
@@ -526,7 +543,7 @@ impl Columns {
 }
 
 impl Group {
-    /// The tiles of its table.
+    /// The number of tiles of the table of the group.
     #[inline(always)]
     pub(crate) const fn tiles(&self) -> usize {
         self.columns.div_ceil(LANES)
@@ -573,7 +590,8 @@ impl Group {
     }
 }
 
-/// The tiles of so many columns and values in each with which a group is worth sharing, as far as scratch should be that large.
+/// The number of tiles that a group needs before sharing it pays (`LEAST_SHARED` elements), capped
+/// at `SHARED_COLUMNS` columns of scratch.
 const fn shared_tiles(values: usize, columns: usize) -> usize {
     let (tiles, most) = (div_ceil(LEAST_SHARED, values.saturating_mul(columns)), div_floor(SHARED_COLUMNS, columns));
     if tiles < most { tiles } else { most }
@@ -603,7 +621,7 @@ pub(crate) const fn div_ceil(number: usize, divisor: usize) -> usize {
     }
 }
 
-/// Some columns of some rows of a matrix.
+/// A block: some columns of some rows of a matrix.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowBlock {
     /// The position of the first row.
@@ -617,7 +635,7 @@ pub(crate) struct RowBlock {
 }
 
 impl RowBlock {
-    /// A block of nothing.
+    /// A block without rows.
     pub(crate) const NONE: Self = Self { start: 0, rows: 0, width: 0, column: 0, columns: 0 };
 
     /// The position of the block's first element.
@@ -626,14 +644,14 @@ impl RowBlock {
         self.start + self.column
     }
 
-    /// The positions of one of its rows.
+    /// The range of one of the block's rows.
     #[inline(always)]
     pub(crate) const fn elements(self, row: usize) -> Range<usize> {
         let first = self.first() + row * self.width;
         first..first + self.columns
     }
 
-    /// A stretch of a run as blocks.
+    /// Splits a stretch of a run into blocks.
     #[inline(always)]
     pub(crate) fn blocks(self) -> impl Iterator<Item = Self> {
         (0..self.columns).step_by(BLOCK_VALUES).map(move |first| {
@@ -648,13 +666,14 @@ impl RowBlock {
         range(tensor, self.first() + row * self.width, self.columns)
     }
 
-    /// The block's part of each of its rows. Not by `chunks_exact`, whose zip divides by the width to know its length.
+    /// The block's part of each of its rows. `chunks_exact` would not do, because its zip divides
+    /// by the width to know its length.
     #[inline(always)]
     pub(crate) fn rows_of(self, tensor: &[f32]) -> impl Iterator<Item = &[f32]> + Clone {
         (0..self.rows).map(move |row| self.row(tensor, row))
     }
 
-    /// As many rows of the block as wanted; the first one again for those that it does not have.
+    /// `ROWS` rows of the block; the first row again for rows that the block does not have.
     #[inline(always)]
     pub(crate) fn array_of<const ROWS: usize>(self, tensor: &[f32]) -> [&[f32]; ROWS] {
         let mut array = [self.row(tensor, 0); ROWS];
@@ -671,7 +690,7 @@ impl RowBlock {
         Self { column: self.column + column, columns: 1, ..self }
     }
 
-    /// So many columns of the block, from a given one on.
+    /// `columns` columns of the block, from a given column on.
     #[inline(always)]
     pub(crate) const fn columns_from(self, first: usize, columns: usize) -> Self {
         Self { columns, ..self.column(first) }

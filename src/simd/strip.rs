@@ -1,5 +1,5 @@
-//! Functions of a strip of values, which kernels reach by a pointer: compiled once for each backend, and in a program only
-//! if it names them.
+//! Functions of a strip of values, which kernels call by a pointer. Each is compiled once for each
+//! backend, and a program has its code only if it names the function.
 
 use core::marker::PhantomData;
 
@@ -7,19 +7,21 @@ use core::marker::PhantomData;
 use super::x86::{Avx2, Avx512};
 use super::{LANES, Lane, Lanes, PortableStrip, Simd, Work};
 
-/// A function of a value `z`, of a factor `dy` beside each value if it asks for them, and of one parameter.
+/// A function of a value `z`, of a factor `dy` for each value if it asks for factors, and of one
+/// parameter.
 pub(crate) trait Strip {
-    /// Whether there is a factor beside each value.
+    /// Whether the function has a factor for each value.
     const FACTORS: bool;
 
-    /// What becomes of a vector of values.
+    /// The function of a vector of values.
     fn vector<S: Simd>(s: S, parameter: f32, z: S::F32, dy: S::F32) -> S::F32;
 }
 
-/// A [`Strip`] as pointers to functions, one for each backend of the target and one for single values.
+/// A [`Strip`] as pointers to functions, one for each backend of the target and one for single
+/// values.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StripFunctions {
-    /// For portable lanes, and for single values on every backend.
+    /// The function on portable lanes, for single values on every backend.
     pub(super) portable: PortableStrip,
     #[cfg(target_arch = "x86_64")]
     pub(super) avx2: StripFunction<Avx2>,
@@ -27,11 +29,11 @@ pub(crate) struct StripFunctions {
     pub(super) avx512: StripFunction<Avx512>,
 }
 
-/// A [`Strip`] of a single value: parameter, `z` and `dy`.
+/// A [`Strip`] of a single value. Its arguments are the parameter, `z` and `dy`.
 pub(super) type SingleFunction = fn(f32, f32, f32) -> f32;
 
-/// A [`Strip`] on the lanes of one backend: token, parameter, factors (none if it does not ask for any) and values, which
-/// are overwritten.
+/// A [`Strip`] on the lanes of one backend. Its arguments are the token, the parameter, the factors
+/// (none if it asks for none) and the values, which it overwrites.
 pub(super) type StripFunction<S> = fn(S, f32, &[f32], &mut [f32]);
 
 impl StripFunctions {
@@ -54,19 +56,19 @@ impl StripFunctions {
         }
     }
 
-    /// What becomes of one value.
+    /// The function of one value.
     #[inline(always)]
     pub(crate) fn single(&self, parameter: f32, z: f32, dy: f32) -> f32 {
         (self.portable.single)(parameter, z, dy)
     }
 }
 
-/// Puts a single value through a function.
+/// Calls a function with a single value.
 pub(super) fn single<F: Strip>(parameter: f32, z: f32, dy: f32) -> f32 {
     F::vector(Lane::FIRST, parameter, z, dy)
 }
 
-/// Puts a strip through a function.
+/// Calls a function with a strip.
 pub(super) fn strip<S: Simd, F: Strip>(s: S, parameter: f32, factors: &[f32], values: &mut [f32]) {
     s.apart(Run { strip: PhantomData::<F>, parameter, factors, values });
 }

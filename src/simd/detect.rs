@@ -251,7 +251,8 @@ mod cpuid {
             bits.iter().fold(0, |all, (bit, _)| all | bit)
         }
 
-        /// As `fastest` asks, with every bit that is not looked at set or not.
+        /// The answer of [`best`], the same whether all bits that it does not read are set or
+        /// clear.
         fn of(leaf_1: u32, leaf_7: u32, saved: u32) -> Backend {
             let [one, other] = [0, u32::MAX].map(|noise| {
                 let noisy = |bits: u32, looked_at: &[(u32, Backend)]| bits | noise & !all(looked_at);

@@ -19,7 +19,7 @@ from collections import namedtuple
 import numpy
 
 from . import _library
-from ._arguments import SIZE_BITS, array as _array, choice, integer, real, real32
+from ._arguments import SIZE_BITS, array as _array, choice, integer, real, real32, sequence
 from ._library import NormdropError
 from ._untraced import untraced
 
@@ -213,7 +213,7 @@ class Layer:
                  granularity="element", running_var="unbiased", backend="fastest", tasks=1):
         if not isinstance(layout, str) or layout not in LAYOUTS:
             raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
-        shape = tuple(shape)
+        shape = sequence("shape", shape)
         if len(shape) != len(layout):
             raise ValueError(f"shape must have the {len(layout)} dimensions {layout}, not {shape}")
         # ctypes would cut what does not fit, also the sizes of a tensor without elements.
@@ -296,7 +296,8 @@ class Layer:
         `lengths` has an integer for each sample: the positions from the first on that are not padding. The mask must have a
         bit for each element, and may be that of `p=0`. The gradient of the input needs `clear_padding`, too.
         """
-        _library.call("drop_padding", self._layer, _lengths(lengths), _array("mask", mask, numpy.uint8, written=True))
+        array = _array("mask", mask, numpy.uint8, written=True, optional=False)
+        _library.call("drop_padding", self._layer, _lengths(lengths), array)
         return mask
 
     @untraced
@@ -526,7 +527,8 @@ def _counter(batches):
 
 
 def _lengths(lengths):
-    return numpy.array([integer(f"lengths[{i}]", length, SIZE_BITS) for i, length in enumerate(lengths)], numpy.uintp)
+    lengths = enumerate(sequence("lengths", lengths))
+    return numpy.array([integer(f"lengths[{i}]", length, SIZE_BITS) for i, length in lengths], numpy.uintp)
 
 
 def _product(sizes):

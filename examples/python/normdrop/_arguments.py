@@ -32,6 +32,14 @@ def integer(name, value, bits=64):
     return number
 
 
+def sequence(name, values):
+    """The values of a sequence, each still to be checked."""
+    try:
+        return tuple(values)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of integers, not {_described(values)}") from None
+
+
 def real(name, value):
     """A float from any real number, but not from True, from text or from the real part of a complex number."""
     number = hasattr(type(value), "__float__") or hasattr(type(value), "__index__")

@@ -211,7 +211,10 @@ def _load():
     if version != ABI_VERSION:
         raise ImportError(f"{candidates[0]} has the interface {version}, and this package is for {ABI_VERSION}")
     for name, (result, arguments) in FUNCTIONS.items():
-        function = getattr(library, f"normdrop_{name}")
+        try:
+            function = getattr(library, f"normdrop_{name}")
+        except AttributeError:
+            raise ImportError(f"{candidates[0]} has no function normdrop_{name}: build the library of this version") from None
         function.restype, function.argtypes = result, arguments
     return library, candidates[0]
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import weakref
@@ -75,6 +76,30 @@ def test_a_wrong_library_is_named(path, said):
     environment = os.environ | {"NORMDROP_LIBRARY": path, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run([sys.executable, "-c", "import normdrop"], env=environment, capture_output=True, text=True)
     assert run.returncode == 1 and path in run.stderr and said in run.stderr
+
+
+def test_a_library_of_another_version_is_named(tmp_path):
+    """An older library may have the same number of the interface and fewer functions."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    (tmp_path / "old.c").write_text(f"unsigned normdrop_abi_version(void) {{ return {_library.ABI_VERSION}; }}")
+    old = str(tmp_path / "old.so")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", old, str(tmp_path / "old.c")], check=True)
+    environment = os.environ | {"NORMDROP_LIBRARY": old, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-c", "import normdrop"], env=environment, capture_output=True, text=True)
+    assert run.returncode == 1 and f"ImportError: {old} has no function normdrop_" in run.stderr
+
+
+@pytest.mark.parametrize("call, said", [
+    (lambda layer: normdrop.Layer("NC", 4), "shape must be a sequence of integers, not int (4)"),
+    (lambda layer: layer.drop_padding(5, layer.mask(0)), "lengths must be a sequence of integers, not int (5)"),
+    (lambda layer: layer.clear_padding(None, floats(2, 3, 4, 5)), "lengths must be a sequence of integers, not NoneType (None)"),
+    (lambda layer: layer.drop_padding([1, 2], None), "mask must be a numpy array, not NoneType"),
+])
+def test_arguments_that_are_left_out_or_single(layer, call, said):
+    with pytest.raises(TypeError, match=re.escape(said)):
+        call(layer)
 
 
 @pytest.fixture

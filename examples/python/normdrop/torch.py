@@ -53,6 +53,9 @@ def _seed(seed, device):
         if seed.numel() != 1 or seed.dtype.is_floating_point or seed.dtype.is_complex or seed.dtype == torch.bool:
             raise TypeError(f"seed must be a whole number or a tensor of one, not {tuple(seed.shape)} of {seed.dtype}")
         return seed.reshape(())
+    # bool is a subclass of int, and True as a seed is a mistake.
+    if isinstance(seed, bool) or not hasattr(type(seed), "__index__"):
+        raise TypeError(f"seed must be a whole number or a tensor of one, not {type(seed).__name__}")
     seed = operator.index(seed)
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must be at least 0 and below 2**64, not {seed}")
@@ -301,6 +304,11 @@ class LazyNormDrop(_LazyNormBase, NormDrop):
         if isinstance(self.running_mean_tail, UninitializedBuffer):
             self.running_mean_tail.materialize((x.shape[1],))
         super().initialize_parameters(x)
+        # The base class sets the number only if the tensors are not there; a state_dict that was
+        # loaded before the first batch has filled them.
+        self.num_features = next(
+            (tensor.shape[0] for tensor in (self.weight, self.running_mean) if tensor is not None), x.shape[1]
+        )
 
 
 _ACTIVATIONS = {

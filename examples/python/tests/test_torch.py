@@ -709,8 +709,8 @@ def test_seeds():
     for seed in (-1, 2**64, numpy.int64(-1), torch.tensor(-1)):
         with pytest.raises(ValueError, match="seed must be at least 0 and below 2.*64"):
             function(x, p=0.5, seed=seed)
-    for seed in (1.0, "1", torch.tensor(1.0), torch.tensor([1, 2]), torch.tensor(True)):
-        with pytest.raises(TypeError):
+    for seed in (1.0, "1", True, numpy.float64(1), torch.tensor(1.0), torch.tensor([1, 2]), torch.tensor(True)):
+        with pytest.raises(TypeError, match="seed must be a whole number or a tensor of one, not"):
             function(x, p=0.5, seed=seed)
 
 
@@ -886,6 +886,11 @@ def test_a_lazy_layer():
     lazy = LazyNormDrop()
     lazy.load_state_dict(torch.nn.BatchNorm1d(5).state_dict())
     assert lazy.weight.shape == (5,)
+    # After that the first batch has nothing to initialise, and the number of channels comes from the tensors.
+    lazy(torch.randn(4, 5))
+    assert lazy.num_features == 5
+    x, linear = torch.randn(4, 3), torch.nn.Linear(3, 5).eval()
+    torch.testing.assert_close(fuse(linear, lazy.eval())(x), lazy(linear(x)))
 
 
 def test_update_bn():
@@ -1065,6 +1070,21 @@ def test_a_checkpoint_updates_the_running_statistics_once(behind, reentrant):
     theirs = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.BatchNorm1d(8), torch.nn.Tanh())
     torch.utils.checkpoint.checkpoint(theirs, x.requires_grad_(), use_reentrant=reentrant).sum().backward()
     assert int(theirs[1].num_batches_tracked) == 2, "PyTorch has mended it: take out what is said about it"
+
+
+def test_a_checkpoint_around_what_is_compiled_and_inside():
+    x = torch.randn(16, 8)
+    outside, inside = NormDrop(8, p=0.5), NormDrop(8, p=0.5)
+    compiled = torch.compile(outside, backend="aot_eager")
+    torch.utils.checkpoint.checkpoint(compiled, x.requires_grad_(), use_reentrant=False).sum().backward()
+    # The graph is run again as it is, with its updates; the README says so.
+    assert int(outside.num_batches_tracked) == 2
+
+    def function(x):
+        return torch.utils.checkpoint.checkpoint(inside, x, use_reentrant=False)
+
+    torch.compile(function, backend="aot_eager")(x).sum().backward()
+    assert int(inside.num_batches_tracked) == 1
 
 
 def test_a_layer_can_be_copied_and_stored():

@@ -122,6 +122,8 @@ impl Memory {
 }
 
 type Outcome = Result<(), Error>;
+/// The bytes of stack of a call.
+type Stack = Result<usize, Error>;
 
 impl Fixture<'_> {
     fn layer<A: Activation>(&self, activation: A) -> Result<Layer<A>, Error> {
@@ -133,16 +135,15 @@ impl Fixture<'_> {
         self.shape[0] * self.shape[1] * self.shape[2]
     }
 
-    /// Makes a call. The layer stays where it was made: to move it out of the result would be one more copy of it in the frame that
-    /// is measured.
-    #[inline(always)]
+    /// Makes a layer, and measures a call of it. The layer is made before, as that of a firmware, which is a constant: the
+    /// stack of `Layer::new` is a line of its own.
     fn make<A: Activation>(
         &mut self,
         activation: A,
-        call: impl FnOnce(&mut Call<'_>, &Layer<A>) -> Outcome,
-    ) -> Outcome {
-        let made = self.layer(activation);
-        call(&mut self.call, made.as_ref().map_err(|&error| error)?)
+        mut call: impl FnMut(&mut Call<'_>, &Layer<A>) -> Outcome,
+    ) -> Stack {
+        let layer = self.layer(activation)?;
+        measure(&mut || call(&mut self.call, &layer))
     }
 
     /// What the part has, for a part that is merged into it.
@@ -160,33 +161,33 @@ macro_rules! layer {
     };
 }
 
-fn merge_two_moments(fixture: &mut Fixture<'_>) -> Outcome {
+fn merge_two_moments(fixture: &mut Fixture<'_>) -> Stack {
     fixture.copy_part();
     fixture.make(Relu, |call, layer| call.merge_moments(layer))
 }
 
-fn merge_two_sums(fixture: &mut Fixture<'_>) -> Outcome {
+fn merge_two_sums(fixture: &mut Fixture<'_>) -> Stack {
     fixture.copy_part();
     fixture.make(Relu, |call, layer| call.merge_sums(layer))
 }
 
 /// The weights are the output; their layer has as many inputs as outputs.
-fn fold(fixture: &mut Fixture<'_>, fold: fn(Fold<'_>) -> Outcome, order: WeightOrder) -> Outcome {
+fn fold(fixture: &mut Fixture<'_>, fold: fn(Fold<'_>) -> Outcome, order: WeightOrder) -> Stack {
     let [outer, channels, taps] = fixture.shape;
     let next = order == WeightOrder::OutInTaps;
     let (outputs, inputs) = if next { (outer, channels) } else { (channels, outer) };
     // A bias, whether or not there is a residual.
     fixture.call.grad_residual = fixture.call.grad_input.take();
-    match fixture.call.fold(fold, WeightShape { order, outputs, inputs, taps, groups: 1 }, 1e-5) {
+    measure(&mut || match fixture.call.fold(fold, WeightShape { order, outputs, inputs, taps, groups: 1 }, 1e-5) {
         // Numbers that are not finite, or would not be after the call, are refused: that takes stack as well.
         Err(Error::NotFinite { .. }) => Ok(()),
         result => result,
-    }
+    })
 }
 
-fn fill_mask(fixture: &mut Fixture<'_>) -> Outcome {
-    let made = fixture.layer(Relu);
-    made.as_ref().map_err(|&error| error)?.fill_mask(black_box(42), fixture.new_mask)
+fn fill_mask(fixture: &mut Fixture<'_>) -> Stack {
+    let layer = fixture.layer(Relu)?;
+    measure(&mut || layer.fill_mask(black_box(42), fixture.new_mask))
 }
 
 /// A generator that takes next to no stack itself.
@@ -210,26 +211,28 @@ impl TryRng for Counter {
     }
 }
 
-fn fill_mask_with(fixture: &mut Fixture<'_>) -> Outcome {
-    let made = fixture.layer(Relu);
-    made.as_ref().map_err(|&error| error)?.fill_mask_with(&mut Counter(black_box(1)), fixture.new_mask)
+fn fill_mask_with(fixture: &mut Fixture<'_>) -> Stack {
+    let layer = fixture.layer(Relu)?;
+    measure(&mut || layer.fill_mask_with(&mut Counter(black_box(1)), fixture.new_mask))
 }
 
-fn bernoulli_fill(fixture: &mut Fixture<'_>) -> Outcome {
-    Bernoulli::new(black_box(0.25))?.fill(black_box(42), 0, fixture.len(), fixture.new_mask)
+fn bernoulli_fill(fixture: &mut Fixture<'_>) -> Stack {
+    measure(&mut || Bernoulli::new(black_box(0.25))?.fill(black_box(42), 0, fixture.len(), fixture.new_mask))
 }
 
-fn bernoulli_fill_with(fixture: &mut Fixture<'_>) -> Outcome {
-    Bernoulli::new(black_box(0.25))?.fill_with(&mut Counter(black_box(1)), fixture.len(), fixture.new_mask)
+fn bernoulli_fill_with(fixture: &mut Fixture<'_>) -> Stack {
+    measure(&mut || {
+        Bernoulli::new(black_box(0.25))?.fill_with(&mut Counter(black_box(1)), fixture.len(), fixture.new_mask)
+    })
 }
 
 /// A call and how it is named in the table.
-type Entry = (&'static str, fn(&mut Fixture<'_>) -> Outcome);
+type Entry = (&'static str, fn(&mut Fixture<'_>) -> Stack);
 
 /// In an order in which each finds what it needs. Calls that are there with every activation are measured with every one;
 /// the others share their walks.
 const CALLS: [Entry; 38] = [
-    ("Layer::new", |fixture| fixture.layer(Relu).map(|layer| _ = black_box(layer))),
+    ("Layer::new", |fixture| measure(&mut || fixture.layer(Relu).map(|layer| _ = black_box(layer)))),
     ("Layer::fill_mask", fill_mask),
     ("Layer::fill_mask_with", fill_mask_with),
     ("Layer::train<Relu>", layer!(train(Relu))),
@@ -263,12 +266,14 @@ const CALLS: [Entry; 38] = [
     ("Layer::backward<Gelu>", layer!(backward(Gelu))),
     ("fold_into_previous", |fixture| fold(fixture, fold_into_previous, WeightOrder::InOutTaps)),
     ("fold_into_next", |fixture| fold(fixture, fold_into_next, WeightOrder::OutInTaps)),
-    ("Bernoulli::new", |_| Bernoulli::new(black_box(0.25)).map(|keep| _ = black_box(keep))),
+    ("Bernoulli::new", |_| measure(&mut || Bernoulli::new(black_box(0.25)).map(|keep| _ = black_box(keep)))),
     ("Bernoulli::fill", bernoulli_fill),
     ("Bernoulli::fill_with", bernoulli_fill_with),
     ("seed_from", |_| {
-        black_box(seed_from(&mut Counter(black_box(1))));
-        Ok(())
+        measure(&mut || {
+            black_box(seed_from(&mut Counter(black_box(1))));
+            Ok(())
+        })
     }),
 ];
 
@@ -290,9 +295,9 @@ const NUMBERS: [Numbers; 6] = [
     Numbers { input: [f32::NAN, 1e30, f32::INFINITY, 1.0], weight: 1.0, running_var: 1.0 },
 ];
 
-/// The bytes of stack that a call takes.
+/// The bytes of stack that a call takes, with the frame that puts its arguments together.
 #[inline(never)]
-fn measure(call: fn(&mut Fixture<'_>) -> Outcome, fixture: &mut Fixture<'_>) -> Result<usize, Error> {
+fn measure(call: &mut dyn FnMut() -> Outcome) -> Stack {
     let stack: usize;
     // SAFETY: what is painted lies below the stack pointer, where nothing is, and inside of RAM, which is 4 MiB and has
     // the stack at its end; no interrupt is enabled that could use the stack meanwhile.
@@ -311,7 +316,7 @@ fn measure(call: fn(&mut Fixture<'_>) -> Outcome, fixture: &mut Fixture<'_>) -> 
             options(nostack),
         );
     }
-    call(fixture)?;
+    call()?;
     let mut lowest = stack - PAINTED;
     // SAFETY: painted above, and still below the stack pointer. The reads are volatile because the compiler does not know
     // of what the call has left there.
@@ -324,7 +329,7 @@ fn measure(call: fn(&mut Fixture<'_>) -> Outcome, fixture: &mut Fixture<'_>) -> 
 /// A function that takes a known amount of stack.
 const KNOWN: usize = 1024;
 
-fn known(_: &mut Fixture<'_>) -> Outcome {
+fn known() -> Outcome {
     black_box([1u8; KNOWN]);
     Ok(())
 }
@@ -354,7 +359,7 @@ fn run(memory: &mut Memory) -> Result<[[usize; 2]; CALLS.len()], Error> {
                 let options = Options { shape, fixed, with_residual };
                 for ((_, call), [ordinary, worst]) in CALLS.iter().zip(&mut table) {
                     // Each call finds the numbers, not what those before it made of them.
-                    let bytes = measure(*call, &mut memory.fixture(numbers, &options))?;
+                    let bytes = call(&mut memory.fixture(numbers, &options))?;
                     *worst = bytes.max(*worst);
                     if index == 0 {
                         *ordinary = *worst;
@@ -391,9 +396,7 @@ fn main() -> ! {
         scratch: [0.0; SCRATCH],
     };
     // A measure that cannot be wrong is none: of this function the answer is known.
-    let options = Options { shape: SHAPES[0], fixed: false, with_residual: false };
-    let known = measure(known, &mut memory.fixture(&NUMBERS[0], &options));
-    if !matches!(known, Ok(KNOWN..=1200)) {
+    if !matches!(measure(&mut known), Ok(KNOWN..=1200)) {
         end(Err(Error::SingleSample));
     }
     let result = run(&mut memory);

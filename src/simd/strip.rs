@@ -3,7 +3,7 @@
 
 use core::marker::PhantomData;
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 use super::x86::{Avx2, Avx512};
 use super::{LANES, Lane, Lanes, PortableStrip, Simd, Work};
 
@@ -23,9 +23,9 @@ pub(crate) trait Strip {
 pub(crate) struct StripFunctions {
     /// The function on portable lanes, for single values on every backend.
     pub(super) portable: PortableStrip,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     pub(super) avx2: StripFunction<Avx2>,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     pub(super) avx512: StripFunction<Avx512>,
 }
 
@@ -40,13 +40,13 @@ impl StripFunctions {
     pub(crate) const fn of<F: Strip>() -> Self {
         Self {
             portable: PortableStrip::of::<F>(),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
             avx2: if cfg!(any(normdrop_backend = "scalar", normdrop_backend = "portable")) {
                 |_, _, _, _| {}
             } else {
                 strip::<Avx2, F>
             },
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
             avx512: if cfg!(any(normdrop_backend = "scalar", normdrop_backend = "portable", normdrop_backend = "avx2"))
             {
                 |_, _, _, _| {}

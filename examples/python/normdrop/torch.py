@@ -160,10 +160,11 @@ class _QConfig:
     """
 
     def __get__(self, layer, owner=None):
-        if layer is not None and _called_by("convert_sync_batchnorm") and not layer._is_batch_norm_alone():
+        # What is converted in evaluation may be trained afterwards.
+        if layer is not None and _called_by("convert_sync_batchnorm") and (layer.frozen or layer._has_more_than_batch_norm(layer.p)):
             raise RuntimeError(
-                "SyncBatchNorm.convert_sync_batchnorm would replace NormDrop by a batch norm without its activation and dropout; "
-                "NormDrop has no synchronised form"
+                "SyncBatchNorm.convert_sync_batchnorm would replace NormDrop by a batch norm without its activation, its dropout, "
+                "its mean_tail, and frozen; NormDrop has no synchronised form"
             )
         raise AttributeError("qconfig")
 
@@ -214,9 +215,10 @@ class NormDrop(_BatchNorm):
     @property
     def eps(self):
         """What is added to the variance."""
-        if _called_by("fuse_conv_bn_eval", "fuse_linear_bn_eval") and not self._is_batch_norm_alone():
+        if _called_by("fuse_conv_bn_eval", "fuse_linear_bn_eval") and self._has_more_than_batch_norm(self.dropout and self.p):
             raise RuntimeError(
-                "torch.nn.utils.fusion would lose the activation and dropout of NormDrop; normdrop.torch.fuse keeps the activation"
+                "torch.nn.utils.fusion would lose the activation, dropout=True and mean_tail of NormDrop; normdrop.torch.fuse keeps the "
+                "activation and mean_tail"
             )
         return self._eps
 
@@ -224,9 +226,8 @@ class NormDrop(_BatchNorm):
     def eps(self, eps):
         self._eps = eps
 
-    def _is_batch_norm_alone(self):
-        dropping = self.training if self.dropout is None else self.dropout
-        return self.activation == "identity" and not (dropping and self.p)
+    def _has_more_than_batch_norm(self, dropping):
+        return bool(self.activation != "identity" or dropping or self.running_mean_tail is not None)
 
     def forward(self, x, residual=None):
         if isinstance(x, torch.fx.Proxy):
@@ -328,6 +329,12 @@ def fuse(linear, layer):
     transposed = isinstance(linear, torch.nn.modules.conv._ConvTransposeNd)
     if not transposed and not isinstance(linear, (torch.nn.Linear, torch.nn.modules.conv._ConvNd)):
         raise TypeError(f"{type(linear).__name__} is no linear or convolution layer")
+    if not isinstance(layer, NormDrop):
+        raise TypeError(f"{type(layer).__name__} is no NormDrop")
+    if linear._parameters.get("weight") is None:
+        raise ValueError(
+            "the weight is computed from other parameters: make it a parameter first, by torch.nn.utils.parametrize.remove_parametrizations"
+        )
     if linear.training or layer.training:
         raise ValueError("layers are fused for evaluation: call eval() first")
     if layer.running_mean is None or layer.running_var is None:

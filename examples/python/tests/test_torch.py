@@ -929,9 +929,12 @@ def test_loops_that_freeze_batch_norm():
 
 def test_a_synchronised_form_is_refused():
     """It would have neither activation nor dropout. A batch norm alone is one."""
-    for options in ({"activation": "relu"}, {"p": 0.5}):
-        with pytest.raises(RuntimeError, match="no synchronised form"):
-            torch.nn.SyncBatchNorm.convert_sync_batchnorm(torch.nn.Sequential(NormDrop(4, **options)))
+    frozen = NormDrop(4)
+    frozen.frozen = True
+    for refused in (NormDrop(4, "relu"), NormDrop(4, p=0.5), NormDrop(4, mean_tail=True), frozen):
+        for network in (torch.nn.Sequential(refused), torch.nn.Sequential(refused).eval()):
+            with pytest.raises(RuntimeError, match="no synchronised form"):
+                torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
     converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(torch.nn.Sequential(NormDrop(4)))
     assert isinstance(converted[0], torch.nn.SyncBatchNorm)
     # The attribute that gives it away is otherwise one that is not there, until it is set.
@@ -972,8 +975,10 @@ def test_fusions_that_would_lose_something_are_refused():
     for theirs, before in ((torch.nn.utils.fusion.fuse_conv_bn_eval, conv), (torch.nn.utils.fusion.fuse_linear_bn_eval, linear)):
         with pytest.raises(RuntimeError, match="normdrop.torch.fuse keeps the activation"):
             theirs(before, layer)
-        plain = NormDrop(4).eval()
-        torch.testing.assert_close(theirs(before, plain).weight, fuse(before, plain).weight)
+        for plain in (NormDrop(4), NormDrop(4, p=0.5)):
+            torch.testing.assert_close(theirs(before, plain.eval()).weight, fuse(before, plain).weight)
+        with pytest.raises(RuntimeError, match="and mean_tail"):
+            theirs(before, NormDrop(4, mean_tail=True).eval())
     dropping = NormDrop(4, p=0.5).eval()
     dropping.dropout = True
     broken = NormDrop(4).eval()
@@ -983,6 +988,11 @@ def test_fusions_that_would_lose_something_are_refused():
             fuse(conv, refused)
     with pytest.raises(TypeError, match="ReLU is no linear or convolution layer"):
         fuse(torch.nn.ReLU().eval(), layer)
+    with pytest.raises(TypeError, match="BatchNorm2d is no NormDrop"):
+        fuse(conv, torch.nn.BatchNorm2d(4).eval())
+    for computed in (torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.spectral_norm):
+        with pytest.raises(ValueError, match="the weight is computed from other parameters"):
+            fuse(computed(torch.nn.Conv2d(3, 4, 1)).eval(), layer)
     from torch.fx.experimental import optimization
 
     # That of torch.fx knows exact types alone, and leaves the layer as it is.

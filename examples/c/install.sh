@@ -5,7 +5,7 @@
 # Usage: examples/c/install.sh PREFIX [ARGUMENT OF CARGO...]      for example examples/c/install.sh "$HOME/normdrop" --features rayon
 set -euo pipefail
 
-prefix=$(realpath -m "$1")
+prefix=$(realpath -m "${1:?the folder to install into; the usage is in the script}")
 shift
 cd "$(dirname "$0")/../.."
 version=$(sed -n '/^\[package\]/,/^\[dep/s/^version = "\(.*\)"/\1/p' Cargo.toml)

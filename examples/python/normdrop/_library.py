@@ -230,6 +230,9 @@ class NormdropError(ValueError):
     is out of its range.
     """
 
+    # Where callers find it, so that a traceback names that.
+    __module__ = "normdrop"
+
     status, buffer, other, expected, actual, value = 0, None, None, 0, 0, 0.0
 
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import traceback
 import weakref
 from decimal import Decimal
 from fractions import Fraction
@@ -326,6 +327,13 @@ def test_a_refusal_can_be_copied_and_sent(layer):
         assert (other.status, other.buffer, other.other, other.expected, other.actual, other.value) == (
             first.status, "weight", None, 3, 4, 0.0)
         assert other.status != 0
+
+
+def test_a_traceback_names_the_error_as_callers_do(layer):
+    with pytest.raises(ValueError) as refused:
+        layer.mask(0, out=numpy.zeros(3, numpy.uint8))
+    said = traceback.format_exception_only(refused.type, refused.value)
+    assert said == ["normdrop.NormdropError: mask must have 15 bytes, but has 3\n"]
 
 
 def refuse(_):

@@ -321,7 +321,7 @@ impl fmt::Display for Error {
                 write!(f, "{}[{index}] would not fit an f32; nothing was written", buffer.name())
             }
             Self::NotFinite { buffer, index } => {
-                write!(f, "{}[{index}] must be finite; nothing was written", buffer.name())
+                write!(f, "{}[{index}]: {reason}; nothing was written", buffer.name())
             }
             Self::SequenceLength { sample, positions, length } => {
                 write!(

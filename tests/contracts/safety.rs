@@ -412,6 +412,9 @@ fn errors_of_constants_say_what_came() {
     assert!(Error::Momentum { momentum: 7.25 }.to_string().contains("7.25"));
     assert!(Error::Count { channel: 3, count: -7.25 }.to_string().contains("channel 3"));
     assert!(Error::Count { channel: 3, count: -7.25 }.to_string().contains("-7.25"));
+    // `check_moments` is given no running statistics: the text must hold for values that a call would write.
+    let overflow = Error::NotFinite { buffer: Buffer::RunningVar, index: 1 }.to_string();
+    assert_eq!(overflow, "running var[1]: a value is not finite, or would not be after the call; nothing was written");
     assert!(Error::SingleSample.to_string().contains("keep a biased running variance or none"));
     assert!(text(Config { p: 1.75, ..Config::DEFAULT }).contains("1.75"));
     const MAX: usize = usize::MAX;

@@ -82,7 +82,8 @@ def normdrop(x, running_mean=None, running_var=None, weight=None, bias=None, *, 
     `running_mean_tail`, zeros at first, holds what `running_mean` as a float32 leaves out.
 
     Dropout is on while training unless `dropout` says otherwise. Its seed, at least 0 and below
-    2**64, is drawn from PyTorch's generator unless it is given, as a number or a tensor.
+    2**64, is drawn from PyTorch's generator unless it is given, as a number or a tensor. The mask of
+    a seed is in the order of the memory: the same values in `torch.channels_last` have another one.
     `granularity`, `slope` and `tasks` are those of `normdrop.Layer`.
 
     The computation is in float32. Tensors in bfloat16 and float16 are converted, and the output has

@@ -311,8 +311,7 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
         NORMDROP_STATUS_SIZE => c"a buffer has more values than memory can hold",
         NORMDROP_STATUS_OVERLAP => c"a buffer that would be written overlaps another one",
         NORMDROP_STATUS_LENGTH => {
-            c"a buffer does not have the length that the layer asks for, in values of its type, of a mask in bytes: see \
-              normdrop_layer_lengths"
+            c"a buffer has the wrong length (in values of its type; of a mask in bytes); see normdrop_layer_lengths"
         }
         NORMDROP_STATUS_SHAPE => c"the product of the dimensions does not fit a size_t",
         NORMDROP_STATUS_POSITIONS => c"positions is above 1 and does not divide outer, or inner is not 1",

@@ -143,6 +143,10 @@ pub(crate) fn check(channels: usize, activation: impl Activation, config: Config
     if config.eps == 0.0 {
         return Err(Error::Eps { eps: config.eps });
     }
+    // The crate refuses a momentum where it is used. These layers train, and say so before the first batch.
+    if !(0.0..=1.0).contains(&config.momentum) {
+        return Err(Error::Momentum { momentum: config.momentum });
+    }
     Layer::new(Shape::nc(2, channels)?, activation, config).map(|_| ())
 }
 

@@ -16,7 +16,7 @@ pub const fn layer(images: usize) -> Layer<Relu> {
     match Shape::nc(images, HIDDEN) {
         Ok(shape) => match Layer::new(shape, Relu, Config { p: 0.2, ..Config::DEFAULT }) {
             Ok(layer) => layer,
-            Err(_) => panic!("eps, momentum or p is out of range"),
+            Err(_) => panic!("eps or p is out of range"),
         },
         Err(_) => panic!("the shape is too large"),
     }

@@ -409,7 +409,7 @@ impl Buffers {
 /// The layer in as many tasks as threads.
 #[cfg(feature = "rayon")]
 fn in_tasks(layer: Layer<Relu>, threads: NonZeroUsize) -> Layer<Relu> {
-    layer.with_tasks(threads)
+    layer.with_tasks(threads.get())
 }
 
 /// The layer: without the feature there is one thread.

@@ -1090,6 +1090,12 @@ typedef struct normdrop_fold_call {
 #define NORMDROP_STATUS_COUNT 28
 
 /**
+ * A call with batch statistics has no mask, and `p` of the layer is above 0. `value` is `p`. To
+ * train without dropout, set `p` to 0.
+ */
+#define NORMDROP_STATUS_MASK_MISSING 29
+
+/**
  * No buffer: the error is about something else.
  */
 #define NORMDROP_BUFFER_NONE 0

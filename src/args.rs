@@ -3,6 +3,9 @@
 //! `C` is the number of channels, [`Shape::channels`](crate::Shape::channels). `len` is the number
 //! of elements of the tensor, [`Shape::len`](crate::Shape::len). Every slice must have exactly the
 //! length that its field names. Only scratch may be longer.
+//!
+//! The `new` function of a bundle takes what the call cannot do without. The other fields are
+//! written before it: `Train { residual: Some(&r), ..Train::new(&x, &mut y, saved, &mut scratch) }`.
 
 use crate::error::{Buffer, Error, check_len};
 
@@ -18,7 +21,13 @@ pub struct Parameters<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-impl Parameters<'_> {
+impl<'a> Parameters<'a> {
+    /// A weight and a bias, `C` values each. [`Parameters::default`] has neither.
+    #[must_use]
+    pub const fn new(weight: &'a [f32], bias: &'a [f32]) -> Self {
+        Self { weight: Some(weight), bias: Some(bias) }
+    }
+
     /// Checks the lengths.
     pub(crate) fn check(&self, channels: usize) -> Result<(), Error> {
         if let Some(weight) = self.weight {
@@ -180,6 +189,14 @@ pub struct Saved<'a> {
     pub inv_std: &'a [f64],
 }
 
+impl<'a> Saved<'a> {
+    /// The three buffers, `C` values each.
+    #[must_use]
+    pub const fn new(mean: &'a [f32], mean_tail: &'a [f32], inv_std: &'a [f64]) -> Self {
+        Self { mean, mean_tail, inv_std }
+    }
+}
+
 /// The buffers in which the training forward pass saves its statistics for the backward pass.
 ///
 /// The call overwrites them. For a channel without values (an empty batch, a count of 0) it writes
@@ -195,7 +212,13 @@ pub struct SavedMut<'a> {
     pub inv_std: &'a mut [f64],
 }
 
-impl SavedMut<'_> {
+impl<'a> SavedMut<'a> {
+    /// The three buffers, `C` values each.
+    #[must_use]
+    pub const fn new(mean: &'a mut [f32], mean_tail: &'a mut [f32], inv_std: &'a mut [f64]) -> Self {
+        Self { mean, mean_tail, inv_std }
+    }
+
     /// Writes the statistics of channels without values.
     pub(crate) fn clear(&mut self) {
         self.mean.fill(0.0);
@@ -210,11 +233,67 @@ impl SavedMut<'_> {
     }
 }
 
+/// The memory of [`SavedMut`] for `C` channels, as one value: three arrays that a program need not
+/// know of.
+///
+/// ```
+/// use normdrop::{Backward, Config, Identity, Layer, SavedArrays, Shape, Statistics, Train};
+///
+/// const LAYER: Layer<Identity> = Layer::new_const(Shape::nc(4, 1), Identity, Config::DEFAULT);
+/// let (x, mut y, mut dx) = ([0.0, 1.0, 2.0, 5.0], [0.0; 4], [0.0; 4]);
+/// let (mut saved, mut scratch) = (SavedArrays::<1>::new(), [0.0; LAYER.scratch_len()]);
+///
+/// LAYER.train(Train::new(&x, &mut y, saved.as_mut(), &mut scratch))?;
+/// let statistics = Statistics::Batch(saved.as_saved());
+/// LAYER.backward(Backward { grad_input: Some(&mut dx), ..Backward::new(statistics, &x, &y, &mut scratch) })?;
+/// assert_eq!(saved.as_saved().mean, [2.0]);
+/// # Ok::<(), normdrop::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SavedArrays<const C: usize> {
+    mean: [f32; C],
+    mean_tail: [f32; C],
+    inv_std: [f64; C],
+}
+
+impl<const C: usize> SavedArrays<C> {
+    /// Zeros, which the training call overwrites.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { mean: [0.0; C], mean_tail: [0.0; C], inv_std: [0.0; C] }
+    }
+
+    /// The arrays, for a call that saves statistics.
+    #[must_use]
+    pub const fn as_mut(&mut self) -> SavedMut<'_> {
+        SavedMut::new(&mut self.mean, &mut self.mean_tail, &mut self.inv_std)
+    }
+
+    /// The arrays, for a call that reads them.
+    #[must_use]
+    pub const fn as_saved(&self) -> Saved<'_> {
+        Saved::new(&self.mean, &self.mean_tail, &self.inv_std)
+    }
+}
+
+impl<const C: usize> Default for SavedArrays<C> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Whether elements are dropped, and which.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Dropout<'a> {
-    /// Nothing is dropped and nothing is scaled.
+    /// The caller has not said: the value that the `new` functions of the bundles leave.
+    ///
+    /// With a `p` of 0, and in every call with fixed statistics, it is [`Dropout::Off`]. A call
+    /// with batch statistics whose `p` is above 0 refuses it with [`Error::DropoutUnset`]: a layer
+    /// that is made to drop elements, and trains without a mask, would otherwise train without
+    /// dropout, and nobody would notice.
     #[default]
+    Unset,
+    /// Nothing is dropped and nothing is scaled, whatever `p` is.
     Off,
     /// Elements whose bit is 0 become +0.0. Elements whose bit is 1 are kept and multiplied by the
     /// inverse of the keep probability.
@@ -224,9 +303,10 @@ pub enum Dropout<'a> {
     /// sample `i`: [`Granularity`](crate::Granularity) says which of the three. It is the layout of
     /// `numpy.packbits(bitorder="little")` and of Arrow's bitmaps.
     ///
-    /// Make the mask with [`Layer::fill_mask`](crate::Layer::fill_mask) or by any other means. A
-    /// mask of zeros, such as a buffer that was never filled, drops everything. Bits after the last
-    /// one are never read.
+    /// [`Layer::fill_mask`](crate::Layer::fill_mask) fills a mask and returns it as this variant,
+    /// so that a call which is given its result never has a mask that was not filled. A mask may
+    /// also be made by any other means. A mask of zeros, such as a buffer that was never filled,
+    /// drops everything. Bits after the last one are never read.
     Mask(&'a [u8]),
 }
 
@@ -296,6 +376,39 @@ pub struct Train<'a> {
     pub scratch: &'a mut [f64],
 }
 
+impl<'a> Train<'a> {
+    /// A call without weight, bias, running statistics and residual.
+    ///
+    /// Its dropout is [`Dropout::Unset`], which is refused where the layer's `p` is above 0.
+    /// ```
+    /// use normdrop::{Config, Error, Layer, Relu, SavedArrays, Shape, Train};
+    ///
+    /// const LAYER: Layer<Relu> = Layer::new_const(Shape::nc(4, 2), Relu, Config { p: 0.5, ..Config::DEFAULT });
+    /// let (x, mut y, mut mask) = ([1.0; 8], [0.0; 8], [0; LAYER.mask_len()]);
+    /// let (mut saved, mut scratch) = (SavedArrays::<2>::new(), [0.0; LAYER.scratch_len()]);
+    ///
+    /// let dropout = LAYER.fill_mask(42, &mut mask)?;
+    /// LAYER.train(Train { dropout, ..Train::new(&x, &mut y, saved.as_mut(), &mut scratch) })?;
+    ///
+    /// let without_a_mask = LAYER.train(Train::new(&x, &mut y, saved.as_mut(), &mut scratch));
+    /// assert_eq!(without_a_mask, Err(Error::DropoutUnset { p: 0.5 }));
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub const fn new(input: &'a [f32], output: &'a mut [f32], saved: SavedMut<'a>, scratch: &'a mut [f64]) -> Self {
+        Self {
+            parameters: Parameters { weight: None, bias: None },
+            running: None,
+            dropout: Dropout::Unset,
+            input,
+            residual: None,
+            output,
+            saved,
+            scratch,
+        }
+    }
+}
+
 /// A forward call with fixed statistics: evaluation. With a mask it is Monte-Carlo dropout or
 /// frozen fine-tuning.
 /// ```
@@ -336,6 +449,25 @@ pub struct Eval<'a> {
     pub scratch: &'a mut [f64],
 }
 
+impl<'a> Eval<'a> {
+    /// An evaluation without weight, bias, residual and dropout.
+    /// ```
+    /// use normdrop::{Config, Eval, Identity, Layer, Running, Shape};
+    ///
+    /// const CONFIG: Config = Config { eps: 0.0, p: 0.5, ..Config::DEFAULT };
+    /// const LAYER: Layer<Identity> = Layer::new_const(Shape::nc(2, 1), Identity, CONFIG);
+    /// let (mut y, mut scratch) = ([0.0; 2], [0.0; LAYER.eval_scratch_len()]);
+    /// LAYER.eval(Eval::new(Running::new(&[1.0], &[4.0]), &[3.0, 5.0], &mut y, &mut scratch))?;
+    /// assert_eq!(y, [1.0, 2.0]);
+    /// # Ok::<(), normdrop::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn new(running: Running<'a>, input: &'a [f32], output: &'a mut [f32], scratch: &'a mut [f64]) -> Self {
+        let parameters = Parameters { weight: None, bias: None };
+        Self { parameters, running, dropout: Dropout::Unset, input, residual: None, output, scratch }
+    }
+}
+
 /// A forward call with fixed statistics that overwrites its input.
 #[derive(Debug)]
 pub struct EvalInPlace<'a> {
@@ -355,6 +487,15 @@ pub struct EvalInPlace<'a> {
     pub scratch: &'a mut [f64],
 }
 
+impl<'a> EvalInPlace<'a> {
+    /// An evaluation without weight, bias, residual and dropout, as [`Eval::new`].
+    #[must_use]
+    pub const fn new(running: Running<'a>, values: &'a mut [f32], scratch: &'a mut [f64]) -> Self {
+        let parameters = Parameters { weight: None, bias: None };
+        Self { parameters, running, dropout: Dropout::Unset, residual: None, values, scratch }
+    }
+}
+
 /// The gradients of the learned parameters. The call computes a gradient only if it has a buffer.
 #[derive(Debug, Default)]
 pub struct ParameterGradients<'a> {
@@ -362,6 +503,14 @@ pub struct ParameterGradients<'a> {
     pub weight: Option<&'a mut [f32]>,
     /// The gradient of the bias, `C` values, overwritten.
     pub bias: Option<&'a mut [f32]>,
+}
+
+impl<'a> ParameterGradients<'a> {
+    /// Both gradients, `C` values each. [`ParameterGradients::default`] asks for neither.
+    #[must_use]
+    pub const fn new(weight: &'a mut [f32], bias: &'a mut [f32]) -> Self {
+        Self { weight: Some(weight), bias: Some(bias) }
+    }
 }
 
 /// A backward call.
@@ -419,6 +568,43 @@ pub struct Backward<'a> {
     pub scratch: &'a mut [f64],
 }
 
+impl<'a> Backward<'a> {
+    /// The backward call of a forward call without weight, bias and residual. It computes nothing
+    /// until a field says which gradients are wanted.
+    /// ```
+    /// use normdrop::{Backward, Config, Identity, Layer, Saved, Shape, Statistics};
+    ///
+    /// const LAYER: Layer<Identity> = Layer::new_const(Shape::nc(2, 1), Identity, Config::DEFAULT);
+    /// let (mut dx, mut scratch) = ([f32::NAN; 2], [0.0; LAYER.backward_scratch_len()]);
+    /// let statistics = Statistics::Batch(Saved::new(&[1.0], &[0.0], &[1.0]));
+    /// let call = Backward::new(statistics, &[0.0, 2.0], &[1.0, 1.0], &mut scratch);
+    /// LAYER.backward(Backward { grad_input: Some(&mut dx), ..call })?;
+    /// // Two equal gradients move the mean of the batch, and nothing else.
+    /// assert_eq!(dx, [0.0, 0.0]);
+    /// # Ok::<(), normdrop::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn new(
+        statistics: Statistics<'a>,
+        input: &'a [f32],
+        grad_output: &'a [f32],
+        scratch: &'a mut [f64],
+    ) -> Self {
+        Self {
+            parameters: Parameters { weight: None, bias: None },
+            statistics,
+            dropout: Dropout::Unset,
+            input,
+            residual: None,
+            grad_output,
+            grad_input: None,
+            grad_residual: None,
+            grad_parameters: ParameterGradients { weight: None, bias: None },
+            scratch,
+        }
+    }
+}
+
 /// A backward call that overwrites `grad_output` with `grad_input`.
 #[derive(Debug)]
 pub struct BackwardInPlace<'a> {
@@ -441,6 +627,30 @@ pub struct BackwardInPlace<'a> {
     /// At least [`Layer::backward_scratch_len`](crate::Layer::backward_scratch_len) values. Their
     /// contents do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
+}
+
+impl<'a> BackwardInPlace<'a> {
+    /// The backward call of a forward call without weight, bias and residual. It computes the
+    /// gradient of the input alone.
+    #[must_use]
+    pub const fn new(
+        statistics: Statistics<'a>,
+        input: &'a [f32],
+        values: &'a mut [f32],
+        scratch: &'a mut [f64],
+    ) -> Self {
+        Self {
+            parameters: Parameters { weight: None, bias: None },
+            statistics,
+            dropout: Dropout::Unset,
+            input,
+            residual: None,
+            values,
+            grad_residual: None,
+            grad_parameters: ParameterGradients { weight: None, bias: None },
+            scratch,
+        }
+    }
 }
 
 /// A call that computes the moments of a part of a batch, to be merged with the moments of the
@@ -473,6 +683,14 @@ pub struct Moments<'a> {
     pub scratch: &'a mut [f64],
 }
 
+impl<'a> Moments<'a> {
+    /// The call with its three buffers.
+    #[must_use]
+    pub const fn new(input: &'a [f32], moments: &'a mut [f64], scratch: &'a mut [f64]) -> Self {
+        Self { input, moments, scratch }
+    }
+}
+
 /// A call that makes the statistics of a whole batch from its moments.
 #[derive(Debug)]
 pub struct Finish<'a> {
@@ -482,6 +700,14 @@ pub struct Finish<'a> {
     pub running: Option<RunningMut<'a>>,
     /// The statistics of the batch for [`Apply`], [`Reduce`] and [`ApplyGradient`], overwritten.
     pub saved: SavedMut<'a>,
+}
+
+impl<'a> Finish<'a> {
+    /// A call without running statistics.
+    #[must_use]
+    pub const fn new(moments: &'a [f64], saved: SavedMut<'a>) -> Self {
+        Self { moments, running: None, saved }
+    }
 }
 
 /// The forward call of a part of a batch, with the statistics of the whole batch.
@@ -503,6 +729,16 @@ pub struct Apply<'a> {
     /// At least [`Layer::eval_scratch_len`](crate::Layer::eval_scratch_len) values. Their contents
     /// do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
+}
+
+impl<'a> Apply<'a> {
+    /// A call without weight, bias and residual. Its dropout is [`Dropout::Unset`], which is refused
+    /// where the layer's `p` is above 0.
+    #[must_use]
+    pub const fn new(saved: Saved<'a>, input: &'a [f32], output: &'a mut [f32], scratch: &'a mut [f64]) -> Self {
+        let parameters = Parameters { weight: None, bias: None };
+        Self { parameters, saved, dropout: Dropout::Unset, input, residual: None, output, scratch }
+    }
 }
 
 /// A call that computes the sums over a part of a batch from which gradients are made, to be merged
@@ -527,6 +763,22 @@ pub struct Reduce<'a> {
     /// At least [`Layer::backward_scratch_len`](crate::Layer::backward_scratch_len) values. Their
     /// contents do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
+}
+
+impl<'a> Reduce<'a> {
+    /// The call for a forward call without weight, bias and residual.
+    #[must_use]
+    pub const fn new(
+        statistics: Statistics<'a>,
+        input: &'a [f32],
+        grad_output: &'a [f32],
+        sums: &'a mut [f64],
+        scratch: &'a mut [f64],
+    ) -> Self {
+        let parameters = Parameters { weight: None, bias: None };
+        let dropout = Dropout::Unset;
+        Self { parameters, statistics, dropout, input, residual: None, grad_output, sums, scratch }
+    }
 }
 
 /// The backward call of a part of a batch, through the statistics of the whole batch.
@@ -555,4 +807,31 @@ pub struct ApplyGradient<'a> {
     /// At least [`Layer::backward_scratch_len`](crate::Layer::backward_scratch_len) values. Their
     /// contents do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
+}
+
+impl<'a> ApplyGradient<'a> {
+    /// The call for a forward call without weight, bias and residual.
+    #[must_use]
+    pub const fn new(
+        saved: Saved<'a>,
+        (samples, sums): (f64, &'a [f64]),
+        input: &'a [f32],
+        grad_output: &'a [f32],
+        grad_input: &'a mut [f32],
+        scratch: &'a mut [f64],
+    ) -> Self {
+        Self {
+            parameters: Parameters { weight: None, bias: None },
+            saved,
+            samples,
+            sums,
+            dropout: Dropout::Unset,
+            input,
+            residual: None,
+            grad_output,
+            grad_input,
+            grad_residual: None,
+            scratch,
+        }
+    }
 }

@@ -83,6 +83,9 @@ impl From<Error> for normdrop_error {
             Error::Eps { eps } => Self { value: eps.into(), ..Self::new(NORMDROP_STATUS_EPS) },
             Error::Momentum { momentum } => Self { value: momentum, ..Self::new(NORMDROP_STATUS_MOMENTUM) },
             Error::Probability { p } => Self { value: p, ..Self::new(NORMDROP_STATUS_PROBABILITY) },
+            Error::DropoutUnset { p } => {
+                Self { value: p, ..Self::new(NORMDROP_STATUS_MASK_MISSING).of(NORMDROP_BUFFER_MASK) }
+            }
             Error::Slope { slope } => Self { value: slope.into(), ..Self::new(NORMDROP_STATUS_SLOPE) },
             Error::SingleSample => Self::new(NORMDROP_STATUS_SINGLE_SAMPLE),
             Error::Count { channel, count } => {
@@ -201,10 +204,7 @@ impl normdrop_layer {
             },
         };
         #[cfg(feature = "rayon")]
-        let layer = match core::num::NonZero::new(self.tasks as usize) {
-            Some(tasks) => layer.with_tasks(tasks),
-            None => layer,
-        };
+        let layer = layer.with_tasks(self.tasks as usize);
         #[cfg(not(feature = "rayon"))]
         if self.tasks > 1 {
             return Err(unknown(NORMDROP_STATUS_TASKS, self.tasks));
@@ -349,6 +349,9 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
         NORMDROP_STATUS_GROUPS => c"groups must divide inputs and outputs",
         NORMDROP_STATUS_SEQUENCE_LENGTH => c"a sequence is longer than the tensor has positions",
         NORMDROP_STATUS_NOT_AN_ELEMENT_MASK => c"padding can be dropped only by a mask with one bit per element",
+        NORMDROP_STATUS_MASK_MISSING => {
+            c"a training call of a layer that drops elements needs a mask: fill one, or set p to 0"
+        }
         _ => c"unknown status",
     }
     .as_ptr()
@@ -520,7 +523,8 @@ pub unsafe extern "C" fn normdrop_fill_mask(
         let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
         mask.region(NORMDROP_BUFFER_MASK)?;
         // SAFETY: the only buffer, in order by itself; the rest is passed on.
-        Ok(layer.fill_mask(seed, unsafe { mask.get() })?)
+        layer.fill_mask(seed, unsafe { mask.get() })?;
+        Ok(())
     };
     // SAFETY: passed on.
     unsafe { report(error, run) }
@@ -548,7 +552,8 @@ pub unsafe extern "C" fn normdrop_fill_mask_with(
         let mut generator = Generator::new(next, context)?;
         mask.region(NORMDROP_BUFFER_MASK)?;
         // SAFETY: the only buffer, in order by itself; the rest is passed on.
-        Ok(layer.fill_mask_with(&mut generator, unsafe { mask.get() })?)
+        layer.fill_mask_with(&mut generator, unsafe { mask.get() })?;
+        Ok(())
     };
     // SAFETY: passed on.
     unsafe { report(error, run) }

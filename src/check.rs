@@ -16,7 +16,7 @@ use crate::plan::{BackwardCall, ForwardCall, Gradients, Phase, Plan, Target};
 pub(crate) fn train(plan: &Plan, call: &Train<'_>) -> Result<(), Error> {
     parameters(plan, call.parameters)?;
     running_mut(plan, call.running.as_ref())?;
-    dropout(plan, call.dropout)?;
+    said_dropout(plan, call.dropout)?;
     elements(plan, Buffer::Input, call.input.len())?;
     optional_elements(plan, Buffer::Residual, call.residual)?;
     elements(plan, Buffer::Output, call.output.len())?;
@@ -30,7 +30,7 @@ pub(crate) fn train(plan: &Plan, call: &Train<'_>) -> Result<(), Error> {
 #[inline(always)]
 pub(crate) fn forward(plan: &Plan, call: &ForwardCall<'_>) -> Result<(), Error> {
     normalisation(plan, &call.normalisation)?;
-    dropout(plan, call.dropout)?;
+    dropout_with(plan, call.dropout, call.normalisation.statistics)?;
     optional_elements(plan, Buffer::Input, call.input)?;
     optional_elements(plan, Buffer::Residual, call.residual)?;
     let output = if call.input.is_some() { Buffer::Output } else { Buffer::Values };
@@ -54,7 +54,7 @@ pub(crate) fn backward(plan: &Plan, call: &BackwardCall<'_>) -> Result<(), Error
         Phase::Apply { sums, .. } => check_len(Buffer::Sums, sums_len(plan.shape.channels()), sums.len())?,
     }
     normalisation(plan, &call.normalisation)?;
-    dropout(plan, call.dropout)?;
+    dropout_with(plan, call.dropout, call.normalisation.statistics)?;
     elements(plan, Buffer::Input, call.input.len())?;
     optional_elements(plan, Buffer::Residual, call.residual)?;
     parameter_gradients(plan, &call.grad_parameters)?;
@@ -238,9 +238,24 @@ fn saved(plan: &Plan, saved: Saved<'_>) -> Result<(), Error> {
     channels(plan, Buffer::SavedInvStd, saved.inv_std.len())
 }
 
+/// Checks the dropout of a call with these statistics. Fixed ones are those of an evaluation, which
+/// drops nothing unless it is asked to.
+fn dropout_with(plan: &Plan, call: Dropout<'_>, statistics: Statistics<'_>) -> Result<(), Error> {
+    match statistics {
+        Statistics::Batch(_) => said_dropout(plan, call),
+        Statistics::Fixed(_) => dropout(plan, call),
+    }
+}
+
+/// Checks that a layer which is made to drop elements is told which, or to drop none.
+fn said_dropout(plan: &Plan, call: Dropout<'_>) -> Result<(), Error> {
+    let p = plan.config.p;
+    if matches!(call, Dropout::Unset) && p > 0.0 { Err(Error::DropoutUnset { p }) } else { dropout(plan, call) }
+}
+
 fn dropout(plan: &Plan, dropout: Dropout<'_>) -> Result<(), Error> {
     match dropout {
-        Dropout::Off => Ok(()),
+        Dropout::Unset | Dropout::Off => Ok(()),
         Dropout::Mask(mask) => check_len(Buffer::Mask, mask_len(plan.mask_bits()), mask.len()),
     }
 }

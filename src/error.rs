@@ -149,6 +149,12 @@ pub enum Error {
         /// The value that was given.
         p: f64,
     },
+    /// A call with batch statistics does not say which elements to drop, and `p` is above 0: its
+    /// dropout is [`Dropout::Unset`](crate::Dropout::Unset).
+    DropoutUnset {
+        /// The layer's probability to drop.
+        p: f64,
+    },
     /// The slope of a leaky ReLU is not finite.
     Slope {
         /// The value that was given.
@@ -246,6 +252,10 @@ impl Error {
                 "momentum, the weight of the new value in the running statistics, must be in [0, 1]"
             }
             Self::Probability { .. } => "p, the probability to drop, must be in [0, 1]",
+            Self::DropoutUnset { .. } => {
+                "a training call of a layer that drops elements must say which: give it what `Layer::fill_mask` returns, \
+                 or `Dropout::Off`"
+            }
             Self::Slope { .. } => "the slope must be finite",
             Self::SingleSample => {
                 "training needs more than one value per channel, because the unbiased variance of one does not exist: \
@@ -306,6 +316,7 @@ impl fmt::Display for Error {
                 write!(f, "{reason}, but is {momentum:?} (the momentum of ONNX, Keras and flax is 1 minus this one)")
             }
             Self::Probability { p } => write!(f, "{reason}, but is {p:?}"),
+            Self::DropoutUnset { p } => write!(f, "{reason}; p is {p:?}; nothing was written"),
             Self::Slope { slope } => write!(f, "{reason} but is {slope}"),
             Self::SingleSample => write!(f, "{reason}; nothing was written"),
             Self::Count { channel, count } => {

@@ -8,8 +8,8 @@ use rand_core::Rng;
 
 use crate::activation::Activation;
 use crate::args::{
-    Apply, ApplyGradient, Backward, BackwardInPlace, Eval, EvalInPlace, Finish, Moments, ParameterGradients, Reduce,
-    Train,
+    Apply, ApplyGradient, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Finish, Moments, ParameterGradients,
+    Reduce, Train,
 };
 use crate::backend::Backend;
 use crate::check;
@@ -27,8 +27,8 @@ use crate::simd::CHANNELWISE;
 /// holds no data.
 ///
 /// A layer has one shape. For a batch of another size, such as the last, smaller one of an epoch,
-/// make another layer; it costs nothing. The running statistics and parameters are buffers of the
-/// caller and serve both layers.
+/// [`Layer::with_shape`] makes another layer; it costs nothing. The running statistics and parameters
+/// are buffers of the caller and serve both layers.
 ///
 /// Every buffer belongs to the caller. The lengths come from `const` functions, so that an embedded
 /// program can declare the buffers as arrays. A constant layer whose shape or constants are out of
@@ -106,8 +106,25 @@ impl<A: Activation> Layer<A> {
         Ok(Self { plan: Plan { backend: Some(backend.require()?), ..self.plan }, ..self })
     }
 
+    /// The same layer for tensors of another shape: the last, smaller batch of an epoch, or the single
+    /// sample of an evaluation. Parameters and running statistics are buffers of the caller and serve
+    /// both layers.
+    ///
+    /// ```
+    /// use normdrop::{Config, Layer, Relu, Shape};
+    ///
+    /// let layer = Layer::new(Shape::nc(64, 10)?, Relu, Config { p: 0.1, ..Config::DEFAULT })?;
+    /// let last = layer.with_shape(Shape::nc(23, 10)?);
+    /// assert_eq!((last.shape().len(), last.config()), (230, layer.config()));
+    /// # Ok::<(), normdrop::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn with_shape(self, shape: Shape) -> Self {
+        Self { plan: Plan { shape, ..self.plan }, activation: self.activation }
+    }
+
     /// The same layer with each call cut into at most `tasks` tasks, for the threads of the current
-    /// `rayon` pool and the calling thread. The results are the same bits.
+    /// `rayon` pool and the calling thread. 0 counts as 1. The results are the same bits.
     ///
     /// A call that is too small for `tasks` tasks uses fewer. A call of less than 524,288 elements,
     /// or of less than 32 values per channel, runs on the calling thread alone, because waking
@@ -123,18 +140,20 @@ impl<A: Activation> Layer<A> {
     /// every use of `rayon` does.
     ///
     /// ```
-    /// use std::num::NonZero;
-    ///
     /// use normdrop::{Config, Layer, Relu, Shape};
     ///
     /// let layer = Layer::new(Shape::nchw(8, 16, 32, 32)?, Relu, Config::DEFAULT)?;
-    /// let both = layer.with_tasks(const { NonZero::new(2).unwrap() });
+    /// let both = layer.with_tasks(2);
     /// assert!(both.scratch_len() > layer.scratch_len());
     /// # Ok::<(), normdrop::Error>(())
     /// ```
     #[cfg(feature = "rayon")]
     #[must_use]
-    pub const fn with_tasks(self, tasks: NonZero<usize>) -> Self {
+    pub const fn with_tasks(self, tasks: usize) -> Self {
+        let tasks = match NonZero::new(tasks) {
+            Some(tasks) => tasks,
+            None => NonZero::<usize>::MIN,
+        };
         Self { plan: Plan { tasks, ..self.plan }, activation: self.activation }
     }
 
@@ -219,23 +238,37 @@ impl<A: Activation> Layer<A> {
         sums_len(self.plan.shape.channels())
     }
 
-    /// Draws the dropout mask of `seed`. Each bit is a pure function of `seed`, `p` and the index
-    /// of the bit.
+    /// Draws the dropout mask of `seed`, and returns it in the form in which calls take it. Each bit
+    /// is a pure function of `seed`, `p` and the index of the bit.
     ///
-    /// A mask that was never filled is all zeros and drops everything.
+    /// A mask that was never filled is all zeros and drops everything. A call that takes what this
+    /// function returns has a mask that was filled:
+    /// ```
+    /// use normdrop::{Config, Layer, Relu, SavedArrays, Shape, Train};
+    ///
+    /// let layer = Layer::new(Shape::nc(4, 2)?, Relu, Config { p: 0.5, ..Config::DEFAULT })?;
+    /// let (x, mut y, mut mask) = ([1.0; 8], [0.0; 8], vec![0; layer.mask_len()]);
+    /// let (mut saved, mut scratch) = (SavedArrays::<2>::new(), vec![0.0; layer.scratch_len()]);
+    /// let dropout = layer.fill_mask(42, &mut mask)?;
+    /// layer.train(Train { dropout, ..Train::new(&x, &mut y, saved.as_mut(), &mut scratch) })?;
+    /// # Ok::<(), normdrop::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Length`] if `mask` does not have [`Layer::mask_len`] bytes.
-    pub fn fill_mask(&self, seed: u64, mask: &mut [u8]) -> Result<(), Error> {
-        self.plan.keep.fill_on(self.plan.tasks(), seed, 0, self.mask_bits(), mask)
+    pub fn fill_mask<'a>(&self, seed: u64, mask: &'a mut [u8]) -> Result<Dropout<'a>, Error> {
+        self.plan.keep.fill_on(self.plan.tasks(), seed, 0, self.mask_bits(), mask)?;
+        Ok(Dropout::Mask(mask))
     }
 
-    /// Draws a dropout mask from the caller's own generator.
+    /// Draws a dropout mask from the caller's own generator, and returns it in the form in which
+    /// calls take it.
     ///
     /// # Errors
     /// [`Error::Length`] if `mask` does not have [`Layer::mask_len`] bytes.
-    pub fn fill_mask_with(&self, rng: &mut impl Rng, mask: &mut [u8]) -> Result<(), Error> {
-        self.plan.keep.fill_with(rng, self.mask_bits(), mask)
+    pub fn fill_mask_with<'a>(&self, rng: &mut impl Rng, mask: &'a mut [u8]) -> Result<Dropout<'a>, Error> {
+        self.plan.keep.fill_with(rng, self.mask_bits(), mask)?;
+        Ok(Dropout::Mask(mask))
     }
 
     /// Drops the padding of sequences of different lengths: clears the bits of all padded elements
@@ -313,10 +346,10 @@ impl<A: Activation> Layer<A> {
     /// and more) or the tensor (other layouts).
     ///
     /// # Errors
-    /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0. With
-    /// running statistics also [`Error::Momentum`] if it is out of its range and used, and
-    /// [`Error::SingleSample`] if there is one value per channel and the running variance is the
-    /// unbiased one.
+    /// [`Error::Length`] for a buffer of the wrong length, [`Error::DropoutUnset`] if `p` is above 0
+    /// and the call does not say what to drop, [`Error::Eps`] if `eps` is 0. With running statistics
+    /// also [`Error::Momentum`] if it is out of its range and used, and [`Error::SingleSample`] if
+    /// there is one value per channel and the running variance is the unbiased one.
     pub fn train(&self, call: Train<'_>) -> Result<(), Error> {
         check::train(&self.plan, &call)?;
         train::run(&self.plan, &self.activation.forward_formula(), call);
@@ -363,7 +396,7 @@ impl<A: Activation> Layer<A> {
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length; with batch statistics also
-    /// [`Error::Eps`] if `eps` is 0, with fixed ones [`Error::Variance`] if a running variance plus
+    /// [`Error::DropoutUnset`] as in [`Layer::train`] and [`Error::Eps`] if `eps` is 0, with fixed ones [`Error::Variance`] if a running variance plus
     /// `eps` is not above 0.
     pub fn backward(&self, call: Backward<'_>) -> Result<(), Error> {
         self.differentiate(BackwardCall::whole(&self.plan, call))
@@ -451,7 +484,8 @@ impl<A: Activation> Layer<A> {
     /// gives with these statistics.
     ///
     /// # Errors
-    /// [`Error::Length`] for a buffer of the wrong length.
+    /// [`Error::Length`] for a buffer of the wrong length, [`Error::DropoutUnset`] as in
+    /// [`Layer::train`].
     pub fn apply(&self, call: Apply<'_>) -> Result<(), Error> {
         self.forward(ForwardCall::apply(&self.plan, call))
     }
@@ -486,8 +520,8 @@ impl<A: Activation> Layer<A> {
     /// One pass: `x` and `dy` are read once and `dx` is written once.
     ///
     /// # Errors
-    /// [`Error::Length`] for a buffer of the wrong length; if the part is not empty also
-    /// [`Error::Eps`] if `eps` is 0 and [`Error::Count`] if `samples` is not a positive number.
+    /// [`Error::Length`] for a buffer of the wrong length, [`Error::DropoutUnset`] as in
+    /// [`Layer::train`]; if the part is not empty also [`Error::Eps`] if `eps` is 0 and [`Error::Count`] if `samples` is not a positive number.
     pub fn apply_gradient(&self, call: ApplyGradient<'_>) -> Result<(), Error> {
         self.differentiate(BackwardCall::apply(&self.plan, call))
     }

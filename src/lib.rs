@@ -30,7 +30,7 @@ mod walk;
 pub use activation::{Activation, Gelu, HardSwish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh};
 pub use args::{
     Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Finish, Moments,
-    ParameterGradients, Parameters, Reduce, Running, RunningMut, Saved, SavedMut, Statistics, Train,
+    ParameterGradients, Parameters, Reduce, Running, RunningMut, Saved, SavedArrays, SavedMut, Statistics, Train,
 };
 pub use backend::Backend;
 pub use config::{Config, Granularity, RunningVariance};

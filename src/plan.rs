@@ -96,7 +96,7 @@ impl Plan {
     /// if the call drops all elements.
     pub(crate) fn gates_of<'a>(&self, dropout: Dropout<'a>) -> Option<(Gates<'a>, f32)> {
         match dropout {
-            Dropout::Off => Some((Gates::Open, 1.0)),
+            Dropout::Unset | Dropout::Off => Some((Gates::Open, 1.0)),
             Dropout::Mask(_) if self.keep.threshold() == 0 => None,
             Dropout::Mask(mask) => {
                 let gates = if self.mask_bits() == self.shape.len() {

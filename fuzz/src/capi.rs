@@ -206,7 +206,7 @@ fn in_rust<A: normdrop::Activation>(
 ) -> Result<(), Error> {
     let fold = match function {
         Function::CheckMoments => return layer.check_moments(&memory.moments),
-        Function::FillMask => return layer.fill_mask(SEED, memory.mask.as_deref_mut().unwrap_or_default()),
+        Function::FillMask => return layer.fill_mask(SEED, memory.mask.as_deref_mut().unwrap_or_default()).map(drop),
         Function::MergeMoments => return normdrop::merge_moments(&mut memory.moments, &memory.sums),
         Function::MergeSums => return normdrop::merge_sums(&mut memory.sums, &memory.moments),
         Function::FoldIntoPrevious => normdrop::fold_into_previous,

@@ -72,7 +72,7 @@ pub(crate) fn mask(input: &MaskInput) {
     for backend in Backend::ALL.into_iter().filter(|backend| backend.is_available()) {
         let mut drawn = memory();
         let layer = layer.with_backend(backend).expect("the backend is available");
-        let result = layer.fill_mask(input.seed, &mut drawn);
+        let result = layer.fill_mask(input.seed, &mut drawn).map(drop);
         if filled(result, elements, &drawn) {
             assert_eq!(*drawn, expected, "{}", backend.name());
         }
@@ -167,7 +167,7 @@ pub(crate) fn mask_with(input: &MaskWithInput) {
     let (mut drawn, mut drawn_by_layer) = (memory(), memory());
     let mut used = rng.clone();
     let result = keep.fill_with(&mut used, elements, &mut drawn);
-    let result_of_layer = layer.fill_mask_with(&mut rng.clone(), &mut drawn_by_layer);
+    let result_of_layer = layer.fill_mask_with(&mut rng.clone(), &mut drawn_by_layer).map(drop);
     assert_eq!((result, &*drawn), (result_of_layer, &*drawn_by_layer), "the layer draws something else");
     let mut expected_use = rng.clone();
     if filled(result, elements, &drawn) {

@@ -75,6 +75,9 @@ pub const NORMDROP_STATUS_MULTIPLE: normdrop_status = 27;
 /// The number of values of a channel is negative or not finite, or `samples` is not positive.
 /// `actual` is the channel, `value` the number.
 pub const NORMDROP_STATUS_COUNT: normdrop_status = 28;
+/// A call with batch statistics has no mask, and `p` of the layer is above 0. `value` is `p`. To
+/// train without dropout, set `p` to 0.
+pub const NORMDROP_STATUS_MASK_MISSING: normdrop_status = 29;
 
 /// A buffer or struct of a call: one of `NORMDROP_BUFFER_*`.
 pub type normdrop_buffer = u32;

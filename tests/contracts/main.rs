@@ -15,3 +15,4 @@ mod semantics;
 mod support;
 #[cfg(feature = "rayon")]
 mod threads;
+mod usage;

@@ -258,8 +258,8 @@ impl Buffers {
                     scratch,
                 })
             }
-            Call::FillMask => layer.fill_mask(1, &mut self.mask),
-            Call::FillMaskWith => layer.fill_mask_with(&mut rand_xoshiro_generator(), &mut self.mask),
+            Call::FillMask => layer.fill_mask(1, &mut self.mask).map(drop),
+            Call::FillMaskWith => layer.fill_mask_with(&mut rand_xoshiro_generator(), &mut self.mask).map(drop),
         }
     }
 

@@ -1,8 +1,6 @@
 //! The same bits for every number of tasks and threads. Every entry point and every walk, in tensors large enough to be
 //! cut in every way that there is.
 
-use std::num::NonZero;
-
 use normdrop::{
     Activation, Config, Dropout, Gelu, Identity, Layer, Moments, Parameters, Reduce, Relu, Running, Shape, Statistics,
 };
@@ -12,16 +10,12 @@ use crate::backends::{Data, LARGE, Problem, Results, compare, run};
 /// The numbers of tasks that are compared with one; 64 are more than most of the tensors have room for.
 const TASKS: [usize; 4] = [2, 3, 7, 64];
 
-fn tasks(count: usize) -> NonZero<usize> {
-    NonZero::new(count).expect("a number of tasks")
-}
-
 fn compare_calls<A: Activation>(problem: &Problem, activation: A) {
     let (mut one, mut many) = (Results::default(), Results::default());
     let layer = problem.layer(activation, None);
     run(&layer, problem, &mut one);
     for count in TASKS {
-        run(&layer.with_tasks(tasks(count)), problem, &mut many);
+        run(&layer.with_tasks(count), problem, &mut many);
         compare(problem, activation, (&format!("{count} tasks"), "one"), &many, &one);
     }
 }
@@ -46,7 +40,7 @@ fn the_bits_are_the_same_in_pools_of_any_size() {
     for threads in [1, 2, 3, 7] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool of threads");
         for count in TASKS {
-            pool.install(|| run(&layer.with_tasks(tasks(count)), &problem, &mut many));
+            pool.install(|| run(&layer.with_tasks(count), &problem, &mut many));
             compare(&problem, Relu, (&format!("{count} tasks on {threads} threads"), "one"), &many, &one);
         }
     }
@@ -59,7 +53,7 @@ fn the_statistics_of_a_part_are_the_same_bits_for_every_number_of_tasks() {
         let channels = problem.shape.channels();
         let (mean, var) = (vec![0.25; channels], vec![2.0; channels]);
         let statistics = |count: usize| {
-            let layer = problem.layer(Relu, None).with_tasks(tasks(count));
+            let layer = problem.layer(Relu, None).with_tasks(count);
             let mut scratch = vec![f64::NAN; layer.scratch_len()];
             let (mut moments, mut sums) = (vec![f64::NAN; layer.moments_len()], vec![f64::NAN; layer.sums_len()]);
             let call = Moments { input: &problem.x, moments: &mut moments, scratch: &mut scratch };
@@ -94,7 +88,7 @@ fn a_mask_is_the_same_for_every_number_of_tasks() {
             let layer = Layer::new(shape, Relu, Config { p, ..Config::DEFAULT }).expect("constants in their ranges");
             let draw = |count: usize| {
                 let mut mask = vec![0xA5; layer.mask_len()];
-                layer.with_tasks(tasks(count)).fill_mask(99, &mut mask).expect("a mask of the right length");
+                layer.with_tasks(count).fill_mask(99, &mut mask).expect("a mask of the right length");
                 mask
             };
             let one = draw(1);
@@ -111,7 +105,7 @@ fn the_scratch_grows_with_the_tasks() {
     let layer =
         Layer::new(Shape::nc(100, 64).expect("a shape"), Relu, Config::DEFAULT).expect("constants in their ranges");
     let lengths = |count: usize| {
-        let layer = layer.with_tasks(tasks(count));
+        let layer = layer.with_tasks(count);
         [layer.eval_scratch_len(), layer.train_scratch_len(), layer.backward_scratch_len()]
     };
     let ([eval, train, backward], [eval_2, train_2, backward_2]) = (lengths(1), lengths(2));
@@ -123,14 +117,14 @@ fn the_scratch_grows_with_the_tasks() {
         let layer =
             Layer::new(Shape::ncl(2, 1000, length).expect("a shape"), Relu, Config::DEFAULT).expect("constants");
         assert_eq!(layer.train_scratch_len(), 4 * 16);
-        assert_eq!(layer.with_tasks(tasks(2)).eval_scratch_len(), 2 * shared, "{length}");
-        assert_eq!(layer.with_tasks(tasks(2)).train_scratch_len(), 6 * shared, "{length}");
+        assert_eq!(layer.with_tasks(2).eval_scratch_len(), 2 * shared, "{length}");
+        assert_eq!(layer.with_tasks(2).train_scratch_len(), 6 * shared, "{length}");
     }
     // So it is with strips of a wide matrix.
     for (rows, shared) in [(20, 4096), (64, 8192), (200, 4096)] {
         let layer = Layer::new(Shape::nc(rows, 20_000).expect("a shape"), Relu, Config::DEFAULT).expect("constants");
         assert_eq!(layer.eval_scratch_len(), 2 * 4096);
-        assert_eq!(layer.with_tasks(tasks(2)).eval_scratch_len(), 2 * shared, "{rows} rows");
+        assert_eq!(layer.with_tasks(2).eval_scratch_len(), 2 * shared, "{rows} rows");
     }
 }
 
@@ -138,9 +132,9 @@ fn the_scratch_grows_with_the_tasks() {
 fn a_scratch_length_does_not_overflow_for_any_number_of_tasks() {
     for shape in [Shape::nc(8, 5000), Shape::ncl(3, 40, 100)] {
         let layer = Layer::new(shape.expect("a shape"), Relu, Config::DEFAULT).expect("constants in their ranges");
-        let most = layer.with_tasks(tasks(1 << 16));
+        let most = layer.with_tasks(1 << 16);
         for count in [1 << 17, usize::MAX / 8, usize::MAX] {
-            let more = layer.with_tasks(tasks(count));
+            let more = layer.with_tasks(count);
             assert_eq!(more.train_scratch_len(), most.train_scratch_len(), "{count} tasks");
             assert_eq!(more.backward_scratch_len(), most.backward_scratch_len(), "{count} tasks");
         }
@@ -156,7 +150,6 @@ mod fork {
 
     use normdrop::Relu;
 
-    use super::tasks;
     use crate::backends::{Data, Problem, Results, compare, run};
 
     unsafe extern "C" {
@@ -186,7 +179,7 @@ mod fork {
     #[test]
     fn a_child_of_fork_comes_to_an_end_with_the_same_bits() {
         let problem = Problem::new([40, 16, 1000], Data::ByChannel, Some(0.1), 6);
-        let layer = problem.layer(Relu, None).with_tasks(tasks(2));
+        let layer = problem.layer(Relu, None).with_tasks(2);
         let results = || {
             let mut results = Results::default();
             run(&layer, &problem, &mut results);

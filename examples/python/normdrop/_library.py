@@ -255,6 +255,7 @@ _DETAILS = {
     25: ": that of sample {value:.0f} is {actual}, of {expected}",
     27: ": {buffer} have {expected} a channel, and here {actual} in all",
     28: ", but channel {actual} has {value}",
+    29: "; p is {value}",
 }
 
 

@@ -284,7 +284,7 @@ pub unsafe extern "C" fn normdrop_fold_into_next(call: &Call) -> usize {
 pub unsafe extern "C" fn normdrop_fill_mask(call: &Call, seed: u64, mask: Slice<u8>) -> usize {
     // SAFETY: passed on.
     let mask = unsafe { mask.write() };
-    code(call.layer(Relu).and_then(|layer| layer.fill_mask(seed, mask)))
+    code(call.layer(Relu).and_then(|layer| layer.fill_mask(seed, mask).map(drop)))
 }
 
 /// The caller's own generator.
@@ -314,7 +314,7 @@ impl TryRng for Words {
 pub unsafe extern "C" fn normdrop_fill_mask_with(call: &Call, words: extern "C" fn() -> u64, mask: Slice<u8>) -> usize {
     // SAFETY: passed on.
     let mask = unsafe { mask.write() };
-    code(call.layer(Relu).and_then(|layer| layer.fill_mask_with(&mut Words(words), mask)))
+    code(call.layer(Relu).and_then(|layer| layer.fill_mask_with(&mut Words(words), mask).map(drop)))
 }
 
 /// What a layer says about itself.

@@ -187,7 +187,7 @@ fn fold(fixture: &mut Fixture<'_>, fold: fn(Fold<'_>) -> Outcome, order: WeightO
 
 fn fill_mask(fixture: &mut Fixture<'_>) -> Stack {
     let layer = fixture.layer(Relu)?;
-    measure(&mut || layer.fill_mask(black_box(42), fixture.new_mask))
+    measure(&mut || layer.fill_mask(black_box(42), fixture.new_mask).map(drop))
 }
 
 /// A generator that takes next to no stack itself.
@@ -213,7 +213,7 @@ impl TryRng for Counter {
 
 fn fill_mask_with(fixture: &mut Fixture<'_>) -> Stack {
     let layer = fixture.layer(Relu)?;
-    measure(&mut || layer.fill_mask_with(&mut Counter(black_box(1)), fixture.new_mask))
+    measure(&mut || layer.fill_mask_with(&mut Counter(black_box(1)), fixture.new_mask).map(drop))
 }
 
 fn bernoulli_fill(fixture: &mut Fixture<'_>) -> Stack {

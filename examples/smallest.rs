@@ -5,8 +5,8 @@
 //! ```
 
 use normdrop::{
-    Backward, Config, Error, Eval, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, SavedArrays, Shape,
-    Statistics, Train,
+    Backward, Config, Error, Eval, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, SavedArrays,
+    Shape, Statistics, Train,
 };
 
 fn main() -> Result<(), Error> {

@@ -814,7 +814,8 @@ impl<'a> ApplyGradient<'a> {
     #[must_use]
     pub const fn new(
         saved: Saved<'a>,
-        (samples, sums): (f64, &'a [f64]),
+        samples: f64,
+        sums: &'a [f64],
         input: &'a [f32],
         grad_output: &'a [f32],
         grad_input: &'a mut [f32],

@@ -68,8 +68,7 @@ fn short(layer: &Layer<Relu>, mask: &[u8], full: bool) -> Result<Vec<Vec<u32>>, 
     let call = Reduce::new(statistics, &x, &dy, &mut sums, &mut scratch);
     layer.reduce(Reduce { parameters, residual, dropout, ..call })?;
     layer.finish_gradients(&sums, ParameterGradients::new(&mut d_weight[1], &mut d_bias[1]))?;
-    let samples = (SAMPLES as f64, &sums[..]);
-    let call = ApplyGradient::new(saved.as_saved(), samples, &x, &dy, &mut dx[2], &mut scratch);
+    let call = ApplyGradient::new(saved.as_saved(), SAMPLES as f64, &sums, &x, &dy, &mut dx[2], &mut scratch);
     layer.apply_gradient(ApplyGradient { parameters, residual, dropout, ..call })?;
 
     assert_eq!(bits(&y[0]), bits(&y[3]));
@@ -164,7 +163,7 @@ fn unset(p: f64) -> Vec<Result<(), Error>> {
         layer.backward(Backward { grad_input: Some(&mut dx), ..Backward::new(inv_std, &x, &dy, &mut scratch) }),
         layer.backward_in_place(BackwardInPlace::new(inv_std, &x, &mut values, &mut scratch)),
         layer.reduce(Reduce::new(inv_std, &x, &dy, &mut sums, &mut scratch)),
-        layer.apply_gradient(ApplyGradient::new(mean, (24.0, &sums), &x, &dy, &mut dx, &mut scratch)),
+        layer.apply_gradient(ApplyGradient::new(mean, 24.0, &sums, &x, &dy, &mut dx, &mut scratch)),
     ];
     if results.iter().all(Result::is_err) {
         assert_eq!((y, dx, values), ([7.0; LEN], [7.0; LEN], dy), "a refused call has written");

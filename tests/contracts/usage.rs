@@ -16,8 +16,8 @@ fn layer(p: f64) -> Layer<Relu> {
     Layer::new_const(Shape::nc(SAMPLES, CHANNELS), Relu, Config { p, ..Config::DEFAULT })
 }
 
-fn data(seed: u32) -> [f32; LEN] {
-    core::array::from_fn(|i| ((i as u32 * 37 + seed * 11) % 29) as f32 * 0.25 - 3.0)
+fn data(seed: usize) -> [f32; LEN] {
+    core::array::from_fn(|i| ((i * 37 + seed * 11) % 29) as f32 * 0.25 - 3.0)
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the library for C on Linux and installs the files that `cargo cinstall` installs: header, shared and static library, and the
-# file of pkg-config. cargo-c takes some minutes to be installed itself.
+# Builds the library for C on Linux and installs the files that `cargo cinstall` installs: headers, shared and static library, and the
+# files of pkg-config and CMake. cargo-c takes some minutes to be installed itself.
 #
 # Usage: examples/c/install.sh PREFIX [ARGUMENT OF CARGO...]      for example examples/c/install.sh "$HOME/normdrop" --features rayon
 set -euo pipefail
@@ -22,8 +22,9 @@ CARGO_PROFILE_RELEASE_PANIC=abort RUSTFLAGS="${RUSTFLAGS-} $link" cargo rustc --
     --target "$host" --features capi --crate-type cdylib,staticlib "$@"
 built=${CARGO_TARGET_DIR:-target}/$host/release
 
-install -d "$prefix/include" "$prefix/lib/pkgconfig"
-install -m 644 include/normdrop.h "$prefix/include/"
+install -d "$prefix/include" "$prefix/lib/pkgconfig" "$prefix/share/normdrop/cmake"
+install -m 644 include/normdrop.h include/normdrop.hpp "$prefix/include/"
+install -m 644 cmake/*.cmake "$prefix/share/normdrop/cmake/"
 install -m 644 "$built/libnormdrop.a" "$prefix/lib/"
 install -m 755 "$built/libnormdrop.so" "$prefix/lib/libnormdrop.so.$version"
 ln -sf "libnormdrop.so.$version" "$prefix/lib/$soname"

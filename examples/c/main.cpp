@@ -1,84 +1,59 @@
-// The same library from C++: a layer that owns its buffers, throws what C returns, and evaluates a batch of images.
+// The same library from C++: one training step of batch norm, GELU and dropout on images, and an evaluation in place.
 
 #include <cstdio>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
-#include <normdrop.h>
-
-namespace {
-
-void check(normdrop_status status, const normdrop_error &error) {
-    if (status == NORMDROP_STATUS_OK) {
-        return;
-    }
-    std::string text = normdrop_status_text(status);
-    if (error.buffer != NORMDROP_BUFFER_NONE) {
-        text += std::string(": ") + normdrop_buffer_name(error.buffer) + ", expected " + std::to_string(error.expected) +
-                ", got " + std::to_string(error.actual);
-    }
-    throw std::invalid_argument(text);
-}
-
-normdrop_slice_f32 reading(const std::vector<float> &values) { return {values.data(), values.size()}; }
-normdrop_slice_mut_f32 writing(std::vector<float> &values) { return {values.data(), values.size()}; }
-
-// Batch norm and GELU on NCHW images, with running statistics.
-class Layer {
-  public:
-    Layer(std::size_t images, std::size_t channels, std::size_t pixels)
-        : running_mean(channels, 0.0f), running_var(channels, 1.0f) {
-        normdrop_layer_init(&layer, NORMDROP_ABI_VERSION);
-        layer.outer = images;
-        layer.channels = channels;
-        layer.inner = pixels;
-        layer.activation = NORMDROP_ACTIVATION_GELU;
-        normdrop_error error = new_error();
-        normdrop_lengths lengths{};
-        lengths.version = NORMDROP_ABI_VERSION;
-        check(normdrop_layer_lengths(&layer, &lengths, &error), error);
-        scratch.resize(lengths.scratch);
-    }
-
-    // Overwrites the images with the activations.
-    void eval(std::vector<float> &images) {
-        normdrop_error error = new_error();
-        normdrop_eval_call call{}; // zero: no weight, bias, residual, mask
-        call.version = NORMDROP_ABI_VERSION;
-        call.running_mean = reading(running_mean);
-        call.running_var = reading(running_var);
-        call.input = reading(images);
-        call.output = writing(images);
-        call.scratch = {scratch.data(), scratch.size()};
-        check(normdrop_eval(&layer, &call, &error), error);
-    }
-
-  private:
-    static normdrop_error new_error() {
-        normdrop_error error{};
-        error.version = NORMDROP_ABI_VERSION;
-        return error;
-    }
-
-    normdrop_layer layer;
-    std::vector<float> running_mean, running_var;
-    std::vector<double> scratch;
-};
-
-} // namespace
+#include <normdrop.hpp>
 
 int main() {
-    Layer layer(2, 3, 4);
-    std::vector<float> images(24, 1.0f);
-    layer.eval(images);
-    std::printf("gelu(1) = %.7f\n", static_cast<double>(images[0]));
+    normdrop::Config config;
+    config.activation = normdrop::Activation::gelu;
+    config.p = 0.25;
+    const normdrop::Layer layer(normdrop::Shape::nchw(2, 3, 2, 2), config);
+
+    std::vector<float> x(layer.lengths().elements), y(x.size()), dx(x.size());
+    for (std::size_t i = 0; i < x.size(); ++i) {
+        x[i] = static_cast<float>(i);
+    }
+    std::vector<float> running_mean(3, 0.0f), running_var(3, 1.0f), grad_weight(3), grad_bias(3);
+    const std::vector<std::uint8_t> mask = layer.mask(42);
+
+    // What is not named is left out: here, weight, bias and residual.
+    normdrop::Train train;
+    train.running_mean = running_mean;
+    train.running_var = running_var;
+    train.mask = mask;
+    train.input = x;
+    train.output = y;
+    const normdrop::Saved saved = layer.train(train);
+    std::printf("mean %g %g %g\n", static_cast<double>(saved.mean[0]), static_cast<double>(saved.mean[1]), static_cast<double>(saved.mean[2]));
+
+    normdrop::Backward backward;
+    backward.saved = &saved;
+    backward.mask = mask;
+    backward.input = x;
+    backward.grad_output = y;
+    backward.grad_input = dx;
+    backward.grad_weight = grad_weight;
+    backward.grad_bias = grad_bias;
+    layer.backward(backward);
+
+    // Without a mask, dropout is off; the output may be the input itself.
+    normdrop::Eval eval;
+    eval.running_mean = running_mean;
+    eval.running_var = running_var;
+    eval.input = x;
+    eval.output = x;
+    layer.eval(eval);
+    std::printf("evaluated: %.6f to %.6f\n", static_cast<double>(x.front()), static_cast<double>(x.back()));
+
     try {
         std::vector<float> too_few(23);
-        layer.eval(too_few);
-    } catch (const std::invalid_argument &refused) {
+        eval.output = too_few;
+        layer.eval(eval);
+    } catch (const normdrop::Error &refused) {
         std::printf("refused: %s\n", refused.what());
-        return 0;
+        return refused.status() == NORMDROP_STATUS_LENGTH && refused.actual() == 23 ? 0 : 1;
     }
     return 1;
 }

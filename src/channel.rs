@@ -449,13 +449,6 @@ impl GradientSums {
     /// The sums over nothing.
     pub(crate) const ZERO: Self = Self { g: 0.0, g_deviation: 0.0 };
 
-    /// Adds one element.
-    #[inline(always)]
-    pub(crate) fn add_exactly(&mut self, x: f32, mean: f32, unit: f64, g: f32) {
-        self.g += f64::from(g);
-        self.g_deviation += f64::from(g) * ((f64::from(x) - f64::from(mean)) * unit);
-    }
-
     #[inline(always)]
     pub(crate) fn are_finite(self) -> bool {
         self.g.is_finite() && self.g_deviation.is_finite()

@@ -130,7 +130,8 @@ impl<A: Activation> Layer<A> {
     /// or of less than 32 values per channel, runs on the calling thread alone, because waking
     /// threads would take longer. No call uses more than 65,536 tasks. A call inside
     /// `ThreadPool::install` uses that pool. The scratch lengths grow with `tasks`. `rayon` itself
-    /// allocates, and panics if it cannot start the global pool. Only with the feature `rayon`.
+    /// allocates, and panics if it cannot start the global pool. On targets without vector registers
+    /// only masks are drawn on several threads. Only with the feature `rayon`.
     ///
     /// In a process made by `fork`, a call can use only the threads of a pool that this process
     /// itself has started. If a layer of the parent has used the global pool before the `fork`, the
@@ -214,8 +215,8 @@ impl<A: Activation> Layer<A> {
     /// contents never influence a result, so that one buffer serves all layers of a network, one
     /// call at a time. It must have the largest `scratch_len` of these layers.
     ///
-    /// On targets without vector registers all scratch lengths are 0 unless the feature `rayon` is
-    /// on: calls process one channel after another there and need no table.
+    /// On targets without vector registers all scratch lengths are 0: calls process one channel
+    /// after another there and need no table.
     #[must_use]
     pub const fn scratch_len(&self) -> usize {
         let forward = if self.eval_scratch_len() > self.train_scratch_len() {

@@ -80,9 +80,9 @@ impl Plan {
     /// The number of f64 values of scratch of a training call: a table for the moments, then for
     /// the coefficients, and a table for each task.
     pub(crate) const fn train_scratch_len(&self) -> usize {
-        const { assert!(moments::FIELDS == apply::FIELDS, "the coefficients take the place of the moments") };
+        const { assert!(moments::FIELDS >= apply::FIELDS, "the coefficients take the place of the moments") };
         let tasks = self.task_count();
-        self.walk().table_len(moments::FIELDS + moments::FIELDS * tasks, tasks)
+        self.walk().table_len(moments::FIELDS + moments::TASK_FIELDS * tasks, tasks)
     }
 
     /// The number of f64 values of scratch of a backward call: a table of coefficients and sums,

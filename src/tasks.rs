@@ -84,7 +84,7 @@ impl Tasks {
         table: &mut [Tile<FIELDS>],
         tables: &mut [Tile<TASK_FIELDS>],
         work: impl Fn((Group, Piece), &[Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]) + Sync,
-        merge: impl Fn(Piece, &mut [Tile<FIELDS>], &[Tile<TASK_FIELDS>]),
+        merge: impl Fn((Group, Piece), &mut [Tile<FIELDS>], &[Tile<TASK_FIELDS>]),
     ) {
         let cuts = Cuts::new(self, walk, group, tables.len());
         // So the compiler knows that neither number is 0.
@@ -102,7 +102,7 @@ impl Tasks {
             for (piece, own) in wave.zip(tables.chunks_exact(tiles)) {
                 for tile in walk.tiles_of(group) {
                     if let Some(piece) = tile.piece(piece) {
-                        merge(piece, tile.table_mut(table), tile.table(own));
+                        merge((tile.group, piece), tile.table_mut(table), tile.table(own));
                     }
                 }
             }

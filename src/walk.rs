@@ -194,6 +194,16 @@ impl Walk {
         })
     }
 
+    /// All columns of one channel, in order.
+    pub(crate) fn columns_of(&self, channel: usize) -> impl Iterator<Item = usize> {
+        let (channels, columns, inner) = match *self {
+            Self::Empty => (0, 0, 1),
+            Self::Planar(Planar { channels, .. }) => (channels, channels, 1),
+            Self::Columns(Columns { channels, width, inner, .. }) => (channels, width, inner),
+        };
+        Group { first_channel: 0, channels, first_column: 0, columns, inner }.columns_of(channel)
+    }
+
     /// The number of values of a group.
     pub(crate) fn values_in(&self, group: Group) -> usize {
         match self {
@@ -344,11 +354,6 @@ impl Planar {
 
     const fn blocks(&self) -> usize {
         div_ceil(self.outer, self.runs_per_block).saturating_mul(self.blocks_per_run())
-    }
-
-    /// The number of blocks of `part` in one channel.
-    pub(crate) fn blocks_in(&self, part: usize) -> usize {
-        BLOCKS_PER_PART.min(self.blocks() - part * BLOCKS_PER_PART)
     }
 
     /// The number of values of one channel before block `block`.
@@ -635,9 +640,6 @@ pub(crate) struct RowBlock {
 }
 
 impl RowBlock {
-    /// A block without rows.
-    pub(crate) const NONE: Self = Self { start: 0, rows: 0, width: 0, column: 0, columns: 0 };
-
     /// The position of the block's first element.
     #[inline(always)]
     pub(crate) const fn first(&self) -> usize {

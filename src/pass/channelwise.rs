@@ -1,21 +1,21 @@
-//! The passes again, for targets without vector registers: channel after channel, value after value, in little code and
-//! stack. Every result has the bits that the other passes give it.
+//! The passes again, for targets without vector registers: channel after channel, value after value,
+//! in little code and stack. Every result has the bits that the other passes give it.
 //!
-//! Those targets are small: flash and stack are what they lack, and mostly they have no cache that would care for the order
-//! in which memory is read. One channel at a time needs no table, so the scratch is not touched, and one description of
-//! where its values lie serves both walks: a matrix whose lanes are columns has runs of one value, and a channel may own
-//! several of its columns. It costs time: functions are called for every value that are part of the loops elsewhere. With the
-//! feature `rayon` there are threads and an operating system: the other passes are used then.
+//! Flash and stack are what such targets lack, and mostly they have no cache that would care for the
+//! order in which memory is read. One channel at a time needs no table, so the scratch is not
+//! touched, and one description of where its values lie serves both walks: a matrix whose lanes are
+//! columns has runs of one value, and a channel may own several of its columns.
 
-use core::ops::{Add, Range};
+use core::ops::Range;
 
 use super::apply::Apply;
-use super::moments::{inverse, of_deviations};
-use super::tree;
-use crate::channel::{ChannelDifferentiate, ChannelNormalise, GradientSums, Moments};
+use super::moments::{Deviations, FURTHER_WALKS, PivotPlaces, next_walk};
+use super::reduce::exactly;
+use super::sums::{InFours, Two, fold};
+use crate::channel::{ChannelDifferentiate, ChannelNormalise, Channels, GradientSums, Moments};
 use crate::shape::Shape;
-use crate::simd::{LANES, Lanes, Machine, Portable};
-use crate::walk::{Group, Planar, RowBlock, Walk};
+use crate::simd::{LANES, Lane, Lanes};
+use crate::walk::{Planar, RowBlock, Walk};
 
 /// The channels of a tensor; none if it is empty.
 pub(crate) fn channels(shape: Shape) -> Range<usize> {
@@ -46,32 +46,23 @@ fn each_element(shape: Shape, channel: usize, mut work: impl FnMut(usize)) {
     }
 }
 
-/// Where the values of channels lie: runs of neighbours, one column of them after the other, and a channel's columns.
+/// Where the values of channels lie: runs of neighbours, one column of them after the other.
 struct Layout {
     runs: Planar,
-    /// All channels.
-    group: Group,
     /// The values of the last, shorter row, and where it starts.
     rest: usize,
     rest_start: usize,
-    /// Whether lanes are columns elsewhere.
+    /// Whether lanes are columns elsewhere, so that the runs are single values.
     is_matrix: bool,
 }
 
 impl Layout {
     fn new(walk: &Walk) -> Self {
         match *walk {
-            Walk::Empty => Self::planar(Planar::new(0, 0, 0)),
-            Walk::Planar(runs) => Self::planar(runs),
+            Walk::Empty => Self { runs: Planar::new(0, 0, 0), rest: 0, rest_start: 0, is_matrix: false },
+            Walk::Planar(runs) => Self { runs, rest: 0, rest_start: 0, is_matrix: false },
             Walk::Columns(columns) => Self {
                 runs: Planar::new(columns.rows, columns.width, 1),
-                group: Group {
-                    first_channel: 0,
-                    channels: columns.channels,
-                    first_column: 0,
-                    columns: columns.width,
-                    inner: columns.inner,
-                },
                 rest: columns.rest,
                 rest_start: columns.rows * columns.width,
                 is_matrix: true,
@@ -79,61 +70,73 @@ impl Layout {
         }
     }
 
-    const fn planar(runs: Planar) -> Self {
-        let channels = runs.channels;
-        let group = Group { first_channel: 0, channels, first_column: 0, columns: channels, inner: 1 };
-        Self { runs, group, rest: 0, rest_start: 0, is_matrix: false }
-    }
-
     /// The shorter row in one column.
     fn shorter_row(&self, column: usize) -> Option<RowBlock> {
         (column < self.rest).then_some(RowBlock { start: self.rest_start, rows: 1, width: 0, column, columns: 1 })
     }
-}
 
-/// Two numbers that are summed side by side.
-#[derive(Clone, Copy)]
-struct Pair(f32, f32);
-
-impl Add for Pair {
-    type Output = Self;
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        Self(self.0 + other.0, self.1 + other.1)
+    /// Both sums of the summands of a part of a column. There is one copy of this code for whatever
+    /// the values of the column become.
+    #[inline(never)]
+    fn sums_of_part(&self, part: usize, column: usize, summands: &mut dyn FnMut(usize) -> Two<f32>) -> [f64; 2] {
+        let mut lanes = [[0.0; LANES]; 2];
+        for block in self.runs.blocks_of(part) {
+            self.add_block(self.runs.in_channel(block, column), summands, &mut lanes);
+        }
+        lanes.each_ref().map(fold)
     }
-}
 
-/// The sums of what becomes of the values of a block, lane by lane: vectors in pairs, pairs in pairs, these in pairs; and
-/// rows in as many levels of pairs as wanted. There is one copy of this code for whatever values become.
-#[inline(never)]
-fn lane_sums(block: RowBlock, levels: usize, sums: &mut [Lanes<f32>; 2], value: &mut dyn FnMut(usize) -> Pair) {
-    const ZERO: Pair = Pair(0.0, 0.0);
-    let [first, second] = sums;
-    for (lane, (first, second)) in first.iter_mut().zip(second).enumerate().take(block.columns) {
-        Pair(*first, *second) = tree(levels, block.rows, ZERO, |row| {
-            // Past its end the last vector has nothing.
-            let first = block.elements(row).start + lane;
-            match (block.columns - lane).div_ceil(LANES) {
-                1 => value(first),
-                vectors => tree(3, vectors, ZERO, |vector| value(first + vector * LANES)),
+    /// Adds the sums of a block to the lanes of a part.
+    #[inline(never)]
+    fn add_block(&self, block: RowBlock, summands: &mut dyn FnMut(usize) -> Two<f32>, lanes: &mut [Lanes<f64>; 2]) {
+        let [firsts, seconds] = lanes;
+        for (lane, (first, second)) in firsts.iter_mut().zip(seconds).enumerate().take(block.columns) {
+            let (mut sum, mut fours) = (Two::both(0.0), InFours::after(Two::both(0.0)));
+            for row in 0..block.rows {
+                for element in block.elements(row).skip(lane).step_by(LANES) {
+                    fours.add(summands(element));
+                }
+                // A run begins a new four; rows where lanes are columns do not.
+                if !self.is_matrix {
+                    sum = fours.total();
+                    fours = InFours::after(sum);
+                }
             }
-        });
+            if self.is_matrix {
+                sum = fours.total();
+            }
+            *first += f64::from(sum.first);
+            *second += f64::from(sum.second);
+        }
     }
 }
 
 /// The moments of all values of a channel.
-pub(crate) fn moments(walk: &Walk, channel: usize, input: &[f32]) -> Moments {
+pub(crate) fn moments(walk: &Walk, shape: Shape, channel: usize, input: &[f32]) -> Moments {
+    let pivot = PivotPlaces::new(shape).pivots(Lane::FIRST, Channels::one(channel), input);
+    let (mut moments, mut next) = (Moments::EMPTY, Some([pivot, 1.0]));
+    for _ in 0..=FURTHER_WALKS {
+        let Some(pair) = next else { break };
+        moments = moments_of_walk(walk, channel, input, pair);
+        next = next_walk(moments, pair);
+    }
+    moments
+}
+
+/// The moments that one walk over a channel finds with a pivot and a unit.
+#[inline(never)]
+fn moments_of_walk(walk: &Walk, channel: usize, input: &[f32], [pivot, unit]: [f32; 2]) -> Moments {
     let layout = Layout::new(walk);
+    let deviations = Deviations::new::<true>(pivot, unit);
     let mut all = Moments::EMPTY;
-    for column in layout.group.columns_of(channel) {
+    for column in walk.columns_of(channel) {
         let mut moments = Moments::EMPTY;
         for part in 0..walk.parts() {
-            let mut of_part = Moments::EMPTY;
-            for block in layout.runs.blocks_of(part) {
-                let block = layout.runs.in_channel(block, column);
-                merge(&mut of_part, block_moments(block, layout.is_matrix, input));
+            let count = walk.values_before(part + 1) - walk.values_before(part);
+            let sums = layout.sums_of_part(part, column, &mut |element| deviations.of::<true>(at(input, element)));
+            if count != 0.0 {
+                merge(&mut moments, deviations.moments(count, sums));
             }
-            merge(&mut moments, of_part);
         }
         if let Some(row) = layout.shorter_row(column) {
             let mean = f64::from(at(input, row.first()));
@@ -144,33 +147,10 @@ pub(crate) fn moments(walk: &Walk, channel: usize, input: &[f32]) -> Moments {
     all
 }
 
-/// [`Moments::merge`], in one place, of moments that may be empty.
+/// [`Moments::merge`], in one place.
 #[inline(never)]
 fn merge(moments: &mut Moments, other: Moments) {
-    if other.count != 0.0 {
-        moments.merge(other);
-    }
-}
-
-/// The moments of a block, in a column of a matrix or of runs of neighbours.
-#[inline(never)]
-#[expect(clippy::cast_precision_loss, reason = "at most 256 values")]
-fn block_moments(block: RowBlock, is_matrix: bool, input: &[f32]) -> Moments {
-    let count = (block.rows * block.columns) as f32;
-    let mut sums = [[0.0; LANES]; 2];
-    let deviations = |pivot: f32, sums: &mut [Lanes<f32>; 2]| {
-        lane_sums(block, if is_matrix { 4 } else { 2 }, sums, &mut |element| {
-            let t = at(input, element) - pivot;
-            Pair(t, t * t)
-        });
-    };
-    // The sum of the values is that of their deviations from 0.
-    deviations(0.0, &mut sums);
-    let sum = Portable.fold(&sums[0]);
-    let pivot = if is_matrix { sum * inverse(block.rows) } else { sum / count };
-    deviations(pivot, &mut sums);
-    let sums = sums.each_ref().map(|sums| Portable.fold_f64(sums));
-    of_deviations(f64::from(count), pivot, sums, block, input)
+    moments.merge(other);
 }
 
 /// One channel of a tensor, and what its elements are normalised with.
@@ -214,46 +194,35 @@ impl<'a> Channel<'a> {
         self.apply.gradient_of(bits, self.z(x, element), dy)
     }
 
-    /// The sums that gradients are made of, with the unit of the deviations.
+    /// The sums that gradients are made of, with the unit of the deviations; in f64 if they do not
+    /// fit f32.
+    #[expect(clippy::cast_possible_truncation, reason = "a power of two")]
     pub(crate) fn sums(&self, walk: &Walk, unit: f64, input: &[f32], grad: &[f32]) -> [f64; 2] {
         let layout = Layout::new(walk);
-        let (parts, mut all) = (walk.parts(), [0.0; 2]);
-        for column in layout.group.columns_of(self.channel) {
+        let (mean, unit) = (self.normalise.mean, unit as f32);
+        let mut summands = |element| {
+            let x = at(input, element);
+            let g = self.g(x, at(grad, element), element);
+            Two { first: g, second: g * ((x - mean) * unit) }
+        };
+        let (parts, mut all) = (walk.parts(), GradientSums::ZERO);
+        for column in walk.columns_of(self.channel) {
             let mut sums = [0.0; 2];
             for part in 0..parts {
-                let mut of_part = [0.0; 2];
-                let blocks = layout.runs.blocks_of(part).map(|block| layout.runs.in_channel(block, column));
-                for block in blocks.chain(layout.shorter_row(column).filter(|_| part + 1 == parts)) {
-                    add(&mut of_part, self.block_sums(block, unit, input, grad));
+                let mut of_part = layout.sums_of_part(part, column, &mut summands);
+                if let Some(row) = layout.shorter_row(column).filter(|_| part + 1 == parts) {
+                    let Two { first, second } = summands(row.first());
+                    add(&mut of_part, [f64::from(first), f64::from(second)]);
                 }
                 add(&mut sums, of_part);
             }
-            add(&mut all, sums);
+            all.g += sums[0];
+            all.g_deviation += sums[1];
         }
-        all
-    }
-
-    /// The sums over a block; in f64 if they do not fit f32.
-    #[inline(never)]
-    #[expect(clippy::cast_possible_truncation, reason = "a power of two")]
-    fn block_sums(&self, block: RowBlock, unit: f64, input: &[f32], grad: &[f32]) -> [f64; 2] {
-        let (mean, small_unit) = (self.normalise.mean, unit as f32);
-        let mut sums = [[0.0; LANES]; 2];
-        lane_sums(block, 2, &mut sums, &mut |element| {
-            let x = at(input, element);
-            let g = self.g(x, at(grad, element), element);
-            Pair(g, g * ((x - mean) * small_unit))
-        });
-        let [g, g_deviation] = sums.each_ref().map(|sums| Portable.fold_f64(sums));
-        let mut sums = GradientSums { g, g_deviation };
-        if self.normalise.exact || !sums.are_finite() {
-            sums = GradientSums::ZERO;
-            for element in (0..block.rows).flat_map(|row| block.elements(row)) {
-                let x = at(input, element);
-                sums.add_exactly(x, mean, unit, self.g(x, at(grad, element), element));
-            }
+        if self.normalise.exact || !all.are_finite() {
+            all = exactly(walk, self.apply, self.channel, (input, grad));
         }
-        [sums.g, sums.g_deviation]
+        [all.g, all.g_deviation]
     }
 
     /// The gradients of the elements, in place of `dy`; and that of the residual, if it is wanted.

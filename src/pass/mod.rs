@@ -6,8 +6,7 @@ pub(crate) mod gradient;
 pub(crate) mod keep;
 pub(crate) mod moments;
 pub(crate) mod reduce;
-
-use core::ops::Add;
+pub(crate) mod sums;
 
 use keep::{BITS, Buffer, Keep};
 
@@ -159,81 +158,6 @@ impl Ahead {
             s.prefetch_second(from, self.second);
         }
     }
-}
-
-/// The levels of pairs in a block's sums at most: the sixteen rows of a block of columns are one tree.
-const LEVELS: usize = 4;
-
-/// A sum of the rows of a block: rows in pairs, pairs in pairs, and these in sequence.
-#[derive(Clone, Copy)]
-pub(crate) struct RowSum<T> {
-    sum: T,
-    pair: T,
-    row: T,
-    rows: usize,
-}
-
-impl<T: Copy + Add<Output = T>> RowSum<T> {
-    #[inline(always)]
-    pub(crate) const fn new(zero: T) -> Self {
-        Self { sum: zero, pair: zero, row: zero, rows: 0 }
-    }
-
-    /// Adds the next row.
-    #[inline(always)]
-    pub(crate) fn add(&mut self, row: T) {
-        match self.rows % 4 {
-            0 | 2 => self.row = row,
-            1 => self.pair = self.row + row,
-            _ => self.sum = self.sum + (self.pair + (self.row + row)),
-        }
-        self.rows += 1;
-    }
-
-    /// The sum of all rows.
-    #[inline(always)]
-    pub(crate) fn total(self) -> T {
-        match self.rows % 4 {
-            0 => self.sum,
-            1 => self.sum + self.row,
-            2 => self.sum + self.pair,
-            _ => self.sum + (self.pair + self.row),
-        }
-    }
-}
-
-/// A sum as blocks are summed: `2^levels` values in pairs, pairs in pairs and so on, and these sums in sequence. For lanes that
-/// are worked one after the other, where one piece of code for every value matters more than a loop without branches.
-#[inline(always)]
-pub(crate) fn tree<T: Copy + Add<Output = T>>(
-    levels: usize,
-    count: usize,
-    zero: T,
-    mut value: impl FnMut(usize) -> T,
-) -> T {
-    let (mut sum, mut halves) = (zero, [zero; LEVELS]);
-    for number in 0..count {
-        // Whole halves on the left of this value are as many as its number ends in ones.
-        let mut value = value(number);
-        let mut halves = halves.iter_mut().take(levels).enumerate();
-        sum = loop {
-            match halves.next() {
-                None => break sum + value,
-                Some((level, half)) if number >> level & 1 == 1 => value = *half + value,
-                Some((_, half)) => {
-                    *half = value;
-                    break sum;
-                }
-            }
-        };
-    }
-    let mut rest = zero;
-    for (level, &half) in halves.iter().take(levels).enumerate() {
-        if count >> level & 1 == 1 {
-            rest = half + rest;
-        }
-    }
-    sum + rest
 }
 
 /// Four rows, sixteen columns at a time. Zips of zips keep one position for all rows.

@@ -1,594 +1,635 @@
-//! Blocked Welford: the moments of every channel, in one walk.
+//! The moments of every channel by pivoted sums, in one walk over `x`.
 //!
-//! A block holds at most sixteen vectors. In it, in f32: the mean of the block, then `t = x - block_mean`,
-//! `e = sum(t)`, `q = sum(t*t)`, so that the sum of squared deviations is `q - e*e/n` and the mean
-//! `block_mean + e/n`. Vectors are added in pairs, the pairs in pairs, at most four of these in sequence, and the lanes
-//! of `e` and `q` in f64: no sum is more than five roundings deep. Blocks are merged in f64 by the formula of Chan,
-//! Golub and LeVeque (1979), 256 blocks to a part, then part to part.
+//! The textbook's `sum(x*x) - sum(x)^2/n` loses everything where the mean is large. Welford's update
+//! loses nothing, but divides for every value. Between the two: subtract a *pivot*, some number near
+//! the mean, from every value, and the textbook's formula is as good as any other.
 //!
-//! Each value is read from memory once and used twice; 4 bytes per element.
+//! ```text
+//! pivot = the mean of up to sixteen values that are spread over the channel
+//! part:    t = x - pivot      e = sum(t)      q = sum(t*t)
+//!          mean = pivot + e/n                 M2 = q - e*e/n
+//! channel: parts are merged by the formula of Chan, Golub and LeVeque (1979), which is Welford's
+//!          for sets of values
+//! ```
+//!
+//! `M2` loses at most one bit as long as `e*e/n <= M2`, that is while the pivot is not further than
+//! one standard deviation from the mean. A channel where it is further is done again with its mean
+//! as the pivot. A channel whose squares leave the range of f32 is done again in another *unit*, a
+//! power of two by which its values are multiplied first. The data alone decide whether that
+//! happens. Such a channel costs at most two more walks over its own values.
+//!
+//! Each value is read once and takes three additions and a product; 4 bytes per element.
+//! [`super::sums`] has the order of the additions.
 
-use core::ops::Add;
+use core::ops::{Add, Mul, Sub};
 
-use super::{RowSum, four_rows, in_sequence, load_four, load_partial_four, tree, whole_vectors};
+use super::sums::{LaneSums, PlanarSums, Two, fold_channels};
+use super::{four_rows, in_sequence, load_four, load_partial_four, pair_lane, whole_vectors};
 use crate::channel::{BatchMoments, Channels, MergeWeights, Moments, lane_of};
-use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, Work, first_lanes};
-use crate::slices::range_mut;
+use crate::shape::Shape;
+use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, first_lanes, load};
+use crate::slices::{range, range_mut};
 use crate::tasks::Tasks;
-use crate::walk::{BLOCK_VALUES, BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk};
+use crate::walk::{BLOCK_VECTORS, Columns, Group, Piece, Planar, Tile, Walk};
 
-/// Squares below this have lost bits to underflow: such a block is done again in f64. 2^-110.
-const SMALLEST_SQUARES: f64 = 1.0 / (1u128 << 110) as f64;
+/// The number of values whose mean is the first pivot.
+const PIVOT_VALUES: usize = 16;
+/// The unit of a channel whose squares are too large for f32. Every finite f32 times this number is
+/// below 2^32.
+const UNIT_OF_LARGE: f32 = 1.0 / (1u128 << 96) as f32;
+/// The unit of a channel whose squares are too small for f32.
+const UNIT_OF_SMALL: f32 = (1u128 << 100) as f32;
+/// Squares of deviations are too small if their mean is below this. A square below 2^-126 has lost
+/// bits, but at most 2^-150 of its value.
+const SMALLEST_SQUARE: f64 = 1.0 / (1u128 << 120) as f64;
+/// The pivots that small deviations can have. The numbers around a larger pivot are so far apart
+/// that no square of a difference loses bits.
+const SMALL_PIVOT: f32 = 1.0 / (1u128 << 30) as f32;
+/// The walks over a channel that its data may ask for after the first.
+pub(crate) const FURTHER_WALKS: usize = 2;
 
-/// Four vectors added in pairs.
-#[inline(always)]
-fn in_pairs<S: Simd>([a, b, c, d]: [S::F32; 4]) -> S::F32 {
-    (a + b) + (c + d)
-}
-
-/// The sum of a row of at most 256 values, lane by lane.
-#[inline(always)]
-fn row_sum<S: Simd>(s: S, row: &[f32]) -> S::F32 {
-    let (vectors, tail) = row.as_chunks();
-    let (eights, rest) = vectors.as_chunks();
-    let (fours, rest) = rest.as_chunks();
-    let mut sum = s.splat(0.0);
-    for [a, b, c, d, e, f, g, h] in eights {
-        let first = in_pairs::<S>([s.load(a), s.load(b), s.load(c), s.load(d)]);
-        sum = sum + (first + in_pairs::<S>([s.load(e), s.load(f), s.load(g), s.load(h)]));
-    }
-    let mut last = if tail.is_empty() { s.splat(0.0) } else { s.load_partial(tail) };
-    last = match rest {
-        [a] => s.load(a) + last,
-        [a, b] => (s.load(a) + s.load(b)) + last,
-        [a, b, c] => (s.load(a) + s.load(b)) + (s.load(c) + last),
-        _ => last,
-    };
-    for [a, b, c, d] in fours {
-        last = in_pairs::<S>([s.load(a), s.load(b), s.load(c), s.load(d)]) + last;
-    }
-    sum + last
-}
-
-/// The sums of `t` and of `t*t` with `t = x - pivot`, lane by lane.
-#[derive(Clone, Copy)]
-struct Deviations<S: Simd> {
-    e: S::F32,
-    q: S::F32,
-}
-
-impl<S: Simd> Deviations<S> {
-    #[inline(always)]
-    fn zero(s: S) -> Self {
-        Self { e: s.splat(0.0), q: s.splat(0.0) }
-    }
-
-    #[inline(always)]
-    fn of(pivot: S::F32, x: S::F32) -> Self {
-        let t = x - pivot;
-        Self { e: t, q: t * t }
-    }
-
-    /// Of a row of at most 256 values.
-    #[inline(always)]
-    fn of_row(s: S, pivot: S::F32, row: &[f32]) -> Self {
-        let (vectors, tail) = row.as_chunks();
-        let (eights, rest) = vectors.as_chunks();
-        let (fours, rest) = rest.as_chunks();
-        let mut sum = Self::zero(s);
-        for [a, b, c, d, e, f, g, h] in eights {
-            let first = four_deviations(s, pivot, [s.load(a), s.load(b), s.load(c), s.load(d)]);
-            sum = sum + (first + four_deviations(s, pivot, [s.load(e), s.load(f), s.load(g), s.load(h)]));
-        }
-        let mut last = Self::zero(s);
-        if !tail.is_empty() {
-            let t = s.keep(s.mask(first_lanes(tail.len())), s.load_partial(tail) - pivot);
-            last = Self { e: t, q: t * t };
-        }
-        last = match rest {
-            [a] => Self::of(pivot, s.load(a)) + last,
-            [a, b] => (Self::of(pivot, s.load(a)) + Self::of(pivot, s.load(b))) + last,
-            [a, b, c] => {
-                (Self::of(pivot, s.load(a)) + Self::of(pivot, s.load(b))) + (Self::of(pivot, s.load(c)) + last)
-            }
-            _ => last,
-        };
-        for [a, b, c, d] in fours {
-            last = four_deviations(s, pivot, [s.load(a), s.load(b), s.load(c), s.load(d)]) + last;
-        }
-        sum + last
-    }
-}
-
-impl<S: Simd> Add for Deviations<S> {
-    type Output = Self;
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        Self { e: self.e + other.e, q: self.q + other.q }
-    }
-}
-
-#[inline(always)]
-fn four_deviations<S: Simd>(_: S, pivot: S::F32, [a, b, c, d]: [S::F32; 4]) -> Deviations<S> {
-    let (a, b, c, d) =
-        (Deviations::of(pivot, a), Deviations::of(pivot, b), Deviations::of(pivot, c), Deviations::of(pivot, d));
-    (a + b) + (c + d)
-}
-
-/// The sum of sixteen vectors, in pairs.
-#[inline(always)]
-fn sixteen_sum<S: Simd>(_: S, &[a, b, c, d]: &[[S::F32; 4]; 4]) -> S::F32 {
-    (in_pairs::<S>(a) + in_pairs::<S>(b)) + (in_pairs::<S>(c) + in_pairs::<S>(d))
-}
-
-/// The deviations of sixteen vectors, added in pairs.
-#[inline(always)]
-fn sixteen_deviations<S: Simd>(s: S, pivot: S::F32, &[a, b, c, d]: &[[S::F32; 4]; 4]) -> Deviations<S> {
-    let (first, second) = (four_deviations(s, pivot, a), four_deviations(s, pivot, b));
-    let (third, fourth) = (four_deviations(s, pivot, c), four_deviations(s, pivot, d));
-    (first + second) + (third + fourth)
-}
-
-/// The sum of a block whose values all belong to one channel, lane by lane.
-#[inline(always)]
-fn block_sum<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> S::F32 {
-    if !S::AT_ONCE {
-        return tree(2, block.rows, s.splat(0.0), |row| {
-            tree(3, block.columns.div_ceil(LANES), s.splat(0.0), |vector| {
-                s.load_partial(block.since_vector(vector).row(input, row))
-            })
-        });
-    }
-    let rows = block.rows_of(input);
-    // The common case, without a loop.
-    if let Some(Ok(vectors)) = rows.clone().next().map(<&[f32; BLOCK_VALUES]>::try_from) {
-        return sixteen_sum(s, &sixteen_of(s, vectors));
-    }
-    let mut sum = RowSum::new(s.splat(0.0));
-    for row in rows {
-        sum.add(row_sum(s, row));
-    }
-    sum.total()
-}
-
-/// The deviations of such a block.
-#[inline(always)]
-fn block_deviations<S: Simd>(s: S, pivot: S::F32, block: RowBlock, input: &[f32]) -> Deviations<S> {
-    if !S::AT_ONCE {
-        return tree(2, block.rows, Deviations::zero(s), |row| {
-            tree(3, block.columns.div_ceil(LANES), Deviations::zero(s), |vector| {
-                let vector = block.since_vector(vector).row(input, row);
-                let t = s.keep(s.mask(first_lanes(vector.len().min(LANES))), s.load_partial(vector) - pivot);
-                Deviations { e: t, q: t * t }
-            })
-        });
-    }
-    let rows = block.rows_of(input);
-    if let Some(Ok(vectors)) = rows.clone().next().map(<&[f32; BLOCK_VALUES]>::try_from) {
-        return sixteen_deviations(s, pivot, &sixteen_of(s, vectors));
-    }
-    let mut sum = RowSum::new(Deviations::zero(s));
-    for row in rows {
-        sum.add(Deviations::of_row(s, pivot, row));
-    }
-    sum.total()
-}
-
-/// Sixteen vectors of a row.
-#[inline(always)]
-fn sixteen_of<S: Simd>(s: S, vectors: &[f32; BLOCK_VALUES]) -> [[S::F32; 4]; 4] {
-    let mut x = [[s.splat(0.0); 4]; 4];
-    for (x, vector) in x.as_flattened_mut().iter_mut().zip(vectors.as_chunks().0) {
-        *x = s.load(vector);
-    }
-    x
-}
-
-/// The moments of a block whose values all belong to one channel, in lanes that are worked one after the other.
-#[inline(always)]
-#[expect(clippy::cast_precision_loss, reason = "at most 256 values")]
-fn block_moments<M: Machine>(m: M, block: RowBlock, input: &[f32]) -> Moments {
-    let count = (block.rows * block.columns) as f32;
-    let mut sums = [0.0; LANES];
-    for s in m.each(LANES) {
-        s.store(block_sum(s, block, input), &mut sums);
-    }
-    let pivot = m.fold(&sums) / count;
-    let (mut e, mut q) = ([0.0; LANES], [0.0; LANES]);
-    for s in m.each(LANES) {
-        let sums = block_deviations(s, s.splat(pivot), block, input);
-        s.store(sums.e, &mut e);
-        s.store(sums.q, &mut q);
-    }
-    of_deviations(f64::from(count), pivot, [m.fold_f64(&e), m.fold_f64(&q)], block, input)
-}
-
-/// The moments of a block from the sums of its deviations from a pivot and of their squares.
-#[inline(always)]
-pub(crate) fn of_deviations(count: f64, pivot: f32, [e, q]: [f64; 2], block: RowBlock, input: &[f32]) -> Moments {
-    if !(SMALLEST_SQUARES..=f64::MAX).contains(&q) {
-        return exact_moments(block, input);
-    }
-    Moments { count, mean: f64::from(pivot) + e / count, m2: q - e * e / count }
-}
-
-/// The moments of a block whose squares do not fit f32: too large, too small or not finite.
-#[cold]
-#[inline(never)]
-fn exact_moments(block: RowBlock, input: &[f32]) -> Moments {
-    two_passes(block.rows_of(input).flatten().copied())
-}
-
-/// First the mean, then the deviations from it, corrected by their sum, all in f64. Equal values are common (zeros
-/// behind a ReLU) and have moments without arithmetic.
-#[inline(always)]
-fn two_passes(values: impl Iterator<Item = f32> + Clone) -> Moments {
-    let first = values.clone().next().unwrap_or(0.0);
-    let (mut count, mut total, mut constant) = (0.0, 0.0, first.is_finite());
-    for value in values.clone() {
-        count += 1.0;
-        total += f64::from(value);
-        constant &= value == first;
-    }
-    if constant {
-        return Moments { count, mean: f64::from(first), m2: 0.0 };
-    }
-    let pivot = total / count;
-    let (e, q) = values.fold((0.0, 0.0), |(e, q), value| {
-        let t = f64::from(value) - pivot;
-        (e + t, q + t * t)
-    });
-    Moments { count, mean: pivot + e / count, m2: q - e * e / count }
-}
-
-/// The fields of a table of moments: the mean and the sum of squared deviations of a part, or of all merged parts.
-pub(crate) const FIELDS: usize = 2;
+/// The fields of the table of a group: mean and M2 of the merged parts, and a pair of f32 vectors,
+/// the pivot and the unit of the next walk. The unit is 0 where the moments are final.
+pub(crate) const FIELDS: usize = 3;
 const MEAN: usize = 0;
 const M2: usize = 1;
+const PIVOT: usize = 2;
+
+/// The fields of a task's own table: the sums of `t` and of `t*t` of a part.
+pub(crate) const TASK_FIELDS: usize = 2;
+
+/// The places of the values whose mean is the first pivot, in the first channel. They are as far
+/// apart as possible, and an odd number of values, so that they follow no period of the data that
+/// is a power of two.
+pub(crate) struct PivotPlaces {
+    elements: Lanes<usize>,
+    count: usize,
+    inner: usize,
+}
+
+impl PivotPlaces {
+    #[inline(always)]
+    pub(crate) fn new(shape: Shape) -> Self {
+        let (samples, inner) = (shape.samples(), shape.inner().max(1));
+        let count = samples.min(PIVOT_VALUES);
+        let step = samples.checked_div(count).unwrap_or(1);
+        let step = step - usize::from(step.is_multiple_of(2));
+        let mut elements = [0; LANES];
+        for (number, element) in elements.iter_mut().enumerate() {
+            let value = number * step + step / 2;
+            let (outer, position) = (value / inner, value % inner);
+            *element = outer * shape.channels() * inner + position;
+        }
+        Self { elements, count, inner }
+    }
+
+    /// The first pivots of some channels.
+    #[inline(always)]
+    pub(crate) fn pivots<S: Simd>(&self, s: S, channels: Channels, input: &[f32]) -> S::F32 {
+        let mut sum = s.splat_f64(0.0);
+        for &element in self.elements.get(..self.count).unwrap_or_default() {
+            let first = element + channels.first * self.inner;
+            let x = if self.inner == 1 {
+                load(s, range(input, first, channels.len))
+            } else {
+                let mut values = [0.0; LANES];
+                for (lane, value) in values.iter_mut().enumerate().take(channels.len) {
+                    *value = input.get(first + lane * self.inner).copied().unwrap_or(0.0);
+                }
+                s.load(&values)
+            };
+            sum = sum + s.widen(x);
+        }
+        let mean = s.narrow(sum / s.splat_f64(self.count as f64));
+        // The infinities of a channel are for its sums to find.
+        s.keep(s.le(s.splat(f32::MIN), mean) & s.le(mean, s.splat(f32::MAX)), mean)
+    }
+}
+
+/// The pivot and the unit of the next walk over a channel with these moments, which a walk with
+/// this pivot and this unit found; `None` if they are final.
+pub(crate) fn next_walk(moments: Moments, [pivot, unit]: [f32; 2]) -> Option<[f32; 2]> {
+    let Moments { count, mean, m2 } = moments;
+    let off = mean - f64::from(pivot);
+    let off = off * off * count;
+    #[expect(clippy::cast_possible_truncation, reason = "any number near the mean will do")]
+    let rounded = mean as f32;
+    #[expect(clippy::float_cmp, reason = "the first walk has this very number")]
+    let is_first = unit == 1.0;
+    if !m2.is_finite() {
+        return is_first.then_some([pivot, UNIT_OF_LARGE]);
+    }
+    if is_first && m2 + off < count * SMALLEST_SQUARE && pivot.abs() < SMALL_PIVOT {
+        return Some([rounded, UNIT_OF_SMALL]);
+    }
+    #[expect(clippy::float_cmp, reason = "another walk with the same pivot would find the same")]
+    let is_new = rounded != pivot;
+    (m2 < off && is_new).then_some([rounded, unit])
+}
+
+/// What values become before they are summed.
+#[derive(Clone, Copy)]
+pub(crate) struct Deviations<F> {
+    /// The pivot, in the unit.
+    pivot: F,
+    unit: F,
+}
+
+impl<F> Deviations<F>
+where
+    F: Copy + Add<Output = F> + Mul<Output = F> + Sub<Output = F>,
+{
+    #[inline(always)]
+    pub(crate) fn new<const UNIT: bool>(pivot: F, unit: F) -> Self {
+        Self { pivot: if UNIT { pivot * unit } else { pivot }, unit }
+    }
+
+    /// `t`.
+    #[inline(always)]
+    fn deviation<const UNIT: bool>(&self, x: F) -> F {
+        if UNIT { x * self.unit - self.pivot } else { x - self.pivot }
+    }
+
+    /// The summands of a vector or of a value: `t` and `t*t`.
+    #[inline(always)]
+    pub(crate) fn of<const UNIT: bool>(&self, x: F) -> Two<F> {
+        let t = self.deviation::<UNIT>(x);
+        Two { first: t, second: t * t }
+    }
+
+    /// The sum of a four.
+    #[inline(always)]
+    fn four<const UNIT: bool>(&self, [a, b, c, d]: [F; 4]) -> Two<F> {
+        (self.of::<UNIT>(a) + self.of::<UNIT>(b)) + (self.of::<UNIT>(c) + self.of::<UNIT>(d))
+    }
+}
+
+/// The mean from the pivot and what is to be added to it. Values that have no `M2` have no mean
+/// either: without the last term an infinity would be the mean of a part, and NaN that of two.
+#[inline(always)]
+fn mean_of<F: Copy + Add<Output = F> + Mul<Output = F>>([pivot, offset, m2]: [F; 3], zero: F) -> F {
+    (pivot + offset) + m2 * zero
+}
+
+impl Deviations<f32> {
+    /// The moments of `count` values with these sums of `t` and `t*t`.
+    pub(crate) fn moments(self, count: f64, [e, q]: [f64; 2]) -> Moments {
+        let (offset, unit) = (e / count, f64::from(self.unit));
+        let m2 = q - e * offset;
+        Moments { count, mean: mean_of([f64::from(self.pivot), offset, m2], 0.0) / unit, m2: m2 / (unit * unit) }
+    }
+}
+
+/// The summands of the first values of a vector; the other lanes have nothing.
+#[inline(always)]
+fn of_some<S: Simd, const UNIT: bool>(s: S, deviations: &Deviations<S::F32>, x: &[f32]) -> Two<S::F32> {
+    let t = s.keep(s.mask(first_lanes(x.len().min(LANES))), deviations.deviation::<UNIT>(s.load_partial(x)));
+    Two { first: t, second: t * t }
+}
+
+/// Adds a row of at most 256 values.
+#[inline(always)]
+fn add_row<S: Simd, const UNIT: bool>(
+    s: S,
+    deviations: &Deviations<S::F32>,
+    row: &[f32],
+    mut sum: Two<S::F32>,
+) -> Two<S::F32> {
+    let (vectors, tail) = row.as_chunks();
+    let (fours, rest) = vectors.as_chunks();
+    for [a, b, c, d] in fours {
+        sum = sum + deviations.four::<UNIT>([s.load(a), s.load(b), s.load(c), s.load(d)]);
+    }
+    if rest.is_empty() && tail.is_empty() {
+        return sum;
+    }
+    let last = if tail.is_empty() { Two::both(s.splat(0.0)) } else { of_some::<S, UNIT>(s, deviations, tail) };
+    // Not as closures: they would be functions of their own, without the CPU feature.
+    sum + match rest {
+        [a] => deviations.of::<UNIT>(s.load(a)) + last,
+        [a, b] => (deviations.of::<UNIT>(s.load(a)) + deviations.of::<UNIT>(s.load(b))) + last,
+        [a, b, c] => {
+            let (a, b, c) = (s.load(a), s.load(b), s.load(c));
+            (deviations.of::<UNIT>(a) + deviations.of::<UNIT>(b)) + (deviations.of::<UNIT>(c) + last)
+        }
+        _ => last,
+    }
+}
 
 /// The moments of a group, into its table.
 #[inline(always)]
 pub(crate) fn of_group(
     tasks: Tasks,
+    (walk, shape): (&Walk, Shape),
+    group: Group,
+    input: &[f32],
+    table: &mut [Tile<FIELDS>],
+    parts: &mut [Tile<TASK_FIELDS>],
+) {
+    tasks.run(FirstPivots { shape, group, input, table });
+    walk_group::<false>(tasks, walk, group, input, table, parts);
+    for _ in 0..FURTHER_WALKS {
+        let (samples, mut unsettled) = (shape.samples() as f64, false);
+        tasks.run(Unsettled { walk, group, samples, table, found: &mut unsettled });
+        if !unsettled || !next_pivots(walk, group, samples, table) {
+            return;
+        }
+        walk_group::<true>(tasks, walk, group, input, table, parts);
+    }
+}
+
+/// One walk over the values of a group, in the channels whose moments are not final.
+#[inline(always)]
+fn walk_group<const UNIT: bool>(
+    tasks: Tasks,
     walk: &Walk,
     group: Group,
     input: &[f32],
     table: &mut [Tile<FIELDS>],
-    parts: &mut [Tile<FIELDS>],
+    parts: &mut [Tile<TASK_FIELDS>],
 ) {
     tasks.statistics(
         walk,
         group,
         table,
         parts,
-        |(group, piece), _, table| match walk {
+        |(group, piece), table, part| match walk {
             Walk::Empty => {}
-            Walk::Planar(planar) => tasks.run(PlanarMoments { planar, group, piece, input, table }),
-            Walk::Columns(columns) => tasks.run(ColumnMoments { columns, group, piece, input, table }),
+            Walk::Planar(planar) => tasks.run(PlanarPart::<UNIT> { planar, group, piece, input, table, part }),
+            Walk::Columns(columns) => tasks.run(ColumnsPart::<UNIT> { columns, group, piece, input, table, part }),
         },
-        |piece, table, part| tasks.run(MergePart { walk, piece, part, table }),
+        |(group, piece), table, part| tasks.run(MergePart::<UNIT> { walk, group, piece, part, table }),
     );
     if let Walk::Columns(columns) = walk {
-        merge_shorter_row(columns, group, input, table);
+        tasks.run(MergeShorterRow { columns, group, input, table });
     }
 }
 
-/// The moments of some channels of a group in one part, into a table of the part's own. One kernel for each layout, because
-/// without optimisation the stack would hold the vectors of both.
-struct PlanarMoments<'a> {
+/// Writes the first pivots of a group into its table.
+struct FirstPivots<'a> {
+    shape: Shape,
+    group: Group,
+    input: &'a [f32],
+    table: &'a mut [Tile<FIELDS>],
+}
+
+impl Kernel for FirstPivots<'_> {
+    #[inline(always)]
+    fn run<M: Machine>(self, m: M) {
+        let Self { shape, group, input, table } = self;
+        let (places, Some(s)) = (PivotPlaces::new(shape), m.all()) else { return };
+        for channels in group.sixteens() {
+            group.put_pair(s, channels, table, PIVOT, [places.pivots(s, channels, input), s.splat(1.0)]);
+        }
+    }
+}
+
+/// The sums of some channels of a group in one part, into a table of the part's own. One kernel for
+/// each layout, because without optimisation the stack would hold the vectors of both.
+struct PlanarPart<'a, const UNIT: bool> {
     planar: &'a Planar,
     group: Group,
     piece: Piece,
     input: &'a [f32],
-    table: &'a mut [Tile<FIELDS>],
+    table: &'a [Tile<FIELDS>],
+    part: &'a mut [Tile<TASK_FIELDS>],
 }
 
-impl Kernel for PlanarMoments<'_> {
+impl<const UNIT: bool> Kernel for PlanarPart<'_, UNIT> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
-        planar_part(m, self.planar, self.group, self.piece, self.input, self.table);
+        if let Some(s) = m.all() {
+            self.planar_part(s);
+        }
     }
 }
 
-/// The moments of some columns of a group in one part, into a table of the part's own.
-struct ColumnMoments<'a> {
+impl<const UNIT: bool> PlanarPart<'_, UNIT> {
+    /// Runs of neighbours: stretch after stretch, each in all channels of the piece, which is the
+    /// order of memory.
+    #[inline(always)]
+    fn planar_part<S: Simd>(self, s: S) {
+        let Self { planar, group, piece, input, table, part } = self;
+        let (Some(tile), Some([first, second])) = (table.first(), part.first_mut()) else { return };
+        let (first, second) =
+            (range_mut(first, piece.first, piece.columns), range_mut(second, piece.first, piece.columns));
+        let mut sums: PlanarSums = [[[0.0; LANES]; 2]; LANES];
+        for stretch in planar.stretches_of::<LANES>(piece.part) {
+            for (column, sums) in (piece.first..piece.first + piece.columns).zip(&mut sums) {
+                let [pivot, unit] = pair_lane(&tile[PIVOT], column);
+                if UNIT && unit == 0.0 {
+                    continue;
+                }
+                let deviations = Deviations::new::<UNIT>(s.splat(pivot), s.splat(unit));
+                let mut lanes = LaneSums::load(s, sums);
+                for block in planar.in_channel(stretch, group.first_channel + column).blocks() {
+                    block.prefetch_next(s, input);
+                    let mut sum = Two::both(s.splat(0.0));
+                    for row in block.rows_of(input) {
+                        sum = add_row::<S, UNIT>(s, &deviations, row, sum);
+                    }
+                    lanes.add(s, sum);
+                }
+                lanes.store(s, sums);
+            }
+        }
+        fold_channels(&sums, first, second);
+    }
+}
+
+/// The sums of some columns of a group in one part, into a table of the part's own.
+struct ColumnsPart<'a, const UNIT: bool> {
     columns: &'a Columns,
     group: Group,
     piece: Piece,
     input: &'a [f32],
-    table: &'a mut [Tile<FIELDS>],
+    table: &'a [Tile<FIELDS>],
+    part: &'a mut [Tile<TASK_FIELDS>],
 }
 
-impl Kernel for ColumnMoments<'_> {
+impl<const UNIT: bool> Kernel for ColumnsPart<'_, UNIT> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
-        columns_part(m, self.columns, self.group, self.piece, self.input, self.table);
+        if let Some(s) = m.all() {
+            self.columns_part(s);
+        }
     }
 }
 
-/// Runs of neighbours: stretch after stretch, each in all channels of the piece, which is the order of memory.
+impl<const UNIT: bool> ColumnsPart<'_, UNIT> {
+    /// Columns of a matrix: sixteen rows at a time, along the rows.
+    #[inline(always)]
+    fn columns_part<S: Simd>(self, s: S) {
+        let Self { columns, group, piece, input, table, part } = self;
+        let tiles = piece.first / LANES;
+        let table = table.get(tiles..).unwrap_or_default();
+        let part = part.get_mut(tiles..).unwrap_or_default();
+        for part in part.iter_mut().take(piece.columns.div_ceil(LANES)) {
+            *part = [[0.0; LANES]; TASK_FIELDS];
+        }
+        for block in columns.blocks_of(group, piece) {
+            let far = in_sequence(block.width, input);
+            let (whole, rest) = whole_vectors::<BLOCK_VECTORS>(block.array_of(input));
+            let tiles = whole.first().map_or(0, |row| row.len());
+            let [first, second, third, fourth] = quarters(whole);
+            let rows = four_rows(first).zip(four_rows(second)).zip(four_rows(third).zip(four_rows(fourth)));
+            let both = table.iter().zip(part.iter_mut());
+            for (number, ((tile, part), ((first, second), (third, fourth)))) in both.zip(rows).enumerate() {
+                if UNIT && is_final(s, tile) {
+                    continue;
+                }
+                if far {
+                    // Sixteen vectors of the next sixteen rows, which follow each other in memory.
+                    for vector in 0..BLOCK_VECTORS {
+                        let before = number * (BLOCK_VECTORS - 1) + vector;
+                        s.prefetch_second(first[0], BLOCK_VECTORS * block.width + before * LANES);
+                    }
+                }
+                let x = [load_four(s, first), load_four(s, second), load_four(s, third), load_four(s, fourth)];
+                add_rows::<S, UNIT>(s, tile, part, &x, block.rows);
+            }
+            if rest.first().is_some_and(|rest| !rest.is_empty())
+                && let (Some(tile), Some(part)) = (table.get(tiles), part.get_mut(tiles))
+            {
+                let [first, second, third, fourth] = quarters(rest);
+                let x = [
+                    load_partial_four(s, first),
+                    load_partial_four(s, second),
+                    load_partial_four(s, third),
+                    load_partial_four(s, fourth),
+                ];
+                add_rows::<S, UNIT>(s, tile, part, &x, block.rows);
+            }
+        }
+    }
+}
+
+/// Whether the moments of all columns of a tile are final.
 #[inline(always)]
-#[expect(clippy::cast_precision_loss, reason = "at most 256 values")]
-fn planar_part<M: Machine>(
-    m: M,
-    planar: &Planar,
-    group: Group,
-    piece: Piece,
-    input: &[f32],
-    table: &mut [Tile<FIELDS>],
-) {
-    let Some([means, m2s]) = table.first_mut() else { return };
-    let (means, m2s) = (range_mut(means, piece.first, piece.columns), range_mut(m2s, piece.first, piece.columns));
-    let mut count = 0.0;
-    // A constant, so that the other kind of lanes has no place on the stack either.
-    if const { !M::Simd::AT_ONCE } {
-        for block in planar.blocks_of(piece.part) {
-            let weights = MergeWeights::new(count, (block.rows * block.columns) as f64);
-            for (column, (mean, m2)) in (piece.first..).zip(means.iter_mut().zip(m2s.iter_mut())) {
-                let block = planar.in_channel(block, group.first_channel + column);
-                let mut moments = if count == 0.0 { Moments::EMPTY } else { Moments { count, mean: *mean, m2: *m2 } };
-                moments.merge_with(weights, block_moments(m, block, input));
-                (*mean, *m2) = (moments.mean, moments.m2);
-            }
-            count = weights.count;
-        }
-        return;
-    }
-    let zeros = [[0.0; LANES]; LANES];
-    let mut batch = Batch { blocks: [BatchBlock::NONE; LANES], lanes: zeros, squares: zeros, len: 0 };
-    let mut of_blocks = [BatchBlock::NONE.weights; LANES];
-    let mut left = planar.blocks_in(piece.part) * piece.columns;
-    for stretch in planar.stretches_of::<LANES>(piece.part) {
-        let is_first = count == 0.0;
-        for (weights, block) in of_blocks.iter_mut().zip(stretch.blocks()) {
-            *weights = MergeWeights::new(count, (block.rows * block.columns) as f64);
-            count = weights.count;
-        }
-        for column in 0..piece.columns {
-            let stretch = planar.in_channel(stretch, group.first_channel + piece.first + column);
-            let mut is_first = is_first;
-            for (block, &weights) in stretch.blocks().zip(&of_blocks) {
-                batch.push(BatchBlock { block, column, is_first, weights });
-                is_first = false;
-                left -= 1;
-                // One call: inlined twice, it would need twice the stack where nothing is optimised.
-                if batch.len == LANES || left == 0 {
-                    batch.merge(m, input, (means, m2s));
-                }
-            }
-        }
-    }
+fn is_final<S: Simd>(s: S, tile: &Tile<FIELDS>) -> bool {
+    let (_, unit) = s.load_pair(&tile[PIVOT]);
+    s.bits(s.le(unit, s.splat(0.0))) == s.lanes()
 }
 
-/// Blocks that are worked together, because sixteen sums over lanes at once take little more than two alone.
-struct Batch {
-    blocks: Lanes<BatchBlock>,
-    /// The sums of each, lane by lane, and later those of the deviations; and of the squares of these.
-    lanes: Lanes<Lanes<f32>>,
-    squares: Lanes<Lanes<f32>>,
-    len: usize,
-}
-
-/// A block of one channel, and what its moments are merged with.
-#[derive(Clone, Copy)]
-struct BatchBlock {
-    block: RowBlock,
-    column: usize,
-    is_first: bool,
-    weights: MergeWeights,
-}
-
-impl BatchBlock {
-    const NONE: Self = Self {
-        block: RowBlock::NONE,
-        column: 0,
-        is_first: true,
-        weights: MergeWeights { count: 0.0, mean: 0.0, m2: 0.0 },
-    };
-
-    /// The number of its values.
-    #[inline(always)]
-    #[expect(clippy::cast_precision_loss, reason = "at most 256 values")]
-    const fn count(&self) -> f32 {
-        (self.block.rows * self.block.columns) as f32
-    }
-}
-
-impl Batch {
-    #[inline(always)]
-    fn push(&mut self, block: BatchBlock) {
-        self.blocks[self.len % LANES] = block;
-        self.len += 1;
-    }
-
-    /// Merges the moments of the blocks, in their order, into those of their columns; then there are none.
-    #[inline(always)]
-    fn merge<M: Machine>(&mut self, m: M, input: &[f32], (means, m2s): (&mut [f64], &mut [f64])) {
-        let Some(s) = m.all() else { return };
-        let blocks = self.blocks.get(..self.len).unwrap_or_default();
-        let mut counts = [1.0; LANES];
-        for (count, block) in counts.iter_mut().zip(blocks) {
-            *count = block.count();
-        }
-        s.apart(BlockSums { blocks, input, lanes: &mut self.lanes });
-        let counts = s.load(&counts);
-        let mut pivots = [0.0; LANES];
-        let pivot = s.load(&m.fold_each(&self.lanes)) / counts;
-        s.store(pivot, &mut pivots);
-        s.apart(BlockDeviations { blocks, pivots: &pivots, input, lanes: (&mut self.lanes, &mut self.squares) });
-        let (e, q) = (s.load_f64(&m.fold_each_f64(&self.lanes)), m.fold_each_f64(&self.squares));
-        let counts = s.widen(counts);
-        let (mut block_means, mut block_m2s) = ([0.0; LANES], [0.0; LANES]);
-        s.store_f64(s.widen(pivot) + e / counts, &mut block_means);
-        s.store_f64(s.load_f64(&q) - e * e / counts, &mut block_m2s);
-        for ((block, q), (&mean, &m2)) in blocks.iter().zip(q).zip(block_means.iter().zip(&block_m2s)) {
-            let mut of_block = Moments { count: 0.0, mean, m2 };
-            if !(SMALLEST_SQUARES..=f64::MAX).contains(&q) {
-                of_block = exact_moments(block.block, input);
-            }
-            let (Some(mean), Some(m2)) = (means.get_mut(block.column), m2s.get_mut(block.column)) else { break };
-            let mut moments = Moments { count: 0.0, mean: *mean, m2: *m2 };
-            if block.is_first {
-                moments = Moments::EMPTY;
-            }
-            moments.merge_with(block.weights, of_block);
-            (*mean, *m2) = (moments.mean, moments.m2);
-        }
-        self.len = 0;
-    }
-}
-
-/// The sums of some blocks, lane by lane: a function of its own, as [`BlockDeviations`], whose vectors are on the stack only
-/// while it lasts where nothing is optimised.
-struct BlockSums<'a> {
-    blocks: &'a [BatchBlock],
-    input: &'a [f32],
-    lanes: &'a mut Lanes<Lanes<f32>>,
-}
-
-impl<S: Simd> Work<S> for BlockSums<'_> {
-    #[inline(always)]
-    fn run(self, s: S) {
-        for (lanes, BatchBlock { block, .. }) in self.lanes.iter_mut().zip(self.blocks) {
-            block.prefetch_next(s, self.input);
-            s.store(block_sum(s, *block, self.input), lanes);
-        }
-    }
-}
-
-/// The deviations of some blocks from a pivot each and their squares, summed lane by lane.
-struct BlockDeviations<'a> {
-    blocks: &'a [BatchBlock],
-    pivots: &'a Lanes<f32>,
-    input: &'a [f32],
-    lanes: (&'a mut Lanes<Lanes<f32>>, &'a mut Lanes<Lanes<f32>>),
-}
-
-impl<S: Simd> Work<S> for BlockDeviations<'_> {
-    #[inline(always)]
-    fn run(self, s: S) {
-        let Self { blocks, pivots, input, lanes } = self;
-        for ((e, q), (block, &pivot)) in lanes.0.iter_mut().zip(lanes.1).zip(blocks.iter().zip(pivots)) {
-            let sums = block_deviations(s, s.splat(pivot), block.block, input);
-            s.store(sums.e, e);
-            s.store(sums.q, q);
-        }
-    }
-}
-
-/// Columns of a matrix: sixteen rows at a time, along the rows.
+/// Adds up to sixteen rows of a tile. Rows that are missing have the values of any other row.
 #[inline(always)]
-fn columns_part<M: Machine>(
-    m: M,
-    columns: &Columns,
-    group: Group,
-    piece: Piece,
-    input: &[f32],
-    table: &mut [Tile<FIELDS>],
+fn add_rows<S: Simd, const UNIT: bool>(
+    s: S,
+    tile: &Tile<FIELDS>,
+    part: &mut Tile<TASK_FIELDS>,
+    [a, b, c, d]: &[[S::F32; 4]; 4],
+    rows: usize,
 ) {
-    let table = table.get_mut(piece.first / LANES..).unwrap_or_default();
-    let mut count = 0.0;
-    for block in columns.blocks_of(group, piece) {
-        let weights = MergeWeights::new(count, block.rows as f64);
-        let is_first = count == 0.0;
-        count = weights.count;
-        if const { !M::Simd::AT_ONCE } {
-            for (number, tile) in table.iter_mut().enumerate() {
-                let block = block.tile(number);
-                for s in m.each(block.columns) {
-                    let (pivot, sums) = lane_deviations(s, block, input);
-                    merge_lanes(s, tile, is_first, weights, tile_moments(s, pivot, sums, block, input));
-                }
-            }
-            continue;
-        }
-        let Some(s) = m.all() else { break };
-        let far = in_sequence(block.width, input);
-        let (whole, rest) = whole_vectors::<BLOCK_VECTORS>(block.array_of(input));
-        let tiles = whole.first().map_or(0, |row| row.len());
-        let [first, second, third, fourth] = quarters(whole);
-        let rows = four_rows(first).zip(four_rows(second)).zip(four_rows(third).zip(four_rows(fourth)));
-        for (number, (tile, ((first, second), (third, fourth)))) in table.iter_mut().zip(rows).enumerate() {
-            if far {
-                // Sixteen vectors of the next sixteen rows, which follow each other in memory.
-                for vector in 0..BLOCK_VECTORS {
-                    let before = number * (BLOCK_VECTORS - 1) + vector;
-                    s.prefetch_second(first[0], BLOCK_VECTORS * block.width + before * LANES);
-                }
-            }
-            let x = [load_four(s, first), load_four(s, second), load_four(s, third), load_four(s, fourth)];
-            let block = block.tile(number);
-            let (pivot, sums) = rows_deviations(s, x, block.rows);
-            merge_lanes(s, tile, is_first, weights, tile_moments(s, pivot, sums, block, input));
-        }
-        if rest.first().is_some_and(|rest| !rest.is_empty())
-            && let Some(tile) = table.get_mut(tiles)
-        {
-            let [first, second, third, fourth] = quarters(rest);
-            let x = [
-                load_partial_four(s, first),
-                load_partial_four(s, second),
-                load_partial_four(s, third),
-                load_partial_four(s, fourth),
-            ];
-            let block = block.tile(tiles);
-            let (pivot, sums) = rows_deviations(s, x, block.rows);
-            merge_lanes(s, tile, is_first, weights, tile_moments(s, pivot, sums, block, input));
-        }
+    let (pivot, unit) = s.load_pair(&tile[PIVOT]);
+    let deviations = Deviations::new::<UNIT>(pivot, unit);
+    let mut sum = Two::both(s.splat(0.0));
+    // Not in a loop: the vectors would be in memory.
+    sum = sum + four_of::<S, UNIT>(s, &deviations, a, rows);
+    if rows > 4 {
+        sum = sum + four_of::<S, UNIT>(s, &deviations, b, rows - 4);
     }
+    if rows > 8 {
+        sum = sum + four_of::<S, UNIT>(s, &deviations, c, rows - 8);
+    }
+    if rows > 12 {
+        sum = sum + four_of::<S, UNIT>(s, &deviations, d, rows - 12);
+    }
+    let mut lanes = LaneSums::load(s, part);
+    lanes.add(s, sum);
+    lanes.store(s, part);
 }
 
-/// Merges the moments of a part into those of all parts before it.
-struct MergePart<'a> {
+/// The sum of a four of which `rows` are there, one at least.
+#[inline(always)]
+fn four_of<S: Simd, const UNIT: bool>(
+    s: S,
+    deviations: &Deviations<S::F32>,
+    &[a, b, c, d]: &[S::F32; 4],
+    rows: usize,
+) -> Two<S::F32> {
+    if rows >= 4 {
+        return deviations.four::<UNIT>([a, b, c, d]);
+    }
+    let nothing = Two::both(s.splat(0.0));
+    let b = if rows > 1 { deviations.of::<UNIT>(b) } else { nothing };
+    let c = if rows > 2 { deviations.of::<UNIT>(c) } else { nothing };
+    (deviations.of::<UNIT>(a) + b) + c
+}
+
+#[inline(always)]
+fn quarters<T: Copy>([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: [T; BLOCK_VECTORS]) -> [[T; 4]; 4] {
+    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]]
+}
+
+/// Makes moments of the sums of a part and merges them into those of all parts before it.
+struct MergePart<'a, const UNIT: bool> {
     walk: &'a Walk,
+    group: Group,
     piece: Piece,
-    part: &'a [Tile<FIELDS>],
+    part: &'a [Tile<TASK_FIELDS>],
     table: &'a mut [Tile<FIELDS>],
 }
 
-impl Kernel for MergePart<'_> {
+impl<const UNIT: bool> Kernel for MergePart<'_, UNIT> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
-        let Self { walk, piece, part, table } = self;
+        let (Self { walk, group, piece, part, table }, Some(s)) = (self, m.all()) else { return };
         let before = walk.values_before(piece.part);
         let count = walk.values_before(piece.part + 1) - before;
         if count == 0.0 {
             return;
         }
         let (weights, is_first) = (MergeWeights::new(before, count), piece.part == 0);
-        let tiles = piece.first / LANES..(piece.first + piece.columns).div_ceil(LANES);
-        let pairs =
-            table.get_mut(tiles.clone()).unwrap_or_default().iter_mut().zip(part.get(tiles).unwrap_or_default());
-        for (tile, part) in pairs {
-            let mut merged = *tile;
-            for s in m.each(LANES) {
-                let others = (s.load_f64(&part[MEAN]), s.load_f64(&part[M2]));
-                merge_lanes(s, &mut merged, is_first, weights, others);
-            }
-            if piece.columns >= LANES {
-                *tile = merged;
-                continue;
-            }
-            // Only some channels of a tile: the other lanes are another piece's.
-            for (to, from) in tile.iter_mut().zip(&merged) {
-                let lanes = to.iter_mut().zip(from).skip(piece.first % LANES).take(piece.columns);
-                lanes.for_each(|(to, from)| *to = *from);
-            }
+        let (first, end) = (piece.first / LANES, (piece.first + piece.columns).div_ceil(LANES));
+        let tiles = table.get_mut(first..end).unwrap_or_default().iter_mut();
+        for (number, (tile, part)) in (first..).zip(tiles.zip(part.get(first..end).unwrap_or_default())) {
+            let moments = of_sums::<M::Simd, UNIT>(s, tile, part, count);
+            merge_tile(s, tile, is_first, weights, moments, lanes_of(group, piece, number));
         }
     }
 }
 
-/// Merges the last, shorter row of a matrix: one more value in its columns.
-fn merge_shorter_row(columns: &Columns, group: Group, input: &[f32], table: &mut [Tile<FIELDS>]) {
-    let last = columns.last_piece(group);
-    let Some(row) = columns.shorter_row(group, last) else { return };
-    for (column, &value) in row.rows_of(input).flatten().enumerate() {
-        let Some([means, m2s]) = table.get_mut(column / LANES) else { break };
-        let (mean, m2) = (&mut means[column % LANES], &mut m2s[column % LANES]);
-        let mut moments = Moments { count: columns.full_rows(), mean: *mean, m2: *m2 };
-        moments.merge(Moments { count: 1.0, mean: f64::from(value), m2: 0.0 });
-        (*mean, *m2) = (moments.mean, moments.m2);
+/// The lanes of a tile that belong to a piece. Lanes behind the last column may be any piece's.
+#[inline(always)]
+fn lanes_of(group: Group, piece: Piece, tile: usize) -> u16 {
+    let (first, end) = (piece.first, piece.first + piece.columns);
+    let before = first_lanes(first.saturating_sub(tile * LANES).min(LANES));
+    if end >= group.columns { !before } else { first_lanes((end - tile * LANES).min(LANES)) & !before }
+}
+
+/// Mean and M2 of a part from its sums.
+#[inline(always)]
+fn of_sums<S: Simd, const UNIT: bool>(
+    s: S,
+    tile: &Tile<FIELDS>,
+    [first, second]: &Tile<TASK_FIELDS>,
+    count: f64,
+) -> [S::F64; 2] {
+    let (pivot, unit) = s.load_pair(&tile[PIVOT]);
+    let (e, q, count) = (s.load_f64(first), s.load_f64(second), s.splat_f64(count));
+    let offset = e / count;
+    let m2 = q - e * offset;
+    if !UNIT {
+        return [mean_of([s.widen(pivot), offset, m2], s.splat_f64(0.0)), m2];
     }
+    let pivot = Deviations::new::<UNIT>(pivot, unit).pivot;
+    // A power of two; 1 in lanes whose moments are final.
+    let unit = s.widen(s.select(s.le(unit, s.splat(0.0)), s.splat(1.0), unit));
+    [mean_of([s.widen(pivot), offset, m2], s.splat_f64(0.0)) / unit, m2 / (unit * unit)]
+}
+
+/// Merges moments of as many values in every lane into those of a tile, in given lanes whose
+/// moments are not final.
+#[inline(always)]
+fn merge_tile<S: Simd>(
+    s: S,
+    tile: &mut Tile<FIELDS>,
+    is_first: bool,
+    weights: MergeWeights,
+    [other_mean, other_m2]: [S::F64; 2],
+    lanes: u16,
+) {
+    let zero = s.splat_f64(0.0);
+    let old = [s.load_f64(&tile[MEAN]), s.load_f64(&tile[M2])];
+    let [mean, m2] = if is_first { [zero, zero] } else { old };
+    let delta = other_mean - mean;
+    let mut merged =
+        [mean + delta * s.splat_f64(weights.mean), m2 + (other_m2 + delta * delta * s.splat_f64(weights.m2))];
+    let (_, unit) = s.load_pair(&tile[PIVOT]);
+    let lanes = lanes & !s.bits(s.le(unit, s.splat(0.0)));
+    if lanes != u16::MAX {
+        let [mean, m2] = merged;
+        let [old_mean, old_m2] = old;
+        let [mean, m2, ..] = s.change_lanes_f64([mean, m2, old_mean, old_m2], |lane, values| {
+            if lanes >> lane & 1 == 0 {
+                (values[0], values[1]) = (values[2], values[3]);
+            }
+        });
+        merged = [mean, m2];
+    }
+    s.store_f64(merged[0], &mut tile[MEAN]);
+    s.store_f64(merged[1], &mut tile[M2]);
+}
+
+/// Merges the last, shorter row of a matrix: one more value in its columns.
+struct MergeShorterRow<'a> {
+    columns: &'a Columns,
+    group: Group,
+    input: &'a [f32],
+    table: &'a mut [Tile<FIELDS>],
+}
+
+impl Kernel for MergeShorterRow<'_> {
+    #[inline(always)]
+    fn run<M: Machine>(self, m: M) {
+        let (Self { columns, group, input, table }, Some(s)) = (self, m.all()) else { return };
+        let Some(row) = columns.shorter_row(group, columns.last_piece(group)) else { return };
+        let weights = MergeWeights::new(columns.full_rows(), 1.0);
+        for (number, tile) in table.iter_mut().enumerate() {
+            let x = row.tile(number);
+            if x.columns == 0 {
+                return;
+            }
+            let x = [s.widen(load(s, x.row(input, 0))), s.splat_f64(0.0)];
+            merge_tile(s, tile, false, weights, x, first_lanes(row.tile(number).columns));
+        }
+    }
+}
+
+/// Finds out whether a channel of a group may need another walk.
+struct Unsettled<'a> {
+    walk: &'a Walk,
+    group: Group,
+    samples: f64,
+    table: &'a [Tile<FIELDS>],
+    found: &'a mut bool,
+}
+
+impl Kernel for Unsettled<'_> {
+    #[inline(always)]
+    fn run<M: Machine>(self, m: M) {
+        let (Self { walk, group, samples, table, found }, Some(s)) = (self, m.all()) else { return };
+        for channels in group.sixteens() {
+            let BatchMoments { count, mean, m2 } = of_channels(s, walk, group, channels, table, samples);
+            let off = mean - s.widen(pivots(s, group, channels, table));
+            let off = off * off * count;
+            let settled = s.less(m2, s.splat_f64(f64::INFINITY))
+                & !s.less(m2, off)
+                & !s.less(m2 + off, s.splat_f64(samples * SMALLEST_SQUARE));
+            *found |= !settled & first_lanes(channels.len) != 0;
+        }
+    }
+}
+
+/// The pivots of sixteen channels.
+#[inline(always)]
+fn pivots<S: Simd>(s: S, group: Group, channels: Channels, table: &[Tile<FIELDS>]) -> S::F32 {
+    if group.is_direct() {
+        return table.get(group.tile_of(channels)).map_or(s.splat(0.0), |tile| s.load_pair(&tile[PIVOT]).0);
+    }
+    let mut pivots = [0.0; LANES];
+    for (lane, pivot) in pivots.iter_mut().enumerate().take(channels.len) {
+        let column = group.columns_of(channels.first + lane).next().unwrap_or(0);
+        [*pivot, _] = table.get(column / LANES).map_or([0.0; 2], |tile| pair_lane(&tile[PIVOT], column));
+    }
+    s.load(&pivots)
+}
+
+/// Writes pivot and unit of the next walk into the table of a group, and says whether there is one.
+#[cold]
+#[inline(never)]
+fn next_pivots(walk: &Walk, group: Group, samples: f64, table: &mut [Tile<FIELDS>]) -> bool {
+    let (s, mut any) = (crate::simd::Lane::FIRST, false);
+    for channel in group.first_channel..group.first_channel + group.channels {
+        let Moments { mean, m2, .. } = of_channel(walk, group, channel, table);
+        let column = group.columns_of(channel).next().unwrap_or(0);
+        let [pivot, unit] = table.get(column / LANES).map_or([0.0; 2], |tile| pair_lane(&tile[PIVOT], column));
+        let next = if unit == 0.0 { None } else { next_walk(Moments { count: samples, mean, m2 }, [pivot, unit]) };
+        any |= next.is_some();
+        let pair = next.unwrap_or([pivot, 0.0]);
+        group.put_pair(s, Channels::one(channel), table, PIVOT, pair);
+    }
+    any
 }
 
 /// The moments of sixteen channels from the table of their group.
@@ -602,114 +643,31 @@ pub(crate) fn of_channels<S: Simd>(
     samples: f64,
 ) -> BatchMoments<S> {
     let count = s.splat_f64(samples);
-    let (Walk::Columns(columns), false) = (walk, group.is_direct()) else {
-        let [mean, m2] = table.get(group.tile_of(channels)).unwrap_or(&[[0.0; LANES]; FIELDS]);
+    if group.is_direct() {
+        let [mean, m2, _] = table.get(group.tile_of(channels)).unwrap_or(&[[0.0; LANES]; FIELDS]);
         return BatchMoments { count, mean: s.load_f64(mean), m2: s.load_f64(m2) };
-    };
+    }
     let [mean, m2] = s.lane_by_lane(channels.len, |lane| {
-        let mut moments = Moments::EMPTY;
-        for column in group.columns_of(channels.first + lane) {
-            let Some(tile) = table.get(column / LANES) else { break };
-            let [mean, m2] = tile.each_ref().map(|field| lane_of(field, column));
-            moments.merge(Moments { count: columns.column_count(group.first_column + column), mean, m2 });
-        }
-        [moments.mean, moments.m2]
+        let Moments { mean, m2, .. } = of_channel(walk, group, channels.first + lane, table);
+        [mean, m2]
     });
     BatchMoments { count, mean, m2 }
 }
 
-/// The mean of up to sixteen rows whose lanes are columns, rounded, and the deviations from it.
+/// The moments of one channel: those of its columns, merged in order.
 #[inline(always)]
-fn rows_deviations<S: Simd>(s: S, mut x: [[S::F32; 4]; 4], rows: usize) -> (S::F32, Deviations<S>) {
-    if rows < BLOCK_VECTORS {
-        fill_from(&mut x, rows, s.splat(0.0));
-    }
-    let pivot = sixteen_sum(s, &x) * s.splat(inverse(rows));
-    if rows < BLOCK_VECTORS {
-        // A missing row deviates by nothing.
-        fill_from(&mut x, rows, pivot);
-    }
-    (pivot, sixteen_deviations(s, pivot, &x))
-}
-
-/// Overwrites the vectors from a given one on. Each is asked whether it is one of these: an index that is not known would
-/// keep all of them in memory, also where none is missing.
-#[inline(always)]
-fn fill_from<T: Copy>(x: &mut [[T; 4]; 4], first: usize, value: T) {
-    for (number, x) in x.as_flattened_mut().iter_mut().enumerate() {
-        if number >= first {
-            *x = value;
+fn of_channel(walk: &Walk, group: Group, channel: usize, table: &[Tile<FIELDS>]) -> Moments {
+    let mut moments = Moments::EMPTY;
+    for column in group.columns_of(channel) {
+        let Some(tile) = table.get(column / LANES) else { break };
+        let [mean, m2] = [MEAN, M2].map(|field| lane_of(&tile[field], column));
+        match walk {
+            Walk::Columns(columns) => {
+                let count = columns.column_count(group.first_column + column);
+                moments.merge(Moments { count, mean, m2 });
+            }
+            Walk::Empty | Walk::Planar(_) => moments = Moments { count: 1.0, mean, m2 },
         }
     }
-}
-
-/// [`rows_deviations`] of lanes that are worked one after the other.
-#[inline(always)]
-fn lane_deviations<S: Simd>(s: S, block: RowBlock, input: &[f32]) -> (S::F32, Deviations<S>) {
-    let row = |row| s.load_partial(block.row(input, row));
-    let pivot = tree(4, block.rows, s.splat(0.0), row) * s.splat(inverse(block.rows));
-    (pivot, tree(4, block.rows, Deviations::zero(s), |number| Deviations::of(pivot, row(number))))
-}
-
-/// The inverse of the rows of a block, rounded.
-#[inline(always)]
-#[expect(clippy::cast_precision_loss, reason = "at most 16 rows in a block")]
-pub(crate) fn inverse(rows: usize) -> f32 {
-    1.0 / rows as f32
-}
-
-/// The moments of a block whose lanes are columns, lane by lane.
-#[inline(always)]
-#[expect(clippy::cast_precision_loss, reason = "at most 16 rows in a block")]
-#[expect(clippy::cast_possible_truncation, reason = "a power of two")]
-fn tile_moments<S: Simd>(
-    s: S,
-    pivot: S::F32,
-    Deviations { e, q }: Deviations<S>,
-    block: RowBlock,
-    input: &[f32],
-) -> (S::F64, S::F64) {
-    let sound = s.bits(s.le(s.splat(SMALLEST_SQUARES as f32), q) & s.le(q, s.splat(f32::MAX)));
-    let (e, q) = (s.widen(e), s.widen(q));
-    let (mean, m2) = if block.rows == BLOCK_VECTORS {
-        // Sixteen is a power of two: its inverse is exact, and so is the quotient.
-        let inverse = s.splat_f64(1.0 / BLOCK_VECTORS as f64);
-        (s.widen(pivot) + e * inverse, q - e * e * inverse)
-    } else {
-        let count = s.splat_f64(block.rows as f64);
-        (s.widen(pivot) + e / count, q - e * e / count)
-    };
-    let unsound = !sound & first_lanes(block.columns) & s.lanes();
-    if unsound == 0 {
-        return (mean, m2);
-    }
-    // The squares of these columns do not fit f32: too large, too small or not finite.
-    let [mean, m2] = s.change_lanes_f64([mean, m2], |lane, moments| {
-        if unsound >> lane & 1 == 1 {
-            let Moments { mean, m2, .. } = exact_moments(block.column(lane), input);
-            *moments = [mean, m2];
-        }
-    });
-    (mean, m2)
-}
-
-#[inline(always)]
-fn quarters<T: Copy>([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: [T; BLOCK_VECTORS]) -> [[T; 4]; 4] {
-    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]]
-}
-
-/// Merges the moments of as many values in every lane into the fields of a tile, which hold none before the first.
-#[inline(always)]
-fn merge_lanes<S: Simd>(
-    s: S,
-    tile: &mut Tile<FIELDS>,
-    is_first: bool,
-    weights: MergeWeights,
-    (other_mean, other_m2): (S::F64, S::F64),
-) {
-    let zero = s.splat_f64(0.0);
-    let (mean, m2) = if is_first { (zero, zero) } else { (s.load_f64(&tile[MEAN]), s.load_f64(&tile[M2])) };
-    let delta = other_mean - mean;
-    s.store_f64(mean + delta * s.splat_f64(weights.mean), &mut tile[MEAN]);
-    s.store_f64(m2 + (other_m2 + delta * delta * s.splat_f64(weights.m2)), &mut tile[M2]);
+    moments
 }

@@ -1,24 +1,24 @@
 //! The sums that the gradients of one channel are made of, in one walk.
 //!
-//! `g = keep ? act'(z)*dy : 0`, and the sums of `g` and of `g*(x - mean)*unit`, where `unit` is the power of two next
-//! below `1/sqrt(var + eps)`: an exact factor that keeps the products from under- and overflowing, in the blocks and parts of the
-//! moments: sixteen vectors in f32, in pairs, then f64. A block whose sums overflow is done again in f64. 8 bytes read per
-//! element, 4 more with a residual, and one mask bit.
+//! `g = keep ? act'(z)*dy : 0`, and the sums of `g` and of `g*(x - mean)*unit`, where `unit` is the
+//! power of two next below `1/sqrt(var + eps)`: an exact factor that keeps the products from under-
+//! and overflowing. They are summed as moments are: [`super::sums`] has the order of the additions.
+//! A channel whose sums or coefficients leave the range of f32 is summed again in f64. 8 bytes read
+//! per element, 4 more with a residual, and one mask bit.
 
 use core::iter::repeat;
-use core::ops::Add;
 
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residuals, Source, bounded};
 use super::keep::{Bits, Buffer};
+use super::sums::{LaneSums, PlanarSums, Two, fold, fold_channels};
 use super::{
-    FourBits, PIECE, RowSum, four_bits, four_rows, in_sequence, load_four, of_columns, pair_lane, pieces, tree,
-    whole_vectors,
+    FourBits, PIECE, four_bits, four_rows, in_sequence, load_four, of_columns, pair_lane, pieces, whole_vectors,
 };
-use crate::channel::{Channels, GradientSums, lane_of};
+use crate::channel::{ChannelNormalise, Channels, GradientSums, any, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, first_lanes, load};
-use crate::slices::{range_mut, take_front};
+use crate::slices::range_mut;
 use crate::tasks::Tasks;
-use crate::walk::{BLOCK_VALUES, BLOCK_VECTORS, Columns, Group, Piece, Planar, RowBlock, Tile, Walk};
+use crate::walk::{BLOCK_VALUES, Columns, Group, Piece, Planar, RowBlock, Tile, Walk};
 
 impl Apply<'_> {
     /// `g` without the dropout scale; a curve is in the gradient already where lanes are worked at once.
@@ -76,7 +76,7 @@ pub(crate) fn of_group(
     walk: &Walk,
     group: Group,
     apply: &Apply<'_>,
-    (input, grad): (&[f32], &[f32]),
+    tensors: (&[f32], &[f32]),
     table: &mut [Tile<FIELDS>],
     parts: &mut [Tile<TASK_FIELDS>],
 ) {
@@ -86,6 +86,7 @@ pub(crate) fn of_group(
         table,
         parts,
         |(group, piece), table, part| {
+            let (input, grad) = tensors;
             let sums = PartSums { walk, group, piece, apply, input, grad, table, part };
             if apply.is_plain() {
                 tasks.run(Variant::<false>(sums));
@@ -93,56 +94,12 @@ pub(crate) fn of_group(
                 tasks.run(Variant::<true>(sums));
             }
         },
-        |piece, table, part| tasks.run(MergePart { piece, part, table }),
+        |(_, piece), table, part| tasks.run(MergePart { piece, part, table }),
     );
-}
-
-/// The two sums of some vectors, lane by lane.
-#[derive(Clone, Copy)]
-struct Sums<S: Simd> {
-    g: S::F32,
-    g_deviation: S::F32,
-}
-
-impl<S: Simd> Sums<S> {
-    #[inline(always)]
-    fn zero(s: S) -> Self {
-        Self { g: s.splat(0.0), g_deviation: s.splat(0.0) }
-    }
-}
-
-impl<S: Simd> Add for Sums<S> {
-    type Output = Self;
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        Self { g: self.g + other.g, g_deviation: self.g_deviation + other.g_deviation }
-    }
-}
-
-/// Blocks of one channel each that are worked together, because sixteen sums over lanes at once take little more than two
-/// alone.
-struct Batch {
-    blocks: Lanes<(usize, RowBlock)>,
-    /// The sums of each, lane by lane.
-    g: Lanes<Lanes<f32>>,
-    g_deviation: Lanes<Lanes<f32>>,
-    len: usize,
-}
-
-impl Batch {
-    #[inline(always)]
-    const fn new() -> Self {
-        let zeros = [[0.0; LANES]; LANES];
-        Self { blocks: [(0, RowBlock::NONE); LANES], g: zeros, g_deviation: zeros, len: 0 }
-    }
-
-    #[inline(always)]
-    fn push<S: Simd>(&mut self, block: (usize, RowBlock), s: S, sums: Sums<S>) {
-        let place = self.len % LANES;
-        self.blocks[place] = block;
-        s.store(sums.g, &mut self.g[place]);
-        s.store(sums.g_deviation, &mut self.g_deviation[place]);
-        self.len += 1;
+    let mut found = false;
+    tasks.run(Unsound { group, table, found: &mut found });
+    if found {
+        exact_channels(walk, group, apply, tensors, table);
     }
 }
 
@@ -159,44 +116,44 @@ struct Summands<'a, S: Simd> {
 impl<S: Simd> Summands<'_, S> {
     /// The summands of a vector.
     #[inline(always)]
-    fn of<const RESIDUAL: bool>(&self, s: S, x: S::F32, dy: S::F32, residual: S::F32, bits: u16) -> Sums<S> {
+    fn of<const RESIDUAL: bool>(&self, s: S, x: S::F32, dy: S::F32, residual: S::F32, bits: u16) -> Two<S::F32> {
         let z = self.apply.z::<S, RESIDUAL>(s, &self.forward, x, residual, self.owner);
         let g = self.apply.gradient(s, self.lower, bits, z, dy);
-        Sums { g, g_deviation: g * ((x - self.forward.mean) * self.unit) }
+        Two { first: g, second: g * ((x - self.forward.mean) * self.unit) }
     }
 
     /// The summands of the first values of a vector: the lanes past them are in no sum, whatever becomes of a zero there.
     #[inline(always)]
-    fn of_some<const RESIDUAL: bool>(&self, s: S, [x, dy]: [&[f32]; 2], residual: S::F32, bits: u16) -> Sums<S> {
+    fn of_some<const RESIDUAL: bool>(&self, s: S, [x, dy]: [&[f32]; 2], residual: S::F32, bits: u16) -> Two<S::F32> {
         let lanes = first_lanes(x.len().min(LANES));
         let sums = self.of::<RESIDUAL>(s, load(s, x), load(s, dy), residual, bits & lanes);
         // Without its bit `g` is 0, but the deviation may be infinite.
-        Sums { g: sums.g, g_deviation: s.keep(s.mask(lanes), sums.g_deviation) }
+        Two { first: sums.first, second: s.keep(s.mask(lanes), sums.second) }
     }
 
-    /// The sums of a row of at most 256 values: vectors in pairs, pairs in pairs, these in pairs, and those in sequence.
+    /// Adds a row of at most 256 values.
     #[inline(always)]
-    fn row<const RESIDUAL: bool>(
+    fn add_row<const RESIDUAL: bool>(
         &self,
         s: S,
         x: &[f32],
         dy: &[f32],
         residuals: &Residuals<'_>,
         bits: Bits<'_>,
-    ) -> Sums<S> {
+        mut sum: Two<S::F32>,
+    ) -> Two<S::F32> {
         let ((x, x_rest), (dy, dy_rest)) = (x.as_chunks::<{ 4 * LANES }>(), dy.as_chunks::<{ 4 * LANES }>());
         let (bits, rest_bits) = bits.fours(x.len());
-        let (mut sum, mut before, mut vector) = (Sums::zero(s), None, 0);
+        let mut vector = 0;
         for ((x, dy), bits) in x.iter().zip(dy).zip(bits) {
-            let four = self.four::<RESIDUAL>(s, x, dy, residuals, vector, bits);
+            sum = sum + self.four::<RESIDUAL>(s, x, dy, residuals, vector, bits);
             vector += 4;
-            match before.take() {
-                Some(fours) => sum = sum + (fours + four),
-                None => before = Some(four),
-            }
+        }
+        if x_rest.is_empty() {
+            return sum;
         }
         // Up to three whole vectors and a part of one, without what a loop over them costs short runs.
-        let (mut bits, mut last) = (rest_bits.vectors(), Sums::zero(s));
+        let (mut bits, mut last) = (rest_bits.vectors(), Two::both(s.splat(0.0)));
         let (mut x, mut dy) = (x_rest, dy_rest);
         if let (Some((x_two, x_rest)), Some((dy_two, dy_rest))) = (x.split_first_chunk(), dy.split_first_chunk()) {
             let ([x_a, x_b], [dy_a, dy_b]) = (in_two(x_two), in_two(dy_two));
@@ -216,13 +173,10 @@ impl<S: Simd> Summands<'_, S> {
             }
             last = last + two;
         }
-        match before {
-            Some(four) => sum + (four + last),
-            None => sum + last,
-        }
+        sum + last
     }
 
-    /// The sums of four vectors, in pairs.
+    /// The sum of a four.
     #[inline(always)]
     fn four<const RESIDUAL: bool>(
         &self,
@@ -232,7 +186,7 @@ impl<S: Simd> Summands<'_, S> {
         residuals: &Residuals<'_>,
         vector: usize,
         bits: [u16; 4],
-    ) -> Sums<S> {
+    ) -> Two<S::F32> {
         let ([x_a, x_b, x_c, x_d], [dy_a, dy_b, dy_c, dy_d]) = (in_four(x), in_four(dy));
         let a = self.of::<RESIDUAL>(s, s.load(x_a), s.load(dy_a), residuals.load(s, vector), bits[0]);
         let b = self.of::<RESIDUAL>(s, s.load(x_b), s.load(dy_b), residuals.load(s, vector + 1), bits[1]);
@@ -287,95 +241,46 @@ struct Variant<'a, const RESIDUAL: bool>(PartSums<'a>);
 impl<const RESIDUAL: bool> Kernel for Variant<'_, RESIDUAL> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
-        let Self(sums) = self;
-        // One kind of loops where lanes are worked one after the other.
+        let (Self(sums), Some(s)) = (self, m.all()) else { return };
         match *sums.walk {
             Walk::Empty => {}
-            Walk::Planar(planar) if const { RESIDUAL || !M::Simd::AT_ONCE } => sums.planar::<M, true>(m, &planar),
-            Walk::Planar(planar) => sums.planar::<M, false>(m, &planar),
-            Walk::Columns(columns) if const { RESIDUAL || !M::Simd::AT_ONCE } => sums.columns::<M, true>(m, &columns),
-            Walk::Columns(columns) => sums.columns::<M, false>(m, &columns),
+            Walk::Planar(planar) => sums.planar::<_, RESIDUAL>(s, &planar),
+            Walk::Columns(columns) => sums.columns::<_, RESIDUAL>(s, &columns),
         }
     }
 }
 
 impl PartSums<'_> {
-    /// Runs of neighbours: stretch after stretch, each in all channels of the piece, which is the order of memory.
+    /// Runs of neighbours: stretch after stretch, each in all channels of the piece, which is the
+    /// order of memory.
     #[inline(always)]
-    fn planar<M: Machine, const RESIDUAL: bool>(mut self, m: M, planar: &Planar) {
+    fn planar<S: Simd, const RESIDUAL: bool>(mut self, s: S, planar: &Planar) {
         let part = core::mem::take(&mut self.part).first_mut();
-        let (Some(tile), Some(part)) = (self.table.first(), part) else { return };
-        *part = [[0.0; LANES]; TASK_FIELDS];
-        let [part_g, part_g_deviation, _] = part;
+        let (Some(tile), Some([part_g, part_g_deviation, _])) = (self.table.first(), part) else { return };
         let (first, columns) = (self.piece.first, self.piece.columns);
-        let (part_g, part_g_deviation) =
-            (range_mut(part_g, first, columns), range_mut(part_g_deviation, first, columns));
-        if const { !M::Simd::AT_ONCE } {
-            for block in planar.blocks_of(self.piece.part) {
-                for (column, (g, g_deviation)) in (first..).zip(part_g.iter_mut().zip(part_g_deviation.iter_mut())) {
-                    let channel = self.group.first_channel + column;
-                    let block = planar.in_channel(block, channel);
-                    let [lanes_g, lanes_g_deviation] = self.lanes_of_block::<M>(m, block, channel, tile, column);
-                    let sums = GradientSums { g: m.fold_f64(&lanes_g), g_deviation: m.fold_f64(&lanes_g_deviation) };
-                    let forward = ColumnCoefficients::new(forward_fields(tile), column);
-                    let sound = sums.are_finite() && !forward.exact;
-                    let sums = if sound { sums } else { self.exactly(block, channel) };
-                    *g += sums.g;
-                    *g_deviation += sums.g_deviation;
-                }
-            }
-            return;
-        }
-        let Some(s) = m.all() else { return };
         let of_tile = of_columns(self.group, |column| {
             let [_, unit] = pair_lane(&tile[OFFSET], column);
             (ColumnCoefficients::new(forward_fields(tile), column), unit)
         });
-        let (mut batch, mut buffer, mut strip) = (Batch::new(), [0; _], None);
+        let mut sums: PlanarSums = [[[0.0; LANES]; 2]; LANES];
+        let (mut buffer, mut strip) = ([0; _], None);
         for stretch in planar.stretches_of::<LANES>(self.piece.part) {
-            for column in 0..columns {
-                let of_group = first + column;
-                for block in planar.in_channel(stretch, self.group.first_channel + of_group).blocks() {
-                    let of_column = &of_tile[of_group % LANES];
+            for (column, sums) in (first..first + columns).zip(&mut sums) {
+                let mut lanes = LaneSums::load(s, sums);
+                for block in planar.in_channel(stretch, self.group.first_channel + column).blocks() {
                     block.prefetch_next(s, self.input);
                     block.prefetch_next(s, self.grad);
                     if let (true, Some(residual)) = (RESIDUAL, self.apply.residual) {
                         block.prefetch_next(s, residual);
                     }
                     let buffers = (&mut buffer, &mut strip);
-                    let sums = self.block_sums::<_, RESIDUAL>(s, block, of_group, of_column, buffers);
-                    batch.push((column, block), s, sums);
-                    if batch.len == LANES {
-                        self.end_batch(m, &mut batch, tile, (part_g, part_g_deviation));
-                    }
+                    let of_column = &of_tile[column % LANES];
+                    lanes.add(s, self.block_sums::<_, RESIDUAL>(s, block, column, of_column, buffers));
                 }
+                lanes.store(s, sums);
             }
         }
-        self.end_batch(m, &mut batch, tile, (part_g, part_g_deviation));
-    }
-
-    /// Adds the sums of some blocks, in their order, to those of the part; then there are none.
-    #[inline(always)]
-    fn end_batch<M: Machine>(
-        &self,
-        m: M,
-        batch: &mut Batch,
-        tile: &Tile<FIELDS>,
-        (part_g, part_g_deviation): (&mut [f64], &mut [f64]),
-    ) {
-        let sums = m.fold_each_f64(&batch.g).into_iter().zip(m.fold_each_f64(&batch.g_deviation));
-        for (&(column, block), (g, g_deviation)) in batch.blocks.iter().zip(sums).take(batch.len) {
-            let mut sums = GradientSums { g, g_deviation };
-            let of_tile = self.piece.first + column;
-            if !sums.are_finite() || ColumnCoefficients::new(forward_fields(tile), of_tile).exact {
-                sums = self.exactly(block, self.group.first_channel + of_tile);
-            }
-            if let (Some(g), Some(g_deviation)) = (part_g.get_mut(column), part_g_deviation.get_mut(column)) {
-                *g += sums.g;
-                *g_deviation += sums.g_deviation;
-            }
-        }
-        batch.len = 0;
+        fold_channels(&sums, range_mut(part_g, first, columns), range_mut(part_g_deviation, first, columns));
     }
 
     /// The sums of a block whose values all belong to one channel, lane by lane.
@@ -387,7 +292,7 @@ impl PartSums<'_> {
         column: usize,
         &(forward, unit): &(ColumnCoefficients, f32),
         (buffer, strip): (&mut Buffer, &mut Option<[f32; BLOCK_VALUES]>),
-    ) -> Sums<S> {
+    ) -> Two<S::F32> {
         let apply = self.apply;
         let owner = Owner::Channel(self.group.first_channel + column);
         let summands = Summands {
@@ -398,7 +303,7 @@ impl PartSums<'_> {
             lower: self.apply.lower(s),
         };
         let (mut first, vectors) = (block.first(), block.columns.div_ceil(LANES));
-        let mut sum = RowSum::new(Sums::zero(s));
+        let mut sum = Two::both(s.splat(0.0));
         for (x, dy) in block.rows_of(self.input).zip(block.rows_of(self.grad)) {
             let dy = match apply.curve_if::<RESIDUAL>() {
                 None => dy,
@@ -410,135 +315,25 @@ impl PartSums<'_> {
             };
             let keep = apply.keep.within(first, block.columns);
             let residuals = apply.residuals::<RESIDUAL>(first, x.len());
-            sum.add(summands.row::<RESIDUAL>(s, x, dy, &residuals, keep.bits(first, vectors, buffer)));
+            sum = summands.add_row::<RESIDUAL>(s, x, dy, &residuals, keep.bits(first, vectors, buffer), sum);
             first += block.width;
         }
-        sum.total()
-    }
-
-    /// [`Self::block_sums`] where lanes are worked one after the other.
-    #[inline(always)]
-    fn lanes_of_block<M: Machine>(
-        &self,
-        m: M,
-        block: RowBlock,
-        channel: usize,
-        tile: &Tile<FIELDS>,
-        column: usize,
-    ) -> [Lanes<f32>; 2] {
-        // A block has sixteen vectors at most.
-        let mut bits = [0; BLOCK_VECTORS];
-        let (mut rest, vectors) = (&mut bits[..], block.columns.div_ceil(LANES));
-        for row in 0..block.rows {
-            let first = block.first() + row * block.width;
-            self.apply.keep.within(first, block.columns).fill(first, take_front(&mut rest, vectors));
-        }
-        let forward = ColumnCoefficients::new(forward_fields(tile), column);
-        let [_, unit] = pair_lane(&tile[OFFSET], column);
-        let (mut g, mut g_deviation) = ([0.0; LANES], [0.0; LANES]);
-        for s in m.each(LANES) {
-            let (apply, owner) = (self.apply, Owner::Channel(channel));
-            let summands = Summands {
-                apply,
-                owner,
-                forward: forward.coefficients(s),
-                unit: s.splat(unit),
-                lower: self.apply.lower(s),
-            };
-            let sums = tree(2, block.rows, Sums::zero(s), |row| {
-                tree(3, vectors, Sums::zero(s), |vector| {
-                    let bits = bits[(row * vectors + vector) % BLOCK_VECTORS];
-                    self.of_lane(s, &summands, block.since_vector(vector), row, bits)
-                })
-            });
-            s.store(sums.g, &mut g);
-            s.store(sums.g_deviation, &mut g_deviation);
-        }
-        [g, g_deviation]
-    }
-
-    /// The summands of one row of a block, in lanes that are worked one after the other.
-    #[inline(always)]
-    fn of_lane<S: Simd>(&self, s: S, summands: &Summands<'_, S>, block: RowBlock, row: usize, bits: u16) -> Sums<S> {
-        let values = [self.input, self.grad].map(|tensor| block.row(tensor, row));
-        let Some(residual) = self.apply.residual else {
-            return summands.of_some::<false>(s, values, s.splat(0.0), bits);
-        };
-        summands.of_some::<true>(s, values, s.load_partial(block.row(residual, row)), bits)
-    }
-
-    /// The sums of a block of one channel in f64, for magnitudes that f32 cannot hold.
-    #[cold]
-    #[inline(never)]
-    fn exactly(&self, block: RowBlock, channel: usize) -> GradientSums {
-        let (s, apply) = (Lane::FIRST, self.apply);
-        let normalise = apply.normalisation.of_channel(channel);
-        let unit = apply.normalisation.centre(s, Channels::one(channel)).unit(s);
-        let mut sums = GradientSums::ZERO;
-        let mut row_first = block.first();
-        for (x, dy) in block.rows_of(self.input).zip(block.rows_of(self.grad)) {
-            for (element, (&x, &dy)) in (row_first..).zip(x.iter().zip(dy)) {
-                let z = normalise.z(x, apply.residual.and_then(|residual| residual.get(element)).copied());
-                let g = apply.gradient_of(apply.keep.keeps(element).into(), z, dy);
-                sums.add_exactly(x, normalise.mean, unit, g);
-            }
-            row_first += block.width;
-        }
-        sums
+        sum
     }
 
     /// Columns of a matrix: four rows at a time, along the rows.
     #[inline(always)]
-    fn columns<M: Machine, const RESIDUAL: bool>(mut self, m: M, columns: &Columns) {
+    fn columns<S: Simd, const RESIDUAL: bool>(mut self, s: S, columns: &Columns) {
         let (group, piece) = (self.group, self.piece);
         let tiles = piece.first / LANES;
         let table = self.table.get(tiles..).unwrap_or_default();
         let part = core::mem::take(&mut self.part).get_mut(tiles..).unwrap_or_default();
-        for tile in part.iter_mut().take(piece.columns.div_ceil(LANES)) {
-            *tile = [[0.0; LANES]; TASK_FIELDS];
-        }
+        let part = part.get_mut(..piece.columns.div_ceil(LANES)).unwrap_or_default();
+        part.fill([[0.0; LANES]; TASK_FIELDS]);
         for block in columns.blocks_of(group, piece).chain(columns.shorter_row(group, piece)) {
-            if let Some(s) = m.all() {
-                self.four_by_four::<_, RESIDUAL>(s, block, table, part);
-            }
-            for (number, (tile, part)) in table.iter().zip(part.iter_mut()).enumerate() {
-                let (block, column) = (block.tile(number), piece.first + number * LANES);
-                if block.columns == 0 {
-                    break;
-                }
-                if const { !M::Simd::AT_ONCE } {
-                    self.one_by_one(m, block, column, tile, part);
-                }
-                for s in m.each(block.columns) {
-                    self.end_block(s, block, column, tile, part);
-                }
-            }
-        }
-    }
-
-    /// The sums of a tile of a block, in lanes that are worked one after the other.
-    #[inline(always)]
-    fn one_by_one<M: Machine>(
-        &self,
-        m: M,
-        tile: RowBlock,
-        column: usize,
-        fields: &Tile<FIELDS>,
-        part: &mut Tile<TASK_FIELDS>,
-    ) {
-        let mut bits = [[0]; BLOCK_VECTORS];
-        for (row, bits) in bits.iter_mut().enumerate().take(tile.rows) {
-            self.apply.keep.fill(tile.first() + row * tile.width, bits);
-        }
-        for s in m.each(tile.columns) {
-            let (_, unit) = s.load_pair(&fields[OFFSET]);
-            let (owner, forward) = (Owner::Column(self.group, column), forward_fields(fields).coefficients(s));
-            let summands = Summands { apply: self.apply, owner, forward, unit, lower: self.apply.lower(s) };
-            let sums = tree(2, tile.rows, Sums::zero(s), |row| {
-                let [bits] = bits[row % BLOCK_VECTORS];
-                self.of_lane(s, &summands, tile, row, bits)
-            });
-            s.store_pair(sums.g, sums.g_deviation, &mut part[BLOCK]);
+            self.four_by_four::<_, RESIDUAL>(s, block, table, part);
+            // Where the shorter row has no columns, the sums of the block are 0.
+            part.iter_mut().for_each(|part| end_block(s, part));
         }
     }
 
@@ -603,7 +398,7 @@ impl PartSums<'_> {
         }
         if let (false, Some((number, ((tile, part), bits)))) = (x_rest[0].is_empty(), tiles.next()) {
             let this = self.summands(s, tile, Owner::Column(self.group, column + number * LANES));
-            let mut four = [Sums::zero(s); 4];
+            let mut four = [Two::both(s.splat(0.0)); 4];
             for ((((sums, x), dy), residual), bits) in
                 four.iter_mut().zip(x_rest).zip(dy_rest).zip(residual_rest).zip(bits)
             {
@@ -668,54 +463,24 @@ impl PartSums<'_> {
             + this.of::<RESIDUAL>(s, x[3], dy[3], residual[3], bits[3]);
         add_to_block(s, part, first + second);
     }
-
-    /// Adds the sums of a block to those of its part.
-    #[inline(always)]
-    fn end_block<S: Simd>(
-        &self,
-        s: S,
-        block: RowBlock,
-        column: usize,
-        tile: &Tile<FIELDS>,
-        part: &mut Tile<TASK_FIELDS>,
-    ) {
-        let (g, g_deviation) = s.load_pair(&part[BLOCK]);
-        s.store_pair(s.splat(0.0), s.splat(0.0), &mut part[BLOCK]);
-        let (least, most) = (s.splat(f32::MIN), s.splat(f32::MAX));
-        let finite = s.le(least, g) & s.le(g, most) & s.le(least, g_deviation) & s.le(g_deviation, most);
-        let (_, exact) = s.load_pair(&tile[apply::EXACT]);
-        let unsound = (!s.bits(finite) & s.lanes()) | s.bits(s.le(s.splat(1.0), exact));
-        let mut sums = [s.widen(g), s.widen(g_deviation)];
-        if unsound != 0 {
-            sums = s.change_lanes_f64(sums, |lane, sums| {
-                if unsound >> lane & 1 == 1 {
-                    *sums = self.exact_column(block, column, lane);
-                }
-            });
-        }
-        let [g, g_deviation] = sums;
-        s.store_f64(s.load_f64(&part[PART_G]) + g, &mut part[PART_G]);
-        s.store_f64(s.load_f64(&part[PART_G_DEVIATION]) + g_deviation, &mut part[PART_G_DEVIATION]);
-    }
-
-    /// The sums of one column of a tile in f64; 0 for lanes that are no columns of the block.
-    #[cold]
-    #[inline(never)]
-    fn exact_column(&self, tile: RowBlock, column: usize, lane: usize) -> [f64; 2] {
-        if lane >= tile.columns {
-            return [0.0; 2];
-        }
-        let GradientSums { g, g_deviation } = self.exactly(tile.column(lane), self.group.channel_of(column + lane));
-        [g, g_deviation]
-    }
 }
 
 /// Adds some sums to those of the block in progress.
 #[inline(always)]
-fn add_to_block<S: Simd>(s: S, part: &mut Tile<TASK_FIELDS>, sums: Sums<S>) {
-    let (g, g_deviation) = s.load_pair(&part[BLOCK]);
-    let Sums { g, g_deviation } = Sums::<S> { g, g_deviation } + sums;
-    s.store_pair(g, g_deviation, &mut part[BLOCK]);
+fn add_to_block<S: Simd>(s: S, part: &mut Tile<TASK_FIELDS>, sums: Two<S::F32>) {
+    let (first, second) = s.load_pair(&part[BLOCK]);
+    let Two { first, second } = Two { first, second } + sums;
+    s.store_pair(first, second, &mut part[BLOCK]);
+}
+
+/// Adds the sums of a block to those of its part.
+#[inline(always)]
+fn end_block<S: Simd>(s: S, part: &mut Tile<TASK_FIELDS>) {
+    let (first, second) = s.load_pair(&part[BLOCK]);
+    let [part_g, part_g_deviation, block] = part;
+    s.store_pair(s.splat(0.0), s.splat(0.0), block);
+    s.store_f64(s.load_f64(part_g) + s.widen(first), part_g);
+    s.store_f64(s.load_f64(part_g_deviation) + s.widen(second), part_g_deviation);
 }
 
 /// Adds the sums of a part to those of all parts before it.
@@ -728,17 +493,125 @@ struct MergePart<'a> {
 impl Kernel for MergePart<'_> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
-        let Self { piece, part, table } = self;
+        let (Self { piece, part, table }, Some(s)) = (self, m.all()) else { return };
         let tiles = piece.first / LANES..(piece.first + piece.columns).div_ceil(LANES);
         // Lanes that are no columns of the piece have sums of 0.
         for (tile, part) in
             table.get_mut(tiles.clone()).unwrap_or_default().iter_mut().zip(part.get(tiles).unwrap_or_default())
         {
-            for s in m.each(LANES) {
-                s.store_f64(s.load_f64(&tile[G]) + s.load_f64(&part[PART_G]), &mut tile[G]);
-                s.store_f64(s.load_f64(&tile[G_OTHER]) + s.load_f64(&part[PART_G_DEVIATION]), &mut tile[G_OTHER]);
+            s.store_f64(s.load_f64(&tile[G]) + s.load_f64(&part[PART_G]), &mut tile[G]);
+            s.store_f64(s.load_f64(&tile[G_OTHER]) + s.load_f64(&part[PART_G_DEVIATION]), &mut tile[G_OTHER]);
+        }
+    }
+}
+
+/// Finds out whether a channel of a group needs its sums in f64.
+struct Unsound<'a> {
+    group: Group,
+    table: &'a [Tile<FIELDS>],
+    found: &'a mut bool,
+}
+
+impl Kernel for Unsound<'_> {
+    #[inline(always)]
+    fn run<M: Machine>(self, m: M) {
+        let (Self { group, table, found }, Some(s)) = (self, m.all()) else { return };
+        for tile in table.iter().take(group.tiles()) {
+            // A number times 0 is 0 if the number is finite, and NaN otherwise.
+            let (g, other, zero) = (s.load_f64(&tile[G]), s.load_f64(&tile[G_OTHER]), s.splat_f64(0.0));
+            let sound = s.less(g * zero + other * zero, s.splat_f64(1.0));
+            let (_, exact) = s.load_pair(&tile[apply::EXACT]);
+            *found |= sound != s.lanes() || any(s, exact);
+        }
+    }
+}
+
+/// Computes the sums of channels in f64 whose numbers leave the range of f32, into the table of
+/// their group: the sums of a channel are in its first column.
+#[cold]
+#[inline(never)]
+fn exact_channels(walk: &Walk, group: Group, apply: &Apply<'_>, tensors: (&[f32], &[f32]), table: &mut [Tile<FIELDS>]) {
+    let s = Lane::FIRST;
+    for channel in group.first_channel..group.first_channel + group.channels {
+        let [g, g_deviation] = of_channel(group, channel, table);
+        let column = group.columns_of(channel).next().unwrap_or(0);
+        let [_, exact] = table.get(column / LANES).map_or([0.0; 2], |tile| pair_lane(&tile[apply::EXACT], column));
+        if exact == 0.0 && (GradientSums { g, g_deviation }).are_finite() {
+            continue;
+        }
+        let sums = exactly(walk, apply, channel, tensors);
+        let channels = Channels::one(channel);
+        for (field, sum) in [(G, sums.g), (G_OTHER, sums.g_deviation)] {
+            group.put_f64(s, channels, table, field, 0.0);
+            if let Some(tile) = table.get_mut(column / LANES) {
+                tile[field][column % LANES] = sum;
             }
         }
+    }
+}
+
+/// The sums of a channel in f64. Planar: each lane in the order of memory, then the fold. Columns:
+/// each column in the order of memory, then the columns in sequence.
+#[cold]
+#[inline(never)]
+pub(crate) fn exactly(walk: &Walk, apply: &Apply<'_>, channel: usize, (input, grad): (&[f32], &[f32])) -> GradientSums {
+    let one = ExactChannel::new(apply, channel);
+    match *walk {
+        Walk::Empty => GradientSums::ZERO,
+        Walk::Planar(planar) => {
+            let mut lanes = [[0.0; LANES]; 2];
+            for run in 0..planar.outer {
+                let first = (run * planar.channels + channel) * planar.inner;
+                for position in 0..planar.inner {
+                    let [g, g_deviation] = one.summands(first + position, input, grad);
+                    lanes[0][position % LANES] += g;
+                    lanes[1][position % LANES] += g_deviation;
+                }
+            }
+            let [g, g_deviation] = lanes.each_ref().map(fold);
+            GradientSums { g, g_deviation }
+        }
+        Walk::Columns(columns) => {
+            let mut sums = GradientSums::ZERO;
+            for column in walk.columns_of(channel) {
+                let mut of_column = GradientSums::ZERO;
+                let mut element = column;
+                while element < input.len() {
+                    let [g, g_deviation] = one.summands(element, input, grad);
+                    of_column.g += g;
+                    of_column.g_deviation += g_deviation;
+                    element += columns.width;
+                }
+                sums.g += of_column.g;
+                sums.g_deviation += of_column.g_deviation;
+            }
+            sums
+        }
+    }
+}
+
+/// What turns the elements of one channel into summands in f64.
+struct ExactChannel<'a> {
+    apply: &'a Apply<'a>,
+    normalise: ChannelNormalise,
+    unit: f64,
+}
+
+impl<'a> ExactChannel<'a> {
+    fn new(apply: &'a Apply<'a>, channel: usize) -> Self {
+        let (s, normalisation) = (Lane::FIRST, apply.normalisation);
+        let unit = normalisation.centre(s, Channels::one(channel)).unit(s);
+        Self { apply, normalise: normalisation.of_channel(channel), unit }
+    }
+
+    /// `g` and `g*(x - mean)*unit`.
+    #[inline(always)]
+    fn summands(&self, element: usize, input: &[f32], grad: &[f32]) -> [f64; 2] {
+        let Self { apply, normalise, unit } = self;
+        let at = |tensor: &[f32]| tensor.get(element).copied().unwrap_or(0.0);
+        let z = normalise.z(at(input), apply.residual.map(at));
+        let g = f64::from(apply.gradient_of(apply.keep.keeps(element).into(), z, at(grad)));
+        [g, g * ((f64::from(at(input)) - f64::from(normalise.mean)) * unit)]
     }
 }
 
@@ -749,13 +622,17 @@ pub(crate) fn of_channels<S: Simd>(s: S, group: Group, channels: Channels, table
         let tile = table.get(group.tile_of(channels)).unwrap_or(&[[0.0; LANES]; FIELDS]);
         return [s.load_f64(&tile[G]), s.load_f64(&tile[G_OTHER])];
     }
-    s.lane_by_lane(channels.len, |lane| {
-        let mut sums = [0.0; 2];
-        for column in group.columns_of(channels.first + lane) {
-            let Some(tile) = table.get(column / LANES) else { break };
-            sums[0] += lane_of(&tile[G], column);
-            sums[1] += lane_of(&tile[G_OTHER], column);
-        }
-        sums
-    })
+    s.lane_by_lane(channels.len, |lane| of_channel(group, channels.first + lane, table))
+}
+
+/// The sums of one channel: those of its columns, in order.
+#[inline(always)]
+fn of_channel(group: Group, channel: usize, table: &[Tile<FIELDS>]) -> [f64; 2] {
+    let mut sums = [0.0; 2];
+    for column in group.columns_of(channel) {
+        let Some(tile) = table.get(column / LANES) else { break };
+        sums[0] += lane_of(&tile[G], column);
+        sums[1] += lane_of(&tile[G_OTHER], column);
+    }
+    sums
 }

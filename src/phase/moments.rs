@@ -20,14 +20,14 @@ pub(crate) fn run(plan: &Plan, call: Moments<'_>) {
     if CHANNELWISE {
         let (counts, means, m2s) = fields(moments);
         for (channel, ((count, mean), m2)) in counts.iter_mut().zip(means).zip(m2s).enumerate() {
-            let of_channel = channelwise::moments(walk, channel, input);
+            let of_channel = channelwise::moments(walk, plan.shape, channel, input);
             (*count, *mean, *m2) = (samples, of_channel.mean, of_channel.m2);
         }
         return;
     }
     for group in walk.groups(usize::MAX, tasks.count) {
         let (table, parts) = tables(scratch, group, tasks.count);
-        moments::of_group(tasks, walk, group, input, table, parts);
+        moments::of_group(tasks, (walk, plan.shape), group, input, table, parts);
         tasks.run(PutMoments { walk, group, table, samples, moments });
     }
 }

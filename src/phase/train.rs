@@ -8,7 +8,7 @@ use crate::channel::{BatchMoments, Centre, Channels, Moments, Normalisation, Run
 use crate::config::Config;
 use crate::pass::apply::{self, Apply, GroupCoefficients, folded_scale};
 use crate::pass::channelwise::{self, Channel, channels, copy};
-use crate::pass::{moments, tables};
+use crate::pass::{self, moments, tables};
 use crate::plan::Plan;
 use crate::simd::{CHANNELWISE, Kernel, Lane, Machine, Simd};
 use crate::walk::{Group, Tile, Walk};
@@ -32,7 +32,7 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, mut call: Train<'_>) {
     if CHANNELWISE {
         copy(keep.and(Some(input)), output);
         for channel in channels(plan.shape) {
-            let Moments { mean, m2, .. } = channelwise::moments(walk, channel, input);
+            let Moments { mean, m2, .. } = channelwise::moments(walk, plan.shape, channel, input);
             let mut statistics = ChannelStatistics { update, running: running.as_mut(), saved: &mut saved };
             let moments = BatchMoments { count: samples, mean, m2 };
             statistics.finish(Lane::FIRST, Channels::one(channel), &moments, config.eps);
@@ -50,7 +50,7 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, mut call: Train<'_>) {
     }
     for group in walk.groups(tasks.cached_values(), tasks.count) {
         let (table, parts) = tables(scratch, group, tasks.count);
-        moments::of_group(tasks, walk, group, input, table, parts);
+        moments::of_group(tasks, (walk, plan.shape), group, input, table, parts);
         tasks.run(FinishGroup {
             walk,
             group,
@@ -66,6 +66,8 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, mut call: Train<'_>) {
             eps: config.eps,
             scale: folded_scale(formula, residual, keep.scale),
         };
+        // The coefficients take the place of the moments.
+        let table = pass::table(&mut &mut *scratch, group.tiles());
         tasks.run(GroupCoefficients { normalisation: &normalisation, group, table });
         let apply = Apply { formula, normalisation: &normalisation, residual, keep };
         apply::elements(tasks, walk, group, &apply, table, Some(input), output);

@@ -3,9 +3,8 @@
 //! The register width does not change any result. Portable lanes are `wide::f32x16`, AVX2 lanes are
 //! two registers, AVX-512 lanes are one register. On targets without vector registers lanes are
 //! scalars, one at a time. Every operation is exact or correctly rounded on its own (`+ - * /`,
-//! conversions, compare, select, bit operations). No operation is fused or an estimate. The only
-//! sums across lanes are [`Machine::fold`] and [`Machine::fold_f64`], whose tree is the same
-//! everywhere.
+//! conversions, compare, select, bit operations). No operation is fused or an estimate, and none adds
+//! one lane to another: `pass/sums.rs` has the only sum across lanes.
 
 mod detect;
 mod lane;
@@ -53,8 +52,8 @@ pub(crate) const LANES: usize = 16;
 pub(crate) const AT_ONCE: bool = <<Portable as Machine>::Simd as Simd>::AT_ONCE;
 
 /// Whether calls process one channel after another, without tables: on targets without vector
-/// registers, unless the feature `rayon` is on.
-pub(crate) const CHANNELWISE: bool = !AT_ONCE && !cfg!(feature = "rayon");
+/// registers.
+pub(crate) const CHANNELWISE: bool = !AT_ONCE;
 
 /// One value per lane, in memory.
 pub(crate) type Lanes<T> = [T; LANES];
@@ -91,48 +90,6 @@ pub(crate) trait Machine: Copy {
     fn states(self, seed: u64, words: &mut [Lanes<u32>; 4]) {
         splitmix::states(seed, words);
     }
-
-    /// The sum over the lanes: the upper half is added to the lower, 16 to 8, 4, 2, 1.
-    #[inline(always)]
-    fn fold(self, values: &Lanes<f32>) -> f32 {
-        fold(*values)
-    }
-
-    /// The sum over the lanes in double precision, by the same tree.
-    #[inline(always)]
-    fn fold_f64(self, values: &Lanes<f32>) -> f64 {
-        fold(values.map(f64::from))
-    }
-
-    /// [`Self::fold`] of sixteen vectors, one sum per lane of the result. The vectors share the
-    /// additions.
-    #[inline(always)]
-    fn fold_each(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f32> {
-        let mut sums = [0.0; LANES];
-        for (sum, values) in sums.iter_mut().zip(vectors) {
-            *sum = self.fold(values);
-        }
-        sums
-    }
-
-    /// [`Self::fold_f64`] of sixteen vectors, one sum per lane of the result. The vectors share the
-    /// additions.
-    #[inline(always)]
-    fn fold_each_f64(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f64> {
-        let mut sums = [0.0; LANES];
-        for (sum, values) in sums.iter_mut().zip(vectors) {
-            *sum = self.fold_f64(values);
-        }
-        sums
-    }
-}
-
-/// The sum over the lanes, in a form that the compiler vectorises.
-#[inline(always)]
-fn fold<T: Copy + Add<Output = T>>([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: Lanes<T>) -> T {
-    let (a, b, c, d, e, f, g, h) = (a + i, b + j, c + k, d + l, e + m, f + n, g + o, h + p);
-    let (a, b, c, d) = (a + e, b + f, c + g, d + h);
-    (a + c) + (b + d)
 }
 
 /// The lanes that are processed at once: all sixteen, or one of them.

@@ -2,7 +2,7 @@
 
 use crate::support::{Oracle, Problem, Visitor, bits, every_activation};
 use normdrop::{
-    Backward, Bernoulli, Config, Dropout, Error, Eval, EvalInPlace, Finish, Granularity, Identity, Layer,
+    Backward, Bernoulli, Config, Dropout, Error, Eval, EvalInPlace, Finish, Granularity, Identity, Layer, Moments,
     ParameterGradients, Reduce, Relu, RunningMut, RunningVariance, Saved, SavedMut, Shape, Statistics, Train,
 };
 use normdrop_reference::classes::class;
@@ -21,6 +21,29 @@ fn normal(shape: [usize; 3], seed: u64) -> Problem {
 
 fn channel_of(problem: &Problem, index: usize) -> usize {
     index / problem.inner % problem.channels
+}
+
+#[test]
+fn a_channel_with_an_infinity_has_no_mean_whatever_its_size_and_its_neighbour_has() {
+    // One part and several, planar and in columns.
+    for [outer, channels, inner] in [[1, 1, 16], [1, 1, 200_000], [3, 2, 90_000], [20, 2, 1], [150_000, 2, 1]] {
+        let layer = Layer::new(Shape::new(outer, channels, inner).unwrap(), Identity, Config::DEFAULT).unwrap();
+        let mut x: Vec<f32> = (0..outer * channels * inner).map(|index| (index % 7) as f32).collect();
+        let (last, mut moments) = (x.len() - 1, vec![0.0; layer.moments_len()]);
+        let mut scratch = vec![0.0; layer.scratch_len()];
+        for at in [0, last / 2 / inner / channels * inner * channels, last - (channels - 1) * inner] {
+            for infinity in [f32::INFINITY, f32::NEG_INFINITY] {
+                let finite = std::mem::replace(&mut x[at], infinity);
+                layer.moments(Moments { input: &x, moments: &mut moments, scratch: &mut scratch }).unwrap();
+                x[at] = finite;
+                let channel = at / inner % channels;
+                let [_, means, m2s] = [0, 1, 2].map(|field| &moments[field * channels..][..channels]);
+                assert!(means[channel].is_nan() && m2s[channel].is_nan(), "[{outer}, {channels}, {inner}] at {at}");
+                let others = (0..channels).filter(|&other| other != channel);
+                assert!(others.clone().all(|other| means[other].is_finite() && m2s[other].is_finite()));
+            }
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
 
-use super::super::{Kernel, LANES, Lanes, Machine, Simd, StripFunctions, Work};
+use super::super::{Kernel, Lanes, Machine, Simd, StripFunctions, Work};
 use super::{begins_line, fence, first_lanes, prefetch_first, prefetch_second, readable};
 
 /// The proof that the CPU has AVX2 and that its registers may be used.
@@ -56,109 +56,12 @@ lanes!(
     Avx2Mask([__m256; 2])
     BitAnd bitand _mm256_and_ps,
 );
-/// The sums of the lanes of eight vectors, by the tree of [`Machine::fold`]. From the first step
-/// on, an addition serves two vectors.
-///
-/// # Safety
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn fold_eight(s: Avx2, [a, b, c, d, e, f, g, h]: &[Lanes<f32>; 8], sums: &mut [f32; 8]) {
-    // SAFETY: the caller has AVX2; `sums` is eight values.
-    unsafe {
-        let first = fold_four(s, [a, b, c, d]);
-        let second = fold_four(s, [e, f, g, h]);
-        let lower = _mm256_shuffle_ps::<0b10_00_10_00>(first, second);
-        let upper = _mm256_shuffle_ps::<0b11_01_11_01>(first, second);
-        let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-        _mm256_storeu_ps(sums.as_mut_ptr(), _mm256_permutevar8x32_ps(_mm256_add_ps(lower, upper), order));
-    }
-}
-
-/// Two sums each of four vectors: first of the first and the third, then of the second and the
-/// fourth.
-///
-/// # Safety
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn fold_four(s: Avx2, [a, b, c, d]: [&Lanes<f32>; 4]) -> __m256 {
-    // SAFETY: the caller has AVX2.
-    unsafe {
-        let (first, second) = (fold_pair(s, a, b), fold_pair(s, c, d));
-        let (first, second) = (_mm256_castps_pd(first), _mm256_castps_pd(second));
-        let (lower, upper) = (_mm256_unpacklo_pd(first, second), _mm256_unpackhi_pd(first, second));
-        _mm256_add_ps(_mm256_castpd_ps(lower), _mm256_castpd_ps(upper))
-    }
-}
-
-/// Four lanes each of two vectors.
-///
-/// # Safety
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn fold_pair(s: Avx2, a: &Lanes<f32>, b: &Lanes<f32>) -> __m256 {
-    let (a, b) = (s.load(a), s.load(b));
-    // SAFETY: the caller has AVX2.
-    unsafe {
-        let (a, b) = (_mm256_add_ps(a.0[0], a.0[1]), _mm256_add_ps(b.0[0], b.0[1]));
-        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
-    }
-}
-
-/// The sums of the lanes of four vectors in f64, by the tree of [`Machine::fold_f64`].
-///
-/// # Safety
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn fold_four_f64(s: Avx2, [a, b, c, d]: &[Lanes<f32>; 4], sums: &mut [f64; 4]) {
-    // SAFETY: the caller has AVX2; `sums` is four values.
-    unsafe {
-        let (first, second) = (fold_pair_f64(s, a, b), fold_pair_f64(s, c, d));
-        let (lower, upper) = (_mm256_unpacklo_pd(first, second), _mm256_unpackhi_pd(first, second));
-        _mm256_storeu_pd(sums.as_mut_ptr(), _mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_add_pd(lower, upper)));
-    }
-}
-
-/// Two f64 lanes each of two vectors.
-///
-/// # Safety
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn fold_pair_f64(s: Avx2, a: &Lanes<f32>, b: &Lanes<f32>) -> __m256d {
-    let (a, b) = (s.widen(s.load(a)), s.widen(s.load(b)));
-    // SAFETY: the caller has AVX2.
-    unsafe {
-        let a = _mm256_add_pd(_mm256_add_pd(a.0[0], a.0[2]), _mm256_add_pd(a.0[1], a.0[3]));
-        let b = _mm256_add_pd(_mm256_add_pd(b.0[0], b.0[2]), _mm256_add_pd(b.0[1], b.0[3]));
-        _mm256_add_pd(_mm256_permute2f128_pd::<0x20>(a, b), _mm256_permute2f128_pd::<0x31>(a, b))
-    }
-}
-
 impl Machine for Avx2 {
     type Simd = Self;
 
     #[inline(always)]
     fn all(self) -> Option<Self> {
         Some(self)
-    }
-
-    #[inline(always)]
-    fn fold_each(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f32> {
-        let mut sums = [0.0; LANES];
-        for (vectors, sums) in vectors.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
-            // SAFETY: the token proves AVX2.
-            unsafe { fold_eight(self, vectors, sums) };
-        }
-        sums
-    }
-
-    #[inline(always)]
-    fn fold_each_f64(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f64> {
-        let mut sums = [0.0; LANES];
-        for (vectors, sums) in vectors.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
-            // SAFETY: the token proves AVX2.
-            unsafe { fold_four_f64(self, vectors, sums) };
-        }
-        sums
     }
 }
 

@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
 
 use super::super::splitmix::{GOLDEN_GAMMA, MULTIPLIERS, SHIFTS};
-use super::super::{Kernel, LANES, Lanes, Machine, Simd, StripFunctions, Work};
+use super::super::{Kernel, Lanes, Machine, Simd, StripFunctions, Work};
 use super::{begins_line, fence, prefetch_first, prefetch_second, readable};
 
 /// The proof that the CPU has AVX-512 F, VL, BW and DQ and that its registers may be used.
@@ -16,38 +16,6 @@ impl Avx512 {
     #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
     fn run_apart(self, work: impl Work<Self>) {
         work.run(self);
-    }
-
-    /// [`Machine::fold_each`] in a function of its own: without optimisation every vector has its
-    /// place on the stack, and together with the vectors of its caller they would fill the stack of
-    /// a thread.
-    #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
-    fn fold_sixteen(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f32> {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = vectors;
-        let mut sums = [0.0; LANES];
-        // SAFETY: the token proves AVX-512; `sums` is sixteen values.
-        unsafe {
-            let first = fold_eight(self, [a, b, c, d, e, f, g, h]);
-            let second = fold_eight(self, [i, j, k, l, m, n, o, p]);
-            // Two lanes each of the vectors k, k + 4, k + 8, k + 12 in a quarter.
-            let lower = _mm512_shuffle_ps::<0b10_00_10_00>(first, second);
-            let upper = _mm512_shuffle_ps::<0b11_01_11_01>(first, second);
-            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            let sum = _mm512_permutexvar_ps(order, _mm512_add_ps(lower, upper));
-            _mm512_storeu_ps(sums.as_mut_ptr(), sum);
-        }
-        sums
-    }
-
-    /// [`Machine::fold_each_f64`] in a function of its own, likewise.
-    #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
-    fn fold_sixteen_f64(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f64> {
-        let mut sums = [0.0; LANES];
-        for (vectors, sums) in vectors.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
-            // SAFETY: the token proves AVX-512.
-            unsafe { fold_eight_f64(self, vectors, sums) };
-        }
-        sums
     }
 
     /// Runs a kernel on AVX-512 lanes.
@@ -137,94 +105,6 @@ unsafe fn splitmix64(seed: u64, first: u64) -> __m512i {
     }
 }
 
-/// Two lanes each of eight vectors: of the vectors `k` and `k + 4` in quarter `k`.
-///
-/// # Safety
-/// The CPU has AVX-512.
-#[inline(always)]
-unsafe fn fold_eight(s: Avx512, [a, b, c, d, e, f, g, h]: [&Lanes<f32>; 8]) -> __m512 {
-    // SAFETY: the caller has AVX-512.
-    unsafe {
-        let (first, second) = (fold_four(s, [a, b, c, d]), fold_four(s, [e, f, g, h]));
-        let (first, second) = (_mm512_castps_pd(first), _mm512_castps_pd(second));
-        let (lower, upper) = (_mm512_unpacklo_pd(first, second), _mm512_unpackhi_pd(first, second));
-        _mm512_add_ps(_mm512_castpd_ps(lower), _mm512_castpd_ps(upper))
-    }
-}
-
-/// Four lanes each of four vectors.
-///
-/// # Safety
-/// The CPU has AVX-512.
-#[inline(always)]
-unsafe fn fold_four(s: Avx512, [a, b, c, d]: [&Lanes<f32>; 4]) -> __m512 {
-    // SAFETY: the caller has AVX-512.
-    unsafe {
-        let (first, second) = (fold_pair(s, a, b), fold_pair(s, c, d));
-        let lower = _mm512_shuffle_f32x4::<0b10_00_10_00>(first, second);
-        _mm512_add_ps(lower, _mm512_shuffle_f32x4::<0b11_01_11_01>(first, second))
-    }
-}
-
-/// Eight lanes each of two vectors.
-///
-/// # Safety
-/// The CPU has AVX-512.
-#[inline(always)]
-unsafe fn fold_pair(s: Avx512, a: &Lanes<f32>, b: &Lanes<f32>) -> __m512 {
-    let (Avx512F32([a]), Avx512F32([b])) = (s.load(a), s.load(b));
-    // SAFETY: the caller has AVX-512.
-    unsafe {
-        let lower = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
-        _mm512_add_ps(lower, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b))
-    }
-}
-
-/// The sums of the lanes of eight vectors in f64, by the tree of [`Machine::fold_f64`].
-///
-/// # Safety
-/// The CPU has AVX-512.
-#[inline(always)]
-unsafe fn fold_eight_f64(s: Avx512, [a, b, c, d, e, f, g, h]: &[Lanes<f32>; 8], sums: &mut [f64; 8]) {
-    // SAFETY: the caller has AVX-512; `sums` is eight values.
-    unsafe {
-        let (first, second) = (fold_four_f64(s, [a, b, c, d]), fold_four_f64(s, [e, f, g, h]));
-        let (lower, upper) = (_mm512_unpacklo_pd(first, second), _mm512_unpackhi_pd(first, second));
-        let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
-        let sum = _mm512_permutexvar_pd(order, _mm512_add_pd(lower, upper));
-        _mm512_storeu_pd(sums.as_mut_ptr(), sum);
-    }
-}
-
-/// Two f64 lanes each of four vectors.
-///
-/// # Safety
-/// The CPU has AVX-512.
-#[inline(always)]
-unsafe fn fold_four_f64(s: Avx512, [a, b, c, d]: [&Lanes<f32>; 4]) -> __m512d {
-    // SAFETY: the caller has AVX-512.
-    unsafe {
-        let (first, second) = (fold_pair_f64(s, a, b), fold_pair_f64(s, c, d));
-        let lower = _mm512_shuffle_f64x2::<0b10_00_10_00>(first, second);
-        _mm512_add_pd(lower, _mm512_shuffle_f64x2::<0b11_01_11_01>(first, second))
-    }
-}
-
-/// Four f64 lanes each of two vectors.
-///
-/// # Safety
-/// The CPU has AVX-512.
-#[inline(always)]
-unsafe fn fold_pair_f64(s: Avx512, a: &Lanes<f32>, b: &Lanes<f32>) -> __m512d {
-    let (Avx512F64([a, a_upper]), Avx512F64([b, b_upper])) = (s.widen(s.load(a)), s.widen(s.load(b)));
-    // SAFETY: the caller has AVX-512.
-    unsafe {
-        let (a, b) = (_mm512_add_pd(a, a_upper), _mm512_add_pd(b, b_upper));
-        let lower = _mm512_shuffle_f64x2::<0b01_00_01_00>(a, b);
-        _mm512_add_pd(lower, _mm512_shuffle_f64x2::<0b11_10_11_10>(a, b))
-    }
-}
-
 impl Machine for Avx512 {
     type Simd = Self;
 
@@ -246,18 +126,6 @@ impl Machine for Avx512 {
                 }
             }
         }
-    }
-
-    #[inline(always)]
-    fn fold_each(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f32> {
-        // SAFETY: the token proves AVX-512.
-        unsafe { self.fold_sixteen(vectors) }
-    }
-
-    #[inline(always)]
-    fn fold_each_f64(self, vectors: &Lanes<Lanes<f32>>) -> Lanes<f64> {
-        // SAFETY: the token proves AVX-512.
-        unsafe { self.fold_sixteen_f64(vectors) }
     }
 }
 

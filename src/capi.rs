@@ -108,6 +108,11 @@ impl From<Error> for normdrop_error {
                 ..Self::new(NORMDROP_STATUS_SEQUENCE_LENGTH).of(NORMDROP_BUFFER_LENGTHS).counts(positions, length)
             },
             Error::NotAnElementMask => Self::new(NORMDROP_STATUS_NOT_AN_ELEMENT_MASK).of(NORMDROP_BUFFER_MASK),
+            // No function of C makes a layer that owns its memory.
+            #[cfg(feature = "alloc")]
+            Error::OutOfMemory { buffer, len } => Self::new(NORMDROP_STATUS_SIZE).of(number_of(buffer)).counts(len, 0),
+            #[cfg(feature = "alloc")]
+            Error::NoForward => Self::new(NORMDROP_STATUS_STATISTICS).of(NORMDROP_BUFFER_CALL),
         }
     }
 }

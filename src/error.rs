@@ -216,6 +216,19 @@ pub enum Error {
     /// Padding can be dropped only by a mask with one bit per element, and the bits of this layer's
     /// masks decide about whole channels or samples.
     NotAnElementMask,
+    /// The allocator has no room for a buffer of a layer that owns its memory. Only with the feature
+    /// `alloc`.
+    #[cfg(feature = "alloc")]
+    OutOfMemory {
+        /// The buffer.
+        buffer: Buffer,
+        /// The number of values, or bytes of a mask, that it needs.
+        len: usize,
+    },
+    /// A layer that owns its memory has no training call to differentiate, or none that kept its
+    /// input. Only with the feature `alloc`.
+    #[cfg(feature = "alloc")]
+    NoForward,
 }
 
 impl Error {
@@ -278,6 +291,13 @@ impl Error {
             Self::NotAnElementMask => {
                 "padding can be dropped only by a mask with one bit per element (`Granularity::Element`): clear it in the \
                  tensors instead, with `clear_padding`"
+            }
+            #[cfg(feature = "alloc")]
+            Self::OutOfMemory { .. } => "there is no memory for a buffer",
+            #[cfg(feature = "alloc")]
+            Self::NoForward => {
+                "there is no training call to differentiate: `backward` follows `train` or `train_frozen`, and \
+                 `backward_step` follows any training call"
             }
         }
     }
@@ -342,6 +362,12 @@ impl fmt::Display for Error {
                 )
             }
             Self::NotAnElementMask => write!(f, "{reason}; nothing was written"),
+            #[cfg(feature = "alloc")]
+            Self::OutOfMemory { buffer, len } => {
+                write!(f, "{reason} of {len} {}: {}; nothing was written", buffer.unit(), buffer.name())
+            }
+            #[cfg(feature = "alloc")]
+            Self::NoForward => write!(f, "{reason}; nothing was written"),
         }
     }
 }

@@ -3,6 +3,9 @@
 #![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "alloc")]
+extern crate alloc;
+
 mod activation;
 mod args;
 mod backend;
@@ -15,6 +18,8 @@ mod error;
 mod fold;
 mod layer;
 mod mask;
+#[cfg(feature = "alloc")]
+mod owned;
 mod padding;
 mod parts;
 mod pass;
@@ -38,6 +43,8 @@ pub use error::{Buffer, Error};
 pub use fold::{Fold, WeightOrder, WeightShape, fold_into_next, fold_into_previous};
 pub use layer::Layer;
 pub use mask::{Bernoulli, mask_len, seed_for, seed_from};
+#[cfg(feature = "alloc")]
+pub use owned::{BackwardStep, BatchNormDropout, BatchNormState, ForwardStep};
 pub use parts::{merge_moments, merge_sums, moments_len};
 pub use shape::Shape;
 
@@ -46,6 +53,6 @@ pub use shape::Shape;
 pub mod guide {}
 
 /// The examples of the README, tested as those of the documentation are.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "alloc"))]
 #[doc = include_str!("../README.md")]
 mod readme {}

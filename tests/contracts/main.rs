@@ -7,6 +7,8 @@ mod backends;
 mod digest;
 mod fold;
 mod mask;
+#[cfg(feature = "alloc")]
+mod owned;
 mod padding;
 mod phases;
 mod pytorch;

@@ -1,0 +1,602 @@
+//! The layer with its memory: parameters, statistics, gradients, mask and scratch in one value. Only
+//! with the feature `alloc`.
+
+use alloc::vec::Vec;
+
+use crate::activation::Activation;
+use crate::args::{
+    Average, Backward, Dropout, Eval, EvalInPlace, ParameterGradients, Parameters, Running, RunningMut, Saved,
+    SavedMut, Statistics, Train,
+};
+use crate::backend::Backend;
+use crate::config::Config;
+use crate::error::{Buffer, Error, check_len};
+use crate::layer::Layer;
+use crate::shape::Shape;
+
+/// What a layer learns and averages, under the names of PyTorch's `BatchNorm1d`: all that a file
+/// needs to have of a layer.
+///
+/// With the feature `serde` it is `Serialize` and `Deserialize`. A file without
+/// `running_mean_tail`, such as one that was made from a state dict of PyTorch, is read as well.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct BatchNormState {
+    /// The scale per channel. A new layer has ones.
+    pub weight: Vec<f32>,
+    /// The shift per channel. A new layer has zeros.
+    pub bias: Vec<f32>,
+    /// The running mean per channel, rounded to f32. A new layer has zeros.
+    pub running_mean: Vec<f32>,
+    /// The running mean per channel minus `running_mean`: see
+    /// [`RunningMut::mean_tail`](crate::RunningMut::mean_tail). PyTorch does not have it. A new layer
+    /// has zeros; empty, the running mean is one f32, as in PyTorch.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub running_mean_tail: Vec<f32>,
+    /// The running variance per channel. A new layer has ones.
+    pub running_var: Vec<f32>,
+    /// The number of batches that the running statistics have seen.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub num_batches_tracked: u64,
+}
+
+impl BatchNormState {
+    /// The state of a new layer.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(channels: usize) -> Result<Self, Error> {
+        Ok(Self {
+            weight: filled(Buffer::Weight, channels, 1.0)?,
+            bias: filled(Buffer::Bias, channels, 0.0)?,
+            running_mean: filled(Buffer::RunningMean, channels, 0.0)?,
+            running_mean_tail: filled(Buffer::RunningMeanTail, channels, 0.0)?,
+            running_var: filled(Buffer::RunningVar, channels, 1.0)?,
+            num_batches_tracked: 0,
+        })
+    }
+
+    /// Weight and bias, for a call of a [`Layer`].
+    #[must_use]
+    pub fn parameters(&self) -> Parameters<'_> {
+        Parameters::new(&self.weight, &self.bias)
+    }
+
+    /// The running statistics, for a call of a [`Layer`].
+    #[must_use]
+    pub fn running(&self) -> Running<'_> {
+        let tail = &self.running_mean_tail;
+        Running { mean_tail: (!tail.is_empty()).then_some(tail), ..Running::new(&self.running_mean, &self.running_var) }
+    }
+
+    /// Checks that every field has a value for each channel.
+    fn check(&self, channels: usize) -> Result<(), Error> {
+        self.parameters().check(channels)?;
+        self.running().check(channels)
+    }
+}
+
+/// A layer that owns its memory: batch norm, activation and dropout with parameters, running
+/// statistics, gradients, mask and scratch. Only with the feature `alloc`.
+///
+/// It makes every call with a [`Layer`], and gives the same bits. What it adds:
+/// - Every buffer has its length. A buffer grows with the batch, and a later batch that is not larger
+///   allocates nothing.
+/// - A training call always has a mask that was filled, because the call takes the seed of the mask.
+///   [`seed_for`](crate::seed_for) gives each layer and step a seed of its own.
+/// - A backward call has the input, the statistics and the mask of the training call before it.
+///
+/// ```
+/// use normdrop::{BatchNormDropout, Config, Relu, Shape, seed_for};
+///
+/// let mut layer = BatchNormDropout::new(3, Relu, Config { p: 0.5, ..Config::DEFAULT })?;
+/// let (shape, x) = (Shape::nc(4, 3)?, [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11.]);
+/// let (mut y, mut dx) = ([0.0; 12], [0.0; 12]);
+/// for step in 0..100 {
+///     layer.train(shape, seed_for(42, 0, step, 0), &x, &mut y)?;
+///     let dy = y.map(|y| y - 1.0); // the gradient of the loss sum((y - 1)^2)/2
+///     layer.backward(&dy, &mut dx)?;
+///     for (values, gradients) in layer.parameters_mut() {
+///         values.iter_mut().zip(gradients).for_each(|(value, gradient)| *value -= 0.01 * gradient);
+///     }
+/// }
+/// layer.eval(Shape::nc(1, 3)?, &x[..3], &mut y[..3])?; // one sample, and nothing is dropped
+/// assert!((layer.state.running_mean[0] - 4.5).abs() < 1e-3);
+/// # Ok::<(), normdrop::Error>(())
+/// ```
+///
+/// For a residual, or to keep the input where it is, there are [`ForwardStep`] and
+/// [`BackwardStep`]. Whatever else a [`Layer`] can do is a call of [`BatchNormDropout::layer`] with
+/// the buffers of `state`:
+/// ```
+/// use normdrop::{BatchNormDropout, Config, Eval, Relu, Shape};
+///
+/// let owned = BatchNormDropout::new(2, Relu, Config::DEFAULT)?;
+/// let layer = owned.layer(Shape::nc(1, 2)?)?;
+/// let (mut y, mut scratch) = ([0.0; 2], vec![0.0; layer.eval_scratch_len()]);
+/// layer.eval(Eval {
+///     parameters: owned.state.parameters(),
+///     residual: Some(&[1.0, -1.0]),
+///     ..Eval::new(owned.state.running(), &[0.0, 0.0], &mut y, &mut scratch)
+/// })?;
+/// assert_eq!(y, [1.0, 0.0]);
+/// # Ok::<(), normdrop::Error>(())
+/// ```
+///
+/// # Errors
+/// The calls return the errors of the [`Layer`]'s calls, and [`Error::OutOfMemory`]. A call that
+/// returns an error has not written into its arguments, nor into `state` and the gradients. After a
+/// training call that was refused there is nothing to differentiate: the next backward call returns
+/// [`Error::NoForward`].
+#[derive(Debug, Clone)]
+pub struct BatchNormDropout<A> {
+    /// The parameters and the running statistics. They may be changed between the calls; between a
+    /// training call and its backward call the parameters must stay as they are.
+    pub state: BatchNormState,
+    /// The gradient of `state.weight`, overwritten by each backward call.
+    pub grad_weight: Vec<f32>,
+    /// The gradient of `state.bias`, overwritten by each backward call.
+    pub grad_bias: Vec<f32>,
+    /// With any shape.
+    layer: Layer<A>,
+    cumulative: bool,
+    saved_mean: Vec<f32>,
+    saved_mean_tail: Vec<f32>,
+    saved_inv_std: Vec<f64>,
+    mask: Mask,
+    /// The input of the last training call, if that kept it.
+    input: Vec<f32>,
+    scratch: Vec<f64>,
+    last: Option<Forward>,
+}
+
+/// A training call that can be differentiated.
+#[derive(Debug, Clone, Copy)]
+struct Forward {
+    shape: Shape,
+    seed: u64,
+    kind: Kind,
+    /// Whether the layer has the input.
+    kept: bool,
+}
+
+/// The statistics of a training call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Batch,
+    Fixed,
+}
+
+/// A mask that knows which it is.
+#[derive(Debug, Clone, Default)]
+struct Mask {
+    bytes: Vec<u8>,
+    /// The seed and the number of bits, on which alone a mask depends in a layer.
+    drawn: Option<(u64, usize)>,
+}
+
+impl Mask {
+    /// The mask of `seed`, drawn if it is not there already.
+    fn dropout<A: Activation>(&mut self, layer: &Layer<A>, seed: u64) -> Result<Dropout<'_>, Error> {
+        if layer.config().p == 0.0 {
+            return Ok(Dropout::Off);
+        }
+        let drawn = Some((seed, layer.mask_bits()));
+        if self.drawn != drawn {
+            self.drawn = None;
+            resize(Buffer::Mask, &mut self.bytes, layer.mask_len(), 0)?;
+            layer.fill_mask(seed, &mut self.bytes)?;
+            self.drawn = drawn;
+        }
+        Ok(Dropout::Mask(&self.bytes))
+    }
+}
+
+/// A training call of a [`BatchNormDropout`] that leaves the input with the caller.
+///
+/// The backward call needs the input again: [`BackwardStep::input`].
+/// ```
+/// use normdrop::{BackwardStep, BatchNormDropout, Config, ForwardStep, Relu, Shape};
+///
+/// let mut layer = BatchNormDropout::new(1, Relu, Config { p: 0.25, ..Config::DEFAULT })?;
+/// let (x, r, dy) = ([1.0, 2.0, 3.0, 6.0], [0.5; 4], [1.0; 4]);
+/// let (mut y, mut dx, mut dr) = ([0.0; 4], [0.0; 4], [0.0; 4]);
+/// layer.train_step(ForwardStep { residual: Some(&r), ..ForwardStep::new(Shape::nc(4, 1)?, 42, &x, &mut y) })?;
+/// layer.backward_step(BackwardStep {
+///     residual: Some(&r),
+///     grad_input: Some(&mut dx),
+///     grad_residual: Some(&mut dr),
+///     ..BackwardStep::new(&x, &dy)
+/// })?;
+/// // Where y is 0, no gradient flows.
+/// assert!(y.iter().zip(dr).all(|(&y, dr)| (y == 0.0) == (dr == 0.0)));
+/// # Ok::<(), normdrop::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct ForwardStep<'a> {
+    /// The shape of the batch.
+    pub shape: Shape,
+    /// The seed of the mask. If `p` is 0 it does not matter.
+    pub seed: u64,
+    /// `x`, `shape.len()` values.
+    pub input: &'a [f32],
+    /// The residual, `shape.len()` values, which is added between normalisation and activation;
+    /// `None` adds nothing.
+    pub residual: Option<&'a [f32]>,
+    /// `y`, `shape.len()` values, overwritten.
+    pub output: &'a mut [f32],
+}
+
+impl<'a> ForwardStep<'a> {
+    /// A call without a residual.
+    #[must_use]
+    pub const fn new(shape: Shape, seed: u64, input: &'a [f32], output: &'a mut [f32]) -> Self {
+        Self { shape, seed, input, residual: None, output }
+    }
+}
+
+/// A backward call of a [`BatchNormDropout`] after a [`ForwardStep`].
+#[derive(Debug)]
+pub struct BackwardStep<'a> {
+    /// `x` of the training call.
+    pub input: &'a [f32],
+    /// The residual of the training call.
+    pub residual: Option<&'a [f32]>,
+    /// `dy`, as many values as `x`.
+    pub grad_output: &'a [f32],
+    /// `dx`, as many values as `x`, overwritten; `None` if `dx` is not needed, as in a first layer.
+    pub grad_input: Option<&'a mut [f32]>,
+    /// The gradient of the residual, overwritten; `None` if it is not needed.
+    pub grad_residual: Option<&'a mut [f32]>,
+}
+
+impl<'a> BackwardStep<'a> {
+    /// A call that computes the gradients of weight and bias alone.
+    #[must_use]
+    pub const fn new(input: &'a [f32], grad_output: &'a [f32]) -> Self {
+        Self { input, residual: None, grad_output, grad_input: None, grad_residual: None }
+    }
+}
+
+impl<A: Activation> BatchNormDropout<A> {
+    /// A new layer: weight 1, bias 0, running mean 0, running variance 1.
+    ///
+    /// # Errors
+    /// Those of [`Layer::new`], and [`Error::OutOfMemory`].
+    pub fn new(channels: usize, activation: A, config: Config) -> Result<Self, Error> {
+        let layer = Layer::new(Shape::nc(0, channels)?, activation, config)?;
+        Ok(Self {
+            state: BatchNormState::new(channels)?,
+            grad_weight: filled(Buffer::GradWeight, channels, 0.0)?,
+            grad_bias: filled(Buffer::GradBias, channels, 0.0)?,
+            layer,
+            cumulative: false,
+            saved_mean: filled(Buffer::SavedMean, channels, 0.0)?,
+            saved_mean_tail: filled(Buffer::SavedMeanTail, channels, 0.0)?,
+            saved_inv_std: filled(Buffer::SavedInvStd, channels, 0.0)?,
+            mask: Mask::default(),
+            input: Vec::new(),
+            scratch: Vec::new(),
+            last: None,
+        })
+    }
+
+    /// The same layer with running statistics that are the mean of all batches,
+    /// [`Average::Cumulative`], instead of an average with a momentum.
+    #[must_use]
+    pub fn with_cumulative_average(self) -> Self {
+        Self { cumulative: true, ..self }
+    }
+
+    /// The same layer on `backend`: [`Layer::with_backend`].
+    ///
+    /// # Errors
+    /// [`Error::BackendUnavailable`] if this CPU or this build cannot run it.
+    pub fn with_backend(self, backend: Backend) -> Result<Self, Error> {
+        Ok(Self { layer: self.layer.with_backend(backend)?, ..self })
+    }
+
+    /// The same layer in at most `tasks` tasks a call: [`Layer::with_tasks`]. Only with the feature
+    /// `rayon`.
+    #[cfg(feature = "rayon")]
+    #[must_use]
+    pub fn with_tasks(self, tasks: usize) -> Self {
+        Self { layer: self.layer.with_tasks(tasks), ..self }
+    }
+
+    /// The number of channels.
+    #[must_use]
+    pub const fn channels(&self) -> usize {
+        self.layer.shape().channels()
+    }
+
+    /// The constants.
+    #[must_use]
+    pub const fn config(&self) -> Config {
+        self.layer.config()
+    }
+
+    /// The layer without memory, for a batch of this shape.
+    ///
+    /// # Errors
+    /// [`Error::Length`] of the weight if `shape` does not have the channels of this layer.
+    pub fn layer(&self, shape: Shape) -> Result<Layer<A>, Error> {
+        check_len(Buffer::Weight, shape.channels(), self.channels())?;
+        Ok(self.layer.with_shape(shape))
+    }
+
+    /// Weight and bias, each with its gradient: what an optimiser needs.
+    pub fn parameters_mut(&mut self) -> [(&mut [f32], &[f32]); 2] {
+        let BatchNormState { weight, bias, .. } = &mut self.state;
+        [(weight, &self.grad_weight), (bias, &self.grad_bias)]
+    }
+
+    /// Takes over a state, for example from a file.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if a field does not have a value for each channel of this layer.
+    /// `running_mean_tail` may be empty.
+    pub fn load_state(&mut self, state: BatchNormState) -> Result<(), Error> {
+        state.check(self.channels())?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// Training forward: batch statistics, and dropout with the mask of `seed`. The running
+    /// statistics move.
+    ///
+    /// The layer keeps a copy of `input` for [`BatchNormDropout::backward`]. It takes 4 bytes an
+    /// element and the time of a copy. [`BatchNormDropout::train_step`] makes none.
+    ///
+    /// # Errors
+    /// Those of [`Layer::train`] and [`BatchNormDropout::layer`].
+    pub fn train(&mut self, shape: Shape, seed: u64, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
+        self.forward(Kind::Batch, ForwardStep::new(shape, seed, input, output), true)
+    }
+
+    /// Training forward of a frozen batch norm: the running statistics normalise and stay as they
+    /// are, and dropout is on. It keeps a copy of `input`, as [`BatchNormDropout::train`].
+    ///
+    /// # Errors
+    /// Those of [`Layer::eval`] and [`BatchNormDropout::layer`].
+    pub fn train_frozen(&mut self, shape: Shape, seed: u64, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
+        self.forward(Kind::Fixed, ForwardStep::new(shape, seed, input, output), true)
+    }
+
+    /// [`BatchNormDropout::train`] with a residual, or without the copy of the input. It is followed
+    /// by [`BatchNormDropout::backward_step`].
+    ///
+    /// # Errors
+    /// As [`BatchNormDropout::train`].
+    pub fn train_step(&mut self, step: ForwardStep<'_>) -> Result<(), Error> {
+        self.forward(Kind::Batch, step, false)
+    }
+
+    /// [`BatchNormDropout::train_frozen`] with a residual, or without the copy of the input. It is
+    /// followed by [`BatchNormDropout::backward_step`].
+    ///
+    /// # Errors
+    /// As [`BatchNormDropout::train_frozen`].
+    pub fn train_frozen_step(&mut self, step: ForwardStep<'_>) -> Result<(), Error> {
+        self.forward(Kind::Fixed, step, false)
+    }
+
+    /// The gradients of the last call of [`BatchNormDropout::train`] or
+    /// [`BatchNormDropout::train_frozen`]: `dx` into `grad_input`, and those of weight and bias into
+    /// `grad_weight` and `grad_bias`.
+    ///
+    /// The gradients are overwritten, not added up. Evaluations in between do not matter.
+    ///
+    /// # Errors
+    /// [`Error::NoForward`] if there was no such call, or another training call after it; otherwise
+    /// those of [`Layer::backward`].
+    pub fn backward(&mut self, grad_output: &[f32], grad_input: &mut [f32]) -> Result<(), Error> {
+        if !self.last.is_some_and(|last| last.kept) {
+            return Err(Error::NoForward);
+        }
+        let input = core::mem::take(&mut self.input);
+        let step = BackwardStep { grad_input: Some(grad_input), ..BackwardStep::new(&input, grad_output) };
+        let result = self.backward_step(step);
+        self.input = input;
+        result
+    }
+
+    /// The gradients of the last training call, whose input and residual are given again.
+    ///
+    /// # Errors
+    /// [`Error::NoForward`] if there was no training call; otherwise those of [`Layer::backward`].
+    pub fn backward_step(&mut self, step: BackwardStep<'_>) -> Result<(), Error> {
+        let Some(Forward { shape, seed, kind, .. }) = self.last else { return Err(Error::NoForward) };
+        let BackwardStep { input, residual, grad_output, grad_input, grad_residual } = step;
+        let layer = self.layer(shape)?;
+        self.make_room(layer.backward_scratch_len())?;
+        let statistics = match kind {
+            Kind::Batch => Statistics::Batch(Saved::new(&self.saved_mean, &self.saved_mean_tail, &self.saved_inv_std)),
+            Kind::Fixed => Statistics::Fixed(self.state.running()),
+        };
+        layer.backward(Backward {
+            parameters: self.state.parameters(),
+            dropout: self.mask.dropout(&layer, seed)?,
+            residual,
+            grad_input,
+            grad_residual,
+            grad_parameters: ParameterGradients::new(&mut self.grad_weight, &mut self.grad_bias),
+            ..Backward::new(statistics, input, grad_output, &mut self.scratch)
+        })
+    }
+
+    /// Evaluation: the running statistics, and nothing is dropped.
+    ///
+    /// # Errors
+    /// Those of [`Layer::eval`] and [`BatchNormDropout::layer`].
+    pub fn eval(&mut self, shape: Shape, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
+        let layer = self.layer(shape)?;
+        self.make_room(layer.eval_scratch_len())?;
+        let parameters = self.state.parameters();
+        layer.eval(Eval { parameters, ..Eval::new(self.state.running(), input, output, &mut self.scratch) })
+    }
+
+    /// [`BatchNormDropout::eval`] that overwrites its input.
+    ///
+    /// # Errors
+    /// As [`BatchNormDropout::eval`].
+    pub fn eval_in_place(&mut self, shape: Shape, values: &mut [f32]) -> Result<(), Error> {
+        self.evaluate_in_place(shape, None, values)
+    }
+
+    /// Monte-Carlo dropout (Gal and Ghahramani, *Dropout as a Bayesian approximation*, 2016): one
+    /// evaluation with dropout for each seed. `each` gets the seed and its output.
+    ///
+    /// `output` has `shape.len()` values, and the last output after the call.
+    /// ```
+    /// use normdrop::{BatchNormDropout, Config, Identity, Shape, seed_for};
+    ///
+    /// let mut layer = BatchNormDropout::new(1, Identity, Config { p: 0.5, ..Config::DEFAULT })?;
+    /// let (seeds, mut y, mut sum) = ((0..1000).map(|pass| seed_for(42, 0, pass, 0)), [0.0], 0.0);
+    /// layer.monte_carlo(Shape::nc(1, 1)?, seeds, &[3.0], &mut y, |_, y| sum += y[0])?;
+    /// // The mean over the masks is nearly what an evaluation without dropout gives.
+    /// assert!((sum / 1000.0 - 3.0).abs() < 0.2);
+    /// # Ok::<(), normdrop::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Layer::eval`] and [`BatchNormDropout::layer`].
+    pub fn monte_carlo(
+        &mut self,
+        shape: Shape,
+        seeds: impl IntoIterator<Item = u64>,
+        input: &[f32],
+        output: &mut [f32],
+        mut each: impl FnMut(u64, &[f32]),
+    ) -> Result<(), Error> {
+        let layer = self.layer(shape)?;
+        check_len(Buffer::Input, shape.len(), input.len())?;
+        check_len(Buffer::Output, shape.len(), output.len())?;
+        self.make_room(layer.eval_scratch_len())?;
+        for seed in seeds {
+            let parameters = self.state.parameters();
+            let dropout = self.mask.dropout(&layer, seed)?;
+            let call = Eval::new(self.state.running(), input, output, &mut self.scratch);
+            layer.eval(Eval { parameters, dropout, ..call })?;
+            each(seed, output);
+        }
+        Ok(())
+    }
+
+    /// One pass of [`BatchNormDropout::monte_carlo`] that overwrites its input: for a network, whose
+    /// layers each need a mask in every pass.
+    ///
+    /// # Errors
+    /// As [`BatchNormDropout::eval`].
+    pub fn monte_carlo_in_place(&mut self, shape: Shape, seed: u64, values: &mut [f32]) -> Result<(), Error> {
+        self.evaluate_in_place(shape, Some(seed), values)
+    }
+
+    /// An evaluation in place, with dropout if there is a seed.
+    fn evaluate_in_place(&mut self, shape: Shape, seed: Option<u64>, values: &mut [f32]) -> Result<(), Error> {
+        let layer = self.layer(shape)?;
+        check_len(Buffer::Values, shape.len(), values.len())?;
+        self.make_room(layer.eval_scratch_len())?;
+        let parameters = self.state.parameters();
+        let dropout = match seed {
+            Some(seed) => self.mask.dropout(&layer, seed)?,
+            None => Dropout::Off,
+        };
+        let call = EvalInPlace::new(self.state.running(), values, &mut self.scratch);
+        layer.eval_in_place(EvalInPlace { parameters, dropout, ..call })
+    }
+
+    /// A training call of either kind.
+    fn forward(&mut self, kind: Kind, step: ForwardStep<'_>, keep: bool) -> Result<(), Error> {
+        let ForwardStep { shape, seed, input, residual, output } = step;
+        let layer = self.layer(shape)?;
+        // Before memory is asked for: a wrong shape may be larger than any memory.
+        check_len(Buffer::Input, shape.len(), input.len())?;
+        check_len(Buffer::Output, shape.len(), output.len())?;
+        self.make_room(layer.scratch_len())?;
+        // The statistics and the input of the call before are about to be overwritten.
+        self.last = None;
+        let dropout = self.mask.dropout(&layer, seed)?;
+        if keep {
+            self.input.clear();
+            self.input.try_reserve_exact(input.len()).map_err(|_| out_of_memory(Buffer::Input, input.len()))?;
+            self.input.extend_from_slice(input);
+        }
+        let BatchNormState { weight, bias, running_mean, running_mean_tail, running_var, num_batches_tracked } =
+            &mut self.state;
+        let parameters = Parameters::new(weight, bias);
+        match kind {
+            Kind::Batch => {
+                let mean_tail = (!running_mean_tail.is_empty()).then_some(&mut running_mean_tail[..]);
+                // A copy: both averages are counted below.
+                let mut counted = *num_batches_tracked;
+                let average =
+                    if self.cumulative { Average::Cumulative { batches: &mut counted } } else { Average::Exponential };
+                let running = RunningMut { mean_tail, average, ..RunningMut::new(running_mean, running_var) };
+                let saved = SavedMut::new(&mut self.saved_mean, &mut self.saved_mean_tail, &mut self.saved_inv_std);
+                let call = Train::new(input, output, saved, &mut self.scratch);
+                layer.train(Train { parameters, running: Some(running), dropout, residual, ..call })?;
+                if !shape.is_empty() {
+                    *num_batches_tracked = num_batches_tracked.saturating_add(1);
+                }
+            }
+            Kind::Fixed => {
+                let call = Eval::new(self.state.running(), input, output, &mut self.scratch);
+                layer.eval(Eval { parameters: self.state.parameters(), dropout, residual, ..call })?;
+            }
+        }
+        self.last = Some(Forward { shape, seed, kind, kept: keep });
+        Ok(())
+    }
+
+    /// Makes scratch as long as a call needs it. It stays as long as it was.
+    fn make_room(&mut self, scratch: usize) -> Result<(), Error> {
+        let most = self.scratch.len().max(scratch);
+        resize(Buffer::Scratch, &mut self.scratch, most, 0.0)
+    }
+}
+
+/// A buffer of equal values.
+fn filled<T: Clone>(buffer: Buffer, len: usize, value: T) -> Result<Vec<T>, Error> {
+    let mut values = Vec::new();
+    resize(buffer, &mut values, len, value)?;
+    Ok(values)
+}
+
+/// Changes the length of a buffer, and returns an error where the allocator has no room.
+fn resize<T: Clone>(buffer: Buffer, values: &mut Vec<T>, len: usize, value: T) -> Result<(), Error> {
+    let more = len.saturating_sub(values.len());
+    values.try_reserve_exact(more).map_err(|_| out_of_memory(buffer, len))?;
+    values.resize(len, value);
+    Ok(())
+}
+
+const fn out_of_memory(buffer: Buffer, len: usize) -> Error {
+    Error::OutOfMemory { buffer, len }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activation::Relu;
+
+    #[test]
+    fn a_batch_that_is_not_larger_than_one_before_allocates_nothing() -> Result<(), Error> {
+        let mut layer = BatchNormDropout::new(3, Relu, Config { p: 0.5, ..Config::DEFAULT })?;
+        let places = |layer: &BatchNormDropout<Relu>| {
+            let BatchNormDropout { mask, input, scratch, .. } = layer;
+            let capacities = (mask.bytes.capacity(), input.capacity(), scratch.capacity());
+            (mask.bytes.as_ptr(), input.as_ptr(), scratch.as_ptr(), capacities)
+        };
+        let (x, mut y, mut dx) = ([1.0; 96], [0.0; 96], [0.0; 96]);
+        let mut first = None;
+        for (seed, samples) in [32, 7, 32, 2, 31].into_iter().enumerate() {
+            let (shape, len) = (Shape::nc(samples, 3)?, 3 * samples);
+            layer.train(shape, seed as u64, &x[..len], &mut y[..len])?;
+            layer.backward(&y[..len], &mut dx[..len])?;
+            layer.eval(shape, &x[..len], &mut y[..len])?;
+            assert_eq!(places(&layer), *first.get_or_insert(places(&layer)), "{samples} samples");
+        }
+        Ok(())
+    }
+}

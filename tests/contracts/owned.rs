@@ -1,0 +1,411 @@
+//! The layer that owns its memory: the bits of the layer on slices, whatever happens between the calls, and no way to train
+//! with a mask, statistics or an input that are not those of the call.
+
+use normdrop::{
+    Activation, Average, Backend, Backward, BackwardStep, BatchNormDropout, BatchNormState, Buffer, Config, Dropout,
+    Error, Eval, ForwardStep, Gelu, Granularity, Identity, Layer, LeakyRelu, ParameterGradients, Parameters, Relu,
+    Running, RunningMut, SavedMut, Shape, Statistics, Train,
+};
+use normdrop_reference::random::SplitMix64;
+
+const CHANNELS: usize = 5;
+
+fn values(len: usize, seed: u64) -> Vec<f32> {
+    let mut random = SplitMix64::new(seed);
+    #[expect(clippy::cast_possible_truncation, reason = "data for f32")]
+    let value = |_| (3.0 + 2.0 * random.next_normal()) as f32;
+    (0..len).map(value).collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// A batch that grows, shrinks and changes its layout.
+fn shapes() -> [Shape; 6] {
+    let shapes = [
+        Shape::nc(16, CHANNELS),
+        Shape::nc(3, CHANNELS),
+        Shape::nchw(2, CHANNELS, 7, 5),
+        Shape::nlc(4, 9, CHANNELS),
+        Shape::nc(40, CHANNELS),
+        Shape::nc(16, CHANNELS),
+    ];
+    shapes.map(|shape| shape.expect("a small shape"))
+}
+
+/// The state of a layer of another program, in buffers one by one.
+struct Slices {
+    state: BatchNormState,
+    cumulative: bool,
+    mean: Vec<f32>,
+    mean_tail: Vec<f32>,
+    inv_std: Vec<f64>,
+}
+
+/// What a training call and its backward call write.
+#[derive(Debug, PartialEq)]
+struct Step {
+    y: Vec<u32>,
+    dx: Vec<u32>,
+    dr: Vec<u32>,
+    gradients: [Vec<u32>; 2],
+}
+
+impl Slices {
+    fn new(state: &BatchNormState, cumulative: bool) -> Self {
+        let (state, channels) = (state.clone(), state.weight.len());
+        Self {
+            state,
+            cumulative,
+            mean: vec![0.0; channels],
+            mean_tail: vec![0.0; channels],
+            inv_std: vec![0.0; channels],
+        }
+    }
+
+    /// The calls of [`Layer`], every field named.
+    fn step<A: Activation>(
+        &mut self,
+        layer: &Layer<A>,
+        seed: u64,
+        frozen: bool,
+        [x, dy]: [&[f32]; 2],
+        residual: Option<&[f32]>,
+    ) -> Step {
+        let mut mask = vec![0; layer.mask_len()];
+        layer.fill_mask(seed, &mut mask).expect("the length of the layer");
+        let dropout = Dropout::Mask(&mask);
+        let (mut y, mut dx, mut dr) = (vec![0.0; x.len()], vec![0.0; x.len()], vec![0.0; x.len()]);
+        let mut scratch = vec![f64::NAN; layer.scratch_len()];
+        let state = &mut self.state;
+        let parameters = Parameters { weight: Some(&state.weight), bias: Some(&state.bias) };
+        let statistics = if frozen {
+            let running = Running {
+                mean: &state.running_mean,
+                mean_tail: Some(&state.running_mean_tail),
+                var: &state.running_var,
+            };
+            let (output, scratch) = (&mut y[..], &mut scratch[..]);
+            let call = Eval { parameters, running, dropout, input: x, residual, output, scratch };
+            layer.eval(call).expect("valid arguments");
+            Statistics::Fixed(running)
+        } else {
+            let average = if self.cumulative {
+                Average::Cumulative { batches: &mut state.num_batches_tracked }
+            } else {
+                state.num_batches_tracked += 1;
+                Average::Exponential
+            };
+            let running = RunningMut {
+                mean: &mut state.running_mean,
+                mean_tail: Some(&mut state.running_mean_tail),
+                var: &mut state.running_var,
+                average,
+            };
+            layer
+                .train(Train {
+                    parameters,
+                    running: Some(running),
+                    dropout,
+                    input: x,
+                    residual,
+                    output: &mut y,
+                    saved: SavedMut {
+                        mean: &mut self.mean,
+                        mean_tail: &mut self.mean_tail,
+                        inv_std: &mut self.inv_std,
+                    },
+                    scratch: &mut scratch,
+                })
+                .expect("valid arguments");
+            let (mean, mean_tail, inv_std) = (&self.mean[..], &self.mean_tail[..], &self.inv_std[..]);
+            Statistics::Batch(normdrop::Saved { mean, mean_tail, inv_std })
+        };
+        let (mut d_weight, mut d_bias) = (vec![0.0; state.weight.len()], vec![0.0; state.weight.len()]);
+        layer
+            .backward(Backward {
+                parameters,
+                statistics,
+                dropout,
+                input: x,
+                residual,
+                grad_output: dy,
+                grad_input: Some(&mut dx),
+                grad_residual: Some(&mut dr),
+                grad_parameters: ParameterGradients { weight: Some(&mut d_weight), bias: Some(&mut d_bias) },
+                scratch: &mut scratch,
+            })
+            .expect("valid arguments");
+        Step { y: bits(&y), dx: bits(&dx), dr: bits(&dr), gradients: [bits(&d_weight), bits(&d_bias)] }
+    }
+}
+
+/// An owned layer whose parameters are not those of a new one.
+fn owned<A: Activation>(activation: A, config: Config) -> BatchNormDropout<A> {
+    let mut layer = BatchNormDropout::new(CHANNELS, activation, config).expect("valid constants");
+    layer.state.weight = values(CHANNELS, 1);
+    layer.state.bias = values(CHANNELS, 2);
+    layer
+}
+
+fn compare<A: Activation>(activation: A, config: Config, cumulative: bool) {
+    let mut layer = owned(activation, config);
+    if cumulative {
+        layer = layer.with_cumulative_average();
+    }
+    let mut slices = Slices::new(&layer.state, cumulative);
+    for (seed, shape) in (0..).zip(shapes()) {
+        let on_slices = Layer::new(shape, activation, config).expect("valid constants");
+        let [x, dy, r] = [10, 20, 30].map(|data| values(shape.len(), data + seed));
+        for (frozen, with_residual) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (mut y, mut dx, mut dr) = (vec![0.0; x.len()], vec![0.0; x.len()], vec![0.0; x.len()]);
+            let residual = with_residual.then_some(&r[..]);
+            let expected = slices.step(&on_slices, seed, frozen, [&x, &dy], residual);
+            if with_residual {
+                let step = ForwardStep { residual, ..ForwardStep::new(shape, seed, &x, &mut y) };
+                if frozen { layer.train_frozen_step(step) } else { layer.train_step(step) }.expect("valid");
+            } else if frozen {
+                layer.train_frozen(shape, seed, &x, &mut y).expect("valid");
+            } else {
+                layer.train(shape, seed, &x, &mut y).expect("valid");
+            }
+            // Evaluations in between take the mask's place and that of scratch.
+            let mut other = values(2 * CHANNELS, 99);
+            let two = Shape::nc(2, CHANNELS).expect("a small shape");
+            layer.monte_carlo_in_place(two, seed + 1, &mut other).expect("valid");
+            layer.eval_in_place(two, &mut other).expect("valid");
+            if with_residual {
+                let (grad_input, grad_residual) = (Some(&mut dx[..]), Some(&mut dr[..]));
+                let step = BackwardStep { residual, grad_input, grad_residual, ..BackwardStep::new(&x, &dy) };
+                layer.backward_step(step).expect("valid");
+            } else {
+                layer.backward(&dy, &mut dx).expect("valid");
+                dr = expected.dr.iter().map(|&bits| f32::from_bits(bits)).collect();
+            }
+            let gradients = [bits(&layer.grad_weight), bits(&layer.grad_bias)];
+            let step = Step { y: bits(&y), dx: bits(&dx), dr: bits(&dr), gradients };
+            assert_eq!(step, expected, "{shape:?} frozen {frozen} residual {with_residual}");
+            assert_eq!(layer.state, slices.state, "{shape:?} frozen {frozen} residual {with_residual}");
+        }
+    }
+    assert_eq!(layer.state.num_batches_tracked, 2 * shapes().len() as u64);
+    assert!(layer.state.running_mean_tail.iter().any(|&tail| tail != 0.0), "the tail is not kept");
+}
+
+#[test]
+fn an_owned_layer_gives_the_bits_of_the_layer_on_slices_for_batches_of_any_size() {
+    for granularity in [Granularity::Element, Granularity::Channel, Granularity::Sample] {
+        compare(Relu, Config { p: 0.3, granularity, ..Config::DEFAULT }, false);
+    }
+    compare(Gelu, Config { p: 0.3, ..Config::DEFAULT }, true);
+    compare(Identity, Config::DEFAULT, false);
+    compare(LeakyRelu::default(), Config { p: 1.0, momentum: 0.7, ..Config::DEFAULT }, false);
+}
+
+#[test]
+fn an_owned_layer_evaluates_as_the_layer_on_slices() -> Result<(), Error> {
+    let config = Config { p: 0.5, ..Config::DEFAULT };
+    let mut layer = owned(Relu, config);
+    let batch = Shape::nc(16, CHANNELS)?;
+    layer.train(batch, 1, &values(batch.len(), 3), &mut vec![0.0; batch.len()])?;
+    for shape in shapes() {
+        let on_slices = Layer::new(shape, Relu, config)?;
+        let (x, mut scratch) = (values(shape.len(), 4), vec![0.0; on_slices.eval_scratch_len()]);
+        let mut expected = |seed: Option<u64>| {
+            let (mut y, mut mask) = (vec![0.0; x.len()], vec![0; on_slices.mask_len()]);
+            let dropout = seed.map_or(Ok(Dropout::Off), |seed| on_slices.fill_mask(seed, &mut mask))?;
+            let call = Eval::new(layer.state.running(), &x, &mut y, &mut scratch);
+            on_slices.eval(Eval { parameters: layer.state.parameters(), dropout, ..call })?;
+            Ok::<_, Error>(bits(&y))
+        };
+        let (plain, dropped) = (expected(None)?, [expected(Some(5))?, expected(Some(6))?]);
+        assert_ne!(plain, dropped[0]);
+        assert_ne!(dropped[0], dropped[1]);
+
+        let (mut y, mut in_place) = (vec![0.0; x.len()], x.clone());
+        layer.eval(shape, &x, &mut y)?;
+        layer.eval_in_place(shape, &mut in_place)?;
+        assert_eq!((bits(&y), bits(&in_place)), (plain.clone(), plain));
+        let mut all = Vec::new();
+        layer.monte_carlo(shape, [5, 6], &x, &mut y, |seed, y| all.push((seed, bits(y))))?;
+        assert_eq!(all, [(5, dropped[0].clone()), (6, dropped[1].clone())]);
+        assert_eq!(bits(&y), dropped[1]);
+        in_place.clone_from(&x);
+        layer.monte_carlo_in_place(shape, 5, &mut in_place)?;
+        assert_eq!(bits(&in_place), dropped[0]);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_owned_layer_never_trains_with_a_mask_that_was_not_drawn() -> Result<(), Error> {
+    let shape = Shape::nc(4000, CHANNELS)?;
+    let (x, mut y) = (values(shape.len(), 3), vec![0.0; shape.len()]);
+    for p in [0.25, 0.5, 0.75] {
+        let mut layer = BatchNormDropout::new(CHANNELS, Identity, Config { p, ..Config::DEFAULT })?;
+        for seed in 0..3 {
+            layer.train(shape, seed, &x, &mut y)?;
+            let dropped = y.iter().filter(|&&y| y == 0.0).count() as f64 / y.len() as f64;
+            assert!((dropped - p).abs() < 0.02, "{dropped} instead of {p}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_backward_call_without_its_training_call_is_refused() -> Result<(), Error> {
+    let mut layer = owned(Relu, Config { p: 0.5, ..Config::DEFAULT });
+    let shape = Shape::nc(8, CHANNELS)?;
+    let (x, dy, mut y, mut dx) = (values(40, 1), values(40, 2), vec![0.0; 40], vec![7.0; 40]);
+    assert_eq!(layer.backward(&dy, &mut dx), Err(Error::NoForward));
+    assert_eq!(layer.backward_step(BackwardStep::new(&x, &dy)), Err(Error::NoForward));
+    layer.eval(shape, &x, &mut y)?;
+    layer.monte_carlo(shape, [1], &x, &mut y, |_, _| {})?;
+    assert_eq!(layer.backward(&dy, &mut dx), Err(Error::NoForward), "an evaluation is no training call");
+
+    // A step leaves the input with the caller, so that there is nothing for `backward` to read.
+    layer.train(shape, 1, &x, &mut y)?;
+    layer.train_step(ForwardStep::new(shape, 2, &x, &mut y))?;
+    assert_eq!(layer.backward(&dy, &mut dx), Err(Error::NoForward));
+    layer.backward_step(BackwardStep::new(&x, &dy))?;
+
+    // A training call that is refused.
+    layer.train(shape, 1, &x, &mut y)?;
+    let weight = layer.state.weight.pop().expect("a value for each channel");
+    assert!(layer.train(shape, 1, &x, &mut y).is_err());
+    layer.state.weight.push(weight);
+    assert_eq!(layer.backward(&dy, &mut dx), Err(Error::NoForward));
+    assert_eq!((dx, layer.grad_weight.len()), (vec![7.0; 40], CHANNELS));
+    Ok(())
+}
+
+/// Lengths, shapes and states that do not belong to the layer.
+#[test]
+fn an_owned_layer_refuses_what_does_not_fit_before_it_writes_anything() -> Result<(), Error> {
+    let length = |buffer, expected, actual| Err(Error::Length { buffer, expected, actual });
+    let mut layer = owned(Relu, Config { p: 0.5, ..Config::DEFAULT });
+    let (shape, other) = (Shape::nc(8, CHANNELS)?, Shape::nc(5, 8)?);
+    let (x, mut y, mut dx) = (values(40, 1), vec![7.0; 40], vec![7.0; 40]);
+    let huge = Shape::nc(usize::MAX / CHANNELS, CHANNELS)?;
+    let before = layer.state.clone();
+
+    assert_eq!(layer.layer(other).map(drop), length(Buffer::Weight, 8, CHANNELS));
+    assert_eq!(layer.train(other, 1, &x, &mut y), length(Buffer::Weight, 8, CHANNELS));
+    assert_eq!(layer.eval(other, &x, &mut y), length(Buffer::Weight, 8, CHANNELS));
+    assert_eq!(layer.train(huge, 1, &x, &mut y), length(Buffer::Input, huge.len(), 40));
+    assert_eq!(layer.train_frozen(shape, 1, &x[1..], &mut y), length(Buffer::Input, 40, 39));
+    assert_eq!(layer.train(shape, 1, &x, &mut y[1..]), length(Buffer::Output, 40, 39));
+    assert_eq!(layer.eval(shape, &x, &mut y[1..]), length(Buffer::Output, 40, 39));
+    assert_eq!(layer.eval_in_place(shape, &mut y[1..]), length(Buffer::Values, 40, 39));
+    assert_eq!(layer.monte_carlo_in_place(huge, 1, &mut y), length(Buffer::Values, huge.len(), 40));
+    assert_eq!(layer.monte_carlo(shape, [1], &x, &mut y[1..], |_, _| {}), length(Buffer::Output, 40, 39));
+    let step = ForwardStep { residual: Some(&x[1..]), ..ForwardStep::new(shape, 1, &x, &mut y) };
+    assert_eq!(layer.train_step(step), length(Buffer::Residual, 40, 39));
+    let single = Shape::nc(1, CHANNELS)?;
+    assert_eq!(layer.train(single, 1, &x[..5], &mut y[..5]), Err(Error::SingleSample));
+    assert_eq!((&layer.state, &y), (&before, &vec![7.0; 40]), "a refused call has written");
+
+    layer.train(shape, 1, &x, &mut y)?;
+    assert_eq!(layer.backward(&x[1..], &mut dx), length(Buffer::GradOutput, 40, 39));
+    assert_eq!(layer.backward(&x, &mut dx[1..]), length(Buffer::GradInput, 40, 39));
+    let gradients = (layer.grad_weight.clone(), layer.grad_bias.clone());
+    assert_eq!((gradients, dx), ((vec![0.0; 5], vec![0.0; 5]), vec![7.0; 40]), "a refused call has written");
+
+    for (buffer, wrong) in [
+        (Buffer::Weight, BatchNormState { weight: vec![1.0; 4], ..before.clone() }),
+        (Buffer::Bias, BatchNormState { bias: vec![1.0; 4], ..before.clone() }),
+        (Buffer::RunningMean, BatchNormState { running_mean: vec![1.0; 4], ..before.clone() }),
+        (Buffer::RunningMeanTail, BatchNormState { running_mean_tail: vec![1.0; 4], ..before.clone() }),
+        (Buffer::RunningVar, BatchNormState { running_var: vec![1.0; 4], ..before.clone() }),
+    ] {
+        let now = layer.state.clone();
+        assert_eq!(layer.load_state(wrong.clone()), length(buffer, CHANNELS, 4));
+        assert_eq!(layer.state, now);
+        // A state that is written field by field is found by the next call.
+        layer.state = wrong;
+        assert_eq!(layer.eval(shape, &x, &mut y), length(buffer, CHANNELS, 4));
+        assert_eq!(layer.train(shape, 1, &x, &mut y), length(buffer, CHANNELS, 4));
+        layer.state = now;
+    }
+    layer.load_state(before.clone())?;
+    assert_eq!(layer.state, before);
+    Ok(())
+}
+
+#[test]
+fn a_layer_that_no_memory_can_hold_is_an_error_and_no_panic() {
+    for channels in [usize::MAX, usize::MAX / 4, isize::MAX as usize / 4] {
+        let error = BatchNormDropout::new(channels, Relu, Config::DEFAULT).expect_err("there is not so much memory");
+        assert_eq!(error, Error::OutOfMemory { buffer: Buffer::Weight, len: channels });
+        assert!(error.to_string().contains("weight"), "{error}");
+    }
+    assert!(Error::NoForward.to_string().contains("`backward` follows `train`"));
+}
+
+#[test]
+fn an_empty_batch_changes_nothing() -> Result<(), Error> {
+    let mut layer = owned(Relu, Config { p: 0.5, ..Config::DEFAULT });
+    let before = layer.state.clone();
+    layer.grad_bias.fill(7.0);
+    for shape in [Shape::nc(0, CHANNELS)?, Shape::nchw(3, CHANNELS, 0, 4)?] {
+        layer.train(shape, 1, &[], &mut [])?;
+        layer.backward(&[], &mut [])?;
+        layer.eval(shape, &[], &mut [])?;
+        assert_eq!((&layer.state, &layer.grad_bias), (&before, &vec![0.0; CHANNELS]));
+    }
+    let mut none = BatchNormDropout::new(0, Relu, Config::DEFAULT)?;
+    none.train(Shape::nc(3, 0)?, 1, &[], &mut [])?;
+    assert_eq!(none.state.num_batches_tracked, 0);
+    Ok(())
+}
+
+/// PyTorch's state: no tail. The running mean is one f32 then, and a file without a tail is read.
+#[test]
+fn a_state_without_a_tail_keeps_the_running_mean_in_one_f32() -> Result<(), Error> {
+    let shape = Shape::nc(16, CHANNELS)?;
+    let (x, mut y) = (values(shape.len(), 5), vec![0.0; shape.len()]);
+    let mut layer = owned(Relu, Config::DEFAULT);
+    layer.load_state(BatchNormState { running_mean_tail: Vec::new(), ..layer.state.clone() })?;
+    layer.train(shape, 1, &x, &mut y)?;
+    layer.eval(shape, &x, &mut y)?;
+    assert!(layer.state.running_mean_tail.is_empty());
+
+    let mut with_tail = owned(Relu, Config::DEFAULT);
+    with_tail.train(shape, 1, &x, &mut y)?;
+    assert_eq!(bits(&layer.state.running_mean), bits(&with_tail.state.running_mean));
+    Ok(())
+}
+
+#[test]
+fn an_owned_layer_keeps_its_backend_for_every_shape() -> Result<(), Error> {
+    let layer = owned(Relu, Config::DEFAULT).with_backend(Backend::Portable)?;
+    let shape = Shape::nc(3, CHANNELS)?;
+    assert_eq!(layer.layer(shape)?, Layer::new(shape, Relu, Config::DEFAULT)?.with_backend(Backend::Portable)?);
+    #[cfg(feature = "rayon")]
+    assert_eq!(layer.with_tasks(3).layer(shape)?.shape(), shape);
+    Ok(())
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn a_state_is_read_back_from_a_file_with_every_bit() -> Result<(), Box<dyn std::error::Error>> {
+    let shape = Shape::nc(16, CHANNELS)?;
+    let mut layer = owned(Relu, Config::DEFAULT);
+    layer.train(shape, 1, &values(shape.len(), 5), &mut vec![0.0; shape.len()])?;
+    let text = serde_json::to_string(&layer.state)?;
+    for name in ["weight", "bias", "running_mean", "running_mean_tail", "running_var", "num_batches_tracked"] {
+        assert!(text.contains(&format!("\"{name}\":")), "{text}");
+    }
+    assert_eq!(serde_json::from_str::<BatchNormState>(&text)?, layer.state);
+
+    let of_pytorch = r#"{"weight":[1.0],"bias":[0.5],"running_mean":[2.0],"running_var":[3.0]}"#;
+    let read: BatchNormState = serde_json::from_str(of_pytorch)?;
+    assert_eq!((read.running_mean_tail.len(), read.num_batches_tracked), (0, 0));
+    let mut single = BatchNormDropout::new(1, Identity, Config { eps: 1.0, ..Config::DEFAULT })?;
+    single.load_state(read)?;
+    let mut y = [6.0];
+    single.eval_in_place(Shape::nc(1, 1)?, &mut y)?;
+    assert_eq!(y, [2.5]);
+    Ok(())
+}

@@ -3,20 +3,42 @@
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::Rng;
 
-/// Learned numbers, their gradient and the two averages that Adam keeps of it.
+/// Learned numbers, their gradient and the averages of it.
 #[derive(Clone)]
-pub(crate) struct Parameter {
-    pub(crate) value: Vec<f32>,
-    pub(crate) gradient: Vec<f32>,
+struct Parameter {
+    value: Vec<f32>,
+    gradient: Vec<f32>,
+    averages: Averages,
+}
+
+impl Parameter {
+    fn new(value: Vec<f32>) -> Self {
+        Self { gradient: vec![0.0; value.len()], averages: Averages::new(value.len()), value }
+    }
+
+    fn borrow(&mut self) -> ParameterMut<'_> {
+        ParameterMut { value: &mut self.value, gradient: &self.gradient, averages: &mut self.averages }
+    }
+}
+
+/// The two averages that Adam keeps of a gradient.
+#[derive(Clone)]
+pub(crate) struct Averages {
     mean: Vec<f32>,
     mean_square: Vec<f32>,
 }
 
-impl Parameter {
-    pub(crate) fn new(value: Vec<f32>) -> Self {
-        let zeros = vec![0.0; value.len()];
-        Self { value, gradient: zeros.clone(), mean: zeros.clone(), mean_square: zeros }
+impl Averages {
+    pub(crate) fn new(len: usize) -> Self {
+        Self { mean: vec![0.0; len], mean_square: vec![0.0; len] }
     }
+}
+
+/// Learned numbers as the optimiser sees them, wherever they are.
+pub(crate) struct ParameterMut<'a> {
+    pub(crate) value: &'a mut [f32],
+    pub(crate) gradient: &'a [f32],
+    pub(crate) averages: &'a mut Averages,
 }
 
 /// Adam with its published constants (Kingma and Ba 2015, algorithm 1).
@@ -41,10 +63,10 @@ impl Adam {
         self.square_start *= Self::BETA.1;
     }
 
-    pub(crate) fn update(&self, parameter: &mut Parameter) {
-        let Parameter { value, gradient, mean, mean_square } = parameter;
+    pub(crate) fn update(&self, parameter: ParameterMut<'_>) {
+        let ParameterMut { value, gradient, averages: Averages { mean, mean_square } } = parameter;
         let (rate, correction) = (self.rate / (1.0 - self.mean_start), 1.0 / (1.0 - self.square_start));
-        for (((value, &gradient), mean), square) in value.iter_mut().zip(&*gradient).zip(mean).zip(mean_square) {
+        for (((value, &gradient), mean), square) in value.iter_mut().zip(gradient).zip(mean).zip(mean_square) {
             *mean = Self::BETA.0 * *mean + (1.0 - Self::BETA.0) * gradient;
             *square = Self::BETA.1 * *square + (1.0 - Self::BETA.1) * gradient * gradient;
             *value -= rate * *mean / ((*square * correction).sqrt() + Self::EPSILON);
@@ -100,8 +122,8 @@ impl Linear {
         dx
     }
 
-    pub(crate) fn parameters(&mut self) -> [&mut Parameter; 2] {
-        [&mut self.weight, &mut self.bias]
+    pub(crate) fn parameters(&mut self) -> [ParameterMut<'_>; 2] {
+        [self.weight.borrow(), self.bias.borrow()]
     }
 
     /// Weights and bias, read.

@@ -6,7 +6,7 @@ use normdrop::{Error, Identity, Relu};
 use rand_xoshiro::Xoshiro128PlusPlus;
 
 use crate::data::{CLASSES, PIXELS, Samples};
-use crate::linear::{Linear, Parameter};
+use crate::linear::{Linear, ParameterMut};
 use crate::stage::Stage;
 
 /// The hidden layers of the networks that are compared.
@@ -64,16 +64,16 @@ struct Block {
 }
 
 impl Block {
-    fn new(inputs: usize, width: usize, variant: Variant, rng: &mut Xoshiro128PlusPlus) -> Self {
-        let relu = |batch_norm, p| Stage::new(width, Relu, batch_norm, p);
-        let (relu, component) = match variant {
-            Variant::Plain => (relu(false, 0.0), None),
-            Variant::BatchNorm => (relu(true, 0.0), None),
-            Variant::Dropout => (relu(false, P), None),
-            Variant::BatchNormDropout => (relu(true, P), None),
-            Variant::IndependentComponent => (relu(false, 0.0), Some(Stage::new(width, Identity, true, P))),
+    fn new(inputs: usize, width: usize, variant: Variant, rng: &mut Xoshiro128PlusPlus) -> Result<Self, Error> {
+        let (batch_norm, p, component) = match variant {
+            Variant::Plain => (false, 0.0, None),
+            Variant::BatchNorm => (true, 0.0, None),
+            Variant::Dropout => (false, P, None),
+            Variant::BatchNormDropout => (true, P, None),
+            Variant::IndependentComponent => (false, 0.0, Some(Stage::new(width, Identity, true, P)?)),
         };
-        Self { linear: Linear::new(inputs, width, rng), relu, component }
+        let relu = Stage::new(width, Relu, batch_norm, p)?;
+        Ok(Self { linear: Linear::new(inputs, width, rng), relu, component })
     }
 }
 
@@ -93,11 +93,11 @@ pub(crate) struct Network {
 impl Network {
     /// A network with hidden layers of these widths. The weights depend on them and `rng` only: all variants start from
     /// the same ones.
-    pub(crate) fn new(variant: Variant, hidden: &[usize], rng: &mut Xoshiro128PlusPlus) -> Self {
+    pub(crate) fn new(variant: Variant, hidden: &[usize], rng: &mut Xoshiro128PlusPlus) -> Result<Self, Error> {
         let mut inputs = PIXELS;
         let mut block = |&width: &usize| Block::new(mem::replace(&mut inputs, width), width, variant, rng);
-        let blocks = hidden.iter().map(&mut block).collect();
-        Self { blocks, output: Linear::new(inputs, CLASSES, rng) }
+        let blocks = hidden.iter().map(&mut block).collect::<Result<_, _>>()?;
+        Ok(Self { blocks, output: Linear::new(inputs, CLASSES, rng) })
     }
 
     /// Sets all gradients and returns the mean loss of a batch. Block `i` draws its mask with seed `mask_seed + i`.
@@ -158,7 +158,7 @@ impl Network {
     }
 
     /// Everything that is learned, in a fixed order.
-    pub(crate) fn parameters(&mut self) -> impl Iterator<Item = &mut Parameter> {
+    pub(crate) fn parameters(&mut self) -> impl Iterator<Item = ParameterMut<'_>> {
         let blocks = self.blocks.iter_mut().flat_map(|block| {
             let component = block.component.iter_mut().flat_map(Stage::parameters);
             block.linear.parameters().into_iter().chain(block.relu.parameters()).chain(component)
@@ -227,18 +227,20 @@ mod tests {
         let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
         let (batch, _) = Samples::all().split(&mut rng, 32);
         for variant in Variant::ALL {
-            let mut network = Network::new(variant, HIDDEN, &mut rng);
+            let mut network = Network::new(variant, HIDDEN, &mut rng)?;
             network.gradients(batch.clone(), 1)?;
-            let gradients: Vec<Vec<f32>> = network.parameters().map(|parameter| parameter.gradient.clone()).collect();
+            let gradients: Vec<Vec<f32>> = network.parameters().map(|parameter| parameter.gradient.to_vec()).collect();
             for (index, gradient) in gradients.iter().enumerate() {
                 let length = gradient.iter().map(|value| value * value).sum::<f32>().sqrt();
                 let mut loss_at = |distance: f32| {
-                    let start = network.parameters().nth(index).expect("one gradient per parameter").value.clone();
+                    let start = network.parameters().nth(index).expect("one gradient per parameter").value.to_vec();
                     let scale = distance / length.max(1e-6);
-                    let moved = start.iter().zip(gradient).map(|(start, gradient)| start + scale * gradient);
-                    network.parameters().nth(index).expect("as above").value = moved.collect();
+                    let parameter = network.parameters().nth(index).expect("as above");
+                    for ((value, start), gradient) in parameter.value.iter_mut().zip(&start).zip(gradient) {
+                        *value = start + scale * gradient;
+                    }
                     let loss = network.gradients(batch.clone(), 1);
-                    network.parameters().nth(index).expect("as above").value = start;
+                    network.parameters().nth(index).expect("as above").value.copy_from_slice(&start);
                     loss
                 };
                 let slope = (loss_at(STEP)? - loss_at(-STEP)?) / f64::from(2.0 * STEP);

@@ -50,7 +50,7 @@ impl Plan {
     pub(crate) fn train(self, images: &Samples, after_epoch: impl Fn()) -> Result<(Network, Run, Samples), Error> {
         let mut rng = Xoshiro128PlusPlus::seed_from_u64(self.seed.into());
         let (train, test) = images.split(&mut rng, self.train_samples);
-        let mut network = Network::new(self.variant, self.hidden, &mut rng);
+        let mut network = Network::new(self.variant, self.hidden, &mut rng)?;
         let mut adam = Adam::new(RATE);
         let (mut loss, mut accuracy) = (Vec::new(), Vec::new());
         let mut step = 0;
@@ -71,7 +71,7 @@ impl Plan {
             accuracy.push(network.accuracy(&test)?);
             after_epoch();
         }
-        let weights = network.parameters().flat_map(|parameter| &parameter.value).copied().collect();
+        let weights = network.parameters().flat_map(|parameter| &*parameter.value).copied().collect();
         Ok((network, Run { loss, accuracy, weights }, test))
     }
 }

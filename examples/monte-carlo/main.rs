@@ -142,7 +142,7 @@ mod tests {
     /// near what it says without dropout.
     #[test]
     fn a_seed_decides_the_masks_and_every_mask_gives_another_answer() -> Result<(), Error> {
-        let mut network = Network::new(Variant::BatchNormDropout, HIDDEN, &mut Xoshiro128PlusPlus::seed_from_u64(1));
+        let mut network = Network::new(Variant::BatchNormDropout, HIDDEN, &mut Xoshiro128PlusPlus::seed_from_u64(1))?;
         let images = Samples::all();
         let first = predict(&mut network, pixels(&images, 0), 0)?;
         assert!(first.deviation.iter().all(|&deviation| deviation > 0.0));
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn without_dropout_there_is_no_spread() -> Result<(), Error> {
-        let mut network = Network::new(Variant::BatchNorm, HIDDEN, &mut Xoshiro128PlusPlus::seed_from_u64(1));
+        let mut network = Network::new(Variant::BatchNorm, HIDDEN, &mut Xoshiro128PlusPlus::seed_from_u64(1))?;
         assert!(predict(&mut network, pixels(&Samples::all(), 0), 0)?.spread() < 1e-6);
         Ok(())
     }

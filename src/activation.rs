@@ -4,8 +4,8 @@
 //! code of the activations that it does not use. The kernels are not generic over the activation.
 //! They know a lower bound, which is enough for [`Identity`] and [`Relu`], and pointers to
 //! functions of a strip of values, for all other activations. A new activation needs a type, an
-//! implementation of [`Curve`], its name in the list of `activations!`, and a line in the tests'
-//! table.
+//! implementation of [`Curve`], its name in the list of `activations!` and in that of [`AnyActivation`],
+//! and a line in the tests' table.
 //!
 //! The activations that are not piecewise linear are within 2 ulp of the exact function for every
 //! finite f32. The ulp is that of the exact result, and `2^-149` at least. Their derivatives are
@@ -14,12 +14,14 @@
 //! not fit an f32 is infinite.
 #![expect(private_bounds, reason = "the lane functions seal the trait")]
 
+mod any;
 mod exponential;
 
 use core::marker::PhantomData;
 
 use crate::error::Error;
 use crate::simd::{Simd, Strip, StripFunctions};
+pub use any::AnyActivation;
 use exponential::{Logistic, Reduced, Slope, negative, negative_enough};
 
 /// An activation function; implemented by the types of this module and by no others.

@@ -32,7 +32,9 @@ mod target;
 mod tasks;
 mod walk;
 
-pub use activation::{Activation, Gelu, HardSwish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh};
+pub use activation::{
+    Activation, AnyActivation, Gelu, HardSwish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh,
+};
 pub use args::{
     Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Finish, Moments,
     ParameterGradients, Parameters, Reduce, Running, RunningMut, Saved, SavedArrays, SavedMut, Statistics, Train,

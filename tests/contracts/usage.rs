@@ -2,9 +2,9 @@
 //! training without a mask is noticed.
 
 use normdrop::{
-    Apply, ApplyGradient, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Finish, Identity,
-    Layer, Moments, ParameterGradients, Parameters, Reduce, Relu, Running, RunningMut, Saved, SavedArrays, SavedMut,
-    Shape, Statistics, Train,
+    Activation, AnyActivation, Apply, ApplyGradient, Backward, BackwardInPlace, Config, Dropout, Error, Eval,
+    EvalInPlace, Finish, Gelu, HardSwish, Identity, Layer, LeakyRelu, Moments, ParameterGradients, Parameters, Reduce,
+    Relu, Relu6, Running, RunningMut, Saved, SavedArrays, SavedMut, Shape, Sigmoid, Silu, Statistics, Tanh, Train,
 };
 
 const SAMPLES: usize = 24;
@@ -226,4 +226,41 @@ fn a_layer_of_another_shape_is_the_layer_made_with_that_shape() -> Result<(), Er
         assert_eq!(in_tasks.with_tasks(0), other.with_shape(large).with_tasks(1), "0 counts as 1");
     }
     Ok(())
+}
+
+/// The output and the input gradient of a training call, and of an evaluation.
+fn results<A: Activation>(activation: A) -> Result<[Vec<u32>; 3], Error> {
+    let layer = Layer::new(Shape::nc(SAMPLES, CHANNELS)?, activation, Config { p: P, ..Config::DEFAULT })?;
+    let (x, dy, mut mask) = (data(1), data(2), vec![0; layer.mask_len()]);
+    let (mut y, mut dx, mut evaluated) = ([0.0; LEN], [0.0; LEN], [0.0; LEN]);
+    let (mut saved, mut scratch) = (SavedArrays::<CHANNELS>::new(), vec![0.0; layer.scratch_len()]);
+    let dropout = layer.fill_mask(7, &mut mask)?;
+    layer.train(Train { dropout, ..Train::new(&x, &mut y, saved.as_mut(), &mut scratch) })?;
+    let call = Backward::new(Statistics::Batch(saved.as_saved()), &x, &dy, &mut scratch);
+    layer.backward(Backward { dropout, grad_input: Some(&mut dx), ..call })?;
+    let running = Running::new(&[0.5; CHANNELS], &[2.0; CHANNELS]);
+    layer.eval(Eval::new(running, &x, &mut evaluated, &mut scratch))?;
+    Ok([bits(&y), bits(&dx), bits(&evaluated)])
+}
+
+#[test]
+fn an_activation_of_run_time_gives_the_bits_of_its_own_type() -> Result<(), Error> {
+    let mut all = Vec::new();
+    let mut compare = |own: Result<[Vec<u32>; 3], Error>, any: AnyActivation| {
+        let own = own?;
+        assert_eq!(results(any)?, own, "{any:?}");
+        assert!(!all.contains(&own), "{any:?} is another activation");
+        all.push(own);
+        Ok::<_, Error>(())
+    };
+    compare(results(Identity), Identity.into())?;
+    compare(results(Relu), Relu.into())?;
+    compare(results(Relu6), Relu6.into())?;
+    compare(results(LeakyRelu::default()), LeakyRelu::default().into())?;
+    compare(results(LeakyRelu::new(0.5)?), LeakyRelu::new(0.5)?.into())?;
+    compare(results(HardSwish), HardSwish.into())?;
+    compare(results(Sigmoid), Sigmoid.into())?;
+    compare(results(Tanh), Tanh.into())?;
+    compare(results(Silu), Silu.into())?;
+    compare(results(Gelu), Gelu.into())
 }

@@ -41,9 +41,10 @@ pub(crate) trait Lanewise: Sized {
 /// An activation function or its derivative in the form that the kernels take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Formula {
-    /// A `z` that is not above this bound gives +0.0, and so does its gradient. A `z` that is NaN
-    /// counts as above every bound, and every `z` as above a bound that is NaN. Any other `z` and
-    /// its gradient stay as they are, unless there is a curve.
+    /// A `z` below this bound gives +0.0, and so does its gradient. Any other `z`, NaN included, and
+    /// its gradient stay as they are, unless there is a curve. −∞ is no bound. (A bound that is NaN
+    /// would not be one either, but to compare with it is an invalid operation on many CPUs, and
+    /// raises a flag.)
     pub(crate) lower: f32,
     /// Whether `act(s*z) = s*act(z)` for every `s > 0`, so that the dropout scale can be folded
     /// into the normalisation instead of costing a multiplication and a rounding of its own.
@@ -67,15 +68,18 @@ impl FormulaCurve {
     }
 }
 
+/// 2^-149, the smallest number above 0: what is below it is not above 0.
+const SMALLEST: f32 = f32::from_bits(1);
+
 impl Formula {
-    /// `z` above a bound and 0 elsewhere.
+    /// `z` that is not below a bound, and 0 elsewhere.
     const fn bounded(lower: f32) -> Self {
         Self { lower, homogeneous: true, curve: None }
     }
 
     /// A function of a strip.
     const fn curved(functions: &'static StripFunctions, parameter: f32, homogeneous: bool) -> Self {
-        Self { lower: f32::NAN, homogeneous, curve: Some(FormulaCurve { functions, parameter }) }
+        Self { lower: f32::NEG_INFINITY, homogeneous, curve: Some(FormulaCurve { functions, parameter }) }
     }
 }
 
@@ -149,11 +153,11 @@ pub struct Identity;
 
 impl Lanewise for Identity {
     fn forward_formula(self) -> Formula {
-        Formula::bounded(f32::NAN)
+        Formula::bounded(f32::NEG_INFINITY)
     }
 
     fn backward_formula(self) -> Formula {
-        Formula::bounded(f32::NAN)
+        Formula::bounded(f32::NEG_INFINITY)
     }
 }
 
@@ -164,11 +168,11 @@ pub struct Relu;
 
 impl Lanewise for Relu {
     fn forward_formula(self) -> Formula {
-        Formula::bounded(0.0)
+        Formula::bounded(SMALLEST)
     }
 
     fn backward_formula(self) -> Formula {
-        Formula::bounded(0.0)
+        Formula::bounded(SMALLEST)
     }
 }
 

@@ -102,6 +102,21 @@ pub(crate) struct BatchMoments<S: Simd> {
 }
 
 impl<S: Simd> BatchMoments<S> {
+    /// The moments of `channels`, with a mean and a sum of 0 in the lanes that have no channel. They
+    /// hold anything, and arithmetic with it would raise flags.
+    #[inline(always)]
+    pub(crate) fn only(self, s: S, channels: Channels) -> Self {
+        if !S::AT_ONCE || channels.len == LANES {
+            return self;
+        }
+        let [mean, m2] = [self.mean, self.m2].map(|field| {
+            let mut lanes = [0.0; LANES];
+            s.store_f64(field, &mut lanes);
+            s.load_partial_f64(range(&lanes, 0, channels.len))
+        });
+        Self { mean, m2, ..self }
+    }
+
     /// The sum of squared deviations. Rounding may leave it a little below zero; NaN stays.
     #[inline(always)]
     fn squares(&self, s: S) -> S::F64 {
@@ -127,6 +142,10 @@ impl RunningUpdate {
         running: &mut RunningMut<'_>,
         batch: &BatchMoments<S>,
     ) {
+        // Neither does a variance of 0 by 0 values raise a flag then.
+        if self.momentum == 0.0 {
+            return;
+        }
         let RunningMut { mean, mean_tail, var, .. } = running;
         let divisor = match self.variance {
             RunningVariance::Unbiased => batch.count - s.splat_f64(1.0),
@@ -152,9 +171,6 @@ impl RunningUpdate {
         mut tail: Option<&mut [f32]>,
         batch: S::F64,
     ) {
-        if self.momentum == 0.0 {
-            return;
-        }
         let running = channels.of_mut(running);
         let mut next = batch;
         if self.momentum != 1.0 {
@@ -275,7 +291,14 @@ impl Normalisation<'_> {
     fn inv_std<S: Simd>(&self, s: S, channels: Channels) -> S::F64 {
         match self.statistics {
             Statistics::Batch(saved) => s.load_partial_f64(channels.of(saved.inv_std)),
-            Statistics::Fixed(running) => inv_std(s, s.widen(s.load_partial(channels.of(running.var))), self.eps),
+            Statistics::Fixed(running) => {
+                let mut var = s.load_partial(channels.of(running.var));
+                if S::AT_ONCE && channels.len < LANES {
+                    // 1/0 in a lane without a channel would raise a flag.
+                    var = var + flags(s, !channels.bits());
+                }
+                inv_std(s, s.widen(var), self.eps)
+            }
         }
     }
 

@@ -122,5 +122,12 @@ impl Default for Config {
 
 /// Checks that an `eps` is finite and not negative.
 pub(crate) const fn check_eps(eps: f32) -> Result<(), Error> {
-    if eps >= 0.0 && eps <= f32::MAX { Ok(()) } else { Err(Error::Eps { eps }) }
+    // By its bits, whose order is that of positive numbers: a comparison of floats would take a
+    // negative subnormal number for 0 if the caller's floating-point environment says so.
+    const MAX: u32 = f32::MAX.to_bits();
+    const NEGATIVE_ZERO: u32 = (-0.0_f32).to_bits();
+    match eps.to_bits() {
+        0..=MAX | NEGATIVE_ZERO => Ok(()),
+        _ => Err(Error::Eps { eps }),
+    }
 }

@@ -8,6 +8,7 @@ use crate::args::{Parameters, Running};
 use crate::config::check_eps;
 use crate::error::{Buffer, Error, check_len};
 use crate::shape::Shape;
+use crate::simd::in_default;
 
 /// The dimensions of a weight layer's weights, and their order in memory.
 ///
@@ -179,15 +180,7 @@ pub struct Fold<'a> {
 ///
 /// Nothing was written then.
 pub fn fold_into_previous(mut call: Fold<'_>) -> Result<(), Error> {
-    let walk = call.check(call.shape.outputs)?;
-    if call.bias.is_none() {
-        call.check_shifts()?;
-    }
-    let largest = call.largest();
-    if !largest.fit(largest.bias * largest.slope + largest.shift) {
-        call.previous(&walk, Pass::Check)?;
-    }
-    call.previous(&walk, Pass::Write)
+    in_default(|| call.fold_previous())
 }
 
 /// Folds batch norm into the weight layer *after* it: `W*batchnorm(x) + b` becomes `W'*x + b'`.
@@ -243,21 +236,39 @@ pub fn fold_into_previous(mut call: Fold<'_>) -> Result<(), Error> {
 /// As [`fold_into_previous`]; [`Error::MissingBias`] if there are weights but no bias and a
 /// channel's `c` is not 0. Nothing was written then.
 pub fn fold_into_next(mut call: Fold<'_>) -> Result<(), Error> {
-    let walk = call.check(call.shape.inputs)?;
-    if call.weights.is_empty() {
-        return Ok(());
-    }
-    if call.bias.is_none() {
-        call.check_shifts()?;
-    }
-    let (largest, terms) = (call.largest(), walk.inputs * walk.taps);
-    if !largest.fit(largest.bias + terms as f64 * largest.weight * largest.shift) {
-        call.next(&walk, Pass::Check)?;
-    }
-    call.next(&walk, Pass::Write)
+    in_default(|| call.fold_next())
 }
 
 impl Fold<'_> {
+    /// [`fold_into_previous`].
+    fn fold_previous(&mut self) -> Result<(), Error> {
+        let walk = self.check(self.shape.outputs)?;
+        if self.bias.is_none() {
+            self.check_shifts()?;
+        }
+        let largest = self.largest();
+        if !largest.fit(largest.bias * largest.slope + largest.shift) {
+            self.previous(&walk, Pass::Check)?;
+        }
+        self.previous(&walk, Pass::Write)
+    }
+
+    /// [`fold_into_next`].
+    fn fold_next(&mut self) -> Result<(), Error> {
+        let walk = self.check(self.shape.inputs)?;
+        if self.weights.is_empty() {
+            return Ok(());
+        }
+        if self.bias.is_none() {
+            self.check_shifts()?;
+        }
+        let (largest, terms) = (self.largest(), walk.inputs * walk.taps);
+        if !largest.fit(largest.bias + terms as f64 * largest.weight * largest.shift) {
+            self.next(&walk, Pass::Check)?;
+        }
+        self.next(&walk, Pass::Write)
+    }
+
     /// Checks all arguments for a batch norm of `channels` channels. Two checks are left to the
     /// callers: whether a bias is needed, and whether the results fit an f32.
     fn check(&self, channels: usize) -> Result<Walk, Error> {

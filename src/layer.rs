@@ -21,7 +21,7 @@ use crate::parts::{moments_len, sums_len};
 use crate::phase::{backward, eval, moments, train};
 use crate::plan::{BackwardCall, ForwardCall, Plan};
 use crate::shape::Shape;
-use crate::simd::CHANNELWISE;
+use crate::simd::{CHANNELWISE, Caller, in_default};
 
 /// The fused layer `y = dropout(act(batchnorm(x) + residual))`: a plan that can be a constant and
 /// holds no data.
@@ -47,6 +47,13 @@ use crate::simd::CHANNELWISE;
 /// it has written nothing. No call panics or allocates, except that `rayon` itself may (see
 /// `with_tasks`). An empty tensor is accepted: moments, sums, the gradients of parameters and the
 /// statistics that training saves become zero, and nothing else is written.
+///
+/// # Floating-point environment
+/// The results do not depend on the rounding mode of the calling thread, on whether it flushes
+/// subnormal numbers to 0 or traps exceptions. A call that finds another environment than the
+/// default one sets the default one and puts the caller's back at the end, its sticky flags
+/// included; so does every task on another thread. In the default environment a call reads one
+/// register. `docs/guarantees.md` has the architectures.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Layer<A> {
     plan: Plan,
@@ -352,9 +359,11 @@ impl<A: Activation> Layer<A> {
     /// also [`Error::Momentum`] if it is out of its range and used, and [`Error::SingleSample`] if
     /// there is one value per channel and the running variance is the unbiased one.
     pub fn train(&self, call: Train<'_>) -> Result<(), Error> {
-        check::train(&self.plan, &call)?;
-        train::run(&self.plan, &self.activation.forward_formula(), call);
-        Ok(())
+        in_default(|| {
+            check::train(&self.plan, &call)?;
+            train::run(&self.plan, &self.activation.forward_formula(), call);
+            Ok(())
+        })
     }
 
     /// Evaluation forward: fixed (running) statistics, optionally with dropout.
@@ -421,9 +430,11 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length.
     pub fn moments(&self, call: Moments<'_>) -> Result<(), Error> {
-        check::moments(&self.plan, &call)?;
-        moments::run(&self.plan, call);
-        Ok(())
+        in_default(|| {
+            check::moments(&self.plan, &call)?;
+            moments::run(&self.plan, call);
+            Ok(())
+        })
     }
 
     /// Checks that the merged moments of a batch have a mean and a variance in every channel that
@@ -452,7 +463,7 @@ impl<A: Activation> Layer<A> {
     /// or [`Buffer::RunningVar`](crate::Buffer::RunningVar) and the first channel whose mean or
     /// variance does not fit.
     pub fn check_moments(&self, moments: &[f64]) -> Result<(), Error> {
-        check::finite_moments(&self.plan, moments)
+        in_default(|| check::finite_moments(&self.plan, moments))
     }
 
     /// The statistics of a batch from the merged moments of all its parts. It saves them for the
@@ -473,9 +484,11 @@ impl<A: Activation> Layer<A> {
     /// [`Error::Momentum`] if it is out of its range and used, and [`Error::SingleSample`] if a
     /// channel has a count of at most 1, but not 0, and the running variance is the unbiased one.
     pub fn finish(&self, call: Finish<'_>) -> Result<(), Error> {
-        check::finish(&self.plan, &call)?;
-        train::finish(&self.plan, call);
-        Ok(())
+        in_default(|| {
+            check::finish(&self.plan, &call)?;
+            train::finish(&self.plan, call);
+            Ok(())
+        })
     }
 
     /// The forward call of a part of a batch, with the statistics of the whole batch: the last
@@ -509,9 +522,11 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length.
     pub fn finish_gradients(&self, sums: &[f64], gradients: ParameterGradients<'_>) -> Result<(), Error> {
-        check::finish_gradients(&self.plan, sums, &gradients)?;
-        backward::parameter_gradients(sums, gradients);
-        Ok(())
+        in_default(|| {
+            check::finish_gradients(&self.plan, sums, &gradients)?;
+            backward::parameter_gradients(sums, gradients);
+            Ok(())
+        })
     }
 
     /// The gradients of the elements of a part of a batch, through the statistics of the whole
@@ -531,19 +546,27 @@ impl<A: Activation> Layer<A> {
     #[inline(always)]
     fn forward(&self, mut call: ForwardCall<'_>) -> Result<(), Error> {
         if CHANNELWISE {
+            // Every function that is called is one of its own, so that the call need not be another
+            // one, which would have its place on the stack.
+            let _caller = Caller::enter();
             check::forward_apart(&self.plan, &call)?;
-        } else {
-            check::forward(&self.plan, &call)?;
+            eval::run(&self.plan, &self.activation.forward_formula(), &mut call);
+            return Ok(());
         }
-        eval::run(&self.plan, &self.activation.forward_formula(), &mut call);
-        Ok(())
+        in_default(|| {
+            check::forward(&self.plan, &call)?;
+            eval::run(&self.plan, &self.activation.forward_formula(), &mut call);
+            Ok(())
+        })
     }
 
     /// A backward call. It is inlined, likewise.
     #[inline(always)]
     fn differentiate(&self, mut call: BackwardCall<'_>) -> Result<(), Error> {
-        check::backward(&self.plan, &call)?;
-        backward::run(&self.plan, &self.activation.backward_formula(), &mut call);
-        Ok(())
+        in_default(|| {
+            check::backward(&self.plan, &call)?;
+            backward::run(&self.plan, &self.activation.backward_formula(), &mut call);
+            Ok(())
+        })
     }
 }

@@ -71,13 +71,21 @@ impl Bernoulli {
     /// # Errors
     /// [`Error::Probability`] if `p` is not in `[0, 1]`.
     pub const fn new(p: f64) -> Result<Self, Error> {
-        if !(p >= 0.0 && p <= 1.0) {
-            return Err(Error::Probability { p });
+        // Integers alone, because a constant function cannot set the floating-point environment.
+        // The bits of positive numbers are in the order of the numbers.
+        const CERTAIN: u64 = 1.0_f64.to_bits();
+        const NEGATIVE_ZERO: u64 = (-0.0_f64).to_bits();
+        match p.to_bits() {
+            0..CERTAIN | NEGATIVE_ZERO => {}
+            CERTAIN => return Ok(Self { threshold: 0 }),
+            _ => return Err(Error::Probability { p }),
         }
-        let exact = (1.0 - p) * ONE as f64;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 2^32")]
-        let below = exact as u64;
-        Ok(Self { threshold: below + (exact - below as f64 >= 0.5) as u64 })
+        // `1 - p`, rounded to nearest even, in units of 2^-53: it is above 0.5, where this is the
+        // last place, or exact.
+        let left = (1 << f64::MANTISSA_DIGITS) - multiple_of_last_place(p);
+        // That is rounded to a multiple of 2^-32, halves up.
+        const DROPPED: u32 = f64::MANTISSA_DIGITS - 32;
+        Ok(Self { threshold: (left + (1 << (DROPPED - 1))) >> DROPPED })
     }
 
     /// `T`, the keep probability times 2^32, between 0 and 2^32.
@@ -99,10 +107,17 @@ impl Bernoulli {
             return 0.0;
         }
         // The quotient with at least 26 bits and a sticky last bit: rounding it to f32 rounds only
-        // once.
+        // once. It is rounded here, because the conversion would round as the caller's
+        // floating-point environment says.
         let quotient = (ONE << 27) / self.threshold;
-        let sticky = (!(ONE << 27).is_multiple_of(self.threshold)) as u64;
-        (quotient | sticky) as f32 / (1u32 << 27) as f32
+        let quotient = quotient | (!(ONE << 27).is_multiple_of(self.threshold)) as u64;
+        let dropped = u64::BITS - quotient.leading_zeros() - f32::MANTISSA_DIGITS;
+        let mantissa = shifted_to_nearest_even(quotient, dropped);
+        // The quotient is in units of 2^-27. The first bit of the mantissa adds 1 to the exponent.
+        const EXPONENT: u32 = 127 - 27 + (f32::MANTISSA_DIGITS - 1) - 1;
+        #[expect(clippy::cast_possible_truncation, reason = "at most 2^24")]
+        let mantissa = mantissa as u32;
+        f32::from_bits(((EXPONENT + dropped) << (f32::MANTISSA_DIGITS - 1)) + mantissa)
     }
 
     /// Writes the bits of `elements` elements from element `first` on. The first bit of `mask`
@@ -197,6 +212,29 @@ impl Bernoulli {
     const fn rest(self) -> u32 {
         self.threshold as u32
     }
+}
+
+/// `value * 2^53`, rounded to nearest even, for a `value` from 0 to 1 without 1 itself.
+const fn multiple_of_last_place(value: f64) -> u64 {
+    const FRACTION: u32 = f64::MANTISSA_DIGITS - 1;
+    let bits = value.to_bits() & !(1 << 63);
+    let exponent = (bits >> FRACTION) as u32;
+    // The number is `mantissa * 2^(exponent - 1022 - 53)`. Subnormal numbers, which are not, are
+    // far below half a unit all the same.
+    let mantissa = bits & ((1 << FRACTION) - 1) | 1 << FRACTION;
+    shifted_to_nearest_even(mantissa, 1022_u32.saturating_sub(exponent))
+}
+
+/// `value / 2^places`, rounded to nearest even.
+const fn shifted_to_nearest_even(value: u64, places: u32) -> u64 {
+    if places == 0 {
+        return value;
+    }
+    if places > u64::BITS - 2 {
+        return 0;
+    }
+    let (whole, rest, half) = (value >> places, value & ((1 << places) - 1), 1 << (places - 1));
+    whole + (rest > half || rest == half && whole % 2 == 1) as u64
 }
 
 /// Draws a seed from the caller's generator.
@@ -466,5 +504,41 @@ fn draw_groups<M: Machine>(mut groups: Groups<M>, first: u64, mask: &mut [u8]) {
 fn copy(bytes: &[u8; GROUP_BYTES], from: usize, to: &mut [u8]) {
     for (to, &byte) in to.iter_mut().zip(bytes.iter().skip(from)) {
         *to = byte;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Bernoulli, ONE};
+
+    /// The formulas of the threshold and of the scale in floats, in the default environment.
+    #[test]
+    fn mask_contract_threshold_and_scale_by_integers_are_those_of_floats() {
+        let mut state = 1_u64;
+        let mut random = || {
+            state = crate::simd::splitmix64(state, 1);
+            state
+        };
+        for round in 0..2_000_000 {
+            let random = random();
+            let p = match round % 4 {
+                0 => (random >> 11) as f64 * 0.5_f64.powi(53),
+                1 => f64::from_bits(random % (1.0_f64.to_bits() + 1)),
+                // Halves of a unit and their neighbours.
+                2 => f64::from_bits(((2 * (random >> 32) + 1) as f64 * 0.5_f64.powi(33)).to_bits() + random % 3 - 1),
+                _ => (random % 4097) as f64 / 4096.0,
+            };
+            let exact = (1.0 - p) * ONE as f64;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 2^32")]
+            let threshold = exact as u64 + u64::from(exact.fract() >= 0.5);
+            let keep = Bernoulli::new(p).unwrap();
+            assert_eq!(keep.threshold(), threshold, "p = {p:e}");
+            // The quotient with a sticky last bit, rounded once.
+            let scale = (ONE << 27).checked_div(threshold).map_or(0.0, |quotient| {
+                let sticky = u64::from(!(ONE << 27).is_multiple_of(threshold));
+                (quotient | sticky) as f32 / (1_u32 << 27) as f32
+            });
+            assert_eq!(keep.scale(), scale, "p = {p:e}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 use crate::channel;
 use crate::error::{Buffer, Error, check_len};
+use crate::simd::in_default;
 
 /// The length of the moments of `channels` channels: 3 values per channel.
 #[must_use]
@@ -31,15 +32,17 @@ pub(crate) const fn sums_len(channels: usize) -> usize {
 /// the length of `into` is not a multiple of 3. Nothing is written then.
 pub fn merge_moments(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
     check_both(Buffer::Moments, 3, into.len(), from.len())?;
-    let (counts, means, m2s) = fields(into);
-    for (channel, ((count, mean), m2)) in counts.iter_mut().zip(means).zip(m2s).enumerate() {
-        let other = channel_moments(from, channel);
-        if other.count != 0.0 {
-            let mut both = channel::Moments { count: *count, mean: *mean, m2: *m2 };
-            both.merge(other);
-            (*count, *mean, *m2) = (both.count, both.mean, both.m2);
+    in_default(|| {
+        let (counts, means, m2s) = fields(into);
+        for (channel, ((count, mean), m2)) in counts.iter_mut().zip(means).zip(m2s).enumerate() {
+            let other = channel_moments(from, channel);
+            if other.count != 0.0 {
+                let mut both = channel::Moments { count: *count, mean: *mean, m2: *m2 };
+                both.merge(other);
+                (*count, *mean, *m2) = (both.count, both.mean, both.m2);
+            }
         }
-    }
+    });
     Ok(())
 }
 
@@ -51,9 +54,11 @@ pub fn merge_moments(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
 /// the length of `into` is not a multiple of 2. Nothing is written then.
 pub fn merge_sums(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
     check_both(Buffer::Sums, 2, into.len(), from.len())?;
-    for (into, from) in into.iter_mut().zip(from) {
-        *into += from;
-    }
+    in_default(|| {
+        for (into, from) in into.iter_mut().zip(from) {
+            *into += from;
+        }
+    });
     Ok(())
 }
 

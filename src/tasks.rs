@@ -8,6 +8,8 @@
 use core::ops::Range;
 
 use crate::backend::Backend;
+#[cfg(feature = "rayon")]
+use crate::simd::in_default;
 use crate::simd::{Kernel, LANES, dispatch};
 use crate::slices::take_front;
 use crate::walk::{Group, LEAST_SHARED, Piece, Tile, Walk, div_ceil};
@@ -46,7 +48,7 @@ impl Tasks {
         if elements < LEAST_SHARED { 1 } else { self.count.min(elements / LEAST_ELEMENTS).max(1) }
     }
 
-    /// Runs `work` on independent pieces.
+    /// Runs `work` on independent pieces, in the default floating-point environment on every thread.
     #[cfg(feature = "rayon")]
     pub(crate) fn each<P: Send>(self, mut pieces: impl Iterator<Item = P>, work: impl Fn(P) + Sync) {
         let Some(first) = pieces.next() else { return };
@@ -59,7 +61,7 @@ impl Tasks {
         let work = &work;
         rayon::in_place_scope(|scope| {
             for piece in core::iter::once(second).chain(pieces) {
-                scope.spawn(move |_| work(piece));
+                scope.spawn(move |_| in_default(|| work(piece)));
             }
             work(first);
         });

@@ -41,11 +41,11 @@ const fn other_scale(formula: &Formula, residual: Option<&[f32]>, scale: f32) ->
     if formula.homogeneous && residual.is_none() { 1.0 } else { scale }
 }
 
-/// A value, or the gradient of one, where `z` is above a bound and the element is kept, +0.0 elsewhere.
+/// A value, or the gradient of one, where `z` is not below a bound and the element is kept, +0.0 elsewhere.
 #[inline(always)]
 pub(super) fn bounded<S: Simd>(s: S, lower: S::F32, bits: u16, z: S::F32, value: S::F32) -> S::F32 {
     // One selection for both: a comparison is one with a mask for nothing.
-    s.keep(s.unless_le(s.mask(bits), z, lower), value)
+    s.keep(s.unless_less(s.mask(bits), z, lower), value)
 }
 
 impl Apply<'_> {

@@ -8,7 +8,9 @@ use crate::pass::table;
 use crate::plan::{ForwardCall, Plan};
 use crate::simd::CHANNELWISE;
 
-/// Runs a forward call with given statistics whose arguments have been checked.
+/// Runs a forward call with given statistics whose arguments have been checked. It is not inlined
+/// into the function that sets the floating-point environment.
+#[inline(never)]
 pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_>) {
     let ForwardCall { normalisation, dropout, residual, input, output, scratch } = call;
     let (residual, input) = (*residual, *input);

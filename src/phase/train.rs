@@ -97,7 +97,7 @@ impl Kernel for FinishGroup<'_, '_> {
         let Self { walk, group, table, samples, eps, mut statistics } = self;
         for channels in group.sixteens() {
             for s in m.each(channels.len) {
-                let moments = moments::of_channels(s, walk, group, channels, table, samples);
+                let moments = moments::of_channels(s, walk, group, channels, table, samples).only(s, channels);
                 statistics.finish(s, channels, &moments, eps);
             }
         }

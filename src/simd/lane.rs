@@ -121,8 +121,9 @@ impl Simd for Lane {
     }
 
     #[inline(always)]
-    fn unless_le(self, mask: bool, a: f32, b: f32) -> bool {
-        mask && !self.le(a, b)
+    fn unless_less(self, mask: bool, a: f32, b: f32) -> bool {
+        let less = a < b;
+        mask && !less
     }
 
     #[inline(always)]

@@ -7,6 +7,7 @@
 //! one lane to another: `pass/sums.rs` has the only sum across lanes.
 
 mod detect;
+mod environment;
 mod lane;
 /// The portable lanes of targets without vector registers.
 #[cfg(not(all(
@@ -40,6 +41,7 @@ pub(crate) use self::scalar::{Portable, PortableStrip};
 ))]
 pub(crate) use self::wide::{Portable, PortableStrip};
 pub(crate) use detect::dispatch;
+pub(crate) use environment::{Caller, in_default};
 pub(crate) use lane::Lane;
 pub(crate) use splitmix::{GOLDEN_GAMMA, splitmix64};
 pub(crate) use strip::{Strip, StripFunctions};
@@ -163,8 +165,8 @@ pub(crate) trait Simd: Copy {
 
     /// `a <= b`, false where either is NaN.
     fn le(self, a: Self::F32, b: Self::F32) -> Self::Mask;
-    /// `mask` without the lanes where `a <= b`. Lanes where either is NaN stay.
-    fn unless_le(self, mask: Self::Mask, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `mask` without the lanes where `a < b`. Lanes where either is NaN stay.
+    fn unless_less(self, mask: Self::Mask, a: Self::F32, b: Self::F32) -> Self::Mask;
     /// `value` where the mask is true, +0.0 elsewhere, even if `value` is NaN or infinite.
     fn keep(self, mask: Self::Mask, value: Self::F32) -> Self::F32;
     /// `value` where the mask is false, +0.0 elsewhere, even if `value` is NaN or infinite.

@@ -161,8 +161,8 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn unless_le(self, mask: Mask, a: f32x16, b: f32x16) -> Mask {
-        Mask(mask.0 & !self.le(a, b).0)
+    fn unless_less(self, mask: Mask, a: f32x16, b: f32x16) -> Mask {
+        Mask(mask.0 & !a.simd_lt(b).to_bits())
     }
 
     #[inline(always)]

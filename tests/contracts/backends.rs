@@ -7,6 +7,7 @@
 
 use core::ops::Range;
 
+use crate::digest::corpus::environment;
 use crate::support::{ACTIVATIONS, Oracle, Visitor, with_activation};
 use normdrop::{
     Activation, Apply, ApplyGradient, Backend, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace,
@@ -36,7 +37,7 @@ const BOUNDARIES: &[(usize, &str)] = &[
 ];
 
 /// Shapes whose walk differs, and how.
-const WALKS: &[([usize; 3], &str)] = &[
+pub(crate) const WALKS: &[([usize; 3], &str)] = &[
     ([5, 3, 16], "planar: five runs of one vector share a block"),
     ([16, 2, 16], "planar: sixteen runs fill a block"),
     ([33, 2, 16], "planar: two blocks of sixteen runs and one of one"),
@@ -118,7 +119,7 @@ pub(crate) const LARGE: &[([usize; 3], &str)] = &[
 ];
 
 /// The elements of the walks that are tried with every kind of data.
-const SMALL: usize = 30_000;
+pub(crate) const SMALL: usize = 30_000;
 
 /// What the values of a tensor are like. All are made from random bits by integer arithmetic and scaling by powers of
 /// two, so that they are the same on every target.
@@ -297,15 +298,25 @@ struct Part {
 pub(crate) struct Results {
     pub(crate) bits: Vec<u32>,
     parts: Vec<Part>,
+    /// The first call after which a flag of an invalid operation, a division by zero or an overflow was raised.
+    pub(crate) raised: Option<(&'static str, &'static str)>,
 }
 
 impl Results {
     fn clear(&mut self) {
         self.bits.clear();
         self.parts.clear();
+        self.raised = None;
+    }
+
+    fn look_at_flags(&mut self, call: &'static str, variant: &'static str) {
+        if self.raised.is_none() && environment::raised() {
+            self.raised = Some((call, variant));
+        }
     }
 
     fn add(&mut self, call: &'static str, variant: &'static str, field: &'static str, values: &[f32]) {
+        self.look_at_flags(call, variant);
         let bits = values.iter().map(|value| if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() });
         self.bits.extend(bits);
         self.parts.push(Part { call, variant, field, end: self.bits.len() });
@@ -313,6 +324,7 @@ impl Results {
 
     #[expect(clippy::cast_possible_truncation, reason = "the halves of a u64")]
     fn add_f64(&mut self, call: &'static str, variant: &'static str, field: &'static str, values: &[f64]) {
+        self.look_at_flags(call, variant);
         let bits = values.iter().map(|value| if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() });
         self.bits.extend(bits.flat_map(|bits| [bits as u32, (bits >> 32) as u32]));
         self.parts.push(Part { call, variant, field, end: self.bits.len() });

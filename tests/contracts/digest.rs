@@ -8,7 +8,7 @@ use normdrop::Backend;
 
 #[expect(unreachable_pub, reason = "in its own package it is a library")]
 #[path = "../rigs/digest/src/corpus.rs"]
-mod corpus;
+pub(crate) mod corpus;
 
 use corpus::{Large, LargeMemory, Small, SmallMemory};
 
@@ -56,7 +56,7 @@ fn lines(text: &str) -> Vec<&str> {
 }
 
 /// The backends of this CPU and this build.
-fn backends() -> impl Iterator<Item = Backend> {
+pub(crate) fn backends() -> impl Iterator<Item = Backend> {
     Backend::ALL.into_iter().filter(|backend| backend.is_available())
 }
 

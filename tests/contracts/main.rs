@@ -5,6 +5,7 @@ mod accuracy;
 mod activations;
 mod backends;
 mod digest;
+mod environment;
 mod fold;
 mod mask;
 #[cfg(feature = "alloc")]

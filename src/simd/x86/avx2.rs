@@ -187,12 +187,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn unless_le(self, mask: Avx2Mask, a: Avx2F32, b: Avx2F32) -> Avx2Mask {
+    fn unless_less(self, mask: Avx2Mask, a: Avx2F32, b: Avx2F32) -> Avx2Mask {
         // SAFETY: the token proves AVX2.
         unsafe {
             Avx2Mask([
-                _mm256_and_ps(mask.0[0], _mm256_cmp_ps::<_CMP_NLE_UQ>(a.0[0], b.0[0])),
-                _mm256_and_ps(mask.0[1], _mm256_cmp_ps::<_CMP_NLE_UQ>(a.0[1], b.0[1])),
+                _mm256_and_ps(mask.0[0], _mm256_cmp_ps::<_CMP_NLT_UQ>(a.0[0], b.0[0])),
+                _mm256_and_ps(mask.0[1], _mm256_cmp_ps::<_CMP_NLT_UQ>(a.0[1], b.0[1])),
             ])
         }
     }

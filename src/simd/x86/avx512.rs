@@ -215,9 +215,9 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn unless_le(self, mask: Avx512Mask, a: Avx512F32, b: Avx512F32) -> Avx512Mask {
+    fn unless_less(self, mask: Avx512Mask, a: Avx512F32, b: Avx512F32) -> Avx512Mask {
         // SAFETY: the token proves AVX-512.
-        unsafe { Avx512Mask(_mm512_mask_cmp_ps_mask::<_CMP_NLE_UQ>(mask.0, a.0[0], b.0[0])) }
+        unsafe { Avx512Mask(_mm512_mask_cmp_ps_mask::<_CMP_NLT_UQ>(mask.0, a.0[0], b.0[0])) }
     }
 
     #[inline(always)]

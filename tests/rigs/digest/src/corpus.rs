@@ -5,6 +5,9 @@
 //! are the same on every target. A digest is FNV-1a (Fowler, Noll and Vo) over the little-endian bytes of the values, every NaN
 //! counted as the same pattern: NaN payloads are the one thing that may differ.
 
+#[path = "environment.rs"]
+pub mod environment;
+
 use core::fmt::{self, Write};
 use core::hash::Hasher;
 
@@ -231,6 +234,8 @@ pub enum Failure {
     Call(Error),
     /// A line could not be printed.
     Print(fmt::Error),
+    /// A call has not left the floating-point environment as it was.
+    Environment(environment::State),
 }
 
 impl fmt::Display for Failure {
@@ -238,6 +243,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Call(error) => error.fmt(f),
             Self::Print(error) => error.fmt(f),
+            Self::Environment(state) => write!(f, "the floating-point environment was {state:x?}, and is not any more"),
         }
     }
 }
@@ -451,18 +457,27 @@ struct Cut<'a> {
     call: Call<'a>,
     /// The residual, also where the layer has none: a fold has a bias made of it.
     residual: &'a [f32],
+    /// The number of calls so far.
+    calls: usize,
+}
+
+/// Makes a call in one of the floating-point environments.
+fn surrounded<T>(environment: usize, call: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+    let entered = environment::enter(environment);
+    let result = call();
+    if environment::leave(entered) { Ok(result?) } else { Err(Failure::Environment(entered)) }
 }
 
 impl Run<'_, '_> {
-    fn layer<A: Activation>(&self, problem: &Problem, activation: A) -> Result<Layer<A>, Error> {
-        let layer = Layer::new(problem.shape, activation, problem.config)?;
+    fn layer<A: Activation>(&self, problem: &Problem, activation: A) -> Result<Layer<A>, Failure> {
+        let layer = surrounded(problem.number, || Layer::new(problem.shape, activation, problem.config))?;
         match self.backend {
-            Some(backend) => layer.with_backend(backend),
+            Some(backend) => Ok(layer.with_backend(backend)?),
             None => Ok(layer),
         }
     }
 
-    fn cut<A: Activation>(&mut self, problem: Problem, layer: &Layer<A>) -> Result<Cut<'_>, Error> {
+    fn cut<A: Activation>(&mut self, problem: Problem, layer: &Layer<A>) -> Result<Cut<'_>, Failure> {
         let (len, c) = (problem.len(), problem.channels());
         let all = &mut *self.buffers;
         let (input, residual, grad) = (&mut all.input[..len], &mut all.residual[..len], &mut all.grad[..len]);
@@ -479,7 +494,7 @@ impl Run<'_, '_> {
         }
         // Variances are not negative.
         running_var.iter_mut().for_each(|var| *var = *var * *var + 0.125);
-        layer.fill_mask(random.next_u64(), mask)?;
+        surrounded(problem.number, || layer.fill_mask(random.next_u64(), mask))?;
         let call = Call {
             weight: problem.with_weight.then_some(&*weight),
             bias: problem.with_bias.then_some(&*bias),
@@ -506,7 +521,7 @@ impl Run<'_, '_> {
             samples: layer.shape().samples() as f64 + 3.0,
             scratch: &mut all.scratch[..],
         };
-        Ok(Cut { problem, call, residual: &*residual })
+        Ok(Cut { problem, call, residual: &*residual, calls: 0 })
     }
 
     /// The calls with one activation.
@@ -589,14 +604,15 @@ impl Run<'_, '_> {
             let mut random = SplitMix64::seed_from_u64(column as u64);
             for granularity in [Granularity::Element, Granularity::Channel, Granularity::Sample] {
                 let config = Config { p, granularity, ..Config::DEFAULT };
-                let layer = Layer::new(Shape::nhwc(20, 2, 3, 19)?, Identity, config)?;
+                let shape = Shape::nhwc(20, 2, 3, 19)?;
+                let layer = surrounded(column, || Layer::new(shape, Identity, config))?;
                 let mask = &mut self.buffers.mask[..layer.mask_len()];
-                layer.fill_mask(random.next_u64(), mask)?;
+                surrounded(column + 1, || layer.fill_mask(random.next_u64(), mask))?;
                 layer_mask[column].0.write(mask);
                 layer.fill_mask_with(&mut random, mask)?;
                 layer_mask_with[column].0.write(mask);
             }
-            let keep = Bernoulli::new(p)?;
+            let keep = surrounded(column + 3, || Bernoulli::new(p))?;
             for (first, bits) in [(0, MASK_BITS), (13, 1000), (4090, 4103), (8192, 1), (u64::MAX - 4000, 4500)] {
                 let mask = &mut self.buffers.mask[..mask_len(bits)];
                 keep.fill(random.next_u64(), first, bits, mask)?;
@@ -604,7 +620,7 @@ impl Run<'_, '_> {
                 keep.fill_with(&mut random, bits, mask)?;
                 fill_with[column].0.write(mask);
             }
-            fill[column].add(&[keep.scale()]);
+            fill[column].add(&[surrounded(column + 4, || Ok(keep.scale()))?]);
             seed[column].0.write(&seed_from(&mut random).to_le_bytes());
         }
         print(out, "masks", MASK_CALLS, "", PROBABILITIES.len(), &digests)
@@ -617,10 +633,10 @@ impl Cut<'_> {
         self.call.scratch.fill(f64::NAN);
     }
 
-    fn train<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
+    fn train<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Failure> {
         self.spoil_scratch();
         self.call.batches = (self.problem.number % 4 == 3).then_some(4);
-        self.call.train(layer)?;
+        self.surrounded(|call| call.train(layer))?;
         self.call.batches = None;
         for values in [&*self.call.output, self.call.running_mean, self.call.running_var] {
             digest.add(values);
@@ -635,30 +651,36 @@ impl Cut<'_> {
         digest.add_f64(self.call.saved_inv_std);
     }
 
-    fn eval<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
+    fn eval<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Failure> {
         self.spoil_scratch();
-        self.call.eval(layer)?;
+        self.surrounded(|call| call.eval(layer))?;
         digest.add(self.call.output);
         Ok(())
     }
 
-    fn eval_in_place<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
+    fn eval_in_place<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Failure> {
         self.spoil_scratch();
         self.call.output.copy_from_slice(self.call.input);
-        self.call.eval_in_place(layer)?;
+        self.surrounded(|call| call.eval_in_place(layer))?;
         digest.add(self.call.output);
         Ok(())
+    }
+
+    /// Makes a call in one of the floating-point environments, another one for each call of a problem and each problem.
+    fn surrounded(&mut self, call: impl FnOnce(&mut Call<'_>) -> Result<(), Error>) -> Result<(), Failure> {
+        self.calls += 1;
+        surrounded(self.problem.number + self.calls, || call(&mut self.call))
     }
 
     /// A call whose gradient with respect to the input goes into the memory of the output: there is none for both.
-    fn gradient_in_output(&mut self, call: impl FnOnce(&mut Call<'_>) -> Result<(), Error>) -> Result<(), Error> {
+    fn gradient_in_output(&mut self, call: impl FnOnce(&mut Call<'_>) -> Result<(), Error>) -> Result<(), Failure> {
         self.call.grad_input = Some(core::mem::take(&mut self.call.output));
-        let result = call(&mut self.call);
+        let result = self.surrounded(call);
         self.call.output = self.call.grad_input.take().unwrap_or_default();
         result
     }
 
-    fn backward<A: Activation>(&mut self, layer: &Layer<A>, batch: bool, digest: &mut Digest) -> Result<(), Error> {
+    fn backward<A: Activation>(&mut self, layer: &Layer<A>, batch: bool, digest: &mut Digest) -> Result<(), Failure> {
         self.spoil_scratch();
         self.call.fixed = !batch;
         self.gradient_in_output(|call| call.backward(layer))?;
@@ -673,32 +695,32 @@ impl Cut<'_> {
         }
     }
 
-    fn backward_in_place<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
+    fn backward_in_place<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Failure> {
         self.spoil_scratch();
         self.call.fixed = false;
         self.call.output.copy_from_slice(self.call.grad_output);
-        self.call.backward_in_place(layer)?;
+        self.surrounded(|call| call.backward_in_place(layer))?;
         self.add_gradients(digest);
         Ok(())
     }
 
-    fn apply<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
+    fn apply<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Failure> {
         self.spoil_scratch();
-        self.call.apply(layer)?;
+        self.surrounded(|call| call.apply(layer))?;
         digest.add(self.call.output);
         Ok(())
     }
 
-    fn reduce<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
+    fn reduce<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Failure> {
         self.spoil_scratch();
         self.call.fixed = !self.problem.number.is_multiple_of(2);
-        self.call.reduce(layer)?;
+        self.surrounded(|call| call.reduce(layer))?;
         digest.add_f64(front(self.call.part, layer.sums_len()));
         Ok(())
     }
 
     /// With the sums that [`Self::reduce`] has left.
-    fn apply_gradient<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Error> {
+    fn apply_gradient<A: Activation>(&mut self, layer: &Layer<A>, digest: &mut Digest) -> Result<(), Failure> {
         self.spoil_scratch();
         self.gradient_in_output(|call| call.apply_gradient(layer))?;
         digest.add(self.call.output);
@@ -706,24 +728,24 @@ impl Cut<'_> {
         Ok(())
     }
 
-    fn moments(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
+    fn moments(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Failure> {
         self.spoil_scratch();
-        self.call.moments(layer)?;
+        self.surrounded(|call| call.moments(layer))?;
         digest.add_f64(self.call.part);
         Ok(())
     }
 
-    fn merge_moments(&mut self, part: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
+    fn merge_moments(&mut self, part: &Layer<Identity>, digest: &mut Digest) -> Result<(), Failure> {
         self.spoil_scratch();
-        self.call.moments_of_other(part)?;
-        self.call.merge_moments(part)?;
+        self.surrounded(|call| call.moments_of_other(part))?;
+        self.surrounded(|call| call.merge_moments(part))?;
         digest.add_f64(self.call.part);
         Ok(())
     }
 
     /// With the moments that [`Self::merge_moments`] has left.
-    fn finish(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
-        self.call.finish(layer)?;
+    fn finish(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Failure> {
+        self.surrounded(|call| call.finish(layer))?;
         digest.add(self.call.running_mean);
         digest.add(self.call.running_var);
         self.add_saved(digest);
@@ -731,14 +753,14 @@ impl Cut<'_> {
     }
 
     /// Of any f64: here of moments.
-    fn merge_sums(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
-        self.call.merge_sums(layer)?;
+    fn merge_sums(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Failure> {
+        self.surrounded(|call| call.merge_sums(layer))?;
         digest.add_f64(front(self.call.part, layer.sums_len()));
         Ok(())
     }
 
-    fn finish_gradients(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Error> {
-        self.call.finish_gradients(layer)?;
+    fn finish_gradients(&mut self, layer: &Layer<Identity>, digest: &mut Digest) -> Result<(), Failure> {
+        self.surrounded(|call| call.finish_gradients(layer))?;
         for values in [&self.call.grad_weight, &self.call.grad_bias] {
             digest.add(values.as_deref().unwrap_or_default());
         }
@@ -751,14 +773,15 @@ impl Cut<'_> {
         fold: fn(Fold<'_>) -> Result<(), Error>,
         shape: WeightShape,
         digest: &mut Digest,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Failure> {
         self.call.output.copy_from_slice(self.call.input);
         if let Some(bias) = &mut self.call.grad_residual {
             bias.copy_from_slice(self.residual);
         }
-        match self.call.fold(fold, shape, self.problem.config.eps) {
+        let eps = self.problem.config.eps;
+        match self.surrounded(|call| call.fold(fold, shape, eps)) {
             // Refused, because the channels or the weights are not finite: all stays as it was, which is digested as well.
-            Ok(()) | Err(Error::NotFinite { .. }) => {}
+            Ok(()) | Err(Failure::Call(Error::NotFinite { .. })) => {}
             Err(error) => return Err(error),
         }
         digest.add(front(self.call.grad_residual.as_deref().unwrap_or_default(), shape.outputs));

@@ -9,6 +9,17 @@ use riscv_rt::entry;
 use semihosting::io::{self, Write as _};
 use semihosting::process::exit;
 
+/// Where the ABI is that without a unit for floats, nothing switches the unit on that the CPU has all the same: CPACR, full
+/// access to both halves (ARMv7-M Architecture Reference Manual, section B3.2.20).
+#[cfg(all(target_arch = "arm", not(target_abi = "eabihf"), with_fpu))]
+#[cortex_m_rt::pre_init]
+unsafe fn switch_on() {
+    // SAFETY: the register is there on every CPU of this profile, and nothing else runs yet.
+    unsafe {
+        core::arch::asm!("str {full}, [{cpacr}]", "dsb", "isb", full = in(reg) 0xF << 20, cpacr = in(reg) 0xE000_ED88_u32);
+    }
+}
+
 struct Console(io::Stdout);
 
 impl Write for Console {

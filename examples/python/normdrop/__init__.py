@@ -10,66 +10,128 @@
 
 Arrays are read and written where they are: they must be float32 (masks uint8, moments and sums float64) and C-contiguous, and
 what is not is refused, not copied. `normdrop.torch` has the layer as a PyTorch module.
+
+The arrays of all calls, for a layer with C channels:
+
+    x, residual, grad, out       float32, the shape of the layer
+    weight, bias                 float32 [C]; 1 and 0 if left out
+    running_mean, running_var    float32 [C]; a new layer starts with zeros and ones
+    running_mean_tail            float32 [C]; the exact running mean minus `running_mean`, zeros at first
+    saved                        `Saved`: three arrays [C] that the forward call makes for the backward call
+    mask                         uint8 [layer.mask_len], a bit for each element (or channel, or sample): 1 is kept.
+                                 `numpy.packbits(keep, bitorder="little")` makes one
+    moments                      float64 [3*C]: the count, mean and sum of squared deviations of each channel of a part
+    sums                         float64 [2*C]: the sums of g and of g*xhat over a part, for each channel
+    batches                      uint64 [1]: the number of batches so far
 """
+
+from __future__ import annotations
 
 import inspect
 import math
-from collections import namedtuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple, Optional, Protocol, SupportsFloat, SupportsIndex, Union
 
 import numpy
+from numpy.typing import NDArray
 
 from . import _library
 from ._arguments import SIZE_BITS, array as _array, choice, integer, real, real32, sequence
 from ._library import NormdropError
 from ._untraced import untraced
 
+__version__ = "0.1.0"
+
 __all__ = [
-    "ACTIVATIONS", "BACKENDS", "GRANULARITIES", "Gradients", "Layer", "NormdropError", "Saved", "backend", "bernoulli",
-    "fill_mask", "fold_into_next", "fold_into_previous", "library_path", "library_version", "merge_moments", "merge_sums",
-    "seed_for",
+    "ACTIVATIONS", "BACKENDS", "GRANULARITIES", "Generator", "Gradients", "LAYOUTS", "Layer", "NormdropError", "RUNNING_VARIANCES", "Saved",
+    "__version__", "backend", "bernoulli", "fill_mask", "fold_into_next", "fold_into_previous", "library_path", "library_version",
+    "merge_moments", "merge_sums", "seed_for",
 ]
 
-ACTIVATIONS = ("identity", "relu", "relu6", "leaky_relu", "hard_swish", "sigmoid", "tanh", "silu", "gelu")
-GRANULARITIES = ("element", "channel", "sample")
-BACKENDS = ("fastest", "portable", "avx2", "avx512")
-RUNNING_VARIANCES = ("unbiased", "biased")
-LAYOUTS = ("NC", "NCL", "NCHW", "NCDHW", "NLC", "NHWC", "NDHWC")
+Activation = Literal["identity", "relu", "relu6", "leaky_relu", "hard_swish", "sigmoid", "tanh", "silu", "gelu"]
+Granularity = Literal["element", "channel", "sample"]
+Backend = Literal["fastest", "portable", "avx2", "avx512"]
+RunningVariance = Literal["unbiased", "biased"]
+Layout = Literal["NC", "NCL", "NCHW", "NCDHW", "NLC", "NHWC", "NDHWC"]
 
-# What the forward call saves for the backward call: two float32 arrays and a float64 array, a value per channel each. All
-# three are 0 for a channel without values.
-Saved = namedtuple("Saved", "mean mean_tail inv_std")
-# The gradients of a backward call; None where none was asked for.
-Gradients = namedtuple("Gradients", "input weight bias residual")
+Bits = NDArray[numpy.uint8]
+Floats = NDArray[numpy.float32]
+Doubles = NDArray[numpy.float64]
+Counter = NDArray[numpy.uint64]
+# What `float` takes, but for text.
+Real = Union[SupportsFloat, SupportsIndex]
+
+ACTIVATIONS: tuple[Activation, ...] = ("identity", "relu", "relu6", "leaky_relu", "hard_swish", "sigmoid", "tanh", "silu", "gelu")
+GRANULARITIES: tuple[Granularity, ...] = ("element", "channel", "sample")
+BACKENDS: tuple[Backend, ...] = ("fastest", "portable", "avx2", "avx512")
+RUNNING_VARIANCES: tuple[RunningVariance, ...] = ("unbiased", "biased")
+LAYOUTS: tuple[Layout, ...] = ("NC", "NCL", "NCHW", "NCDHW", "NLC", "NHWC", "NDHWC")
 
 
-def library_path():
+class Saved(NamedTuple):
+    """What the forward call saves for the backward call, a value for each of the C channels. All are 0 for a channel
+    without values.
+    """
+
+    mean: Floats
+    """The mean of the batch, rounded: float32 [C]."""
+    mean_tail: Floats
+    """The exact mean minus `mean`: float32 [C]."""
+    inv_std: Doubles
+    """1/sqrt(var + eps): float64 [C]."""
+
+
+class Gradients(NamedTuple):
+    """The gradients of a backward call. What was not asked for is None."""
+
+    input: Optional[Floats]
+    """float32, the shape of the layer."""
+    weight: Optional[Floats]
+    """float32 [C]."""
+    bias: Optional[Floats]
+    """float32 [C]."""
+    residual: Optional[Floats]
+    """float32, the shape of the layer."""
+
+
+class Generator(Protocol):
+    """What `Layer.mask_from` takes: a `numpy.random.Generator`, or anything that draws integers as it does."""
+
+    def integers(self, low: int, high: int, *, dtype: type[numpy.uint32]) -> Any:
+        """An integer that is at least `low` and below `high`, as a `dtype`."""
+
+
+def library_path() -> str:
     """The file of the shared library."""
     return _library.path
 
 
-def library_version():
+def library_version() -> str:
     """The version of the shared library."""
-    return _library.library.normdrop_version().decode()
+    version: bytes = _library.library.normdrop_version()
+    return version.decode()
 
 
-def backend():
+def backend() -> Backend:
     """The fastest instruction set that this CPU has, of `BACKENDS`."""
-    return BACKENDS[_library.library.normdrop_backend_detect()]
+    number: int = _library.library.normdrop_backend_detect()
+    return BACKENDS[number]
 
 
 @untraced
-def bernoulli(p):
-    """The exact keep probability for a probability to drop, and what kept elements are multiplied by."""
+def bernoulli(p: Real) -> tuple[float, float]:
+    """The exact keep probability for the probability `p` to drop, and what kept elements are multiplied by."""
     keep = _library.CKeep(version=_library.ABI_VERSION)
     _library.call("bernoulli_keep", real("p", p), keep)
     return keep.probability, keep.scale
 
 
 @untraced
-def fill_mask(p, seed, bits, first=0):
+def fill_mask(p: Real, seed: SupportsIndex, bits: SupportsIndex, first: SupportsIndex = 0) -> Bits:
     """A part of a mask: `bits` bits from bit `first` on, as `numpy.packbits(bitorder="little")` has them.
 
-    `seed` and `first` are integers from 0 to 2**64 - 1, and so is the last bit, `first + bits - 1`.
+    `p` is the probability to drop. `seed` and `first` are integers from 0 to 2**64 - 1, and so is the last bit,
+    `first + bits - 1`. The result is uint8 [(bits + 7)//8].
     """
     seed, bits, first = integer("seed", seed), integer("bits", bits, SIZE_BITS), integer("first", first)
     if first + bits > 2**64:
@@ -80,37 +142,45 @@ def fill_mask(p, seed, bits, first=0):
 
 
 @untraced
-def seed_for(root, layer=0, step=0, rank=0):
-    """The seed of one mask of a training run, from the run's one seed `root`: of a layer, a step and a rank, all integers from
-    0 to 2**64 - 1. Calls that differ in one of them never give the same seed; sums such as `root + layer + step` do.
+def seed_for(root: SupportsIndex, layer: SupportsIndex = 0, step: SupportsIndex = 0, rank: SupportsIndex = 0) -> int:
+    """The seed of one mask of a training run, from the run's one seed `root`: of a `layer`, a `step` and a `rank`, all integers
+    from 0 to 2**64 - 1. Calls that differ in one of them never give the same seed; sums such as `root + layer + step` do.
     """
     numbers = (("root", root), ("layer", layer), ("step", step), ("rank", rank))
-    return _library.library.normdrop_seed_for(*(integer(name, number) for name, number in numbers))
+    seed: int = _library.library.normdrop_seed_for(*(integer(name, number) for name, number in numbers))
+    return seed
 
 
 @untraced
-def merge_moments(into, moments):
-    """Merges the moments of one part of a batch into those of another."""
+def merge_moments(into: Doubles, moments: Doubles) -> None:
+    """Merges the `moments` of one part of a batch into those of another: afterwards `into` has the moments of both.
+
+    Both are float64 [3*C]. A part of zeros is one without values. In another order of the parts the last bits are others.
+    """
     _merge("moments", into, moments)
 
 
 @untraced
-def merge_sums(into, sums):
-    """Merges the sums of one part of a batch into those of another."""
+def merge_sums(into: Doubles, sums: Doubles) -> None:
+    """Merges the `sums` of one part of a batch into those of another: `into += sums`. Both are float64 [2*C]."""
     _merge("sums", into, sums)
 
 
-def _merge(name, into, values):
+def _merge(name: str, into: Doubles, values: Doubles) -> None:
     into = _array("into", into, numpy.float64, written=True, optional=False)
     _library.call(f"merge_{name}", into, _array(name, values, numpy.float64, optional=False))
 
 
 @untraced
-def fold_into_previous(weights, bias, running_mean, running_var, *, layout, groups=1, weight=None, shift=None, eps=1e-5,
-                       running_mean_tail=None):
+def fold_into_previous(weights: Floats, bias: Floats | None, running_mean: Floats, running_var: Floats, *, layout: str, groups: SupportsIndex = 1,
+                       weight: Floats | None = None, shift: Floats | None = None, eps: Real = 1e-5,
+                       running_mean_tail: Floats | None = None) -> None:
     """Folds batch norm into the linear or convolution layer directly before it, in place.
 
-    `weights` and `bias` (or None) are those of that layer; `weight` and `shift` the weight and bias of the batch norm.
+    `weights` and `bias` (or None) are those of that layer; `weight` and `shift` the weight and bias of the batch norm,
+    `running_mean`, `running_mean_tail`, `running_var` and `eps` its statistics. All arrays are float32; those of the batch
+    norm have a value for each of its channels, and `bias` one for each output.
+
     Nothing may stand between the two layers. Weights below 2**-126, of channels that training has switched off, are written
     as they are: where they slow the layer down, `weights[abs(weights) < numpy.finfo(numpy.float32).tiny] = 0`.
 
@@ -132,9 +202,12 @@ def fold_into_previous(weights, bias, running_mean, running_var, *, layout, grou
 
 
 @untraced
-def fold_into_next(weights, bias, running_mean, running_var, *, layout, groups=1, weight=None, shift=None, eps=1e-5,
-                   running_mean_tail=None):
-    """Folds batch norm into the linear or convolution layer after it, in place. The arguments are those of `fold_into_previous`.
+def fold_into_next(weights: Floats, bias: Floats | None, running_mean: Floats, running_var: Floats, *, layout: str, groups: SupportsIndex = 1,
+                   weight: Floats | None = None, shift: Floats | None = None, eps: Real = 1e-5,
+                   running_mean_tail: Floats | None = None) -> None:
+    """Folds batch norm into the linear or convolution layer after it, in place. The arguments are those of `fold_into_previous`:
+    `weights`, `bias` and `layout` of the weight layer, its `groups`; `running_mean`, `running_mean_tail`, `running_var`, `weight`, `shift`
+    and `eps` of the batch norm, whose channels are the inputs here.
 
     Exact only where nothing but dropout and a flattening stands between the two layers, and where every output sees every
     tap: not with zero padding and not for most transposed convolutions, unless the batch norm shifts nothing. Zero padding of
@@ -158,7 +231,7 @@ _WEIGHT_ORDERS = {
 }
 
 
-def _weight_shape(shape, layout, groups):
+def _weight_shape(shape: tuple[int, ...], layout: str, groups: int) -> tuple[int, int, int, int, int]:
     """The order, outputs, inputs, taps and groups of weights."""
     axes = "".join(letter for letter in layout if letter in "DHWL")
     kind = layout.replace(axes, "K") if axes else layout
@@ -179,10 +252,10 @@ def _weight_shape(shape, layout, groups):
     return order, outputs, inputs, taps, groups
 
 
-def _fold(name, weights, bias, running_mean, running_mean_tail, running_var, layout, groups, weight, shift, eps):
-    weights = _array("weights", weights, numpy.float32, written=True, optional=False)
-    groups = integer("groups", groups, SIZE_BITS)
-    order, outputs, inputs, taps, groups = _weight_shape(weights.shape, layout, groups)
+def _fold(name: str, weights: Floats, bias: Floats | None, running_mean: Floats, running_mean_tail: Floats | None,
+          running_var: Floats, layout: str, given_groups: SupportsIndex, weight: Floats | None, shift: Floats | None, eps: Real) -> None:
+    _array("weights", weights, numpy.float32, written=True, optional=False)
+    order, outputs, inputs, taps, groups = _weight_shape(weights.shape, layout, integer("groups", given_groups, SIZE_BITS))
     call = _library.CFold(
         eps=real32("eps", eps), order=order, outputs=outputs, inputs=inputs, taps=taps, groups=groups,
         weight=_floats("weight", weight), bias=_floats("shift", shift),
@@ -193,43 +266,66 @@ def _fold(name, weights, bias, running_mean, running_mean_tail, running_var, lay
     _library.call(name, call)
 
 
-def _floats(name, array, written=False):
+def _floats(name: str, array: Floats | None, written: bool = False) -> Any:
     return _array(name, array, numpy.float32, written=written)
 
 
 class Layer:
     """The fused layer for one shape. It holds no data, cannot be changed, and may be used by several threads at once.
 
-    `layout` is one of `LAYOUTS`, N samples and C channels, and `shape` that of the tensors. `p` is the probability to drop, and
-    `granularity` what one bit of the mask drops. The other arguments are PyTorch's; `running_var` is "unbiased", as in PyTorch, or
-    "biased", as in Keras, flax and ONNX. More `tasks` than one use threads, and need a library built with `--features capi,rayon`;
-    a child of `fork`, whose parent has used them, works all tasks by itself.
+    `layout` is one of `LAYOUTS`, N samples and C channels, and `shape` that of the tensors. `activation` is one of `ACTIVATIONS`, with
+    the `slope` of "leaky_relu". `p` is the probability to drop, and `granularity` what one bit of the mask drops. `eps` and `momentum`
+    are PyTorch's; `running_var` is "unbiased", as in PyTorch, or "biased", as in Keras, flax and ONNX. `backend` is one of `BACKENDS`,
+    which all give the same bits. More `tasks` than one use threads, and need a library built with `--features capi,rayon`, as that
+    of a wheel is; a child of `fork`, whose parent has used them, works all tasks by itself.
 
-    All arguments are attributes. Layers with equal arguments are equal, and a layer can be copied and pickled.
+    All arguments are attributes, and so are `channels`, `mask_bits`, the bits of a mask, and `mask_len`, its bytes. Layers with
+    equal arguments are equal, and a layer can be copied and pickled.
+
+    `help(normdrop)` lists the arrays of the calls, their types and shapes. Each call checks all of them before it writes
+    anything.
     """
 
+    layout: Layout
+    shape: tuple[int, ...]
+    activation: Activation
+    p: float
+    eps: float
+    momentum: float
+    slope: float
+    granularity: Granularity
+    running_var: RunningVariance
+    backend: Backend
+    tasks: int
+    channels: int
+    mask_bits: int
+    mask_len: int
+    _layer: _library.CLayer
+    _lengths: _library.CLengths
+
     @untraced
-    def __init__(self, layout, shape, activation="identity", *, p=0.0, eps=1e-5, momentum=0.1, slope=0.01,
-                 granularity="element", running_var="unbiased", backend="fastest", tasks=1):
+    def __init__(self, layout: Layout, shape: Sequence[SupportsIndex], activation: Activation = "identity", *, p: Real = 0.0,
+                 eps: Real = 1e-5, momentum: Real = 0.1, slope: Real = 0.01, granularity: Granularity = "element",
+                 running_var: RunningVariance = "unbiased", backend: Backend = "fastest", tasks: SupportsIndex = 1) -> None:
         if not isinstance(layout, str) or layout not in LAYOUTS:
             raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
         shape = sequence("shape", shape)
         if len(shape) != len(layout):
             raise ValueError(f"shape must have the {len(layout)} dimensions {layout}, not {shape}")
         # ctypes would cut what does not fit, also the sizes of a tensor without elements.
-        shape = tuple(integer(f"{dimension} of shape", size, SIZE_BITS) for dimension, size in zip(layout, shape))
+        sizes = tuple(integer(f"{dimension} of shape", size, SIZE_BITS) for dimension, size in zip(layout, shape))
         for name, value, values in (
             ("activation", activation, ACTIVATIONS), ("granularity", granularity, GRANULARITIES),
             ("running_var", running_var, RUNNING_VARIANCES), ("backend", backend, BACKENDS),
         ):
             choice(name, value, values)
         self._set(
-            layout=layout, shape=shape, activation=activation, p=real("p", p), eps=real32("eps", eps),
+            layout=layout, shape=sizes, activation=activation, p=real("p", p), eps=real32("eps", eps),
             momentum=real("momentum", momentum), slope=real32("slope", slope), granularity=granularity,
             running_var=running_var, backend=backend, tasks=max(integer("tasks", tasks, 32), 1),
         )
 
-    def _set(self, **arguments):
+    def _set(self, **arguments: Any) -> None:
         """Sets the attributes: the arguments, the structs of C, and what these say."""
         values = vars(self)
         values.update(arguments)
@@ -250,69 +346,76 @@ class Layer:
         values.update(_layer=layer, _lengths=lengths, channels=lengths.channels, mask_bits=lengths.mask_bits,
                       mask_len=lengths.mask)
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: object) -> None:
         if name in (*_ARGUMENTS, *_DERIVED):
             raise AttributeError(f"{name} of a layer cannot be changed: make another Layer")
         super().__setattr__(name, value)
 
-    def __delattr__(self, name):
+    def __delattr__(self, name: str) -> None:
         if name in (*_ARGUMENTS, *_DERIVED):
             raise AttributeError(f"{name} of a layer cannot be deleted")
         super().__delattr__(name)
 
-    def _arguments(self):
+    def _arguments(self) -> dict[str, Any]:
         return {name: vars(self)[name] for name in _ARGUMENTS}
 
-    def __eq__(self, other):
-        return self._arguments() == other._arguments() if type(self) is type(other) else NotImplemented
+    def __eq__(self, other: object) -> bool:
+        return self._arguments() == other._arguments() if isinstance(other, type(self)) and type(self) is type(other) else NotImplemented
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(tuple(self._arguments().values()))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         arguments = [repr(self.layout), repr(self.shape), repr(self.activation)]
         arguments += [f"{name}={vars(self)[name]!r}" for name, usual in _OPTIONS.items() if vars(self)[name] != usual]
         return f"{type(self).__name__}({', '.join(arguments)})"
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         # The structs are those of one version of the library and of one machine.
         return {name: value for name, value in vars(self).items() if name not in _DERIVED}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self._set(**state)
 
     @untraced
-    def mask(self, seed, out=None):
-        """The dropout mask of a seed, an integer from 0 to 2**64 - 1 and all that the mask depends on: `mask_len` bytes."""
+    def mask(self, seed: SupportsIndex, out: Bits | None = None) -> Bits:
+        """The dropout mask of a seed: uint8 [mask_len], a bit for each element, 1 if it is kept.
+
+        `seed` is an integer from 0 to 2**64 - 1, and all that the mask depends on beside `p`, the same on every machine. With
+        `out`, an array of that type and length, the mask is written there.
+        """
         mask = numpy.empty(self.mask_len, numpy.uint8) if out is None else out
         seed = integer("seed", seed)
         _library.call("fill_mask", self._layer, seed, _array("out", mask, numpy.uint8, written=True))
         return mask
 
     @untraced
-    def drop_padding(self, lengths, mask):
+    def drop_padding(self, lengths: Iterable[SupportsIndex], mask: Bits) -> Bits:
         """Clears the bits of padded elements in a mask, in place, so that all calls give 0 there; returns the mask.
 
-        `lengths` has an integer for each sample: the positions from the first on that are not padding. The mask must have a
-        bit for each element, and may be that of `p=0`. The gradient of the input needs `clear_padding`, too.
+        `lengths` has an integer for each sample: the positions from the first on that are not padding. `mask`, uint8 [mask_len],
+        must have a bit for each element, and may be that of `p=0`. The gradient of the input needs `clear_padding`, too.
         """
         array = _array("mask", mask, numpy.uint8, written=True, optional=False)
         _library.call("drop_padding", self._layer, _lengths(lengths), array)
         return mask
 
     @untraced
-    def clear_padding(self, lengths, values):
-        """Sets the padding of an array of the shape of this layer to 0, in place, and returns it. See `drop_padding`."""
+    def clear_padding(self, lengths: Iterable[SupportsIndex], values: Floats) -> Floats:
+        """Sets the padding of `values`, a float32 array of the shape of this layer, to 0, in place, and returns it.
+
+        `lengths` has an integer for each sample: the positions from the first on that are not padding. See `drop_padding`.
+        """
         array = _array("values", values, numpy.float32, shape=self.shape, written=True, optional=False)
         _library.call("clear_padding", self._layer, _lengths(lengths), array)
         return values
 
     @untraced
-    def mask_from(self, generator):
-        """A mask from a generator of the caller, such as `numpy.random.Generator`."""
-        failed = []
+    def mask_from(self, generator: Generator) -> Bits:
+        """A mask, uint8 [mask_len], from a `generator` of the caller, such as `numpy.random.Generator`."""
+        failed: list[BaseException] = []
 
-        def word(_):
+        def word(_: object) -> int:
             try:
                 return 0 if failed else integer("a word", generator.integers(0, 1 << 32, dtype=numpy.uint32), 32)
             except BaseException as error:  # No exception can leave through C, and none may be lost.
@@ -326,16 +429,26 @@ class Layer:
         return mask
 
     @untraced
-    def train(self, x, *, weight=None, bias=None, running_mean=None, running_var=None, running_mean_tail=None, batches=None,
-              mask=None, residual=None, out=None):
+    def train(self, x: Floats, *, weight: Floats | None = None, bias: Floats | None = None, running_mean: Floats | None = None,
+              running_var: Floats | None = None, running_mean_tail: Floats | None = None, batches: Counter | None = None,
+              mask: Bits | None = None, residual: Floats | None = None, out: Floats | None = None) -> tuple[Floats, Saved]:
         """Training forward: the output, and what `backward` needs. Updates the running statistics.
 
-        With `batches`, a uint64 array of one value, the running statistics are the mean of all batches. An empty batch
-        leaves them as they are, and what it saves is 0.
+            x                    float32, the shape of the layer
+            weight, bias         float32 [C], 1 and 0 if left out
+            running_mean,        float32 [C], both updated in place, or both left out; a new layer starts with zeros
+            running_var          and ones
+            running_mean_tail    float32 [C], updated in place, zeros at first
+            batches              uint64 [1], incremented: the running statistics are the mean of all batches then
+            mask                 uint8 [mask_len]; if left out, dropout is off
+            residual             float32, the shape of the layer: added before the activation
+            out                  float32, the shape of the layer: where the output is written, not `x` itself
 
-        `running_mean_tail`, zeros at first, holds what `running_mean` as a float32 leaves out. Without it the running mean
-        stops within `2**-24 * abs(mean) / momentum` of its limit; with it, evaluation stays as exact as training where
-        the mean is up to 1e7 standard deviations. Where it is used it belongs to `running_mean` in every call.
+        An empty batch leaves the running statistics as they are, and what it saves is 0.
+
+        `running_mean_tail` holds what `running_mean` as a float32 leaves out. Without it the running mean stops within
+        `2**-24 * abs(mean) / momentum` of its limit; with it, evaluation stays as exact as training where the mean is up to
+        1e7 standard deviations. Where it is used it belongs to `running_mean` in every call.
         """
         y, saved = self._like(out), self._new_saved()
         self._run(
@@ -347,9 +460,19 @@ class Layer:
         return y, saved
 
     @untraced
-    def eval(self, x, running_mean, running_var, *, running_mean_tail=None, weight=None, bias=None, mask=None, residual=None,
-             out=None):
-        """Evaluation forward with the running statistics; `out=x` is in place. With a mask: Monte-Carlo dropout."""
+    def eval(self, x: Floats, running_mean: Floats, running_var: Floats, *, running_mean_tail: Floats | None = None,
+             weight: Floats | None = None, bias: Floats | None = None, mask: Bits | None = None, residual: Floats | None = None,
+             out: Floats | None = None) -> Floats:
+        """Evaluation forward with the running statistics: the output.
+
+            x                            float32, the shape of the layer
+            running_mean, running_var    float32 [C]
+            running_mean_tail            float32 [C], if training had one
+            weight, bias                 float32 [C], 1 and 0 if left out
+            mask                         uint8 [mask_len]: Monte-Carlo dropout; if left out, dropout is off
+            residual                     float32, the shape of the layer: added before the activation
+            out                          float32, the shape of the layer: where the output is written; `out=x` is in place
+        """
         y = self._like(out)
         self._run(
             "eval", _library.CEval, self._lengths.eval_scratch, **self._parameters(weight, bias),
@@ -359,10 +482,24 @@ class Layer:
         return y
 
     @untraced
-    def backward(self, grad, x, saved=None, *, running_mean=None, running_var=None, running_mean_tail=None, weight=None,
-                 bias=None, mask=None, residual=None, out=None, input_gradient=True, residual_gradient=False,
-                 parameter_gradients=True):
-        """The gradients, through the batch statistics in `saved` or past the running ones. `out=grad` is in place."""
+    def backward(self, grad: Floats, x: Floats, saved: Saved | None = None, *, running_mean: Floats | None = None,
+                 running_var: Floats | None = None, running_mean_tail: Floats | None = None, weight: Floats | None = None,
+                 bias: Floats | None = None, mask: Bits | None = None, residual: Floats | None = None, out: Floats | None = None,
+                 input_gradient: bool = True, residual_gradient: bool = False, parameter_gradients: bool = True) -> Gradients:
+        """The gradients, through the batch statistics in `saved` or past the running ones.
+
+            grad                   float32, the shape of the layer: the gradient of the output
+            x, residual, weight,   as in the forward call
+            bias, mask
+            saved                  what `train` returned; or instead, after `eval`,
+            running_mean,          float32 [C], as in the forward call
+            running_var,
+            running_mean_tail
+            out                    float32, the shape of the layer: where the gradient of x is written; `out=grad` is in place
+            input_gradient,        whether the result has the gradient of x, of the residual, and those of weight and
+            residual_gradient,     bias; it has None instead
+            parameter_gradients
+        """
         dx = self._like(out) if input_gradient else None
         d_residual = self._like(None) if residual_gradient else None
         d_weight, d_bias = (self._new_channels(), self._new_channels()) if parameter_gradients else (None, None)
@@ -378,22 +515,31 @@ class Layer:
     # Batches in parts. The shape of the layer is that of the part.
 
     @untraced
-    def moments(self, x):
-        """The moments of a part of a batch: counts, means, sums of squared deviations."""
+    def moments(self, x: Floats) -> Doubles:
+        """The moments of a part of a batch, `x`, float32 of the shape of the layer: C counts, C means and C sums of squared
+        deviations, float64 [3*C].
+        """
         moments, scratch = numpy.empty(self._lengths.moments), numpy.empty(self._lengths.train_scratch)
         _library.call("moments", self._layer, self._tensor("x", x), moments, scratch)
         return moments
 
     @untraced
-    def check_moments(self, moments):
-        """Refuses moments of all parts of a batch whose mean or variance does not fit a float32: those of a batch with a NaN
-        or with values beyond 1e19, which `finish` would average into the running statistics.
+    def check_moments(self, moments: Doubles) -> None:
+        """Refuses `moments` of all parts of a batch, float64 [3*C], whose mean or variance does not fit a float32: those of a
+        batch with a NaN or with values beyond 1e19, which `finish` would average into the running statistics.
         """
         _library.call("check_moments", self._layer, _array("moments", moments, numpy.float64, optional=False))
 
     @untraced
-    def finish(self, moments, *, running_mean=None, running_var=None, running_mean_tail=None, batches=None):
+    def finish(self, moments: Doubles, *, running_mean: Floats | None = None, running_var: Floats | None = None,
+               running_mean_tail: Floats | None = None, batches: Counter | None = None) -> Saved:
         """The statistics of a batch from the moments of all its parts. Updates the running statistics as `train` does.
+
+            moments              float64 [3*C], those of all parts, merged by `merge_moments`
+            running_mean,        float32 [C], updated in place, or left out
+            running_var,
+            running_mean_tail
+            batches              uint64 [1], incremented: the running statistics are the mean of all batches then
 
         A channel without values in any part leaves its running statistics as they are, and what it saves is 0.
         """
@@ -406,8 +552,17 @@ class Layer:
         return saved
 
     @untraced
-    def apply(self, x, saved, *, weight=None, bias=None, mask=None, residual=None, out=None):
-        """The output of a part, with the statistics of the whole batch."""
+    def apply(self, x: Floats, saved: Saved, *, weight: Floats | None = None, bias: Floats | None = None, mask: Bits | None = None,
+              residual: Floats | None = None, out: Floats | None = None) -> Floats:
+        """The output of a part, with the statistics of the whole batch.
+
+            x               float32, the shape of the layer, which is that of the part
+            saved           what `finish` returned
+            weight, bias    float32 [C], 1 and 0 if left out
+            mask            uint8 [mask_len], that of the part; if left out, dropout is off
+            residual        float32, the shape of the layer: added before the activation
+            out             float32, the shape of the layer: where the output is written, not `x` itself
+        """
         y = self._like(out)
         self._run(
             "apply", _library.CApply, self._lengths.eval_scratch, **self._parameters(weight, bias), **_saved(saved),
@@ -417,9 +572,19 @@ class Layer:
         return y
 
     @untraced
-    def reduce(self, grad, x, saved=None, *, running_mean=None, running_var=None, running_mean_tail=None, weight=None, bias=None,
-               mask=None, residual=None):
-        """The sums over a part that gradients are made of."""
+    def reduce(self, grad: Floats, x: Floats, saved: Saved | None = None, *, running_mean: Floats | None = None,
+               running_var: Floats | None = None, running_mean_tail: Floats | None = None, weight: Floats | None = None,
+               bias: Floats | None = None, mask: Bits | None = None, residual: Floats | None = None) -> Doubles:
+        """The sums over a part that gradients are made of: C sums of g, then C sums of g*xhat, float64 [2*C].
+
+            grad                   float32, the shape of the layer: the gradient of the part's output
+            x, residual, weight,   as in the forward call of the part
+            bias, mask
+            saved                  what `finish` returned; or instead, after `eval`,
+            running_mean,          float32 [C], as in the forward call
+            running_var,
+            running_mean_tail
+        """
         sums = numpy.empty(self._lengths.sums)
         self._run(
             "reduce", _library.CReduce, self._lengths.backward_scratch, **self._parameters(weight, bias),
@@ -429,17 +594,28 @@ class Layer:
         return sums
 
     @untraced
-    def finish_gradients(self, sums):
-        """The gradients of weight and bias from the sums over the whole batch."""
+    def finish_gradients(self, sums: Doubles) -> tuple[Floats, Floats]:
+        """The gradients of weight and bias, float32 [C] each, from the `sums` of all parts, merged, float64 [2*C]."""
         d_weight, d_bias = self._new_channels(), self._new_channels()
         sums = _array("sums", sums, numpy.float64, optional=False)
         _library.call("finish_gradients", self._layer, sums, d_weight, d_bias)
         return d_weight, d_bias
 
     @untraced
-    def apply_gradient(self, grad, x, saved, sums, samples, *, weight=None, bias=None, mask=None, residual=None, out=None,
-                       residual_gradient=False):
-        """The gradients of the elements of a part. `samples` is the number of values per channel of the whole batch."""
+    def apply_gradient(self, grad: Floats, x: Floats, saved: Saved, sums: Doubles, samples: Real, *, weight: Floats | None = None,
+                       bias: Floats | None = None, mask: Bits | None = None, residual: Floats | None = None,
+                       out: Floats | None = None, residual_gradient: bool = False) -> Gradients:
+        """The gradients of the elements of a part; those of weight and bias are None, because `finish_gradients` has them.
+
+            grad                   float32, the shape of the layer: the gradient of the part's output
+            x, residual, weight,   as in the forward call of the part
+            bias, mask
+            saved                  what `finish` returned
+            sums                   float64 [2*C], those of all parts, merged by `merge_sums`
+            samples                the number of values per channel of the whole batch: the first of its moments
+            out                    float32, the shape of the layer: where the gradient of x is written, not `grad` itself
+            residual_gradient      whether the result has the gradient of the residual; it has None instead
+        """
         dx = self._like(out)
         d_residual = self._like(None) if residual_gradient else None
         self._run(
@@ -451,38 +627,39 @@ class Layer:
         )
         return Gradients(dx, None, None, d_residual)
 
-    def _run(self, name, struct, scratch_len, **fields):
+    def _run(self, name: str, struct: type[_library.Call], scratch_len: int, **fields: Any) -> None:
         # Scratch of its own for each call, so that threads can share the layer.
         _library.call(name, self._layer, struct(**fields, scratch=numpy.empty(scratch_len)))
 
-    def _like(self, out):
+    def _like(self, out: Floats | None) -> Floats:
         return numpy.empty(self.shape, numpy.float32) if out is None else out
 
-    def _new_channels(self):
+    def _new_channels(self) -> Floats:
         return numpy.empty(self.channels, numpy.float32)
 
-    def _new_saved(self):
+    def _new_saved(self) -> Saved:
         """What a call saves, with the values of channels that it does not write: those without values."""
         floats = numpy.zeros((2, self.channels), numpy.float32)
         return Saved(floats[0], floats[1], numpy.zeros(self.channels))
 
-    def _tensor(self, name, array, written=False):
+    def _tensor(self, name: str, array: Floats, written: bool = False) -> Any:
         return _array(name, array, numpy.float32, shape=self.shape, written=written, optional=False)
 
-    def _optional(self, name, array, written=False):
+    def _optional(self, name: str, array: Floats | None, written: bool = False) -> Any:
         return _array(name, array, numpy.float32, shape=self.shape, written=written)
 
-    def _parameters(self, weight, bias):
+    def _parameters(self, weight: Floats | None, bias: Floats | None) -> dict[str, Any]:
         return {"weight": _floats("weight", weight), "bias": _floats("bias", bias)}
 
-    def _running(self, mean, mean_tail, var, written=False):
+    def _running(self, mean: Floats | None, mean_tail: Floats | None, var: Floats | None, written: bool = False) -> dict[str, Any]:
         return {
             "running_mean": _floats("running_mean", mean, written),
             "running_mean_tail": _floats("running_mean_tail", mean_tail, written),
             "running_var": _floats("running_var", var, written),
         }
 
-    def _statistics(self, saved, running_mean, running_mean_tail, running_var):
+    def _statistics(self, saved: Saved | None, running_mean: Floats | None, running_mean_tail: Floats | None,
+                    running_var: Floats | None) -> dict[str, Any]:
         if (saved is None) == (running_mean is None):
             raise ValueError("give either saved, the statistics of the batch, or running_mean and running_var")
         if saved is None:
@@ -501,7 +678,7 @@ _ARGUMENTS = ("layout", "shape", "activation", *_OPTIONS)
 _DERIVED = ("_layer", "_lengths", "channels", "mask_bits", "mask_len")
 
 
-def _saved(saved, written=False):
+def _saved(saved: Saved, written: bool = False) -> dict[str, Any]:
     try:
         mean, mean_tail, inv_std = saved
     except (TypeError, ValueError):
@@ -515,23 +692,23 @@ def _saved(saved, written=False):
     }
 
 
-def _mask(mask):
+def _mask(mask: Bits | None) -> Any:
     return _array("mask", mask, numpy.uint8)
 
 
-def _counter(batches):
+def _counter(batches: Counter | None) -> dict[str, Any]:
     counter = _array("batches", batches, numpy.uint64, written=True)
     if batches is not None and batches.size != 1:
         raise ValueError(f"batches must be an array of one value, not of {batches.size}")
     return {"batches": counter}
 
 
-def _lengths(lengths):
-    lengths = enumerate(sequence("lengths", lengths))
-    return numpy.array([integer(f"lengths[{i}]", length, SIZE_BITS) for i, length in lengths], numpy.uintp)
+def _lengths(lengths: Iterable[SupportsIndex]) -> NDArray[numpy.uintp]:
+    numbered = enumerate(sequence("lengths", lengths))
+    return numpy.array([integer(f"lengths[{i}]", length, SIZE_BITS) for i, length in numbered], numpy.uintp)
 
 
-def _product(sizes):
+def _product(sizes: Iterable[int]) -> int:
     product = math.prod(sizes)
     if product >= 2**SIZE_BITS:
         raise ValueError("the product of the dimensions does not fit a size_t")

@@ -1,23 +1,28 @@
 """The checks of arguments that C cannot make: of types, and of numbers that ctypes would cut without a word."""
 
+from __future__ import annotations
+
 import ctypes
 import math
 import operator
 import reprlib
+from typing import Any, Iterable, TypeVar
 
 import numpy
+
+T = TypeVar("T")
 
 SIZE_BITS = 8 * ctypes.sizeof(ctypes.c_size_t)
 
 
-def choice(name, value, values):
+def choice(name: str, value: object, values: tuple[str, ...]) -> int:
     """The number of a name in a tuple of names."""
     if not isinstance(value, str) or value not in values:
         raise ValueError(f"{name} must be one of {', '.join(values)}, not {value!r}")
     return values.index(value)
 
 
-def integer(name, value, bits=64):
+def integer(name: str, value: Any, bits: int = 64) -> int:
     """An integer from 0 to `2**bits - 1`, of any type that Python takes as an index: `numpy.int64` or a tensor of one
     integer, for example, but not 4.9, "4" or True.
     """
@@ -32,7 +37,7 @@ def integer(name, value, bits=64):
     return number
 
 
-def sequence(name, values):
+def sequence(name: str, values: Iterable[T]) -> tuple[T, ...]:
     """The values of a sequence, each still to be checked."""
     try:
         return tuple(values)
@@ -40,7 +45,7 @@ def sequence(name, values):
         raise TypeError(f"{name} must be a sequence of integers, not {_described(values)}") from None
 
 
-def real(name, value):
+def real(name: str, value: Any) -> float:
     """A float from any real number, but not from True, from text or from the real part of a complex number."""
     number = hasattr(type(value), "__float__") or hasattr(type(value), "__index__")
     if isinstance(value, (numpy.generic, numpy.ndarray)):
@@ -55,7 +60,7 @@ def real(name, value):
     raise TypeError(f"{name} must be a real number, not {_described(value)}")
 
 
-def real32(name, value):
+def real32(name: str, value: Any) -> float:
     """A float that C holds as a float32: the one with the fewest digits of those that round to the same float32."""
     value = real(name, value)
     rounded = ctypes.c_float(value).value
@@ -64,7 +69,8 @@ def real32(name, value):
     return float(str(numpy.float32(rounded)))
 
 
-def array(name, value, dtype, *, shape=None, written=False, optional=True):
+def array(name: str, value: Any, dtype: type[numpy.generic], *, shape: tuple[int, ...] | None = None, written: bool = False,
+          optional: bool = True) -> Any:
     """An array that C can read, or write, where it is. C checks its length, its alignment and that it overlaps no other
     array; here is checked what C does not see.
     """
@@ -86,7 +92,7 @@ def array(name, value, dtype, *, shape=None, written=False, optional=True):
     return value
 
 
-def _of_dtype(found, wanted):
+def _of_dtype(found: numpy.dtype[Any], wanted: type[numpy.generic]) -> str:
     """What an array has instead of the dtype that is wanted, and what to do where that is not obvious."""
     if found.newbyteorder("=") == wanted:
         return f"{found.str}, the byte order of other machines: astype(numpy.{numpy.dtype(wanted).name}) converts it"
@@ -95,10 +101,10 @@ def _of_dtype(found, wanted):
     return str(found)
 
 
-def _is_no_number(value):
+def _is_no_number(value: object) -> bool:
     """Whether something is a truth value or has dimensions: of Python, of numpy or of PyTorch."""
     return isinstance(value, bool) or getattr(value, "ndim", 0) != 0 or str(getattr(value, "dtype", "")).endswith("bool")
 
 
-def _described(value):
+def _described(value: object) -> str:
     return f"{type(value).__name__} ({reprlib.repr(value)})"

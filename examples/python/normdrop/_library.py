@@ -1,5 +1,7 @@
 """The shared library and the structs of its header, `include/normdrop.h`."""
 
+from __future__ import annotations
+
 import ctypes
 import ctypes.util
 import os
@@ -7,8 +9,10 @@ from ctypes import (
     CFUNCTYPE, POINTER, Structure, byref, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint32, c_uint64, c_void_p,
 )
 from pathlib import Path
+from typing import Any, List, Tuple
 
 import numpy
+from numpy.typing import NDArray
 
 ABI_VERSION = 1
 
@@ -23,7 +27,7 @@ class Slice(Structure):
     _fields_ = [("values", c_void_p), ("len", c_size_t)]
 
     @classmethod
-    def from_param(cls, array):
+    def from_param(cls, array: NDArray[Any]) -> Slice:
         """What ctypes hands over where a function takes a slice and is given an array."""
         return cls(array.ctypes.data, array.size)
 
@@ -31,7 +35,7 @@ class Slice(Structure):
 class Call(Structure):
     """A struct with buffers, made of arrays, which it keeps as long as it lives. Without an array a buffer is empty."""
 
-    def __init__(self, **fields):
+    def __init__(self, **fields: Any) -> None:
         super().__init__(version=ABI_VERSION)
         self.given = fields
         for name, value in fields.items():
@@ -74,14 +78,18 @@ class CKeep(Structure):
     _fields_ = [("version", c_uint32), ("scale", c_float), ("threshold", c_uint64), ("probability", c_double)]
 
 
-def _slices(*names):
+# The names and types of the fields of a struct.
+Fields = List[Tuple[str, Any]]
+
+
+def _slices(*names: str) -> Fields:
     return [(name, Slice) for name in names]
 
 
 _PARAMETERS = _slices("weight", "bias")
 _RUNNING = _slices("running_mean", "running_mean_tail", "running_var")
 _SAVED = _slices("saved_mean", "saved_mean_tail", "saved_inv_std")
-_VERSION = [("version", c_uint32)]
+_VERSION: Fields = [("version", c_uint32)]
 
 
 class CTrain(Call):
@@ -135,7 +143,7 @@ class CFold(Call):
 
 
 # The structs by the names of the header; a test compares them with it.
-STRUCTS = {
+STRUCTS: dict[str, type[Structure]] = {
     "normdrop_layer": CLayer, "normdrop_error": CError, "normdrop_lengths": CLengths, "normdrop_keep": CKeep,
     "normdrop_train_call": CTrain, "normdrop_eval_call": CEval, "normdrop_backward_call": CBackward,
     "normdrop_finish_call": CFinish, "normdrop_apply_call": CApply, "normdrop_reduce_call": CReduce,
@@ -145,7 +153,7 @@ STRUCTS = {
 Next = CFUNCTYPE(c_uint32, c_void_p)
 
 _LAYER, _ERROR = POINTER(CLayer), POINTER(CError)
-FUNCTIONS = {
+FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "abi_version": (c_uint32, []),
     "version": (c_char_p, []),
     "status_text": (c_char_p, [c_int32]),
@@ -181,25 +189,29 @@ FUNCTIONS = {
 }
 
 
-def _candidates():
-    """Where the library may be: what the environment says, beside this repository's sources, installed."""
+def _candidates() -> list[str]:
+    """Where the library may be: what the environment says, in a wheel, beside this repository's sources, installed."""
     named = os.environ.get("NORMDROP_LIBRARY")
     if named:
         # Whoever names a file wants that one and no other.
         return [named]
     names = ["libnormdrop.so", "libnormdrop.dylib", "normdrop.dll"]
-    root = Path(__file__).resolve().parents[3]
-    built = [str(root / "target/release" / name) for name in names] if (root / "include/normdrop.h").exists() else []
+    here = Path(__file__).resolve().parent
+    folders = [here]
+    root = here.parents[2]
+    if (root / "include/normdrop.h").exists():
+        folders.append(Path(os.environ.get("CARGO_TARGET_DIR", root / "target")) / "release")
     found = ctypes.util.find_library("normdrop")
-    return [path for path in built if os.path.exists(path)] + ([found] if found else [])
+    return [str(folder / name) for folder in folders for name in names if (folder / name).exists()] + ([found] if found else [])
 
 
-def _load():
+def _load() -> tuple[ctypes.CDLL, str]:
     candidates = _candidates()
     if not candidates:
         raise ImportError(
-            "the shared library of normdrop was not found. Build it in the root of the repository with\n"
-            "    cargo rustc --release --features capi --crate-type cdylib\n"
+            "the shared library of normdrop was not found. `pip install` of this folder builds it. Without an installation, build it in the "
+            "root of the repository with\n"
+            "    cargo rustc --release --features capi,rayon --crate-type cdylib\n"
             "or install it with `cargo cinstall`, or name the file in the environment variable NORMDROP_LIBRARY"
         )
     try:
@@ -207,7 +219,7 @@ def _load():
         library.normdrop_abi_version.restype = c_uint32
     except (OSError, AttributeError) as error:
         raise ImportError(f"{candidates[0]} is not the shared library of normdrop: {error}") from error
-    version = library.normdrop_abi_version()
+    version: int = library.normdrop_abi_version()
     if version != ABI_VERSION:
         raise ImportError(f"{candidates[0]} has the interface {version}, and this package is for {ABI_VERSION}")
     for name, (result, arguments) in FUNCTIONS.items():
@@ -233,7 +245,12 @@ class NormdropError(ValueError):
     # Where callers find it, so that a traceback names that.
     __module__ = "normdrop"
 
-    status, buffer, other, expected, actual, value = 0, None, None, 0, 0, 0.0
+    status: int = 0
+    buffer: str | None = None
+    other: str | None = None
+    expected: int = 0
+    actual: int = 0
+    value: float = 0.0
 
 
 # What follows the text of a status. The numbers are those of `NORMDROP_STATUS_*`; what they mean is in the header.
@@ -259,12 +276,12 @@ _DETAILS = {
 }
 
 
-def _refusal(error):
+def _refusal(error: CError) -> NormdropError:
     """The exception of a `CError`. Its text is all that the exception is made of, so that it can be copied and sent to
     another process, as `multiprocessing` does.
     """
     buffer, other = _name(error.buffer), _name(error.other)
-    text = library.normdrop_status_text(error.status).decode()
+    text: str = library.normdrop_status_text(error.status).decode()
     detail = _DETAILS.get(error.status, "")
     if error.status == _LENGTH:
         unit = "bytes" if buffer == "mask" else "values"
@@ -277,11 +294,12 @@ def _refusal(error):
     return refusal
 
 
-def _name(buffer):
-    return library.normdrop_buffer_name(buffer).decode() if buffer else None
+def _name(buffer: int) -> str | None:
+    name: bytes | None = library.normdrop_buffer_name(buffer) if buffer else None
+    return None if name is None else name.decode()
 
 
-def call(name, *arguments):
+def call(name: str, *arguments: Any) -> None:
     """Calls a function of the library whose last argument is the error, with structs and with arrays for slices."""
     error = CError(version=ABI_VERSION)
     status = getattr(library, f"normdrop_{name}")(*arguments, byref(error))

@@ -1,10 +1,12 @@
 """Functions that `torch.compile` leaves as they are."""
 
+from __future__ import annotations
+
 import functools
 import sys
-from typing import TypeVar
+from typing import Any, Callable, TypeVar, cast
 
-F = TypeVar("F")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def untraced(function: F) -> F:
@@ -18,28 +20,28 @@ def untraced(function: F) -> F:
     chosen = _Chosen(function)
 
     @functools.wraps(function)
-    def call(*arguments, **named):
+    def call(*arguments: Any, **named: Any) -> Any:
         return chosen.function(*arguments, **named)
 
     # The compiler's own mark: it ends its graph before it calls such a function. The frame of `call` is a new beginning for
     # it, so the property in there has the mark, too, and the compiler leaves that frame to Python.
-    call._torchdynamo_disable = True
-    call._torchdynamo_disable_msg = "it gives C the addresses of arrays"
-    return call
+    vars(call).update(_torchdynamo_disable=True, _torchdynamo_disable_msg="it gives C the addresses of arrays")
+    return cast(F, call)
 
 
 class _Chosen:
     """A function as it is or, for a compiler, disabled."""
 
-    def __init__(self, function):
-        self.plain, self.disabled = function, None
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.plain = function
+        self.disabled: Callable[..., Any] | None = None
 
-    def _function(self):
+    def _function(self) -> Callable[..., Any]:
         if "torch._dynamo" not in sys.modules:
             return self.plain
         if self.disabled is None:
             self.disabled = sys.modules["torch"].compiler.disable(self.plain)
         return self.disabled
 
-    _function._torchdynamo_disable = True
+    vars(_function).update(_torchdynamo_disable=True)
     function = property(_function)

@@ -13,6 +13,7 @@ so that a `state_dict` fits both. Between forward and backward it keeps a mask's
 import copy
 import operator
 import sys
+from typing import Any, Callable, Optional, SupportsIndex, Union
 
 import torch
 import torch.fx
@@ -20,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import handle_torch_function, has_torch_function
 
-from . import Layer, fold_into_previous
+from . import Activation, Granularity, Layer, fold_into_previous
 from . import _torch_ops as ops
 
 __all__ = ["LazyNormDrop", "NormDrop", "fuse", "normdrop"]
@@ -28,7 +29,7 @@ __all__ = ["LazyNormDrop", "NormDrop", "fuse", "normdrop"]
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def _check(name, tensor, x, shape):
+def _check(name: str, tensor: Any, x: torch.Tensor, shape: torch.Size) -> None:
     if tensor is None:
         return
     if not isinstance(tensor, torch.Tensor):
@@ -43,12 +44,12 @@ def _check(name, tensor, x, shape):
         raise ValueError(f"{name} must have the shape {tuple(shape)}, not {tuple(tensor.shape)}")
 
 
-def _float(tensor):
+def _float(tensor: Optional[torch.Tensor]) -> Optional[torch.Tensor]:
     # Not a conversion that does nothing: a graph that is traced would have it.
     return tensor if tensor is None or tensor.dtype == torch.float32 else tensor.float()
 
 
-def _seed(seed, device):
+def _seed(seed: Union[SupportsIndex, torch.Tensor], device: torch.device) -> torch.Tensor:
     if isinstance(seed, torch.Tensor):
         if seed.numel() != 1 or seed.dtype.is_floating_point or seed.dtype.is_complex or seed.dtype == torch.bool:
             raise TypeError(f"seed must be a whole number or a tensor of one, not {tuple(seed.shape)} of {seed.dtype}")
@@ -62,7 +63,7 @@ def _seed(seed, device):
     return torch.tensor(seed, dtype=torch.int64 if seed < 2**63 else torch.uint64, device=device)
 
 
-def _again():
+def _again() -> bool:
     """Whether this is a forward pass that is repeated within a backward pass, by
     `torch.utils.checkpoint`.
     """
@@ -71,17 +72,24 @@ def _again():
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
-def normdrop(x, running_mean=None, running_var=None, weight=None, bias=None, *, residual=None, training=True, activation="identity",
-             p=0.0, dropout=None, seed=None, batches=None, running_mean_tail=None, eps=1e-5, momentum=0.1, slope=0.01, granularity="element", tasks=1):
+def normdrop(x: torch.Tensor, running_mean: Optional[torch.Tensor] = None, running_var: Optional[torch.Tensor] = None,
+             weight: Optional[torch.Tensor] = None, bias: Optional[torch.Tensor] = None, *, residual: Optional[torch.Tensor] = None,
+             training: bool = True, activation: Activation = "identity", p: float = 0.0, dropout: Optional[bool] = None,
+             seed: Union[SupportsIndex, torch.Tensor, None] = None, batches: Optional[torch.Tensor] = None,
+             running_mean_tail: Optional[torch.Tensor] = None, eps: float = 1e-5, momentum: Optional[float] = 0.1, slope: float = 0.01,
+             granularity: Granularity = "element", tasks: int = 1) -> torch.Tensor:
     """`dropout(act(batch_norm(x) + residual))`, differentiable any number of times.
 
-    As `torch.nn.functional.batch_norm`: with `training` the statistics are those of the batch, and
+    `x` is `[N, C]`, `[N, C, L]`, `[N, C, H, W]` or `[N, C, D, H, W]`, `residual` has its shape and is added before the
+    `activation`, and `weight`, `bias`, `running_mean` and `running_var` are `[C]`.
+
+    As `torch.nn.functional.batch_norm`, with its `eps` and `momentum`: with `training` the statistics are those of the batch, and
     the running ones are updated if they are given. `batches`, a tensor of one whole number, counts
     the updates, and with `momentum=None` the running statistics are the mean of all batches. Where
     `torch.utils.checkpoint` repeats a forward pass, nothing is updated a second time.
     `running_mean_tail`, zeros at first, holds what `running_mean` as a float32 leaves out.
 
-    Dropout is on while training unless `dropout` says otherwise. Its seed, at least 0 and below
+    Dropout, with the probability `p` to drop, is on while training unless `dropout` says otherwise. Its `seed`, at least 0 and below
     2**64, is drawn from PyTorch's generator unless it is given, as a number or a tensor. The mask of
     a seed is in the order of the memory: the same values in `torch.channels_last` have another one.
     `granularity`, `slope` and `tasks` are those of `normdrop.Layer`.
@@ -91,11 +99,12 @@ def normdrop(x, running_mean=None, running_var=None, weight=None, bias=None, *, 
     """
     tensors = (x, running_mean, running_var, weight, bias, residual, running_mean_tail)
     if has_torch_function(tensors):
-        return handle_torch_function(
+        overridden: torch.Tensor = handle_torch_function(
             normdrop, tensors, x, running_mean, running_var, weight, bias, residual=residual, training=training,
             activation=activation, p=p, dropout=dropout, seed=seed, batches=batches, running_mean_tail=running_mean_tail, eps=eps,
             momentum=momentum, slope=slope, granularity=granularity, tasks=tasks,
         )
+        return overridden
     if not isinstance(x, torch.Tensor) or x.dim() not in ops.FIRST:
         raise ValueError("x must be a tensor [N, C], [N, C, L], [N, C, H, W] or [N, C, D, H, W]")
     _check("x", x, x, x.shape)
@@ -106,19 +115,18 @@ def normdrop(x, running_mean=None, running_var=None, weight=None, bias=None, *, 
     if running_mean_tail is not None and any(tensor is None or tensor.dtype != torch.float32 for tensor in state.values()):
         raise TypeError("running_mean_tail is for a running_mean and running_var in float32")
     p = float(p)
-    if seed is not None:
-        seed = _seed(seed, x.device)
+    drawn = None if seed is None else _seed(seed, x.device)
     if not (training if dropout is None else dropout) or p == 0:
-        seed = None
-    elif seed is None:
+        drawn = None
+    elif drawn is None:
         # Drawn here, so that torch.manual_seed decides about masks as well.
-        seed = torch.randint(2**63 - 1, (), device=x.device)
-    options = (seed, activation, granularity, p, float(eps), float(slope), int(tasks))
+        drawn = torch.randint(2**63 - 1, (), device=x.device)
+    options = (drawn, activation, granularity, p, float(eps), float(slope), int(tasks))
     inputs = map(_float, (x, weight, bias, residual, *state.values()))
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("without batch statistics, running_mean and running_var are needed")
-        y = ops.evaluate(*inputs, *options)
+        y: torch.Tensor = ops.evaluate(*inputs, *options)
         return y if y.dtype == x.dtype else y.to(x.dtype)
     tracked = running_mean is not None or running_var is not None
     if momentum is None and tracked and batches is None:
@@ -144,7 +152,7 @@ def normdrop(x, running_mean=None, running_var=None, weight=None, bias=None, *, 
     return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
-def _called_by(*functions):
+def _called_by(*functions: str) -> bool:
     """Whether the caller of the attribute's getter is one of these functions of PyTorch.
 
     They take any `_BatchNorm` apart by its attributes and call no method of it, so that a module
@@ -160,7 +168,7 @@ class _QConfig:
     Without `__set__`, so that a value that is stored in the module comes first.
     """
 
-    def __get__(self, layer, owner=None):
+    def __get__(self, layer: "Optional[NormDrop]", owner: "Optional[type[NormDrop]]" = None) -> Any:
         # What is converted in evaluation may be trained afterwards.
         if layer is not None and _called_by("convert_sync_batchnorm") and (layer.frozen or layer._has_more_than_batch_norm(layer.p)):
             raise RuntimeError(
@@ -194,8 +202,12 @@ class NormDrop(_BatchNorm):
     without it loads as zeros. Set it to 0 where you write `running_mean` yourself.
     """
 
-    def __init__(self, num_features, activation="identity", p=0.0, *, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True,
-                 bias=True, granularity="element", slope=0.01, tasks=1, mean_tail=False, device=None, dtype=None):
+    running_mean_tail: Optional[torch.Tensor]
+
+    def __init__(self, num_features: int, activation: Activation = "identity", p: float = 0.0, *, eps: float = 1e-5,
+                 momentum: Optional[float] = 0.1, affine: bool = True, track_running_stats: bool = True, bias: bool = True,
+                 granularity: Granularity = "element", slope: float = 0.01, tasks: int = 1, mean_tail: bool = False,
+                 device: Union[torch.device, str, None] = None, dtype: Optional[torch.dtype] = None) -> None:
         if mean_tail and dtype not in (None, torch.float32):
             raise TypeError(f"mean_tail is for running statistics in float32, not {dtype}")
         if dtype is not None and dtype not in _DTYPES:
@@ -206,15 +218,20 @@ class NormDrop(_BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         if not bias:
             self.register_parameter("bias", None)
-        kept = mean_tail and track_running_stats
-        self.register_buffer("running_mean_tail", torch.zeros_like(self.running_mean) if kept else None)
-        self.activation, self.p, self.granularity, self.slope, self.tasks = activation, p, granularity, slope, tasks
-        self.frozen, self.dropout = False, None
+        mean = self.running_mean if mean_tail else None
+        self.register_buffer("running_mean_tail", None if mean is None else torch.zeros_like(mean))
+        self.activation: Activation = activation
+        self.p = p
+        self.granularity: Granularity = granularity
+        self.slope = slope
+        self.tasks = tasks
+        self.frozen = False
+        self.dropout: Optional[bool] = None
 
     qconfig = _QConfig()
 
     @property
-    def eps(self):
+    def eps(self) -> float:
         """What is added to the variance."""
         if _called_by("fuse_conv_bn_eval", "fuse_linear_bn_eval") and self._has_more_than_batch_norm(self.dropout and self.p):
             raise RuntimeError(
@@ -224,17 +241,21 @@ class NormDrop(_BatchNorm):
         return self._eps
 
     @eps.setter
-    def eps(self, eps):
+    def eps(self, eps: float) -> None:
         self._eps = eps
 
-    def _has_more_than_batch_norm(self, dropping):
+    def _has_more_than_batch_norm(self, dropping: object) -> bool:
         return bool(self.activation != "identity" or dropping or self.running_mean_tail is not None)
 
-    def forward(self, x, residual=None):
-        if isinstance(x, torch.fx.Proxy):
+    def forward(self, x: torch.Tensor, residual: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """The layer on `x`, `[N, C, ...]`, with a `residual` of its shape, or without."""
+        proxy: Any = x
+        if isinstance(proxy, torch.fx.Proxy):
             # A leaf of the graph, as the modules of torch.nn are: it still follows train() and
             # eval().
-            return x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x, residual), {})
+            tracer: Any = proxy.tracer
+            node: torch.Tensor = tracer.create_proxy("call_module", tracer.path_of_module(self), (x, residual), {})
+            return node
         tracked = self.running_mean is not None or self.running_var is not None
         if self.frozen and not tracked:
             raise ValueError("a frozen layer needs running statistics, and this one has none")
@@ -251,7 +272,7 @@ class NormDrop(_BatchNorm):
             granularity=self.granularity, tasks=self.tasks,
         )
 
-    def reset_running_stats(self):
+    def reset_running_stats(self) -> None:
         """The running statistics of a new layer; refused while it is frozen, as nothing would move
         them away from there.
         """
@@ -259,10 +280,11 @@ class NormDrop(_BatchNorm):
         if self.__dict__.get("frozen", False):
             raise RuntimeError("the running statistics of a frozen layer are not reset: set frozen = False first")
         super().reset_running_stats()
-        if self._buffers.get("running_mean_tail") is not None:
-            self.running_mean_tail.zero_()
+        tail = self._buffers.get("running_mean_tail")
+        if tail is not None:
+            tail.zero_()
 
-    def _load_from_state_dict(self, state_dict, prefix, *others):
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         # What is stored of a BatchNorm, or of a layer without the tail, has a running mean of one
         # float32.
         key = prefix + "running_mean_tail"
@@ -270,7 +292,7 @@ class NormDrop(_BatchNorm):
             state_dict[key] = torch.zeros_like(state_dict[prefix + "running_mean"])
         super()._load_from_state_dict(state_dict, prefix, *others)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return (
             f"{self.num_features}, {self.activation!r}, p={self.p}, eps={self._eps}, momentum={self.momentum}, affine={self.affine}, "
             f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}, granularity={self.granularity!r}, "
@@ -285,24 +307,31 @@ class LazyNormDrop(_LazyNormBase, NormDrop):
 
     cls_to_become = NormDrop
 
-    def __init__(self, activation="identity", p=0.0, *, affine=True, track_running_stats=True, bias=True, mean_tail=False, device=None,
-                 dtype=None, **options):
+    def __init__(self, activation: Activation = "identity", p: float = 0.0, *, affine: bool = True, track_running_stats: bool = True,
+                 bias: bool = True, mean_tail: bool = False, device: Union[torch.device, str, None] = None,
+                 dtype: Optional[torch.dtype] = None, eps: float = 1e-5, momentum: Optional[float] = 0.1,
+                 granularity: Granularity = "element", slope: float = 0.01, tasks: int = 1) -> None:
         # Past the constructor of _LazyNormBase, which knows no other arguments than those of
         # BatchNorm.
         super(_LazyNormBase, self).__init__(
-            0, activation, p, affine=False, track_running_stats=False, bias=False, device=device, dtype=dtype, **options
+            0, activation, p, affine=False, track_running_stats=False, bias=False, device=device, dtype=dtype, eps=eps,
+            momentum=momentum, granularity=granularity, slope=slope, tasks=tasks,
         )
         self.affine, self.track_running_stats = affine, track_running_stats
+        # Their stubs have no arguments.
+        parameter: Any = UninitializedParameter
+        buffer: Any = UninitializedBuffer
         if affine:
-            self.weight = UninitializedParameter(device=device, dtype=dtype)
+            self.weight = parameter(device=device, dtype=dtype)
             if bias:
-                self.bias = UninitializedParameter(device=device, dtype=dtype)
+                self.bias = parameter(device=device, dtype=dtype)
         if track_running_stats:
             for name in ("running_mean", "running_var", *(("running_mean_tail",) if mean_tail else ())):
-                setattr(self, name, UninitializedBuffer(device=device, dtype=dtype))
+                setattr(self, name, buffer(device=device, dtype=dtype))
             self.num_batches_tracked = torch.tensor(0, device=device)
 
-    def initialize_parameters(self, x, residual=None):
+    def initialize_parameters(self, x: torch.Tensor, residual: Optional[torch.Tensor] = None) -> None:
+        """Makes the parameters for the channels of `x`; `residual` has no part in that."""
         if isinstance(self.running_mean_tail, UninitializedBuffer):
             self.running_mean_tail.materialize((x.shape[1],))
         super().initialize_parameters(x)
@@ -313,13 +342,17 @@ class LazyNormDrop(_LazyNormBase, NormDrop):
         )
 
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[], torch.nn.Module]] = {
     "relu": torch.nn.ReLU, "relu6": torch.nn.ReLU6, "hard_swish": torch.nn.Hardswish, "sigmoid": torch.nn.Sigmoid,
     "tanh": torch.nn.Tanh, "silu": torch.nn.SiLU, "gelu": lambda: torch.nn.GELU(approximate="tanh"),
 }
 
 
-def fuse(linear, layer):
+def _array(tensor: Optional[torch.Tensor]) -> Any:
+    return None if tensor is None else tensor.detach().float().contiguous().numpy()
+
+
+def fuse(linear: torch.nn.Module, layer: NormDrop) -> torch.nn.Module:
     """A linear or convolution layer that does the work of the `NormDrop` after it, for evaluation,
     and the activation behind it.
 
@@ -327,37 +360,39 @@ def fuse(linear, layer):
     `ConvTranspose1d` to `3d` with any groups: both must be in evaluation, and neither is changed.
     Returns one module: the new layer, followed by the activation if there is one.
     """
+    # Of several classes, whose attributes Module does not have.
+    module: Any = linear
     transposed = isinstance(linear, torch.nn.modules.conv._ConvTransposeNd)
     if not transposed and not isinstance(linear, (torch.nn.Linear, torch.nn.modules.conv._ConvNd)):
         raise TypeError(f"{type(linear).__name__} is no linear or convolution layer")
     if not isinstance(layer, NormDrop):
         raise TypeError(f"{type(layer).__name__} is no NormDrop")
-    if linear._parameters.get("weight") is None:
+    if module._parameters.get("weight") is None:
         raise ValueError(
             "the weight is computed from other parameters: make it a parameter first, by torch.nn.utils.parametrize.remove_parametrizations"
         )
-    if linear.training or layer.training:
+    if module.training or layer.training:
         raise ValueError("layers are fused for evaluation: call eval() first")
     if layer.running_mean is None or layer.running_var is None:
         raise ValueError("a layer without running statistics cannot be fused")
     if layer.dropout and layer.p:
         raise ValueError("a layer that drops in evaluation, dropout=True, cannot be fused")
-    axes = {2: "", 3: "L", 4: "HW", 5: "DHW"}[linear.weight.dim()]
-    outputs = linear.out_channels if axes else linear.out_features
+    axes = {2: "", 3: "L", 4: "HW", 5: "DHW"}[module.weight.dim()]
+    outputs = module.out_channels if axes else module.out_features
     if outputs != layer.num_features:
         raise ValueError(f"{outputs} outputs and {layer.num_features} features do not fit")
-    weight = linear.weight.detach().float().contiguous().clone()
-    bias = torch.zeros(outputs) if linear.bias is None else linear.bias.detach().float().clone()
-    values = (None if tensor is None else _float(tensor.detach()).contiguous().numpy()
-              for tensor in (layer.running_mean, layer.running_mean_tail, layer.running_var, layer.weight, layer.bias))
-    mean, mean_tail, var, scale, shift = values
+    weight = module.weight.detach().float().contiguous().clone()
+    bias = torch.zeros(outputs) if module.bias is None else module.bias.detach().float().clone()
+    mean, mean_tail, var, scale, shift = map(
+        _array, (layer.running_mean, layer.running_mean_tail, layer.running_var, layer.weight, layer.bias)
+    )
     fold_into_previous(
-        weight.numpy(), bias.numpy(), mean, var, layout=("IO" if transposed else "OI") + axes, groups=linear.groups if axes else 1,
+        weight.numpy(), bias.numpy(), mean, var, layout=("IO" if transposed else "OI") + axes, groups=module.groups if axes else 1,
         weight=scale, shift=shift, eps=layer._eps, running_mean_tail=mean_tail,
     )
     fused = copy.deepcopy(linear)
     for name, tensor in (("weight", weight), ("bias", bias)):
-        setattr(fused, name, torch.nn.Parameter(tensor.to(linear.weight.dtype), linear.weight.requires_grad))
+        setattr(fused, name, torch.nn.Parameter(tensor.to(module.weight.dtype), module.weight.requires_grad))
     if layer.activation == "identity":
         return fused
     make = _ACTIVATIONS.get(layer.activation)

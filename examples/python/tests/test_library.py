@@ -22,7 +22,11 @@ import pytest
 import normdrop
 from normdrop import _library
 
-HEADER = Path(__file__).resolve().parents[3] / "include/normdrop.h"
+# In the repository; in an sdist the crate is in a folder of its own.
+HEADER = next(
+    header for folder in (Path(__file__).resolve().parents[3], Path(__file__).resolve().parents[1] / "rust")
+    if (header := folder / "include/normdrop.h").exists()
+)
 TYPES = {
     "uint32_t": ctypes.c_uint32, "int32_t": ctypes.c_int32, "uint64_t": ctypes.c_uint64, "size_t": ctypes.c_size_t,
     "float": ctypes.c_float, "double": ctypes.c_double, "uint64_t *": ctypes.c_void_p,

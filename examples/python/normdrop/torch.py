@@ -173,7 +173,7 @@ class _QConfig:
         if layer is not None and _called_by("convert_sync_batchnorm") and (layer.frozen or layer._has_more_than_batch_norm(layer.p)):
             raise RuntimeError(
                 "SyncBatchNorm.convert_sync_batchnorm would replace NormDrop by a batch norm without its activation, its dropout, "
-                "its mean_tail, and frozen; NormDrop has no synchronised form"
+                "its mean_tail, and frozen; normdrop.distributed.SyncNormDrop.convert keeps them"
             )
         raise AttributeError("qconfig")
 

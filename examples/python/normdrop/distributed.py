@@ -123,20 +123,24 @@ class SyncNormDrop(NormDrop):
         """The `module` with a `SyncNormDrop` of `process_group` for each `NormDrop`, with its parameters, statistics and options, as
         `torch.nn.SyncBatchNorm.convert_sync_batchnorm` does it for `BatchNorm`.
         """
-        if type(module) is NormDrop:
+        if isinstance(module, NormDrop) and not isinstance(module, SyncNormDrop):
+            if type(module) is not NormDrop:
+                # A lazy layer, or one whose own methods would be lost.
+                raise TypeError(f"convert takes NormDrop alone, not {type(module).__name__}; a LazyNormDrop becomes one by its first batch")
             converted = cls.__new__(cls)
             vars(converted).update(vars(module))
             converted.process_group = process_group
             return converted
-        for name, child in module.named_children():
-            module.add_module(name, cls.convert(child, process_group))
+        # Not named_children, which has a layer that is used twice only once.
+        for name, child in module._modules.items():
+            if child is not None:
+                module._modules[name] = cls.convert(child, process_group)
         return module
 
     def forward(self, x: torch.Tensor, residual: Optional[torch.Tensor] = None) -> torch.Tensor:
         """The layer on this process' part `x` of the batch, `[N, C, ...]`, with a `residual` of its shape, or without."""
         alone = not torch.distributed.is_initialized() or torch.distributed.get_world_size(self.process_group) == 1
-        batch = self.training and not self.frozen or self.running_mean is None
-        if alone or not batch:
+        if alone or not self.training or self.frozen:
             return super().forward(x, residual)
         y: torch.Tensor = self._synchronised(x, residual)
         return y

@@ -4,6 +4,7 @@ Four processes; the first two and the first three are groups of their own. What 
 """
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ if not dist.is_available() or not dist.is_gloo_available():
     missing("torch", "this PyTorch has no gloo")
 
 from normdrop.distributed import SyncNormDrop
-from normdrop.torch import NormDrop
+from normdrop.torch import LazyNormDrop, NormDrop
 
 CHANNELS = 5
 # The samples of each process: unequal, one alone, none at the beginning, in the middle and at the end.
@@ -92,7 +93,7 @@ def samples():
 def work(rank, folder):
     """What one process does."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=4)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=4, timeout=timedelta(seconds=300))
     groups = {size: dist.new_group(list(range(size))) for size in PARTS}
     results = {}
     for case, (parts, options, shape) in enumerate(CASES):
@@ -111,6 +112,8 @@ def work(rank, folder):
         assert torch.equal(layer(x), plain(x))
         layer.train().frozen = True
         layer.dropout = False
+        assert torch.equal(layer(x), plain(x))
+        layer, plain = (layer_of(kind, "no statistics").eval() for kind in (SyncNormDrop, NormDrop))
         assert torch.equal(layer(x), plain(x))
     # As a user has it, with all four.
     x, target = samples()
@@ -188,6 +191,15 @@ def test_convert_keeps_everything():
     nested = SyncNormDrop.convert(torch.nn.Sequential(torch.nn.Linear(2, CHANNELS), torch.nn.Sequential(plain)))
     assert type(nested[1][0]) is SyncNormDrop and type(nested[0]) is torch.nn.Linear
     assert SyncNormDrop.convert(nested)[1][0] is nested[1][0]
+    twice = SyncNormDrop.convert(torch.nn.Sequential(plain, torch.nn.ReLU(), plain))
+    assert type(twice[0]) is type(twice[2]) is SyncNormDrop and twice[2].weight is plain.weight
+
+    class Special(NormDrop):
+        pass
+
+    for refused in (LazyNormDrop(), Special(3)):
+        with pytest.raises(TypeError, match=type(refused).__name__):
+            SyncNormDrop.convert(torch.nn.Sequential(refused))
 
 
 def test_one_process_needs_no_others():

@@ -122,8 +122,8 @@ const fn number_of(buffer: Buffer) -> normdrop_buffer {
         Buffer::Input => NORMDROP_BUFFER_INPUT,
         Buffer::Residual => NORMDROP_BUFFER_RESIDUAL,
         // `values` is the output of an evaluation in place. A backward call in place translates the
-        // name by itself.
-        Buffer::Output | Buffer::Values => NORMDROP_BUFFER_OUTPUT,
+        // name by itself. No function of C has the padding of a fold.
+        Buffer::Output | Buffer::Values | Buffer::FoldPadding => NORMDROP_BUFFER_OUTPUT,
         Buffer::GradOutput => NORMDROP_BUFFER_GRAD_OUTPUT,
         Buffer::GradInput => NORMDROP_BUFFER_GRAD_INPUT,
         Buffer::GradResidual => NORMDROP_BUFFER_GRAD_RESIDUAL,

@@ -7,11 +7,12 @@ use crate::error::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum RunningVariance {
     /// `sum((x-mean)^2)/(samples-1)`, an estimate of the variance of the distribution that the
-    /// batch was drawn from: PyTorch, and TensorFlow 2 with its fused kernel.
+    /// batch was drawn from: PyTorch, TensorFlow 2 with its fused kernel, candle, chainer,
+    /// `MindSpore`, MLX from 0.32.1, tinygrad.
     #[default]
     Unbiased,
     /// `sum((x-mean)^2)/samples`, the variance by which the batch itself is normalised: Keras 3,
-    /// flax, ONNX, oneDNN.
+    /// flax, haiku, equinox, `MXNet`, ONNX, oneDNN, Paddle.
     Biased,
 }
 
@@ -34,9 +35,14 @@ pub enum RunningVariance {
 /// | ONNX BatchNormalization-15 | decay (0.9) | 1 − its (0.1) | `Biased` | `epsilon` (1e-5) |
 /// | oneDNN | none: it returns the biased batch statistics | the caller's | the caller's; its documentation averages the biased ones | `epsilon` |
 ///
+/// `docs/conventions.md` in the crate's sources has more of them. All of these frameworks normalise
+/// a batch with the biased variance. tiny-dnn alone uses the unbiased one, and no setting here does.
+///
 /// flax computes the variance as `E[x^2] - E[x]^2` unless `use_fast_variance=False`. Where the mean
 /// is many standard deviations from 0, its running variance is wrong, down to 0. Do not take it
-/// over as it is.
+/// over as it is. The same is true of Keras 3 on PyTorch, haiku, nnabla and dlib, where it may be
+/// negative, and of `tf.keras` with images, MLX, `MXNet`, `MegEngine` and Paddle, where it is too
+/// large.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Config {
     /// Added to the variance under the square root: `inv_std = 1/sqrt(var + eps)`.

@@ -55,6 +55,8 @@ pub enum Buffer {
     FoldWeights,
     /// The bias of the layer that batch norm is folded into.
     FoldBias,
+    /// The values in the place of zero padding behind a batch norm that is folded.
+    FoldPadding,
     /// The lengths of the sequences of a padded batch.
     Lengths,
 }
@@ -87,6 +89,7 @@ impl Buffer {
             Self::Scratch => "scratch",
             Self::FoldWeights => "fold weights",
             Self::FoldBias => "fold bias",
+            Self::FoldPadding => "fold padding",
             Self::Lengths => "lengths",
         }
     }
@@ -350,6 +353,13 @@ impl fmt::Display for Error {
             }
             Self::NotFinite { buffer: buffer @ (Buffer::FoldWeights | Buffer::FoldBias), index } => {
                 write!(f, "{}[{index}] would not fit an f32; nothing was written", buffer.name())
+            }
+            Self::NotFinite { buffer: Buffer::FoldPadding, index } => {
+                write!(
+                    f,
+                    "no value of channel {index} becomes 0 in the batch norm (its weight is 0 or nearly 0), so that \
+                     zero padding behind it cannot be folded: keep the batch norm; nothing was written"
+                )
             }
             Self::NotFinite { buffer, index } => {
                 write!(f, "{}[{index}]: {reason}; nothing was written", buffer.name())

@@ -194,19 +194,30 @@ pub fn fold_into_previous(mut call: Fold<'_>) -> Result<(), Error> {
 /// activation, batch norm, dropout, weight layer. Dropout is the identity in evaluation and needs
 /// no folding.
 ///
+/// # What may stand between
+/// An activation does not commute with the weights, and neither does a sum with another branch. Of
+/// the other layers:
+///
+/// | between batch norm and weight layer | may it stay |
+/// |---|---|
+/// | nothing, dropout, flattening | yes |
+/// | average pooling that leaves the padding out of its averages (global; Keras; `count_include_pad=False`) | yes |
+/// | interpolation and upsampling, cropping, padding by reflection, replication or around the edge | yes |
+/// | max-pooling, whose padding is -infinity in every framework | as min-pooling in the channels with a negative `weight`: [`first_min_pooled`] finds the first one |
+/// | zero padding, also that of the weight layer or of an average pooling that counts it | with the values of [`fold_padding`] in the place of zeros |
+///
+/// Average pooling, interpolation, cropping and padding take the constant `c` through unchanged,
+/// because their coefficients add up to 1. A negative slope turns the largest value into the
+/// smallest one: `max(a*x + c) = a*min(x) + c` for `a < 0`. Min-pooling is the negative of
+/// max-pooling of the negative.
+///
 /// # When it is exact
-/// Only if nothing but dropout and a flattening stands between the batch norm and the weight layer:
-/// an activation does not commute with the weights. And, unless `c` is 0 in every channel, only if
-/// every output of the weight layer uses every tap:
+/// Unless `c` is 0 in every channel, only if every output of the weight layer uses every tap:
 /// - Linear layers, also after a flattening, and convolutions *without zero padding*, of any stride
 ///   and dilation.
 /// - *Zero padding* (PyTorch's `padding`, `"same"` of Keras): the network pads the output of the
 ///   batch norm with 0, but the folded network pads `x`, and the constant `c` is missing from the
-///   padding. Pad channel `i` with `-c[i]/a[i]` instead, which batch norm would map to 0. There is
-///   no such value if `a = 0` and `c` is not 0 (a `weight` of 0 and a bias), or if `-c/a` does not
-///   fit an f32. Keep the batch norm then: [`Layer::eval_in_place`](crate::Layer::eval_in_place) is
-///   one pass. Padding by reflection, replication or around the edge copies values of `x`, and is
-///   exact.
+///   padding. Pad with the values of [`fold_padding`] instead, which batch norm would map to 0.
 /// - *Transposed convolutions* only with one tap, or with stride 1 and
 ///   `padding = dilation*(kernel - 1)` in each direction, which cuts the edges off. In all others
 ///   the taps that reach an output depend on its position, and so would the bias.
@@ -237,6 +248,104 @@ pub fn fold_into_previous(mut call: Fold<'_>) -> Result<(), Error> {
 /// channel's `c` is not 0. Nothing was written then.
 pub fn fold_into_next(mut call: Fold<'_>) -> Result<(), Error> {
     in_default(|| call.fold_next())
+}
+
+/// A batch norm in front of zero padding, for [`fold_padding`].
+#[derive(Debug)]
+pub struct FoldPadding<'a> {
+    /// Weight and bias of the batch norm, `C` values each.
+    pub parameters: Parameters<'a>,
+    /// The running statistics of the batch norm, `C` values each.
+    pub running: Running<'a>,
+    /// The `eps` of the batch norm, finite and at least 0.
+    pub eps: f32,
+    /// The value with which each channel is to be padded, `C` values, overwritten.
+    pub padding: &'a mut [f32],
+}
+
+/// Computes the values that take the place of zero padding between a batch norm and the weight
+/// layer that [`fold_into_next`] folds it into.
+///
+/// Per channel, with `a` and `c` as there:
+/// ```text
+/// padding = -c/a = mean - bias/a        0 where c = 0
+/// ```
+/// Batch norm maps the padding to 0, and so the folded weights make of it what the unfolded ones
+/// make of zeros. The result is rounded once, which changes a padded output by at most `2^-24*|c|`
+/// times the weights that it meets.
+///
+/// A channel with a `weight` of 0 and a `c` is a constant inside the image and 0 in the padding.
+/// There is no value for it, and the call is refused. Keep the batch norm then:
+/// [`Layer::eval_in_place`](crate::Layer::eval_in_place) is one pass.
+///
+/// ```
+/// use normdrop::{FoldPadding, Parameters, Running, fold_padding};
+///
+/// let mut padding = [0.0; 2];
+/// fold_padding(FoldPadding {
+///     parameters: Parameters { weight: Some(&[2.0, 3.0]), bias: Some(&[0.5, 0.0]) },
+///     running: Running::new(&[3.0, 1.0], &[15.0, 8.0]),
+///     eps: 1.0,
+///     padding: &mut padding,
+/// })?;
+/// // (2 - 3)*2/4 + 0.5 = 0 and (1 - 1)*3/3 = 0
+/// assert_eq!(padding, [2.0, 1.0]);
+/// # Ok::<(), normdrop::Error>(())
+/// ```
+///
+/// # Errors
+/// - [`Error::Length`], [`Error::Eps`], [`Error::Variance`] as [`fold_into_next`], and
+///   [`Error::NotFinite`] if a weight, bias or mean is not finite.
+/// - [`Error::NotFinite`] with [`Buffer::FoldPadding`] for a channel without such a value: its
+///   slope is 0, or so small that `-c/a` does not fit an f32. Nothing was written then.
+pub fn fold_padding(call: FoldPadding<'_>) -> Result<(), Error> {
+    in_default(|| write_padding(call))
+}
+
+/// [`fold_padding`], in the default floating-point environment.
+fn write_padding(call: FoldPadding<'_>) -> Result<(), Error> {
+    let FoldPadding { parameters, running, eps, padding } = call;
+    let channels = padding.len();
+    parameters.check(channels)?;
+    running.check(channels)?;
+    check_eps(eps)?;
+    let value = |channel| {
+        check_channel(parameters, running, eps, channel)?;
+        let affine = Affine::new(parameters, running, eps, channel);
+        let value = if affine.apply(0.0) == 0.0 { 0.0 } else { rounded(affine.mean - affine.bias / affine.slope) };
+        if value.is_finite() {
+            Ok(value)
+        } else {
+            Err(Error::NotFinite { buffer: Buffer::FoldPadding, index: channel })
+        }
+    };
+    (0..channels).try_for_each(|channel| value(channel).map(drop))?;
+    padding.iter_mut().enumerate().try_for_each(|(channel, padding)| {
+        *padding = value(channel)?;
+        Ok(())
+    })
+}
+
+/// The first channel whose max-pooling between a batch norm and the weight layer after it has to
+/// become min-pooling, if the batch norm is folded by [`fold_into_next`].
+///
+/// It is the first channel with a `weight` below 0, which is the sign of the slope. In the channels
+/// with a `weight` of at least 0, and if this function returns `None`, max-pooling stays.
+///
+/// ```
+/// use normdrop::{Parameters, first_min_pooled};
+/// let of = |weight| first_min_pooled(Parameters { weight: Some(weight), bias: None });
+/// assert_eq!(of(&[1.0, 0.0, 0.5]), None);
+/// assert_eq!(of(&[1.0, -0.25, -0.5]), Some(1));
+/// // Min-pooling of two values by a max-pooling: batch norm with the slope -0.25 comes before it.
+/// let (x, y) = (2.0_f32, 3.0_f32);
+/// let min = -(-x).max(-y);
+/// assert_eq!((x * -0.25).max(y * -0.25), min * -0.25);
+/// ```
+#[must_use]
+pub fn first_min_pooled(parameters: Parameters<'_>) -> Option<usize> {
+    // Where subnormal numbers count as 0, -1e-40 would not be below 0.
+    in_default(|| parameters.weight?.iter().position(|&weight| weight < 0.0))
 }
 
 impl Fold<'_> {
@@ -280,27 +389,8 @@ impl Fold<'_> {
             check_len(Buffer::FoldBias, self.shape.outputs, bias.len())?;
         }
         check_eps(self.eps)?;
-        (0..channels).try_for_each(|channel| self.check_channel(channel))?;
+        (0..channels).try_for_each(|channel| check_channel(self.parameters, self.running, self.eps, channel))?;
         Ok(walk)
-    }
-
-    /// Checks the batch norm of one channel. Its NaN and infinities would overwrite weights, and
-    /// nobody could undo that.
-    fn check_channel(&self, channel: usize) -> Result<(), Error> {
-        let of_channel = |values: &[f32]| values.get(channel).copied().unwrap_or_default();
-        let Self { parameters, running, eps, .. } = *self;
-        for (buffer, values) in [
-            (Buffer::Weight, parameters.weight),
-            (Buffer::Bias, parameters.bias),
-            (Buffer::RunningMean, Some(running.mean)),
-            (Buffer::RunningMeanTail, running.mean_tail),
-        ] {
-            if !values.is_none_or(|values| of_channel(values).is_finite()) {
-                return Err(Error::NotFinite { buffer, index: channel });
-            }
-        }
-        let var = of_channel(running.var);
-        if f64::from(var) + f64::from(eps) > 0.0 { Ok(()) } else { Err(Error::Variance { channel, var }) }
     }
 
     /// Checks that no channel needs a bias.
@@ -371,6 +461,24 @@ impl Fold<'_> {
         }
         Ok(())
     }
+}
+
+/// Checks the batch norm of one channel. Its NaN and infinities would overwrite weights, and nobody
+/// could undo that.
+fn check_channel(parameters: Parameters<'_>, running: Running<'_>, eps: f32, channel: usize) -> Result<(), Error> {
+    let of_channel = |values: &[f32]| values.get(channel).copied().unwrap_or_default();
+    for (buffer, values) in [
+        (Buffer::Weight, parameters.weight),
+        (Buffer::Bias, parameters.bias),
+        (Buffer::RunningMean, Some(running.mean)),
+        (Buffer::RunningMeanTail, running.mean_tail),
+    ] {
+        if !values.is_none_or(|values| of_channel(values).is_finite()) {
+            return Err(Error::NotFinite { buffer, index: channel });
+        }
+    }
+    let var = of_channel(running.var);
+    if f64::from(var) + f64::from(eps) > 0.0 { Ok(()) } else { Err(Error::Variance { channel, var }) }
 }
 
 /// The largest magnitudes of finite weights and biases of the weight layer, and of the slopes and

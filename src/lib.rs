@@ -28,6 +28,7 @@ mod plan;
 mod shape;
 mod simd;
 mod slices;
+mod stored;
 mod target;
 mod tasks;
 mod walk;
@@ -42,13 +43,16 @@ pub use args::{
 pub use backend::Backend;
 pub use config::{Config, Granularity, RunningVariance};
 pub use error::{Buffer, Error};
-pub use fold::{Fold, WeightOrder, WeightShape, fold_into_next, fold_into_previous};
+pub use fold::{
+    Fold, FoldPadding, WeightOrder, WeightShape, first_min_pooled, fold_into_next, fold_into_previous, fold_padding,
+};
 pub use layer::Layer;
 pub use mask::{Bernoulli, mask_len, seed_for, seed_from};
 #[cfg(feature = "alloc")]
 pub use owned::{BackwardStep, BatchNormDropout, BatchNormState, ForwardStep};
 pub use parts::{merge_moments, merge_sums, moments_len};
 pub use shape::Shape;
+pub use stored::Stored;
 
 #[cfg(doc)]
 #[doc = include_str!("guide.md")]

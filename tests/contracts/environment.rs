@@ -7,7 +7,8 @@
 #[cfg(feature = "rayon")]
 use normdrop::Relu;
 use normdrop::{
-    Backend, Bernoulli, Config, Dropout, Error, Eval, Identity, Layer, Parameters, Running, SavedMut, Shape, Train,
+    Backend, Bernoulli, Config, Dropout, Error, Eval, FoldPadding, Identity, Layer, Parameters, Running, SavedMut,
+    Shape, Stored, Train, first_min_pooled, fold_padding,
 };
 
 use crate::backends::{Data, Problem, Results, SMALL, WALKS, run};
@@ -127,6 +128,25 @@ fn environment_contract_a_subnormal_eps_is_what_it_is() {
             assert_eq!(other, &trained[0]);
         }
     });
+}
+
+/// What files of other frameworks may hold: subnormal weights and deviations whose square is subnormal.
+#[test]
+fn environment_contract_statistics_and_padding_of_a_fold_are_the_same() {
+    let of = || {
+        let (mut mean, mut var) = ([1e-40, 3.0], [1e-20, 0.3]);
+        let eps = Stored::Deviation.into_running(&mut mean, &mut var).expect("deviations above 0");
+        let parameters = Parameters { weight: Some(&[-1e-40, 3.0]), bias: Some(&[1e-42, 0.7]) };
+        let mut padding = [0.0; 2];
+        fold_padding(FoldPadding { parameters, running: Running::new(&mean, &var), eps, padding: &mut padding })
+            .expect("slopes that are not 0");
+        (bits(mean), bits(var), bits(padding), first_min_pooled(parameters))
+    };
+    let found = in_every_environment(of);
+    assert_eq!((found[0].1[0], found[0].3), (1e-40_f32.to_bits(), Some(0)));
+    for other in &found {
+        assert_eq!(other, &found[0]);
+    }
 }
 
 /// Constants are made of floats, too.

@@ -4,8 +4,8 @@
 use crate::safety::allocations;
 use crate::support::{Oracle, Problem, bits};
 use normdrop::{
-    Buffer, Config, Error, Fold, Identity, Parameters, Relu, Running, WeightOrder, WeightShape, fold_into_next,
-    fold_into_previous,
+    Buffer, Config, Error, Fold, FoldPadding, Identity, Parameters, Relu, Running, WeightOrder, WeightShape,
+    first_min_pooled, fold_into_next, fold_into_previous, fold_padding,
 };
 use normdrop_reference::fold::{self as reference_fold, BatchNorm, Dimension, Folded};
 use normdrop_reference::layer::{self as reference, joined, widened};
@@ -120,6 +120,21 @@ impl Folding {
             Neighbour::Previous => fold_into_previous(call),
             Neighbour::Next => fold_into_next(call),
         }
+    }
+
+    /// Calls [`fold_padding`].
+    fn pad(&self, padding: &mut [f32]) -> Result<(), Error> {
+        fold_padding(FoldPadding {
+            parameters: Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref() },
+            running: Running { mean: &self.mean, mean_tail: self.mean_tail.as_deref(), var: &self.var },
+            eps: self.eps,
+            padding,
+        })
+    }
+
+    fn padding(&self) -> Result<Vec<f32>, Error> {
+        let mut padding = vec![f32::NAN; self.mean.len()];
+        self.pad(&mut padding).map(|()| padding)
     }
 
     fn folded(&self, into: Neighbour) -> Self {
@@ -336,12 +351,7 @@ fn check_previous<A: Oracle>(convolution: &Convolution, folding: &Folding, x: &[
 
 /// Batch norm and convolution against the folded convolution, padded with `folded_pad` of the slope and shift of each
 /// channel where the unfolded one is padded with 0.
-fn check_next(
-    convolution: &Convolution,
-    folding: &Folding,
-    x: &[f32],
-    folded_pad: fn(f64, f64) -> f64,
-) -> Result<(), String> {
+fn check_next(convolution: &Convolution, folding: &Folding, x: &[f32], pad: &[f64]) -> Result<(), String> {
     let folded = folding.folded(Neighbour::Next);
     let [height, width] = convolution.size;
     let (y, y_scale) = evaluated::<Identity>(folding, convolution.images, height * width, x);
@@ -351,22 +361,10 @@ fn check_next(
     let layer_scale = convolution.magnitudes(&y_scale, &weights, &[], &no_pad);
 
     let (weights, bias) = (widened(&folded.weights), folded.fold_bias.as_deref().map(widened).unwrap_or_default());
-    let slope_and_shift = |channel: usize| {
-        let weight = folding.weight.as_ref().map_or(1.0, |weight| f64::from(weight[channel]));
-        let slope = weight / (f64::from(folding.var[channel]) + f64::from(folding.eps)).sqrt();
-        let bias = folding.bias.as_ref().map_or(0.0, |bias| f64::from(bias[channel]));
-        (slope, bias - folding.mean(channel) * slope)
-    };
-    let pad: Vec<f64> = (0..convolution.inputs)
-        .map(|channel| {
-            let (slope, shift) = slope_and_shift(channel);
-            folded_pad(slope, shift)
-        })
-        .collect();
     let x = widened(x);
-    let sizes = convolution.magnitudes(&x, &weights, &bias, &pad);
+    let sizes = convolution.magnitudes(&x, &weights, &bias, pad);
     let mut worst = Worst::new("output");
-    for (index, actual) in convolution.forward(&x, &weights, &bias, &pad).into_iter().enumerate() {
+    for (index, actual) in convolution.forward(&x, &weights, &bias, pad).into_iter().enumerate() {
         let bound = 1.01 * sizes[index] + Y * layer_scale[index];
         worst.add(index, actual, expected[index], bound, 0.0);
     }
@@ -411,7 +409,7 @@ fn a_folded_network_gives_what_batch_norm_before_the_weights_gives() {
     for (seed, convolution) in (1..).zip(CONVOLUTIONS) {
         let x = normal(convolution.images * convolution.inputs * convolution.size[0] * convolution.size[1], seed);
         for folding in foldings(Neighbour::Next, convolution, seed) {
-            check_next(convolution, &folding, &x, |_, _| 0.0)
+            check_next(convolution, &folding, &x, &vec![0.0; convolution.inputs])
                 .unwrap_or_else(|fault| panic!("{convolution:?}: {fault}"));
         }
     }
@@ -428,13 +426,112 @@ fn batch_norm_before_a_padded_convolution_folds_only_with_the_padding_of_the_doc
     for (seed, convolution) in (1..).zip(PADDED) {
         let x = normal(convolution.images * convolution.inputs * convolution.size[0] * convolution.size[1], seed);
         let folding = Folding::of(Neighbour::Next, convolution.shape(), [0; 6], seed);
-        let result = check_next(convolution, &folding, &x, |slope, shift| -shift / slope);
-        result.unwrap_or_else(|fault| panic!("{convolution:?}: {fault}"));
-        assert!(check_next(convolution, &folding, &x, |_, _| 0.0).is_err(), "zero padding would do: {convolution:?}");
+        for folding in [folding.clone(), folding.clone().with_mean_tail(), Folding { bias: None, ..folding.clone() }] {
+            let result = check_next(convolution, &folding, &x, &widened(&folding.padding().expect("slopes")));
+            result.unwrap_or_else(|fault| panic!("{convolution:?}: {fault}"));
+        }
+        let zeros = vec![0.0; convolution.inputs];
+        assert!(check_next(convolution, &folding, &x, &zeros).is_err(), "zero padding would do: {convolution:?}");
 
         let without_shift = Folding { bias: None, mean: vec![0.0; convolution.inputs], ..folding };
-        check_next(convolution, &without_shift, &x, |_, _| 0.0).expect("without a shift zero padding is right");
+        assert!(without_shift.padding().expect("no shifts").iter().all(|&padding| padding == 0.0));
+        check_next(convolution, &without_shift, &x, &zeros).expect("without a shift zero padding is right");
     }
+}
+
+/// The error of a padding value, through the slope, is half a unit of the shift that it cancels.
+#[test]
+fn fold_padding_is_the_value_that_batch_norm_maps_to_0_rounded_once() {
+    let mut worst = Worst::new("padding");
+    for seed in 0..20 {
+        let folding = Folding::random(Neighbour::Next, [1, 50, 1], [0; 6], seed).with_mean_tail();
+        for (channel, padding) in folding.padding().expect("slopes").into_iter().enumerate() {
+            let [weight, bias] =
+                [&folding.weight, &folding.bias].map(|of| f64::from(of.as_ref().expect("given")[channel]));
+            let slope = weight / (f64::from(folding.var[channel]) + f64::from(folding.eps)).sqrt();
+            let exact = folding.mean(channel) - bias / slope;
+            worst.add(channel, padding.into(), exact, exact.abs(), SMALLEST);
+        }
+    }
+    worst.within(ROUNDED_ONCE).expect("one rounding");
+}
+
+#[test]
+fn fold_padding_refuses_what_has_no_such_value_and_writes_nothing() {
+    let channels = 3;
+    let folding = Folding::random(Neighbour::Next, [1, channels, 1], [0; 6], 1);
+    let with = |channel: usize, change: fn(&mut Folding, usize)| {
+        let mut folding = folding.clone();
+        change(&mut folding, channel);
+        let mut padding = vec![7.0; channels];
+        let result = folding.pad(&mut padding);
+        assert!(result.is_ok() || padding == [7.0; 3], "{padding:?} was written");
+        result
+    };
+    let none = |channel| Err(Error::NotFinite { buffer: Buffer::FoldPadding, index: channel });
+    for channel in 0..channels {
+        assert_eq!(
+            with(channel, |folding, channel| folding.weight.as_mut().expect("given")[channel] = 0.0),
+            none(channel)
+        );
+        assert_eq!(
+            with(channel, |folding, channel| folding.weight.as_mut().expect("given")[channel] = 1e-45),
+            none(channel)
+        );
+        let switched_off = with(channel, |folding, channel| {
+            folding.weight.as_mut().expect("given")[channel] = 0.0;
+            folding.bias.as_mut().expect("given")[channel] = 0.0;
+        });
+        assert_eq!(switched_off, Ok(()), "a channel of zeros is 0 in its padding, too");
+        let infinite = Err(Error::NotFinite { buffer: Buffer::RunningMean, index: channel });
+        assert_eq!(with(channel, |folding, channel| folding.mean[channel] = f32::INFINITY), infinite);
+        let negative = Err(Error::Variance { channel, var: -1.0 });
+        assert_eq!(with(channel, |folding, channel| folding.var[channel] = -1.0), negative);
+    }
+    assert_eq!(with(0, |folding, _| folding.eps = -1.0), Err(Error::Eps { eps: -1.0 }));
+    let short = Err(Error::Length { buffer: Buffer::RunningVar, expected: 3, actual: 2 });
+    assert_eq!(with(0, |folding, _| folding.var.truncate(2)), short);
+    let text = none(2).expect_err("an error").to_string();
+    assert!(text.contains("channel 2") && text.contains("keep the batch norm"), "{text}");
+}
+
+/// The table of `fold_into_next`: a linear layer behind a pooling of four values, in every channel of either sign.
+#[test]
+fn pooling_between_batch_norm_and_weights_commutes_as_the_docs_say() {
+    let (channels, outputs, window) = (6, 3, 4);
+    let convolution = Convolution { images: 1, inputs: channels, outputs, size: [1, 1], kernel: [1, 1], padding: 0 };
+    let folding = Folding::of(Neighbour::Next, convolution.shape(), [0; 6], 5);
+    let weight = folding.weight.clone().expect("given");
+    let parameters = |weight| Parameters { weight: Some(weight), bias: None };
+    let first = first_min_pooled(parameters(&weight)).expect("normal numbers of either sign");
+    assert_eq!(weight.iter().position(|weight| weight.is_sign_negative()), Some(first));
+    assert_eq!(first_min_pooled(parameters(&[0.0, -0.0, 1.0, f32::NAN])), None);
+    assert_eq!(first_min_pooled(Parameters::default()), None);
+
+    let x = normal(channels * window, 6);
+    let (y, _) = evaluated::<Identity>(&folding, 1, window, &x);
+    let pooled = |x: &[f32], pool: &dyn Fn(usize, &[f64]) -> f64| -> Vec<f64> {
+        widened(x).chunks(window).enumerate().map(|(channel, values)| pool(channel, values)).collect()
+    };
+    let max = |_: usize, values: &[f64]| values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let min = |_: usize, values: &[f64]| values.iter().copied().fold(f64::INFINITY, f64::min);
+    let mean = |_: usize, values: &[f64]| values.iter().sum::<f64>() / window as f64;
+    let by_sign = |channel: usize, values: &[f64]| match weight[channel] < 0.0 {
+        true => min(channel, values),
+        false => max(channel, values),
+    };
+    let folded = folding.folded(Neighbour::Next);
+    let output = |of: &Folding, pooled: &[f64]| {
+        let bias = widened(of.fold_bias.as_ref().expect("given"));
+        convolution.forward(pooled, &widened(&of.weights), &bias, &vec![0.0; channels])
+    };
+    let far = |unfolded: &[f64], of_folded: &[f64]| {
+        let pairs = output(&folding, unfolded).into_iter().zip(output(&folded, of_folded));
+        pairs.map(|(unfolded, folded)| (unfolded - folded).abs()).fold(0.0, f64::max)
+    };
+    assert!(far(&pooled(&y, &mean), &pooled(&x, &mean)) < 1e-5);
+    assert!(far(&pooled(&y, &max), &pooled(&x, &by_sign)) < 1e-5);
+    assert!(far(&pooled(&y, &max), &pooled(&x, &max)) > 0.1, "a negative slope turns the largest into the smallest");
 }
 
 const ORDERS: [WeightOrder; 6] = [

@@ -15,6 +15,7 @@ mod phases;
 mod pytorch;
 mod safety;
 mod semantics;
+mod stored;
 mod support;
 #[cfg(feature = "rayon")]
 mod threads;

@@ -4,6 +4,7 @@
 mod accuracy;
 mod activations;
 mod backends;
+mod conventions;
 mod digest;
 mod environment;
 mod fold;

@@ -19,7 +19,7 @@
 //! with the ABI `eabi`, has a unit for floats, and without one there is no register to read. There
 //! a call first computes two sums. Arithmetic in software always gives the results of the default
 //! environment; another result shows that there is a unit, and that its register is to be read.
-//! (Such a sum raises the flag of inexact results.)
+//! (Such a sum may raise the flags of inexact results and of subnormal operands.)
 //!
 //! WebAssembly, arithmetic in software, and Miri, which interprets a program, have the default
 //! environment alone. PowerPC, MIPS and SPARC have a register that is not touched here, because

@@ -134,9 +134,11 @@ mod registers {
 mod registers {
     use core::arch::asm;
 
-    /// FPSCR: the default one; flush-to-zero; up; down; to zero; default NaN; all together.
+    /// FPSCR: the default one; flush-to-zero; up; down; to zero; default NaN, which arithmetic does not show alone; all
+    /// together.
     #[cfg(target_arch = "arm")]
-    pub const CONTROLS: [usize; 7] = [0, 1 << 24, 1 << 22, 2 << 22, 3 << 22, 1 << 25, 1 << 24 | 3 << 22 | 1 << 25];
+    pub const CONTROLS: [usize; 7] =
+        [0, 1 << 24, 1 << 22, 2 << 22, 3 << 22, 1 << 25 | (cfg!(with_fpu) as usize) << 24, 1 << 24 | 3 << 22 | 1 << 25];
     /// fcsr: to nearest even, which is the default; to zero; down; up; to nearest, ties away from zero.
     #[cfg(any(target_arch = "riscv32", target_arch = "riscv64"))]
     pub const CONTROLS: [usize; 5] = [0, 1 << 5, 2 << 5, 3 << 5, 4 << 5];
@@ -152,8 +154,14 @@ mod registers {
     #[cfg(target_arch = "s390x")]
     const ALL: [usize; 5] = [0x80_0000, 0x40_0000, 0x20_0000, 0x10_0000, 0x08_0000];
 
-    /// What `enter` writes: on Arm the register has the result of the last comparison, too.
-    const KEPT: usize = if cfg!(target_arch = "arm") { 0x07F7_9F9F } else { usize::MAX };
+    /// The bits that are looked at. On Arm the register has the result of the last comparison, too. Where arithmetic shows
+    /// that there is a register, that may raise the flags of inexact results and of subnormal operands.
+    #[cfg(target_arch = "arm")]
+    const KEPT: usize = 0x07F7_9F9F & if cfg!(with_fpu) { !(ALL[4] | 0x80) } else { usize::MAX };
+    #[cfg(any(target_arch = "riscv32", target_arch = "riscv64"))]
+    const KEPT: usize = !ALL[4];
+    #[cfg(target_arch = "s390x")]
+    const KEPT: usize = 0xFFFF_FFFF;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct State(usize);
@@ -190,7 +198,7 @@ mod registers {
                 #[cfg(target_arch = "s390x")]
                 asm!("efpc {}", out(reg) word, options(nostack));
             }
-            Self(word & KEPT & u32::MAX as usize)
+            Self(word & KEPT)
         }
 
         pub fn write(self) {

@@ -5,6 +5,11 @@
 //! order in which memory is read. One channel at a time needs no table, so the scratch is not
 //! touched, and one description of where its values lie serves both walks: a matrix whose lanes are
 //! columns has runs of one value, and a channel may own several of its columns.
+//!
+//! No loop here can be turned into one over vectors, and none may be: Helium, the vector unit of a
+//! Cortex-M55, takes subnormal numbers for 0. The arithmetic of an element is in a function that is
+//! not inlined (`y`, `g`), or goes into a sum whose additions follow each other; all else is f64,
+//! which Helium does not have. `.ci/targets` looks for arithmetic of Helium in the machine code.
 
 use core::ops::Range;
 

@@ -608,6 +608,9 @@ impl Affine {
     }
 }
 
+/// On Arm it is not inlined: LLVM makes f32 arithmetic of an f64 sum that is rounded at once, if the
+/// result is the same, and vectorises it for Helium, which takes subnormal numbers for 0.
+#[cfg_attr(target_arch = "arm", inline(never))]
 #[expect(clippy::cast_possible_truncation, reason = "rounded once, to nearest")]
 fn rounded(value: f64) -> f32 {
     value as f32

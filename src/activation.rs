@@ -72,6 +72,9 @@ impl FormulaCurve {
 const SMALLEST: f32 = f32::from_bits(1);
 
 impl Formula {
+    /// `z`, whatever it is.
+    pub(crate) const OPEN: Self = Self::bounded(f32::NEG_INFINITY);
+
     /// `z` that is not below a bound, and 0 elsewhere.
     const fn bounded(lower: f32) -> Self {
         Self { lower, homogeneous: true, curve: None }

@@ -308,6 +308,28 @@ pub enum Dropout<'a> {
     /// also be made by any other means. A mask of zeros, such as a buffer that was never filled,
     /// drops everything. Bits after the last one are never read.
     Mask(&'a [u8]),
+    /// For forward calls that write gates: the mask, one bit for each element, is in the buffer of
+    /// the gates, which take its place.
+    InGates,
+    /// For backward calls: the gates of a forward call that dropped elements, one bit for each
+    /// element, `mask_len(len)` bytes.
+    ///
+    /// The bit of an element is 1 if it was kept and the derivative of the activation is not 0.
+    /// A backward call with gates gives the bits that it gives with the mask, computes nothing of the
+    /// forward call again, and does not read the residual. Forward calls write gates if they are asked to
+    /// ([`Layer::train_with_gates`](crate::Layer::train_with_gates)), for the activations whose
+    /// derivative is 0 or 1: [`Identity`](crate::Identity) and [`Relu`](crate::Relu).
+    Gates(&'a [u8]),
+    /// As [`Dropout::Gates`], of a forward call with [`Dropout::Off`]: nothing is scaled, whatever
+    /// `p` is.
+    UnscaledGates(&'a [u8]),
+}
+
+impl Dropout<'_> {
+    /// Whether these are gates, with which a backward call needs no activation.
+    pub(crate) const fn is_gates(&self) -> bool {
+        matches!(self, Self::Gates(_) | Self::UnscaledGates(_))
+    }
 }
 
 /// The statistics that a backward pass differentiates through.

@@ -86,6 +86,10 @@ impl From<Error> for normdrop_error {
             Error::DropoutUnset { p } => {
                 Self { value: p, ..Self::new(NORMDROP_STATUS_MASK_MISSING).of(NORMDROP_BUFFER_MASK) }
             }
+            // No function of C takes gates.
+            Error::GatesDirection | Error::GatesActivation => {
+                Self::new(NORMDROP_STATUS_NOT_AN_ELEMENT_MASK).of(NORMDROP_BUFFER_MASK)
+            }
             Error::Slope { slope } => Self { value: slope.into(), ..Self::new(NORMDROP_STATUS_SLOPE) },
             Error::SingleSample => Self::new(NORMDROP_STATUS_SINGLE_SAMPLE),
             Error::Count { channel, count } => {
@@ -139,7 +143,7 @@ const fn number_of(buffer: Buffer) -> normdrop_buffer {
         Buffer::SavedInvStd => NORMDROP_BUFFER_SAVED_INV_STD,
         Buffer::Moments => NORMDROP_BUFFER_MOMENTS,
         Buffer::Sums => NORMDROP_BUFFER_SUMS,
-        Buffer::Mask => NORMDROP_BUFFER_MASK,
+        Buffer::Mask | Buffer::Gates => NORMDROP_BUFFER_MASK,
         Buffer::Scratch => NORMDROP_BUFFER_SCRATCH,
         Buffer::FoldWeights => NORMDROP_BUFFER_FOLD_WEIGHTS,
         Buffer::FoldBias => NORMDROP_BUFFER_FOLD_BIAS,

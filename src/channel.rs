@@ -252,6 +252,9 @@ const SMALL: f64 = 1.0 / LARGE;
 /// 2^100.
 const LARGE: f64 = (1u128 << 100) as f64;
 
+/// The bound of coefficients before the dropout scale, which is at most 2^32: 2^68.
+const UNSCALED: f64 = (1u128 << 68) as f64;
+
 /// The number next below [`LARGE`].
 const NEXT_BELOW: f64 = f64::from_bits(LARGE.to_bits() - 1);
 
@@ -336,14 +339,16 @@ impl Normalisation<'_> {
     fn coefficients<S: Simd>(&self, s: S, channels: Channels, centre: &Centre<S>) -> Normalise<S> {
         let bias = self.parameters.bias.map_or(s.splat(0.0), |bias| load(s, channels.of(bias)));
         let (weight, bias, scale) = (self.weight(s, channels), s.widen(bias), s.splat_f64(f64::from(self.scale)));
-        let slope = weight * centre.inv_std * scale;
-        let shift = (bias - weight * centre.tail_xhat) * scale;
+        let unscaled = [weight * centre.inv_std, bias - weight * centre.tail_xhat];
+        let (slope, shift) = (unscaled[0] * scale, unscaled[1] * scale);
         // In f32 the product may overflow to the opposite of an infinite shift, and their sum would
-        // be a NaN.
-        let exact = unusual(s, slope)
+        // be a NaN. The scale has no influence, because a backward call with gates does not know
+        // whether it was folded into the slope.
+        let exact = s.magnitude_between(unscaled[0], 0.0, SMALL)
+            | s.magnitude_between(unscaled[0], UNSCALED, f64::INFINITY)
             | unusual(s, centre.inv_std)
             | too_large(s, s.widen(centre.mean))
-            | s.magnitude_above(shift, NEXT_BELOW);
+            | s.magnitude_above(unscaled[1], UNSCALED);
         Normalise { mean: centre.mean, slope, shift, exact: exact & channels.bits() }
     }
 

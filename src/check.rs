@@ -1,6 +1,7 @@
 //! The checks of every length and every range, before a call reads or writes anything. When one of
 //! these functions returns an error, its call has touched nothing.
 
+use crate::activation::Formula;
 use crate::args::{
     Average, Dropout, Finish, Moments, ParameterGradients, Parameters, Running, RunningMut, Saved, Statistics, Train,
 };
@@ -13,10 +14,13 @@ use crate::parts::{moments_len, sums_len};
 use crate::plan::{BackwardCall, ForwardCall, Gradients, Phase, Plan, Target};
 
 /// Checks a training call.
-pub(crate) fn train(plan: &Plan, call: &Train<'_>) -> Result<(), Error> {
+pub(crate) fn train(plan: &Plan, call: &Train<'_>, has_gates: bool) -> Result<(), Error> {
     parameters(plan, call.parameters)?;
     running_mut(plan, call.running.as_ref())?;
-    said_dropout(plan, call.dropout)?;
+    // The mask in gates is checked with the gates.
+    if !has_gates || !matches!(call.dropout, Dropout::InGates) {
+        said_dropout(plan, call.dropout)?;
+    }
     elements(plan, Buffer::Input, call.input.len())?;
     optional_elements(plan, Buffer::Residual, call.residual)?;
     elements(plan, Buffer::Output, call.output.len())?;
@@ -30,7 +34,9 @@ pub(crate) fn train(plan: &Plan, call: &Train<'_>) -> Result<(), Error> {
 #[inline(always)]
 pub(crate) fn forward(plan: &Plan, call: &ForwardCall<'_>) -> Result<(), Error> {
     normalisation(plan, &call.normalisation)?;
-    dropout_with(plan, call.dropout, call.normalisation.statistics)?;
+    if call.gates.is_none() || !matches!(call.dropout, Dropout::InGates) {
+        dropout_with(plan, call.dropout, call.normalisation.statistics)?;
+    }
     optional_elements(plan, Buffer::Input, call.input)?;
     optional_elements(plan, Buffer::Residual, call.residual)?;
     let output = if call.input.is_some() { Buffer::Output } else { Buffer::Values };
@@ -46,7 +52,7 @@ pub(crate) fn forward_apart(plan: &Plan, call: &ForwardCall<'_>) -> Result<(), E
 }
 
 /// Checks a backward call.
-pub(crate) fn backward(plan: &Plan, call: &BackwardCall<'_>) -> Result<(), Error> {
+pub(crate) fn backward(plan: &Plan, formula: &Formula, call: &BackwardCall<'_>) -> Result<(), Error> {
     gradients(plan, &call.gradients)?;
     match &call.phase {
         Phase::Whole => {}
@@ -54,7 +60,7 @@ pub(crate) fn backward(plan: &Plan, call: &BackwardCall<'_>) -> Result<(), Error
         Phase::Apply { sums, .. } => check_len(Buffer::Sums, sums_len(plan.shape.channels()), sums.len())?,
     }
     normalisation(plan, &call.normalisation)?;
-    dropout_with(plan, call.dropout, call.normalisation.statistics)?;
+    backward_dropout(plan, formula, call)?;
     elements(plan, Buffer::Input, call.input.len())?;
     optional_elements(plan, Buffer::Residual, call.residual)?;
     parameter_gradients(plan, &call.grad_parameters)?;
@@ -257,7 +263,32 @@ fn dropout(plan: &Plan, dropout: Dropout<'_>) -> Result<(), Error> {
     match dropout {
         Dropout::Unset | Dropout::Off => Ok(()),
         Dropout::Mask(mask) => check_len(Buffer::Mask, mask_len(plan.mask_bits()), mask.len()),
+        Dropout::InGates | Dropout::Gates(_) | Dropout::UnscaledGates(_) => Err(Error::GatesDirection),
     }
+}
+
+/// Checks the dropout of a forward call that writes gates with an activation of this formula.
+pub(crate) fn written_gates(plan: &Plan, formula: &Formula, call: Dropout<'_>, gates: &[u8]) -> Result<(), Error> {
+    element_bits(plan, gates)?;
+    match call {
+        _ if formula.curve.is_some() => Err(Error::GatesActivation),
+        Dropout::InGates if plan.mask_bits() != plan.shape.len() => Err(Error::GatesDirection),
+        _ => Ok(()),
+    }
+}
+
+/// Checks the dropout of a backward call with an activation of this formula.
+fn backward_dropout(plan: &Plan, formula: &Formula, call: &BackwardCall<'_>) -> Result<(), Error> {
+    match call.dropout {
+        Dropout::Gates(_) | Dropout::UnscaledGates(_) if formula.curve.is_some() => Err(Error::GatesActivation),
+        Dropout::Gates(gates) | Dropout::UnscaledGates(gates) => element_bits(plan, gates),
+        dropout => dropout_with(plan, dropout, call.normalisation.statistics),
+    }
+}
+
+/// Checks the length of gates: a bit for each element.
+fn element_bits(plan: &Plan, gates: &[u8]) -> Result<(), Error> {
+    check_len(Buffer::Gates, mask_len(plan.shape.len()), gates.len())
 }
 
 /// Checks the requirements of batch statistics, except for lengths. An empty tensor has no

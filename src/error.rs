@@ -49,6 +49,8 @@ pub enum Buffer {
     Sums,
     /// The dropout mask, one bit per element, channel of a sample or sample.
     Mask,
+    /// The gates, one bit per element.
+    Gates,
     /// The working memory of one call.
     Scratch,
     /// The weights of the layer that batch norm is folded into.
@@ -86,6 +88,7 @@ impl Buffer {
             Self::Moments => "moments",
             Self::Sums => "sums",
             Self::Mask => "mask",
+            Self::Gates => "gates",
             Self::Scratch => "scratch",
             Self::FoldWeights => "fold weights",
             Self::FoldBias => "fold bias",
@@ -158,6 +161,13 @@ pub enum Error {
         /// The layer's probability to drop.
         p: f64,
     },
+    /// The call cannot take the gates that it was given: a forward call was given
+    /// [`Dropout::Gates`](crate::Dropout::Gates), a call that writes no gates
+    /// [`Dropout::InGates`](crate::Dropout::InGates), or the mask in them has a bit for many
+    /// elements.
+    GatesDirection,
+    /// The derivative of the activation has other values than 0 and 1, so there are no gates.
+    GatesActivation,
     /// The slope of a leaky ReLU is not finite.
     Slope {
         /// The value that was given.
@@ -272,6 +282,11 @@ impl Error {
                 "a training call of a layer that drops elements must say which: give it what `Layer::fill_mask` returns, \
                  or `Dropout::Off`"
             }
+            Self::GatesDirection => {
+                "gates that were written are for backward calls, and a mask in gates that will be written, with a bit for \
+                 each element, is for forward calls that write gates"
+            }
+            Self::GatesActivation => "only activations whose derivative is 0 or 1 have gates: Identity and Relu",
             Self::Slope { .. } => "the slope must be finite",
             Self::SingleSample => {
                 "training needs more than one value per channel, because the unbiased variance of one does not exist: \
@@ -340,6 +355,7 @@ impl fmt::Display for Error {
             }
             Self::Probability { p } => write!(f, "{reason}, but is {p:?}"),
             Self::DropoutUnset { p } => write!(f, "{reason}; p is {p:?}; nothing was written"),
+            Self::GatesDirection | Self::GatesActivation => write!(f, "{reason}; nothing was written"),
             Self::Slope { slope } => write!(f, "{reason} but is {slope}"),
             Self::SingleSample => write!(f, "{reason}; nothing was written"),
             Self::Count { channel, count } => {

@@ -360,8 +360,52 @@ impl<A: Activation> Layer<A> {
     /// there is one value per channel and the running variance is the unbiased one.
     pub fn train(&self, call: Train<'_>) -> Result<(), Error> {
         in_default(|| {
-            check::train(&self.plan, &call)?;
-            train::run(&self.plan, &self.activation.forward_formula(), call);
+            check::train(&self.plan, &call, false)?;
+            train::run(&self.plan, &self.activation.forward_formula(), call, None);
+            Ok(())
+        })
+    }
+
+    /// [`Layer::train`] that writes the *gates* for the backward call, too: the bit of an element is
+    /// 1 if the element is kept and the derivative of the activation is not 0. `gates` has a bit for
+    /// each element, [`mask_len(len)`](crate::mask_len) bytes.
+    ///
+    /// A backward call with [`Dropout::Gates`](crate::Dropout::Gates) gives the same bits as one
+    /// with the mask, and computes nothing of the forward call again: it needs neither the residual
+    /// nor the bias, and a residual block reads one tensor less.
+    ///
+    /// With [`Dropout::InGates`](crate::Dropout::InGates) the mask is in `gates`, and the gates take
+    /// its place. With [`Dropout::Off`](crate::Dropout::Off) nothing is scaled: the backward call
+    /// takes [`Dropout::UnscaledGates`](crate::Dropout::UnscaledGates), unless `p` is 0.
+    ///
+    /// ```
+    /// use normdrop::{Backward, Config, Dropout, Layer, Relu, SavedArrays, Shape, Statistics, Train};
+    ///
+    /// let layer = Layer::new(Shape::nc(4, 1)?, Relu, Config { p: 0.5, ..Config::DEFAULT })?;
+    /// let x = [1.0, 2.0, 3.0, 4.0];
+    /// let (mut y, mut dx, mut saved) = ([0.0; 4], [0.0; 4], SavedArrays::<1>::new());
+    /// let mut scratch = vec![0.0; layer.scratch_len()];
+    /// // The last three elements are kept. ReLU drops the second, which is below the mean.
+    /// let mut gates = [0b1110];
+    /// let call = Train::new(&x, &mut y, saved.as_mut(), &mut scratch);
+    /// layer.train_with_gates(Train { dropout: Dropout::InGates, ..call }, &mut gates)?;
+    /// assert_eq!(gates, [0b1100]);
+    ///
+    /// let call = Backward::new(Statistics::Batch(saved.as_saved()), &x, &[1.0; 4], &mut scratch);
+    /// layer.backward(Backward { dropout: Dropout::Gates(&gates), grad_input: Some(&mut dx), ..call })?;
+    /// # Ok::<(), normdrop::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Layer::train`], and [`Error::GatesActivation`] if the derivative of the activation has
+    /// other values than 0 and 1, [`Error::GatesDirection`] if the dropout is gates, or a mask in
+    /// gates that has a bit for many elements.
+    pub fn train_with_gates(&self, call: Train<'_>, gates: &mut [u8]) -> Result<(), Error> {
+        in_default(|| {
+            let formula = self.activation.forward_formula();
+            check::train(&self.plan, &call, true)?;
+            check::written_gates(&self.plan, &formula, call.dropout, gates)?;
+            train::run(&self.plan, &formula, call, Some(gates));
             Ok(())
         })
     }
@@ -379,6 +423,15 @@ impl<A: Activation> Layer<A> {
     /// that is NaN gives NaN in its own channel.
     pub fn eval(&self, call: Eval<'_>) -> Result<(), Error> {
         self.forward(ForwardCall::eval(&self.plan, call))
+    }
+
+    /// [`Layer::eval`] that writes the gates, too, as [`Layer::train_with_gates`]: for training with
+    /// frozen statistics.
+    ///
+    /// # Errors
+    /// As [`Layer::eval`], and for gates as [`Layer::train_with_gates`].
+    pub fn eval_with_gates(&self, call: Eval<'_>, gates: &mut [u8]) -> Result<(), Error> {
+        self.forward_with_gates(ForwardCall::eval(&self.plan, call), gates)
     }
 
     /// [`Layer::eval`] that overwrites its input; the results are the same bits.
@@ -504,6 +557,14 @@ impl<A: Activation> Layer<A> {
         self.forward(ForwardCall::apply(&self.plan, call))
     }
 
+    /// [`Layer::apply`] that writes the gates of the part, too, as [`Layer::train_with_gates`].
+    ///
+    /// # Errors
+    /// As [`Layer::apply`], and for gates as [`Layer::train_with_gates`].
+    pub fn apply_with_gates(&self, call: Apply<'_>, gates: &mut [u8]) -> Result<(), Error> {
+        self.forward_with_gates(ForwardCall::apply(&self.plan, call), gates)
+    }
+
     /// The sums over a part of a batch from which gradients are made: the first phase of
     /// [`Layer::backward`].
     ///
@@ -560,12 +621,25 @@ impl<A: Activation> Layer<A> {
         })
     }
 
+    /// A forward call with given statistics that writes gates.
+    fn forward_with_gates<'a>(&self, mut call: ForwardCall<'a>, gates: &'a mut [u8]) -> Result<(), Error> {
+        in_default(|| {
+            let formula = self.activation.forward_formula();
+            call.gates = Some(gates);
+            check::forward(&self.plan, &call)?;
+            check::written_gates(&self.plan, &formula, call.dropout, call.gates.as_deref().unwrap_or_default())?;
+            eval::run(&self.plan, &formula, &mut call);
+            Ok(())
+        })
+    }
+
     /// A backward call. It is inlined, likewise.
     #[inline(always)]
     fn differentiate(&self, mut call: BackwardCall<'_>) -> Result<(), Error> {
         in_default(|| {
-            check::backward(&self.plan, &call)?;
-            backward::run(&self.plan, &self.activation.backward_formula(), &mut call);
+            let formula = self.activation.backward_formula();
+            check::backward(&self.plan, &formula, &call)?;
+            backward::run(&self.plan, &formula, &mut call);
             Ok(())
         })
     }

@@ -9,6 +9,7 @@ extern crate alloc;
 mod activation;
 mod args;
 mod backend;
+mod bits;
 #[cfg(feature = "capi")]
 pub mod capi;
 mod channel;

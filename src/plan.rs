@@ -97,7 +97,11 @@ impl Plan {
     pub(crate) fn gates_of<'a>(&self, dropout: Dropout<'a>) -> Option<(Gates<'a>, f32)> {
         match dropout {
             Dropout::Unset | Dropout::Off => Some((Gates::Open, 1.0)),
-            Dropout::Mask(_) if self.keep.threshold() == 0 => None,
+            Dropout::UnscaledGates(gates) => Some((Gates::Each(gates), 1.0)),
+            Dropout::Mask(_) | Dropout::InGates | Dropout::Gates(_) if self.keep.threshold() == 0 => None,
+            // The mask is read where the gates are written.
+            Dropout::InGates => Some((Gates::Open, self.keep.scale())),
+            Dropout::Gates(gates) => Some((Gates::Each(gates), self.keep.scale())),
             Dropout::Mask(mask) => {
                 let gates = if self.mask_bits() == self.shape.len() {
                     Gates::Each(mask)
@@ -148,6 +152,8 @@ pub(crate) struct ForwardCall<'a> {
     /// `x`; `None` if the output overwrites it.
     pub(crate) input: Option<&'a [f32]>,
     pub(crate) output: &'a mut [f32],
+    /// The gates, if the call writes them.
+    pub(crate) gates: Option<&'a mut [u8]>,
     pub(crate) scratch: &'a mut [f64],
 }
 
@@ -156,21 +162,21 @@ impl<'a> ForwardCall<'a> {
     pub(crate) const fn eval(plan: &Plan, call: Eval<'a>) -> Self {
         let Eval { parameters, running, dropout, input, residual, output, scratch } = call;
         let normalisation = plan.normalisation(parameters, Statistics::Fixed(running));
-        Self { normalisation, dropout, residual, input: Some(input), output, scratch }
+        Self { normalisation, dropout, residual, input: Some(input), output, gates: None, scratch }
     }
 
     #[inline(always)]
     pub(crate) const fn eval_in_place(plan: &Plan, call: EvalInPlace<'a>) -> Self {
         let EvalInPlace { parameters, running, dropout, residual, values: output, scratch } = call;
         let normalisation = plan.normalisation(parameters, Statistics::Fixed(running));
-        Self { normalisation, dropout, residual, input: None, output, scratch }
+        Self { normalisation, dropout, residual, input: None, output, gates: None, scratch }
     }
 
     #[inline(always)]
     pub(crate) const fn apply(plan: &Plan, call: Apply<'a>) -> Self {
         let Apply { parameters, saved, dropout, input, residual, output, scratch } = call;
         let normalisation = plan.normalisation(parameters, Statistics::Batch(saved));
-        Self { normalisation, dropout, residual, input: Some(input), output, scratch }
+        Self { normalisation, dropout, residual, input: Some(input), output, gates: None, scratch }
     }
 }
 

@@ -8,6 +8,7 @@
 use core::ops::Range;
 
 use crate::backend::Backend;
+use crate::bits::WrittenGates;
 #[cfg(feature = "rayon")]
 use crate::simd::in_default;
 use crate::simd::{Kernel, LANES, dispatch};
@@ -127,9 +128,14 @@ impl Tasks {
             return work(0..units, written);
         }
         let step = div_ceil(units, tasks).max(1);
+        // Two tasks cannot write bits of one byte.
+        let anywhere = written.gates.is_none();
+        let is_cut = |unit| anywhere || walk.unit_start(group, unit).is_multiple_of(8);
+        let next_cut = |first: usize| (units.min(first + step)..units).find(|&unit| is_cut(unit)).unwrap_or(units);
+        let cuts =
+            core::iter::successors(Some((0, next_cut(0))), |&(_, end)| (end < units).then(|| (end, next_cut(end))));
         let mut rest = written;
-        let pieces = (0..units).step_by(step).map(|first| {
-            let end = units.min(first + step);
+        let pieces = cuts.map(|(first, end)| {
             let until = if end == units { usize::MAX } else { walk.unit_start(group, end) };
             (first..end, rest.split(until))
         });
@@ -222,6 +228,8 @@ pub(crate) struct Written<'a> {
     pub(crate) output: &'a mut [f32],
     /// The gradient of a residual.
     pub(crate) grad_residual: Option<&'a mut [f32]>,
+    /// The gates of a forward call.
+    pub(crate) gates: Option<WrittenGates<'a>>,
     pub(crate) base: usize,
 }
 
@@ -232,7 +240,8 @@ impl Written<'_> {
         let len = self.output.len().min(end - self.base);
         let output = take_front(&mut self.output, len);
         let grad_residual = self.grad_residual.as_mut().map(|tensor| take_front(tensor, len));
-        let part = Self { output, grad_residual, base: self.base };
+        let gates = self.gates.as_mut().map(|gates| gates.take(len));
+        let part = Self { output, grad_residual, gates, base: self.base };
         self.base += len;
         part
     }

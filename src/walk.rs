@@ -524,18 +524,6 @@ impl Columns {
         })
     }
 
-    /// Takes the next four full rows of a group out of `rows`, if it has four.
-    #[inline(always)]
-    pub(crate) fn next_four(&self, group: Group, rows: &mut Range<usize>) -> Option<RowBlock> {
-        let (first, end) = (rows.start, rows.end.min(self.rows));
-        if end.saturating_sub(first) < 4 {
-            return None;
-        }
-        rows.start += 4;
-        let (start, column) = (first * self.width, group.first_column);
-        Some(RowBlock { start, rows: 4, width: self.width, column, columns: group.columns })
-    }
-
     /// The start and the columns of each of the rows `rows` of a group.
     #[inline(always)]
     pub(crate) fn rows_of(&self, group: Group, rows: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
@@ -685,17 +673,6 @@ impl RowBlock {
             }
         }
         array
-    }
-
-    /// A column of the block.
-    pub(crate) const fn column(self, column: usize) -> Self {
-        Self { column: self.column + column, columns: 1, ..self }
-    }
-
-    /// `columns` columns of the block, from a given column on.
-    #[inline(always)]
-    pub(crate) const fn columns_from(self, first: usize, columns: usize) -> Self {
-        Self { columns, ..self.column(first) }
     }
 
     /// The columns of the block from one of its vectors on.

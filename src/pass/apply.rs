@@ -8,17 +8,15 @@ use core::iter::{Repeat, repeat};
 use core::ops::Range;
 use core::slice;
 
-use super::keep::{BITS, Bits, Buffer, Keep};
-use super::{
-    Ahead, Elements, FourBits, OfRuns, PIECE, Place, RowOfRuns, first_bits, four_bits, four_rows, four_rows_mut,
-    in_sequence, load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
-};
+use super::keep::{Bits, Keep};
+use super::{Ahead, Elements, OfRuns, PIECE, Place, RowOfRuns, first_bits, of_columns, pair_lane, pieces};
 use crate::activation::{Formula, FormulaCurve};
+use crate::bits::{BITS, WrittenGates};
 use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, any, normalised};
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work};
 use crate::slices::{range, range_mut};
 use crate::tasks::{Tasks, Written};
-use crate::walk::{Columns, Group, Planar, RowBlock, Tile, Unit, Walk};
+use crate::walk::{Columns, Group, Planar, Tile, Unit, Walk};
 
 /// What the elementwise passes do.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +52,13 @@ impl Apply<'_> {
     #[inline(always)]
     pub(crate) const fn is_plain(&self) -> bool {
         self.residual.is_none() && self.formula.curve.is_none()
+    }
+
+    /// Whether every kept element has its gradient, so that a backward call need not look at `z`: without an activation and with
+    /// gates.
+    #[inline(always)]
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_plain() && self.formula.lower < f32::MIN
     }
 
     /// The curve, if the loops that ask serve curves.
@@ -93,11 +98,12 @@ impl Apply<'_> {
         })
     }
 
-    /// From `z` to `y`, without a curve: the dropout scale is in the normalisation unless there is a residual.
+    /// From `z` to `y`, without a curve, and the gate: the dropout scale is in the normalisation unless there is a residual.
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, lower: S::F32, bits: u16, z: S::F32, residual: bool) -> S::F32 {
-        let y = bounded(s, lower, bits, z, z);
-        if residual { y * s.splat(self.keep.scale) } else { y }
+    fn finish<S: Simd>(&self, s: S, lower: S::F32, bits: u16, z: S::F32, residual: bool) -> (S::F32, S::Mask) {
+        let gate = s.unless_less(s.mask(bits), z, lower);
+        let y = s.keep(gate, z);
+        (if residual { y * s.splat(self.keep.scale) } else { y }, gate)
     }
 
     /// The bound of the activation. Taken before a loop: what is written in a loop might be it, as far as the compiler knows.
@@ -115,6 +121,12 @@ impl Apply<'_> {
         };
         bounded(Lane::FIRST, self.formula.lower, bits, z, value)
             * other_scale(self.formula, self.residual, self.keep.scale)
+    }
+
+    /// Whether the activation, one without a curve, has a gradient of 0 at `z`.
+    #[inline(always)]
+    pub(crate) fn is_closed(&self, z: f32) -> bool {
+        z < self.formula.lower
     }
 
     /// `z` of some neighbours, put through a curve. Their first vector is that of `owner`.
@@ -494,14 +506,15 @@ pub(crate) fn elements(
     apply: &Apply<'_>,
     table: &[Tile<FIELDS>],
     input: Option<&[f32]>,
-    output: &mut [f32],
+    (output, gates): (&mut [f32], Option<WrittenGates<'_>>),
 ) {
-    let written = Written { output, grad_residual: None, base: 0 };
-    tasks.elements(walk, group, written, |units, Written { output, base, .. }| {
+    let written = Written { output, grad_residual: None, gates, base: 0 };
+    tasks.elements(walk, group, written, |units, Written { output, mut gates, base, .. }| {
         for tile in walk.tiles_of(group) {
             let (group, table, units) = (tile.group, tile.table(table), tile.units(units.clone()));
             let elements = Elements::new(input, &mut *output, base);
-            tasks.run(Forward { walk, group, apply, table, units, elements });
+            let gates = gates.as_mut().map(WrittenGates::reborrow);
+            tasks.run(Forward { walk, group, apply, table, units, elements, gates });
         }
     });
 }
@@ -514,6 +527,7 @@ struct Forward<'a> {
     table: &'a [Tile<FIELDS>],
     units: Range<usize>,
     elements: Elements<'a>,
+    gates: Option<WrittenGates<'a>>,
 }
 
 impl Kernel for Forward<'_> {
@@ -588,60 +602,12 @@ impl Forward<'_> {
         if needs_f64(s, table.iter().map(|tile| &tile[EXACT])) {
             return self.units.clone().for_each(|unit| self.one_by_one(unit));
         }
-        let mut units = self.units.clone();
-        // The code of four rows is long, and a residual or a curve costs more than the coefficients that it would save.
-        if let (Some(input), false) = (self.elements.read, RESIDUAL)
-            && !in_sequence(columns.width, input)
-        {
-            let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
-            while let Some(block) = columns.next_four(group, &mut units) {
-                for (first, len) in pieces(0, block.columns) {
-                    let rows = block.columns_from(first, len);
-                    self.four_rows(s, input, rows, first, (&mut bits, &mut buffer));
-                }
-            }
-        }
         let mut copy = [0.0; PIECE];
-        for (start, len) in columns.rows_of(group, units) {
+        for (start, len) in columns.rows_of(group, self.units.clone()) {
             let mut tiles = table.iter();
             for piece in pieces(start, len) {
                 let owner = Owner::Column(group, piece.0 - start);
                 self.vectors::<S, RESIDUAL>(s, &mut tiles, owner, &apply.keep, (piece, Ahead::NOT), &mut copy);
-            }
-        }
-    }
-
-    /// The output of a piece of four rows, from a column of the table on: their coefficients are loaded once.
-    #[inline(always)]
-    fn four_rows<S: Simd>(
-        &mut self,
-        s: S,
-        input: &[f32],
-        rows: RowBlock,
-        column: usize,
-        (bits, buffer): (&mut FourBits, &mut Buffer),
-    ) {
-        let apply = self.apply;
-        let bits = four_bits(&apply.keep, rows, bits, buffer);
-        let (x, x_rest) = whole_vectors::<4>(rows.array_of(input));
-        let stream = self.elements.stream;
-        let (y, y_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
-        let lower = apply.lower(s);
-        let mut tiles = self.table.get(column / LANES..).unwrap_or_default().iter().zip(bits);
-        // Rows first: when they are through, no tile must have been taken.
-        for ((x, y), (tile, bits)) in four_rows(x).zip(four_rows_mut(y)).zip(tiles.by_ref()) {
-            let (c, x) = (tile.coefficients(s), load_four(s, x));
-            let [y_a, y_b, y_c, y_d] = y;
-            // Not in a loop: the vectors would be in memory.
-            Elements::put(s, stream, apply.finish(s, lower, bits[0], c.normalise(x[0]), false), y_a);
-            Elements::put(s, stream, apply.finish(s, lower, bits[1], c.normalise(x[1]), false), y_b);
-            Elements::put(s, stream, apply.finish(s, lower, bits[2], c.normalise(x[2]), false), y_c);
-            Elements::put(s, stream, apply.finish(s, lower, bits[3], c.normalise(x[3]), false), y_d);
-        }
-        if let (false, Some((tile, bits))) = (x_rest[0].is_empty(), tiles.next()) {
-            let coefficients = tile.coefficients(s);
-            for ((x, y), bits) in x_rest.into_iter().zip(y_rest).zip(bits) {
-                s.store_partial(apply.finish(s, lower, bits, coefficients.normalise(s.load_partial(x)), false), y);
             }
         }
     }
@@ -658,7 +624,12 @@ impl Forward<'_> {
         copy: &mut [f32; PIECE],
     ) {
         let (apply, mut buffer) = (self.apply, [0; _]);
-        let bits = keep.bits(start, len.div_ceil(LANES), &mut buffer);
+        let bits = match &self.gates {
+            Some(gates) if gates.has_mask => gates.copy_bits(start, len.div_ceil(LANES), &mut buffer),
+            _ => keep.bits(start, len.div_ceil(LANES), &mut buffer),
+        };
+        let mut words = [0; BITS];
+        let words = if self.gates.is_some() { &mut words[..] } else { &mut [] };
         let (stream, in_place) = (self.elements.stream, self.elements.read.is_none());
         if let Some(curve) = apply.curve_if::<RESIDUAL>() {
             let strip = copy.get_mut(..len).unwrap_or_default();
@@ -684,7 +655,11 @@ impl Forward<'_> {
             }
             let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load(x), residual, owner);
-            Elements::put(s, stream, apply.finish(s, lower, bits, z, RESIDUAL), y);
+            let (of_vector, gate) = apply.finish(s, lower, bits, z, RESIDUAL);
+            Elements::put(s, stream, of_vector, y);
+            if let Some(word) = words.get_mut(vector) {
+                *word = s.bits(gate);
+            }
             vector += 1;
         }
         // No source is taken if there is no rest: the next piece begins with it.
@@ -693,7 +668,14 @@ impl Forward<'_> {
         {
             let (residual, owner) = (residuals.load_rest(s), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load_partial(x_rest), residual, owner);
-            s.store_partial(apply.finish(s, lower, bits, z, RESIDUAL), y_rest);
+            let (of_vector, gate) = apply.finish(s, lower, bits, z, RESIDUAL);
+            s.store_partial(of_vector, y_rest);
+            if let Some(word) = words.get_mut(vector) {
+                *word = s.bits(gate);
+            }
+        }
+        if let Some(gates) = &mut self.gates {
+            gates.put(start, len, words);
         }
     }
 
@@ -710,14 +692,24 @@ impl Forward<'_> {
         let mut one = source(column);
         for (start, len) in pieces(start, len) {
             let mut bits = [0; BITS];
-            keep.fill(start, first_bits(&mut bits, len));
+            match &self.gates {
+                Some(gates) if gates.has_mask => gates.fill(start, first_bits(&mut bits, len)),
+                _ => keep.fill(start, first_bits(&mut bits, len)),
+            }
             for (offset, (x, y)) in self.elements.values(start, len).enumerate() {
                 let z = apply.z_of(&one, x, start + offset);
-                *y = apply.y_of(bits[offset / LANES % BITS] >> (offset % LANES), z);
+                let word = &mut bits[offset / LANES % BITS];
+                *y = apply.y_of(*word >> (offset % LANES), z);
+                if apply.is_closed(z) {
+                    *word &= !(1 << (offset % LANES));
+                }
                 if step != 0 {
                     column += step;
                     one = source(column);
                 }
+            }
+            if let Some(gates) = &mut self.gates {
+                gates.put(start, len, first_bits(&mut bits, len));
             }
         }
     }

@@ -17,6 +17,7 @@ use super::apply::Apply;
 use super::moments::{Deviations, FURTHER_WALKS, PivotPlaces, next_walk};
 use super::reduce::exactly;
 use super::sums::{InFours, Two, fold};
+use crate::bits::WrittenGates;
 use crate::channel::{ChannelDifferentiate, ChannelNormalise, Channels, GradientSums, Moments};
 use crate::shape::Shape;
 use crate::simd::{LANES, Lane, Lanes};
@@ -182,6 +183,17 @@ impl<'a> Channel<'a> {
             if let Some(value) = values.get_mut(element) {
                 *value = self.y(*value, element);
             }
+        });
+    }
+
+    /// [`Self::forward`] that writes the gates, too.
+    pub(crate) fn forward_with_gates(&self, shape: Shape, values: &mut [f32], gates: &mut WrittenGates<'_>) {
+        each_element(shape, self.channel, |element| {
+            let Some(value) = values.get_mut(element) else { return };
+            let kept = if gates.has_mask { gates.keeps(element) } else { self.apply.keep.keeps(element) };
+            let z = self.z(*value, element);
+            *value = self.apply.y_of(kept.into(), z);
+            gates.put(element, 1, &[(kept && !self.apply.is_closed(z)).into()]);
         });
     }
 

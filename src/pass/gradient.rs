@@ -8,17 +8,15 @@ use core::iter::repeat;
 use core::ops::Range;
 
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, OneColumn, Owner, Source, Sources, needs_f64};
-use super::keep::{BITS, Buffer, Keep};
+use super::keep::Keep;
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
-use super::{
-    Ahead, Elements, FourBits, OfRuns, PIECE, Place, first_bits, four_bits, four_rows, four_rows_mut, in_sequence,
-    load_four, of_columns, pair_lane, pieces, whole_vectors, whole_vectors_mut,
-};
+use super::{Ahead, Elements, OfRuns, PIECE, Place, first_bits, of_columns, pair_lane, pieces};
+use crate::bits::BITS;
 use crate::channel::{Differential, Differentiation, differentiated, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Machine, Simd};
 use crate::slices::{range, range_mut};
 use crate::tasks::{Tasks, Written};
-use crate::walk::{Columns, Group, Planar, RowBlock, Tile, Unit, Walk};
+use crate::walk::{Columns, Group, Planar, Tile, Unit, Walk};
 
 /// What the gradients of elements are made with.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +32,7 @@ pub(crate) struct Gradient<'a> {
 impl Gradient<'_> {
     /// `g` of a vector, and its input gradient.
     #[inline(always)]
-    fn of_one<S: Simd, const RESIDUAL: bool>(
+    fn of_one<S: Simd, const RESIDUAL: bool, const GATED: bool>(
         &self,
         s: S,
         (forward, own): (&Coefficients<S>, &GradientCoefficients<S>),
@@ -43,21 +41,12 @@ impl Gradient<'_> {
         (lower, bits, batch): (S::F32, u16, bool),
     ) -> (S::F32, S::F32) {
         let apply = &self.apply;
-        let g = apply.gradient(s, lower, bits, apply.z::<S, RESIDUAL>(s, forward, x, residual, owner), dy);
+        let g = if GATED {
+            s.keep(s.mask(bits), dy)
+        } else {
+            apply.gradient(s, lower, bits, apply.z::<S, RESIDUAL>(s, forward, x, residual, owner), dy)
+        };
         (g, own.differentiate(batch, x - forward.mean, g))
-    }
-
-    /// The input gradient of a vector through batch statistics, without a residual.
-    #[inline(always)]
-    fn of_batch<S: Simd>(
-        &self,
-        s: S,
-        (forward, own): (&Coefficients<S>, &GradientCoefficients<S>),
-        [x, dy]: [S::F32; 2],
-        (lower, bits): (S::F32, u16),
-    ) -> S::F32 {
-        let g = self.apply.gradient(s, lower, bits, forward.normalise(x), dy);
-        own.differentiate(true, x - forward.mean, g)
     }
 }
 
@@ -164,16 +153,17 @@ pub(crate) fn elements(
     table: &[Tile<FIELDS>],
     written: Written<'_>,
 ) {
-    tasks.elements(walk, group, written, |units, Written { output, mut grad_residual, base }| {
+    tasks.elements(walk, group, written, |units, Written { output, mut grad_residual, base, .. }| {
         for tile in walk.tiles_of(group) {
             let (group, table, units) = (tile.group, tile.table(table), tile.units(units.clone()));
             let elements = Elements::new(gradient.grad_output, &mut *output, base);
             let grad_residual = grad_residual.as_deref_mut();
             let backward = Backward { walk, group, gradient, table, units, elements, grad_residual };
             match (gradient.apply.is_plain(), backward.is_batch()) {
-                (true, true) => tasks.run(Variant::<false, true>(backward)),
-                (true, false) => tasks.run(Variant::<false, false>(backward)),
-                (false, _) => tasks.run(Variant::<true, true>(backward)),
+                (true, true) if gradient.apply.is_open() => tasks.run(Variant::<false, true, true>(backward)),
+                (true, true) => tasks.run(Variant::<false, false, true>(backward)),
+                (true, false) => tasks.run(Variant::<false, false, false>(backward)),
+                (false, _) => tasks.run(Variant::<true, false, true>(backward)),
             }
         }
     });
@@ -193,10 +183,11 @@ struct Backward<'a> {
 }
 
 /// The same with or without a residual: a kernel for each, because without optimisation the stack would hold the vectors of
-/// both. Without a residual `BATCH` says whether the gradient goes through batch statistics; with one, it is asked in the loop.
-struct Variant<'a, const RESIDUAL: bool, const BATCH: bool>(Backward<'a>);
+/// both. Without a residual `BATCH` says whether the gradient goes through batch statistics, and `GATED` that `z` need not be
+/// looked at; with one, it is asked in the loop.
+struct Variant<'a, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(Backward<'a>);
 
-impl<const RESIDUAL: bool, const BATCH: bool> Kernel for Variant<'_, RESIDUAL, BATCH> {
+impl<const RESIDUAL: bool, const GATED: bool, const BATCH: bool> Kernel for Variant<'_, RESIDUAL, GATED, BATCH> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let Self(mut backward) = self;
@@ -206,8 +197,8 @@ impl<const RESIDUAL: bool, const BATCH: bool> Kernel for Variant<'_, RESIDUAL, B
         let stream = backward.elements.stream;
         match *backward.walk {
             Walk::Empty => {}
-            Walk::Planar(planar) => backward.planar::<_, RESIDUAL, BATCH>(s, &planar),
-            Walk::Columns(columns) => backward.columns::<_, RESIDUAL, BATCH>(s, &columns),
+            Walk::Planar(planar) => backward.planar::<_, RESIDUAL, GATED, BATCH>(s, &planar),
+            Walk::Columns(columns) => backward.columns::<_, RESIDUAL, GATED, BATCH>(s, &columns),
         }
         if stream {
             s.fence();
@@ -223,7 +214,7 @@ impl Backward<'_> {
     }
 
     #[inline(always)]
-    fn planar<S: Simd, const RESIDUAL: bool, const BATCH: bool>(mut self, s: S, planar: &Planar) {
+    fn planar<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(mut self, s: S, planar: &Planar) {
         let Some(tile) = self.table.first() else { return };
         let mut copy = [0.0; PIECE];
         let columns = of_columns(self.group, |column| ColumnGradient::new(tile, column));
@@ -240,7 +231,7 @@ impl Backward<'_> {
                 let start = rows.first() + row * rows.width;
                 for piece in pieces(start, rows.columns) {
                     let owner = Owner::Position { group: self.group, inner: planar.inner, position: piece.0 - start };
-                    self.vectors::<S, RESIDUAL, BATCH>(s, &mut of_runs, owner, keep, (piece, ahead), &mut copy);
+                    self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut of_runs, owner, keep, (piece, ahead), &mut copy);
                 }
             }
             runs = others;
@@ -255,7 +246,7 @@ impl Backward<'_> {
                 let keep = self.gradient.apply.keep.within(start, len);
                 let owner = Owner::Channel(self.group.first_channel + column);
                 for piece in pieces(start, len) {
-                    self.vectors::<S, RESIDUAL, BATCH>(
+                    self.vectors::<S, RESIDUAL, GATED, BATCH>(
                         s,
                         &mut repeat(coefficients),
                         owner,
@@ -269,78 +260,26 @@ impl Backward<'_> {
     }
 
     #[inline(always)]
-    fn columns<S: Simd, const RESIDUAL: bool, const BATCH: bool>(mut self, s: S, columns: &Columns) {
+    fn columns<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(mut self, s: S, columns: &Columns) {
         let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
         let (forward, own) = (table.iter().map(|tile| &tile[apply::EXACT]), table.iter().map(|tile| &tile[OFFSET]));
         if needs_f64(s, forward) || needs_f64(s, own) {
             return self.units.clone().for_each(|unit| self.one_by_one(unit));
         }
-        let mut units = self.units.clone();
-        // The code of four rows is long: for the usual case alone.
-        if let (Some(dy), None, false, true) = (self.elements.read, &self.grad_residual, RESIDUAL, BATCH)
-            && !in_sequence(columns.width, dy)
-        {
-            let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
-            while let Some(block) = columns.next_four(group, &mut units) {
-                for (first, len) in pieces(0, block.columns) {
-                    let rows = block.columns_from(first, len);
-                    self.four_rows(s, dy, rows, first, (&mut bits, &mut buffer));
-                }
-            }
-        }
         let mut copy = [0.0; PIECE];
         let ahead = Ahead::in_sequence(columns.width, self.gradient.input);
-        for (start, len) in columns.rows_of(group, units) {
+        for (start, len) in columns.rows_of(group, self.units.clone()) {
             let mut tiles = table.iter();
             for piece in pieces(start, len) {
                 let owner = Owner::Column(group, piece.0 - start);
-                self.vectors::<S, RESIDUAL, BATCH>(s, &mut tiles, owner, &keep, (piece, ahead), &mut copy);
-            }
-        }
-    }
-
-    /// The gradients of a piece of four rows, from a column of the table on: their coefficients are loaded once.
-    #[inline(always)]
-    fn four_rows<S: Simd>(
-        &mut self,
-        s: S,
-        dy: &[f32],
-        rows: RowBlock,
-        column: usize,
-        (bits, buffer): (&mut FourBits, &mut Buffer),
-    ) {
-        let gradient = self.gradient;
-        let bits = four_bits(&gradient.apply.keep, rows, bits, buffer);
-        let (x, x_rest) = whole_vectors::<4>(rows.array_of(gradient.input));
-        let (dy, dy_rest) = whole_vectors::<4>(rows.array_of(dy));
-        let (stream, lower) = (self.elements.stream, gradient.apply.lower(s));
-        let (dx, dx_rest) = whole_vectors_mut(self.elements.four_rows(rows.first(), rows.width, rows.columns));
-        let mut tiles = self.table.get(column / LANES..).unwrap_or_default().iter().zip(bits);
-        // Rows first: when they are through, no tile must have been taken.
-        // Not zipped: an iterator over twelve rows would be a function of its own.
-        let (mut x, mut dy, mut dx) = (four_rows(x), four_rows(dy), four_rows_mut(dx));
-        while let (Some(x), Some(dy), Some([dx_a, dx_b, dx_c, dx_d])) = (x.next(), dy.next(), dx.next()) {
-            let Some((tile, bits)) = tiles.next() else { break };
-            let (forward, own) = (tile.coefficients(s), tile.gradient_coefficients(s));
-            let (x, dy) = (load_four(s, x), load_four(s, dy));
-            // Not in a loop: the vectors would be in memory.
-            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), [x[0], dy[0]], (lower, bits[0])), dx_a);
-            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), [x[1], dy[1]], (lower, bits[1])), dx_b);
-            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), [x[2], dy[2]], (lower, bits[2])), dx_c);
-            Elements::put(s, stream, gradient.of_batch(s, (&forward, &own), [x[3], dy[3]], (lower, bits[3])), dx_d);
-        }
-        if let (false, Some((tile, bits))) = (x_rest[0].is_empty(), tiles.next()) {
-            let (forward, own) = (tile.coefficients(s), tile.gradient_coefficients(s));
-            for (((x, dy), dx), bits) in x_rest.into_iter().zip(dy_rest).zip(dx_rest).zip(bits) {
-                let (x, dy) = (s.load_partial(x), s.load_partial(dy));
-                s.store_partial(gradient.of_batch(s, (&forward, &own), [x, dy], (lower, bits)), dx);
+                self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut tiles, owner, &keep, (piece, ahead), &mut copy);
             }
         }
     }
 
     /// The gradients of some neighbours, whose first vector belongs to `owner`.
     #[inline(always)]
-    fn vectors<S: Simd, const RESIDUAL: bool, const BATCH: bool>(
+    fn vectors<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(
         &mut self,
         s: S,
         sources: &mut impl Sources<S, Source: GradientSource<S>>,
@@ -380,7 +319,8 @@ impl Backward<'_> {
             }
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let (owner, values) = (owner.further(vector), [s.load(x), s.load(dy), residuals.load(s, vector)]);
-            let (g, of_one) = gradient.of_one::<S, RESIDUAL>(s, coefficients, owner, values, (lower, bits, batch));
+            let (g, of_one) =
+                gradient.of_one::<S, RESIDUAL, GATED>(s, coefficients, owner, values, (lower, bits, batch));
             if let Some(grad_residual) = grad_residual.get_mut(vector) {
                 Elements::put(s, stream, g * s.splat(keep.scale), grad_residual);
             }
@@ -394,7 +334,8 @@ impl Backward<'_> {
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let values = [s.load_partial(x_rest), s.load_partial(dy_rest), residuals.load_rest(s)];
             let owner = owner.further(vector);
-            let (g, of_one) = gradient.of_one::<S, RESIDUAL>(s, coefficients, owner, values, (lower, bits, batch));
+            let (g, of_one) =
+                gradient.of_one::<S, RESIDUAL, GATED>(s, coefficients, owner, values, (lower, bits, batch));
             // A masked store of nothing is no fault anywhere, but takes CPUs hundreds of cycles.
             if !grad_residual_rest.is_empty() {
                 s.store_partial(g * s.splat(keep.scale), grad_residual_rest);

@@ -1,11 +1,9 @@
 //! Which elements dropout keeps: a mask bit for each, or one for many.
 
+use crate::bits::{BITS, Buffer, WrittenGates, bit_of, sixteen_bits};
 use crate::config::Granularity;
 use crate::shape::Shape;
 use crate::simd::LANES;
-
-/// The vectors whose bits are made at once.
-pub(crate) const BITS: usize = 32;
 
 /// What decides whether an element is kept.
 #[derive(Debug, Clone, Copy)]
@@ -160,8 +158,18 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// Room for the bytes of the vectors whose bits are wanted at once.
-pub(crate) type Buffer = [u8; 2 * BITS + 2];
+impl WrittenGates<'_> {
+    /// The mask bits of at most 32 vectors from element `first` on, copied, because the gates take their place.
+    #[inline(never)]
+    pub(crate) fn copy_bits<'b>(&self, first: usize, vectors: usize, buffer: &'b mut Buffer) -> Bits<'b> {
+        let mut bits = [0; BITS];
+        self.fill(first, bits.get_mut(..vectors).unwrap_or_default());
+        for (bytes, bits) in buffer.as_chunks_mut().0.iter_mut().zip(bits) {
+            *bytes = bits.to_le_bytes();
+        }
+        Bits { bytes: buffer, shift: 0 }
+    }
+}
 
 /// Bytes for vectors of which all elements are dropped or kept.
 static NONE_OR_ALL: [Buffer; 2] = [[0; 2 * BITS + 2], [u8::MAX; 2 * BITS + 2]];
@@ -236,29 +244,4 @@ impl Keep<'_> {
             None => bit_of(self.mask, element),
         }
     }
-}
-
-/// One bit of a mask.
-#[inline(always)]
-fn bit_of(mask: &[u8], bit: usize) -> bool {
-    mask.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
-}
-
-/// Sixteen bits of a mask from bit `first` on; bits past its end are 0.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the lowest sixteen bits are the ones wanted")]
-fn sixteen_bits(mask: &[u8], first: usize) -> u16 {
-    let bytes = mask.get(first / 8..).unwrap_or_default();
-    let word = match bytes.first_chunk() {
-        Some(&chunk) => u32::from_le_bytes(chunk),
-        None => last_bits(bytes),
-    };
-    (word >> (first % 8)) as u16
-}
-
-/// The bits of fewer than four bytes.
-#[cold]
-#[inline(never)]
-fn last_bits(bytes: &[u8]) -> u32 {
-    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte))
 }

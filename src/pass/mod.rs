@@ -8,8 +8,9 @@ pub(crate) mod moments;
 pub(crate) mod reduce;
 pub(crate) mod sums;
 
-use keep::{BITS, Buffer, Keep};
+use keep::Keep;
 
+use crate::bits::{BITS, Buffer};
 use crate::channel::Channels;
 use crate::simd::{LANES, Lane, Lanes, Simd, first_lanes};
 use crate::slices::{range, range_mut, take_front};
@@ -370,17 +371,6 @@ impl<'a> Elements<'a> {
         Place { read, write }
     }
 
-    /// Where four rows of a matrix are written, the first of which starts at `start`.
-    #[inline(always)]
-    pub(crate) fn four_rows(&mut self, start: usize, width: usize, len: usize) -> [&mut [f32]; 4] {
-        let mut rest = range_mut(self.write, start - self.base, 3 * width + len);
-        let rows = [(); 4].map(|()| {
-            let width = width.min(rest.len());
-            take_front(&mut rest, width)
-        });
-        rows.map(|row| row.get_mut(..len).unwrap_or_default())
-    }
-
     /// The values of some neighbours one after the other, each with the place for what becomes of it.
     #[inline(always)]
     pub(crate) fn values(&mut self, start: usize, len: usize) -> impl Iterator<Item = (f32, &mut f32)> {
@@ -388,17 +378,4 @@ impl<'a> Elements<'a> {
         let write = range_mut(self.write, start - self.base, len);
         write.iter_mut().enumerate().map(move |(index, write)| (read.get(index).copied().unwrap_or(*write), write))
     }
-}
-
-/// [`four_rows`], mutable.
-#[inline(always)]
-pub(crate) fn four_rows_mut([a, b, c, d]: [&mut [Lanes<f32>]; 4]) -> impl Iterator<Item = [&mut Lanes<f32>; 4]> {
-    a.iter_mut().zip(b).zip(c.iter_mut().zip(d)).map(|((a, b), (c, d))| [a, b, c, d])
-}
-
-/// Whole vectors of four rows, and what is left of them, mutable.
-#[inline(always)]
-pub(crate) fn whole_vectors_mut([a, b, c, d]: [&mut [f32]; 4]) -> ([&mut [Lanes<f32>]; 4], [&mut [f32]; 4]) {
-    let (a, b, c, d) = (a.as_chunks_mut(), b.as_chunks_mut(), c.as_chunks_mut(), d.as_chunks_mut());
-    ([a.0, b.0, c.0, d.0], [a.1, b.1, c.1, d.1])
 }

@@ -9,11 +9,12 @@
 use core::iter::repeat;
 
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residuals, Source, bounded};
-use super::keep::{Bits, Buffer};
+use super::keep::Bits;
 use super::sums::{LaneSums, PlanarSums, Two, fold, fold_channels};
 use super::{
     FourBits, PIECE, four_bits, four_rows, in_sequence, load_four, of_columns, pair_lane, pieces, whole_vectors,
 };
+use crate::bits::Buffer;
 use crate::channel::{ChannelNormalise, Channels, GradientSums, any, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, first_lanes, load};
 use crate::slices::range_mut;
@@ -88,10 +89,10 @@ pub(crate) fn of_group(
         |(group, piece), table, part| {
             let (input, grad) = tensors;
             let sums = PartSums { walk, group, piece, apply, input, grad, table, part };
-            if apply.is_plain() {
-                tasks.run(Variant::<false>(sums));
-            } else {
-                tasks.run(Variant::<true>(sums));
+            match apply.is_plain() {
+                true if apply.is_open() => tasks.run(Variant::<false, true>(sums)),
+                true => tasks.run(Variant::<false, false>(sums)),
+                false => tasks.run(Variant::<true, false>(sums)),
             }
         },
         |(_, piece), table, part| tasks.run(MergePart { piece, part, table }),
@@ -116,24 +117,41 @@ struct Summands<'a, S: Simd> {
 impl<S: Simd> Summands<'_, S> {
     /// The summands of a vector.
     #[inline(always)]
-    fn of<const RESIDUAL: bool>(&self, s: S, x: S::F32, dy: S::F32, residual: S::F32, bits: u16) -> Two<S::F32> {
-        let z = self.apply.z::<S, RESIDUAL>(s, &self.forward, x, residual, self.owner);
-        let g = self.apply.gradient(s, self.lower, bits, z, dy);
+    fn of<const RESIDUAL: bool, const GATED: bool>(
+        &self,
+        s: S,
+        x: S::F32,
+        dy: S::F32,
+        residual: S::F32,
+        bits: u16,
+    ) -> Two<S::F32> {
+        let g = if GATED {
+            s.keep(s.mask(bits), dy)
+        } else {
+            let z = self.apply.z::<S, RESIDUAL>(s, &self.forward, x, residual, self.owner);
+            self.apply.gradient(s, self.lower, bits, z, dy)
+        };
         Two { first: g, second: g * ((x - self.forward.mean) * self.unit) }
     }
 
     /// The summands of the first values of a vector: the lanes past them are in no sum, whatever becomes of a zero there.
     #[inline(always)]
-    fn of_some<const RESIDUAL: bool>(&self, s: S, [x, dy]: [&[f32]; 2], residual: S::F32, bits: u16) -> Two<S::F32> {
+    fn of_some<const RESIDUAL: bool, const GATED: bool>(
+        &self,
+        s: S,
+        [x, dy]: [&[f32]; 2],
+        residual: S::F32,
+        bits: u16,
+    ) -> Two<S::F32> {
         let lanes = first_lanes(x.len().min(LANES));
-        let sums = self.of::<RESIDUAL>(s, load(s, x), load(s, dy), residual, bits & lanes);
+        let sums = self.of::<RESIDUAL, GATED>(s, load(s, x), load(s, dy), residual, bits & lanes);
         // Without its bit `g` is 0, but the deviation may be infinite.
         Two { first: sums.first, second: s.keep(s.mask(lanes), sums.second) }
     }
 
     /// Adds a row of at most 256 values.
     #[inline(always)]
-    fn add_row<const RESIDUAL: bool>(
+    fn add_row<const RESIDUAL: bool, const GATED: bool>(
         &self,
         s: S,
         x: &[f32],
@@ -146,7 +164,7 @@ impl<S: Simd> Summands<'_, S> {
         let (bits, rest_bits) = bits.fours(x.len());
         let mut vector = 0;
         for ((x, dy), bits) in x.iter().zip(dy).zip(bits) {
-            sum = sum + self.four::<RESIDUAL>(s, x, dy, residuals, vector, bits);
+            sum = sum + self.four::<RESIDUAL, GATED>(s, x, dy, residuals, vector, bits);
             vector += 4;
         }
         if x_rest.is_empty() {
@@ -158,8 +176,8 @@ impl<S: Simd> Summands<'_, S> {
         if let (Some((x_two, x_rest)), Some((dy_two, dy_rest))) = (x.split_first_chunk(), dy.split_first_chunk()) {
             let ([x_a, x_b], [dy_a, dy_b]) = (in_two(x_two), in_two(dy_two));
             let (bits_a, bits_b) = (bits.next().unwrap_or_default(), bits.next().unwrap_or_default());
-            let a = self.of::<RESIDUAL>(s, s.load(x_a), s.load(dy_a), residuals.load(s, vector), bits_a);
-            let b = self.of::<RESIDUAL>(s, s.load(x_b), s.load(dy_b), residuals.load(s, vector + 1), bits_b);
+            let a = self.of::<RESIDUAL, GATED>(s, s.load(x_a), s.load(dy_a), residuals.load(s, vector), bits_a);
+            let b = self.of::<RESIDUAL, GATED>(s, s.load(x_b), s.load(dy_b), residuals.load(s, vector + 1), bits_b);
             last = a + b;
             vector += 2;
             (x, dy) = (x_rest, dy_rest);
@@ -167,9 +185,9 @@ impl<S: Simd> Summands<'_, S> {
         if !x.is_empty() {
             let (bits_a, bits_b) = (bits.next().unwrap_or_default(), bits.next().unwrap_or_default());
             let ([x_a, x_b], [dy_a, dy_b]) = (up_to_two(x), up_to_two(dy));
-            let mut two = self.of_some::<RESIDUAL>(s, [x_a, dy_a], residuals.load_any(s, vector), bits_a);
+            let mut two = self.of_some::<RESIDUAL, GATED>(s, [x_a, dy_a], residuals.load_any(s, vector), bits_a);
             if !x_b.is_empty() {
-                two = two + self.of_some::<RESIDUAL>(s, [x_b, dy_b], residuals.load_rest(s), bits_b);
+                two = two + self.of_some::<RESIDUAL, GATED>(s, [x_b, dy_b], residuals.load_rest(s), bits_b);
             }
             last = last + two;
         }
@@ -178,7 +196,7 @@ impl<S: Simd> Summands<'_, S> {
 
     /// The sum of a four.
     #[inline(always)]
-    fn four<const RESIDUAL: bool>(
+    fn four<const RESIDUAL: bool, const GATED: bool>(
         &self,
         s: S,
         x: &[f32; 4 * LANES],
@@ -188,10 +206,10 @@ impl<S: Simd> Summands<'_, S> {
         bits: [u16; 4],
     ) -> Two<S::F32> {
         let ([x_a, x_b, x_c, x_d], [dy_a, dy_b, dy_c, dy_d]) = (in_four(x), in_four(dy));
-        let a = self.of::<RESIDUAL>(s, s.load(x_a), s.load(dy_a), residuals.load(s, vector), bits[0]);
-        let b = self.of::<RESIDUAL>(s, s.load(x_b), s.load(dy_b), residuals.load(s, vector + 1), bits[1]);
-        let c = self.of::<RESIDUAL>(s, s.load(x_c), s.load(dy_c), residuals.load(s, vector + 2), bits[2]);
-        let d = self.of::<RESIDUAL>(s, s.load(x_d), s.load(dy_d), residuals.load(s, vector + 3), bits[3]);
+        let a = self.of::<RESIDUAL, GATED>(s, s.load(x_a), s.load(dy_a), residuals.load(s, vector), bits[0]);
+        let b = self.of::<RESIDUAL, GATED>(s, s.load(x_b), s.load(dy_b), residuals.load(s, vector + 1), bits[1]);
+        let c = self.of::<RESIDUAL, GATED>(s, s.load(x_c), s.load(dy_c), residuals.load(s, vector + 2), bits[2]);
+        let d = self.of::<RESIDUAL, GATED>(s, s.load(x_d), s.load(dy_d), residuals.load(s, vector + 3), bits[3]);
         (a + b) + (c + d)
     }
 }
@@ -235,17 +253,18 @@ struct PartSums<'a> {
     part: &'a mut [Tile<TASK_FIELDS>],
 }
 
-/// The same with or without a residual: a kernel for each, because without optimisation the stack would hold the vectors of both.
-struct Variant<'a, const RESIDUAL: bool>(PartSums<'a>);
+/// The same with or without a residual, and without looking at `z` (`GATED`): a kernel for each, because without
+/// optimisation the stack would hold the vectors of all.
+struct Variant<'a, const RESIDUAL: bool, const GATED: bool>(PartSums<'a>);
 
-impl<const RESIDUAL: bool> Kernel for Variant<'_, RESIDUAL> {
+impl<const RESIDUAL: bool, const GATED: bool> Kernel for Variant<'_, RESIDUAL, GATED> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let (Self(sums), Some(s)) = (self, m.all()) else { return };
         match *sums.walk {
             Walk::Empty => {}
-            Walk::Planar(planar) => sums.planar::<_, RESIDUAL>(s, &planar),
-            Walk::Columns(columns) => sums.columns::<_, RESIDUAL>(s, &columns),
+            Walk::Planar(planar) => sums.planar::<_, RESIDUAL, GATED>(s, &planar),
+            Walk::Columns(columns) => sums.columns::<_, RESIDUAL, GATED>(s, &columns),
         }
     }
 }
@@ -254,7 +273,7 @@ impl PartSums<'_> {
     /// Runs of neighbours: stretch after stretch, each in all channels of the piece, which is the
     /// order of memory.
     #[inline(always)]
-    fn planar<S: Simd, const RESIDUAL: bool>(mut self, s: S, planar: &Planar) {
+    fn planar<S: Simd, const RESIDUAL: bool, const GATED: bool>(mut self, s: S, planar: &Planar) {
         let part = core::mem::take(&mut self.part).first_mut();
         let (Some(tile), Some([part_g, part_g_deviation, _])) = (self.table.first(), part) else { return };
         let (first, columns) = (self.piece.first, self.piece.columns);
@@ -275,7 +294,7 @@ impl PartSums<'_> {
                     }
                     let buffers = (&mut buffer, &mut strip);
                     let of_column = &of_tile[column % LANES];
-                    lanes.add(s, self.block_sums::<_, RESIDUAL>(s, block, column, of_column, buffers));
+                    lanes.add(s, self.block_sums::<_, RESIDUAL, GATED>(s, block, column, of_column, buffers));
                 }
                 lanes.store(s, sums);
             }
@@ -285,7 +304,7 @@ impl PartSums<'_> {
 
     /// The sums of a block whose values all belong to one channel, lane by lane.
     #[inline(always)]
-    fn block_sums<S: Simd, const RESIDUAL: bool>(
+    fn block_sums<S: Simd, const RESIDUAL: bool, const GATED: bool>(
         &self,
         s: S,
         block: RowBlock,
@@ -315,7 +334,7 @@ impl PartSums<'_> {
             };
             let keep = apply.keep.within(first, block.columns);
             let residuals = apply.residuals::<RESIDUAL>(first, x.len());
-            sum = summands.add_row::<RESIDUAL>(s, x, dy, &residuals, keep.bits(first, vectors, buffer), sum);
+            sum = summands.add_row::<RESIDUAL, GATED>(s, x, dy, &residuals, keep.bits(first, vectors, buffer), sum);
             first += block.width;
         }
         sum
@@ -323,7 +342,7 @@ impl PartSums<'_> {
 
     /// Columns of a matrix: four rows at a time, along the rows.
     #[inline(always)]
-    fn columns<S: Simd, const RESIDUAL: bool>(mut self, s: S, columns: &Columns) {
+    fn columns<S: Simd, const RESIDUAL: bool, const GATED: bool>(mut self, s: S, columns: &Columns) {
         let (group, piece) = (self.group, self.piece);
         let tiles = piece.first / LANES;
         let table = self.table.get(tiles..).unwrap_or_default();
@@ -331,7 +350,7 @@ impl PartSums<'_> {
         let part = part.get_mut(..piece.columns.div_ceil(LANES)).unwrap_or_default();
         part.fill([[0.0; LANES]; TASK_FIELDS]);
         for block in columns.blocks_of(group, piece).chain(columns.shorter_row(group, piece)) {
-            self.four_by_four::<_, RESIDUAL>(s, block, table, part);
+            self.four_by_four::<_, RESIDUAL, GATED>(s, block, table, part);
             // Where the shorter row has no columns, the sums of the block are 0.
             part.iter_mut().for_each(|part| end_block(s, part));
         }
@@ -339,7 +358,7 @@ impl PartSums<'_> {
 
     /// The sums of the rows of a block, four at a time.
     #[inline(always)]
-    fn four_by_four<S: Simd, const RESIDUAL: bool>(
+    fn four_by_four<S: Simd, const RESIDUAL: bool, const GATED: bool>(
         &self,
         s: S,
         block: RowBlock,
@@ -355,14 +374,14 @@ impl PartSums<'_> {
                 let (table, part) = (table.get(tile..), part.get_mut(tile..));
                 let tiles = (table.unwrap_or_default(), part.unwrap_or_default());
                 let buffers = (&mut bits, &mut buffer, &mut strips);
-                self.four_rows::<S, RESIDUAL>(s, rows, self.piece.first + first, tiles, buffers);
+                self.four_rows::<S, RESIDUAL, GATED>(s, rows, self.piece.first + first, tiles, buffers);
             }
         }
     }
 
     /// Adds the sums of up to four rows, from a column of the table on, to those of their block.
     #[inline(always)]
-    fn four_rows<S: Simd, const RESIDUAL: bool>(
+    fn four_rows<S: Simd, const RESIDUAL: bool, const GATED: bool>(
         &self,
         s: S,
         rows: RowBlock,
@@ -394,7 +413,7 @@ impl PartSums<'_> {
             let x = load_four(s, x);
             let dy = load_four(s, dy);
             let residual = load_four(s, residual);
-            self.add_four::<S, RESIDUAL>(s, owner, (tile, part), [&x, &dy, &residual], bits);
+            self.add_four::<S, RESIDUAL, GATED>(s, owner, (tile, part), [&x, &dy, &residual], bits);
         }
         if let (false, Some((number, ((tile, part), bits)))) = (x_rest[0].is_empty(), tiles.next()) {
             let this = self.summands(s, tile, Owner::Column(self.group, column + number * LANES));
@@ -403,7 +422,7 @@ impl PartSums<'_> {
                 four.iter_mut().zip(x_rest).zip(dy_rest).zip(residual_rest).zip(bits)
             {
                 let (x, dy, residual) = (s.load_partial(x), s.load_partial(dy), s.load_partial(residual));
-                *sums = this.of::<RESIDUAL>(s, x, dy, residual, bits);
+                *sums = this.of::<RESIDUAL, GATED>(s, x, dy, residual, bits);
             }
             let [a, b, c, d] = four;
             add_to_block(s, part, (a + b) + (c + d));
@@ -447,7 +466,7 @@ impl PartSums<'_> {
 
     /// Adds the sums of four vectors whose lanes are columns to those of their block.
     #[inline(always)]
-    fn add_four<S: Simd, const RESIDUAL: bool>(
+    fn add_four<S: Simd, const RESIDUAL: bool, const GATED: bool>(
         &self,
         s: S,
         owner: Owner,
@@ -457,10 +476,10 @@ impl PartSums<'_> {
     ) {
         let this = self.summands(s, tile, owner);
         // Not in a loop: it would have the vectors in memory, to count them off.
-        let first = this.of::<RESIDUAL>(s, x[0], dy[0], residual[0], bits[0])
-            + this.of::<RESIDUAL>(s, x[1], dy[1], residual[1], bits[1]);
-        let second = this.of::<RESIDUAL>(s, x[2], dy[2], residual[2], bits[2])
-            + this.of::<RESIDUAL>(s, x[3], dy[3], residual[3], bits[3]);
+        let first = this.of::<RESIDUAL, GATED>(s, x[0], dy[0], residual[0], bits[0])
+            + this.of::<RESIDUAL, GATED>(s, x[1], dy[1], residual[1], bits[1]);
+        let second = this.of::<RESIDUAL, GATED>(s, x[2], dy[2], residual[2], bits[2])
+            + this.of::<RESIDUAL, GATED>(s, x[3], dy[3], residual[3], bits[3]);
         add_to_block(s, part, first + second);
     }
 }

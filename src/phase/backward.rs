@@ -18,7 +18,9 @@ use crate::walk::{Group, Tile};
 /// Runs a backward call whose arguments have been checked.
 pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut BackwardCall<'_>) {
     let BackwardCall { normalisation, dropout, phase, input, residual, gradients, grad_parameters, scratch } = call;
-    let (input, residual) = (*input, *residual);
+    let input = *input;
+    // Gates say all that the activation would: nothing of the forward call is computed again.
+    let (formula, residual) = if dropout.is_gates() { (&Formula::OPEN, None) } else { (formula, *residual) };
     let Gradients { target, grad_output, output, grad_residual } = gradients;
     let (target, grad_output) = (*target, *grad_output);
     let gates = plan.gates_of(*dropout);
@@ -96,7 +98,7 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut BackwardCall<'_>) {
         });
         if write {
             let gradient = Gradient { apply, differentiation, input, grad_output };
-            let written = Written { output, grad_residual: grad_residual.as_deref_mut(), base: 0 };
+            let written = Written { output, grad_residual: grad_residual.as_deref_mut(), gates: None, base: 0 };
             gradient::elements(tasks, walk, group, &gradient, table, written);
         }
     }

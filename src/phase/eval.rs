@@ -2,6 +2,8 @@
 //! its output.
 
 use crate::activation::Formula;
+use crate::args::Dropout;
+use crate::bits::WrittenGates;
 use crate::pass::apply::{self, Apply, GroupCoefficients, folded_scale};
 use crate::pass::channelwise::{Channel, channels, copy};
 use crate::pass::table;
@@ -12,13 +14,15 @@ use crate::simd::CHANNELWISE;
 /// into the function that sets the floating-point environment.
 #[inline(never)]
 pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_>) {
-    let ForwardCall { normalisation, dropout, residual, input, output, scratch } = call;
+    let ForwardCall { normalisation, dropout, residual, input, output, gates: written, scratch } = call;
     let (residual, input) = (*residual, *input);
     let gates = plan.gates_of(*dropout);
     let Some((gates, scale)) = &gates else {
         output.fill(0.0);
+        close(written.as_deref_mut());
         return;
     };
+    let mut written = written_gates(plan, *dropout, written.as_deref_mut());
     let keep = gates.keep(*scale);
     normalisation.scale = folded_scale(formula, residual, keep.scale);
     let normalisation = &*normalisation;
@@ -26,7 +30,11 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_>) {
     if CHANNELWISE {
         copy(input, output);
         for channel in channels(plan.shape) {
-            Channel::new(&apply, channel).forward(plan.shape, output);
+            let channel = Channel::new(&apply, channel);
+            match &mut written {
+                None => channel.forward(plan.shape, output),
+                Some(gates) => channel.forward_with_gates(plan.shape, output, gates),
+            }
         }
         return;
     }
@@ -34,6 +42,26 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_>) {
     for group in walk.groups(usize::MAX, tasks.count) {
         let table = table(&mut &mut **scratch, group.tiles());
         tasks.run(GroupCoefficients { normalisation, group, table });
-        apply::elements(tasks, walk, group, &apply, table, input, output);
+        let gates = written.as_mut().map(WrittenGates::reborrow);
+        apply::elements(tasks, walk, group, &apply, table, input, (output, gates));
     }
+}
+
+/// The gates of a call that drops every element.
+pub(crate) fn close(gates: Option<&mut [u8]>) {
+    gates.unwrap_or_default().fill(0);
+}
+
+/// The gates that a forward call of a tensor that is not empty writes, if it does.
+pub(crate) fn written_gates<'a>(
+    plan: &Plan,
+    dropout: Dropout<'_>,
+    gates: Option<&'a mut [u8]>,
+) -> Option<WrittenGates<'a>> {
+    let bytes = gates?;
+    // The last byte may have bits that belong to no element.
+    if let (Some(last), used @ 1..) = (bytes.last_mut(), plan.shape.len() % 8) {
+        *last &= u8::MAX >> (8 - used);
+    }
+    Some(WrittenGates { bytes, base: 0, has_mask: matches!(dropout, Dropout::InGates) })
 }

@@ -4,17 +4,19 @@
 
 use crate::activation::Formula;
 use crate::args::{Finish, RunningMut, SavedMut, Statistics, Train};
+use crate::bits::WrittenGates;
 use crate::channel::{BatchMoments, Centre, Channels, Moments, Normalisation, RunningUpdate};
 use crate::config::Config;
 use crate::pass::apply::{self, Apply, GroupCoefficients, folded_scale};
 use crate::pass::channelwise::{self, Channel, channels, copy};
 use crate::pass::{self, moments, tables};
+use crate::phase::eval::{close, written_gates};
 use crate::plan::Plan;
 use crate::simd::{CHANNELWISE, Kernel, Lane, Machine, Simd};
 use crate::walk::{Group, Tile, Walk};
 
 /// Runs a training call whose arguments have been checked.
-pub(crate) fn run(plan: &Plan, formula: &Formula, mut call: Train<'_>) {
+pub(crate) fn run(plan: &Plan, formula: &Formula, mut call: Train<'_>, mut written: Option<&mut [u8]>) {
     if plan.shape.is_empty() {
         call.saved.clear();
         return;
@@ -24,7 +26,9 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, mut call: Train<'_>) {
     let keep = gates.as_ref().map(|(gates, scale)| gates.keep(*scale));
     if keep.is_none() {
         call.output.fill(0.0);
+        close(written.take());
     }
+    let mut written = written_gates(plan, call.dropout, written);
     let (tasks, walk, config) = (plan.tasks(), &plan.walk(), plan.config);
     let update = next_update(config, call.running.as_mut());
     let Train { parameters, mut running, input, residual, output, mut saved, scratch, .. } = call;
@@ -44,7 +48,11 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, mut call: Train<'_>) {
                 scale: folded_scale(formula, residual, keep.scale),
             };
             let apply = Apply { formula, normalisation: &normalisation, residual, keep };
-            Channel::new(&apply, channel).forward(plan.shape, output);
+            let channel = Channel::new(&apply, channel);
+            match &mut written {
+                None => channel.forward(plan.shape, output),
+                Some(gates) => channel.forward_with_gates(plan.shape, output, gates),
+            }
         }
         return;
     }
@@ -70,7 +78,8 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, mut call: Train<'_>) {
         let table = pass::table(&mut &mut *scratch, group.tiles());
         tasks.run(GroupCoefficients { normalisation: &normalisation, group, table });
         let apply = Apply { formula, normalisation: &normalisation, residual, keep };
-        apply::elements(tasks, walk, group, &apply, table, Some(input), output);
+        let gates = written.as_mut().map(WrittenGates::reborrow);
+        apply::elements(tasks, walk, group, &apply, table, Some(input), (&mut *output, gates));
     }
 }
 

@@ -8,6 +8,7 @@ mod conventions;
 mod digest;
 mod environment;
 mod fold;
+mod gates;
 mod mask;
 #[cfg(feature = "alloc")]
 mod owned;

@@ -1,0 +1,105 @@
+//! Bits of elements in bytes: masks that are read, and gates that are written. Bit `i % 8` of byte
+//! `i / 8` belongs to element `i`.
+
+use crate::simd::LANES;
+use crate::slices::take_front;
+
+/// The vectors whose bits are made at once.
+pub(crate) const BITS: usize = 32;
+
+/// Room for the bytes of the vectors whose bits are wanted at once.
+pub(crate) type Buffer = [u8; 2 * BITS + 2];
+
+/// One bit of a mask.
+#[inline(always)]
+pub(crate) fn bit_of(mask: &[u8], bit: usize) -> bool {
+    mask.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
+}
+
+/// Sixteen bits of a mask from bit `first` on; bits past its end are 0.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the lowest sixteen bits are the ones wanted")]
+pub(crate) fn sixteen_bits(mask: &[u8], first: usize) -> u16 {
+    let bytes = mask.get(first / 8..).unwrap_or_default();
+    let word = match bytes.first_chunk() {
+        Some(&chunk) => u32::from_le_bytes(chunk),
+        None => last_bits(bytes),
+    };
+    (word >> (first % 8)) as u16
+}
+
+/// The bits of fewer than four bytes.
+#[cold]
+#[inline(never)]
+fn last_bits(bytes: &[u8]) -> u32 {
+    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte))
+}
+
+/// The gates that a forward call writes: the bit of an element is 1 if it is kept and its gradient is not 0.
+#[derive(Debug)]
+pub(crate) struct WrittenGates<'a> {
+    /// The bits from element `base` on, a multiple of eight.
+    pub(crate) bytes: &'a mut [u8],
+    pub(crate) base: usize,
+    /// Whether the bits are those of the mask before they are overwritten.
+    pub(crate) has_mask: bool,
+}
+
+impl<'a> WrittenGates<'a> {
+    /// The same, for a shorter time.
+    #[inline(always)]
+    pub(crate) const fn reborrow(&mut self) -> WrittenGates<'_> {
+        WrittenGates { bytes: self.bytes, base: self.base, has_mask: self.has_mask }
+    }
+
+    /// Takes the bits of the next `len` elements, a multiple of eight unless they are the last.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, len: usize) -> Self {
+        let bytes = take_front(&mut self.bytes, len.div_ceil(8));
+        let part = Self { bytes, base: self.base, has_mask: self.has_mask };
+        self.base += len;
+        part
+    }
+
+    /// The mask bits of vectors from element `first` on.
+    #[inline(never)]
+    pub(crate) fn fill(&self, first: usize, bits: &mut [u16]) {
+        for (bits, first) in bits.iter_mut().zip((first - self.base..).step_by(LANES)) {
+            *bits = sixteen_bits(self.bytes, first);
+        }
+    }
+
+    /// Whether the mask keeps one element.
+    pub(crate) fn keeps(&self, element: usize) -> bool {
+        bit_of(self.bytes, element - self.base)
+    }
+
+    /// Writes the bits of `len` elements from element `first` on, and no others.
+    #[inline(never)]
+    #[expect(clippy::cast_possible_truncation, reason = "a byte")]
+    pub(crate) fn put(&mut self, first: usize, len: usize, words: &[u16]) {
+        let (start, shift) = ((first - self.base) / 8, (first - self.base) % 8);
+        // What of the first byte belongs to other elements stays.
+        let mut carry = self.bytes.get(start).map_or(0, |&byte| u32::from(byte) & ((1 << shift) - 1));
+        let (mut left, mut at) = (shift + len, start);
+        for &word in words {
+            carry |= u32::from(word) << shift;
+            for _ in 0..2 {
+                if left == 0 {
+                    return;
+                }
+                let Some(byte) = self.bytes.get_mut(at) else { return };
+                let bits = left.min(8);
+                let mask = ((1_u32 << bits) - 1) as u8;
+                *byte = *byte & !mask | carry as u8 & mask;
+                (carry, left, at) = (carry >> 8, left - bits, at + 1);
+            }
+        }
+        if left != 0
+            && let Some(byte) = self.bytes.get_mut(at)
+        {
+            let mask = ((1_u32 << left.min(8)) - 1) as u8;
+            *byte = *byte & !mask | carry as u8 & mask;
+        }
+    }
+}

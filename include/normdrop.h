@@ -418,7 +418,7 @@ typedef struct normdrop_train_call {
    */
   uint64_t *batches;
   /**
-   * The mask; if left out, dropout is off. A mask of zeros drops everything.
+   * The mask, needed if `p` is above 0. A mask of zeros drops everything.
    */
   struct normdrop_slice_u8 mask;
   /**
@@ -680,7 +680,7 @@ typedef struct normdrop_apply_call {
    */
   struct normdrop_slice_f64 saved_inv_std;
   /**
-   * The mask of the part; if left out, dropout is off. A mask of zeros drops everything.
+   * The mask of the part, needed if `p` is above 0. A mask of zeros drops everything.
    */
   struct normdrop_slice_u8 mask;
   /**

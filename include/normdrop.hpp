@@ -332,7 +332,7 @@ struct Train {
     Span<float> running_mean, running_mean_tail, running_var;
     /// NULL for an average with the momentum; otherwise the number of batches so far, which the call increments.
     std::uint64_t *batches = nullptr;
-    /// If left out, dropout is off.
+    /// Needed if `p` is above 0.
     Span<const std::uint8_t> mask;
     /// x, len values.
     Span<const float> input;
@@ -396,7 +396,7 @@ struct Apply {
     Span<const float> weight, bias;
     /// What `finish` returned.
     const Saved *saved = nullptr;
-    /// If left out, dropout is off.
+    /// Needed if `p` is above 0.
     Span<const std::uint8_t> mask;
     /// x of the part and its residual, which may be left out; len values.
     Span<const float> input, residual;

@@ -1414,7 +1414,7 @@ unsafe fn saved_mut<'a>(
 /// As `normdrop_slice::optional`.
 unsafe fn dropout<'a>(mask: normdrop_slice<u8>) -> Dropout<'a> {
     // SAFETY: passed on.
-    unsafe { mask.optional() }.map_or(Dropout::Off, Dropout::Mask)
+    unsafe { mask.optional() }.map_or(Dropout::Unset, Dropout::Mask)
 }
 
 /// The statistics of a backward call, before their buffers are checked.

@@ -31,6 +31,7 @@ impl Visitor for Call<'_> {
 
     fn visit<A: normdrop::Activation>(self, activation: A) {
         let Self { input, mut case } = self;
+        case.unset = true;
         if input.fault == Fault::Momentum {
             case.config.momentum = f64::NAN;
         }
@@ -838,6 +839,12 @@ fn as_c_says(error: Error, function: Function) -> Refusal {
             status: c::NORMDROP_STATUS_NOT_FINITE,
             buffer: names(function, buffer).swap_remove(0),
             actual: index,
+            ..none
+        },
+        Error::DropoutUnset { p } => Refusal {
+            status: c::NORMDROP_STATUS_MASK_MISSING,
+            buffer: "mask".to_owned(),
+            value: p.to_bits(),
             ..none
         },
         other => panic!("no call of a valid layer returns {other:?}"),

@@ -59,6 +59,8 @@ pub(crate) struct Case {
     pub(crate) mask: Option<Vec<u8>>,
     /// The mask with a bit for every element.
     pub(crate) mask_of_elements: Option<Vec<u8>>,
+    /// Whether a call without a mask does not say that dropout is off, as in C.
+    pub(crate) unset: bool,
     pub(crate) fixed_statistics: bool,
     pub(crate) foreign_saved: bool,
     pub(crate) wants_input: bool,
@@ -170,6 +172,7 @@ impl Case {
             batches: input.cumulative.then_some(input.momentum_bits.into()),
             mask,
             mask_of_elements,
+            unset: false,
             fixed_statistics: input.fixed_statistics,
             foreign_saved: input.foreign_saved,
             wants_input: input.wants_input,
@@ -523,7 +526,8 @@ impl Memory {
         layer: &Layer<A>,
     ) -> Result<(), Error> {
         let parameters = Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref() };
-        let dropout = self.mask.as_deref().map_or(Dropout::Off, Dropout::Mask);
+        let without = if case.unset { Dropout::Unset } else { Dropout::Off };
+        let dropout = self.mask.as_deref().map_or(without, Dropout::Mask);
         let running =
             Running { mean: &self.running_mean, mean_tail: self.running_mean_tail.as_deref(), var: &self.running_var };
         let saved = Saved { mean: &self.saved_mean, mean_tail: &self.saved_mean_tail, inv_std: &self.saved_inv_std };

@@ -413,7 +413,7 @@ pub struct normdrop_train_call {
     /// NULL: the running statistics are the exponential average, with `momentum`. Otherwise they
     /// are the mean of all batches, and this is the number of batches, to which the call adds one.
     pub batches: *mut u64,
-    /// The mask; if left out, dropout is off. A mask of zeros drops everything.
+    /// The mask, needed if `p` is above 0. A mask of zeros drops everything.
     pub mask: normdrop_slice<u8>,
     /// x, len values.
     pub input: normdrop_slice<f32>,
@@ -550,7 +550,7 @@ pub struct normdrop_apply_call {
     pub saved_mean_tail: normdrop_slice<f32>,
     /// As `normdrop_finish` wrote it, C values.
     pub saved_inv_std: normdrop_slice<f64>,
-    /// The mask of the part; if left out, dropout is off. A mask of zeros drops everything.
+    /// The mask of the part, needed if `p` is above 0. A mask of zeros drops everything.
     pub mask: normdrop_slice<u8>,
     /// x of the part, len values.
     pub input: normdrop_slice<f32>,

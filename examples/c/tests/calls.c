@@ -508,6 +508,15 @@ static void check_layer(problem *of) {
     CHECK(error.status == NORMDROP_STATUS_OK);
 }
 
+/* A layer that drops elements does not train without a mask, and says so. */
+static void check_missing_mask(const problem *of) {
+    normdrop_error error = new_error();
+    CHECK(normdrop_train(&of->layer, &of->train, &error) == NORMDROP_STATUS_MASK_MISSING);
+    CHECK(error.buffer == NORMDROP_BUFFER_MASK && error.value == of->layer.p);
+    CHECK(normdrop_backward(&of->layer, &of->backward, &error) == NORMDROP_STATUS_MASK_MISSING);
+    CHECK(normdrop_eval(&of->layer, &of->eval, NULL) == NORMDROP_STATUS_OK);
+}
+
 static void test_layers(void) {
     static const size_t shapes[3][3] = {{6, 5, 7}, {37, 19, 1}, {2, 3, 600}};
     const normdrop_slice_f32 none = {NULL, 0};
@@ -529,6 +538,8 @@ static void test_layers(void) {
         check_layer(&whole);
         whole.backward.statistics = NORMDROP_STATISTICS_BATCH;
         whole.train.mask = whole.eval.mask = whole.backward.mask = no_mask;
+        check_missing_mask(&whole);
+        whole.layer.p = 0;
         check_layer(&whole);
         free_all();
     }
@@ -740,6 +751,9 @@ static void test_phases(void) {
     first.reduce.mask.values = NULL;
     first.reduce.mask.len = 0;
     second.reduce.mask = all.reduce.mask = first.reduce.mask;
+    CHECK(normdrop_reduce(&first.layer, &first.reduce, &error) == NORMDROP_STATUS_MASK_MISSING);
+    error = new_error();
+    first.layer.p = second.layer.p = all.layer.p = 0;
     first.reduce.saved_mean = second.reduce.saved_mean = all.reduce.saved_mean;
     first.reduce.saved_mean_tail = second.reduce.saved_mean_tail = all.reduce.saved_mean_tail;
     first.reduce.saved_inv_std = second.reduce.saved_inv_std = all.reduce.saved_inv_std;

@@ -538,6 +538,9 @@ void refusals() {
     REFUSED(problem.layer.eval(eval), NORMDROP_STATUS_NULL);
     normdrop::Train train;
     train.input = problem.x;
+    train.output = y;
+    REFUSED(problem.layer.train(train), NORMDROP_STATUS_MASK_MISSING);
+    train.mask = problem.mask;
     train.output = problem.x;
     const normdrop::Error overlap = refusal([&] { problem.layer.train(train); }, __LINE__);
     REQUIRE(overlap.status() == NORMDROP_STATUS_OVERLAP && overlap.buffer() != NORMDROP_BUFFER_NONE && overlap.other() != NORMDROP_BUFFER_NONE);

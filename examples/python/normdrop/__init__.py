@@ -440,7 +440,7 @@ class Layer:
             running_var          and ones
             running_mean_tail    float32 [C], updated in place, zeros at first
             batches              uint64 [1], incremented: the running statistics are the mean of all batches then
-            mask                 uint8 [mask_len]; if left out, dropout is off
+            mask                 uint8 [mask_len]; needed if `p` is above 0: a layer of `p=0` trains without dropout
             residual             float32, the shape of the layer: added before the activation
             out                  float32, the shape of the layer: where the output is written, not `x` itself
 
@@ -559,7 +559,7 @@ class Layer:
             x               float32, the shape of the layer, which is that of the part
             saved           what `finish` returned
             weight, bias    float32 [C], 1 and 0 if left out
-            mask            uint8 [mask_len], that of the part; if left out, dropout is off
+            mask            uint8 [mask_len], that of the part; needed if `p` is above 0
             residual        float32, the shape of the layer: added before the activation
             out             float32, the shape of the layer: where the output is written, not `x` itself
         """

@@ -240,7 +240,7 @@ def test_masks_from_a_generator():
 
 
 def test_nothing_is_copied():
-    problem = Problem("NCHW", 4, "silu", seed=1)
+    problem = Problem("NCHW", 4, "silu", seed=1, p=0)
     layer, out = problem.layer, numpy.empty(problem.shape, numpy.float32)
     before = {name: values.copy() for name, values in problem.running.items()}
     y, saved = layer.train(problem.x, out=out, **problem.running)
@@ -254,6 +254,21 @@ def test_nothing_is_copied():
     values = problem.grad.copy()
     assert (layer.backward(values, problem.x, saved, out=values).input == apart.input).all()
     assert layer.backward(values, problem.x, saved, input_gradient=False, parameter_gradients=False) == (None,) * 4
+
+
+def test_a_layer_that_drops_does_not_train_without_a_mask():
+    problem = Problem("NC", 2, "relu", seed=1)
+    layer, x, grad, out = problem.layer, problem.x, problem.grad, numpy.full_like(problem.x, 7)
+    _, saved = layer.train(x, mask=layer.mask(1))
+    for call in (
+        lambda: layer.train(x, out=out), lambda: layer.backward(grad, x, saved, out=out), lambda: layer.apply(x, saved, out=out),
+        lambda: layer.reduce(grad, x, saved), lambda: layer.apply_gradient(grad, x, saved, numpy.zeros(2 * len(problem.parameters["bias"])), len(x), out=out),
+    ):
+        with pytest.raises(normdrop.NormdropError, match="needs a mask: fill one, or set p to 0; p is 0.3") as refused:
+            call()
+        assert refused.value.buffer == "mask"
+    assert (out == 7).all()
+    layer.eval(x, **problem.running)
 
 
 def test_the_mean_of_all_batches():
@@ -321,7 +336,7 @@ def test_the_tail_of_the_running_mean_counts_in_every_call():
 
 
 def test_a_batch_in_parts():
-    problem = Problem("NCL", 3, "gelu", seed=4)
+    problem = Problem("NCL", 3, "gelu", seed=4, p=0)
     layer, x, grad = problem.layer, problem.x, problem.grad
     n, c, l = problem.shape
     y, saved = layer.train(x, mask=None, **problem.parameters)
@@ -404,7 +419,7 @@ def test_wrong_layouts_of_weights(layout, shape, groups, said):
 
 
 def test_threads_share_a_layer():
-    problem = Problem("NCHW", 4, "tanh", seed=9)
+    problem = Problem("NCHW", 4, "tanh", seed=9, p=0)
     wanted, _ = problem.layer.train(problem.x)
     wrong = []
 
@@ -494,7 +509,7 @@ def test_empty_tensors():
     x = numpy.empty((0, 4, 4, 3), numpy.float32)
     y, saved = layer.train(x, mask=layer.mask(1))
     assert y.shape == x.shape
-    gradients = layer.backward(x, x, saved)
+    gradients = layer.backward(x, x, saved, mask=layer.mask(1))
     assert (gradients.weight == 0).all() and (gradients.bias == 0).all()
     assert all((values == 0).all() and values.size == 3 for values in saved)
 

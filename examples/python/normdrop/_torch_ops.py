@@ -87,6 +87,13 @@ def _running(mean, mean_tail, var):
     return dict(zip(names, map(_numpy, (mean, mean_tail, var))))
 
 
+def probability(p, seed):
+    """The `p` of a call. Without a seed nothing is dropped, and a layer that drops would ask for a
+    mask; a `p` that is no probability is left for the layer to refuse.
+    """
+    return 0.0 if seed is None and 0 <= p <= 1 else p
+
+
 def _mask(layer, seed):
     """The mask of a seed, a pure function of it: made again for the backward pass instead of kept.
     """
@@ -121,7 +128,7 @@ def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, b
     `momentum` is not used.
     """
     order = _Order(x)
-    layer = order.layer(activation, granularity, p, eps, momentum, slope, tasks)
+    layer = order.layer(activation, granularity, probability(p, seed), eps, momentum, slope, tasks)
     running = _running(running_mean, running_mean_tail, running_var)
     new = {name: values.copy() for name, values in running.items() if values is not None}
     y, out = order.like(x)
@@ -149,7 +156,7 @@ def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, s
     """The output, with the running statistics."""
     order = _Order(x)
     # The momentum is that of no running statistics, and any will do.
-    layer = order.layer(activation, granularity, p, eps, 0.0, slope, tasks)
+    layer = order.layer(activation, granularity, probability(p, seed), eps, 0.0, slope, tasks)
     y, out = order.like(x)
     layer.eval(
         order.array(x), **_running(running_mean, running_mean_tail, running_var), weight=_numpy(weight), bias=_numpy(bias),
@@ -172,7 +179,7 @@ def _(grad, x, weight, bias, residual, means, inv_std, running_mean, running_mea
     The statistics are those of the batch (`means`, `inv_std`), or the running ones.
     """
     order = _Order(x)
-    layer = order.layer(activation, granularity, p, eps, 0.0, slope, tasks)
+    layer = order.layer(activation, granularity, probability(p, seed), eps, 0.0, slope, tasks)
     if means is None:
         statistics = _running(running_mean, running_mean_tail, running_var)
     else:

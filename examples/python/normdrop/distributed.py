@@ -40,6 +40,7 @@ class _Sync(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: Any, bias: Any, residual: Any, state: Any, group: Group, seed: Any,
                 options: Any, momentum: Any) -> torch.Tensor:
         order: Any = ops._Order(x)
+        options = (*options[:2], ops.probability(options[2], seed), *options[3:])
         layer = order.layer(*options[:4], momentum or 0.0, *options[4:])
         moments = layer.moments(order.array(x))
         # The samples of the part, and a seed as it is, not converted: nothing is computed with what is gathered.

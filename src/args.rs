@@ -341,6 +341,11 @@ pub enum Statistics<'a> {
     /// The running statistics of an evaluation forward pass (frozen batch norm). They are
     /// constants.
     Fixed(Running<'a>),
+    /// What [`Layer::prepare`](crate::Layer::prepare) has written,
+    /// [`Layer::prepared_len`](crate::Layer::prepared_len) values: the running statistics and the
+    /// parameters of an evaluation forward pass. The bits of the gradients are those of
+    /// [`Statistics::Fixed`]. The field `parameters` of the call is not used.
+    Prepared(&'a [f64]),
 }
 
 /// A forward call with batch statistics: training.
@@ -515,6 +520,97 @@ impl<'a> EvalInPlace<'a> {
     pub const fn new(running: Running<'a>, values: &'a mut [f32], scratch: &'a mut [f64]) -> Self {
         let parameters = Parameters { weight: None, bias: None };
         Self { parameters, running, dropout: Dropout::Unset, residual: None, values, scratch }
+    }
+}
+
+/// A call that prepares fixed statistics: it makes from them, once, the numbers that the calls with
+/// [`EvalPrepared`] and [`Statistics::Prepared`] compute with.
+/// ```
+/// use normdrop::{Config, EvalPreparedInPlace, Layer, Parameters, Prepare, Relu, Running, Shape};
+///
+/// const LAYER: Layer<Relu> = Layer::new_const(Shape::nc(1, 2), Relu, Config { eps: 0.0, ..Config::DEFAULT });
+/// let (mut prepared, mut scratch) = ([0.0; LAYER.prepared_len()], [0.0; LAYER.eval_scratch_len()]);
+/// let parameters = Parameters { weight: Some(&[1.0, 2.0]), bias: Some(&[0.0, 0.5]) };
+/// let running = Running::new(&[1.0, 0.0], &[4.0, 1.0]);
+/// LAYER.prepare(Prepare { parameters, ..Prepare::new(running, &mut prepared) })?;
+///
+/// // Now any number of inputs, one after the other.
+/// for (x, y) in [([3.0, 1.0], [1.0, 2.5]), ([5.0, -1.0], [2.0, 0.0])] {
+///     let mut values = x;
+///     LAYER.eval_prepared_in_place(EvalPreparedInPlace::new(&prepared, &mut values, &mut scratch))?;
+///     assert_eq!(values, y);
+/// }
+/// # Ok::<(), normdrop::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Prepare<'a> {
+    /// Weight and bias.
+    pub parameters: Parameters<'a>,
+    /// The running statistics to normalise with.
+    pub running: Running<'a>,
+    /// [`Layer::prepared_len`](crate::Layer::prepared_len) values, overwritten.
+    pub prepared: &'a mut [f64],
+}
+
+impl<'a> Prepare<'a> {
+    /// Statistics without weight and bias.
+    #[must_use]
+    pub const fn new(running: Running<'a>, prepared: &'a mut [f64]) -> Self {
+        Self { parameters: Parameters { weight: None, bias: None }, running, prepared }
+    }
+}
+
+/// A forward call with prepared statistics: [`Eval`] without a square root or a quotient.
+#[derive(Debug)]
+pub struct EvalPrepared<'a> {
+    /// What [`Layer::prepare`](crate::Layer::prepare) has written,
+    /// [`Layer::prepared_len`](crate::Layer::prepared_len) values.
+    pub prepared: &'a [f64],
+    /// Which elements to drop.
+    pub dropout: Dropout<'a>,
+    /// `x`, `len` values.
+    pub input: &'a [f32],
+    /// The residual, `len` values, which is added between normalisation and activation; `None` adds
+    /// nothing.
+    pub residual: Option<&'a [f32]>,
+    /// `y`, `len` values, overwritten.
+    pub output: &'a mut [f32],
+    /// At least [`Layer::eval_scratch_len`](crate::Layer::eval_scratch_len) values. Their contents
+    /// do not matter before the call and mean nothing after it.
+    pub scratch: &'a mut [f64],
+}
+
+impl<'a> EvalPrepared<'a> {
+    /// An evaluation without residual and dropout.
+    #[must_use]
+    pub const fn new(prepared: &'a [f64], input: &'a [f32], output: &'a mut [f32], scratch: &'a mut [f64]) -> Self {
+        Self { prepared, dropout: Dropout::Unset, input, residual: None, output, scratch }
+    }
+}
+
+/// A forward call with prepared statistics that overwrites its input.
+#[derive(Debug)]
+pub struct EvalPreparedInPlace<'a> {
+    /// What [`Layer::prepare`](crate::Layer::prepare) has written,
+    /// [`Layer::prepared_len`](crate::Layer::prepared_len) values.
+    pub prepared: &'a [f64],
+    /// Which elements to drop.
+    pub dropout: Dropout<'a>,
+    /// The residual, `len` values, which is added between normalisation and activation; `None` adds
+    /// nothing.
+    pub residual: Option<&'a [f32]>,
+    /// `x` before the call and `y` after it, `len` values.
+    pub values: &'a mut [f32],
+    /// At least [`Layer::eval_scratch_len`](crate::Layer::eval_scratch_len) values. Their contents
+    /// do not matter before the call and mean nothing after it.
+    pub scratch: &'a mut [f64],
+}
+
+impl<'a> EvalPreparedInPlace<'a> {
+    /// An evaluation without residual and dropout, as [`EvalPrepared::new`].
+    #[must_use]
+    pub const fn new(prepared: &'a [f64], values: &'a mut [f32], scratch: &'a mut [f64]) -> Self {
+        Self { prepared, dropout: Dropout::Unset, residual: None, values, scratch }
     }
 }
 

@@ -30,8 +30,9 @@ use rand_core::TryRng;
 
 use crate::activation::{Activation, Gelu, HardSwish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh};
 use crate::args::{
-    Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Finish, Moments,
-    ParameterGradients, Parameters, Reduce, Running, RunningMut, Saved, SavedMut, Statistics, Train,
+    Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, EvalPrepared,
+    EvalPreparedInPlace, Finish, Moments, ParameterGradients, Parameters, Prepare, Reduce, Running, RunningMut, Saved,
+    SavedMut, Statistics, Train,
 };
 use crate::backend::Backend;
 use crate::config::{Config, Granularity, RunningVariance};
@@ -117,6 +118,9 @@ impl From<Error> for normdrop_error {
             Error::OutOfMemory { buffer, len } => Self::new(NORMDROP_STATUS_SIZE).of(number_of(buffer)).counts(len, 0),
             #[cfg(feature = "alloc")]
             Error::NoForward => Self::new(NORMDROP_STATUS_STATISTICS).of(NORMDROP_BUFFER_CALL),
+            Error::NotPrepared { channels } => {
+                Self::new(NORMDROP_STATUS_NOT_PREPARED).of(NORMDROP_BUFFER_PREPARED).counts(channels, 0)
+            }
         }
     }
 }
@@ -148,6 +152,7 @@ const fn number_of(buffer: Buffer) -> normdrop_buffer {
         Buffer::FoldWeights => NORMDROP_BUFFER_FOLD_WEIGHTS,
         Buffer::FoldBias => NORMDROP_BUFFER_FOLD_BIAS,
         Buffer::Lengths => NORMDROP_BUFFER_LENGTHS,
+        Buffer::Prepared => NORMDROP_BUFFER_PREPARED,
     }
 }
 
@@ -269,6 +274,7 @@ macro_rules! given_statistics {
             saved_mean: $call.saved_mean,
             saved_mean_tail: $call.saved_mean_tail,
             saved_inv_std: $call.saved_inv_std,
+            prepared: $call.prepared,
         }
     };
 }
@@ -361,6 +367,9 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
         NORMDROP_STATUS_MASK_MISSING => {
             c"a training call of a layer that drops elements needs a mask: fill one, or set p to 0"
         }
+        NORMDROP_STATUS_NOT_PREPARED => {
+            c"prepared must be what normdrop_prepare has written for as many channels as the layer has"
+        }
         _ => c"unknown status",
     }
     .as_ptr()
@@ -400,6 +409,7 @@ pub extern "C" fn normdrop_buffer_name(buffer: normdrop_buffer) -> *const c_char
         NORMDROP_BUFFER_FOLD_BIAS => c"weights_bias",
         NORMDROP_BUFFER_LENGTHS => c"lengths",
         NORMDROP_BUFFER_VALUES => c"values",
+        NORMDROP_BUFFER_PREPARED => c"prepared",
         _ => c"unknown buffer",
     }
     .as_ptr()
@@ -496,6 +506,7 @@ pub unsafe extern "C" fn normdrop_layer_lengths(
             scratch: layer.scratch_len(),
             moments: layer.moments_len(),
             sums: layer.sums_len(),
+            prepared: layer.prepared_len(),
         };
         // SAFETY: checked to be a struct of this version.
         unsafe { lengths.write(answer) };
@@ -811,6 +822,50 @@ pub unsafe extern "C" fn normdrop_train(
     unsafe { report(error, run) }
 }
 
+/// Prepares fixed (running) statistics and parameters, once, for any number of calls that have the
+/// same: `normdrop_eval` with `prepared`, and `normdrop_backward` and `normdrop_reduce` with
+/// `NORMDROP_STATISTICS_PREPARED`. Their results are the same bits, without a square root or a
+/// quotient: small calls are several times faster.
+///
+/// `prepared` serves every layer with as many channels. It is a copy: after a change of the
+/// statistics or parameters, prepare again. The activation, `p` and the shape apart from the
+/// channels do not matter.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_prepare(
+    layer: *const normdrop_layer,
+    call: *const normdrop_prepare_call,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        // SAFETY: passed on.
+        let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
+        check_apart(&[
+            call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
+            call.bias.region(NORMDROP_BUFFER_BIAS)?,
+            call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+            call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
+            call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
+            call.prepared.region(NORMDROP_BUFFER_PREPARED)?,
+        ])?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let prepare = unsafe {
+            Prepare {
+                parameters: parameters(call.weight, call.bias),
+                running: running(call.running_mean, call.running_mean_tail, call.running_var),
+                prepared: call.prepared.get(),
+            }
+        };
+        Ok(layer.prepare(prepare)?)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
 /// Evaluation forward: fixed (running) statistics, optionally with dropout. `output` may be `input`
 /// itself.
 ///
@@ -828,12 +883,26 @@ pub unsafe extern "C" fn normdrop_eval(
         // SAFETY: passed on.
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
         let in_place = call.input.is(call.output);
+        let is_prepared = !call.prepared.is_left_out();
+        // Of prepared statistics nothing else is used, nor checked.
+        let statistics = if is_prepared {
+            [call.prepared.region(NORMDROP_BUFFER_PREPARED)?, Region::NONE, Region::NONE, Region::NONE, Region::NONE]
+        } else {
+            [
+                call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
+                call.bias.region(NORMDROP_BUFFER_BIAS)?,
+                call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+                call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
+                call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
+            ]
+        };
+        let [first, second, third, fourth, fifth] = statistics;
         check_apart(&[
-            call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
-            call.bias.region(NORMDROP_BUFFER_BIAS)?,
-            call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
-            call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
-            call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
+            first,
+            second,
+            third,
+            fourth,
+            fifth,
             call.mask.region(NORMDROP_BUFFER_MASK)?,
             if in_place { Region::NONE } else { call.input.region(NORMDROP_BUFFER_INPUT)? },
             call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
@@ -841,22 +910,29 @@ pub unsafe extern "C" fn normdrop_eval(
             call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
         ])?;
         // SAFETY: all buffers are in order and apart; the rest is passed on.
-        let (parameters, running, dropout, residual, output, scratch) = unsafe {
-            (
-                parameters(call.weight, call.bias),
-                running(call.running_mean, call.running_mean_tail, call.running_var),
-                dropout(call.mask),
-                call.residual.optional(),
-                call.output.get(),
-                call.scratch.get(),
-            )
+        let (dropout, residual, output, scratch) =
+            unsafe { (dropout(call.mask), call.residual.optional(), call.output.get(), call.scratch.get()) };
+        // SAFETY: as above; where the output is the input, it is not used.
+        let input = if in_place { &[][..] } else { unsafe { call.input.get() } };
+        if is_prepared {
+            // SAFETY: as above.
+            let prepared = unsafe { call.prepared.get() };
+            return if in_place {
+                let eval = EvalPreparedInPlace { prepared, dropout, residual, values: output, scratch };
+                with_layer!(layer, layer => layer.eval_prepared_in_place(eval))
+            } else {
+                let eval = EvalPrepared { prepared, dropout, input, residual, output, scratch };
+                with_layer!(layer, layer => layer.eval_prepared(eval))
+            };
+        }
+        // SAFETY: as above.
+        let (parameters, running) = unsafe {
+            (parameters(call.weight, call.bias), running(call.running_mean, call.running_mean_tail, call.running_var))
         };
         if in_place {
             let eval = EvalInPlace { parameters, running, dropout, residual, values: output, scratch };
             with_layer!(layer, layer => layer.eval_in_place(eval))
         } else {
-            // SAFETY: as above; the output is somewhere else.
-            let input = unsafe { call.input.get() };
             let eval = Eval { parameters, running, dropout, input, residual, output, scratch };
             with_layer!(layer, layer => layer.eval(eval))
         }
@@ -1427,6 +1503,7 @@ struct GivenStatistics {
     saved_mean: normdrop_slice<f32>,
     saved_mean_tail: normdrop_slice<f32>,
     saved_inv_std: normdrop_slice<f64>,
+    prepared: normdrop_slice<f64>,
 }
 
 impl GivenStatistics {
@@ -1443,6 +1520,9 @@ impl GivenStatistics {
                 self.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
                 self.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
             ]),
+            NORMDROP_STATISTICS_PREPARED => {
+                Ok([self.prepared.region(NORMDROP_BUFFER_PREPARED)?, Region::NONE, Region::NONE])
+            }
             other => Err(unknown(NORMDROP_STATUS_STATISTICS, other).of(NORMDROP_BUFFER_CALL)),
         }
     }
@@ -1452,10 +1532,12 @@ impl GivenStatistics {
     unsafe fn get<'a>(self) -> Statistics<'a> {
         // SAFETY: passed on.
         unsafe {
-            if self.kind == NORMDROP_STATISTICS_BATCH {
-                Statistics::Batch(saved(self.saved_mean, self.saved_mean_tail, self.saved_inv_std))
-            } else {
-                Statistics::Fixed(running(self.running_mean, self.running_mean_tail, self.running_var))
+            match self.kind {
+                NORMDROP_STATISTICS_BATCH => {
+                    Statistics::Batch(saved(self.saved_mean, self.saved_mean_tail, self.saved_inv_std))
+                }
+                NORMDROP_STATISTICS_PREPARED => Statistics::Prepared(self.prepared.get()),
+                _ => Statistics::Fixed(running(self.running_mean, self.running_mean_tail, self.running_var)),
             }
         }
     }

@@ -6,6 +6,7 @@ use core::ops::{Add, Mul, Sub};
 
 use crate::args::{Parameters, RunningMut, Statistics};
 use crate::config::RunningVariance;
+use crate::prepared::{Field, Prepared, PreparedMut};
 use crate::simd::{LANES, Lane, Lanes, Machine, Simd, first_lanes, load};
 use crate::slices::{range, range_mut};
 
@@ -286,7 +287,10 @@ pub(crate) struct Normalisation<'a> {
 impl Normalisation<'_> {
     #[inline(always)]
     pub(crate) fn centre<S: Simd>(&self, s: S, channels: Channels) -> Centre<S> {
-        self.centre_with(s, channels, self.inv_std(s, channels))
+        match self.scaled() {
+            Some(scaled) => scaled.centre(s, channels),
+            None => self.centre_with(s, channels, self.inv_std(s, channels)),
+        }
     }
 
     /// `1/sqrt(var + eps)`.
@@ -302,6 +306,8 @@ impl Normalisation<'_> {
                 }
                 inv_std(s, s.widen(var), self.eps)
             }
+            // Asked of `Scaled`.
+            Statistics::Prepared(_) => s.splat_f64(0.0),
         }
     }
 
@@ -314,13 +320,18 @@ impl Normalisation<'_> {
                 Some(mean_tail) => Centre::saved(s, load(running.mean), load(mean_tail), inv_std),
                 None => Centre::fixed(s, load(running.mean), inv_std),
             },
+            // Asked of `Scaled`.
+            Statistics::Prepared(_) => Centre::fixed(s, s.splat(0.0), inv_std),
         }
     }
 
     /// The centre of one channel.
     #[inline(always)]
     pub(crate) fn centre_of_channel(&self, channel: usize) -> Centre<Lane> {
-        self.centre_with(Lane::FIRST, Channels::one(channel), self.inv_std_of_channel(channel))
+        match self.scaled() {
+            Some(scaled) => scaled.centre_of_channel(channel),
+            None => self.centre_with(Lane::FIRST, Channels::one(channel), self.inv_std_of_channel(channel)),
+        }
     }
 
     /// A function of its own, so that its stack is free again afterwards.
@@ -331,25 +342,36 @@ impl Normalisation<'_> {
     }
 
     #[inline(always)]
-    pub(crate) fn weight<S: Simd>(&self, s: S, channels: Channels) -> S::F64 {
+    fn weight<S: Simd>(&self, s: S, channels: Channels) -> S::F64 {
         s.widen(self.parameters.weight.map_or(s.splat(1.0), |weight| load(s, channels.of(weight))))
     }
 
+    /// `weight*inv_std`.
+    #[inline(always)]
+    fn unscaled_slope<S: Simd>(&self, s: S, channels: Channels, centre: &Centre<S>) -> S::F64 {
+        match self.scaled() {
+            Some(scaled) => scaled.field(s, channels, Field::Slope),
+            None => self.weight(s, channels) * centre.inv_std,
+        }
+    }
+
+    /// Not of prepared statistics.
     #[inline(always)]
     fn coefficients<S: Simd>(&self, s: S, channels: Channels, centre: &Centre<S>) -> Normalise<S> {
         let bias = self.parameters.bias.map_or(s.splat(0.0), |bias| load(s, channels.of(bias)));
         let (weight, bias, scale) = (self.weight(s, channels), s.widen(bias), s.splat_f64(f64::from(self.scale)));
         let unscaled = [weight * centre.inv_std, bias - weight * centre.tail_xhat];
-        let (slope, shift) = (unscaled[0] * scale, unscaled[1] * scale);
-        // In f32 the product may overflow to the opposite of an infinite shift, and their sum would
-        // be a NaN. The scale has no influence, because a backward call with gates does not know
-        // whether it was folded into the slope.
-        let exact = s.magnitude_between(unscaled[0], 0.0, SMALL)
-            | s.magnitude_between(unscaled[0], UNSCALED, f64::INFINITY)
-            | unusual(s, centre.inv_std)
-            | too_large(s, s.widen(centre.mean))
-            | s.magnitude_above(unscaled[1], UNSCALED);
-        Normalise { mean: centre.mean, slope, shift, exact: exact & channels.bits() }
+        Normalise::new(s, channels, (unscaled, scale), centre.mean, centre.inv_std)
+    }
+
+    /// What prepared statistics need a product for: their slopes and shifts, and the scale. `None`
+    /// for other statistics.
+    #[inline(always)]
+    pub(crate) const fn scaled(&self) -> Option<Scaled<'_>> {
+        match self.statistics {
+            Statistics::Prepared(prepared) => Some(Scaled { prepared: Prepared::of(prepared), scale: self.scale }),
+            Statistics::Batch(_) | Statistics::Fixed(_) => None,
+        }
     }
 
     /// The normalisation of `channels`. With scalar lanes it is a function of its own, which the
@@ -357,7 +379,10 @@ impl Normalisation<'_> {
     #[inline(always)]
     pub(crate) fn of_channels<M: Machine>(&self, s: M::Simd, channels: Channels) -> Normalise<M::Simd> {
         if M::Simd::AT_ONCE {
-            return self.coefficients(s, channels, &self.centre(s, channels));
+            return match self.scaled() {
+                Some(scaled) => scaled.of_channels(s, channels),
+                None => self.coefficients(s, channels, &self.centre_with(s, channels, self.inv_std(s, channels))),
+            };
         }
         let lane = s.lanes().trailing_zeros() as usize;
         let ChannelNormalise { mean, slope, shift, exact, .. } = self.of_channel(channels.first + lane);
@@ -365,10 +390,31 @@ impl Normalisation<'_> {
         Normalise { mean: s.splat(mean), slope: s.splat_f64(slope), shift: s.splat_f64(shift), exact }
     }
 
+    /// Writes one channel of prepared statistics. The scale must be 1.
+    #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
+    pub(crate) fn prepare(&self, channel: usize, prepared: &mut PreparedMut<'_>) {
+        let (s, channels, centre) = (Lane::FIRST, Channels::one(channel), self.centre_of_channel(channel));
+        let Normalise { mean, slope, shift, exact } = self.coefficients(s, channels, &centre);
+        let exact = if exact == 0 { 0.0 } else { 1.0 };
+        let fields = [slope, shift, centre.inv_std, centre.tail_xhat];
+        prepared.put(channel, [mean, slope as f32, shift as f32, exact], fields);
+    }
+
     /// The normalisation of one channel in f64.
     #[cold]
     #[inline(never)]
     pub(crate) fn of_channel(&self, channel: usize) -> ChannelNormalise {
+        match self.scaled() {
+            Some(scaled) => scaled.of_channel(channel),
+            None => self.computed_of_channel(channel),
+        }
+    }
+
+    /// [`Self::of_channel`] of statistics that are not prepared: a program without prepared ones has
+    /// no code for them.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn computed_of_channel(&self, channel: usize) -> ChannelNormalise {
         self.of_channel_with(channel, self.inv_std_of_channel(channel))
     }
 
@@ -377,10 +423,89 @@ impl Normalisation<'_> {
     fn of_channel_with(&self, channel: usize, inv_std: f64) -> ChannelNormalise {
         let (s, channels) = (Lane::FIRST, Channels::one(channel));
         let centre = self.centre_with(s, channels, inv_std);
-        let Normalise { mean, slope, shift, exact } = self.coefficients(s, channels, &centre);
-        let rounded = [s.narrow(slope), s.narrow(shift)];
-        ChannelNormalise { mean, slope, shift, rounded, exact: exact != 0 }
+        ChannelNormalise::new(self.coefficients(s, channels, &centre))
     }
+}
+
+/// Prepared statistics, and the dropout scale that belongs into their coefficients.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scaled<'a> {
+    prepared: Prepared<'a>,
+    scale: f32,
+}
+
+impl Scaled<'_> {
+    /// A field of some channels.
+    #[inline(always)]
+    fn field<S: Simd>(self, s: S, channels: Channels, field: Field) -> S::F64 {
+        s.load_partial_f64(channels.of(self.prepared.field(field)))
+    }
+
+    /// The statistics, if no channel of theirs needs f64.
+    pub(crate) fn only_in_f32(&self) -> Option<Prepared<'_>> {
+        (!self.prepared.needs_f64()).then_some(self.prepared)
+    }
+
+    /// [`Normalisation::centre`].
+    #[inline(always)]
+    fn centre<S: Simd>(self, s: S, channels: Channels) -> Centre<S> {
+        Centre {
+            mean: prepared_mean(s, channels, self.prepared),
+            tail: s.splat(0.0),
+            inv_std: self.field(s, channels, Field::InvStd),
+            tail_xhat: self.field(s, channels, Field::TailXhat),
+        }
+    }
+
+    /// [`Normalisation::centre_of_channel`].
+    #[inline(never)]
+    fn centre_of_channel(&self, channel: usize) -> Centre<Lane> {
+        self.centre(Lane::FIRST, Channels::one(channel))
+    }
+
+    /// [`Normalisation::of_channel`].
+    #[inline(never)]
+    #[expect(clippy::float_cmp, reason = "a scale that changes nothing")]
+    pub(crate) fn of_channel(&self, channel: usize) -> ChannelNormalise {
+        let (s, channels) = (Lane::FIRST, Channels::one(channel));
+        if self.scale == 1.0 {
+            // Nothing is computed, which a CPU without f64 would take long for.
+            let (slope, shift) = (self.field(s, channels, Field::Slope), self.field(s, channels, Field::Shift));
+            let [mean, rounded_slope, rounded_shift, exact] = self.prepared.of_channel(channel);
+            return ChannelNormalise {
+                mean,
+                slope,
+                shift,
+                rounded: [rounded_slope, rounded_shift],
+                exact: exact != 0.0,
+            };
+        }
+        ChannelNormalise::new(self.of_channels(s, channels))
+    }
+
+    /// [`Normalisation::of_channels`], without the slices of other statistics.
+    #[inline(always)]
+    pub(crate) fn of_channels<S: Simd>(&self, s: S, channels: Channels) -> Normalise<S> {
+        let scale = s.splat_f64(f64::from(self.scale));
+        let unscaled = [self.field(s, channels, Field::Slope), self.field(s, channels, Field::Shift)];
+        let mean = prepared_mean(s, channels, self.prepared);
+        Normalise::new(s, channels, (unscaled, scale), mean, self.field(s, channels, Field::InvStd))
+    }
+}
+
+/// The means of some channels of prepared statistics, rounded to f32.
+#[inline(always)]
+fn prepared_mean<S: Simd>(s: S, channels: Channels, prepared: Prepared<'_>) -> S::F32 {
+    if channels.first.is_multiple_of(LANES)
+        && let Some([first, _]) = prepared.tiles().get(channels.first / LANES)
+    {
+        return s.load_pair(first).0;
+    }
+    let mut means = [0.0; LANES];
+    for (mean, channel) in means.iter_mut().zip(channels.first..channels.first + channels.len) {
+        [*mean, ..] = prepared.of_channel(channel);
+    }
+    s.load(&means)
 }
 
 /// The normalisation `z = (x - mean)*slope + shift`, for either kind of statistics.
@@ -400,6 +525,21 @@ pub(crate) struct Normalise<S: Simd> {
 }
 
 impl<S: Simd> Normalise<S> {
+    /// The normalisation with given coefficients.
+    #[inline(always)]
+    fn new(s: S, channels: Channels, (unscaled, scale): ([S::F64; 2], S::F64), mean: S::F32, inv_std: S::F64) -> Self {
+        let (slope, shift) = (unscaled[0] * scale, unscaled[1] * scale);
+        // In f32 the product may overflow to the opposite of an infinite shift, and their sum would
+        // be a NaN. The scale has no influence, because a backward call with gates does not know
+        // whether it was folded into the slope.
+        let exact = s.magnitude_between(unscaled[0], 0.0, SMALL)
+            | s.magnitude_between(unscaled[0], UNSCALED, f64::INFINITY)
+            | unusual(s, inv_std)
+            | too_large(s, s.widen(mean))
+            | s.magnitude_above(unscaled[1], UNSCALED);
+        Self { mean, slope, shift, exact: exact & channels.bits() }
+    }
+
     /// The coefficients in f32, as pairs of vectors: mean and slope, shift and 1 where f64 is
     /// needed.
     #[inline(always)]
@@ -439,6 +579,11 @@ pub(crate) struct ChannelNormalise {
 }
 
 impl ChannelNormalise {
+    fn new(Normalise { mean, slope, shift, exact }: Normalise<Lane>) -> Self {
+        let rounded = [Lane::FIRST.narrow(slope), Lane::FIRST.narrow(shift)];
+        Self { mean, slope, shift, rounded, exact: exact != 0 }
+    }
+
     /// `z` of one element, in f64 if it is needed. With a residual, f64 is also needed if the sum
     /// may be finite although one of its terms is not.
     #[inline(always)]
@@ -529,7 +674,7 @@ impl Differentiation<'_> {
     #[inline(always)]
     fn coefficients<S: Simd>(&self, s: S, channels: Channels, centre: &Centre<S>, sums: Sums<S>) -> Differentiate<S> {
         let scale = s.splat_f64(f64::from(self.scale));
-        let (zero, unscaled) = (s.splat_f64(0.0), self.normalisation.weight(s, channels) * centre.inv_std);
+        let (zero, unscaled) = (s.splat_f64(0.0), self.normalisation.unscaled_slope(s, channels, centre));
         match self.differential {
             Differential::Residual => Differentiate { slope: scale, tilt: zero, offset: zero, exact: 0 },
             Differential::Fixed => {

@@ -3,7 +3,8 @@
 
 use crate::activation::Formula;
 use crate::args::{
-    Average, Dropout, Finish, Moments, ParameterGradients, Parameters, Running, RunningMut, Saved, Statistics, Train,
+    Average, Dropout, Finish, Moments, ParameterGradients, Parameters, Prepare, Running, RunningMut, Saved, Statistics,
+    Train,
 };
 use crate::channel::Normalisation;
 use crate::config::{Granularity, RunningVariance};
@@ -12,6 +13,7 @@ use crate::mask::mask_len;
 use crate::padding;
 use crate::parts::{moments_len, sums_len};
 use crate::plan::{BackwardCall, ForwardCall, Gradients, Phase, Plan, Target};
+use crate::prepared::{self, prepared_len};
 
 /// Checks a training call.
 pub(crate) fn train(plan: &Plan, call: &Train<'_>, has_gates: bool) -> Result<(), Error> {
@@ -28,6 +30,22 @@ pub(crate) fn train(plan: &Plan, call: &Train<'_>, has_gates: bool) -> Result<()
     scratch(plan.train_scratch_len(), call.scratch.len())?;
     batch_statistics(plan)?;
     if plan.shape.is_empty() { Ok(()) } else { update(plan, call.running.as_ref(), &[plan.shape.samples() as f64]) }
+}
+
+/// Checks prepared statistics, if the statistics of a call are.
+pub(crate) fn prepared(plan: &Plan, statistics: Statistics<'_>) -> Result<(), Error> {
+    match statistics {
+        Statistics::Prepared(values) => prepared::check(plan.shape.channels(), values),
+        Statistics::Batch(_) | Statistics::Fixed(_) => Ok(()),
+    }
+}
+
+/// Checks a call that prepares fixed statistics.
+pub(crate) fn prepare(plan: &Plan, call: &Prepare<'_>) -> Result<(), Error> {
+    parameters(plan, call.parameters)?;
+    running(plan, call.running)?;
+    check_len(Buffer::Prepared, prepared_len(plan.shape.channels()), call.prepared.len())?;
+    each_deviation(plan, call.running.var)
 }
 
 /// Checks a forward call with given statistics.
@@ -59,6 +77,7 @@ pub(crate) fn backward(plan: &Plan, formula: &Formula, call: &BackwardCall<'_>) 
         Phase::Reduce(sums) => check_len(Buffer::Sums, sums_len(plan.shape.channels()), sums.len())?,
         Phase::Apply { sums, .. } => check_len(Buffer::Sums, sums_len(plan.shape.channels()), sums.len())?,
     }
+    prepared(plan, call.normalisation.statistics)?;
     normalisation(plan, &call.normalisation)?;
     backward_dropout(plan, formula, call)?;
     elements(plan, Buffer::Input, call.input.len())?;
@@ -67,7 +86,7 @@ pub(crate) fn backward(plan: &Plan, formula: &Formula, call: &BackwardCall<'_>) 
     scratch(plan.backward_scratch_len(), call.scratch.len())?;
     match call.normalisation.statistics {
         Statistics::Batch(_) => batch_statistics(plan)?,
-        Statistics::Fixed(_) => {}
+        Statistics::Fixed(_) | Statistics::Prepared(_) => {}
     }
     match call.phase {
         Phase::Apply { samples, .. } if !plan.shape.is_empty() => count(0, samples),
@@ -196,17 +215,24 @@ fn normalisation(plan: &Plan, normalisation: &Normalisation<'_>) -> Result<(), E
             running(plan, fixed)?;
             deviations(plan, fixed.var)
         }
+        // Checked where they can be: see `prepared`.
+        Statistics::Prepared(_) => Ok(()),
     }
 }
 
 /// Checks that every running variance has a standard deviation, or is NaN. An empty tensor needs no
 /// standard deviation.
 fn deviations(plan: &Plan, running_var: &[f32]) -> Result<(), Error> {
+    if plan.shape.is_empty() { Ok(()) } else { each_deviation(plan, running_var) }
+}
+
+/// [`deviations`], of an empty tensor as well.
+fn each_deviation(plan: &Plan, running_var: &[f32]) -> Result<(), Error> {
     // `var + eps <= 0` without an addition, which could round or be flushed to 0.
     let lacks = |&(_, &var): &(usize, &f32)| var <= -plan.config.eps;
     match running_var.iter().enumerate().find(lacks) {
-        Some((channel, &var)) if !plan.shape.is_empty() => Err(Error::Variance { channel, var }),
-        _ => Ok(()),
+        Some((channel, &var)) => Err(Error::Variance { channel, var }),
+        None => Ok(()),
     }
 }
 
@@ -249,7 +275,7 @@ fn saved(plan: &Plan, saved: Saved<'_>) -> Result<(), Error> {
 fn dropout_with(plan: &Plan, call: Dropout<'_>, statistics: Statistics<'_>) -> Result<(), Error> {
     match statistics {
         Statistics::Batch(_) => said_dropout(plan, call),
-        Statistics::Fixed(_) => dropout(plan, call),
+        Statistics::Fixed(_) | Statistics::Prepared(_) => dropout(plan, call),
     }
 }
 

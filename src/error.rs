@@ -61,6 +61,9 @@ pub enum Buffer {
     FoldPadding,
     /// The lengths of the sequences of a padded batch.
     Lengths,
+    /// The fixed statistics and parameters that [`Layer::prepare`](crate::Layer::prepare) has
+    /// prepared.
+    Prepared,
 }
 
 impl Buffer {
@@ -94,6 +97,7 @@ impl Buffer {
             Self::FoldBias => "fold bias",
             Self::FoldPadding => "fold padding",
             Self::Lengths => "lengths",
+            Self::Prepared => "prepared",
         }
     }
 
@@ -101,7 +105,7 @@ impl Buffer {
     const fn unit(self) -> &'static str {
         match self {
             Self::Mask => "bytes",
-            Self::SavedInvStd | Self::Moments | Self::Sums | Self::Scratch => "f64 values",
+            Self::SavedInvStd | Self::Moments | Self::Sums | Self::Scratch | Self::Prepared => "f64 values",
             Self::Lengths => "values",
             _ => "f32 values",
         }
@@ -242,6 +246,12 @@ pub enum Error {
     /// input. Only with the feature `alloc`.
     #[cfg(feature = "alloc")]
     NoForward,
+    /// A slice is given as prepared statistics, and [`Layer::prepare`](crate::Layer::prepare) has
+    /// not written it, or not for as many channels.
+    NotPrepared {
+        /// The number of channels of the layer.
+        channels: usize,
+    },
 }
 
 impl Error {
@@ -317,6 +327,7 @@ impl Error {
                 "there is no training call to differentiate: `backward` follows `train` or `train_frozen`, and \
                  `backward_step` follows any training call"
             }
+            Self::NotPrepared { .. } => "prepared must be what `Layer::prepare` has written for as many channels",
         }
     }
 }
@@ -394,6 +405,9 @@ impl fmt::Display for Error {
             }
             #[cfg(feature = "alloc")]
             Self::NoForward => write!(f, "{reason}; nothing was written"),
+            Self::NotPrepared { channels } => {
+                write!(f, "{reason} as the layer has, {channels}, but is not; nothing was written")
+            }
         }
     }
 }

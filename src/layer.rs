@@ -8,8 +8,8 @@ use rand_core::Rng;
 
 use crate::activation::Activation;
 use crate::args::{
-    Apply, ApplyGradient, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Finish, Moments, ParameterGradients,
-    Reduce, Train,
+    Apply, ApplyGradient, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, EvalPrepared, EvalPreparedInPlace,
+    Finish, Moments, ParameterGradients, Prepare, Reduce, Train,
 };
 use crate::backend::Backend;
 use crate::check;
@@ -18,8 +18,9 @@ use crate::error::Error;
 use crate::mask::{Bernoulli, mask_len};
 use crate::padding;
 use crate::parts::{moments_len, sums_len};
-use crate::phase::{backward, eval, moments, train};
+use crate::phase::{backward, eval, moments, prepare, train};
 use crate::plan::{BackwardCall, ForwardCall, Plan};
+use crate::prepared::prepared_len;
 use crate::shape::Shape;
 use crate::simd::{CHANNELWISE, Caller, in_default};
 
@@ -234,6 +235,13 @@ impl<A: Activation> Layer<A> {
         if forward > self.backward_scratch_len() { forward } else { self.backward_scratch_len() }
     }
 
+    /// The number of f64 values of prepared statistics, see [`Layer::prepare`]: `4*C + 2`, and 32
+    /// for each sixteen channels or fewer.
+    #[must_use]
+    pub const fn prepared_len(&self) -> usize {
+        prepared_len(self.plan.shape.channels())
+    }
+
     /// The number of f64 values of the moments of a part of a batch: three per channel.
     #[must_use]
     pub const fn moments_len(&self) -> usize {
@@ -442,6 +450,49 @@ impl<A: Activation> Layer<A> {
         self.forward(ForwardCall::eval_in_place(&self.plan, call))
     }
 
+    /// Prepares fixed statistics: from running statistics and parameters it makes, once, the numbers
+    /// with which any number of calls compute, without a square root or a quotient. The calls are
+    /// [`Layer::eval_prepared`], [`Layer::eval_prepared_in_place`], and [`Layer::backward`],
+    /// [`Layer::backward_in_place`] and [`Layer::reduce`] with
+    /// [`Statistics::Prepared`](crate::Statistics::Prepared). Their results have the bits of the
+    /// calls with the same statistics unprepared.
+    ///
+    /// The slice serves every layer with as many channels: of any batch size, layout, activation
+    /// and probability to drop, on any backend. The `eps` is that of the layer that prepared. The
+    /// slice has the parameters and the statistics of the moment: when they change later, it stays
+    /// as it is until it is prepared again. Its bits are the same on every target, so that one
+    /// machine may prepare what another, of the same byte order, reads.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a buffer of the wrong length, [`Error::Variance`] as
+    /// [`Layer::eval`], also if the tensor is empty.
+    pub fn prepare(&self, call: Prepare<'_>) -> Result<(), Error> {
+        in_default(|| {
+            check::prepare(&self.plan, &call)?;
+            prepare::run(&self.plan, call);
+            Ok(())
+        })
+    }
+
+    /// [`Layer::eval`] with statistics that [`Layer::prepare`] has prepared; the results are the
+    /// same bits. It pays where coefficients take a good part of the time: in small tensors with
+    /// many channels, and on CPUs without f64.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a buffer of the wrong length, [`Error::NotPrepared`] if `prepared` was
+    /// not written by [`Layer::prepare`] of a layer with as many channels.
+    pub fn eval_prepared(&self, call: EvalPrepared<'_>) -> Result<(), Error> {
+        self.forward_prepared(ForwardCall::eval_prepared(&self.plan, call))
+    }
+
+    /// [`Layer::eval_prepared`] that overwrites its input; the results are the same bits.
+    ///
+    /// # Errors
+    /// As [`Layer::eval_prepared`].
+    pub fn eval_prepared_in_place(&self, call: EvalPreparedInPlace<'_>) -> Result<(), Error> {
+        self.forward_prepared(ForwardCall::eval_prepared_in_place(&self.plan, call))
+    }
+
     /// The gradients of the layer. They flow through batch statistics; fixed statistics are
     /// constants.
     ///
@@ -459,8 +510,9 @@ impl<A: Activation> Layer<A> {
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length; with batch statistics also
-    /// [`Error::DropoutUnset`] as in [`Layer::train`] and [`Error::Eps`] if `eps` is 0, with fixed ones [`Error::Variance`] if a running variance plus
-    /// `eps` is not above 0.
+    /// [`Error::DropoutUnset`] as in [`Layer::train`] and [`Error::Eps`] if `eps` is 0, with fixed
+    /// ones [`Error::Variance`] if a running variance plus `eps` is not above 0, with prepared ones
+    /// [`Error::NotPrepared`] as [`Layer::eval_prepared`].
     pub fn backward(&self, call: Backward<'_>) -> Result<(), Error> {
         self.differentiate(BackwardCall::whole(&self.plan, call))
     }
@@ -629,6 +681,24 @@ impl<A: Activation> Layer<A> {
             check::forward(&self.plan, &call)?;
             check::written_gates(&self.plan, &formula, call.dropout, call.gates.as_deref().unwrap_or_default())?;
             eval::run(&self.plan, &formula, &mut call);
+            Ok(())
+        })
+    }
+
+    /// A forward call with prepared statistics. It is inlined, likewise.
+    #[inline(always)]
+    fn forward_prepared(&self, mut call: ForwardCall<'_>) -> Result<(), Error> {
+        if CHANNELWISE {
+            let _caller = Caller::enter();
+            check::prepared(&self.plan, call.normalisation.statistics)?;
+            check::forward_apart(&self.plan, &call)?;
+            eval::run_prepared(&self.plan, &self.activation.forward_formula(), &mut call);
+            return Ok(());
+        }
+        in_default(|| {
+            check::prepared(&self.plan, call.normalisation.statistics)?;
+            check::forward(&self.plan, &call)?;
+            eval::run_prepared(&self.plan, &self.activation.forward_formula(), &mut call);
             Ok(())
         })
     }

@@ -26,6 +26,7 @@ mod parts;
 mod pass;
 mod phase;
 mod plan;
+mod prepared;
 mod shape;
 mod simd;
 mod slices;
@@ -38,8 +39,9 @@ pub use activation::{
     Activation, AnyActivation, Gelu, HardSwish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh,
 };
 pub use args::{
-    Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, Finish, Moments,
-    ParameterGradients, Parameters, Reduce, Running, RunningMut, Saved, SavedArrays, SavedMut, Statistics, Train,
+    Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, EvalPrepared,
+    EvalPreparedInPlace, Finish, Moments, ParameterGradients, Parameters, Prepare, Reduce, Running, RunningMut, Saved,
+    SavedArrays, SavedMut, Statistics, Train,
 };
 pub use backend::Backend;
 pub use config::{Config, Granularity, RunningVariance};

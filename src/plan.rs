@@ -5,8 +5,8 @@
 use core::num::NonZero;
 
 use crate::args::{
-    Apply, ApplyGradient, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, ParameterGradients, Parameters,
-    Reduce, Statistics,
+    Apply, ApplyGradient, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, EvalPrepared, EvalPreparedInPlace,
+    ParameterGradients, Parameters, Reduce, Statistics,
 };
 use crate::backend::Backend;
 use crate::channel::Normalisation;
@@ -138,10 +138,17 @@ impl Plan {
     }
 
     /// The statistics and parameters by which a call normalises, before the dropout scale is known.
-    const fn normalisation<'a>(&self, parameters: Parameters<'a>, statistics: Statistics<'a>) -> Normalisation<'a> {
+    pub(crate) const fn normalisation<'a>(
+        &self,
+        parameters: Parameters<'a>,
+        statistics: Statistics<'a>,
+    ) -> Normalisation<'a> {
         Normalisation { parameters, statistics, eps: self.config.eps, scale: 1.0 }
     }
 }
+
+/// Prepared statistics have the parameters in them.
+const NO_PARAMETERS: Parameters<'static> = Parameters { weight: None, bias: None };
 
 /// A forward call with given statistics.
 pub(crate) struct ForwardCall<'a> {
@@ -169,6 +176,20 @@ impl<'a> ForwardCall<'a> {
     pub(crate) const fn eval_in_place(plan: &Plan, call: EvalInPlace<'a>) -> Self {
         let EvalInPlace { parameters, running, dropout, residual, values: output, scratch } = call;
         let normalisation = plan.normalisation(parameters, Statistics::Fixed(running));
+        Self { normalisation, dropout, residual, input: None, output, gates: None, scratch }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn eval_prepared(plan: &Plan, call: EvalPrepared<'a>) -> Self {
+        let EvalPrepared { prepared, dropout, input, residual, output, scratch } = call;
+        let normalisation = plan.normalisation(NO_PARAMETERS, Statistics::Prepared(prepared));
+        Self { normalisation, dropout, residual, input: Some(input), output, gates: None, scratch }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn eval_prepared_in_place(plan: &Plan, call: EvalPreparedInPlace<'a>) -> Self {
+        let EvalPreparedInPlace { prepared, dropout, residual, values: output, scratch } = call;
+        let normalisation = plan.normalisation(NO_PARAMETERS, Statistics::Prepared(prepared));
         Self { normalisation, dropout, residual, input: None, output, gates: None, scratch }
     }
 

@@ -138,6 +138,11 @@ fn described(case: &Case, input: &CapiInput) -> c::normdrop_layer {
     c::normdrop_layer { version: default.version, ..layer }
 }
 
+/// A buffer that nobody may look at.
+const fn nobody_looks<T>() -> c::normdrop_slice<T> {
+    c::normdrop_slice { values: ptr::without_provenance(1), len: usize::MAX }
+}
+
 /// The lengths of both interfaces.
 fn check_lengths<A: normdrop::Activation>(case: &Case, layer: &Layer<A>, described: c::normdrop_layer) {
     let mut lengths = c::normdrop_lengths {
@@ -152,6 +157,7 @@ fn check_lengths<A: normdrop::Activation>(case: &Case, layer: &Layer<A>, describ
         scratch: 0,
         moments: 0,
         sums: 0,
+        prepared: 0,
     };
     let mut error = no_error();
     // SAFETY: the pointers are to what they say.
@@ -163,7 +169,8 @@ fn check_lengths<A: normdrop::Activation>(case: &Case, layer: &Layer<A>, describ
     let expected =
         [layer.eval_scratch_len(), layer.train_scratch_len(), layer.backward_scratch_len(), layer.scratch_len()];
     assert_eq!(of_scratch, expected);
-    assert_eq!([lengths.moments, lengths.sums], [layer.moments_len(), layer.sums_len()]);
+    let per_channel = [lengths.moments, lengths.sums, lengths.prepared];
+    assert_eq!(per_channel, [layer.moments_len(), layer.sums_len(), layer.prepared_len()]);
 }
 
 /// The entry whose buffers a function has.
@@ -546,7 +553,7 @@ impl CallOfC {
         if used {
             return self.read(name);
         }
-        c::normdrop_slice { values: ptr::without_provenance(1), len: usize::MAX }
+        nobody_looks()
     }
 
     /// The buffers of a call as they are handed over.
@@ -619,6 +626,7 @@ impl CallOfC {
                         residual: self.read(Residual),
                         output: self.write(output),
                         scratch: self.write(Scratch),
+                        prepared: c::normdrop_slice { values: ptr::null(), len: 0 },
                     };
                     c::normdrop_eval(layer, self.handed_over(&call), error)
                 }
@@ -643,6 +651,7 @@ impl CallOfC {
                         grad_weight: self.write(GradWeight),
                         grad_bias: self.write(GradBias),
                         scratch: self.write(Scratch),
+                        prepared: nobody_looks(),
                     };
                     c::normdrop_backward(layer, self.handed_over(&call), error)
                 }
@@ -698,6 +707,7 @@ impl CallOfC {
                         grad_output: self.read(GradOutput),
                         sums: self.write(Sums),
                         scratch: self.write(Scratch),
+                        prepared: nobody_looks(),
                     };
                     c::normdrop_reduce(layer, self.handed_over(&call), error)
                 }

@@ -8,8 +8,8 @@ use super::types::{
     NORMDROP_ABI_VERSION, NORMDROP_BUFFER_NONE, NORMDROP_STATUS_ALIGNMENT, NORMDROP_STATUS_NULL,
     NORMDROP_STATUS_OVERLAP, NORMDROP_STATUS_SIZE, NORMDROP_STATUS_VERSION, normdrop_apply_call,
     normdrop_apply_gradient_call, normdrop_backward_call, normdrop_buffer, normdrop_error, normdrop_eval_call,
-    normdrop_finish_call, normdrop_fold_call, normdrop_keep, normdrop_layer, normdrop_lengths, normdrop_reduce_call,
-    normdrop_slice, normdrop_slice_mut, normdrop_status, normdrop_train_call,
+    normdrop_finish_call, normdrop_fold_call, normdrop_keep, normdrop_layer, normdrop_lengths, normdrop_prepare_call,
+    normdrop_reduce_call, normdrop_slice, normdrop_slice_mut, normdrop_status, normdrop_train_call,
 };
 
 impl normdrop_error {
@@ -52,6 +52,8 @@ unsafe impl Versioned for normdrop_keep {}
 unsafe impl Versioned for normdrop_train_call {}
 // SAFETY: as above.
 unsafe impl Versioned for normdrop_eval_call {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_prepare_call {}
 // SAFETY: as above.
 unsafe impl Versioned for normdrop_backward_call {}
 // SAFETY: as above.
@@ -183,6 +185,11 @@ impl<T> normdrop_slice<T> {
     /// Checks the buffer by itself.
     pub(super) fn region(self, buffer: normdrop_buffer) -> Result<Region, normdrop_error> {
         Region::new(self.values, self.len, buffer, false)
+    }
+
+    /// Whether the caller has left the buffer out.
+    pub(super) fn is_left_out(self) -> bool {
+        self.values.is_null() && self.len == 0
     }
 
     /// Whether the call is asked to overwrite exactly the values of this buffer.

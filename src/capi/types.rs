@@ -78,6 +78,9 @@ pub const NORMDROP_STATUS_COUNT: normdrop_status = 28;
 /// A call with batch statistics has no mask, and `p` of the layer is above 0. `value` is `p`. To
 /// train without dropout, set `p` to 0.
 pub const NORMDROP_STATUS_MASK_MISSING: normdrop_status = 29;
+/// `prepared` is not what `normdrop_prepare` has written for as many channels as the layer has.
+/// `expected` is the number of channels.
+pub const NORMDROP_STATUS_NOT_PREPARED: normdrop_status = 30;
 
 /// A buffer or struct of a call: one of `NORMDROP_BUFFER_*`.
 pub type normdrop_buffer = u32;
@@ -142,6 +145,8 @@ pub const NORMDROP_BUFFER_LENGTHS: normdrop_buffer = 27;
 pub const NORMDROP_BUFFER_VALUES: normdrop_buffer = 28;
 /// `running_mean_tail`
 pub const NORMDROP_BUFFER_RUNNING_MEAN_TAIL: normdrop_buffer = 29;
+/// `prepared`
+pub const NORMDROP_BUFFER_PREPARED: normdrop_buffer = 30;
 
 /// The order in memory of the dimensions of weights, the innermost last: one of
 /// `NORMDROP_WEIGHT_ORDER_*`.
@@ -209,6 +214,8 @@ pub type normdrop_statistics = u32;
 pub const NORMDROP_STATISTICS_BATCH: normdrop_statistics = 0;
 /// Fixed statistics, from `running_*`, after `normdrop_eval`.
 pub const NORMDROP_STATISTICS_FIXED: normdrop_statistics = 1;
+/// Fixed statistics and parameters, from `prepared`, after `normdrop_eval` with the same.
+pub const NORMDROP_STATISTICS_PREPARED: normdrop_statistics = 2;
 
 /// An instruction set: one of `NORMDROP_BACKEND_*`. All give the same bits.
 pub type normdrop_backend = u32;
@@ -271,6 +278,7 @@ pub struct normdrop_error {
     /// NULL       the values that the buffer is said to have
     /// SHAPE      the product of the dimensions as far as it fits
     /// POSITIONS  `outer`, which must be a multiple of `positions`
+    /// `NOT_PREPARED`  the number of channels
     ///
     /// and 0 for every other status.
     pub expected: usize,
@@ -376,6 +384,8 @@ pub struct normdrop_lengths {
     pub moments: usize,
     /// The number of doubles of `sums`.
     pub sums: usize,
+    /// The number of doubles of `prepared`.
+    pub prepared: usize,
 }
 
 /// The exact keep probability and the scale that belong to a probability to drop.
@@ -458,6 +468,29 @@ pub struct normdrop_eval_call {
     pub output: normdrop_slice_mut<f32>,
     /// At least `eval_scratch` values. Its contents do not matter.
     pub scratch: normdrop_slice_mut<f64>,
+    /// As `normdrop_prepare` wrote it, or left out. If it is given, `weight`, `bias` and `running_*`
+    /// are ignored: `prepared` has them.
+    pub prepared: normdrop_slice<f64>,
+}
+
+/// The buffers of `normdrop_prepare`. C is the number of channels.
+#[repr(C)]
+#[derive(Debug)]
+pub struct normdrop_prepare_call {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// The scale per channel, C values; if left out, 1.
+    pub weight: normdrop_slice<f32>,
+    /// The shift per channel, C values; if left out, 0.
+    pub bias: normdrop_slice<f32>,
+    /// The running mean, C values.
+    pub running_mean: normdrop_slice<f32>,
+    /// The exact running mean minus `running_mean`, C values; if left out, 0.
+    pub running_mean_tail: normdrop_slice<f32>,
+    /// The running variance, C values.
+    pub running_var: normdrop_slice<f32>,
+    /// `prepared` values of `normdrop_lengths`, overwritten.
+    pub prepared: normdrop_slice_mut<f64>,
 }
 
 /// The buffers of `normdrop_backward`. C is the number of channels and len is the number of
@@ -504,6 +537,9 @@ pub struct normdrop_backward_call {
     pub grad_bias: normdrop_slice_mut<f32>,
     /// At least `backward_scratch` values. Its contents do not matter.
     pub scratch: normdrop_slice_mut<f64>,
+    /// As `normdrop_prepare` wrote it. Only with prepared statistics, ignored otherwise. `weight` and
+    /// `bias` are not used with it.
+    pub prepared: normdrop_slice<f64>,
 }
 
 /// The buffers of `normdrop_finish`. C is the number of channels.
@@ -600,6 +636,9 @@ pub struct normdrop_reduce_call {
     pub sums: normdrop_slice_mut<f64>,
     /// At least `backward_scratch` values. Its contents do not matter.
     pub scratch: normdrop_slice_mut<f64>,
+    /// As `normdrop_prepare` wrote it. Only with prepared statistics, ignored otherwise. `weight` and
+    /// `bias` are not used with it.
+    pub prepared: normdrop_slice<f64>,
 }
 
 /// The buffers of `normdrop_apply_gradient`. C is the number of channels and len is the number of

@@ -11,9 +11,12 @@ use core::slice;
 use super::keep::{Bits, Keep};
 use super::{Ahead, Elements, OfRuns, PIECE, Place, RowOfRuns, first_bits, of_columns, pair_lane, pieces};
 use crate::activation::{Formula, FormulaCurve};
+use crate::args::Statistics;
 use crate::bits::{BITS, WrittenGates};
-use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, any, normalised};
-use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work};
+use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, normalised};
+use crate::prepared::Prepared;
+use crate::shape::Shape;
+use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, halves};
 use crate::slices::{range, range_mut};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Columns, Group, Planar, Tile, Unit, Walk};
@@ -455,12 +458,11 @@ pub(crate) const EXACT: usize = 1;
 /// Whether a column of some tiles needs f64, as the second vector of a field of each says.
 #[inline(always)]
 pub(crate) fn needs_f64<'a, S: Simd>(s: S, fields: impl Iterator<Item = &'a Lanes<f64>>) -> bool {
+    let mut flags = s.splat_u32(0);
     for field in fields {
-        if any(s, s.load_pair(field).1) {
-            return true;
-        }
+        flags = flags | s.to_bits(s.load_pair(field).1);
     }
-    false
+    !s.is_zero(flags)
 }
 
 /// The coefficients of a group, into its table.
@@ -475,12 +477,77 @@ impl Kernel for GroupCoefficients<'_> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let Self { normalisation, group, table } = self;
+        if let Some(scaled) = normalisation.scaled() {
+            for channels in group.sixteens() {
+                for s in m.each(channels.len) {
+                    put_coefficients(s, group, channels, table, &scaled.of_channels(s, channels));
+                }
+            }
+            return;
+        }
         for channels in group.sixteens() {
             for s in m.each(channels.len) {
                 put_coefficients(s, group, channels, table, &normalisation.of_channels::<M>(s, channels));
             }
         }
     }
+}
+
+/// The table of a group as it is in prepared statistics: where every channel has one column, and no dropout scale belongs
+/// into the coefficients.
+#[inline(always)]
+#[expect(clippy::float_cmp, reason = "a scale that changes nothing")]
+pub(crate) fn prepared_table<'a>(normalisation: &Normalisation<'a>, group: Group) -> Option<&'a [Tile<FIELDS>]> {
+    match normalisation.statistics {
+        Statistics::Prepared(values)
+            if normalisation.scale == 1.0 && group.is_direct() && group.first_channel.is_multiple_of(LANES) =>
+        {
+            let tiles = Prepared::of(values).tiles();
+            // Groups of a forward call are whole tiles.
+            Some(range(tiles, group.first_channel / LANES, group.tiles()))
+        }
+        _ => None,
+    }
+}
+
+/// The output of a whole tensor in place of the input, from prepared coefficients that f32 is enough for: without dropout, residual
+/// and curve. For targets without vector registers, where it takes fewer instructions than a call of a function for each value.
+#[inline(never)]
+pub(crate) fn plain(prepared: Prepared<'_>, shape: Shape, lower: f32, values: &mut [f32]) {
+    let (channels, inner) = (shape.channels().max(1), shape.inner().max(1));
+    let y = |[mean, slope, shift]: [f32; 3], value: &mut f32| {
+        let z = normalised([mean, slope, shift], *value);
+        *value = bounded(Lane::FIRST, lower, 1, z, z);
+    };
+    for row in values.chunks_exact_mut(channels * inner) {
+        if inner != 1 {
+            for (channel, run) in row.chunks_exact_mut(inner).enumerate() {
+                let [mean, slope, shift, _] = prepared.of_channel(channel);
+                run.iter_mut().for_each(|value| y([mean, slope, shift], value));
+            }
+            continue;
+        }
+        // A word has the numbers of two channels.
+        for ([first, second], row) in prepared.tiles().iter().zip(row.chunks_mut(LANES)) {
+            let ([means, slopes], [shifts, _]) = (two_vectors(first), two_vectors(second));
+            for ((mean, slope), (shift, pair)) in means.iter().zip(slopes).zip(shifts.iter().zip(row.chunks_mut(2))) {
+                let (mean, slope, shift) = (halves(*mean), halves(*slope), halves(*shift));
+                if let [value, rest @ ..] = pair {
+                    y([mean[0], slope[0], shift[0]], value);
+                    if let [value] = rest {
+                        y([mean[1], slope[1], shift[1]], value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The words of the two vectors of a pair.
+#[inline(always)]
+fn two_vectors(pair: &Lanes<f64>) -> [&[f64]; 2] {
+    let (first, second) = pair.split_at_checked(LANES / 2).unwrap_or_default();
+    [first, second]
 }
 
 /// Writes the coefficients of some channels into the first fields of all their columns.
@@ -551,10 +618,22 @@ impl Kernel for Forward<'_> {
 }
 
 impl Forward<'_> {
+    /// Whether pieces need room for their values before the output. To clear it takes longer than a small call.
+    #[inline(always)]
+    const fn needs_copy(&self) -> bool {
+        self.elements.read.is_none() || self.apply.formula.curve.is_some()
+    }
+
     #[inline(always)]
     fn planar<S: Simd, const RESIDUAL: bool>(mut self, s: S, planar: &Planar) {
         let Some(tile) = self.table.first() else { return };
-        let mut copy = [0.0; PIECE];
+        let mut room;
+        let copy: &mut [f32] = if self.needs_copy() {
+            room = [0.0; PIECE];
+            &mut room
+        } else {
+            &mut []
+        };
         let columns = of_columns(self.group, |column| ColumnCoefficients::new(tile, column));
         let mut runs = [self.units.clone(), 0..0];
         if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone())
@@ -568,7 +647,7 @@ impl Forward<'_> {
                 let start = rows.first() + row * rows.width;
                 for piece in pieces(start, rows.columns) {
                     let owner = Owner::Position { group: self.group, inner: planar.inner, position: piece.0 - start };
-                    self.vectors::<S, RESIDUAL>(s, &mut of_runs, owner, &self.apply.keep, (piece, ahead), &mut copy);
+                    self.vectors::<S, RESIDUAL>(s, &mut of_runs, owner, &self.apply.keep, (piece, ahead), copy);
                 }
             }
             runs = others;
@@ -583,14 +662,7 @@ impl Forward<'_> {
                 let owner = Owner::Channel(self.group.first_channel + column);
                 let keep = self.apply.keep.within(start, len);
                 for piece in pieces(start, len) {
-                    self.vectors::<S, RESIDUAL>(
-                        s,
-                        &mut repeat(coefficients),
-                        owner,
-                        &keep,
-                        (piece, Ahead::NOT),
-                        &mut copy,
-                    );
+                    self.vectors::<S, RESIDUAL>(s, &mut repeat(coefficients), owner, &keep, (piece, Ahead::NOT), copy);
                 }
             }
         }
@@ -602,12 +674,18 @@ impl Forward<'_> {
         if needs_f64(s, table.iter().map(|tile| &tile[EXACT])) {
             return self.units.clone().for_each(|unit| self.one_by_one(unit));
         }
-        let mut copy = [0.0; PIECE];
+        let mut room;
+        let copy: &mut [f32] = if self.needs_copy() {
+            room = [0.0; PIECE];
+            &mut room
+        } else {
+            &mut []
+        };
         for (start, len) in columns.rows_of(group, self.units.clone()) {
             let mut tiles = table.iter();
             for piece in pieces(start, len) {
                 let owner = Owner::Column(group, piece.0 - start);
-                self.vectors::<S, RESIDUAL>(s, &mut tiles, owner, &apply.keep, (piece, Ahead::NOT), &mut copy);
+                self.vectors::<S, RESIDUAL>(s, &mut tiles, owner, &apply.keep, (piece, Ahead::NOT), copy);
             }
         }
     }
@@ -621,7 +699,7 @@ impl Forward<'_> {
         owner: Owner,
         keep: &Keep<'_>,
         ((start, len), ahead): ((usize, usize), Ahead),
-        copy: &mut [f32; PIECE],
+        copy: &mut [f32],
     ) {
         let (apply, mut buffer) = (self.apply, [0; _]);
         let bits = match &self.gates {

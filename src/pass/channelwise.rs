@@ -167,8 +167,13 @@ pub(crate) struct Channel<'a> {
 }
 
 impl<'a> Channel<'a> {
+    /// A channel of statistics that are not prepared.
     pub(crate) fn new(apply: &'a Apply<'a>, channel: usize) -> Self {
-        Self { apply, channel, normalise: apply.normalisation.of_channel(channel) }
+        Self::with(apply, channel, apply.normalisation.computed_of_channel(channel))
+    }
+
+    pub(crate) const fn with(apply: &'a Apply<'a>, channel: usize, normalise: ChannelNormalise) -> Self {
+        Self { apply, channel, normalise }
     }
 
     /// `z` of an element, in f64 where it is needed.

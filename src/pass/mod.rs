@@ -55,9 +55,16 @@ impl Group {
             }
             return;
         }
-        s.each_lane(channels.len, pair, |lane, pair| {
-            self.put_pair_of(channels.first + lane, table, (FIELDS, field), pair);
-        });
+        if !S::AT_ONCE {
+            s.each_lane(channels.len, pair, |lane, pair| {
+                self.put_pair_of(channels.first + lane, table, (FIELDS, field), pair);
+            });
+            return;
+        }
+        let mut values = [[0.0; LANES]; 2];
+        s.store(pair[0], &mut values[0]);
+        s.store(pair[1], &mut values[1]);
+        self.put_pairs(channels, table, (FIELDS, field), &values);
     }
 
     /// Writes f64 values of sixteen channels into all of their columns.
@@ -80,6 +87,32 @@ impl Group {
         s.each_lane_f64(channels.len, value, |lane, value| {
             self.put_f64_of(channels.first + lane, table, (FIELDS, field), value);
         });
+    }
+
+    /// [`Self::put_pair`] of values in memory: sixteen channels have neighbouring columns, again and again if a row of the
+    /// matrix is several rows of the tensor.
+    #[inline(never)]
+    fn put_pairs(
+        self,
+        channels: Channels,
+        table: &mut [Lanes<f64>],
+        (fields, field): (usize, usize),
+        [first, second]: &[Lanes<f32>; 2],
+    ) {
+        let (inner, period) = (self.inner.max(1), self.channels.max(1) * self.inner.max(1));
+        let mut start = (channels.first - self.first_channel) * inner;
+        while start < self.columns {
+            let mut column = start;
+            for lane in 0..channels.len {
+                for _ in 0..inner {
+                    if let Some(to) = table.get_mut(column / LANES * fields + field) {
+                        Lane::of_column(column).store_pair(first[lane % LANES], second[lane % LANES], to);
+                    }
+                    column += 1;
+                }
+            }
+            start += period;
+        }
     }
 
     /// [`Self::put_pair`] of one channel, into one of so many fields.
@@ -356,7 +389,7 @@ impl<'a> Elements<'a> {
     /// The elements of a piece. Where they are overwritten, what they were is copied to `copy`, so that there is one kind
     /// of loop.
     #[inline(always)]
-    pub(crate) fn piece<'b>(&'b mut self, start: usize, len: usize, copy: &'b mut [f32; PIECE]) -> Place<'b> {
+    pub(crate) fn piece<'b>(&'b mut self, start: usize, len: usize, copy: &'b mut [f32]) -> Place<'b> {
         let write = range_mut(self.write, start - self.base, len);
         let read = match self.read {
             Some(read) => range(read, start, len),

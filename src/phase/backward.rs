@@ -43,7 +43,7 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut BackwardCall<'_>) {
     let differential = match normalisation.statistics {
         _ if target == Target::Residual => Differential::Residual,
         Statistics::Batch(_) => Differential::Batch,
-        Statistics::Fixed(_) => Differential::Fixed,
+        Statistics::Fixed(_) | Statistics::Prepared(_) => Differential::Fixed,
     };
     let samples = match phase {
         Phase::Apply { samples, .. } => *samples,
@@ -65,7 +65,8 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut BackwardCall<'_>) {
             copy(grad_output, output);
         }
         for channel in channels(plan.shape) {
-            let (s, one, this) = (Lane::FIRST, Channels::one(channel), Channel::new(&apply, channel));
+            let (s, one) = (Lane::FIRST, Channels::one(channel));
+            let this = Channel::with(&apply, channel, normalisation.of_channel(channel));
             let centre = normalisation.centre_of_channel(channel);
             let of_channel = reduce.then(|| {
                 let grad = if write { &**output } else { grad_output.unwrap_or_default() };

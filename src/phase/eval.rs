@@ -6,9 +6,38 @@ use crate::args::Dropout;
 use crate::bits::WrittenGates;
 use crate::pass::apply::{self, Apply, GroupCoefficients, folded_scale};
 use crate::pass::channelwise::{Channel, channels, copy};
+use crate::pass::keep::Gates;
 use crate::pass::table;
 use crate::plan::{ForwardCall, Plan};
 use crate::simd::CHANNELWISE;
+
+/// Runs a forward call with prepared statistics whose arguments have been checked.
+#[inline(always)]
+pub(crate) fn run_prepared(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_>) {
+    if CHANNELWISE { channelwise_prepared(plan, formula, call) } else { run(plan, formula, call) }
+}
+
+/// [`run`] of prepared statistics, channel by channel. A function of its own, so that a program without prepared
+/// statistics has no code for them.
+#[inline(never)]
+fn channelwise_prepared(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_>) {
+    let ForwardCall { normalisation, dropout, residual, input, output, .. } = call;
+    let gates = plan.gates_of(*dropout);
+    let Some((gates, scale)) = &gates else {
+        output.fill(0.0);
+        return;
+    };
+    copy(*input, output);
+    normalisation.scale = folded_scale(formula, *residual, *scale);
+    let Some(scaled) = normalisation.scaled() else { return };
+    if let (Gates::Open, None, None, Some(prepared)) = (gates, *residual, &formula.curve, scaled.only_in_f32()) {
+        return apply::plain(prepared, plan.shape, formula.lower, output);
+    }
+    let apply = Apply { formula, normalisation, residual: *residual, keep: gates.keep(*scale) };
+    for channel in channels(plan.shape) {
+        Channel::with(&apply, channel, scaled.of_channel(channel)).forward(plan.shape, output);
+    }
+}
 
 /// Runs a forward call with given statistics whose arguments have been checked. It is not inlined
 /// into the function that sets the floating-point environment.
@@ -40,8 +69,14 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_>) {
     }
     let (tasks, walk) = (plan.tasks(), &plan.walk());
     for group in walk.groups(usize::MAX, tasks.count) {
-        let table = table(&mut &mut **scratch, group.tiles());
-        tasks.run(GroupCoefficients { normalisation, group, table });
+        let table = match apply::prepared_table(normalisation, group) {
+            Some(table) => table,
+            None => {
+                let table = table(&mut &mut **scratch, group.tiles());
+                tasks.run(GroupCoefficients { normalisation, group, table });
+                table
+            }
+        };
         let gates = written.as_mut().map(WrittenGates::reborrow);
         apply::elements(tasks, walk, group, &apply, table, input, (output, gates));
     }

@@ -4,4 +4,5 @@
 pub(crate) mod backward;
 pub(crate) mod eval;
 pub(crate) mod moments;
+pub(crate) mod prepare;
 pub(crate) mod train;

@@ -14,6 +14,7 @@ mod mask;
 mod owned;
 mod padding;
 mod phases;
+mod prepared;
 mod pytorch;
 mod safety;
 mod semantics;

@@ -204,17 +204,17 @@ static void test_names(void) {
     normdrop_backend backend;
     CHECK(normdrop_abi_version() == NORMDROP_ABI_VERSION);
     CHECK(strchr(normdrop_version(), '.') != NULL);
-    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_MASK_MISSING; status++) {
+    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_NOT_PREPARED; status++) {
         CHECK(strlen(normdrop_status_text(status)) > 6);
         CHECK(strcmp(normdrop_status_text(status), "unknown status") != 0);
     }
-    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_MASK_MISSING + 1), "unknown status") == 0);
+    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_NOT_PREPARED + 1), "unknown status") == 0);
     CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
-    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_RUNNING_MEAN_TAIL; buffer++) {
+    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_PREPARED; buffer++) {
         CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
     }
     CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_SAVED_INV_STD), "saved_inv_std") == 0);
-    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_RUNNING_MEAN_TAIL + 1), "unknown buffer") == 0);
+    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_PREPARED + 1), "unknown buffer") == 0);
     backend = normdrop_backend_detect();
     CHECK(backend >= NORMDROP_BACKEND_PORTABLE && backend <= NORMDROP_BACKEND_AVX512);
     CHECK(normdrop_backend_is_available(NORMDROP_BACKEND_FASTEST) == 1);
@@ -243,7 +243,7 @@ static void test_layer(void) {
     lengths = lengths_of(&layer);
     CHECK(lengths.version == NORMDROP_ABI_VERSION);
     CHECK(lengths.elements == 210 && lengths.channels == 5 && lengths.mask_bits == 210 && lengths.mask == 27);
-    CHECK(lengths.moments == 15 && lengths.sums == 10);
+    CHECK(lengths.moments == 15 && lengths.sums == 10 && lengths.prepared == 32 + 4 * 5 + 2);
     CHECK(lengths.eval_scratch <= lengths.scratch && lengths.train_scratch <= lengths.scratch);
     CHECK(lengths.backward_scratch <= lengths.scratch);
     layer.granularity = NORMDROP_GRANULARITY_CHANNEL;
@@ -347,6 +347,7 @@ typedef struct {
     normdrop_layer layer;
     normdrop_train_call train;
     normdrop_eval_call eval;
+    normdrop_prepare_call prepare;
     normdrop_backward_call backward;
     uint64_t batches;
 } problem;
@@ -384,6 +385,14 @@ static void make_problem(problem *made, size_t outer, size_t channels, size_t in
     made->eval.residual = made->train.residual;
     made->eval.output = empty_f32(len);
     made->eval.scratch = empty_f64(lengths.eval_scratch);
+
+    made->prepare.version = NORMDROP_ABI_VERSION;
+    made->prepare.weight = made->eval.weight;
+    made->prepare.bias = made->eval.bias;
+    made->prepare.running_mean = made->eval.running_mean;
+    made->prepare.running_mean_tail = made->eval.running_mean_tail;
+    made->prepare.running_var = made->eval.running_var;
+    made->prepare.prepared = empty_f64(lengths.prepared);
 
     made->backward.version = NORMDROP_ABI_VERSION;
     made->backward.statistics = NORMDROP_STATISTICS_BATCH;
@@ -438,6 +447,47 @@ static void check_channel(const problem *of, size_t channel, int batch, const fl
     }
     CHECK(near((double)call->grad_weight.values[channel], d_weight, 1e-5));
     CHECK(near((double)call->grad_bias.values[channel], d_bias, 1e-5));
+}
+
+/* Evaluation and its gradients once more, from prepared statistics, in place and not: the same bits. */
+static void check_prepared(problem *of, normdrop_slice_mut_f32 values, normdrop_slice_mut_f32 gradient) {
+    normdrop_error error = new_error();
+    normdrop_eval_call eval;
+    normdrop_backward_call backward;
+    size_t size = values.len * sizeof(float);
+    CHECK(normdrop_prepare(&of->layer, &of->prepare, &error) == NORMDROP_STATUS_OK);
+    memset(&eval, 0, sizeof eval);
+    eval.version = NORMDROP_ABI_VERSION;
+    eval.prepared = reading_f64(of->prepare.prepared);
+    eval.mask = of->eval.mask;
+    eval.input = of->eval.input;
+    eval.residual = of->eval.residual;
+    eval.output = values;
+    eval.scratch = of->eval.scratch;
+    memset(values.values, 0x3A, size);
+    CHECK(normdrop_eval(&of->layer, &eval, &error) == NORMDROP_STATUS_OK);
+    CHECK(memcmp(values.values, of->eval.output.values, size) == 0);
+    memcpy(values.values, of->eval.input.values, size);
+    eval.input = reading(values);
+    CHECK(normdrop_eval(&of->layer, &eval, &error) == NORMDROP_STATUS_OK);
+    CHECK(memcmp(values.values, of->eval.output.values, size) == 0);
+
+    backward = of->backward;
+    backward.statistics = NORMDROP_STATISTICS_PREPARED;
+    backward.prepared = eval.prepared;
+    memset(&backward.weight, 0, sizeof backward.weight);
+    memset(&backward.bias, 0, sizeof backward.bias);
+    memset(&backward.running_mean, 0, sizeof backward.running_mean);
+    memset(&backward.running_mean_tail, 0, sizeof backward.running_mean_tail);
+    memset(&backward.running_var, 0, sizeof backward.running_var);
+    backward.grad_input = gradient;
+    CHECK(normdrop_backward(&of->layer, &backward, &error) == NORMDROP_STATUS_OK);
+    CHECK(memcmp(gradient.values, of->backward.grad_input.values, gradient.len * sizeof(float)) == 0);
+
+    of->prepare.prepared.values[of->prepare.prepared.len - 1] = 0;
+    CHECK(normdrop_eval(&of->layer, &eval, &error) == NORMDROP_STATUS_NOT_PREPARED);
+    CHECK(error.buffer == NORMDROP_BUFFER_PREPARED && error.expected == of->layer.channels && error.actual == 0);
+    CHECK(normdrop_backward(&of->layer, &backward, NULL) == NORMDROP_STATUS_NOT_PREPARED);
 }
 
 /* Training and its gradients, then evaluation and its gradients, each against the formulas. */
@@ -505,6 +555,7 @@ static void check_layer(problem *of) {
         CHECK(normdrop_eval(layer, &in_place, &error) == NORMDROP_STATUS_OK);
         CHECK(memcmp(values.values, of->eval.output.values, values.len * sizeof(float)) == 0);
     }
+    check_prepared(of, values, gradient);
     CHECK(error.status == NORMDROP_STATUS_OK);
 }
 
@@ -1216,6 +1267,10 @@ static normdrop_status run_eval(const normdrop_layer *layer, const void *call, n
     return normdrop_eval(layer, (const normdrop_eval_call *)call, error);
 }
 
+static normdrop_status run_prepare(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_prepare(layer, (const normdrop_prepare_call *)call, error);
+}
+
 static normdrop_status run_backward(const normdrop_layer *layer, const void *call, normdrop_error *error) {
     return normdrop_backward(layer, (const normdrop_backward_call *)call, error);
 }
@@ -1319,6 +1374,34 @@ static void test_wrong_buffers(void) {
         READ(normdrop_eval_call, residual, RESIDUAL, float),
         WRITTEN(normdrop_eval_call, output, OUTPUT, float),
         WRITTEN(normdrop_eval_call, scratch, SCRATCH, double),
+    };
+    static const field eval_prepared[] = {
+        READ(normdrop_eval_call, prepared, PREPARED, double),
+        READ(normdrop_eval_call, mask, MASK, uint8_t),
+        READ(normdrop_eval_call, input, INPUT, float),
+        READ(normdrop_eval_call, residual, RESIDUAL, float),
+        WRITTEN(normdrop_eval_call, output, OUTPUT, float),
+        WRITTEN(normdrop_eval_call, scratch, SCRATCH, double),
+    };
+    static const field prepare[] = {
+        READ(normdrop_prepare_call, weight, WEIGHT, float),
+        READ(normdrop_prepare_call, bias, BIAS, float),
+        READ(normdrop_prepare_call, running_mean, RUNNING_MEAN, float),
+        READ(normdrop_prepare_call, running_mean_tail, RUNNING_MEAN_TAIL, float),
+        READ(normdrop_prepare_call, running_var, RUNNING_VAR, float),
+        WRITTEN(normdrop_prepare_call, prepared, PREPARED, double),
+    };
+    static const field backward_prepared[] = {
+        READ(normdrop_backward_call, prepared, PREPARED, double),
+        READ(normdrop_backward_call, mask, MASK, uint8_t),
+        READ(normdrop_backward_call, input, INPUT, float),
+        READ(normdrop_backward_call, residual, RESIDUAL, float),
+        READ(normdrop_backward_call, grad_output, GRAD_OUTPUT, float),
+        WRITTEN(normdrop_backward_call, grad_input, GRAD_INPUT, float),
+        WRITTEN(normdrop_backward_call, grad_residual, GRAD_RESIDUAL, float),
+        WRITTEN(normdrop_backward_call, grad_weight, GRAD_WEIGHT, float),
+        WRITTEN(normdrop_backward_call, grad_bias, GRAD_BIAS, float),
+        WRITTEN(normdrop_backward_call, scratch, SCRATCH, double),
     };
     static const field backward[] = {
         READ(normdrop_backward_call, weight, WEIGHT, float),
@@ -1456,6 +1539,11 @@ static void test_wrong_buffers(void) {
     CHECK(error.buffer == NORMDROP_BUFFER_OUTPUT || error.other == NORMDROP_BUFFER_OUTPUT);
     check_buffers(run_eval, &of.layer, &of.eval, eval, COUNT(eval), NORMDROP_BUFFER_INPUT, NORMDROP_BUFFER_OUTPUT);
     check_structs(run_eval, &of.layer, &of.eval, sizeof of.eval);
+    check_buffers(run_prepare, &of.layer, &of.prepare, prepare, COUNT(prepare), 0, 0);
+    check_structs(run_prepare, &of.layer, &of.prepare, sizeof of.prepare);
+    of.eval.prepared = reading_f64(of.prepare.prepared);
+    check_buffers(run_eval, &of.layer, &of.eval, eval_prepared, COUNT(eval_prepared), NORMDROP_BUFFER_INPUT,
+                  NORMDROP_BUFFER_OUTPUT);
     check_buffers(run_backward, &of.layer, &of.backward, backward, COUNT(backward), NORMDROP_BUFFER_GRAD_OUTPUT,
                   NORMDROP_BUFFER_GRAD_INPUT);
     check_structs(run_backward, &of.layer, &of.backward, sizeof of.backward);
@@ -1465,8 +1553,12 @@ static void test_wrong_buffers(void) {
     of.backward.running_var = of.eval.running_var;
     check_buffers(run_backward, &of.layer, &of.backward, fixed, COUNT(fixed), NORMDROP_BUFFER_GRAD_OUTPUT,
                   NORMDROP_BUFFER_GRAD_INPUT);
-    of.backward.statistics = 2;
-    CHECK(normdrop_backward(&of.layer, &of.backward, &error) == NORMDROP_STATUS_STATISTICS && error.actual == 2);
+    of.backward.statistics = NORMDROP_STATISTICS_PREPARED;
+    of.backward.prepared = of.eval.prepared;
+    check_buffers(run_backward, &of.layer, &of.backward, backward_prepared, COUNT(backward_prepared),
+                  NORMDROP_BUFFER_GRAD_OUTPUT, NORMDROP_BUFFER_GRAD_INPUT);
+    of.backward.statistics = 3;
+    CHECK(normdrop_backward(&of.layer, &of.backward, &error) == NORMDROP_STATUS_STATISTICS && error.actual == 3);
     /* In place, but of the wrong length: named as the struct names it. */
     of.backward.statistics = NORMDROP_STATISTICS_FIXED;
     of.backward.grad_input.len = of.backward.grad_output.len = 9;

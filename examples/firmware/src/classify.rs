@@ -1,7 +1,10 @@
-//! What the device is for: which digit is this? With the batch norm as a layer of its own, and folded into the weights before
-//! it.
+//! What the device is for: which digit is this? With the batch norm as a layer of its own, whose statistics are prepared once,
+//! and folded into the weights before it.
 
-use normdrop::{Dropout, Error, EvalInPlace, Fold, Layer, Relu, WeightOrder, WeightShape, fold_into_previous};
+use normdrop::{
+    Dropout, Error, EvalInPlace, EvalPreparedInPlace, Fold, Layer, Prepare, Relu, WeightOrder, WeightShape,
+    fold_into_previous,
+};
 
 use crate::digits::{self, Camera};
 use crate::linear::Linear;
@@ -19,6 +22,8 @@ pub struct Buffers {
     hidden: [f32; HIDDEN],
     outputs: [f32; CLASSES],
     scratch: [f64; LAYER.eval_scratch_len()],
+    /// The statistics and parameters of the batch norm in the form that calls compute with.
+    prepared: [f64; LAYER.prepared_len()],
 }
 
 /// All memory of the program `classify`.
@@ -51,10 +56,40 @@ impl Buffers {
             hidden: [0.0; HIDDEN],
             outputs: [0.0; CLASSES],
             scratch: [0.0; LAYER.eval_scratch_len()],
+            prepared: [0.0; LAYER.prepared_len()],
         }
     }
 
-    /// The digit that the network sees.
+    /// Prepares the batch norm of a network, for [`Self::prepared`].
+    ///
+    /// # Errors
+    /// None: all lengths are right.
+    pub fn prepare(&mut self, network: &Network) -> Result<(), Error> {
+        LAYER.prepare(Prepare {
+            parameters: network.norm.parameters(),
+            running: network.norm.running(),
+            prepared: &mut self.prepared,
+        })
+    }
+
+    /// The digit that the network sees, with the batch norm that was prepared.
+    ///
+    /// # Errors
+    /// Only if nothing was prepared.
+    pub fn prepared(&mut self, network: &Network) -> Result<u8, Error> {
+        network.hidden.forward(&self.pixels, &mut self.hidden);
+        LAYER.eval_prepared_in_place(EvalPreparedInPlace {
+            prepared: &self.prepared,
+            dropout: Dropout::Off,
+            residual: None,
+            values: &mut self.hidden,
+            scratch: &mut self.scratch,
+        })?;
+        network.output.forward(&self.hidden, &mut self.outputs);
+        Ok(self.largest())
+    }
+
+    /// The digit that the network sees, with the batch norm as it was learned.
     ///
     /// # Errors
     /// None: all lengths are right.
@@ -127,9 +162,12 @@ pub fn run(memory: &mut Memory, platform: &mut impl Platform) -> Result<(), Erro
     const LINE: usize = 40;
     let Memory { buffers, folded } = memory;
     platform.measure("fold", || fold(&TRAINED, folded))?;
+    platform.measure("prepare", || buffers.prepare(&TRAINED))?;
     if let Some(digit) = digits::all().next() {
         digit.pixels(Camera::Upright, buffers.pixels());
-        platform.measure("unfolded", || buffers.unfolded(&TRAINED))?;
+        let unfolded = platform.measure("unfolded", || buffers.unfolded(&TRAINED))?;
+        let prepared = platform.measure("prepared", || buffers.prepared(&TRAINED))?;
+        debug_assert_eq!(prepared, unfolded);
         platform.measure("folded", || buffers.folded(folded, &TRAINED.output));
     }
 
@@ -144,7 +182,7 @@ pub fn run(memory: &mut Memory, platform: &mut impl Platform) -> Result<(), Erro
         platform.print("\nunfolded  ");
         for digit in line.clone() {
             digit.pixels(Camera::Upright, buffers.pixels());
-            let seen = buffers.unfolded(&TRAINED)?;
+            let seen = buffers.prepared(&TRAINED)?;
             unfolded_right += u32::from(seen == digit.label);
             unfolded_outputs.add(&buffers.outputs);
             platform.digit(seen);

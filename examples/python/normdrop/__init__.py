@@ -482,9 +482,48 @@ class Layer:
         return y
 
     @untraced
+    def prepare(self, running_mean: Floats, running_var: Floats, *, running_mean_tail: Floats | None = None,
+                weight: Floats | None = None, bias: Floats | None = None) -> Doubles:
+        """Running statistics and parameters in the form that calls compute with, for many calls with the same: a float64 array,
+        which `eval_prepared`, and `backward` and `reduce` with `prepared`, take in place of them. The results are the same bits,
+        and small calls are several times faster.
+
+            running_mean,       float32 [C], as in `eval`
+            running_var,
+            running_mean_tail
+            weight, bias        float32 [C], as in `eval`
+
+        The array is a copy: after a change of the statistics or parameters, prepare again. It serves every layer with as many
+        channels.
+        """
+        prepared = numpy.empty(self._lengths.prepared)
+        call = _library.CPrepare(
+            **self._parameters(weight, bias), **self._running(running_mean, running_mean_tail, running_var), prepared=prepared
+        )
+        _library.call("prepare", self._layer, call)
+        return prepared
+
+    @untraced
+    def eval_prepared(self, x: Floats, prepared: Doubles, *, mask: Bits | None = None, residual: Floats | None = None,
+                      out: Floats | None = None) -> Floats:
+        """`eval` with prepared statistics: the output.
+
+            x, mask, residual   as in `eval`
+            prepared            what `prepare` returned
+            out                 float32, the shape of the layer: where the output is written; `out=x` is in place
+        """
+        y = self._like(out)
+        self._run(
+            "eval", _library.CEval, self._lengths.eval_scratch, prepared=_prepared(prepared), mask=_mask(mask),
+            input=self._tensor("x", x), residual=self._optional("residual", residual), output=self._tensor("out", y, True),
+        )
+        return y
+
+    @untraced
     def backward(self, grad: Floats, x: Floats, saved: Saved | None = None, *, running_mean: Floats | None = None,
-                 running_var: Floats | None = None, running_mean_tail: Floats | None = None, weight: Floats | None = None,
-                 bias: Floats | None = None, mask: Bits | None = None, residual: Floats | None = None, out: Floats | None = None,
+                 running_var: Floats | None = None, running_mean_tail: Floats | None = None,
+                 prepared: Doubles | None = None, weight: Floats | None = None, bias: Floats | None = None,
+                 mask: Bits | None = None, residual: Floats | None = None, out: Floats | None = None,
                  input_gradient: bool = True, residual_gradient: bool = False, parameter_gradients: bool = True) -> Gradients:
         """The gradients, through the batch statistics in `saved` or past the running ones.
 
@@ -495,6 +534,7 @@ class Layer:
             running_mean,          float32 [C], as in the forward call
             running_var,
             running_mean_tail
+            prepared               what `prepare` returned, instead of those and of weight and bias
             out                    float32, the shape of the layer: where the gradient of x is written; `out=grad` is in place
             input_gradient,        whether the result has the gradient of x, of the residual, and those of weight and
             residual_gradient,     bias; it has None instead
@@ -505,7 +545,8 @@ class Layer:
         d_weight, d_bias = (self._new_channels(), self._new_channels()) if parameter_gradients else (None, None)
         self._run(
             "backward", _library.CBackward, self._lengths.backward_scratch, **self._parameters(weight, bias),
-            **self._statistics(saved, running_mean, running_mean_tail, running_var), mask=_mask(mask), input=self._tensor("x", x),
+            **self._statistics(saved, running_mean, running_mean_tail, running_var, prepared), mask=_mask(mask),
+            input=self._tensor("x", x),
             residual=self._optional("residual", residual), grad_output=self._tensor("grad", grad),
             grad_input=self._optional("out", dx, True), grad_residual=self._optional("d_residual", d_residual, True),
             grad_weight=_floats("d_weight", d_weight, True), grad_bias=_floats("d_bias", d_bias, True),
@@ -573,8 +614,9 @@ class Layer:
 
     @untraced
     def reduce(self, grad: Floats, x: Floats, saved: Saved | None = None, *, running_mean: Floats | None = None,
-               running_var: Floats | None = None, running_mean_tail: Floats | None = None, weight: Floats | None = None,
-               bias: Floats | None = None, mask: Bits | None = None, residual: Floats | None = None) -> Doubles:
+               running_var: Floats | None = None, running_mean_tail: Floats | None = None,
+               prepared: Doubles | None = None, weight: Floats | None = None, bias: Floats | None = None,
+               mask: Bits | None = None, residual: Floats | None = None) -> Doubles:
         """The sums over a part that gradients are made of: C sums of g, then C sums of g*xhat, float64 [2*C].
 
             grad                   float32, the shape of the layer: the gradient of the part's output
@@ -584,11 +626,13 @@ class Layer:
             running_mean,          float32 [C], as in the forward call
             running_var,
             running_mean_tail
+            prepared               what `prepare` returned, instead of those and of weight and bias
         """
         sums = numpy.empty(self._lengths.sums)
         self._run(
             "reduce", _library.CReduce, self._lengths.backward_scratch, **self._parameters(weight, bias),
-            **self._statistics(saved, running_mean, running_mean_tail, running_var), mask=_mask(mask), input=self._tensor("x", x),
+            **self._statistics(saved, running_mean, running_mean_tail, running_var, prepared), mask=_mask(mask),
+            input=self._tensor("x", x),
             residual=self._optional("residual", residual), grad_output=self._tensor("grad", grad), sums=sums,
         )
         return sums
@@ -659,7 +703,11 @@ class Layer:
         }
 
     def _statistics(self, saved: Saved | None, running_mean: Floats | None, running_mean_tail: Floats | None,
-                    running_var: Floats | None) -> dict[str, Any]:
+                    running_var: Floats | None, prepared: Doubles | None) -> dict[str, Any]:
+        if prepared is not None:
+            if any(given is not None for given in (saved, running_mean, running_mean_tail, running_var)):
+                raise ValueError("give either prepared, which has statistics in it, or others")
+            return {"statistics": 2, "prepared": _prepared(prepared)}
         if (saved is None) == (running_mean is None):
             raise ValueError("give either saved, the statistics of the batch, or running_mean and running_var")
         if saved is None:
@@ -690,6 +738,10 @@ def _saved(saved: Saved, written: bool = False) -> dict[str, Any]:
         "saved_mean_tail": _floats("saved.mean_tail", mean_tail, written),
         "saved_inv_std": _array("saved.inv_std", inv_std, numpy.float64, written=written),
     }
+
+
+def _prepared(prepared: Doubles) -> Any:
+    return _array("prepared", prepared, numpy.float64, optional=False)
 
 
 def _mask(mask: Bits | None) -> Any:

@@ -69,7 +69,7 @@ class CLengths(Structure):
         (name, c_size_t)
         for name in (
             "elements", "channels", "mask_bits", "mask", "eval_scratch", "train_scratch", "backward_scratch", "scratch",
-            "moments", "sums",
+            "moments", "sums", "prepared",
         )
     ]
 
@@ -100,14 +100,19 @@ class CTrain(Call):
 
 
 class CEval(Call):
-    _fields_ = _VERSION + _PARAMETERS + _RUNNING + _slices("mask", "input", "residual", "output", "scratch")
+    _fields_ = _VERSION + _PARAMETERS + _RUNNING + _slices("mask", "input", "residual", "output", "scratch", "prepared")
+
+
+class CPrepare(Call):
+    _fields_ = _VERSION + _PARAMETERS + _RUNNING + _slices("prepared")
 
 
 class CBackward(Call):
     _fields_ = (
         _VERSION + [("statistics", c_uint32)] + _PARAMETERS + _RUNNING + _SAVED
         + _slices(
-            "mask", "input", "residual", "grad_output", "grad_input", "grad_residual", "grad_weight", "grad_bias", "scratch"
+            "mask", "input", "residual", "grad_output", "grad_input", "grad_residual", "grad_weight", "grad_bias", "scratch",
+            "prepared",
         )
     )
 
@@ -123,7 +128,7 @@ class CApply(Call):
 class CReduce(Call):
     _fields_ = (
         _VERSION + [("statistics", c_uint32)] + _PARAMETERS + _RUNNING + _SAVED
-        + _slices("mask", "input", "residual", "grad_output", "sums", "scratch")
+        + _slices("mask", "input", "residual", "grad_output", "sums", "scratch", "prepared")
     )
 
 
@@ -145,8 +150,8 @@ class CFold(Call):
 # The structs by the names of the header; a test compares them with it.
 STRUCTS: dict[str, type[Structure]] = {
     "normdrop_layer": CLayer, "normdrop_error": CError, "normdrop_lengths": CLengths, "normdrop_keep": CKeep,
-    "normdrop_train_call": CTrain, "normdrop_eval_call": CEval, "normdrop_backward_call": CBackward,
-    "normdrop_finish_call": CFinish, "normdrop_apply_call": CApply, "normdrop_reduce_call": CReduce,
+    "normdrop_train_call": CTrain, "normdrop_eval_call": CEval, "normdrop_prepare_call": CPrepare,
+    "normdrop_backward_call": CBackward, "normdrop_finish_call": CFinish, "normdrop_apply_call": CApply, "normdrop_reduce_call": CReduce,
     "normdrop_apply_gradient_call": CApplyGradient, "normdrop_fold_call": CFold,
 }
 
@@ -174,6 +179,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "clear_padding": (c_int32, [_LAYER, Slice, Slice, _ERROR]),
     "train": (c_int32, [_LAYER, POINTER(CTrain), _ERROR]),
     "eval": (c_int32, [_LAYER, POINTER(CEval), _ERROR]),
+    "prepare": (c_int32, [_LAYER, POINTER(CPrepare), _ERROR]),
     "backward": (c_int32, [_LAYER, POINTER(CBackward), _ERROR]),
     "moments": (c_int32, [_LAYER, Slice, Slice, Slice, _ERROR]),
     "merge_moments": (c_int32, [Slice, Slice, _ERROR]),
@@ -273,6 +279,7 @@ _DETAILS = {
     27: ": {buffer} have {expected} a channel, and here {actual} in all",
     28: ", but channel {actual} has {value}",
     29: "; p is {value}",
+    30: ", {expected}",
 }
 
 

@@ -108,6 +108,47 @@ def test_train_eval_and_their_gradients(layout, dimensions, activation):
     check_gradients(layer.backward(problem.grad, problem.x, **problem.running, residual_gradient=True, **arguments), gradients)
 
 
+@pytest.mark.parametrize("layout, dimensions", LAYOUTS)
+def test_prepared_statistics_give_the_same_bits(layout, dimensions):
+    problem = Problem(layout, dimensions, "gelu", seed=dimensions)
+    layer, residual = problem.layer, problem.residual
+    tail = problem.running["running_mean"] * numpy.float32(2.0**-26)
+    given = {**problem.parameters, **problem.running, "running_mean_tail": tail}
+    prepared = layer.prepare(**given)
+    for mask in (None, problem.mask):
+        calls = {"mask": mask, "residual": residual}
+        expected = layer.eval(problem.x, **given, **calls)
+        assert (layer.eval_prepared(problem.x, prepared, **calls) == expected).all()
+        values = problem.x.copy()
+        assert layer.eval_prepared(values, prepared, out=values, **calls) is values
+        assert (values == expected).all()
+        gradients = layer.backward(problem.grad, problem.x, residual_gradient=True, **given, **calls)
+        again = layer.backward(problem.grad, problem.x, prepared=prepared, residual_gradient=True, **calls)
+        assert all((one == other).all() for one, other in zip(again, gradients, strict=True))
+        sums = layer.reduce(problem.grad, problem.x, **given, **calls)
+        assert (layer.reduce(problem.grad, problem.x, prepared=prepared, **calls) == sums).all()
+    # A copy: what changes later is not in it.
+    given["weight"] += 1
+    assert (layer.eval_prepared(problem.x, prepared, residual=residual, mask=problem.mask) == expected).all()
+    assert (layer.prepare(**given) != prepared).any()
+
+
+def test_what_was_not_prepared_is_refused():
+    layer = normdrop.Layer("NC", (2, 3))
+    x = numpy.ones((2, 3), numpy.float32)
+    prepared = layer.prepare(numpy.zeros(3, numpy.float32), numpy.ones(3, numpy.float32))
+    with pytest.raises(normdrop.NormdropError, match="as many channels as the layer has, 3"):
+        layer.eval_prepared(x, numpy.zeros_like(prepared))
+    with pytest.raises(normdrop.NormdropError, match=f"prepared must have {len(prepared)} values, but has 4"):
+        layer.eval_prepared(x, numpy.zeros(4))
+    with pytest.raises(TypeError, match="prepared"):
+        layer.eval_prepared(x, None)
+    with pytest.raises(ValueError, match="either prepared"):
+        layer.backward(x, x, layer.train(x)[1], prepared=prepared)
+    with pytest.raises(normdrop.NormdropError, match="channel 1 is -1.0"):
+        layer.prepare(numpy.zeros(3, numpy.float32), numpy.float32([1, -1, 1]))
+
+
 def test_the_mask_is_what_numpy_packs():
     layer = normdrop.Layer("NC", (50, 7), p=0.5)
     mask = layer.mask(11)

@@ -4,9 +4,10 @@
 //! different contents of scratch and, where there is one, in the form that works in place: the bits must be the same.
 
 use normdrop::{
-    Activation, Average, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, Gelu, Granularity,
-    HardSwish, Identity, Layer, LeakyRelu, ParameterGradients, Parameters, Relu, Relu6, Running, RunningMut,
-    RunningVariance, Saved, SavedMut, Shape, Sigmoid, Silu, Statistics, Tanh, Train,
+    Activation, Average, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, EvalPrepared,
+    EvalPreparedInPlace, Gelu, Granularity, HardSwish, Identity, Layer, LeakyRelu, ParameterGradients, Parameters,
+    Prepare, Relu, Relu6, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape, Sigmoid, Silu, Statistics,
+    Tanh, Train,
 };
 use normdrop_reference::classes::{Class, class};
 use normdrop_reference::layer as reference;
@@ -382,6 +383,45 @@ impl Problem {
             })
             .expect("an evaluation call without faults");
         assert_eq!(bits(&values), bits(&y), "in place is not the same as out of place");
+        assert_eq!(bits(&self.eval_prepared(&layer)), bits(&y), "prepared is not the same as unprepared");
+        y
+    }
+
+    /// What [`Layer::prepare`] makes of the running statistics and parameters.
+    pub(crate) fn try_prepare<A: Oracle>(&self, layer: &Layer<A>) -> Result<Vec<f64>, Error> {
+        let mut prepared = vec![f64::NAN; layer.prepared_len()];
+        layer.prepare(Prepare { parameters: self.parameters(), running: self.running(), prepared: &mut prepared })?;
+        Ok(prepared)
+    }
+
+    /// Evaluation with prepared statistics, out of place and in place.
+    pub(crate) fn eval_prepared<A: Oracle>(&self, layer: &Layer<A>) -> Vec<f32> {
+        let prepared = self.try_prepare(layer).expect("statistics that an evaluation call takes");
+        let (residual, dropout) = (self.residual.as_deref(), self.dropout());
+        let mut y = vec![f32::NAN; self.x.len()];
+        let mut scratch = vec![f64::NAN; layer.eval_scratch_len()];
+        layer
+            .eval_prepared(EvalPrepared {
+                prepared: &prepared,
+                dropout,
+                input: &self.x,
+                residual,
+                output: &mut y,
+                scratch: &mut scratch,
+            })
+            .expect("an evaluation call without faults");
+        let mut values = self.x.clone();
+        scratch.fill(0.0);
+        layer
+            .eval_prepared_in_place(EvalPreparedInPlace {
+                prepared: &prepared,
+                dropout,
+                residual,
+                values: &mut values,
+                scratch: &mut scratch,
+            })
+            .expect("an evaluation call without faults");
+        assert_eq!(bits(&values), bits(&y), "in place is not the same as out of place");
         y
     }
 
@@ -394,6 +434,25 @@ impl Problem {
 
     pub(crate) fn try_backward<A: Oracle>(&self, statistics: Statistics<'_>) -> Result<Differentiated, Error> {
         let layer = self.layer::<A>();
+        let result = self.backward_of(&layer, self.parameters(), statistics)?;
+        if let Statistics::Fixed(running) = statistics {
+            let mut prepared = vec![f64::NAN; layer.prepared_len()];
+            let call = Prepare { parameters: self.parameters(), running, prepared: &mut prepared };
+            // A call for an empty tensor takes statistics that cannot be prepared.
+            if layer.prepare(call).is_ok() {
+                let again = self.backward_of(&layer, Parameters::default(), Statistics::Prepared(&prepared))?;
+                assert_eq!(again.bits(), result.bits(), "prepared is not the same as unprepared");
+            }
+        }
+        Ok(result)
+    }
+
+    fn backward_of<A: Oracle>(
+        &self,
+        layer: &Layer<A>,
+        parameters: Parameters<'_>,
+        statistics: Statistics<'_>,
+    ) -> Result<Differentiated, Error> {
         let mut result = Differentiated {
             dx: vec![f32::NAN; self.x.len()],
             d_residual: self.residual.iter().flat_map(|residual| vec![f32::NAN; residual.len()]).collect(),
@@ -403,7 +462,7 @@ impl Problem {
         let mut in_place = Differentiated { dx: self.dy.clone(), ..result.clone() };
         let mut scratch = vec![f64::NAN; layer.backward_scratch_len()];
         layer.backward(Backward {
-            parameters: self.parameters(),
+            parameters,
             statistics,
             dropout: self.dropout(),
             input: &self.x,
@@ -416,7 +475,7 @@ impl Problem {
         })?;
         scratch.fill(0.0);
         layer.backward_in_place(BackwardInPlace {
-            parameters: self.parameters(),
+            parameters,
             statistics,
             dropout: self.dropout(),
             input: &self.x,

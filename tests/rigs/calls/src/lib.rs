@@ -6,9 +6,9 @@
 #![no_std]
 
 use normdrop::{
-    Activation, Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Error, Eval, EvalInPlace, Finish,
-    Fold, Layer, Moments, ParameterGradients, Parameters, Reduce, Running, RunningMut, Saved, SavedMut, Statistics,
-    Train, WeightShape, merge_moments, merge_sums,
+    Activation, Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Error, Eval, EvalInPlace,
+    EvalPrepared, EvalPreparedInPlace, Finish, Fold, Layer, Moments, ParameterGradients, Parameters, Prepare, Reduce,
+    Running, RunningMut, Saved, SavedMut, Statistics, Train, WeightShape, merge_moments, merge_sums,
 };
 
 /// The buffers and options of any call. Each buffer has the length that the call asks for, or the call refuses it.
@@ -59,6 +59,8 @@ pub struct Call<'a> {
     pub part: &'a mut [f64],
     /// The moments or the sums of another part, which is merged into `part`.
     pub other: &'a mut [f64],
+    /// Prepared statistics, of [`Layer::prepared_len`] values or more.
+    pub prepared: &'a mut [f64],
     /// The values per channel of the whole batch, for [`Layer::apply_gradient`].
     pub samples: f64,
     /// The scratch of every call.
@@ -172,6 +174,54 @@ impl Call<'_> {
             dropout: dropout!(self),
             residual: self.residual,
             values: &mut *self.output,
+            scratch: &mut *self.scratch,
+        })
+    }
+
+    /// [`Layer::prepare`].
+    pub fn prepare<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.prepare(Prepare {
+            parameters: parameters!(self),
+            running: running!(self),
+            prepared: front_mut(self.prepared, layer.prepared_len()),
+        })
+    }
+
+    /// [`Layer::eval_prepared`].
+    pub fn eval_prepared<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.eval_prepared(EvalPrepared {
+            prepared: front(self.prepared, layer.prepared_len()),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            scratch: &mut *self.scratch,
+        })
+    }
+
+    /// [`Layer::eval_prepared_in_place`], of the output.
+    pub fn eval_prepared_in_place<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.eval_prepared_in_place(EvalPreparedInPlace {
+            prepared: front(self.prepared, layer.prepared_len()),
+            dropout: dropout!(self),
+            residual: self.residual,
+            values: &mut *self.output,
+            scratch: &mut *self.scratch,
+        })
+    }
+
+    /// [`Layer::backward`] with prepared statistics.
+    pub fn backward_prepared<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.backward(Backward {
+            parameters: Parameters::default(),
+            statistics: Statistics::Prepared(front(self.prepared, layer.prepared_len())),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            grad_output: self.grad_output,
+            grad_input: self.grad_input.as_deref_mut(),
+            grad_residual: self.grad_residual.as_deref_mut(),
+            grad_parameters: grad_parameters!(self),
             scratch: &mut *self.scratch,
         })
     }

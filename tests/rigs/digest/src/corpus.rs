@@ -144,6 +144,8 @@ pub struct Memory<const LEN: usize, const CHANNELS: usize, const MASK: usize, co
     channels: [[f32; CHANNELS]; 8],
     inv_std: [f64; CHANNELS],
     moments: [[[f64; CHANNELS]; 3]; 2],
+    /// Enough for sixteen channels and more.
+    prepared: [[f64; CHANNELS]; 8],
     scratch: [f64; SCRATCH],
 }
 
@@ -168,6 +170,7 @@ impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: 
             channels: [[0.0; CHANNELS]; 8],
             inv_std: [0.0; CHANNELS],
             moments: [[[0.0; CHANNELS]; 3]; 2],
+            prepared: [[0.0; CHANNELS]; 8],
             scratch: [0.0; SCRATCH],
         }
     }
@@ -197,6 +200,7 @@ impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: 
             grad_bias,
             moments: moments.as_flattened_mut(),
             other: other.as_flattened_mut(),
+            prepared: self.prepared.as_flattened_mut(),
             scratch: &mut self.scratch,
         };
         let mut run = Run { buffers: &mut buffers, backend };
@@ -372,6 +376,7 @@ struct Buffers<'a> {
     grad_bias: &'a mut [f32],
     moments: &'a mut [f64],
     other: &'a mut [f64],
+    prepared: &'a mut [f64],
     scratch: &'a mut [f64],
 }
 
@@ -523,6 +528,7 @@ impl Run<'_, '_> {
             grad_bias: Some(&mut all.grad_bias[..c]),
             part: &mut all.moments[..moments_len(c)],
             other: &mut all.other[..moments_len(c)],
+            prepared: &mut *all.prepared,
             samples: layer.shape().samples() as f64 + 3.0,
             scratch: &mut all.scratch[..],
         };
@@ -660,6 +666,19 @@ impl Cut<'_> {
         self.spoil_scratch();
         self.surrounded(|call| call.eval(layer))?;
         digest.add(self.call.output);
+        let of_output = |call: &Call<'_>| {
+            let mut digest = Digest::default();
+            digest.add(call.output);
+            digest.0.finish()
+        };
+        let unprepared = of_output(&self.call);
+        self.spoil_scratch();
+        self.call.prepare(layer)?;
+        self.call.eval_prepared(layer)?;
+        // The same bits, or a digest that nobody has recorded.
+        if of_output(&self.call) != unprepared {
+            digest.0.write(b"prepared");
+        }
         Ok(())
     }
 

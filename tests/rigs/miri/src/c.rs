@@ -102,7 +102,13 @@ impl Memory {
         values.insert("mask", Values::Bytes(vec![0x5A; lengths.mask]));
         values.insert("lengths", Values::Lengths(vec![1; OUTER / POSITIONS]));
         values.insert("some_bits", Values::Bytes(vec![0; 2]));
-        for (name, len) in [("moments", lengths.moments), ("sums", lengths.sums), ("scratch", lengths.scratch)] {
+        let doubles = [
+            ("moments", lengths.moments),
+            ("sums", lengths.sums),
+            ("scratch", lengths.scratch),
+            ("prepared", lengths.prepared),
+        ];
+        for (name, len) in doubles {
             values.insert(name, Values::Doubles(vec![1.0; len]));
         }
         values.insert("other_moments", Values::Doubles(vec![2.0; lengths.moments]));
@@ -183,6 +189,7 @@ fn lengths(layer: &c::normdrop_layer) -> c::normdrop_lengths {
         scratch: 0,
         moments: 0,
         sums: 0,
+        prepared: 0,
     };
     // SAFETY: both pointers are to what they say; there need be no error.
     let status = unsafe { c::normdrop_layer_lengths(layer, &raw mut lengths, ptr::null_mut()) };
@@ -279,6 +286,7 @@ const FUNCTIONS: [(&str, Function); 23] = [
             residual: m.read("residual"),
             output: m.write("output"),
             scratch: m.write("scratch"),
+            prepared: LEFT_OUT,
         };
         // SAFETY: as above.
         unsafe { c::normdrop_eval(layer, &raw const call, error) }
@@ -297,9 +305,45 @@ const FUNCTIONS: [(&str, Function); 23] = [
             residual: m.read("residual"),
             output: values,
             scratch: m.write("scratch"),
+            prepared: LEFT_OUT,
         };
         // SAFETY: as above.
         unsafe { c::normdrop_eval(layer, &raw const call, error) }
+    }),
+    ("prepare", |m, layer, error| {
+        let call = c::normdrop_prepare_call {
+            version: VERSION,
+            weight: m.read("weight"),
+            bias: m.read("bias"),
+            running_mean: m.read("running_mean"),
+            running_mean_tail: m.read("running_mean_tail"),
+            running_var: m.read("running_var"),
+            prepared: m.write("prepared"),
+        };
+        // SAFETY: as above.
+        unsafe { c::normdrop_prepare(layer, &raw const call, error) }
+    }),
+    ("eval, prepared", |m, layer, error| {
+        let call = c::normdrop_eval_call {
+            version: VERSION,
+            weight: of(false, m, "weight"),
+            bias: of(false, m, "bias"),
+            running_mean: of(false, m, "running_mean"),
+            running_mean_tail: of(false, m, "running_mean_tail"),
+            running_var: of(false, m, "running_var"),
+            mask: m.read("mask"),
+            input: m.read("input"),
+            residual: m.read("residual"),
+            output: m.write("output"),
+            scratch: m.write("scratch"),
+            prepared: m.read("prepared"),
+        };
+        // SAFETY: as above.
+        unsafe { c::normdrop_eval(layer, &raw const call, error) }
+    }),
+    ("backward, prepared", |m, layer, error| {
+        let (grad_output, grad_input) = (m.read("grad_output"), m.write("grad_input"));
+        backward(m, layer, error, c::NORMDROP_STATISTICS_PREPARED, grad_output, grad_input)
     }),
     ("backward", |m, layer, error| {
         let (grad_output, grad_input) = (m.read("grad_output"), m.write("grad_input"));
@@ -358,6 +402,7 @@ const FUNCTIONS: [(&str, Function); 23] = [
     }),
     ("reduce", |m, layer, error| reduce(m, layer, error, c::NORMDROP_STATISTICS_BATCH)),
     ("reduce, fixed", |m, layer, error| reduce(m, layer, error, c::NORMDROP_STATISTICS_FIXED)),
+    ("reduce, prepared", |m, layer, error| reduce(m, layer, error, c::NORMDROP_STATISTICS_PREPARED)),
     ("merge_sums", |m, _, error| {
         let (into, from) = (m.write("sums"), m.read("other_sums"));
         // SAFETY: as above.
@@ -409,6 +454,7 @@ fn backward(
     grad_output: Slice<f32>,
     grad_input: SliceMut<f32>,
 ) -> c::normdrop_status {
+    let batch = statistics == c::NORMDROP_STATISTICS_BATCH;
     let fixed = statistics == c::NORMDROP_STATISTICS_FIXED;
     let call = c::normdrop_backward_call {
         version: VERSION,
@@ -418,9 +464,9 @@ fn backward(
         running_mean: of(fixed, m, "running_mean"),
         running_mean_tail: of(fixed, m, "running_mean_tail"),
         running_var: of(fixed, m, "running_var"),
-        saved_mean: of(!fixed, m, "saved_mean"),
-        saved_mean_tail: of(!fixed, m, "saved_mean_tail"),
-        saved_inv_std: of(!fixed, m, "saved_inv_std"),
+        saved_mean: of(batch, m, "saved_mean"),
+        saved_mean_tail: of(batch, m, "saved_mean_tail"),
+        saved_inv_std: of(batch, m, "saved_inv_std"),
         mask: m.read("mask"),
         input: m.read("input"),
         residual: m.read("residual"),
@@ -430,6 +476,7 @@ fn backward(
         grad_weight: m.write("grad_weight"),
         grad_bias: m.write("grad_bias"),
         scratch: m.write("scratch"),
+        prepared: of(statistics == c::NORMDROP_STATISTICS_PREPARED, m, "prepared"),
     };
     // SAFETY: as above `FUNCTIONS`.
     unsafe { c::normdrop_backward(layer, &raw const call, error) }
@@ -441,6 +488,7 @@ fn reduce(
     error: *mut c::normdrop_error,
     statistics: c::normdrop_statistics,
 ) -> c::normdrop_status {
+    let batch = statistics == c::NORMDROP_STATISTICS_BATCH;
     let fixed = statistics == c::NORMDROP_STATISTICS_FIXED;
     let call = c::normdrop_reduce_call {
         version: VERSION,
@@ -450,19 +498,23 @@ fn reduce(
         running_mean: of(fixed, m, "running_mean"),
         running_mean_tail: of(fixed, m, "running_mean_tail"),
         running_var: of(fixed, m, "running_var"),
-        saved_mean: of(!fixed, m, "saved_mean"),
-        saved_mean_tail: of(!fixed, m, "saved_mean_tail"),
-        saved_inv_std: of(!fixed, m, "saved_inv_std"),
+        saved_mean: of(batch, m, "saved_mean"),
+        saved_mean_tail: of(batch, m, "saved_mean_tail"),
+        saved_inv_std: of(batch, m, "saved_inv_std"),
         mask: m.read("mask"),
         input: m.read("input"),
         residual: m.read("residual"),
         grad_output: m.read("grad_output"),
         sums: m.write("sums"),
         scratch: m.write("scratch"),
+        prepared: of(statistics == c::NORMDROP_STATISTICS_PREPARED, m, "prepared"),
     };
     // SAFETY: as above `FUNCTIONS`.
     unsafe { c::normdrop_reduce(layer, &raw const call, error) }
 }
+
+/// A buffer that a call is not given.
+const LEFT_OUT: Slice<f64> = Slice { values: ptr::null(), len: 0 };
 
 /// A buffer if the call looks at it, else a pointer to nowhere.
 fn of<T: Element>(looked_at: bool, m: &mut Memory, name: &'static str) -> Slice<T> {

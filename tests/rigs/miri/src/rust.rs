@@ -55,6 +55,7 @@ struct Memory {
     grad_parameters: [Vec<f32>; 2],
     part: Vec<f64>,
     other: Vec<f64>,
+    prepared: Vec<f64>,
     scratch: Vec<f64>,
 }
 
@@ -83,6 +84,7 @@ impl Memory {
             grad_parameters: [vec![0.0; c], vec![0.0; c]],
             part: vec![0.0; layer.moments_len()],
             other: vec![0.0; layer.moments_len()],
+            prepared: vec![0.0; layer.prepared_len()],
             scratch: vec![f64::NAN; layer.scratch_len()],
         }
     }
@@ -114,6 +116,7 @@ impl Memory {
             grad_bias: Some(grad_bias),
             part: &mut self.part,
             other: &mut self.other,
+            prepared: &mut self.prepared,
             samples: samples as f64,
             scratch: &mut self.scratch,
         }
@@ -125,7 +128,7 @@ impl Memory {
         for values in self.running.iter().chain(&self.saved).chain(tensors).chain(&self.grad_parameters) {
             digest.floats(values);
         }
-        for values in [&self.inv_std, &self.part, &self.other] {
+        for values in [&self.inv_std, &self.part, &self.other, &self.prepared] {
             digest.doubles(values);
         }
         digest.finish()
@@ -156,6 +159,13 @@ fn every_call_of<A: Activation>(name: &str, activation: A, dimensions: [usize; 3
             call.fixed = true;
             call.backward(layer)
         }),
+        ("prepare", false, |call, layer| call.prepare(layer)),
+        ("eval prepared", false, |call, layer| call.eval_prepared(layer)),
+        ("eval prepared in place", false, |call, layer| {
+            call.output.copy_from_slice(call.input);
+            call.eval_prepared_in_place(layer)
+        }),
+        ("backward, prepared", false, |call, layer| call.backward_prepared(layer)),
         ("train", true, |call, layer| call.train(layer)),
         ("backward", true, |call, layer| call.backward(layer)),
         ("backward in place", true, |call, layer| {

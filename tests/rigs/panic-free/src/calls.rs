@@ -84,6 +84,8 @@ pub struct Call {
     part: Slice<f64>,
     /// Those of another part.
     other: Slice<f64>,
+    /// Prepared statistics.
+    prepared: Slice<f64>,
     /// The values per channel of the whole batch.
     total: f64,
     scratch: Slice<f64>,
@@ -153,6 +155,7 @@ impl Call {
                 grad_bias: self.grad_bias.get_mut(),
                 part: self.part.write(),
                 other: self.other.write(),
+                prepared: self.prepared.write(),
                 samples: self.total,
                 scratch: self.scratch.write(),
             }
@@ -213,6 +216,10 @@ calls! {
     normdrop_eval_in_place_relu: eval_in_place(Relu);
     normdrop_backward_relu: backward(Relu);
     normdrop_backward_in_place_relu: backward_in_place(Relu);
+    normdrop_prepare: prepare(Relu);
+    normdrop_eval_prepared: eval_prepared(Relu);
+    normdrop_eval_prepared_in_place: eval_prepared_in_place(Relu);
+    normdrop_backward_prepared: backward_prepared(Relu);
     normdrop_moments: moments(Relu);
     normdrop_finish: finish(Relu);
     normdrop_apply: apply(Relu);
@@ -327,6 +334,7 @@ pub struct Lengths {
     train_scratch: usize,
     backward_scratch: usize,
     scratch: usize,
+    prepared: usize,
     threshold: u64,
     eps: f32,
 }
@@ -343,6 +351,7 @@ pub extern "C" fn normdrop_lengths(call: &Call, lengths: &mut Lengths) -> usize 
             train_scratch: layer.train_scratch_len(),
             backward_scratch: layer.backward_scratch_len(),
             scratch: layer.scratch_len(),
+            prepared: layer.prepared_len(),
             threshold: layer.keep().threshold(),
             eps: layer.config().eps,
         };

@@ -27,6 +27,8 @@ const SHAPES: [[usize; 3]; 4] = [[1, 1, 1000], [2, 3, 300], [300, 20, 1], [70, 3
 const LEN: usize = 300 * 20;
 const CHANNELS: usize = 20;
 const SCRATCH: usize = 4096;
+/// Two tiles of sixteen channels, four fields of each channel, and the end.
+const PREPARED: usize = 2 * 32 + 4 * CHANNELS + 2;
 /// Below the frame of `measure`; RAM has room for this and the buffers.
 const PAINTED: usize = 32 * 1024;
 const PAINT: u32 = 0xC0DE_F00D;
@@ -44,6 +46,7 @@ struct Memory {
     grad_bias: [f32; CHANNELS],
     part: [f64; 3 * CHANNELS],
     other: [f64; 3 * CHANNELS],
+    prepared: [f64; PREPARED],
     input: [f32; LEN],
     residual: [f32; LEN],
     output: [f32; LEN],
@@ -113,6 +116,7 @@ impl Memory {
                 grad_bias: Some(front_mut(&mut self.grad_bias, c)),
                 part: &mut self.part,
                 other: &mut self.other,
+                prepared: &mut self.prepared,
                 samples: (outer * inner) as f64,
                 scratch: &mut self.scratch,
             },
@@ -231,7 +235,7 @@ type Entry = (&'static str, fn(&mut Fixture<'_>) -> Stack);
 
 /// In an order in which each finds what it needs. Calls that are there with every activation are measured with every one;
 /// the others share their walks.
-const CALLS: [Entry; 38] = [
+const CALLS: [Entry; 42] = [
     ("Layer::new", |fixture| measure(&mut || fixture.layer(Relu).map(|layer| _ = black_box(layer)))),
     ("Layer::fill_mask", fill_mask),
     ("Layer::fill_mask_with", fill_mask_with),
@@ -240,6 +244,10 @@ const CALLS: [Entry; 38] = [
     ("Layer::eval_in_place<Relu>", layer!(eval_in_place(Relu))),
     ("Layer::backward<Relu>", layer!(backward(Relu))),
     ("Layer::backward_in_place<Relu>", layer!(backward_in_place(Relu))),
+    ("Layer::prepare", layer!(prepare(Relu))),
+    ("Layer::eval_prepared<Relu>", layer!(eval_prepared(Relu))),
+    ("Layer::eval_prepared_in_place<Relu>", layer!(eval_prepared_in_place(Relu))),
+    ("Layer::backward_prepared<Relu>", layer!(backward_prepared(Relu))),
     ("Layer::moments", layer!(moments(Relu))),
     ("merge_moments", merge_two_moments),
     ("Layer::finish", layer!(finish(Relu))),
@@ -385,6 +393,7 @@ fn main() -> ! {
         grad_bias: [0.0; CHANNELS],
         part: [0.0; 3 * CHANNELS],
         other: [0.0; 3 * CHANNELS],
+        prepared: [0.0; PREPARED],
         input: [0.0; LEN],
         residual: [0.0; LEN],
         output: [0.0; LEN],

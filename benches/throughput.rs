@@ -12,6 +12,7 @@
 //! | op | what is timed |
 //! |---|---|
 //! | eval | `Layer::eval`: running statistics, no dropout |
+//! | prepared | `Layer::eval_prepared`: the same with prepared statistics |
 //! | mask | `Layer::fill_mask` alone: one bit per element is drawn and stored |
 //! | train | `Layer::fill_mask` and `Layer::train` together: the whole forward half, with the mask drawn and stored |
 //! | backward | `Layer::backward` through batch statistics: all three gradients, from the stored mask |
@@ -44,8 +45,8 @@ use std::time::{Duration, Instant};
 
 use lexopt::{Arg, Parser, ValueExt};
 use normdrop::{
-    Backend, Backward, Config, Dropout, Eval, Layer, ParameterGradients, Parameters, Relu, Running, RunningMut, Saved,
-    SavedMut, Shape, Statistics, Train,
+    Backend, Backward, Config, Dropout, Eval, EvalPrepared, Layer, ParameterGradients, Parameters, Prepare, Relu,
+    Running, RunningMut, RunningVariance, Saved, SavedMut, Shape, Statistics, Train,
 };
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -56,8 +57,8 @@ usage: cargo bench --bench throughput -- [options]
   --json PATH       also write the results there, one JSON object a line; the first one is about the run
   --date DATE       the date in that first line (none)
   --reason TEXT     the reason of the run in that first line (none)
-  --workload A,C    some of the workloads A to H (all)
-  --op train        some of eval, mask, train, backward, read, triad (all)
+  --workload A,C    some of the workloads A to H and S (all)
+  --op train        some of eval, prepared, mask, train, backward, read, triad (all)
   --backend avx2    some of portable, avx2, avx512 (all)
   --rounds N        samples of each op, at least 1 (31)
   --threads 1,2     numbers of threads, with the feature rayon (1)
@@ -65,7 +66,7 @@ usage: cargo bench --bench throughput -- [options]
   --help
 ";
 
-const WORKLOADS: [Workload; 8] = [
+const WORKLOADS: [Workload; 9] = [
     Workload::new("A", "NC 256x1024", Shape::nc(256, 1024)),
     Workload::new("B", "NC 4096x4096", Shape::nc(4096, 4096)),
     Workload::new("C", "NCHW 32x64x56x56", Shape::nchw(32, 64, 56, 56)),
@@ -74,6 +75,7 @@ const WORKLOADS: [Workload; 8] = [
     Workload::new("F", "NCHW 8x512x7x7", Shape::nchw(8, 512, 7, 7)),
     Workload::new("G", "NC 32x64", Shape::nc(32, 64)),
     Workload::new("H", "NCL 16x32x4096", Shape::ncl(16, 32, 4096)),
+    Workload::new("S", "NC 1x256", Shape::nc(1, 256)),
 ];
 
 /// The least time that the calls of one sample take together: long for the clock, short for the scheduler.
@@ -168,7 +170,9 @@ impl Workload {
     }
 
     fn measure(&self, options: &Options, backends: &[Backend]) -> Result<Vec<Measurement>, normdrop::Error> {
-        let layer = Layer::new(self.shape, Relu, Config { p: 0.1, ..Config::DEFAULT })?;
+        // The unbiased variance of one value, as in S, does not exist.
+        let config = Config { p: 0.1, running_var: RunningVariance::Biased, ..Config::DEFAULT };
+        let layer = Layer::new(self.shape, Relu, config)?;
         let threads = if options.threads.is_empty() { &[NonZeroUsize::MIN][..] } else { &options.threads };
         let most = threads.iter().copied().max().unwrap_or(NonZeroUsize::MIN);
         let mut buffers = Buffers::new(&in_tasks(layer, most), options.offset)?;
@@ -203,6 +207,7 @@ impl Workload {
 #[derive(Clone, Copy)]
 enum Op {
     Eval,
+    Prepared,
     Mask,
     Train,
     Backward,
@@ -212,15 +217,16 @@ enum Op {
 
 impl Op {
     /// Those of the layer.
-    const ALL: [Self; 4] = [Self::Eval, Self::Mask, Self::Train, Self::Backward];
+    const ALL: [Self; 5] = [Self::Eval, Self::Prepared, Self::Mask, Self::Train, Self::Backward];
     /// The names of all of them.
-    const NAMES: [&str; 6] = ["eval", "mask", "train", "backward", "read", "triad"];
+    const NAMES: [&str; 7] = ["eval", "prepared", "mask", "train", "backward", "read", "triad"];
     /// What memory allows.
     const LIMITS: [Self; 2] = [Self::Read, Self::Triad];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Eval => "eval",
+            Self::Prepared => "prepared",
             Self::Mask => "mask",
             Self::Train => "train",
             Self::Backward => "backward",
@@ -305,6 +311,7 @@ struct Buffers {
     saved_inv_std: Vec<f64>,
     grad_weight: Vec<f32>,
     grad_bias: Vec<f32>,
+    prepared: Vec<f64>,
     scratch: Vec<f64>,
 }
 
@@ -330,9 +337,15 @@ impl Buffers {
             saved_inv_std: vec![1.0; channels],
             grad_weight: vec![1.0; channels],
             grad_bias: vec![1.0; channels],
+            prepared: vec![1.0; layer.prepared_len()],
             scratch: vec![1.0; layer.scratch_len()],
         };
         buffers.run(layer, Op::Train)?;
+        layer.prepare(Prepare {
+            parameters: Parameters { weight: Some(&buffers.weight), bias: Some(&buffers.bias) },
+            running: Running::new(&buffers.running_mean, &buffers.running_var),
+            prepared: &mut buffers.prepared,
+        })?;
         Ok(buffers)
     }
 
@@ -352,6 +365,14 @@ impl Buffers {
                 input,
                 output: self.output.values_mut(),
                 residual: None,
+                scratch: &mut self.scratch,
+            })?,
+            Op::Prepared => layer.eval_prepared(EvalPrepared {
+                prepared: black_box(&self.prepared),
+                dropout: Dropout::Off,
+                input,
+                residual: None,
+                output: self.output.values_mut(),
                 scratch: &mut self.scratch,
             })?,
             Op::Mask => self.seed = draw(layer, self.seed, &mut self.mask)?,

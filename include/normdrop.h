@@ -202,6 +202,10 @@ typedef struct normdrop_lengths {
    * The number of doubles of `sums`.
    */
   size_t sums;
+  /**
+   * The number of doubles of `prepared`.
+   */
+  size_t prepared;
 } normdrop_lengths;
 
 /**
@@ -238,6 +242,7 @@ typedef struct normdrop_error {
    * NULL       the values that the buffer is said to have
    * SHAPE      the product of the dimensions as far as it fits
    * POSITIONS  `outer`, which must be a multiple of `positions`
+   * `NOT_PREPARED`  the number of channels
    *
    * and 0 for every other status.
    */
@@ -453,6 +458,54 @@ typedef struct normdrop_train_call {
 } normdrop_train_call;
 
 /**
+ * The buffers of `normdrop_prepare`. C is the number of channels.
+ */
+typedef struct normdrop_prepare_call {
+  /**
+   * `NORMDROP_ABI_VERSION`
+   */
+  uint32_t version;
+  /**
+   * The scale per channel, C values; if left out, 1.
+   */
+  struct normdrop_slice_f32 weight;
+  /**
+   * The shift per channel, C values; if left out, 0.
+   */
+  struct normdrop_slice_f32 bias;
+  /**
+   * The running mean, C values.
+   */
+  struct normdrop_slice_f32 running_mean;
+  /**
+   * The exact running mean minus `running_mean`, C values; if left out, 0.
+   */
+  struct normdrop_slice_f32 running_mean_tail;
+  /**
+   * The running variance, C values.
+   */
+  struct normdrop_slice_f32 running_var;
+  /**
+   * `prepared` values of `normdrop_lengths`, overwritten.
+   */
+  struct normdrop_slice_mut_f64 prepared;
+} normdrop_prepare_call;
+
+/**
+ * A buffer that a call reads. NULL with the length 0 is no buffer.
+ */
+typedef struct normdrop_slice_f64 {
+  /**
+   * The first value.
+   */
+  const double *values;
+  /**
+   * The number of values.
+   */
+  size_t len;
+} normdrop_slice_f64;
+
+/**
  * The buffers of `normdrop_eval`. C is the number of channels and len is the number of elements.
  */
 typedef struct normdrop_eval_call {
@@ -500,26 +553,17 @@ typedef struct normdrop_eval_call {
    * At least `eval_scratch` values. Its contents do not matter.
    */
   struct normdrop_slice_mut_f64 scratch;
+  /**
+   * As `normdrop_prepare` wrote it, or left out. If it is given, `weight`, `bias` and `running_*`
+   * are ignored: `prepared` has them.
+   */
+  struct normdrop_slice_f64 prepared;
 } normdrop_eval_call;
 
 /**
  * The statistics of a backward call: one of `NORMDROP_STATISTICS_*`.
  */
 typedef uint32_t normdrop_statistics;
-
-/**
- * A buffer that a call reads. NULL with the length 0 is no buffer.
- */
-typedef struct normdrop_slice_f64 {
-  /**
-   * The first value.
-   */
-  const double *values;
-  /**
-   * The number of values.
-   */
-  size_t len;
-} normdrop_slice_f64;
 
 /**
  * The buffers of `normdrop_backward`. C is the number of channels and len is the number of
@@ -603,6 +647,11 @@ typedef struct normdrop_backward_call {
    * At least `backward_scratch` values. Its contents do not matter.
    */
   struct normdrop_slice_mut_f64 scratch;
+  /**
+   * As `normdrop_prepare` wrote it. Only with prepared statistics, ignored otherwise. `weight` and
+   * `bias` are not used with it.
+   */
+  struct normdrop_slice_f64 prepared;
 } normdrop_backward_call;
 
 /**
@@ -771,6 +820,11 @@ typedef struct normdrop_reduce_call {
    * At least `backward_scratch` values. Its contents do not matter.
    */
   struct normdrop_slice_mut_f64 scratch;
+  /**
+   * As `normdrop_prepare` wrote it. Only with prepared statistics, ignored otherwise. `weight` and
+   * `bias` are not used with it.
+   */
+  struct normdrop_slice_f64 prepared;
 } normdrop_reduce_call;
 
 /**
@@ -1096,6 +1150,12 @@ typedef struct normdrop_fold_call {
 #define NORMDROP_STATUS_MASK_MISSING 29
 
 /**
+ * `prepared` is not what `normdrop_prepare` has written for as many channels as the layer has.
+ * `expected` is the number of channels.
+ */
+#define NORMDROP_STATUS_NOT_PREPARED 30
+
+/**
  * No buffer: the error is about something else.
  */
 #define NORMDROP_BUFFER_NONE 0
@@ -1246,6 +1306,11 @@ typedef struct normdrop_fold_call {
 #define NORMDROP_BUFFER_RUNNING_MEAN_TAIL 29
 
 /**
+ * `prepared`
+ */
+#define NORMDROP_BUFFER_PREPARED 30
+
+/**
  * `[outputs, inputs/groups, taps]`
  */
 #define NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS 1
@@ -1354,6 +1419,11 @@ typedef struct normdrop_fold_call {
  * Fixed statistics, from `running_*`, after `normdrop_eval`.
  */
 #define NORMDROP_STATISTICS_FIXED 1
+
+/**
+ * Fixed statistics and parameters, from `prepared`, after `normdrop_eval` with the same.
+ */
+#define NORMDROP_STATISTICS_PREPARED 2
 
 /**
  * The fastest instruction set of this CPU.
@@ -1559,6 +1629,23 @@ normdrop_status normdrop_clear_padding(const struct normdrop_layer *layer,
 normdrop_status normdrop_train(const struct normdrop_layer *layer,
                                const struct normdrop_train_call *call,
                                struct normdrop_error *error);
+
+/**
+ * Prepares fixed (running) statistics and parameters, once, for any number of calls that have the
+ * same: `normdrop_eval` with `prepared`, and `normdrop_backward` and `normdrop_reduce` with
+ * `NORMDROP_STATISTICS_PREPARED`. Their results are the same bits, without a square root or a
+ * quotient: small calls are several times faster.
+ *
+ * `prepared` serves every layer with as many channels. It is a copy: after a change of the
+ * statistics or parameters, prepare again. The activation, `p` and the shape apart from the
+ * channels do not matter.
+ *
+ * # Safety
+ * As `normdrop_train`.
+ */
+normdrop_status normdrop_prepare(const struct normdrop_layer *layer,
+                                 const struct normdrop_prepare_call *call,
+                                 struct normdrop_error *error);
 
 /**
  * Evaluation forward: fixed (running) statistics, optionally with dropout. `output` may be `input`

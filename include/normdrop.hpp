@@ -356,6 +356,16 @@ struct Eval {
     Span<const float> residual;
     /// y, len values: `input` itself, or memory apart from it.
     Span<float> output;
+    /// What `Layer::prepare` returned, in place of `weight`, `bias` and `running_*`, or left out.
+    Span<const double> prepared{};
+};
+
+/// The buffers of `Layer::prepare`.
+struct Prepare {
+    /// C values, or left out: 1 and 0.
+    Span<const float> weight, bias;
+    /// C values each; the tail may be left out.
+    Span<const float> running_mean, running_mean_tail, running_var;
 };
 
 /// The buffers of `Layer::backward`.
@@ -378,6 +388,8 @@ struct Backward {
     Span<float> grad_residual;
     /// C values each, or left out.
     Span<float> grad_weight, grad_bias;
+    /// After `eval` with it: in place of `weight`, `bias` and `running_*`, or left out.
+    Span<const double> prepared{};
 };
 
 /// The buffers of `Layer::finish`.
@@ -418,6 +430,8 @@ struct Reduce {
     Span<const float> input, residual;
     /// dy of the part, len values.
     Span<const float> grad_output;
+    /// After `eval` with it: in place of `weight`, `bias` and `running_*`, or left out.
+    Span<const double> prepared{};
 };
 
 /// The buffers of `Layer::apply_gradient`.
@@ -549,12 +563,28 @@ class Layer {
         call.residual = detail::slice(buffers.residual);
         call.output = detail::slice_mut(buffers.output);
         call.scratch = detail::slice_mut(scratch.of(lengths_.eval_scratch));
+        call.prepared = detail::slice(buffers.prepared);
         detail::call(normdrop_eval, &layer_, &call);
     }
     /// The same, with memory of its own.
     void eval(const Eval &buffers) const {
         Scratch scratch;
         eval(buffers, scratch);
+    }
+
+    /// Running statistics and parameters in the form that calls compute with, for many calls with the same: the results are
+    /// the same bits, and small calls are several times faster. A copy, which serves every layer with as many channels.
+    std::vector<double> prepare(const Prepare &buffers) const {
+        std::vector<double> prepared(lengths_.prepared);
+        prepare(buffers, prepared);
+        return prepared;
+    }
+    /// The same, into memory that is there.
+    void prepare(const Prepare &buffers, Span<double> prepared) const {
+        auto call = with_parameters(detail::new_call<normdrop_prepare_call>(), buffers);
+        with_running(call, buffers);
+        call.prepared = detail::slice_mut(prepared);
+        detail::call(normdrop_prepare, &layer_, &call);
     }
 
     /// The gradients: through the statistics of the batch, or past the running ones.
@@ -708,6 +738,14 @@ class Layer {
 
     template <class Call, class Buffers> static void with_statistics(Call &call, const Buffers &buffers) {
         const bool batch = buffers.saved != nullptr;
+        if (buffers.prepared.data() != nullptr) {
+            if (batch || buffers.running_mean.data() != nullptr || buffers.running_var.data() != nullptr) {
+                throw std::invalid_argument("give either prepared, which has statistics in it, or others");
+            }
+            call.statistics = NORMDROP_STATISTICS_PREPARED;
+            call.prepared = detail::slice(buffers.prepared);
+            return;
+        }
         if (batch && (buffers.running_mean.data() != nullptr || buffers.running_var.data() != nullptr)) {
             throw std::invalid_argument("give either saved, the statistics of the batch, or running_mean and running_var");
         }

@@ -266,6 +266,40 @@ void whole_batches() {
     layer.eval(eval);
     REQUIRE(same(in_place, y));
 
+    normdrop::Prepare prepare;
+    prepare.weight = problem.weight;
+    prepare.bias = problem.bias;
+    prepare.running_mean = mean;
+    prepare.running_mean_tail = tail;
+    prepare.running_var = var;
+    const std::vector<double> prepared = layer.prepare(prepare);
+    normdrop::Eval eval_prepared;
+    eval_prepared.prepared = prepared;
+    eval_prepared.mask = problem.mask;
+    eval_prepared.input = problem.x;
+    eval_prepared.residual = problem.residual;
+    eval_prepared.output = in_place;
+    layer.eval(eval_prepared);
+    REQUIRE(same(in_place, y));
+    Floats dx_fixed(len), dx_prepared(len);
+    normdrop::Backward past;
+    past.weight = problem.weight;
+    past.bias = problem.bias;
+    past.running_mean = mean;
+    past.running_mean_tail = tail;
+    past.running_var = var;
+    past.mask = problem.mask;
+    past.input = problem.x;
+    past.residual = problem.residual;
+    past.grad_output = problem.dy;
+    past.grad_input = dx_fixed;
+    layer.backward(past);
+    past.grad_input = dx_prepared;
+    past.weight = past.bias = past.running_mean = past.running_mean_tail = past.running_var = {};
+    past.prepared = prepared;
+    layer.backward(past);
+    REQUIRE(same(dx_prepared, dx_fixed));
+
     for (const bool batch : {true, false}) {
         Floats dx(len), dr(len), dw(C), db(C), expected_dx(len), expected_dr(len), expected_dw(C), expected_db(C);
         normdrop::Backward backward;

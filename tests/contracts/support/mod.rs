@@ -383,7 +383,10 @@ impl Problem {
             })
             .expect("an evaluation call without faults");
         assert_eq!(bits(&values), bits(&y), "in place is not the same as out of place");
-        assert_eq!(bits(&self.eval_prepared(&layer)), bits(&y), "prepared is not the same as unprepared");
+        // A call for an empty tensor takes statistics that cannot be prepared.
+        if !self.x.is_empty() {
+            assert_eq!(bits(&self.eval_prepared(&layer)), bits(&y), "prepared is not the same as unprepared");
+        }
         y
     }
 

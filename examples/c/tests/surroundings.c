@@ -1,5 +1,6 @@
-/* A layer where a plain program does not use it: in a thread with a small stack, in a child of fork, in a library that was
- * unloaded and loaded again, and in a second copy of the library. The same bits everywhere.
+/* A layer where a plain program does not use it: in a thread with a small stack, in another floating-point environment, in a
+ * child of fork, in a library that was unloaded and loaded again, and in a second copy of the library. The same bits
+ * everywhere.
  *
  * Usage: surroundings LIBRARY COPY COPY [TASKS]
  *
@@ -10,6 +11,7 @@
 #define _GNU_SOURCE
 
 #include <dlfcn.h>
+#include <fenv.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -20,6 +22,10 @@
 #include <unistd.h>
 
 #include <normdrop.h>
+
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
 
 /* Enough for a call to be shared by two tasks; and few, for everything else. */
 enum { SHARED = 1 << 20, FEW = 5 * 48 * 7, CHANNELS = 16, SMALL_STACK = 64 << 10 };
@@ -218,6 +224,43 @@ static uint64_t on_a_small_stack(library functions) {
     return made.digest;
 }
 
+/* A caller that rounds otherwise, flushes subnormal numbers and traps what is not inexact; with tasks, on a pool that does not.
+ * It is as before afterwards. */
+static int in_other_environments(problem *of, uint64_t expected) {
+    static const int modes[] = {FE_TONEAREST, FE_TOWARDZERO, FE_UPWARD, FE_DOWNWARD};
+    size_t number;
+    int same = 1;
+    for (number = 0; number < sizeof modes / sizeof *modes; number++) {
+        fenv_t before;
+        uint64_t found;
+        int mode, flags;
+        if (fegetenv(&before) != 0) {
+            return 0;
+        }
+        feclearexcept(FE_ALL_EXCEPT);
+        feraiseexcept(FE_DIVBYZERO);
+        fesetround(modes[number]);
+#if defined(__SSE2__)
+        {
+            /* Flush-to-zero, denormals-are-zero; the masks of invalid operations, of divisions by zero and of overflows. */
+            const unsigned hostile = (_mm_getcsr() | 0x8040u) & ~(1u << 7 | 1u << 9 | 1u << 10);
+            _mm_setcsr(hostile);
+            found = digest(of, "another environment");
+            same &= _mm_getcsr() == hostile;
+        }
+#else
+        found = digest(of, "another environment");
+#endif
+        mode = fegetround();
+        flags = fetestexcept(FE_ALL_EXCEPT);
+        fesetenv(&before);
+        same &= found == expected && mode == modes[number];
+        /* In the default environment a call may raise flags. */
+        same &= flags == FE_DIVBYZERO || modes[number] == FE_TONEAREST;
+    }
+    return same;
+}
+
 /* Whether a child of fork comes to an end, with the digest that is expected. */
 static int in_a_child(problem *of, uint64_t expected) {
     int status = -1;
@@ -289,6 +332,7 @@ int main(int count, char **arguments) {
     made = make(linked, SHARED, tasks);
     check(in_a_child(&made, many), "a child of fork");
     check(digest(&made, "parent") == many, "its parent, afterwards");
+    check(in_other_environments(&made, many), "other floating-point environments, as before afterwards");
     unmake(&made);
 
     copy(arguments[1], arguments[2]);

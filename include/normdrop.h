@@ -1803,6 +1803,12 @@ normdrop_status normdrop_fold_into_previous(const struct normdrop_fold_call *cal
  */
 normdrop_status normdrop_fold_into_next(const struct normdrop_fold_call *call, struct normdrop_error *error);
 
+/**
+ * The slice of an array, as an initialiser: `.input = NORMDROP_ARRAY(x)`. A pointer has no length;
+ * for memory that was allocated write `{values, len}`.
+ */
+#define NORMDROP_ARRAY(array) {(array), sizeof(array) / sizeof((array)[0])}
+
 #ifdef __cplusplus
 }
 #endif

@@ -51,14 +51,14 @@ int main(void) {
     /* What is not named is left out: here, weight, bias and residual. */
     normdrop_train_call train = {
         .version = NORMDROP_ABI_VERSION,
-        .running_mean = {running_mean, FEATURES},
-        .running_var = {running_var, FEATURES},
+        .running_mean = NORMDROP_ARRAY(running_mean),
+        .running_var = NORMDROP_ARRAY(running_var),
         .mask = {mask, lengths.mask},
-        .input = {x, LEN},
-        .output = {y, LEN},
-        .saved_mean = {mean, FEATURES},
-        .saved_mean_tail = {mean_tail, FEATURES},
-        .saved_inv_std = {inv_std, FEATURES},
+        .input = NORMDROP_ARRAY(x),
+        .output = NORMDROP_ARRAY(y),
+        .saved_mean = NORMDROP_ARRAY(mean),
+        .saved_mean_tail = NORMDROP_ARRAY(mean_tail),
+        .saved_inv_std = NORMDROP_ARRAY(inv_std),
         .scratch = {scratch, lengths.scratch},
     };
     must(normdrop_train(&layer, &train, &error), &error);
@@ -72,13 +72,13 @@ int main(void) {
     normdrop_backward_call backward = {
         .version = NORMDROP_ABI_VERSION,
         .statistics = NORMDROP_STATISTICS_BATCH,
-        .saved_mean = {mean, FEATURES},
-        .saved_mean_tail = {mean_tail, FEATURES},
-        .saved_inv_std = {inv_std, FEATURES},
+        .saved_mean = NORMDROP_ARRAY(mean),
+        .saved_mean_tail = NORMDROP_ARRAY(mean_tail),
+        .saved_inv_std = NORMDROP_ARRAY(inv_std),
         .mask = {mask, lengths.mask},
-        .input = {x, LEN},
-        .grad_output = {grad_y, LEN},
-        .grad_input = {grad_x, LEN},
+        .input = NORMDROP_ARRAY(x),
+        .grad_output = NORMDROP_ARRAY(grad_y),
+        .grad_input = NORMDROP_ARRAY(grad_x),
         .scratch = {scratch, lengths.scratch},
     };
     must(normdrop_backward(&layer, &backward, &error), &error);
@@ -89,10 +89,10 @@ int main(void) {
     /* Evaluation may overwrite its input: the same buffer for both. */
     normdrop_eval_call eval = {
         .version = NORMDROP_ABI_VERSION,
-        .running_mean = {running_mean, FEATURES},
-        .running_var = {running_var, FEATURES},
-        .input = {y, LEN},
-        .output = {y, LEN},
+        .running_mean = NORMDROP_ARRAY(running_mean),
+        .running_var = NORMDROP_ARRAY(running_var),
+        .input = NORMDROP_ARRAY(y),
+        .output = NORMDROP_ARRAY(y),
         .scratch = {scratch, lengths.scratch},
     };
     must(normdrop_eval(&layer, &eval, &error), &error);

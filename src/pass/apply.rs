@@ -586,6 +586,58 @@ pub(crate) fn elements(
     });
 }
 
+/// The tiles of a table in segments: neighbours of which no column needs f64, and single tiles where one does, as the second
+/// vectors of two fields say.
+#[inline(always)]
+pub(crate) fn segments<S: Simd, const FIELDS: usize>(
+    s: S,
+    table: &[Tile<FIELDS>],
+    field: usize,
+    other: usize,
+) -> impl Iterator<Item = Range<usize>> {
+    let mut first = 0;
+    core::iter::from_fn(move || {
+        let start = first;
+        while let Some(tile) = table.get(first) {
+            if needs_f64(s, [&tile[field % FIELDS], &tile[other % FIELDS]].into_iter()) {
+                if first == start {
+                    first += 1;
+                }
+                break;
+            }
+            first += 1;
+        }
+        (start < first).then_some(start..first)
+    })
+}
+
+/// The output of up to sixteen columns of a row, except for those that need f64.
+struct BesideExact<'a, const RESIDUAL: bool> {
+    apply: &'a Apply<'a>,
+    tile: &'a Tile<FIELDS>,
+    owner: Owner,
+    start: usize,
+    len: usize,
+}
+
+impl<const RESIDUAL: bool> BesideExact<'_, RESIDUAL> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S, elements: &mut Elements<'_>) {
+        let Self { apply, tile, owner, start, len } = self;
+        let (_, exact) = s.load_pair(&tile[EXACT]);
+        let (exact, coefficients) = (s.le(s.splat(1.0), exact), tile.coefficients(s));
+        let mut bits = [0];
+        apply.keep.fill(start, &mut bits);
+        let x = s.select(exact, coefficients.mean, s.load_partial(elements.values_of(start, len)));
+        let residual = if RESIDUAL { apply.residual } else { None };
+        let residual = residual.map_or(s.splat(0.0), |residual| s.load_partial(range(residual, start, len)));
+        let z = apply.z::<S, RESIDUAL>(s, &coefficients, x, residual, owner);
+        let (value, _) = apply.finish(s, apply.lower(s), bits[0], z, RESIDUAL);
+        let y = range_mut(elements.write, start - elements.base, len);
+        s.store_partial(s.select(exact, s.load_partial(y), value), y);
+    }
+}
+
 /// The output of some units of a group.
 struct Forward<'a> {
     walk: &'a Walk,
@@ -672,7 +724,11 @@ impl Forward<'_> {
     fn columns<S: Simd, const RESIDUAL: bool>(mut self, s: S, columns: &Columns) {
         let (group, table, apply) = (self.group, self.table, self.apply);
         if needs_f64(s, table.iter().map(|tile| &tile[EXACT])) {
-            return self.units.clone().for_each(|unit| self.one_by_one(unit));
+            // Gates of a column would be overwritten by those of its neighbours.
+            if self.gates.is_some() || apply.formula.curve.is_some() {
+                return self.units.clone().for_each(|unit| self.one_by_one(unit));
+            }
+            return self.columns_beside_exact::<S, RESIDUAL>(s, columns);
         }
         let mut room;
         let copy: &mut [f32] = if self.needs_copy() {
@@ -686,6 +742,60 @@ impl Forward<'_> {
             for piece in pieces(start, len) {
                 let owner = Owner::Column(group, piece.0 - start);
                 self.vectors::<S, RESIDUAL>(s, &mut tiles, owner, &apply.keep, (piece, Ahead::NOT), copy);
+            }
+        }
+    }
+
+    /// The output of columns of which some need f64: first these, value by value, then the tiles that have none of them, and
+    /// then the others' columns beside them. So a column that needs f64 costs its own elements more, and hardly others.
+    #[inline(always)]
+    fn columns_beside_exact<S: Simd, const RESIDUAL: bool>(mut self, s: S, columns: &Columns) {
+        let (group, table, keep) = (self.group, self.table, self.apply.keep);
+        self.exact_columns(columns);
+        let mut copy = [0.0; PIECE];
+        for segment in segments(s, table, EXACT, EXACT) {
+            let (first, end) = (segment.start * LANES, segment.end * LANES);
+            let rows = columns.rows_of(group, self.units.clone());
+            let Some(tiles) = table.get(segment) else { break };
+            let is_exact = needs_f64(s, tiles.iter().map(|tile| &tile[EXACT]));
+            for (start, len) in rows {
+                let (start, len) = (start + first, end.min(len).saturating_sub(first));
+                if is_exact {
+                    if let (Some(tile), 1..) = (tiles.first(), len) {
+                        let owner = Owner::Column(group, first);
+                        let work = BesideExact::<RESIDUAL> { apply: self.apply, tile, owner, start, len };
+                        work.run(s, &mut self.elements);
+                    }
+                    continue;
+                }
+                let mut sources = tiles.iter();
+                for piece in pieces(start, len) {
+                    let owner = Owner::Column(group, first + piece.0 - start);
+                    let ahead = Ahead::NOT;
+                    self.vectors::<S, RESIDUAL>(s, &mut sources, owner, &keep, (piece, ahead), &mut copy);
+                }
+            }
+        }
+    }
+
+    /// The output of the columns that need f64, one after the other.
+    #[cold]
+    #[inline(never)]
+    fn exact_columns(&mut self, columns: &Columns) {
+        let (apply, group) = (self.apply, self.group);
+        for column in 0..group.columns {
+            let Some(tile) = self.table.get(column / LANES) else { break };
+            let one = OneColumn::new(apply.normalisation, group, tile, column);
+            if one.exactly.is_none() {
+                continue;
+            }
+            for (start, len) in columns.rows_of(group, self.units.clone()) {
+                if column < len {
+                    for (x, y) in self.elements.values(start + column, 1) {
+                        let z = apply.z_of(&one, x, start + column);
+                        *y = apply.y_of(apply.keep.keeps(start + column).into(), z);
+                    }
+                }
             }
         }
     }

@@ -7,12 +7,14 @@
 use core::iter::repeat;
 use core::ops::Range;
 
-use super::apply::{self, Apply, Coefficients, ColumnCoefficients, OneColumn, Owner, Source, Sources, needs_f64};
+use super::apply::{
+    self, Apply, Coefficients, ColumnCoefficients, OneColumn, Owner, Source, Sources, needs_f64, segments,
+};
 use super::keep::Keep;
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
 use super::{Ahead, Elements, OfRuns, PIECE, Place, first_bits, of_columns, pair_lane, pieces};
 use crate::bits::BITS;
-use crate::channel::{Differential, Differentiation, differentiated, lane_of};
+use crate::channel::{ChannelDifferentiate, Differential, Differentiation, differentiated, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Machine, Simd};
 use crate::slices::{range, range_mut};
 use crate::tasks::{Tasks, Written};
@@ -169,6 +171,39 @@ pub(crate) fn elements(
     });
 }
 
+/// What single elements of a column are normalised and differentiated with.
+fn source(
+    gradient: &Gradient<'_>,
+    group: Group,
+    table: &[Tile<FIELDS>],
+    column: usize,
+) -> (OneColumn, ColumnGradient, Option<ChannelDifferentiate>) {
+    let tile = table.get(column / LANES).unwrap_or(&[[0.0; LANES]; FIELDS]);
+    let one = OneColumn::new(gradient.apply.normalisation, group, forward_fields(tile), column);
+    let coefficients = ColumnGradient::new(tile, column);
+    let exactly = coefficients.exact.then(|| {
+        let sums = [lane_of(&tile[G], column), lane_of(&tile[G_OTHER], column)];
+        gradient.differentiation.of_channel(group.channel_of(column), sums)
+    });
+    (one, coefficients, exactly)
+}
+
+/// `dx` of one element, in f64 if it is needed.
+#[inline(always)]
+fn dx_of(
+    s: Lane,
+    coefficients: &ColumnGradient,
+    exactly: Option<&ChannelDifferentiate>,
+    batch: bool,
+    x: f32,
+    g: f32,
+) -> f32 {
+    match exactly {
+        Some(exactly) => exactly.dx(batch, x, g),
+        None => coefficients.gradient_coefficients(s).differentiate(batch, x - coefficients.forward.mean, g),
+    }
+}
+
 /// The gradients of some units of a group.
 struct Backward<'a> {
     walk: &'a Walk,
@@ -264,7 +299,10 @@ impl Backward<'_> {
         let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
         let (forward, own) = (table.iter().map(|tile| &tile[apply::EXACT]), table.iter().map(|tile| &tile[OFFSET]));
         if needs_f64(s, forward) || needs_f64(s, own) {
-            return self.units.clone().for_each(|unit| self.one_by_one(unit));
+            if self.gradient.apply.formula.curve.is_some() {
+                return self.units.clone().for_each(|unit| self.one_by_one(unit));
+            }
+            return self.columns_beside_exact::<S, RESIDUAL, GATED, BATCH>(s, columns);
         }
         let mut copy = [0.0; PIECE];
         let ahead = Ahead::in_sequence(columns.width, self.gradient.input);
@@ -273,6 +311,95 @@ impl Backward<'_> {
             for piece in pieces(start, len) {
                 let owner = Owner::Column(group, piece.0 - start);
                 self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut tiles, owner, &keep, (piece, ahead), &mut copy);
+            }
+        }
+    }
+
+    /// The gradients of columns of which some need f64, in the order of [`apply::Forward::columns_beside_exact`].
+    #[inline(always)]
+    fn columns_beside_exact<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(
+        mut self,
+        s: S,
+        columns: &Columns,
+    ) {
+        let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
+        self.exact_columns(columns);
+        let mut copy = [0.0; PIECE];
+        for segment in segments(s, table, apply::EXACT, OFFSET) {
+            let (first, end) = (segment.start * LANES, segment.end * LANES);
+            let Some(tiles) = table.get(segment) else { break };
+            let is_exact = needs_f64(s, tiles.iter().map(|tile| &tile[apply::EXACT]))
+                || needs_f64(s, tiles.iter().map(|tile| &tile[OFFSET]));
+            for (start, len) in columns.rows_of(group, self.units.clone()) {
+                let (start, len) = (start + first, end.min(len).saturating_sub(first));
+                if is_exact {
+                    if let (Some(tile), 1..) = (tiles.first(), len) {
+                        self.beside_exact::<S, RESIDUAL, GATED>(s, tile, Owner::Column(group, first), start, len);
+                    }
+                    continue;
+                }
+                let mut sources = tiles.iter();
+                for piece in pieces(start, len) {
+                    let (owner, ahead) = (Owner::Column(group, first + piece.0 - start), Ahead::NOT);
+                    self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut sources, owner, &keep, (piece, ahead), &mut copy);
+                }
+            }
+        }
+    }
+
+    /// The gradients of up to sixteen columns of a row, except for those that need f64.
+    #[inline(always)]
+    fn beside_exact<S: Simd, const RESIDUAL: bool, const GATED: bool>(
+        &mut self,
+        s: S,
+        tile: &Tile<FIELDS>,
+        owner: Owner,
+        start: usize,
+        len: usize,
+    ) {
+        let (gradient, batch, base) = (self.gradient, self.is_batch(), self.elements.base);
+        let (forward, own) = (tile.coefficients(s), tile.gradient_coefficients(s));
+        let (flags, own_flags) = (s.load_pair(&tile[apply::EXACT]).1, s.load_pair(&tile[OFFSET]).1);
+        let exact = s.le(s.splat(1.0), flags + own_flags);
+        let mut bits = [0];
+        gradient.apply.keep.fill(start, &mut bits);
+        let x = s.select(exact, forward.mean, s.load_partial(range(gradient.input, start, len)));
+        let dy = s.drop(exact, s.load_partial(self.elements.values_of(start, len)));
+        let residual = if RESIDUAL { gradient.apply.residual } else { None };
+        let residual = residual.map_or(s.splat(0.0), |residual| s.load_partial(range(residual, start, len)));
+        let (values, bounds) = ([x, dy, residual], (gradient.apply.lower(s), bits[0], batch));
+        let (g, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(s, (&forward, &own), owner, values, bounds);
+        if let Some(tensor) = self.grad_residual.as_deref_mut() {
+            let to = range_mut(tensor, start - base, len);
+            let g = g * s.splat(gradient.apply.keep.scale);
+            s.store_partial(s.select(exact, s.load_partial(to), g), to);
+        }
+        let to = range_mut(self.elements.write, start - base, len);
+        s.store_partial(s.select(exact, s.load_partial(to), of_one), to);
+    }
+
+    /// The gradients of the columns that need f64, one after the other.
+    #[cold]
+    #[inline(never)]
+    fn exact_columns(&mut self, columns: &Columns) {
+        let (s, gradient, group, batch) = (Lane::FIRST, self.gradient, self.group, self.is_batch());
+        let (apply, base) = (&gradient.apply, self.elements.base);
+        for column in 0..group.columns {
+            let (one, coefficients, exactly) = source(gradient, group, self.table, column);
+            if !coefficients.exact {
+                continue;
+            }
+            for (start, len) in columns.rows_of(group, self.units.clone()) {
+                let element = start + column;
+                let (true, Some(&x)) = (column < len, gradient.input.get(element)) else { continue };
+                for (dy, dx) in self.elements.values(element, 1) {
+                    let z = apply.z_of(&one, x, element);
+                    let g = apply.gradient_of(apply.keep.keeps(element).into(), z, dy);
+                    *dx = dx_of(s, &coefficients, exactly.as_ref(), batch, x, g);
+                    if let Some(tensor) = &mut self.grad_residual {
+                        s.store_partial(g * apply.keep.scale, range_mut(tensor, element - base, 1));
+                    }
+                }
             }
         }
     }
@@ -352,17 +479,7 @@ impl Backward<'_> {
         let (apply, base) = (&gradient.apply, self.elements.base);
         let Unit { start, len, mut column, step } = self.walk.unit(group, unit);
         let keep = apply.keep.within(start, len);
-        let source = |column: usize| {
-            let tile = self.table.get(column / LANES).unwrap_or(&[[0.0; LANES]; FIELDS]);
-            let one = OneColumn::new(apply.normalisation, group, forward_fields(tile), column);
-            let coefficients = ColumnGradient::new(tile, column);
-            let exactly = coefficients.exact.then(|| {
-                let sums = [lane_of(&tile[G], column), lane_of(&tile[G_OTHER], column)];
-                gradient.differentiation.of_channel(group.channel_of(column), sums)
-            });
-            (one, coefficients, exactly)
-        };
-        let mut sources = source(column);
+        let mut sources = source(gradient, group, self.table, column);
         for (start, len) in pieces(start, len) {
             let mut bits = [0; BITS];
             keep.fill(start, first_bits(&mut bits, len));
@@ -372,18 +489,13 @@ impl Backward<'_> {
                 let (one, coefficients, exactly) = &sources;
                 let z = apply.z_of(one, x, start + offset);
                 let g = apply.gradient_of(bits[offset / LANES % BITS] >> (offset % LANES), z, dy);
-                *dx = match exactly {
-                    Some(exactly) => exactly.dx(batch, x, g),
-                    None => {
-                        coefficients.gradient_coefficients(s).differentiate(batch, x - coefficients.forward.mean, g)
-                    }
-                };
+                *dx = dx_of(s, coefficients, exactly.as_ref(), batch, x, g);
                 if let Some(tensor) = &mut self.grad_residual {
                     s.store_partial(g * keep.scale, range_mut(tensor, start + offset - base, 1));
                 }
                 if step != 0 {
                     column += step;
-                    sources = source(column);
+                    sources = source(gradient, group, self.table, column);
                 }
             }
         }

@@ -1,0 +1,32 @@
+//! The formats of model files, one a file.
+
+pub mod darknet;
+pub mod keras;
+pub mod npz;
+pub mod onnx;
+pub mod state_dict;
+
+use std::path::Path;
+
+use crate::model::{Fault, Model};
+
+/// Reads a model file of any format, by its name. `eps` is for the formats that do not store it.
+///
+/// # Errors
+/// Says what about the file is wrong or not supported.
+pub fn read(path: &Path, eps: Option<f32>) -> Result<Model, Fault> {
+    let bytes = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let model = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("safetensors") => state_dict::read(&bytes(path)?, eps),
+        Some("onnx") => onnx::read(&bytes(path)?),
+        Some("keras") => keras::read(&bytes(path)?),
+        Some("npz") => npz::read(&bytes(path)?, eps),
+        Some("weights") => {
+            let cfg = path.with_extension("cfg");
+            let text = std::fs::read_to_string(&cfg).map_err(|error| format!("{}: {error}", cfg.display()))?;
+            darknet::read(&text, &bytes(path)?)
+        }
+        _ => Err("none of .safetensors, .onnx, .keras, .npz and .weights (with its .cfg)".to_owned()),
+    };
+    model.map_err(|fault| format!("{}: {fault}", path.display()))
+}

@@ -1,0 +1,162 @@
+//! Keras 3: `.keras`, an archive of `config.json` and `model.weights.h5`.
+//!
+//! The groups of the weights are named by class and place (`layers/conv2d_1`); the attribute `name` of `vars` is the
+//! layer's own name. `vars/0` and so on are gamma, beta, mean, variance, without those that the layer does not have.
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read as _};
+
+use normdrop::{WeightOrder, WeightShape};
+use serde_json::Value;
+
+use crate::model::{BatchNorm, Fault, Model, Side, WeightLayer};
+
+/// The variables of a layer, in order.
+type Variables = Vec<(Vec<usize>, Vec<f32>)>;
+
+/// Reads a `Sequential` model, or a functional one that is a chain.
+///
+/// # Errors
+/// Says what the file lacks, or that the model is no chain.
+pub fn read(bytes: &[u8]) -> Result<Model, Fault> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|error| error.to_string())?;
+    let mut part = |name: &str| -> Result<Vec<u8>, Fault> {
+        let mut file = archive.by_name(name).map_err(|error| format!("{name}: {error}"))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|error| format!("{name}: {error}"))?;
+        Ok(bytes)
+    };
+    let config: Value =
+        serde_json::from_slice(&part("config.json")?).map_err(|error| format!("config.json: {error}"))?;
+    let weights = variables(part("model.weights.h5")?)?;
+    let layers = config["config"]["layers"].as_array().ok_or("config.json has no layers")?;
+    let functional = config["class_name"] != "Sequential";
+    let mut model = Model::default();
+    // What the next layer finds before it: a weight layer without an activation, or batch norm and what was after it.
+    let (mut weight_layer, mut waiting) = (None::<String>, None::<(String, bool, bool)>);
+    let mut before = None::<String>;
+    for layer in layers {
+        let (class, of) = (layer["class_name"].as_str().unwrap_or_default(), &layer["config"]);
+        let name = of["name"].as_str().ok_or("a layer without a name")?.to_owned();
+        if functional && class != "InputLayer" {
+            let inputs: Vec<&str> = histories(&layer["inbound_nodes"]);
+            if inputs.len() != 1 || Some(inputs[0]) != before.as_deref() {
+                return Err(format!("{name}: only chains of layers are read, and its inputs are {inputs:?}"));
+            }
+        }
+        before = Some(name.clone());
+        let variables = weights.get(&name).cloned().unwrap_or_default();
+        match class {
+            "InputLayer" => {}
+            "BatchNormalization" => {
+                let mut variables = variables.into_iter().map(|(_, values)| values);
+                let mut next = |there: bool| if there { variables.next() } else { None };
+                let (weight, bias) = (next(of["scale"] != false), next(of["center"] != false));
+                let (Some(mean), Some(var)) = (next(true), next(true)) else {
+                    return Err(format!("{name} has no mean and variance"));
+                };
+                let eps = of["epsilon"].as_f64().ok_or_else(|| format!("{name} has no epsilon"))?;
+                #[expect(clippy::cast_possible_truncation, reason = "Keras adds an f32")]
+                let eps = eps as f32;
+                model.batch_norms.push(BatchNorm { name: name.clone(), weight, bias, mean, var, eps });
+                if let Some(previous) = weight_layer.take() {
+                    model.pair(&name, &previous, Side::Previous)?;
+                    waiting = None;
+                } else {
+                    waiting = Some((name, false, false));
+                }
+            }
+            "Conv1D" | "Conv2D" | "Conv3D" | "Dense" | "DepthwiseConv2D" => {
+                let layer = weights_of(&name, class, of, variables)?;
+                model.layers.push(layer);
+                let padded = of["padding"] == "same"
+                    && of["kernel_size"].as_array().is_some_and(|size| size.iter().any(|size| size != 1));
+                if let Some((batch_norm, max_pooling, padding)) = waiting.take() {
+                    model.pair(&batch_norm, &name, Side::Next { max_pooling, padding: padding || padded })?;
+                }
+                weight_layer = (of["activation"] == "linear").then_some(name);
+            }
+            "Dropout"
+            | "SpatialDropout1D"
+            | "SpatialDropout2D"
+            | "SpatialDropout3D"
+            | "Flatten"
+            | "AveragePooling1D"
+            | "AveragePooling2D"
+            | "AveragePooling3D"
+            | "GlobalAveragePooling1D"
+            | "GlobalAveragePooling2D"
+            | "UpSampling2D" => {
+                weight_layer = None;
+            }
+            "MaxPooling1D" | "MaxPooling2D" | "MaxPooling3D" | "GlobalMaxPooling1D" | "GlobalMaxPooling2D" => {
+                weight_layer = None;
+                waiting = waiting.map(|(name, _, padding)| (name, true, padding));
+            }
+            "ZeroPadding1D" | "ZeroPadding2D" | "ZeroPadding3D" => {
+                weight_layer = None;
+                waiting = waiting.map(|(name, max_pooling, _)| (name, max_pooling, true));
+            }
+            _ => {
+                if let Some((batch_norm, ..)) = waiting.take() {
+                    model.remarks.push(format!("{batch_norm}: {class} stands between it and the weights: it stays"));
+                }
+                weight_layer = None;
+                if !variables.is_empty() {
+                    model.remarks.push(format!("{name}: a {class}, whose weights are not read"));
+                }
+            }
+        }
+    }
+    Ok(model)
+}
+
+fn weights_of(name: &str, class: &str, of: &Value, variables: Variables) -> Result<WeightLayer, Fault> {
+    let mut variables = variables.into_iter();
+    let (dims, weights) = variables.next().ok_or_else(|| format!("{name} has no weights"))?;
+    let [taps @ .., inputs, last] = &dims[..] else { return Err(format!("{name} has weights of {dims:?}")) };
+    let groups = usize::try_from(of["groups"].as_u64().unwrap_or(1)).unwrap_or(1);
+    // [k, in/groups, out], or [k, in, m] of a depthwise convolution, which has in*m outputs.
+    let (inputs, outputs, groups) = match class {
+        "DepthwiseConv2D" => (*inputs, inputs * last, *inputs),
+        _ => (inputs * groups, *last, groups),
+    };
+    let shape = WeightShape { order: WeightOrder::TapsInOut, outputs, inputs, taps: taps.iter().product(), groups };
+    let bias = variables.next().map(|(_, values)| values);
+    Ok(WeightLayer { name: name.to_owned(), shape, dims, weights, bias })
+}
+
+/// The layers that a functional model's layer is called on.
+fn histories(nodes: &Value) -> Vec<&str> {
+    match nodes {
+        Value::Array(items) => items.iter().flat_map(histories).collect(),
+        Value::Object(of) => match of.get("keras_history").and_then(|history| history[0].as_str()) {
+            Some(name) => vec![name],
+            None => of.values().flat_map(histories).collect(),
+        },
+        _ => vec![],
+    }
+}
+
+/// The variables of all layers by name.
+fn variables(file: Vec<u8>) -> Result<BTreeMap<String, Variables>, Fault> {
+    let fault = |error: hdf5_reader::error::Error| format!("model.weights.h5: {error}");
+    let file = hdf5_reader::Hdf5File::from_vec(file).map_err(fault)?;
+    let mut all = BTreeMap::new();
+    for layer in file.group("layers").and_then(|layers| layers.groups()).map_err(fault)? {
+        let Ok(vars) = layer.group("vars") else { continue };
+        let name = vars.attribute("name").and_then(|name| name.read_string()).map_err(fault)?;
+        let mut variables = Variables::new();
+        let count = vars.datasets().map_err(fault)?.len();
+        for index in 0..count {
+            let dataset = vars.dataset(&index.to_string()).map_err(fault)?;
+            let dims = dataset.shape().iter().map(|&dim| usize::try_from(dim).unwrap_or(usize::MAX)).collect();
+            // The seed of a dropout is an integer.
+            if let Ok(values) = dataset.read_array::<f32>() {
+                variables.push((dims, values.iter().copied().collect()));
+            }
+        }
+        all.insert(name, variables);
+    }
+    Ok(all)
+}

@@ -1,0 +1,6 @@
+//! Batch norms of model files: read, reported, folded into the weights beside them, and written for a program without a
+//! framework. `README.md` has the formats; `main.rs` is the program.
+
+pub mod formats;
+pub mod model;
+pub mod write;

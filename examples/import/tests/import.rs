@@ -1,0 +1,377 @@
+//! Files that the frameworks wrote, folded, against the frameworks' own outputs; `make.py` wrote both.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use normdrop::WeightOrder;
+use normdrop_import::formats::{self, darknet};
+use normdrop_import::model::{Between, Model, Side, WeightLayer};
+use normdrop_import::write::{self, Language};
+
+const CHANNELS: usize = 2;
+const SIZE: [usize; 2] = [5, 4];
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/files").join(name)
+}
+
+fn read(name: &str) -> Model {
+    formats::read(&file(name), None).unwrap_or_else(|fault| panic!("{fault}"))
+}
+
+/// An image `[c, h, w]`.
+#[derive(Clone)]
+struct Image {
+    channels: usize,
+    size: [usize; 2],
+    values: Vec<f64>,
+}
+
+impl Image {
+    fn at(&self, channel: usize, row: usize, column: usize) -> f64 {
+        self.values[(channel * self.size[0] + row) * self.size[1] + column]
+    }
+
+    fn map(mut self, of: impl Fn(f64) -> f64) -> Self {
+        self.values.iter_mut().for_each(|value| *value = of(*value));
+        self
+    }
+
+    /// In the order of a file: channels first, or last.
+    fn from_file(values: &[f64], channels_last: bool) -> Self {
+        let [height, width] = SIZE;
+        let place = |c: usize, at: usize| if channels_last { at * CHANNELS + c } else { c * height * width + at };
+        let order = (0..CHANNELS).flat_map(|c| (0..height * width).map(move |at| (c, at)));
+        Self { channels: CHANNELS, size: SIZE, values: order.map(|(c, at)| values[place(c, at)]).collect() }
+    }
+
+    fn in_file(&self, channels_last: bool) -> Vec<f64> {
+        let pixels = self.size[0] * self.size[1];
+        let place =
+            |index: usize| if channels_last { index % self.channels * pixels + index / self.channels } else { index };
+        (0..self.values.len()).map(|index| self.values[place(index)]).collect()
+    }
+
+    /// A convolution of stride 1. With `pad`, the image is padded to keep its size, each channel with its own value.
+    fn convolved(&self, layer: &WeightLayer, pad: Option<&[f32]>) -> Self {
+        let (shape, [height, width]) = (layer.shape, self.size);
+        let kernel = (1..).find(|kernel| kernel * kernel >= shape.taps).expect("a square kernel");
+        let half = if pad.is_some() { kernel / 2 } else { 0 };
+        let size = [height + 2 * half + 1 - kernel, width + 2 * half + 1 - kernel];
+        let mut values = Vec::new();
+        for output in 0..shape.outputs {
+            for row in 0..size[0] {
+                for column in 0..size[1] {
+                    let mut sum = layer.bias.as_ref().map_or(0.0, |bias| f64::from(bias[output]));
+                    for input in 0..shape.inputs {
+                        for tap in 0..shape.taps {
+                            let at = [row + tap / kernel, column + tap % kernel].map(|at| at.checked_sub(half));
+                            let value = match at {
+                                [Some(row), Some(column)] if row < height && column < width => {
+                                    self.at(input, row, column)
+                                }
+                                _ => f64::from(pad.expect("a place outside only with padding")[input]),
+                            };
+                            let weight = match shape.order {
+                                WeightOrder::OutInTaps => (output * shape.inputs + input) * shape.taps + tap,
+                                WeightOrder::TapsInOut => (tap * shape.inputs + input) * shape.outputs + output,
+                                other => panic!("{other:?}"),
+                            };
+                            sum += f64::from(layer.weights[weight]) * value;
+                        }
+                    }
+                    values.push(sum);
+                }
+            }
+        }
+        Self { channels: shape.outputs, size, values }
+    }
+
+    fn pooled(&self, min: &[bool]) -> Self {
+        let size = [self.size[0] - 1, self.size[1] - 1];
+        let mut values = Vec::new();
+        for (channel, &min) in min.iter().enumerate() {
+            for row in 0..size[0] {
+                for column in 0..size[1] {
+                    let window = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(r, c)| self.at(channel, row + r, column + c));
+                    let pick = if min { f64::min } else { f64::max };
+                    values.push(window.into_iter().reduce(pick).expect("four values"));
+                }
+            }
+        }
+        Self { channels: self.channels, size, values }
+    }
+}
+
+/// Input and output of a file.
+fn recorded(name: &str) -> (Vec<f64>, Vec<f64>) {
+    let text = std::fs::read_to_string(file(name)).expect("written by make.py");
+    let recorded: BTreeMap<String, Vec<f64>> = serde_json::from_str(&text).expect("two arrays");
+    (recorded["input"].clone(), recorded["output"].clone())
+}
+
+/// The largest difference, relative to the largest output.
+fn difference(actual: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(actual.len(), expected.len());
+    let largest = expected.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    actual.iter().zip(expected).fold(0.0_f64, |worst, (actual, expected)| worst.max((actual - expected).abs()))
+        / largest
+}
+
+const ZEROS: [f32; 4] = [0.0; 4];
+
+/// The network of `make.py` without its batch norms.
+fn network(model: &Model, padding: &[f32], x: &Image, channels_last: bool) -> Vec<f64> {
+    let layer = |name| &model.layers[model.layer(name).expect("a name of make.py")];
+    let x = x.convolved(layer("conv1"), Some(&ZEROS)).map(|x| x.max(0.0));
+    let x = x.convolved(layer("conv2"), None).map(|x| x.max(0.0));
+    x.convolved(layer("conv3"), Some(padding)).in_file(channels_last)
+}
+
+fn check(mut model: Model, expected: &str, channels_last: bool) {
+    let (input, output) = recorded(expected);
+    let x = Image::from_file(&input, channels_last);
+    let between = model.fold(false).expect("nothing to refuse");
+    let [Between { layer, padding: Some(padding), min_pooled: None }] = &between[..] else { panic!("{between:?}") };
+    assert_eq!(layer, "conv3");
+    let folded = difference(&network(&model, padding, &x, channels_last), &output);
+    println!("{expected}: {folded:.1e}");
+    assert!(folded < 1e-6, "{expected}: {folded}");
+    // What is usually done, and wrong.
+    assert!(difference(&network(&model, &ZEROS, &x, channels_last), &output) > 1e-2);
+}
+
+/// Which batch norm is beside which layer, and on which side.
+fn sides(model: &Model) -> Vec<(&str, &str, Side)> {
+    let of = model.neighbours.iter();
+    of.map(|of| (model.batch_norms[of.batch_norm].name.as_str(), model.layers[of.layer].name.as_str(), of.side))
+        .collect()
+}
+
+const BEFORE_CONV3: Side = Side::Next { max_pooling: false, padding: true };
+
+#[test]
+fn a_state_dict_of_pytorch_is_paired_by_its_names_and_by_what_is_said() {
+    let mut model = read("torch.safetensors");
+    // bn3 is before conv3, which no name says: the guess is refused where the channels do not fit.
+    assert_eq!(sides(&model), [("bn1", "conv1", Side::Previous), ("bn2", "conv2", Side::Previous)]);
+    assert!(model.remarks.iter().any(|remark| remark.starts_with("bn3: no neighbour")), "{:?}", model.remarks);
+    assert!(model.pair("bn3", "conv1", BEFORE_CONV3).is_err() && model.pair("bn4", "conv1", BEFORE_CONV3).is_err());
+    model.pair("bn3", "conv3", BEFORE_CONV3).expect("three channels");
+    check(model, "torch.json", false);
+}
+
+#[test]
+fn the_graph_of_onnx_is_folded_as_it_is() {
+    let model = read("onnx.onnx");
+    let expected = [("bn1", "conv1", Side::Previous), ("bn2", "conv2", Side::Previous), ("bn3", "conv3", BEFORE_CONV3)];
+    assert_eq!(sides(&model), expected);
+    check(model, "onnx.json", false);
+}
+
+#[test]
+fn max_pooling_behind_a_negative_weight_is_refused_or_becomes_min_pooling() {
+    let mut model = read("onnx-max-pooling.onnx");
+    assert_eq!(sides(&model)[2], ("bn3", "conv3", Side::Next { max_pooling: true, padding: false }));
+    let weights = model.layers[0].weights.clone();
+    let fault = model.fold(false).expect_err("channel 1 has a negative weight");
+    assert!(fault.contains("bn3") && fault.contains("channel 1") && fault.contains("--min-pooling"), "{fault}");
+    assert_eq!(model.layers[0].weights, weights, "something was folded");
+
+    let between = model.fold(true).expect("the caller can min-pool");
+    let min_pooled = vec![false, true, false];
+    assert_eq!(between, [Between { layer: "conv3".to_owned(), padding: None, min_pooled: Some(min_pooled.clone()) }]);
+    let (input, output) = recorded("onnx-max-pooling.json");
+    let layer = |name| &model.layers[model.layer(name).expect("a name of make.py")];
+    let run = |min_pooled: &[bool]| {
+        let x = Image::from_file(&input, false).convolved(layer("conv1"), Some(&ZEROS)).map(|x| x.max(0.0));
+        let x = x.convolved(layer("conv2"), None).map(|x| x.max(0.0)).pooled(min_pooled);
+        difference(&x.convolved(layer("conv3"), None).in_file(false), &output)
+    };
+    assert!(run(&min_pooled) < 1e-6, "{}", run(&min_pooled));
+    assert!(run(&[false; 3]) > 1e-2);
+}
+
+#[test]
+fn keras_is_folded_in_the_order_of_its_layers() {
+    let model = read("keras.keras");
+    let expected = [("bn1", "conv1", Side::Previous), ("bn2", "conv2", Side::Previous), ("bn3", "conv3", BEFORE_CONV3)];
+    assert_eq!(sides(&model), expected);
+    assert!(model.batch_norms.iter().all(|bn| bn.eps == 1e-3), "Keras' own default");
+    check(model, "keras.json", true);
+}
+
+#[test]
+fn the_arrays_of_flax_are_paired_by_their_names_and_by_what_is_said() {
+    let mut model = read("flax.npz");
+    model.pair("bn3", "conv3", BEFORE_CONV3).expect("three channels");
+    check(model, "flax.json", true);
+}
+
+/// Compared with `OpenCV`, which adds the `eps` under the root: with variances of 0.01 and more, that is at most 1e-5 of
+/// them.
+#[test]
+fn darknet_reads_its_numbers_in_the_order_of_the_cfg() {
+    let mut model = read("darknet.weights");
+    let (input, output) = recorded("darknet.json");
+    assert_eq!(model.fold(false), Ok(vec![]));
+    let layer = |index: usize| &model.layers[index];
+    let x = Image::from_file(&input, false).convolved(layer(0), Some(&ZEROS)).map(|x| x.max(0.0));
+    let y = x.convolved(layer(1), None).map(|x| x.max(0.0)).in_file(false);
+    assert!(difference(&y, &output) < 1e-4, "{}", difference(&y, &output));
+
+    let cfg = std::fs::read_to_string(file("darknet.cfg")).expect("written by make.py");
+    let weights = std::fs::read(file("darknet.weights")).expect("written by make.py");
+    let fault = darknet::read(&cfg, &weights[..weights.len() - 4]).expect_err("a number too few");
+    assert!(fault.contains("are due"), "{fault}");
+    let first = cfg.rsplit_once("[convolutional]").expect("two of them").0;
+    let fault = darknet::read(first, &weights).expect_err("another network's");
+    assert!(fault.contains("are left"), "{fault}");
+    let fault = darknet::read(&format!("{cfg}\n[route]\nlayers=-1\n"), &weights).expect_err("no chain");
+    assert!(fault.contains("only chains"), "{fault}");
+    // The gain of a variance of 1e-6, with the eps outside the root.
+    let mut numbers = [0_i32, 2, 5, 0, 0].map(i32::to_le_bytes).concat();
+    numbers.extend([0.0_f32, 1.0, 0.0, 1e-6, 1.0].map(f32::to_le_bytes).concat());
+    let one = "[net]\nchannels=1\n[convolutional]\nbatch_normalize=1\nfilters=1\nsize=1\n";
+    let mut model = darknet::read(one, &numbers).expect("one weight");
+    model.fold(false).expect("a variance above 0");
+    assert!((model.layers[0].weights[0] - 999.001).abs() < 1e-3);
+}
+
+#[test]
+fn unusual_numbers_are_named_with_their_channel() {
+    let mut bn = read("onnx.onnx").batch_norms[2].clone();
+    assert_eq!(bn.warnings(), Vec::<String>::new());
+    bn.var = vec![-1e-3, 0.0, 1e-9];
+    bn.weight = Some(vec![0.0, 1e-40, f32::NAN]);
+    bn.mean = vec![0.0, 0.0, f32::INFINITY];
+    let warnings = bn.warnings().join("\n");
+    for part in [
+        "negative variance",
+        "variance of 0",
+        "far below eps",
+        "dead weight",
+        "subnormal weight",
+        "weight that is not",
+        "mean that is not",
+    ] {
+        assert!(warnings.contains(part), "{part} is missing:\n{warnings}");
+    }
+}
+
+#[test]
+fn files_that_are_cut_off_or_foreign_are_refused() {
+    for name in ["torch.safetensors", "onnx.onnx", "keras.keras", "flax.npz", "darknet.weights"] {
+        let bytes = std::fs::read(file(name)).expect("written by make.py");
+        for len in [0, 1, 7, bytes.len() / 2, bytes.len() - 1] {
+            let cut = &bytes[..len];
+            let result = match name.rsplit_once('.').map(|(_, extension)| extension) {
+                Some("safetensors") => formats::state_dict::read(cut, None),
+                Some("onnx") => formats::onnx::read(cut),
+                Some("keras") => formats::keras::read(cut),
+                Some("npz") => formats::npz::read(cut, None),
+                _ => darknet::read("[net]\nchannels=2\n[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\n", cut),
+            };
+            assert!(result.is_err(), "{len} bytes of {name}");
+        }
+    }
+    assert!(formats::read(&file("darknet.cfg"), None).expect_err("no model").contains("none of"));
+}
+
+#[test]
+fn what_is_written_is_what_was_folded() {
+    let mut model = read("onnx.onnx");
+    let between = model.fold(false).expect("nothing to refuse");
+    let bytes = write::safetensors(&model, &between).expect("names of their own");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("what was written");
+    let values = |name: &str| -> Vec<f32> {
+        let data = tensors.tensor(name).expect("a tensor of this name").data().to_vec();
+        data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    };
+    assert_eq!(tensors.tensor("conv1.weight").expect("there").shape(), [4, 2, 3, 3]);
+    assert_eq!(values("conv1.weight"), model.layers[0].weights);
+    assert_eq!(Some(values("conv1.bias")), model.layers[0].bias, "the bias that the batch norm brought");
+    assert_eq!(Some(&values("conv3.padding")), between[0].padding.as_ref());
+
+    // The constants are read as the same f32.
+    let numbers = |text: &str, open: &str| -> Vec<f32> {
+        let body = text.split_once(open).unwrap_or_else(|| panic!("{open} is not in\n{text}")).1;
+        let body = body.split([']', '}']).next().expect("a part");
+        body.split(',')
+            .map(|number| number.trim().trim_end_matches('f'))
+            .filter(|number| !number.is_empty())
+            .map(|number| number.parse().expect("a number"))
+            .collect()
+    };
+    let rust = write::constants(&model, &between, Language::Rust, false);
+    assert_eq!(numbers(&rust, "pub const CONV1_WEIGHT: [f32; 72] = ["), model.layers[0].weights);
+    let c = write::constants(&model, &between, Language::C, false);
+    assert_eq!(numbers(&c, "static const float conv1_weight[72] = {"), model.layers[0].weights);
+    assert_eq!(Some(numbers(&c, "static const float conv3_padding[3] = {")), between[0].padding);
+}
+
+#[test]
+fn eight_bits_have_a_scale_for_each_output() {
+    for name in ["onnx.onnx", "keras.keras"] {
+        let mut model = read(name);
+        // A channel of a tiny variance takes the whole range.
+        model.batch_norms[0].var[2] = 1e-9;
+        model.fold(false).expect("nothing to refuse");
+        let layer = &model.layers[0];
+        let quantised = write::quantise(layer);
+        for (index, (&value, &weight)) in quantised.values.iter().zip(&layer.weights).enumerate() {
+            let scale = quantised.scales[layer.output_of(index)];
+            assert!((f32::from(value) * scale - weight).abs() <= 0.5001 * scale, "{name}, weight {index}");
+        }
+        assert!(quantised.error < 0.51 / 127.0, "{name}: {}", quantised.error);
+        assert!(quantised.error_of_one_scale > 5.0 * quantised.error, "{name}: {quantised:?}");
+        let text = write::constants(&model, &[], Language::C, true);
+        assert!(
+            text.contains("static const signed char conv1_weight[72]") && text.contains("conv1_scale[4]"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_mean_without_a_variance_is_refused() {
+    let bytes = std::fs::read(file("flax.npz")).expect("written by make.py");
+    // The archive has each name twice, and its files as they are.
+    let mut renamed = bytes;
+    for place in 0..renamed.len() - 11 {
+        if &renamed[place..place + 11] == b"bn1/var.npy" {
+            renamed[place + 4..place + 7].copy_from_slice(b"vat");
+        }
+    }
+    let fault = formats::npz::read(&renamed, None).expect_err("no variance");
+    assert!(fault.contains("bn1/var is not"), "{fault}");
+}
+
+/// A linear layer behind a flattened image: which of its inputs belong to a channel.
+#[test]
+fn the_order_of_a_flattening_decides_which_weights_a_channel_has() {
+    let mut model = read("torch.safetensors");
+    let features = 3 * 2;
+    let weights: Vec<f32> = (0..features).map(|index| f32::from(u8::try_from(index).expect("small")) + 1.0).collect();
+    let mut linear = model.layers[0].clone();
+    linear.shape = normdrop::WeightShape { outputs: 1, inputs: features, taps: 1, ..linear.shape };
+    (linear.name, linear.dims, linear.weights, linear.bias) = ("linear".to_owned(), vec![1, features], weights, None);
+    model.layers.push(linear);
+    let bn = model.batch_norm("bn3").expect("there");
+    let bn = &mut model.batch_norms[bn];
+    (bn.weight, bn.bias, bn.var, bn.eps) = (Some(vec![1.0, 10.0, 100.0]), None, vec![1.0; 3], 0.0);
+    let side = Side::Next { max_pooling: false, padding: false };
+    let folded = |channels_last: bool| {
+        let mut model = model.clone();
+        model.neighbours.clear();
+        if channels_last {
+            model.channels_last("linear").expect("a linear layer");
+        }
+        model.pair("bn3", "linear", side).expect("two pixels of three channels");
+        assert_eq!(model.fold(false), Ok(vec![]));
+        model.layers.pop().expect("the linear layer").weights
+    };
+    assert_eq!(folded(false), [1.0, 2.0, 30.0, 40.0, 500.0, 600.0]);
+    assert_eq!(folded(true), [1.0, 20.0, 300.0, 4.0, 50.0, 600.0]);
+    assert!(model.clone().channels_last("conv1").is_err());
+}

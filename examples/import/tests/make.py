@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""The files of this folder, each written by the framework itself, with the framework's own output.
+
+    python make.py torch     torch==2.15.0 safetensors==0.8.0 numpy
+    python make.py onnx      onnx==1.23.2 onnxruntime==1.32.0
+    python make.py keras     keras==3.15.0 jax==0.10.2 (KERAS_BACKEND=jax)
+    python make.py flax      flax==0.12.8 jax==0.10.2
+    python make.py darknet   opencv-python-headless==4.14.0.94 (reads the file; Darknet is in no registry)
+
+All have the same network, on an image of 2 channels, 5 rows and 4 columns:
+
+    conv1 2 -> 4, 3x3, zero padding, no bias     bn1, relu
+    conv2 4 -> 3, 1x1, bias                      bn2, relu
+    bn3                                          before conv3
+    conv3 3 -> 2, 3x3, zero padding, bias
+
+Its numbers are those of `numbers()`. Channel 1 of bn3 has a negative weight. Darknet has no batch norm before a
+convolution, and its file ends after the second relu. `NAME.json` has the input and the output of each file, in its layout.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+FILES = Path(__file__).resolve().parent / "files"
+
+
+def numbers():
+    """Weights as PyTorch has them, [out, in, kh, kw], and four numbers for each channel of a batch norm."""
+    random = np.random.default_rng(25)
+    weights = {"conv1.weight": random.normal(size=(4, 2, 3, 3)), "conv2.weight": random.normal(size=(3, 4, 1, 1)),
+               "conv2.bias": random.normal(size=3), "conv3.weight": random.normal(size=(2, 3, 3, 3)),
+               "conv3.bias": random.normal(size=2)}
+    for name, channels in (("bn1", 4), ("bn2", 3), ("bn3", 3)):
+        weights |= {f"{name}.weight": random.uniform(0.5, 2, channels), f"{name}.bias": random.normal(size=channels),
+                    f"{name}.running_mean": random.normal(size=channels), f"{name}.running_var": random.uniform(0.01, 3, channels)}
+    weights["bn3.weight"][1] *= -1
+    return {name: value.astype(np.float32) for name, value in weights.items()}, random.normal(size=(1, 2, 5, 4)).astype(np.float32)
+
+
+def write(name, x, y):
+    flat = lambda values: [float(value) for value in np.asarray(values).ravel()]
+    (FILES / f"{name}.json").write_text(json.dumps({"input": flat(x), "output": flat(y)}) + "\n")
+
+
+def make_torch():
+    import torch
+    from safetensors.torch import save_file
+    from torch import nn
+    from torch.nn.functional import relu
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+            self.conv2, self.bn2 = nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3)
+            self.bn3, self.conv3 = nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv3(self.bn3(relu(self.bn2(self.conv2(relu(self.bn1(self.conv1(x))))))))
+
+    values, x = numbers()
+    network = Network().eval()
+    network.load_state_dict({name: torch.from_numpy(value) for name, value in values.items()}, strict=False)
+    save_file(network.state_dict(), FILES / "torch.safetensors")
+    with torch.no_grad():
+        write("torch", x, network(torch.from_numpy(x)))
+
+
+def make_onnx():
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    values, x = numbers()
+
+    def model(nodes, outputs, extra=()):
+        value = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        used = {name for node in nodes for name in node.input}
+        constants = [numpy_helper.from_array(array, name) for name, array in {**values, **dict(extra)}.items() if name in used]
+        graph = helper.make_graph(nodes, "network", [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+                                  [value(name) for name in outputs], constants)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
+
+    def conv(name, x, y, bias, **attributes):
+        inputs = [x, f"{name}.weight", *([f"{name}.bias"] if bias else [])]
+        return helper.make_node("Conv", inputs, [y], name=name, **attributes)
+
+    def bn(name, x, y):
+        parts = ("weight", "bias", "running_mean", "running_var")
+        return helper.make_node("BatchNormalization", [x, *(f"{name}.{part}" for part in parts)], [y], name=name, epsilon=1e-5)
+
+    relu = lambda x, y: helper.make_node("Relu", [x], [y])
+    front = [conv("conv1", "x", "a", False, pads=[1] * 4), bn("bn1", "a", "b"), relu("b", "c"), conv("conv2", "c", "d", True),
+             bn("bn2", "d", "e"), relu("e", "f"), bn("bn3", "f", "g")]
+    pool = helper.make_node("MaxPool", ["g"], ["h"], name="pool", kernel_shape=[2, 2], strides=[1, 1])
+    for name, nodes in (("onnx", [*front, conv("conv3", "g", "y", True, pads=[1] * 4)]),
+                        ("onnx-max-pooling", [*front, pool, conv("conv3", "h", "y", True)])):
+        made = model(nodes, ["y"])
+        save(made, FILES / f"{name}.onnx")
+        write(name, x, onnxruntime.InferenceSession(made.SerializeToString()).run(None, {"x": x})[0])
+
+
+def make_keras():
+    import keras
+    from keras import layers
+
+    values, x = numbers()
+    network = keras.Sequential([
+        keras.Input((5, 4, 2)), layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv1"),
+        layers.BatchNormalization(name="bn1"), layers.ReLU(), layers.Conv2D(3, 1, name="conv2"),
+        layers.BatchNormalization(name="bn2"), layers.ReLU(), layers.BatchNormalization(name="bn3"), layers.Dropout(0.5),
+        layers.Conv2D(2, 3, padding="same", name="conv3")])
+    for layer in network.layers:
+        of = [values[f"{layer.name}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
+              if f"{layer.name}.{part}" in values]
+        if of:
+            layer.set_weights([value.transpose(2, 3, 1, 0) if value.ndim == 4 else value for value in of])
+    network.save(FILES / "keras.keras")
+    x = x.transpose(0, 2, 3, 1)
+    write("keras", x, network.predict(x, verbose=0))
+
+
+def make_flax():
+    import flax
+    import jax.numpy as jnp
+    from flax import linen
+
+    class Network(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            def bn(name, x):
+                return linen.BatchNorm(use_running_average=True, name=name)(x)
+
+            x = linen.relu(bn("bn1", linen.Conv(4, (3, 3), use_bias=False, name="conv1")(x)))
+            x = linen.relu(bn("bn2", linen.Conv(3, (1, 1), name="conv2")(x)))
+            return linen.Conv(2, (3, 3), name="conv3")(bn("bn3", x))
+
+    values, x = numbers()
+    variables = {"params": {}, "batch_stats": {}}
+    names = {"weight": "scale", "running_mean": "mean", "running_var": "var", "bias": "bias"}
+    for key, value in values.items():
+        name, part = key.split(".")
+        kind = "batch_stats" if part.startswith("running") else "params"
+        part = "kernel" if value.ndim == 4 else names[part]
+        value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
+        variables[kind].setdefault(name, {})[part] = jnp.array(value)
+    x = x.transpose(0, 2, 3, 1)
+    flat = flax.traverse_util.flatten_dict(variables, sep="/")
+    np.savez(FILES / "flax.npz", **{name: np.ascontiguousarray(value) for name, value in flat.items()})
+    write("flax", x, Network().apply(variables, jnp.array(x)))
+
+
+def make_darknet():
+    import cv2
+
+    values, x = numbers()
+    # The first convolution of Darknet's file has no bias of its own, and neither has the second one.
+    sections = ["[net]\nbatch=1\nchannels=2\nheight=5\nwidth=4\n"]
+    for filters, size, pad in ((4, 3, 1), (3, 1, 0)):
+        sections.append(f"[convolutional]\nbatch_normalize=1\nfilters={filters}\nsize={size}\nstride=1\npad={pad}\nactivation=relu\n")
+    (FILES / "darknet.cfg").write_text("\n".join(sections))
+    parts = [np.array([0, 2, 5], np.int32).tobytes(), np.array([64], np.uint64).tobytes()]
+    for conv, bn in (("conv1", "bn1"), ("conv2", "bn2")):
+        order = (f"{bn}.bias", f"{bn}.weight", f"{bn}.running_mean", f"{bn}.running_var", f"{conv}.weight")
+        parts += [values[name].tobytes() for name in order]
+    (FILES / "darknet.weights").write_bytes(b"".join(parts))
+    network = cv2.dnn.readNetFromDarknet(str(FILES / "darknet.cfg"), str(FILES / "darknet.weights"))
+    network.setInput(x)
+    write("darknet", x, network.forward())
+
+
+if __name__ == "__main__":
+    FILES.mkdir(exist_ok=True)
+    for which in sys.argv[1:]:
+        globals()[f"make_{which}"]()

@@ -132,6 +132,10 @@ typedef struct normdrop_layer {
    */
   float slope;
   /**
+   * The alpha of `NORMDROP_ACTIVATION_ELU`; the default is 1.
+   */
+  float alpha;
+  /**
    * One of `NORMDROP_GRANULARITY_*`; the default is an element.
    */
   normdrop_granularity granularity;
@@ -269,7 +273,7 @@ typedef struct normdrop_error {
    */
   size_t actual;
   /**
-   * The number that is out of its range: eps, momentum, p or slope. For VARIANCE it is the
+   * The number that is out of its range: eps, momentum, p, slope or alpha. For VARIANCE it is the
    * running variance, for COUNT the count, for `SEQUENCE_LENGTH` the sample.
    */
   double value;
@@ -1156,6 +1160,11 @@ typedef struct normdrop_fold_call {
 #define NORMDROP_STATUS_NOT_PREPARED 30
 
 /**
+ * `alpha` is not finite.
+ */
+#define NORMDROP_STATUS_ALPHA 31
+
+/**
  * No buffer: the error is about something else.
  */
 #define NORMDROP_BUFFER_NONE 0
@@ -1383,7 +1392,32 @@ typedef struct normdrop_fold_call {
 /**
  * `z/2*(1 + tanh(sqrt(2/pi)*(z + 0.044715*z^3)))`
  */
-#define NORMDROP_ACTIVATION_GELU 8
+#define NORMDROP_ACTIVATION_GELU_TANH 8
+
+/**
+ * `z/2*(1 + erf(z/sqrt(2)))`
+ */
+#define NORMDROP_ACTIVATION_GELU 9
+
+/**
+ * `z > 0 ? z : alpha*(exp(z) - 1)`
+ */
+#define NORMDROP_ACTIVATION_ELU 10
+
+/**
+ * `1.0507009873554805*(z > 0 ? z : 1.6732632423543772*(exp(z) - 1))`
+ */
+#define NORMDROP_ACTIVATION_SELU 11
+
+/**
+ * `z*tanh(log(1 + exp(z)))`
+ */
+#define NORMDROP_ACTIVATION_MISH 12
+
+/**
+ * `log(1 + exp(z))`
+ */
+#define NORMDROP_ACTIVATION_SOFTPLUS 13
 
 /**
  * An element: `outer*channels*inner` bits in memory order.

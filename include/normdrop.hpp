@@ -124,7 +124,12 @@ enum class Activation : normdrop_activation {
     sigmoid = NORMDROP_ACTIVATION_SIGMOID,
     tanh = NORMDROP_ACTIVATION_TANH,
     silu = NORMDROP_ACTIVATION_SILU,
+    gelu_tanh = NORMDROP_ACTIVATION_GELU_TANH,
     gelu = NORMDROP_ACTIVATION_GELU,
+    elu = NORMDROP_ACTIVATION_ELU,
+    selu = NORMDROP_ACTIVATION_SELU,
+    mish = NORMDROP_ACTIVATION_MISH,
+    softplus = NORMDROP_ACTIVATION_SOFTPLUS,
 };
 
 /// The elements that one bit of the mask decides about: dropout, spatial dropout, stochastic depth.
@@ -288,6 +293,8 @@ struct Config {
     double momentum = 0.1;
     /// The slope of `Activation::leaky_relu`.
     float slope = 0.01f;
+    /// The alpha of `Activation::elu`.
+    float alpha = 1.0f;
     /// What a bit of the mask decides about.
     Granularity granularity = Granularity::element;
     /// The variance that the running variance averages.
@@ -496,6 +503,7 @@ class Layer {
         layer_.p = config.p;
         layer_.eps = config.eps;
         layer_.slope = config.slope;
+        layer_.alpha = config.alpha;
         layer_.granularity = static_cast<normdrop_granularity>(config.granularity);
         layer_.running_variance = static_cast<normdrop_running_variance>(config.running_variance);
         layer_.backend = static_cast<normdrop_backend>(config.backend);

@@ -16,13 +16,14 @@
 
 mod any;
 mod exponential;
+mod normal;
 
 use core::marker::PhantomData;
 
 use crate::error::Error;
 use crate::simd::{Simd, Strip, StripFunctions};
 pub use any::AnyActivation;
-use exponential::{Logistic, Reduced, Slope, negative, negative_enough};
+use exponential::{Logistic, Reduced, Slope, negative, negative_enough, product};
 
 /// An activation function; implemented by the types of this module and by no others.
 pub trait Activation: Lanewise + Copy + Send + Sync + core::fmt::Debug {}
@@ -148,7 +149,7 @@ macro_rules! activations {
         }
     )*};
 }
-activations!(Relu6, LeakyRelu, HardSwish, Sigmoid, Tanh, Silu, Gelu,);
+activations!(Relu6, LeakyRelu, HardSwish, Sigmoid, Tanh, Silu, GeluTanh, Gelu, Elu, Selu, Mish, Softplus,);
 
 /// `act(z) = z`: batch norm and dropout alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -382,23 +383,24 @@ impl Curve for Silu {
     }
 }
 
-/// `act(z) = z/(1 + exp(-v))` with `v = 2*sqrt(2/π)*(z + 0.044715*z³)`, the Gaussian error linear
-/// unit in its tanh form (Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016), within 2 ulp
-/// of the exact function of this form.
+/// `act(z) = z/(1 + exp(-v))` with `v = 2*sqrt(2/π)*(z + 0.044715*z³)`, the tanh form of the Gaussian
+/// error linear unit (Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016), within 2 ulp of the
+/// exact function of this form.
 ///
-/// It is PyTorch's `approximate="tanh"`. It is −0.0 for −∞ and ∞ for ∞, and 0 or −0.0 gives a zero.
-/// A NaN in `z` gives NaN, forward and backward.
+/// It is PyTorch's `approximate="tanh"`, and differs by up to 0.0005 from [`Gelu`], PyTorch's
+/// default. It is −0.0 for −∞ and ∞ for ∞, and 0 or −0.0 gives a zero. A NaN in `z` gives NaN,
+/// forward and backward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Gelu;
+pub struct GeluTanh;
 
-impl Gelu {
+impl GeluTanh {
     /// `2*sqrt(2/π)`, and `2*sqrt(2/π)*0.044715`.
     const CUBIC: [f64; 2] = [1.595_769_121_605_730_8, 1.595_769_121_605_730_8 * 0.044_715];
     /// For `z` below `LEAST` the result rounds to zero.
     const LEAST: f32 = -11.0;
 }
 
-impl Curve for Gelu {
+impl Curve for GeluTanh {
     #[inline(always)]
     fn with(_: f32) -> Self {
         Self
@@ -415,9 +417,9 @@ impl Curve for Gelu {
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
     fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
-        const LINEAR: f32 = Gelu::CUBIC[0] as f32;
-        const CUBIC: f32 = Gelu::CUBIC[1] as f32;
-        const CUBIC_TIMES_3: f32 = (3.0 * Gelu::CUBIC[1]) as f32;
+        const LINEAR: f32 = GeluTanh::CUBIC[0] as f32;
+        const CUBIC: f32 = GeluTanh::CUBIC[1] as f32;
+        const CUBIC_TIMES_3: f32 = (3.0 * GeluTanh::CUBIC[1]) as f32;
         let (by, below) = (negative(s, z, Self::LEAST), s.le(z, s.splat(0.0)));
         let square = by * by;
         let v = by * (s.splat(LINEAR) + s.splat(CUBIC) * square);
@@ -426,6 +428,214 @@ impl Curve for Gelu {
         let z_times_slope_of_v = z * (s.splat(LINEAR) + s.splat(CUBIC_TIMES_3) * square);
         (sigmoid.value + z_times_slope_of_v * sigmoid.derivative) * dy
     }
+}
+
+/// `act(z) = z*Φ(z)`, the Gaussian error linear unit with the distribution function of the normal
+/// distribution, `Φ(z) = (1 + erf(z/sqrt(2)))/2` (Hendrycks and Gimpel, *Gaussian Error Linear Units*,
+/// 2016), within 2 ulp of the exact function.
+///
+/// It is PyTorch's default, `approximate="none"`. [`GeluTanh`] is the other form. It is −0.0 for −∞
+/// and ∞ for ∞, and 0 or −0.0 gives a zero. A NaN in `z` gives NaN, forward and backward.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gelu;
+
+impl Curve for Gelu {
+    #[inline(always)]
+    fn with(_: f32) -> Self {
+        Self
+    }
+
+    #[inline(always)]
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
+        gated(s, z, normal::below(s, z))
+    }
+
+    #[inline(always)]
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
+        normal::slope(s, z) * dy
+    }
+}
+
+/// `act(z) = z > 0 ? z : alpha*(exp(z) - 1)`, the exponential linear unit (Clevert, Unterthiner and
+/// Hochreiter, *Fast and Accurate Deep Network Learning by Exponential Linear Units*, 2015), within 2
+/// ulp of the exact function.
+///
+/// It is `-alpha` for −∞ and ∞ for ∞. The derivative at 0 is `alpha`, as in PyTorch. A NaN in `z`
+/// gives NaN, forward and backward.
+///
+/// ```
+/// use normdrop::{Elu, Error};
+/// const ELU: Elu = match Elu::new(0.5) {
+///     Ok(elu) => elu,
+///     Err(_) => panic!("alpha is not finite"),
+/// };
+/// assert_eq!(ELU.alpha(), 0.5);
+/// assert_eq!(Elu::default().alpha(), 1.0);
+/// assert_eq!(Elu::new(f32::INFINITY), Err(Error::Alpha { alpha: f32::INFINITY }));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Elu {
+    alpha: f32,
+}
+
+impl Elu {
+    /// An ELU with `alpha`, the negative of its limit at −∞.
+    ///
+    /// # Errors
+    /// [`Error::Alpha`] if it is infinite or NaN.
+    pub const fn new(alpha: f32) -> Result<Self, Error> {
+        if alpha.is_finite() { Ok(Self { alpha }) } else { Err(Error::Alpha { alpha }) }
+    }
+
+    /// The negative of the limit at −∞.
+    #[must_use]
+    pub const fn alpha(self) -> f32 {
+        self.alpha
+    }
+}
+
+impl Default for Elu {
+    /// An alpha of 1, PyTorch's default.
+    fn default() -> Self {
+        Self { alpha: 1.0 }
+    }
+}
+
+impl Curve for Elu {
+    #[inline(always)]
+    fn with(alpha: f32) -> Self {
+        Self { alpha }
+    }
+
+    fn parameter(self) -> f32 {
+        self.alpha
+    }
+
+    #[inline(always)]
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
+        exponential_below(s, z, self.alpha, z)
+    }
+
+    #[inline(always)]
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
+        let slope = Reduced::new(s, negative_enough(s, z)).exp_of(s, self.alpha);
+        unless_nan(s, z, s.select(s.le(z, s.splat(0.0)), slope * dy, dy))
+    }
+}
+
+/// `act(z) = scale*(z > 0 ? z : alpha*(exp(z) - 1))` with `scale = 1.0507009873554805` and
+/// `alpha = 1.6732632423543772`, the scaled exponential linear unit (Klambauer, Unterthiner, Mayr and
+/// Hochreiter, *Self-Normalizing Neural Networks*, 2017), within 2 ulp of the exact function.
+///
+/// It is `-scale*alpha` for −∞ and ∞ for ∞. The derivative at 0 is `scale*alpha`, as in PyTorch. A
+/// NaN in `z` gives NaN, forward and backward.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Selu;
+
+impl Selu {
+    /// The nearest f32, and that of the product.
+    const SCALE: f32 = 1.050_701;
+    const SCALE_TIMES_ALPHA: f32 = 1.758_099_3;
+}
+
+impl Curve for Selu {
+    #[inline(always)]
+    fn with(_: f32) -> Self {
+        Self
+    }
+
+    #[inline(always)]
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
+        exponential_below(s, z, Self::SCALE_TIMES_ALPHA, z * s.splat(Self::SCALE))
+    }
+
+    #[inline(always)]
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
+        let below = Reduced::new(s, negative_enough(s, z)).exp_of(s, Self::SCALE_TIMES_ALPHA);
+        unless_nan(s, z, s.select(s.le(z, s.splat(0.0)), below, s.splat(Self::SCALE)) * dy)
+    }
+}
+
+/// `act(z) = z*tanh(ln(1 + exp(z)))` (Misra, *Mish: A Self Regularized Non-Monotonic Activation
+/// Function*, 2019), within 2 ulp of the exact function.
+///
+/// It is −0.0 for −∞ and ∞ for ∞, and 0 or −0.0 gives a zero. A NaN in `z` gives NaN, forward and
+/// backward.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mish;
+
+impl Mish {
+    /// For `z` above `MOST`, the function rounds to `z`, and its derivative to 1.
+    const MOST: f32 = 20.0;
+
+    /// `z`, but not above [`Self::MOST`], and not below what rounds to zero; and whether it is above.
+    #[inline(always)]
+    fn clamped<S: Simd>(s: S, z: S::F32) -> (S::F32, S::Mask) {
+        let (most, above) = (s.splat(Self::MOST), s.le(s.splat(Self::MOST), z));
+        (s.select(above, most, s.select(s.le(z, s.splat(0.0)), negative_enough(s, z), z)), above)
+    }
+}
+
+impl Curve for Mish {
+    #[inline(always)]
+    fn with(_: f32) -> Self {
+        Self
+    }
+
+    /// With `e = exp(z)` and `n = e*(e + 2)`, the function is `z*n/(n + 2)`.
+    #[inline(always)]
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
+        let (v, above) = Self::clamped(s, z);
+        let (exp, two) = (Reduced::new(s, v).exp_f64(s), s.splat_f64(2.0));
+        let n = exp * (exp + two);
+        s.select(above, z, s.narrow(s.widen(v) * n / (n + two)))
+    }
+
+    /// The derivative is `(n + 4*z*e*(e + 1)/(n + 2))/(n + 2)`.
+    #[inline(always)]
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
+        let (v, above) = Self::clamped(s, z);
+        let (exp, one, two) = (Reduced::new(s, v).exp(s), s.splat(1.0), s.splat(2.0));
+        let n = exp * (exp + two);
+        let reciprocal = one / (n + two);
+        let rest = (s.splat(4.0) * v) * ((exp * (exp + one)) * reciprocal);
+        s.select(above, one, (n + rest) * reciprocal) * dy
+    }
+}
+
+/// `act(z) = ln(1 + exp(z))` (Dugas, Bengio, Bélisle, Nadeau and Garcia, *Incorporating Second-Order
+/// Functional Knowledge for Better Option Pricing*, 2000), within 2 ulp of the exact function.
+///
+/// It is PyTorch's with its default `beta`, 1, and needs no `threshold`: above PyTorch's, 20, the
+/// function rounds to `z` by itself. It is 0 for −∞ and ∞ for ∞. A NaN in `z` gives NaN, forward and
+/// backward.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Softplus;
+
+impl Curve for Softplus {
+    #[inline(always)]
+    fn with(_: f32) -> Self {
+        Self
+    }
+
+    #[inline(always)]
+    fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
+        let rest = exponential::ln_1p_exp(s, Reduced::new(s, negative_enough(s, z)));
+        gated(s, z, rest)
+    }
+
+    #[inline(always)]
+    fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
+        Slope::new(s, negative_enough(s, z), s.le(z, s.splat(0.0))).value * dy
+    }
+}
+
+/// `factor*(exp(z) - 1)` for `z` that is not above 0, and `above` elsewhere, also where `z` is NaN.
+#[inline(always)]
+fn exponential_below<S: Simd>(s: S, z: S::F32, factor: f32, above: S::F32) -> S::F32 {
+    // From -17.4 on, the f32 nearest to exp(z) - 1 is -1.
+    let (value, rest) = exponential::exp_m1(s, negative(s, z, -20.0));
+    s.select(s.le(z, s.splat(0.0)), product(s, value, rest, s.splat(factor)), above)
 }
 
 /// `z*sigmoid(v)` from `below = -|z|*sigmoid(-|v|)`: because `sigmoid(v) = 1 - sigmoid(-v)`, it is

@@ -28,7 +28,10 @@ use core::ffi::{CStr, c_char, c_void};
 
 use rand_core::TryRng;
 
-use crate::activation::{Activation, Gelu, HardSwish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh};
+use crate::activation::{
+    Activation, Elu, Gelu, GeluTanh, HardSwish, Identity, LeakyRelu, Mish, Relu, Relu6, Selu, Sigmoid, Silu, Softplus,
+    Tanh,
+};
 use crate::args::{
     Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, EvalPrepared,
     EvalPreparedInPlace, Finish, Moments, ParameterGradients, Parameters, Prepare, Reduce, Running, RunningMut, Saved,
@@ -92,6 +95,7 @@ impl From<Error> for normdrop_error {
                 Self::new(NORMDROP_STATUS_NOT_AN_ELEMENT_MASK).of(NORMDROP_BUFFER_MASK)
             }
             Error::Slope { slope } => Self { value: slope.into(), ..Self::new(NORMDROP_STATUS_SLOPE) },
+            Error::Alpha { alpha } => Self { value: alpha.into(), ..Self::new(NORMDROP_STATUS_ALPHA) },
             Error::SingleSample => Self::new(NORMDROP_STATUS_SINGLE_SAMPLE),
             Error::Count { channel, count } => {
                 Self { value: count, ..Self::new(NORMDROP_STATUS_COUNT).counts(0, channel) }
@@ -231,7 +235,8 @@ impl normdrop_layer {
     fn without_activation(&self) -> Result<Layer<Identity>, normdrop_error> {
         match self.activation {
             NORMDROP_ACTIVATION_LEAKY_RELU => _ = LeakyRelu::new(self.slope)?,
-            NORMDROP_ACTIVATION_IDENTITY..=NORMDROP_ACTIVATION_GELU => {}
+            NORMDROP_ACTIVATION_ELU => _ = Elu::new(self.alpha)?,
+            NORMDROP_ACTIVATION_IDENTITY..=NORMDROP_ACTIVATION_SOFTPLUS => {}
             other => return Err(unknown(NORMDROP_STATUS_ACTIVATION, other)),
         }
         self.with(Identity)
@@ -253,7 +258,12 @@ macro_rules! with_layer {
             NORMDROP_ACTIVATION_SIGMOID => with_layer!($described, Sigmoid, $layer => $call),
             NORMDROP_ACTIVATION_TANH => with_layer!($described, Tanh, $layer => $call),
             NORMDROP_ACTIVATION_SILU => with_layer!($described, Silu, $layer => $call),
+            NORMDROP_ACTIVATION_GELU_TANH => with_layer!($described, GeluTanh, $layer => $call),
             NORMDROP_ACTIVATION_GELU => with_layer!($described, Gelu, $layer => $call),
+            NORMDROP_ACTIVATION_ELU => with_layer!($described, Elu::new($described.alpha)?, $layer => $call),
+            NORMDROP_ACTIVATION_SELU => with_layer!($described, Selu, $layer => $call),
+            NORMDROP_ACTIVATION_MISH => with_layer!($described, Mish, $layer => $call),
+            NORMDROP_ACTIVATION_SOFTPLUS => with_layer!($described, Softplus, $layer => $call),
             other => Err(unknown(NORMDROP_STATUS_ACTIVATION, other)),
         }
     };
@@ -332,6 +342,7 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
         NORMDROP_STATUS_POSITIONS => c"positions is above 1 and does not divide outer, or inner is not 1",
         NORMDROP_STATUS_ACTIVATION => c"there is no activation of that number: see NORMDROP_ACTIVATION_*",
         NORMDROP_STATUS_SLOPE => c"slope must be finite",
+        NORMDROP_STATUS_ALPHA => c"alpha must be finite",
         NORMDROP_STATUS_EPS => c"eps must be finite and at least 0, in training above 0",
         NORMDROP_STATUS_MOMENTUM => {
             c"momentum, the weight of the new value in the running statistics, must be in [0, 1]"
@@ -468,6 +479,7 @@ pub unsafe extern "C" fn normdrop_layer_init(layer: *mut normdrop_layer, version
         p,
         eps,
         slope: LeakyRelu::default().slope(),
+        alpha: Elu::default().alpha(),
         granularity: NORMDROP_GRANULARITY_ELEMENT,
         running_variance: NORMDROP_RUNNING_VARIANCE_UNBIASED,
         backend: NORMDROP_BACKEND_FASTEST,

@@ -177,6 +177,11 @@ pub enum Error {
         /// The value that was given.
         slope: f32,
     },
+    /// The alpha of an ELU is not finite.
+    Alpha {
+        /// The value that was given.
+        alpha: f32,
+    },
     /// The running variance averages the unbiased variance, and a channel with one value has no
     /// unbiased variance. The call is possible with
     /// [`RunningVariance::Biased`](crate::RunningVariance::Biased), or without running statistics.
@@ -298,6 +303,7 @@ impl Error {
             }
             Self::GatesActivation => "only activations whose derivative is 0 or 1 have gates: Identity and Relu",
             Self::Slope { .. } => "the slope must be finite",
+            Self::Alpha { .. } => "alpha must be finite",
             Self::SingleSample => {
                 "training needs more than one value per channel, because the unbiased variance of one does not exist: \
                  give more, keep a biased running variance or none, or normalise with fixed statistics"
@@ -367,7 +373,7 @@ impl fmt::Display for Error {
             Self::Probability { p } => write!(f, "{reason}, but is {p:?}"),
             Self::DropoutUnset { p } => write!(f, "{reason}; p is {p:?}; nothing was written"),
             Self::GatesDirection | Self::GatesActivation => write!(f, "{reason}; nothing was written"),
-            Self::Slope { slope } => write!(f, "{reason} but is {slope}"),
+            Self::Slope { slope: value } | Self::Alpha { alpha: value } => write!(f, "{reason} but is {value}"),
             Self::SingleSample => write!(f, "{reason}; nothing was written"),
             Self::Count { channel, count } => {
                 write!(f, "{reason}, but channel {channel} has {count:?}; nothing was written")

@@ -36,7 +36,8 @@ mod tasks;
 mod walk;
 
 pub use activation::{
-    Activation, AnyActivation, Gelu, HardSwish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh,
+    Activation, AnyActivation, Elu, Gelu, GeluTanh, HardSwish, Identity, LeakyRelu, Mish, Relu, Relu6, Selu, Sigmoid,
+    Silu, Softplus, Tanh,
 };
 pub use args::{
     Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, EvalPrepared,

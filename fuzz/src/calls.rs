@@ -33,7 +33,12 @@ pub(crate) fn with_activation<V: Visitor>(activation: Activation, visitor: V) ->
         Activation::Sigmoid => visitor.visit(normdrop::Sigmoid),
         Activation::Tanh => visitor.visit(normdrop::Tanh),
         Activation::Silu => visitor.visit(normdrop::Silu),
+        Activation::GeluTanh => visitor.visit(normdrop::GeluTanh),
         Activation::Gelu => visitor.visit(normdrop::Gelu),
+        Activation::Elu => visitor.visit(normdrop::Elu::default()),
+        Activation::Selu => visitor.visit(normdrop::Selu),
+        Activation::Mish => visitor.visit(normdrop::Mish),
+        Activation::Softplus => visitor.visit(normdrop::Softplus),
     }
 }
 

@@ -117,6 +117,7 @@ fn described(case: &Case, input: &CapiInput) -> c::normdrop_layer {
         p: case.config.p,
         eps: case.config.eps,
         slope: normdrop::LeakyRelu::default().slope(),
+        alpha: normdrop::Elu::default().alpha(),
         granularity: case.config.granularity as u32,
         running_variance: case.config.running_var as u32,
         backend: u32::from(input.backend % 4),
@@ -422,13 +423,21 @@ impl CallOfC {
                 refused(c::NORMDROP_STATUS_VERSION, &["layer"])
             }
             Fault::Activation => {
-                self.layer.activation = c::NORMDROP_ACTIVATION_GELU + wrong;
+                self.layer.activation = c::NORMDROP_ACTIVATION_SOFTPLUS + wrong;
                 refused(c::NORMDROP_STATUS_ACTIVATION, &["layer"])
             }
             Fault::Slope => {
                 self.layer.slope = f32::NAN;
                 if self.layer.activation == c::NORMDROP_ACTIVATION_LEAKY_RELU {
                     refused(c::NORMDROP_STATUS_SLOPE, &[])
+                } else {
+                    Expected::AsInRust
+                }
+            }
+            Fault::Alpha => {
+                self.layer.alpha = f32::NAN;
+                if self.layer.activation == c::NORMDROP_ACTIVATION_ELU {
+                    refused(c::NORMDROP_STATUS_ALPHA, &[])
                 } else {
                     Expected::AsInRust
                 }

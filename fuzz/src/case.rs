@@ -151,8 +151,16 @@ impl Case {
                 tensor[index] = f32::from_bits(poke.bits);
             }
         }
-        if matches!(input.activation, Activation::HardSwish | Activation::Silu | Activation::Gelu) {
-            // Derivatives are up to 1.5, and a product with one has to fit an f32.
+        if matches!(
+            input.activation,
+            Activation::HardSwish
+                | Activation::Silu
+                | Activation::GeluTanh
+                | Activation::Gelu
+                | Activation::Selu
+                | Activation::Mish
+        ) {
+            // Derivatives are up to 1.8, and a product with one has to fit an f32.
             dy.iter_mut().for_each(|dy| *dy *= 0.5);
         }
         Self {
@@ -257,7 +265,12 @@ impl Case {
             Activation::Sigmoid => reference::Activation::Sigmoid,
             Activation::Tanh => reference::Activation::Tanh,
             Activation::Silu => reference::Activation::Silu,
+            Activation::GeluTanh => reference::Activation::GeluTanh,
             Activation::Gelu => reference::Activation::Gelu,
+            Activation::Elu => reference::Activation::Elu(f64::from(normdrop::Elu::default().alpha())),
+            Activation::Selu => reference::Activation::Selu,
+            Activation::Mish => reference::Activation::Mish,
+            Activation::Softplus => reference::Activation::Softplus,
         }
     }
 

@@ -35,8 +35,18 @@ structured! {
         Tanh,
         /// `normdrop::Silu`.
         Silu,
+        /// `normdrop::GeluTanh`.
+        GeluTanh,
         /// `normdrop::Gelu`.
         Gelu,
+        /// `normdrop::Elu` with an alpha of 1.
+        Elu,
+        /// `normdrop::Selu`.
+        Selu,
+        /// `normdrop::Mish`.
+        Mish,
+        /// `normdrop::Softplus`.
+        Softplus,
     }
 }
 
@@ -441,6 +451,8 @@ structured! {
         Activation,
         /// A slope that is not finite, which matters to the leaky ReLU.
         Slope,
+        /// An alpha that is not finite, which matters to the ELU.
+        Alpha,
         /// A number that names no granularity.
         Granularity,
         /// A number that names no running variance.

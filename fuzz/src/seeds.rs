@@ -269,7 +269,12 @@ fn gradients() -> Layers {
         ("sigmoid".to_owned(), LayerInput { activation: Activation::Sigmoid, ..base() }),
         ("tanh".to_owned(), LayerInput { activation: Activation::Tanh, ..base() }),
         ("silu".to_owned(), LayerInput { activation: Activation::Silu, ..base() }),
+        ("gelu_tanh".to_owned(), LayerInput { activation: Activation::GeluTanh, ..base() }),
         ("gelu".to_owned(), LayerInput { activation: Activation::Gelu, ..base() }),
+        ("elu".to_owned(), LayerInput { activation: Activation::Elu, ..base() }),
+        ("selu".to_owned(), LayerInput { activation: Activation::Selu, ..base() }),
+        ("mish".to_owned(), LayerInput { activation: Activation::Mish, ..base() }),
+        ("softplus".to_owned(), LayerInput { activation: Activation::Softplus, ..base() }),
         (
             "large_gradients".to_owned(),
             LayerInput { dy: Values { class: class("3e38"), ..Values::default() }, ..base() },

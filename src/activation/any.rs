@@ -1,6 +1,9 @@
 //! An activation that is chosen at run time.
 
-use super::{Formula, Gelu, HardSwish, Identity, Lanewise, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Tanh};
+use super::{
+    Elu, Formula, Gelu, GeluTanh, HardSwish, Identity, Lanewise, LeakyRelu, Mish, Relu, Relu6, Selu, Sigmoid, Silu,
+    Softplus, Tanh,
+};
 
 /// Makes the enum of all activations.
 macro_rules! any_activation {
@@ -64,5 +67,10 @@ any_activation! {
     Sigmoid(Sigmoid),
     Tanh(Tanh),
     Silu(Silu),
+    GeluTanh(GeluTanh),
     Gelu(Gelu),
+    Elu(Elu),
+    Selu(Selu),
+    Mish(Mish),
+    Softplus(Softplus),
 }

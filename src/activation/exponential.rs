@@ -1,4 +1,4 @@
-//! The exponential function in pieces, and the functions of the sigmoid family made from it.
+//! The exponential function in pieces, and the functions that are made from it.
 //!
 //! `exp(v) = (1 + p)*2^n` with `v = n*ln(2) + r`, `|r| <= ln(2)/2` and `p = exp(r) - 1`. The
 //! reduction is by Cody and Waite (*Software Manual for the Elementary Functions*, 1980), the
@@ -17,6 +17,9 @@ const ROUND_F64: f64 = 6_755_399_441_055_744.0;
 const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
 /// 1/2!, 1/3!, ... 1/7!
 const TAYLOR: [f32; 6] = [0.5, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0];
+/// `(atanh(t)/t - 1)/t²` as a polynomial of `t²` in [0, 1/9], within `2^-26` of it: Remez's, close to
+/// 1/3, 1/5, ... 1/11.
+const ATANH: [f32; 5] = [0.333_333_34, 0.199_998_5, 0.142_963_08, 0.108_512_82, 0.116_218_42];
 /// Exponents are too high by `LIFT` until the last multiplication, so that only its result can be
 /// subnormal.
 const LIFT: u32 = 48;
@@ -67,6 +70,33 @@ impl<S: Simd> Reduced<S> {
         (p, rest - (p - r))
     }
 
+    /// `exp(v)`, with a few roundings.
+    #[inline(always)]
+    pub(super) fn exp(&self, s: S) -> S::F32 {
+        self.exp_times(s, s.splat(DROP))
+    }
+
+    /// `exp(v)*by*2^LIFT`, with a few roundings, none of them of a number that is subnormal because
+    /// of `exp(v)`.
+    #[inline(always)]
+    fn exp_times(&self, s: S, by: S::F32) -> S::F32 {
+        ((s.splat(1.0) + self.exp_m1(s).0) * self.power(s, LIFT)) * by
+    }
+
+    /// `exp(v)*by`, with a few roundings. `exp(v)` alone may be too small for an f32.
+    #[inline(always)]
+    pub(super) fn exp_of(&self, s: S, by: f32) -> S::F32 {
+        self.exp_times(s, s.splat(by * DROP))
+    }
+
+    /// `exp(v)` in double precision, as far as the polynomial and its argument are accurate: within
+    /// 1 u.
+    #[inline(always)]
+    pub(super) fn exp_f64(&self, s: S) -> S::F64 {
+        let significand = s.splat_f64(1.0) + s.widen(self.exp_m1(s).0);
+        significand * (s.widen(self.power(s, LIFT)) * s.splat_f64(f64::from_bits((1023 - LIFT as u64) << 52)))
+    }
+
     /// `2^(n + lift)`.
     #[inline(always)]
     fn power(&self, s: S, lift: u32) -> S::F32 {
@@ -87,7 +117,8 @@ pub(super) fn negative_enough<S: Simd>(s: S, z: S::F32) -> S::F32 {
     negative(s, z, LEAST)
 }
 
-/// `1/(1 + exp(-v)) = (value + rest)*2^n` for a `v` that is not above 0.
+/// `exp(v)/(base + exp(v)) = (value + rest)*2^n` for a `v` that is not above 0. With the base 1, it
+/// is `1/(1 + exp(-v))`.
 pub(super) struct Logistic<S: Simd> {
     value: S::F32,
     rest: S::F32,
@@ -98,17 +129,23 @@ pub(super) struct Logistic<S: Simd> {
 impl<S: Simd> Logistic<S> {
     #[inline(always)]
     pub(super) fn new(s: S, v: Reduced<S>) -> Self {
+        Self::of_base(s, v, 1.0)
+    }
+
+    #[inline(always)]
+    fn of_base(s: S, v: Reduced<S>, base: f32) -> Self {
         let (one, power) = (s.splat(1.0), v.power(s, LIFT));
         let factor = power * s.splat(DROP);
         let (p, p_rest) = v.exp_m1(s);
         let numerator = one + p;
         let numerator_rest = (p - (numerator - one)) + p_rest;
         let exp = numerator * factor;
-        let denominator = one + exp;
-        let denominator_rest = (exp - (denominator - one)) + numerator_rest * factor;
+        let denominator = s.splat(base) + exp;
+        let denominator_rest = (exp - (denominator - s.splat(base))) + numerator_rest * factor;
         let value = numerator / denominator;
-        // The reciprocal of the denominator is 1 minus the result.
-        let rest = (numerator_rest - value * denominator_rest) * (one - value * factor);
+        // The reciprocal of the denominator is 1 minus the result, divided by the base.
+        let reciprocal = (one - value * factor) * s.splat(1.0 / base);
+        let rest = (numerator_rest - value * denominator_rest) * reciprocal;
         Self { value, rest, power }
     }
 
@@ -118,16 +155,20 @@ impl<S: Simd> Logistic<S> {
         ((self.value + self.rest) * self.power) * s.splat(DROP)
     }
 
-    /// The value of the function times `by`, with one rounding less than `by*value(s)` has. Both
-    /// factors are split into 12 bits and the rest, so that the largest of the four products is
-    /// exact.
+    /// The value of the function times `by`, with one rounding less than `by*value(s)` has.
     #[inline(always)]
     pub(super) fn times(&self, s: S, by: S::F32) -> S::F32 {
-        let (value_upper, by_upper) = (upper(s, self.value), upper(s, by));
-        let value_lower = (self.value - value_upper) + self.rest;
-        let product = by_upper * value_upper + ((by - by_upper) * value_upper + by * value_lower);
-        (product * self.power) * s.splat(DROP)
+        (product(s, self.value, self.rest, by) * self.power) * s.splat(DROP)
     }
+}
+
+/// `(value + rest)*by` with one rounding. Both factors are split into 12 bits and the rest, so that
+/// the largest of the four products is exact.
+#[inline(always)]
+pub(super) fn product<S: Simd>(s: S, value: S::F32, rest: S::F32, by: S::F32) -> S::F32 {
+    let (value_upper, by_upper) = (upper(s, value), upper(s, by));
+    let value_lower = (value - value_upper) + rest;
+    by_upper * value_upper + ((by - by_upper) * value_upper + by * value_lower)
 }
 
 /// `value` with only the upper 12 bits of its significand.
@@ -150,13 +191,37 @@ impl<S: Simd> Slope<S> {
     /// above 0.
     #[inline(always)]
     pub(super) fn new(s: S, v: S::F32, negative: S::Mask) -> Self {
-        let v = Reduced::new(s, v);
-        let (p, _) = v.exp_m1(s);
-        let exp = ((s.splat(1.0) + p) * v.power(s, LIFT)) * s.splat(DROP);
+        let exp = Reduced::new(s, v).exp(s);
         let larger = s.splat(1.0) / (s.splat(1.0) + exp);
         let smaller = exp * larger;
         Self { value: s.select(negative, smaller, larger), derivative: smaller * larger }
     }
+}
+
+/// `exp(v) - 1` for `v` in [-30, 0], and its rounding error.
+#[inline(always)]
+pub(super) fn exp_m1<S: Simd>(s: S, v: S::F32) -> (S::F32, S::F32) {
+    let v = Reduced::new(s, v);
+    let factor = v.power(s, 0);
+    let (p, p_rest) = v.exp_m1(s);
+    let (large, small) = (factor - s.splat(1.0), factor * p);
+    let value = large + small;
+    (value, (small - (value - large)) + factor * p_rest)
+}
+
+/// `ln(1 + exp(v))` for a `v` that is not above 0, as `2*atanh(t)` with `t = exp(v)/(2 + exp(v))`.
+#[inline(always)]
+pub(super) fn ln_1p_exp<S: Simd>(s: S, v: Reduced<S>) -> S::F32 {
+    let Logistic { value, rest, power } = Logistic::of_base(s, v, 2.0);
+    let t = value * (power * s.splat(DROP));
+    let square = t * t;
+    let mut sum = s.splat(ATANH[4]);
+    sum = sum * square + s.splat(ATANH[3]);
+    sum = sum * square + s.splat(ATANH[2]);
+    sum = sum * square + s.splat(ATANH[1]);
+    sum = sum * square + s.splat(ATANH[0]);
+    let half = value + (rest + value * (square * sum));
+    ((half + half) * power) * s.splat(DROP)
 }
 
 /// `tanh(z)`, as `t/(t + 2)` with `t = exp(-2*|z|) - 1`.
@@ -164,12 +229,8 @@ impl<S: Simd> Slope<S> {
 pub(super) fn tanh<S: Simd>(s: S, z: S::F32) -> S::F32 {
     // From 9.02 on, the f32 nearest to tanh(z) is 1.
     let half = negative(s, z, -10.0);
-    let v = Reduced::new(s, half + half);
-    let (one, two, factor) = (s.splat(1.0), s.splat(2.0), v.power(s, 0));
-    let (p, p_rest) = v.exp_m1(s);
-    let (large, small) = (factor - one, factor * p);
-    let numerator = large + small;
-    let numerator_rest = (small - (numerator - large)) + factor * p_rest;
+    let (one, two) = (s.splat(1.0), s.splat(2.0));
+    let (numerator, numerator_rest) = exp_m1(s, half + half);
     let denominator = numerator + two;
     let denominator_rest = (numerator - (denominator - two)) + numerator_rest;
     let value = numerator / denominator;

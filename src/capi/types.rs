@@ -81,6 +81,8 @@ pub const NORMDROP_STATUS_MASK_MISSING: normdrop_status = 29;
 /// `prepared` is not what `normdrop_prepare` has written for as many channels as the layer has.
 /// `expected` is the number of channels.
 pub const NORMDROP_STATUS_NOT_PREPARED: normdrop_status = 30;
+/// `alpha` is not finite.
+pub const NORMDROP_STATUS_ALPHA: normdrop_status = 31;
 
 /// A buffer or struct of a call: one of `NORMDROP_BUFFER_*`.
 pub type normdrop_buffer = u32;
@@ -187,7 +189,17 @@ pub const NORMDROP_ACTIVATION_TANH: normdrop_activation = 6;
 /// `z/(1 + exp(-z))`
 pub const NORMDROP_ACTIVATION_SILU: normdrop_activation = 7;
 /// `z/2*(1 + tanh(sqrt(2/pi)*(z + 0.044715*z^3)))`
-pub const NORMDROP_ACTIVATION_GELU: normdrop_activation = 8;
+pub const NORMDROP_ACTIVATION_GELU_TANH: normdrop_activation = 8;
+/// `z/2*(1 + erf(z/sqrt(2)))`
+pub const NORMDROP_ACTIVATION_GELU: normdrop_activation = 9;
+/// `z > 0 ? z : alpha*(exp(z) - 1)`
+pub const NORMDROP_ACTIVATION_ELU: normdrop_activation = 10;
+/// `1.0507009873554805*(z > 0 ? z : 1.6732632423543772*(exp(z) - 1))`
+pub const NORMDROP_ACTIVATION_SELU: normdrop_activation = 11;
+/// `z*tanh(log(1 + exp(z)))`
+pub const NORMDROP_ACTIVATION_MISH: normdrop_activation = 12;
+/// `log(1 + exp(z))`
+pub const NORMDROP_ACTIVATION_SOFTPLUS: normdrop_activation = 13;
 
 /// The elements that one bit of the mask decides about: one of `NORMDROP_GRANULARITY_*`.
 pub type normdrop_granularity = u32;
@@ -301,7 +313,7 @@ pub struct normdrop_error {
     ///
     /// and 0 for every other status.
     pub actual: usize,
-    /// The number that is out of its range: eps, momentum, p or slope. For VARIANCE it is the
+    /// The number that is out of its range: eps, momentum, p, slope or alpha. For VARIANCE it is the
     /// running variance, for COUNT the count, for `SEQUENCE_LENGTH` the sample.
     pub value: f64,
 }
@@ -343,6 +355,8 @@ pub struct normdrop_layer {
     pub eps: f32,
     /// The slope of `NORMDROP_ACTIVATION_LEAKY_RELU`; the default is 0.01.
     pub slope: f32,
+    /// The alpha of `NORMDROP_ACTIVATION_ELU`; the default is 1.
+    pub alpha: f32,
     /// One of `NORMDROP_GRANULARITY_*`; the default is an element.
     pub granularity: normdrop_granularity,
     /// One of `NORMDROP_RUNNING_VARIANCE_*`; the default is the unbiased variance.

@@ -5,7 +5,10 @@
 //! -- --ignored --nocapture` takes all 2^32 numbers and prints the worst error of each function.
 
 use crate::support::{Oracle, Problem, Visitor, bits, every_activation};
-use normdrop::{Config, Error, Gelu, HardSwish, LeakyRelu, Relu6, Sigmoid, Silu, Statistics, Tanh};
+use normdrop::{
+    Config, Elu, Error, Gelu, GeluTanh, HardSwish, LeakyRelu, Mish, Relu6, Selu, Sigmoid, Silu, Softplus, Statistics,
+    Tanh,
+};
 use normdrop_reference::layer::Activation;
 use normdrop_reference::units::U;
 
@@ -42,6 +45,16 @@ fn ulp(exact: f64) -> f64 {
     f64::from(exponent - 23).exp2()
 }
 
+/// The distance of a result from the exact one. An infinite result is right for every number that would be rounded to
+/// it.
+fn difference(result: f32, exact: f64) -> f64 {
+    const ROUNDED_TO_INFINITY: f64 = f32::MAX as f64 * (1.0 + U / 2.0);
+    if result.is_infinite() && f64::from(result).signum() == exact.signum() {
+        return (ROUNDED_TO_INFINITY - exact.abs()).max(0.0);
+    }
+    (f64::from(result) - exact).abs()
+}
+
 /// The worst error of a function so far, and its argument.
 #[derive(Debug, Clone, Copy, Default)]
 struct Worst {
@@ -73,7 +86,7 @@ fn worst_of<A: Oracle>(x: &[f32]) -> [Worst; 2] {
         }
         let z = f64::from(x);
         let (value, derivative) = (A::REFERENCE.value(z), A::REFERENCE.derivative(z).unwrap_or(0.0));
-        forward.add((f64::from(y) - value).abs() / ulp(value), x);
+        forward.add(difference(y, value) / ulp(value), x);
         backward.add((f64::from(dx) - derivative).abs() / (U * derivative.abs().max(0.25)), x);
         let (least, most) = range_of(A::REFERENCE);
         assert!(y >= least && y <= most, "{:?} of {x:e} is {y:e}", A::ACTIVATION);
@@ -91,7 +104,14 @@ fn range_of(activation: Activation) -> (f32, f32) {
         Activation::Tanh => (-1.0, 1.0),
         Activation::HardSwish => (-0.375_000_1, f32::MAX),
         Activation::Silu => (-0.278_464_6, f32::MAX),
-        Activation::Gelu => (-0.170_041, f32::MAX),
+        Activation::GeluTanh => (-0.170_041, f32::MAX),
+        Activation::Gelu => (-0.169_971_25, f32::MAX),
+        // The alpha of the table of these tests.
+        Activation::Elu(_) => (-0.2, f32::MAX),
+        // What does not fit is infinite.
+        Activation::Selu => (-1.758_099_3, f32::INFINITY),
+        Activation::Mish => (-0.308_843_5, f32::MAX),
+        Activation::Softplus => (0.0, f32::MAX),
     }
 }
 
@@ -245,13 +265,20 @@ fn activations_and_their_derivatives_have_their_limits_at_the_infinities_and_pas
     check_limits::<Sigmoid>([0.0, 1.0], [0.0, 0.0]);
     check_limits::<Tanh>([-1.0, 1.0], [0.0, 0.0]);
     check_limits::<Silu>([-0.0, infinity], [0.0, 1.0]);
+    check_limits::<GeluTanh>([-0.0, infinity], [0.0, 1.0]);
     check_limits::<Gelu>([-0.0, infinity], [0.0, 1.0]);
+    check_limits::<Elu>([-0.2, infinity], [0.0, 1.0]);
+    check_limits::<Selu>([-1.758_099_3, infinity], [0.0, 1.050_701]);
+    check_limits::<Mish>([-0.0, infinity], [0.0, 1.0]);
+    check_limits::<Softplus>([0.0, infinity], [0.0, 1.0]);
 }
 
 #[test]
 fn derivatives_at_kinks_are_those_of_the_documentation() {
     assert_eq!(derivatives::<Relu6>(&[0.0, 1e-45, 5.999_999_5, 6.0]), [0.0, 1.0, 1.0, 0.0]);
     assert_eq!(derivatives::<LeakyRelu>(&[-1e-45, 0.0, 1e-45]), [0.2, 0.2, 1.0]);
+    assert_eq!(derivatives::<Elu>(&[-1e-45, 0.0, 1e-45]), [0.2, 0.2, 1.0]);
+    assert_eq!(derivatives::<Selu>(&[-1e-45, 0.0, 1e-45]), [1.758_099_3, 1.758_099_3, 1.050_701]);
     let next = 3.0f32.next_down();
     let dx = derivatives::<HardSwish>(&[-3.0, -next, next, 3.0]);
     assert_eq!([dx[0], dx[3]], [0.0, 1.0]);
@@ -289,4 +316,39 @@ fn the_slope_of_a_leaky_relu_must_be_finite() {
         assert_eq!(LeakyRelu::new(slope).map(LeakyRelu::slope), Ok(slope));
     }
     assert_eq!(LeakyRelu::default().slope(), 0.01);
+}
+
+#[test]
+fn the_alpha_of_an_elu_must_be_finite() {
+    for alpha in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+        let error = Elu::new(alpha).expect_err("an alpha that is not finite");
+        assert!(matches!(error, Error::Alpha { alpha: found } if found.to_bits() == alpha.to_bits()));
+        assert_eq!(error.to_string(), format!("alpha must be finite but is {alpha}"));
+    }
+    for alpha in [0.0, -1.0, 0.7, f32::MAX] {
+        assert_eq!(Elu::new(alpha).map(Elu::alpha), Ok(alpha));
+    }
+    assert_eq!(Elu::default().alpha(), 1.0);
+}
+
+/// An ELU keeps its bounds with every alpha, the smallest and the largest too, where products underflow or are large.
+#[test]
+fn an_elu_is_within_its_bounds_with_every_alpha() {
+    let x: Vec<f32> = special().into_iter().filter(|&x| x <= 0.0).step_by(7).collect();
+    for alpha in [1e-45, 1e-40, 1e-30, 1.0, 1.000_000_1, 1.999_999_9, -3.3, 1e30, f32::MAX, 0.0] {
+        let mut problem = layer_of(x.clone());
+        problem.slope = alpha;
+        let reference = Activation::Elu(alpha.into());
+        let y = problem.eval::<Elu>();
+        let dx = problem.backward::<Elu>(Statistics::Fixed(problem.running())).dx;
+        for (&x, (&y, &dx)) in x.iter().zip(y.iter().zip(&dx)) {
+            let (value, derivative) = (reference.value(x.into()), reference.derivative(x.into()).unwrap_or(0.0));
+            let forward = difference(y, value) / ulp(value);
+            let backward = (f64::from(dx) - derivative).abs() / (U * derivative.abs().max(0.25));
+            assert!(
+                forward <= FORWARD && backward <= BACKWARD,
+                "alpha {alpha:e}, x {x:e}: {forward} ulp, {backward} u"
+            );
+        }
+    }
 }

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use crate::phases::{in_parts, part};
 use crate::support::{Differentiated, Oracle, Problem, Trained, Visitor, bits};
 use normdrop::{
-    Config, Error, Gelu, Granularity, HardSwish, Identity, Layer, LeakyRelu, Relu, Relu6, RunningVariance, Shape,
-    Sigmoid, Silu, Statistics, Tanh,
+    Config, Elu, Error, Gelu, GeluTanh, Granularity, HardSwish, Identity, Layer, LeakyRelu, Mish, Relu, Relu6,
+    RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Statistics, Tanh,
 };
 use normdrop_reference::layer::{self as reference, widened};
 use normdrop_reference::units::{SMALLEST, U, Worst};
@@ -501,12 +501,17 @@ fn with_activation_called<V: Visitor>(name: &str, visitor: V) -> V::Result {
         "sigmoid" => visitor.visit::<Sigmoid>(),
         "tanh" => visitor.visit::<Tanh>(),
         "silu" => visitor.visit::<Silu>(),
+        "gelu_tanh" => visitor.visit::<GeluTanh>(),
         "gelu" => visitor.visit::<Gelu>(),
+        "elu" => visitor.visit::<Elu>(),
+        "selu" => visitor.visit::<Selu>(),
+        "mish" => visitor.visit::<Mish>(),
+        "softplus" => visitor.visit::<Softplus>(),
         other => panic!("unknown activation: {other}"),
     }
 }
 
-/// The slope of a leaky ReLU as it was recorded, if it was.
+/// The slope of a leaky ReLU or the alpha of an ELU as it was recorded, if it was.
 fn slope_of(bits: Option<&String>) -> Option<f32> {
     singles_of(bits).map(|slopes| slopes[0])
 }
@@ -537,7 +542,7 @@ fn every_recorded_case_is_as_pytorch_has_it() {
     assert!(faults.is_empty(), "{} cases differ:\n{}", faults.len(), faults.join("\n"));
     // Fewer would mean that the file, or what is read of it, has been cut short.
     let compared: usize = results.into_iter().flatten().sum();
-    assert_eq!((record.cases.len(), compared), (181, 1168), "cases and results of PyTorch {}", record.torch);
+    assert_eq!((record.cases.len(), compared), (205, 1312), "cases and results of PyTorch {}", record.torch);
     for (case, _) in DIFFERENT {
         assert!(record.cases.iter().any(|recorded| recorded.name == *case), "{case} is not in the file");
     }
@@ -588,9 +593,17 @@ const OTHER_VALUES: &[(&str, &str, f32, f64, f32)] = &[
     ("silu", "output", f32::NEG_INFINITY, f64::NAN, 0.0),
     ("silu", "derivative", f32::NEG_INFINITY, f64::NAN, 0.0),
     ("silu", "derivative", f32::INFINITY, f64::NAN, 1.0),
+    ("gelu_tanh", "output", f32::NEG_INFINITY, f64::NAN, 0.0),
+    ("gelu_tanh", "derivative", f32::NEG_INFINITY, f64::NAN, 0.0),
+    ("gelu_tanh", "derivative", f32::INFINITY, f64::NAN, 1.0),
     ("gelu", "output", f32::NEG_INFINITY, f64::NAN, 0.0),
     ("gelu", "derivative", f32::NEG_INFINITY, f64::NAN, 0.0),
     ("gelu", "derivative", f32::INFINITY, f64::NAN, 1.0),
+    // The f64 fits no f32.
+    ("selu", "output", 3.4e38, 1.050_700_987_355_480_5 * 3.4e38_f32 as f64, f32::INFINITY),
+    ("mish", "output", f32::NEG_INFINITY, f64::NAN, 0.0),
+    ("mish", "derivative", f32::NEG_INFINITY, f64::NAN, 0.0),
+    ("mish", "derivative", f32::INFINITY, f64::NAN, 1.0),
 ];
 
 /// Whether two numbers are equal, all NaNs being alike.
@@ -602,9 +615,9 @@ fn same(a: f64, b: f64) -> bool {
 fn activations_and_their_derivatives_at_single_numbers_are_those_of_pytorch() {
     let record = record();
     let names: Vec<&str> = record.activations.iter().map(|table| table.name.as_str()).collect();
-    let expected =
-        ["relu", "relu6", "leaky_relu_0.01", "leaky_relu_0.2", "hard_swish", "sigmoid", "tanh", "silu", "gelu"];
-    assert_eq!(names, expected);
+    let expected = "relu relu6 leaky_relu_0.01 leaky_relu_0.2 hard_swish sigmoid tanh silu gelu_tanh gelu elu_1 elu_0.7 \
+                    selu mish softplus";
+    assert_eq!(names.join(" "), expected);
     let mut others = 0;
     for table in &record.activations {
         let x = singles(&table.input_bits);
@@ -634,8 +647,8 @@ fn activations_and_their_derivatives_at_single_numbers_are_those_of_pytorch() {
                 } else {
                     6.0 * U * pytorch.abs().max(0.25)
                 };
-                if table.name == "gelu" && what == "output" && x < 0.0 {
-                    // What PyTorch loses in f64 by adding 1 to a tanh next to -1.
+                if ["gelu", "gelu_tanh"].contains(&table.name.as_str()) && what == "output" && x < 0.0 {
+                    // What PyTorch loses in f64 by adding 1 to a tanh or erf next to -1.
                     bound += f64::from(x.abs()) * f64::EPSILON;
                 }
                 let near = (f64::from(ours) - pytorch).abs() <= bound;
@@ -662,6 +675,10 @@ fn derivatives_exactly_at_kinks_are_those_of_pytorch() {
         ("leaky_relu_0.2", -0.0, 0.2),
         ("hard_swish", -3.0, 0.0),
         ("hard_swish", 3.0, 1.0_f32),
+        ("elu_0.7", 0.0, 0.7),
+        ("elu_0.7", -0.0, 0.7),
+        ("selu", 0.0, 1.758_099_3),
+        ("selu", -0.0, 1.758_099_3),
     ] {
         let table = record().activations.into_iter().find(|table| table.name == name).expect("a table");
         let inputs = singles(&table.input_bits);
@@ -751,8 +768,10 @@ fn every_known_difference_has_a_test() {
             "activation_at_infinities",
             "hard_swish_overflows",
             "sigmoid_flushes_to_zero",
+            "gelu_tanh_cancels",
             "gelu_cancels",
-            "gelu_gradient_overflows",
+            "gelu_overflows",
+            "gelu_tanh_gradient_overflows",
             "tanh_gradient_cancels",
             "running_statistics_poisoned",
             "settings_not_checked",
@@ -1087,10 +1106,11 @@ fn difference_activation_gradient_at_nan() {
 #[test]
 fn difference_activation_at_infinities() {
     let (observed, _) = difference("activation_at_infinities");
-    for activation in ["hard_swish", "silu", "gelu"] {
+    for activation in ["hard_swish", "silu", "gelu_tanh", "gelu", "mish"] {
         let seen = observed.at(activation);
         assert_eq!(seen.x, [f32::NEG_INFINITY, f32::INFINITY]);
-        assert_eq!(bits(&seen.pytorch[0]), bits(&[f32::NAN, f32::INFINITY]), "{activation}");
+        let at_infinity = if activation == "gelu" { f32::NAN } else { f32::INFINITY };
+        assert_eq!(bits(&seen.pytorch[0]), bits(&[f32::NAN, at_infinity]), "{activation}");
         let derivatives = if activation == "hard_swish" { [0.0, 1.0] } else { [f32::NAN; 2] };
         assert_eq!(bits(&seen.pytorch[1]), bits(&derivatives), "{activation}'");
         // The limits.
@@ -1123,9 +1143,9 @@ fn difference_sigmoid_flushes_to_zero() {
 }
 
 #[test]
-fn difference_gelu_cancels() {
-    let (observed, _) = difference("gelu_cancels");
-    let seen = observed.at("gelu");
+fn difference_gelu_tanh_cancels() {
+    let (observed, _) = difference("gelu_tanh_cancels");
+    let seen = observed.at("gelu_tanh");
     assert_eq!(seen.x, [-4.0, -5.0, -6.0, -8.0]);
     assert!((f64::from(seen.pytorch[0][1]) / seen.double[0][1] - 1.0).abs() > 0.1, "PyTorch is off at -5");
     assert_eq!(seen.pytorch[0][2..], [0.0; 2]);
@@ -1142,9 +1162,39 @@ fn difference_gelu_cancels() {
 }
 
 #[test]
-fn difference_gelu_gradient_overflows() {
-    let (observed, _) = difference("gelu_gradient_overflows");
+fn difference_gelu_cancels() {
+    let (observed, _) = difference("gelu_cancels");
     let seen = observed.at("gelu");
+    assert_eq!(seen.x, [-5.0, -6.0, -8.0, -10.0]);
+    assert!((f64::from(seen.pytorch[0][0]) / seen.double[0][0] - 1.0).abs() > 0.1, "PyTorch is off at -5");
+    assert_eq!(seen.pytorch[0][1..], [0.0; 3]);
+    assert_eq!(seen.double[0][3], 0.0, "and in f64 at -10");
+    // z*Φ(z), from mpmath.
+    let exact = [
+        -1.433_257_859_395_969_6e-6,
+        -5.919_525_870_226_189e-9,
+        -4.976_768_459_417_427e-15,
+        -7.619_853_024_160_526e-23,
+    ];
+    for (index, exact) in exact.into_iter().enumerate() {
+        let (x, ours) = (f64::from(seen.x[index]), f64::from(seen.ours[0][index]));
+        assert!((exact - seen.double[0][index]).abs() <= x.abs() * f64::EPSILON, "the same function at {x}");
+        assert!((ours - exact).abs() <= 4.0 * U * exact.abs(), "gelu({x}) is {ours:e}, not {exact:e}");
+    }
+}
+
+#[test]
+fn difference_gelu_overflows() {
+    let (observed, _) = difference("gelu_overflows");
+    let seen = observed.at("gelu");
+    assert_eq!((seen.pytorch[0][0], f64::from(seen.x[0])), (f32::INFINITY, seen.double[0][0]));
+    assert_eq!(seen.ours[0], seen.x);
+}
+
+#[test]
+fn difference_gelu_tanh_gradient_overflows() {
+    let (observed, _) = difference("gelu_tanh_gradient_overflows");
+    let seen = observed.at("gelu_tanh");
     assert_eq!(seen.x, [-1e20, 1e20]);
     assert!(seen.pytorch[1].iter().all(|derivative| derivative.is_nan()));
     assert_eq!((&seen.ours[1][..], &seen.double[1][..]), (&[0.0, 1.0][..], &[0.0, 1.0][..]));

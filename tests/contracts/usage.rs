@@ -2,9 +2,10 @@
 //! training without a mask is noticed.
 
 use normdrop::{
-    Activation, AnyActivation, Apply, ApplyGradient, Backward, BackwardInPlace, Config, Dropout, Error, Eval,
-    EvalInPlace, Finish, Gelu, HardSwish, Identity, Layer, LeakyRelu, Moments, ParameterGradients, Parameters, Reduce,
-    Relu, Relu6, Running, RunningMut, Saved, SavedArrays, SavedMut, Shape, Sigmoid, Silu, Statistics, Tanh, Train,
+    Activation, AnyActivation, Apply, ApplyGradient, Backward, BackwardInPlace, Config, Dropout, Elu, Error, Eval,
+    EvalInPlace, Finish, Gelu, GeluTanh, HardSwish, Identity, Layer, LeakyRelu, Mish, Moments, ParameterGradients,
+    Parameters, Reduce, Relu, Relu6, Running, RunningMut, Saved, SavedArrays, SavedMut, Selu, Shape, Sigmoid, Silu,
+    Softplus, Statistics, Tanh, Train,
 };
 
 const SAMPLES: usize = 24;
@@ -262,5 +263,11 @@ fn an_activation_of_run_time_gives_the_bits_of_its_own_type() -> Result<(), Erro
     compare(results(Sigmoid), Sigmoid.into())?;
     compare(results(Tanh), Tanh.into())?;
     compare(results(Silu), Silu.into())?;
-    compare(results(Gelu), Gelu.into())
+    compare(results(GeluTanh), GeluTanh.into())?;
+    compare(results(Gelu), Gelu.into())?;
+    compare(results(Elu::default()), Elu::default().into())?;
+    compare(results(Elu::new(0.5)?), Elu::new(0.5)?.into())?;
+    compare(results(Selu), Selu.into())?;
+    compare(results(Mish), Mish.into())?;
+    compare(results(Softplus), Softplus.into())
 }

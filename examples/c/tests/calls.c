@@ -144,6 +144,7 @@ static normdrop_layer new_layer(size_t outer, size_t channels, size_t inner, nor
     layer.inner = inner;
     layer.activation = activation;
     layer.slope = 0.25f;
+    layer.alpha = 0.75f;
     layer.p = 0.375;
     return layer;
 }
@@ -167,25 +168,35 @@ static normdrop_slice_mut_u8 mask_of(const normdrop_layer *layer, uint64_t seed)
 
 /* ---- the formulas, in double ---- */
 
-static double act(normdrop_activation activation, double slope, double z) {
+/* `parameter` is the slope or the alpha. */
+static double act(normdrop_activation activation, double parameter, double z) {
     double inner = 0.7978845608028654 * (z + 0.044715 * z * z * z);
     switch (activation) {
     case NORMDROP_ACTIVATION_RELU: return z > 0 ? z : 0;
     case NORMDROP_ACTIVATION_RELU6: return z > 6 ? 6 : z > 0 ? z : 0;
-    case NORMDROP_ACTIVATION_LEAKY_RELU: return z > 0 ? z : slope * z;
+    case NORMDROP_ACTIVATION_LEAKY_RELU: return z > 0 ? z : parameter * z;
     case NORMDROP_ACTIVATION_HARD_SWISH: return z <= -3 ? 0 : z >= 3 ? z : z * (z + 3) / 6;
     case NORMDROP_ACTIVATION_SIGMOID: return 1 / (1 + exp(-z));
     case NORMDROP_ACTIVATION_TANH: return tanh(z);
     case NORMDROP_ACTIVATION_SILU: return z / (1 + exp(-z));
-    case NORMDROP_ACTIVATION_GELU: return z / 2 * (1 + tanh(inner));
+    case NORMDROP_ACTIVATION_GELU_TANH: return z / 2 * (1 + tanh(inner));
+    case NORMDROP_ACTIVATION_GELU: return z / 2 * (1 + erf(z / sqrt(2.0)));
+    case NORMDROP_ACTIVATION_ELU: return z > 0 ? z : parameter * (exp(z) - 1);
+    case NORMDROP_ACTIVATION_SELU: return 1.0507009873554805 * (z > 0 ? z : 1.6732632423543772 * (exp(z) - 1));
+    case NORMDROP_ACTIVATION_MISH: return z * tanh(log(1 + exp(z)));
+    case NORMDROP_ACTIVATION_SOFTPLUS: return log(1 + exp(z));
     default: return z;
     }
 }
 
 /* Central differences: good to ten digits for functions like these, where they are smooth. */
-static double slope_of(normdrop_activation activation, double slope, double z) {
+static double slope_of(normdrop_activation activation, double parameter, double z) {
     double h = 1e-5;
-    return (act(activation, slope, z + h) - act(activation, slope, z - h)) / (2 * h);
+    return (act(activation, parameter, z + h) - act(activation, parameter, z - h)) / (2 * h);
+}
+
+static double parameter_of(const normdrop_layer *layer) {
+    return layer->activation == NORMDROP_ACTIVATION_ELU ? (double)layer->alpha : (double)layer->slope;
 }
 
 static int near(double got, double wanted, double tolerance) {
@@ -204,11 +215,11 @@ static void test_names(void) {
     normdrop_backend backend;
     CHECK(normdrop_abi_version() == NORMDROP_ABI_VERSION);
     CHECK(strchr(normdrop_version(), '.') != NULL);
-    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_NOT_PREPARED; status++) {
+    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_ALPHA; status++) {
         CHECK(strlen(normdrop_status_text(status)) > 6);
         CHECK(strcmp(normdrop_status_text(status), "unknown status") != 0);
     }
-    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_NOT_PREPARED + 1), "unknown status") == 0);
+    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_ALPHA + 1), "unknown status") == 0);
     CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
     for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_PREPARED; buffer++) {
         CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
@@ -236,6 +247,7 @@ static void test_layer(void) {
     CHECK(layer.version == NORMDROP_ABI_VERSION && layer.activation == NORMDROP_ACTIVATION_IDENTITY);
     CHECK(layer.outer == 1 && layer.channels == 1 && layer.inner == 1 && layer.positions == 1);
     CHECK(layer.momentum == 0.1 && layer.p == 0.0 && layer.eps == 1e-5f && layer.slope == 0.01f);
+    CHECK(layer.alpha == 1.0f);
     CHECK(layer.granularity == NORMDROP_GRANULARITY_ELEMENT && layer.tasks == 1);
     CHECK(layer.running_variance == NORMDROP_RUNNING_VARIANCE_UNBIASED && layer.backend == NORMDROP_BACKEND_FASTEST);
 
@@ -430,13 +442,13 @@ static void check_channel(const problem *of, size_t channel, int batch, const fl
                 double xhat = ((double)call->input.values[at] - mean) * inv_std;
                 double z = xhat * weight + bias + (call->residual.values != NULL ? (double)call->residual.values[at] : 0);
                 int keep = kept(call->mask, at);
-                double g = keep ? slope_of(layer->activation, (double)layer->slope, z) * scale *
+                double g = keep ? slope_of(layer->activation, parameter_of(layer), z) * scale *
                                       (double)call->grad_output.values[at]
                                 : 0;
                 if (pass == 0) {
                     d_weight += g * xhat;
                     d_bias += g;
-                    CHECK(near((double)y[at], keep ? act(layer->activation, (double)layer->slope, z) * scale : 0, 2e-6));
+                    CHECK(near((double)y[at], keep ? act(layer->activation, parameter_of(layer), z) * scale : 0, 2e-6));
                 } else {
                     double rest = batch ? (d_bias + xhat * d_weight) / (double)samples : 0;
                     CHECK(near((double)call->grad_input.values[at], weight * inv_std * (g - rest), 1e-5));
@@ -575,7 +587,7 @@ static void test_layers(void) {
     normdrop_activation activation;
     problem whole;
     int shape;
-    for (activation = NORMDROP_ACTIVATION_IDENTITY; activation <= NORMDROP_ACTIVATION_GELU; activation++) {
+    for (activation = NORMDROP_ACTIVATION_IDENTITY; activation <= NORMDROP_ACTIVATION_SOFTPLUS; activation++) {
         for (shape = 0; shape < 3; shape++) {
             make_problem(&whole, shapes[shape][0], shapes[shape][1], shapes[shape][2], activation);
             check_layer(&whole);
@@ -995,7 +1007,7 @@ static void test_wrong_layers(void) {
 #define REFUSED(change, status, actual, value) (layer = right, change, refused_layer(layer, status, actual, value))
     REFUSED(layer.version = 0, NORMDROP_STATUS_VERSION, 0, 0);
     REFUSED(layer.version = NORMDROP_ABI_VERSION + 1, NORMDROP_STATUS_VERSION, NORMDROP_ABI_VERSION + 1, 0);
-    REFUSED(layer.activation = 9, NORMDROP_STATUS_ACTIVATION, 9, 0);
+    REFUSED(layer.activation = 14, NORMDROP_STATUS_ACTIVATION, 14, 0);
     REFUSED(layer.granularity = 3, NORMDROP_STATUS_GRANULARITY, 3, 0);
     REFUSED(layer.running_variance = 2, NORMDROP_STATUS_RUNNING_VARIANCE, 2, 0);
     REFUSED(layer.backend = 4, NORMDROP_STATUS_BACKEND, 4, 0);
@@ -1004,6 +1016,7 @@ static void test_wrong_layers(void) {
     REFUSED((layer.outer = SIZE_MAX, layer.inner = 2), NORMDROP_STATUS_SHAPE, 5, 0);
     REFUSED((layer.outer = SIZE_MAX / 2, layer.channels = 3), NORMDROP_STATUS_SHAPE, 3, 0);
     REFUSED(layer.slope = HUGE_VALF, NORMDROP_STATUS_SLOPE, 0, HUGE_VAL);
+    REFUSED((layer.activation = NORMDROP_ACTIVATION_ELU, layer.alpha = HUGE_VALF), NORMDROP_STATUS_ALPHA, 0, HUGE_VAL);
     REFUSED(layer.eps = -1, NORMDROP_STATUS_EPS, 0, -1);
     REFUSED(layer.eps = HUGE_VALF, NORMDROP_STATUS_EPS, 0, HUGE_VAL);
     REFUSED(layer.p = -0.5, NORMDROP_STATUS_PROBABILITY, 0, -0.5);
@@ -1527,7 +1540,7 @@ static void test_wrong_buffers(void) {
     size_t j;
 
     initialised = 1;
-    make_problem(&of, 6, 5, 7, NORMDROP_ACTIVATION_GELU);
+    make_problem(&of, 6, 5, 7, NORMDROP_ACTIVATION_GELU_TANH);
     check_buffers(run_train, &of.layer, &of.train, train, COUNT(train), 0, 0);
     check_structs(run_train, &of.layer, &of.train, sizeof of.train);
     of.train.batches = (uint64_t *)(void *)((char *)of.train.output.values + 4);

@@ -137,7 +137,7 @@ static void *run(void *argument) {
     size_t few = CHANNELS, len = of->elements;
     uint32_t activation, c;
     of->digest = 14695981039346656037u;
-    for (activation = NORMDROP_ACTIVATION_IDENTITY; activation <= NORMDROP_ACTIVATION_GELU; activation++) {
+    for (activation = NORMDROP_ACTIVATION_IDENTITY; activation <= NORMDROP_ACTIVATION_SOFTPLUS; activation++) {
         const normdrop_layer layer = layer_of(of, activation);
         normdrop_train_call train;
         normdrop_backward_call backward;

@@ -48,7 +48,8 @@ __all__ = [
     "merge_moments", "merge_sums", "seed_for",
 ]
 
-Activation = Literal["identity", "relu", "relu6", "leaky_relu", "hard_swish", "sigmoid", "tanh", "silu", "gelu"]
+Activation = Literal["identity", "relu", "relu6", "leaky_relu", "hard_swish", "sigmoid", "tanh", "silu", "gelu_tanh",
+                     "gelu", "elu", "selu", "mish", "softplus"]
 Granularity = Literal["element", "channel", "sample"]
 Backend = Literal["fastest", "portable", "avx2", "avx512"]
 RunningVariance = Literal["unbiased", "biased"]
@@ -61,7 +62,10 @@ Counter = NDArray[numpy.uint64]
 # What `float` takes, but for text.
 Real = Union[SupportsFloat, SupportsIndex]
 
-ACTIVATIONS: tuple[Activation, ...] = ("identity", "relu", "relu6", "leaky_relu", "hard_swish", "sigmoid", "tanh", "silu", "gelu")
+ACTIVATIONS: tuple[Activation, ...] = (
+    "identity", "relu", "relu6", "leaky_relu", "hard_swish", "sigmoid", "tanh", "silu", "gelu_tanh", "gelu", "elu", "selu", "mish",
+    "softplus",
+)
 GRANULARITIES: tuple[Granularity, ...] = ("element", "channel", "sample")
 BACKENDS: tuple[Backend, ...] = ("fastest", "portable", "avx2", "avx512")
 RUNNING_VARIANCES: tuple[RunningVariance, ...] = ("unbiased", "biased")
@@ -273,11 +277,12 @@ def _floats(name: str, array: Floats | None, written: bool = False) -> Any:
 class Layer:
     """The fused layer for one shape. It holds no data, cannot be changed, and may be used by several threads at once.
 
-    `layout` is one of `LAYOUTS`, N samples and C channels, and `shape` that of the tensors. `activation` is one of `ACTIVATIONS`, with
-    the `slope` of "leaky_relu". `p` is the probability to drop, and `granularity` what one bit of the mask drops. `eps` and `momentum`
-    are PyTorch's; `running_var` is "unbiased", as in PyTorch, or "biased", as in Keras, flax and ONNX. `backend` is one of `BACKENDS`,
-    which all give the same bits. More `tasks` than one use threads, and need a library built with `--features capi,rayon`, as that
-    of a wheel is; a child of `fork`, whose parent has used them, works all tasks by itself.
+    `layout` is one of `LAYOUTS`, N samples and C channels, and `shape` that of the tensors. `activation` is one of `ACTIVATIONS`,
+    with the `slope` of "leaky_relu" and the `alpha` of "elu". `p` is the probability to drop, and `granularity` what one bit of
+    the mask drops. `eps` and `momentum` are PyTorch's; `running_var` is "unbiased", as in PyTorch, or "biased", as in Keras, flax
+    and ONNX. `backend` is one of `BACKENDS`, which all give the same bits. More `tasks` than one use threads, and need a library
+    built with `--features capi,rayon`, as that of a wheel is; a child of `fork`, whose parent has used them, works all tasks by
+    itself.
 
     All arguments are attributes, and so are `channels`, `mask_bits`, the bits of a mask, and `mask_len`, its bytes. Layers with
     equal arguments are equal, and a layer can be copied and pickled.
@@ -293,6 +298,7 @@ class Layer:
     eps: float
     momentum: float
     slope: float
+    alpha: float
     granularity: Granularity
     running_var: RunningVariance
     backend: Backend
@@ -305,8 +311,8 @@ class Layer:
 
     @untraced
     def __init__(self, layout: Layout, shape: Sequence[SupportsIndex], activation: Activation = "identity", *, p: Real = 0.0,
-                 eps: Real = 1e-5, momentum: Real = 0.1, slope: Real = 0.01, granularity: Granularity = "element",
-                 running_var: RunningVariance = "unbiased", backend: Backend = "fastest", tasks: SupportsIndex = 1) -> None:
+                 eps: Real = 1e-5, momentum: Real = 0.1, slope: Real = 0.01, alpha: Real = 1.0,
+                 granularity: Granularity = "element", running_var: RunningVariance = "unbiased", backend: Backend = "fastest", tasks: SupportsIndex = 1) -> None:
         if not isinstance(layout, str) or layout not in LAYOUTS:
             raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
         shape = sequence("shape", shape)
@@ -321,8 +327,8 @@ class Layer:
             choice(name, value, values)
         self._set(
             layout=layout, shape=sizes, activation=activation, p=real("p", p), eps=real32("eps", eps),
-            momentum=real("momentum", momentum), slope=real32("slope", slope), granularity=granularity,
-            running_var=running_var, backend=backend, tasks=max(integer("tasks", tasks, 32), 1),
+            momentum=real("momentum", momentum), slope=real32("slope", slope), alpha=real32("alpha", alpha),
+            granularity=granularity, running_var=running_var, backend=backend, tasks=max(integer("tasks", tasks, 32), 1),
         )
 
     def _set(self, **arguments: Any) -> None:
@@ -337,7 +343,8 @@ class Layer:
         layer.channels = shape[axis]
         layer.inner = _product(shape[axis + 1:])
         layer.positions = 1 if axis == 1 else _product(shape[1:-1])
-        layer.momentum, layer.p, layer.eps, layer.slope = self.momentum, self.p, self.eps, self.slope
+        layer.momentum, layer.p, layer.eps = self.momentum, self.p, self.eps
+        layer.slope, layer.alpha = self.slope, self.alpha
         layer.granularity = GRANULARITIES.index(self.granularity)
         layer.running_variance = RUNNING_VARIANCES.index(self.running_var)
         layer.backend = BACKENDS.index(self.backend)

@@ -52,7 +52,7 @@ class CLayer(Structure):
     _fields_ = [
         ("version", c_uint32), ("activation", c_uint32), ("outer", c_size_t), ("channels", c_size_t),
         ("inner", c_size_t), ("positions", c_size_t), ("momentum", c_double), ("p", c_double), ("eps", c_float),
-        ("slope", c_float), ("granularity", c_uint32), ("running_variance", c_uint32), ("backend", c_uint32),
+        ("slope", c_float), ("alpha", c_float), ("granularity", c_uint32), ("running_variance", c_uint32), ("backend", c_uint32),
         ("tasks", c_uint32),
     ]
 
@@ -280,6 +280,7 @@ _DETAILS = {
     28: ", but channel {actual} has {value}",
     29: "; p is {value}",
     30: ", {expected}",
+    31: ", but is {value}",
 }
 
 

@@ -24,7 +24,7 @@ LAST = {4: ("NHWC", torch.channels_last), 5: ("NDHWC", torch.channels_last_3d)}
 
 _STATE = "Tensor? running_mean, Tensor? running_mean_tail, Tensor? running_var"
 _TENSORS = "Tensor x, Tensor? weight, Tensor? bias, Tensor? residual"
-_OPTIONS = "Tensor? seed, str activation, str granularity, float p, float eps, float slope, int tasks"
+_OPTIONS = "Tensor? seed, str activation, str granularity, float p, float eps, float slope, float alpha, int tasks"
 _library = torch.library.Library("normdrop", "DEF")
 for _schema in (
     f"train({_TENSORS}, {_STATE}, Tensor? batches, {_OPTIONS}, float momentum) -> (Tensor, Tensor, Tensor, Tensor)",
@@ -41,9 +41,10 @@ INPUT, WEIGHT, BIAS, RESIDUAL = 1, 2, 4, 8
 
 
 @functools.lru_cache(maxsize=256)
-def _layer(layout, shape, activation, granularity, p, eps, momentum, slope, tasks):
+def _layer(layout, shape, activation, granularity, p, eps, momentum, slope, alpha, tasks):
     return Layer(
-        layout, shape, activation, granularity=granularity, p=p, eps=eps, momentum=momentum, slope=slope, tasks=tasks
+        layout, shape, activation, granularity=granularity, p=p, eps=eps, momentum=momentum, slope=slope, alpha=alpha,
+        tasks=tasks
     )
 
 
@@ -57,8 +58,8 @@ class _Order:
         self.memory = memory if self.last else torch.contiguous_format
         self.shape = (x.shape[0], *x.shape[2:], x.shape[1]) if self.last else tuple(x.shape)
 
-    def layer(self, activation, granularity, p, eps, momentum, slope, tasks):
-        return _layer(self.layout, self.shape, activation, granularity, p, eps, momentum, slope, tasks)
+    def layer(self, activation, granularity, p, eps, momentum, slope, alpha, tasks):
+        return _layer(self.layout, self.shape, activation, granularity, p, eps, momentum, slope, alpha, tasks)
 
     def array(self, tensor):
         """The memory of a tensor, in this order; a copy only if it is in another one."""
@@ -120,7 +121,7 @@ def _counter(batches):
 
 @torch.library.impl(_library, "train", "CPU")
 def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, batches, seed, activation, granularity, p, eps, slope,
-      tasks, momentum):
+      alpha, tasks, momentum):
     """The output; mean and mean_tail of the batch, `[2, C]`; its inv_std in float64; the new
     running statistics that were given, a row each.
 
@@ -128,7 +129,7 @@ def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, b
     `momentum` is not used.
     """
     order = _Order(x)
-    layer = order.layer(activation, granularity, probability(p, seed), eps, momentum, slope, tasks)
+    layer = order.layer(activation, granularity, probability(p, seed), eps, momentum, slope, alpha, tasks)
     running = _running(running_mean, running_mean_tail, running_var)
     new = {name: values.copy() for name, values in running.items() if values is not None}
     y, out = order.like(x)
@@ -152,11 +153,12 @@ def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, *
 
 
 @torch.library.impl(_library, "eval", "CPU")
-def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, seed, activation, granularity, p, eps, slope, tasks):
+def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, seed, activation, granularity, p, eps, slope, alpha,
+      tasks):
     """The output, with the running statistics."""
     order = _Order(x)
     # The momentum is that of no running statistics, and any will do.
-    layer = order.layer(activation, granularity, probability(p, seed), eps, 0.0, slope, tasks)
+    layer = order.layer(activation, granularity, probability(p, seed), eps, 0.0, slope, alpha, tasks)
     y, out = order.like(x)
     layer.eval(
         order.array(x), **_running(running_mean, running_mean_tail, running_var), weight=_numpy(weight), bias=_numpy(bias),
@@ -172,14 +174,14 @@ def _(x, *others):
 
 @torch.library.impl(_library, "backward", "CPU")
 def _(grad, x, weight, bias, residual, means, inv_std, running_mean, running_mean_tail, running_var, seed, activation, granularity, p,
-      eps, slope, tasks, wanted):
+      eps, slope, alpha, tasks, wanted):
     """The gradients of x, weight, bias and residual; without elements where `wanted` lacks their
     bit.
 
     The statistics are those of the batch (`means`, `inv_std`), or the running ones.
     """
     order = _Order(x)
-    layer = order.layer(activation, granularity, probability(p, seed), eps, 0.0, slope, tasks)
+    layer = order.layer(activation, granularity, probability(p, seed), eps, 0.0, slope, alpha, tasks)
     if means is None:
         statistics = _running(running_mean, running_mean_tail, running_var)
     else:
@@ -214,7 +216,7 @@ def _(x, seed, granularity, p):
     broadcasts with it.
     """
     order = _Order(x)
-    layer = order.layer("identity", granularity, p, 1e-5, 0.0, 0.0, 1)
+    layer = order.layer("identity", granularity, p, 1e-5, 0.0, 0.0, 0.0, 1)
     bits = numpy.unpackbits(_mask(layer, seed), count=layer.mask_bits, bitorder="little").astype(bool)
     if granularity == "element":
         return order.tensor(bits.reshape(order.shape))
@@ -237,7 +239,7 @@ def _gates(x, granularity):
 # operations of PyTorch on float64. As these have derivatives, too, there are third ones and so on.
 
 
-def _slope_of(z, activation, slope):
+def _slope_of(z, activation, slope, alpha):
     """The derivative of an activation, differentiable itself."""
     if activation == "identity":
         return torch.ones_like(z)
@@ -251,12 +253,25 @@ def _slope_of(z, activation, slope):
         return torch.where(z > 3, 1.0, torch.where(z < -3, 0.0, z / 3 + 0.5))
     if activation == "tanh":
         return 1 - torch.tanh(z).square()
+    if activation == "elu":
+        return torch.where(z > 0, 1.0, alpha * torch.exp(torch.minimum(z, z.new_zeros(()))))
+    if activation == "selu":
+        below = 1.6732632423543772 * torch.exp(torch.minimum(z, z.new_zeros(())))
+        return 1.0507009873554805 * torch.where(z > 0, 1.0, below)
+    if activation == "mish":
+        tanh = torch.tanh(torch.nn.functional.softplus(z))
+        return tanh + z * (1 - tanh.square()) * torch.sigmoid(z)
     if activation == "gelu":
+        density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+        return 0.5 * torch.erfc(-z / math.sqrt(2)) + z * density
+    if activation == "gelu_tanh":
         # That of 0.5*z*(1 + tanh(inner)), with inner = sqrt(2/pi)*(z + 0.044715*z^3).
         root = math.sqrt(2 / math.pi)
         tanh = torch.tanh(root * (z + 0.044715 * z**3))
         return 0.5 * (1 + tanh) + 0.5 * z * (1 - tanh.square()) * root * (1 + 3 * 0.044715 * z.square())
     sigmoid = torch.sigmoid(z)
+    if activation == "softplus":
+        return sigmoid
     if activation == "sigmoid":
         return sigmoid * (1 - sigmoid)
     assert activation == "silu", activation
@@ -268,7 +283,7 @@ class _Formulas:
     batch.
     """
 
-    def __init__(self, x, weight, bias, residual, statistics, seed, activation, granularity, p, eps, slope):
+    def __init__(self, x, weight, bias, residual, statistics, seed, activation, granularity, p, eps, slope, alpha):
         self.shape = (-1, *(1,) * (x.dim() - 2))
         self.axes = [axis for axis in range(x.dim()) if axis != 1]
         # max: there is nothing to divide in an empty batch.
@@ -291,7 +306,7 @@ class _Formulas:
             z = z + self.along(bias)
         if residual is not None:
             z = z + residual.double()
-        self.slope = _slope_of(z, activation, slope)
+        self.slope = _slope_of(z, activation, slope, alpha)
 
     def along(self, values):
         return values.double().reshape(self.shape)
@@ -369,7 +384,7 @@ class _Train(_Forward):
 
     @staticmethod
     def backward(ctx, grad, *_):
-        return *_Train.derivatives(ctx, grad), *(None,) * 12
+        return *_Train.derivatives(ctx, grad), *(None,) * 13
 
     @staticmethod
     def vmap(info, in_dims, *inputs):
@@ -390,7 +405,7 @@ class _Eval(_Forward):
 
     @staticmethod
     def backward(ctx, grad):
-        return *_Eval.derivatives(ctx, grad), *(None,) * 10
+        return *_Eval.derivatives(ctx, grad), *(None,) * 11
 
     @staticmethod
     def vmap(info, in_dims, *inputs):
@@ -435,7 +450,7 @@ class _Backward(torch.autograd.Function):
         gradients, tensors, given = _Backward.formulas(ctx, asked)
         _, pullback = torch.func.vjp(gradients, *tensors)
         found = dict(zip(given, pullback(tuple(cotangents[i] for i in asked))))
-        return *(found.get(i) if ctx.needs_input_grad[i] else None for i in range(5)), *(None,) * 13
+        return *(found.get(i) if ctx.needs_input_grad[i] else None for i in range(5)), *(None,) * 14
 
     @staticmethod
     def jvp(ctx, *tangents):

@@ -111,11 +111,11 @@ class SyncNormDrop(NormDrop):
 
     def __init__(self, num_features: int, activation: Activation = "identity", p: float = 0.0, *, eps: float = 1e-5,
                  momentum: Optional[float] = 0.1, affine: bool = True, track_running_stats: bool = True, bias: bool = True,
-                 granularity: Granularity = "element", slope: float = 0.01, tasks: int = 1, mean_tail: bool = False,
+                 granularity: Granularity = "element", slope: float = 0.01, alpha: float = 1.0, tasks: int = 1, mean_tail: bool = False,
                  device: Any = None, dtype: Optional[torch.dtype] = None, process_group: Group = None) -> None:
         super().__init__(
             num_features, activation, p, eps=eps, momentum=momentum, affine=affine, track_running_stats=track_running_stats,
-            bias=bias, granularity=granularity, slope=slope, tasks=tasks, mean_tail=mean_tail, device=device, dtype=dtype,
+            bias=bias, granularity=granularity, slope=slope, alpha=alpha, tasks=tasks, mean_tail=mean_tail, device=device, dtype=dtype,
         )
         self.process_group = process_group
 
@@ -164,7 +164,8 @@ class SyncNormDrop(NormDrop):
             state = {name: _array(buffer).copy() for name, buffer in buffers.items() if buffer is not None}
             if self.momentum is None and counter is not None:
                 state["batches"] = ops._counter(counter)
-        options = (self.activation, self.granularity, float(self.p), float(self._eps), float(self.slope), int(self.tasks))
+        options = (self.activation, self.granularity, float(self.p), float(self._eps), float(self.slope),
+                   float(self.alpha), int(self.tasks))
         momentum = 0.0 if not tracked or self.momentum is None and counter is None else self.momentum
         y: torch.Tensor = _Sync.apply(
             *map(_float, (x, self.weight, self.bias, residual)), state, self.process_group, seed, options, momentum

@@ -77,7 +77,7 @@ def normdrop(x: torch.Tensor, running_mean: Optional[torch.Tensor] = None, runni
              training: bool = True, activation: Activation = "identity", p: float = 0.0, dropout: Optional[bool] = None,
              seed: Union[SupportsIndex, torch.Tensor, None] = None, batches: Optional[torch.Tensor] = None,
              running_mean_tail: Optional[torch.Tensor] = None, eps: float = 1e-5, momentum: Optional[float] = 0.1, slope: float = 0.01,
-             granularity: Granularity = "element", tasks: int = 1) -> torch.Tensor:
+             alpha: float = 1.0, granularity: Granularity = "element", tasks: int = 1) -> torch.Tensor:
     """`dropout(act(batch_norm(x) + residual))`, differentiable any number of times.
 
     `x` is `[N, C]`, `[N, C, L]`, `[N, C, H, W]` or `[N, C, D, H, W]`, `residual` has its shape and is added before the
@@ -92,7 +92,7 @@ def normdrop(x: torch.Tensor, running_mean: Optional[torch.Tensor] = None, runni
     Dropout, with the probability `p` to drop, is on while training unless `dropout` says otherwise. Its `seed`, at least 0 and below
     2**64, is drawn from PyTorch's generator unless it is given, as a number or a tensor. The mask of
     a seed is in the order of the memory: the same values in `torch.channels_last` have another one.
-    `granularity`, `slope` and `tasks` are those of `normdrop.Layer`.
+    `granularity`, `slope`, `alpha` and `tasks` are those of `normdrop.Layer`.
 
     The computation is in float32. Tensors in bfloat16 and float16 are converted, and the output has
     the type of x.
@@ -102,7 +102,7 @@ def normdrop(x: torch.Tensor, running_mean: Optional[torch.Tensor] = None, runni
         overridden: torch.Tensor = handle_torch_function(
             normdrop, tensors, x, running_mean, running_var, weight, bias, residual=residual, training=training,
             activation=activation, p=p, dropout=dropout, seed=seed, batches=batches, running_mean_tail=running_mean_tail, eps=eps,
-            momentum=momentum, slope=slope, granularity=granularity, tasks=tasks,
+            momentum=momentum, slope=slope, alpha=alpha, granularity=granularity, tasks=tasks,
         )
         return overridden
     if not isinstance(x, torch.Tensor) or x.dim() not in ops.FIRST:
@@ -121,7 +121,7 @@ def normdrop(x: torch.Tensor, running_mean: Optional[torch.Tensor] = None, runni
     elif drawn is None:
         # Drawn here, so that torch.manual_seed decides about masks as well.
         drawn = torch.randint(2**63 - 1, (), device=x.device)
-    options = (drawn, activation, granularity, p, float(eps), float(slope), int(tasks))
+    options = (drawn, activation, granularity, p, float(eps), float(slope), float(alpha), int(tasks))
     inputs = map(_float, (x, weight, bias, residual, *state.values()))
     if not training:
         if running_mean is None or running_var is None:
@@ -206,7 +206,7 @@ class NormDrop(_BatchNorm):
 
     def __init__(self, num_features: int, activation: Activation = "identity", p: float = 0.0, *, eps: float = 1e-5,
                  momentum: Optional[float] = 0.1, affine: bool = True, track_running_stats: bool = True, bias: bool = True,
-                 granularity: Granularity = "element", slope: float = 0.01, tasks: int = 1, mean_tail: bool = False,
+                 granularity: Granularity = "element", slope: float = 0.01, alpha: float = 1.0, tasks: int = 1, mean_tail: bool = False,
                  device: Union[torch.device, str, None] = None, dtype: Optional[torch.dtype] = None) -> None:
         if mean_tail and dtype not in (None, torch.float32):
             raise TypeError(f"mean_tail is for running statistics in float32, not {dtype}")
@@ -214,7 +214,7 @@ class NormDrop(_BatchNorm):
             raise TypeError(f"dtype must be float32, bfloat16 or float16, not {dtype}")
         # Mistakes belong here and not into the first batch. The momentum is looked at where it is
         # used, in training.
-        Layer("NC", (2, num_features), activation, p=p, eps=eps, granularity=granularity, slope=slope, tasks=tasks)
+        Layer("NC", (2, num_features), activation, p=p, eps=eps, granularity=granularity, slope=slope, alpha=alpha, tasks=tasks)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         if not bias:
             self.register_parameter("bias", None)
@@ -223,7 +223,7 @@ class NormDrop(_BatchNorm):
         self.activation: Activation = activation
         self.p = p
         self.granularity: Granularity = granularity
-        self.slope = slope
+        self.slope, self.alpha = slope, alpha
         self.tasks = tasks
         self.frozen = False
         self.dropout: Optional[bool] = None
@@ -268,7 +268,7 @@ class NormDrop(_BatchNorm):
         return normdrop(
             x, mean, var, self.weight, self.bias, residual=residual, training=training, activation=self.activation, p=self.p,
             dropout=self.training if self.dropout is None else self.dropout, batches=self.num_batches_tracked,
-            running_mean_tail=None if mean is None else self.running_mean_tail, eps=self._eps, momentum=momentum, slope=self.slope,
+            running_mean_tail=None if mean is None else self.running_mean_tail, eps=self._eps, momentum=momentum, slope=self.slope, alpha=self.alpha,
             granularity=self.granularity, tasks=self.tasks,
         )
 
@@ -296,7 +296,7 @@ class NormDrop(_BatchNorm):
         return (
             f"{self.num_features}, {self.activation!r}, p={self.p}, eps={self._eps}, momentum={self.momentum}, affine={self.affine}, "
             f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}, granularity={self.granularity!r}, "
-            f"slope={self.slope}, tasks={self.tasks}, mean_tail={self.running_mean_tail is not None}, frozen={self.frozen}, dropout={self.dropout}"
+            f"slope={self.slope}, alpha={self.alpha}, tasks={self.tasks}, mean_tail={self.running_mean_tail is not None}, frozen={self.frozen}, dropout={self.dropout}"
         )
 
 
@@ -310,12 +310,12 @@ class LazyNormDrop(_LazyNormBase, NormDrop):
     def __init__(self, activation: Activation = "identity", p: float = 0.0, *, affine: bool = True, track_running_stats: bool = True,
                  bias: bool = True, mean_tail: bool = False, device: Union[torch.device, str, None] = None,
                  dtype: Optional[torch.dtype] = None, eps: float = 1e-5, momentum: Optional[float] = 0.1,
-                 granularity: Granularity = "element", slope: float = 0.01, tasks: int = 1) -> None:
+                 granularity: Granularity = "element", slope: float = 0.01, alpha: float = 1.0, tasks: int = 1) -> None:
         # Past the constructor of _LazyNormBase, which knows no other arguments than those of
         # BatchNorm.
         super(_LazyNormBase, self).__init__(
             0, activation, p, affine=False, track_running_stats=False, bias=False, device=device, dtype=dtype, eps=eps,
-            momentum=momentum, granularity=granularity, slope=slope, tasks=tasks,
+            momentum=momentum, granularity=granularity, slope=slope, alpha=alpha, tasks=tasks,
         )
         self.affine, self.track_running_stats = affine, track_running_stats
         # Their stubs have no arguments.
@@ -344,7 +344,8 @@ class LazyNormDrop(_LazyNormBase, NormDrop):
 
 _ACTIVATIONS: dict[str, Callable[[], torch.nn.Module]] = {
     "relu": torch.nn.ReLU, "relu6": torch.nn.ReLU6, "hard_swish": torch.nn.Hardswish, "sigmoid": torch.nn.Sigmoid,
-    "tanh": torch.nn.Tanh, "silu": torch.nn.SiLU, "gelu": lambda: torch.nn.GELU(approximate="tanh"),
+    "tanh": torch.nn.Tanh, "silu": torch.nn.SiLU, "gelu_tanh": lambda: torch.nn.GELU(approximate="tanh"), "gelu": torch.nn.GELU,
+    "selu": torch.nn.SELU, "mish": torch.nn.Mish, "softplus": torch.nn.Softplus,
 }
 
 
@@ -395,5 +396,7 @@ def fuse(linear: torch.nn.Module, layer: NormDrop) -> torch.nn.Module:
         setattr(fused, name, torch.nn.Parameter(tensor.to(module.weight.dtype), module.weight.requires_grad))
     if layer.activation == "identity":
         return fused
-    make = _ACTIVATIONS.get(layer.activation)
-    return torch.nn.Sequential(fused, torch.nn.LeakyReLU(layer.slope) if make is None else make()).eval()
+    make = {
+        **_ACTIVATIONS, "leaky_relu": lambda: torch.nn.LeakyReLU(layer.slope), "elu": lambda: torch.nn.ELU(layer.alpha),
+    }[layer.activation]
+    return torch.nn.Sequential(fused, make()).eval()

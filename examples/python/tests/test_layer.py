@@ -1,5 +1,6 @@
 """The layer against the formulas in float64, on random shapes, and without any copy."""
 
+import math
 import multiprocessing
 import os
 import re
@@ -19,7 +20,7 @@ U = 2.0**-24
 LAYOUTS = [("NC", 2), ("NCL", 3), ("NCHW", 4), ("NCDHW", 5), ("NLC", 3), ("NHWC", 4), ("NDHWC", 5)]
 
 
-def act(name, z, slope=0.25):
+def act(name, z, slope=0.25, alpha=0.75):
     with numpy.errstate(over="ignore"):
         return {
             "identity": lambda: z,
@@ -30,7 +31,12 @@ def act(name, z, slope=0.25):
             "sigmoid": lambda: 1 / (1 + numpy.exp(-z)),
             "tanh": lambda: numpy.tanh(z),
             "silu": lambda: z / (1 + numpy.exp(-z)),
-            "gelu": lambda: z / 2 * (1 + numpy.tanh(numpy.sqrt(2 / numpy.pi) * (z + 0.044715 * z**3))),
+            "gelu_tanh": lambda: z / 2 * (1 + numpy.tanh(numpy.sqrt(2 / numpy.pi) * (z + 0.044715 * z**3))),
+            "gelu": lambda: z / 2 * (1 + numpy.vectorize(math.erf)(z / math.sqrt(2))),
+            "elu": lambda: numpy.where(z > 0, z, alpha * numpy.expm1(z)),
+            "selu": lambda: 1.0507009873554805 * numpy.where(z > 0, z, 1.6732632423543772 * numpy.expm1(z)),
+            "mish": lambda: z * numpy.tanh(numpy.log1p(numpy.exp(z))),
+            "softplus": lambda: numpy.log1p(numpy.exp(z)),
         }[name]()
 
 
@@ -50,7 +56,7 @@ class Problem:
     def __init__(self, layout, dimensions, activation, seed, p=0.3):
         random = numpy.random.default_rng(seed)
         self.shape = tuple(random.integers(2, 9, dimensions))
-        self.layer = normdrop.Layer(layout, self.shape, activation, p=p, slope=0.25)
+        self.layer = normdrop.Layer(layout, self.shape, activation, p=p, slope=0.25, alpha=0.75)
         self.axis = layout.index("C")
         channels = self.shape[self.axis]
         new = lambda *shape: random.normal(size=shape).astype(numpy.float32)

@@ -133,6 +133,7 @@ def test_wrong_layers(arguments, said):
     ({"p": float("nan")}, "must be in [0, 1], but is nan"),
     ({"eps": -1}, "eps must be finite"),
     ({"slope": float("inf"), "activation": "leaky_relu"}, "slope must be finite, but is inf"),
+    ({"alpha": float("inf"), "activation": "elu"}, "alpha must be finite, but is inf"),
     ({"granularity": "row"}, "granularity must be one of element, channel, sample, not 'row'"),
     ({"running_var": "exact"}, "running_var must be one of"),
     ({"backend": "sse"}, "backend must be one of"),
@@ -140,6 +141,7 @@ def test_wrong_layers(arguments, said):
     ({"tasks": 2**32}, "tasks must be at least 0 and below 2**32, not 4294967296"),
     ({"eps": 1e-50}, "eps must fit a float32, not 1e-50"),
     ({"slope": 1e39}, "slope must fit a float32, not 1e+39"),
+    ({"alpha": 1e39}, "alpha must fit a float32, not 1e+39"),
     ({"momentum": 10**400}, "momentum must fit a float64, not 1000000"),
 ])
 def test_wrong_options(options, said):
@@ -213,8 +215,8 @@ def test_numbers_that_are_not_real(call, value, kind):
 
 @pytest.mark.parametrize("kind", [float, numpy.float32, numpy.float64, numpy.float16, Decimal, Fraction, numpy.array])
 def test_real_numbers_of_every_type(kind):
-    layer = normdrop.Layer("NC", (2, 3), p=kind(0.5), eps=kind(0.25), momentum=kind(0.125), slope=kind(2))
-    assert layer == normdrop.Layer("NC", (2, 3), p=0.5, eps=0.25, momentum=0.125, slope=2)
+    layer = normdrop.Layer("NC", (2, 3), p=kind(0.5), eps=kind(0.25), momentum=kind(0.125), slope=kind(2), alpha=kind(2))
+    assert layer == normdrop.Layer("NC", (2, 3), p=0.5, eps=0.25, momentum=0.125, slope=2, alpha=2)
     assert normdrop.bernoulli(kind(0.5)) == (0.5, 2.0)
 
 
@@ -352,7 +354,7 @@ def test_a_refusal_of_a_worker_arrives():
 
 
 def test_a_layer_can_be_copied_and_pickled():
-    layer = normdrop.Layer("NHWC", (2, 4, 5, 3), "leaky_relu", p=0.3, eps=1e-3, momentum=0.2, slope=0.1, granularity="channel",
+    layer = normdrop.Layer("NHWC", (2, 4, 5, 3), "leaky_relu", p=0.3, eps=1e-3, momentum=0.2, slope=0.1, alpha=0.2, granularity="channel",
                            running_var="biased", backend="portable")
     x = numpy.random.default_rng(1).normal(size=layer.shape).astype(numpy.float32)
     for other in (copy.copy(layer), copy.deepcopy(layer), *(pickle.loads(pickle.dumps(layer, n)) for n in range(2, 6)),
@@ -371,10 +373,10 @@ def test_what_makes_layers_equal():
     others = [
         normdrop.Layer("NC", (3, 4)), normdrop.Layer("NCL", (4, 3, 1)), normdrop.Layer("NC", (4, 3), "relu"),
         *(normdrop.Layer("NC", (4, 3), **option) for option in (
-            {"p": 0.1}, {"eps": 1e-4}, {"momentum": 0.2}, {"slope": 0.2}, {"granularity": "sample"}, {"running_var": "biased"},
+            {"p": 0.1}, {"eps": 1e-4}, {"momentum": 0.2}, {"slope": 0.2}, {"alpha": 0.2}, {"granularity": "sample"}, {"running_var": "biased"},
             {"backend": "portable"})),
     ]
-    assert len({layer, *others}) == 11 and layer not in others
+    assert len({layer, *others}) == 12 and layer not in others
     assert repr(layer) == "Layer('NC', (4, 3), 'identity')"
     assert repr(others[4]) == "Layer('NC', (4, 3), 'identity', eps=0.0001)"
 

@@ -39,7 +39,7 @@ def public_calls():
 
 CALLS = {name: (function, documentation) for name, function, documentation in public_calls()}
 # What a subclass has from torch.nn.BatchNorm2d, whose arguments its documentation refers to.
-OF_BATCH_NORM = {"num_features", "eps", "momentum", "affine", "track_running_stats", "bias", "device", "dtype", "slope", "granularity", "tasks",
+OF_BATCH_NORM = {"num_features", "eps", "momentum", "affine", "track_running_stats", "bias", "device", "dtype", "slope", "alpha", "granularity", "tasks",
                  "activation", "p"}
 
 

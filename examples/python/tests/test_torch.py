@@ -27,7 +27,7 @@ from normdrop.torch import normdrop as function
 from torch.nn.modules.batchnorm import _BatchNorm
 
 U = 2.0**-24
-SLOPE = 0.25
+SLOPE, ALPHA = 0.25, 0.75
 ACTIVATIONS = {
     "identity": lambda z: z,
     "relu": torch.relu,
@@ -37,11 +37,18 @@ ACTIVATIONS = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
     "silu": torch.nn.functional.silu,
-    "gelu": lambda z: torch.nn.functional.gelu(z, approximate="tanh"),
+    "gelu_tanh": lambda z: torch.nn.functional.gelu(z, approximate="tanh"),
+    "gelu": torch.nn.functional.gelu,
+    "elu": lambda z: torch.nn.functional.elu(z, ALPHA),
+    "selu": torch.nn.functional.selu,
+    "mish": torch.nn.functional.mish,
+    "softplus": torch.nn.functional.softplus,
 }
 # The largest slope and curvature of each activation that rounds, as `normdrop_reference::activation` has them.
-STEEPEST = {"leaky_relu": 1, "relu6": 1, "hard_swish": 1.5, "sigmoid": 0.25, "tanh": 1, "silu": 1.1, "gelu": 1.13}
-CURVATURE = {"hard_swish": 1 / 3, "sigmoid": 0.0963, "tanh": 0.77, "silu": 0.5, "gelu": 0.8}
+STEEPEST = {"leaky_relu": 1, "relu6": 1, "hard_swish": 1.5, "sigmoid": 0.25, "tanh": 1, "silu": 1.1, "gelu_tanh": 1.13,
+            "gelu": 1.13, "elu": 1, "selu": 1.7581, "mish": 1.09, "softplus": 1}
+CURVATURE = {"hard_swish": 1 / 3, "sigmoid": 0.0963, "tanh": 0.77, "silu": 0.5, "gelu_tanh": 0.8, "gelu": 0.8, "elu": ALPHA,
+             "selu": 1.7581, "mish": 0.645, "softplus": 0.25}
 
 
 def random_shape(random, dimensions):
@@ -60,7 +67,7 @@ class Case:
         torch.manual_seed(seed)
         shape = random_shape(random, dimensions)
         self.channels = shape[1]
-        self.layer = NormDrop(self.channels, activation, p=0.0 if plain else 0.3, slope=SLOPE, eps=1e-5)
+        self.layer = NormDrop(self.channels, activation, p=0.0 if plain else 0.3, slope=SLOPE, alpha=ALPHA, eps=1e-5)
         for parameter in self.layer.parameters():
             parameter.data = torch.randn(self.channels)
         self.layer.running_mean.copy_(torch.randn(self.channels) + offset)
@@ -134,9 +141,9 @@ class Case:
             dx_scale = g_scale + ((d_bias[along] + size * d_weight[along]) / samples if batch else 0)
             # At a kink of the activation, rounding decides on the side.
             clear = torch.ones_like(z, dtype=torch.bool)
-            if activation in ("relu", "relu6", "leaky_relu", "hard_swish"):
-                for kink in {"relu": (0,), "leaky_relu": (0,), "relu6": (0, 6), "hard_swish": (-3, 3)}[activation]:
-                    clear &= (z - kink).abs() > 16 * U * z_scale
+            kinks = {"relu": (0,), "leaky_relu": (0,), "relu6": (0, 6), "hard_swish": (-3, 3), "elu": (0,), "selu": (0,)}
+            for kink in kinks.get(activation, ()):
+                clear &= (z - kink).abs() > 16 * U * z_scale
             assert clear.float().mean() > 0.99
             if bool(clear.all()):
                 within("dx", self.x.grad, x.grad, 5, dx_scale * through[along])
@@ -383,7 +390,7 @@ def samples_of_operators():
             for tensor in (x, *parameters):
                 if tensor is not None:
                     tensor.requires_grad_()
-            options = (None if plain else torch.tensor(7), "tanh", "channel", 0.25, 1e-5, 0.01, 1)
+            options = (None if plain else torch.tensor(7), "tanh", "channel", 0.25, 1e-5, 0.01, 1.0, 1)
             running = (None, None, None) if plain else (torch.randn(3), torch.randn(3) / 2**25, torch.rand(3))
             counter = None if plain else torch.tensor(3)
             operators = torch.ops.normdrop
@@ -430,7 +437,7 @@ class Exact:
 
         def call(x, weight=None, bias=None, residual=None):
             return function(x, *running, weight, bias, residual=residual, training=self.mode == "train", dropout=True, seed=seed,
-                            activation=self.activation, p=p, slope=SLOPE, eps=1e-5)
+                            activation=self.activation, p=p, slope=SLOPE, alpha=ALPHA, eps=1e-5)
 
         return call
 
@@ -525,7 +532,7 @@ def test_the_first_derivative_is_the_same_whether_there_is_a_second_or_not():
 
 
 @pytest.mark.parametrize("mode", ["train", "frozen"])
-@pytest.mark.parametrize("activation", ["identity", "relu", "hard_swish", "gelu"])
+@pytest.mark.parametrize("activation", ["identity", "relu", "hard_swish", "gelu_tanh", "gelu", "elu", "selu", "mish", "softplus"])
 def test_forward_mode(activation, mode):
     torch.manual_seed(9)
     x = torch.randn(5, 3, 4)
@@ -584,8 +591,8 @@ def test_vmap_is_one_layer_after_the_other():
 
 def test_attributes_count_from_the_next_call():
     """Each one, set after construction, makes the layer that it would have made in the constructor."""
-    start = {"activation": "leaky_relu", "p": 0.25, "eps": 1e-3, "momentum": 0.1, "granularity": "element", "slope": 0.1, "tasks": 1}
-    later = {"activation": "tanh", "p": 0.75, "eps": 1.0, "momentum": 0.5, "granularity": "channel", "slope": 0.5, "tasks": 1}
+    start = {"activation": "leaky_relu", "p": 0.25, "eps": 1e-3, "momentum": 0.1, "granularity": "element", "slope": 0.1, "alpha": 1.0, "tasks": 1}
+    later = {"activation": "tanh", "p": 0.75, "eps": 1.0, "momentum": 0.5, "granularity": "channel", "slope": 0.5, "alpha": 0.5, "tasks": 1}
     x = torch.randn(16, 4, 5)
 
     def result(layer):
@@ -595,14 +602,16 @@ def test_attributes_count_from_the_next_call():
 
     before = result(NormDrop(4, **start))
     for name, value in later.items():
-        changed, made = NormDrop(4, **start), NormDrop(4, **{**start, name: value})
+        first = {**start, "activation": "elu"} if name == "alpha" else start
+        changed, made = NormDrop(4, **first), NormDrop(4, **{**first, name: value})
+        unchanged = result(NormDrop(4, **first))
         result(changed)
         changed.reset_running_stats()
         setattr(changed, name, value)
         wanted = result(made)
         equal(result(changed), wanted)
         # tasks change no bit.
-        assert name == "tasks" or any(not torch.equal(*pair) for pair in zip(wanted, before)), name
+        assert name == "tasks" or any(not torch.equal(*pair) for pair in zip(wanted, unchanged)), name
         assert repr(value) in repr(changed)
     for name, value in (("frozen", True), ("dropout", False), ("track_running_stats", False)):
         layer = NormDrop(4, **start)
@@ -958,7 +967,7 @@ def test_layers_are_fused_for_evaluation():
     torch.manual_seed(16)
     for linear, x in linear_layers():
         for activation in ACTIVATIONS:
-            layer = NormDrop(6, activation, p=0.5, slope=SLOPE, affine=activation != "tanh")
+            layer = NormDrop(6, activation, p=0.5, slope=SLOPE, alpha=ALPHA, affine=activation != "tanh")
             layer.running_mean.normal_(), layer.running_var.uniform_(0.5, 2)
             if layer.affine:
                 layer.weight.data.normal_(), layer.bias.data.normal_()

@@ -116,7 +116,7 @@ F64_ELEMENTS = 280
 # case puts it there): else the gradient would depend on the last bit.
 KINK_MARGIN = 1e-4
 
-# The functions, given z and the slope of a leaky relu.
+# The functions, given z and the slope of a leaky relu or the alpha of an ELU.
 ACTIVATIONS = {
     "identity": lambda z, slope: z,
     "relu": lambda z, slope: F.relu(z),
@@ -126,11 +126,23 @@ ACTIVATIONS = {
     "sigmoid": lambda z, slope: torch.sigmoid(z),
     "tanh": lambda z, slope: torch.tanh(z),
     "silu": lambda z, slope: F.silu(z),
-    "gelu": lambda z, slope: F.gelu(z, approximate="tanh"),
+    "gelu_tanh": lambda z, slope: F.gelu(z, approximate="tanh"),
+    "gelu": lambda z, slope: F.gelu(z),
+    "elu": F.elu,
+    "selu": lambda z, slope: F.selu(z),
+    "mish": lambda z, slope: F.mish(z),
+    "softplus": lambda z, slope: F.softplus(z),
 }
 
 # Where their derivatives jump.
-KINKS = {"relu": (0.0,), "leaky_relu": (0.0,), "relu6": (0.0, 6.0), "hard_swish": (-3.0, 3.0)}
+KINKS = {
+    "relu": (0.0,),
+    "leaky_relu": (0.0,),
+    "relu6": (0.0, 6.0),
+    "hard_swish": (-3.0, 3.0),
+    "elu": (0.0,),
+    "selu": (0.0,),
+}
 
 # Those beside identity and relu: name in a case, activation, slope, and what
 # the drawn weights and biases are multiplied by and biases have added, so that
@@ -143,7 +155,13 @@ OTHER_ACTIVATIONS = (
     ("sigmoid", "sigmoid", None, (2.0, 0.0)),
     ("tanh", "tanh", None, (2.0, 0.0)),
     ("silu", "silu", None, (2.0, 0.0)),
+    ("gelu_tanh", "gelu_tanh", None, (2.0, 0.0)),
     ("gelu", "gelu", None, (2.0, 0.0)),
+    ("elu_1", "elu", 1.0, (2.0, 0.0)),
+    ("elu_0.7", "elu", float(np.float32(0.7)), (2.0, 0.0)),
+    ("selu", "selu", None, (2.0, 0.0)),
+    ("mish", "mish", None, (2.0, 0.0)),
+    ("softplus", "softplus", None, (2.0, 0.0)),
 )
 
 
@@ -1339,15 +1357,16 @@ def known_differences(recorded):
         **observed,
     )
     observed = {}
-    for activation in ("hard_swish", "silu", "gelu"):
+    for activation in ("hard_swish", "silu", "gelu_tanh", "gelu", "mish"):
         seen, y, derivative = at(activation, (-INF, INF))
-        assert torch.isnan(y).tolist() == [True, False] and y[1] == INF
+        assert torch.isnan(y[0]) and (torch.isnan(y[1]) if activation == "gelu" else y[1] == INF)
         assert torch.isnan(derivative).all() != (activation == "hard_swish")
         observed.update(seen)
     yield entry(
         "activation_at_infinities",
-        "hardswish, silu and gelu of -inf are infinity times 0, NaN, instead of 0; the gradients "
-        "of silu and gelu at both infinities are NaN instead of 0 and 1.",
+        "hardswish, silu, gelu and mish of -inf are infinity times 0, NaN, instead of 0; the "
+        "gradients of silu, gelu and mish at both infinities are NaN instead of 0 and 1. The f32 of "
+        "gelu (by erf) is NaN at +inf, too.",
         **observed,
     )
     seen, y, derivative = at("hard_swish", (3.4e38,))
@@ -1368,20 +1387,37 @@ def known_differences(recorded):
         **observed,
         **seen,
     )
-    seen, y, derivative = at("gelu", (-4.0, -5.0, -6.0, -8.0))
+    seen, y, derivative = at("gelu_tanh", (-4.0, -5.0, -6.0, -8.0))
     assert abs(y[1] / -2.2917961972623857e-07 - 1) > 0.1 and y[3] == 0.0
     yield entry(
-        "gelu_cancels",
+        "gelu_tanh_cancels",
         "0.5 * z * (1 + tanh(...)) loses all digits of large negative z, since tanh is next to -1: "
         "-5 is wrong by 30 per cent in f32, and from -6 on the result is 0. Its float64 has half "
         "the digits of -5, and 0 from -8 on.",
         **seen,
     )
-    seen, y, derivative = at("gelu", (-1e20, 1e20))
+    seen, y, _ = at("gelu", (-5.0, -6.0, -8.0, -10.0))
+    assert abs(y[0] / -1.4332578593959696e-06 - 1) > 0.1 and y[2] == 0.0
+    yield entry(
+        "gelu_cancels",
+        "0.5 * z * (1 + erf(...)) loses all digits of large negative z, since erf is next to -1: -5 "
+        "is wrong by 17 per cent in f32, and from -6 on the result is 0. Its float64 has lost most "
+        "digits of -8, and is 0 from -9 on.",
+        **seen,
+    )
+    seen, y, derivative = at("gelu", (3.4e38,))
+    assert y[0] == INF
+    yield entry(
+        "gelu_overflows",
+        "The vector code of gelu multiplies by 1 + erf, which is 2, before it halves, so that values "
+        "above 1.7e38 become infinite in f32.",
+        **seen,
+    )
+    seen, y, derivative = at("gelu_tanh", (-1e20, 1e20))
     assert torch.isnan(derivative).all()
     yield entry(
-        "gelu_gradient_overflows",
-        "The square of z in the derivative of gelu overflows from 1.8e19 on, and infinity times 0 "
+        "gelu_tanh_gradient_overflows",
+        "The square of z in the derivative of the tanh gelu overflows from 1.8e19 on, and infinity times 0 "
         "makes the gradient NaN instead of 0 and 1.",
         **seen,
     )

@@ -4,10 +4,10 @@
 //! different contents of scratch and, where there is one, in the form that works in place: the bits must be the same.
 
 use normdrop::{
-    Activation, Average, Backward, BackwardInPlace, Config, Dropout, Error, Eval, EvalInPlace, EvalPrepared,
-    EvalPreparedInPlace, Gelu, Granularity, HardSwish, Identity, Layer, LeakyRelu, ParameterGradients, Parameters,
-    Prepare, Relu, Relu6, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape, Sigmoid, Silu, Statistics,
-    Tanh, Train,
+    Activation, Average, Backward, BackwardInPlace, Config, Dropout, Elu, Error, Eval, EvalInPlace, EvalPrepared,
+    EvalPreparedInPlace, Gelu, GeluTanh, Granularity, HardSwish, Identity, Layer, LeakyRelu, Mish, ParameterGradients,
+    Parameters, Prepare, Relu, Relu6, Running, RunningMut, RunningVariance, Saved, SavedMut, Selu, Shape, Sigmoid,
+    Silu, Softplus, Statistics, Tanh, Train,
 };
 use normdrop_reference::classes::{Class, class};
 use normdrop_reference::layer as reference;
@@ -21,7 +21,7 @@ pub(crate) trait Oracle: Activation + PartialEq {
     /// The same function in the reference.
     const REFERENCE: reference::Activation;
 
-    /// Both with a slope, if the activation has one.
+    /// Both with a slope or alpha, if the activation has one.
     fn with_slope(_slope: f32) -> (Self, reference::Activation) {
         (Self::ACTIVATION, Self::REFERENCE)
     }
@@ -63,15 +63,29 @@ table! {
     Sigmoid: Self, reference::Activation::Sigmoid;
     Tanh: Self, reference::Activation::Tanh;
     Silu: Self, reference::Activation::Silu;
+    GeluTanh: Self, reference::Activation::GeluTanh;
     Gelu: Self, reference::Activation::Gelu;
+    Elu: ELU, reference::Activation::Elu(SLOPE as f64), {
+        fn with_slope(alpha: f32) -> (Self, reference::Activation) {
+            (Self::new(alpha).expect("a finite alpha"), reference::Activation::Elu(f64::from(alpha)))
+        }
+    };
+    Selu: Self, reference::Activation::Selu;
+    Mish: Self, reference::Activation::Mish;
+    Softplus: Self, reference::Activation::Softplus;
 }
 
-/// Any slope will do.
+/// Any slope will do, and any alpha.
 const SLOPE: f32 = 0.2;
 
 const LEAKY: LeakyRelu = match LeakyRelu::new(SLOPE) {
     Ok(leaky) => leaky,
     Err(_) => panic!("the slope is not finite"),
+};
+
+const ELU: Elu = match Elu::new(SLOPE) {
+    Ok(elu) => elu,
+    Err(_) => panic!("alpha is not finite"),
 };
 
 /// What is done with an activation.
@@ -95,7 +109,7 @@ pub(crate) struct Problem {
     /// The positions of a sample that are part of `outer`; 1 unless `inner` is 1.
     pub(crate) positions: usize,
     pub(crate) config: Config,
-    /// That of a leaky ReLU.
+    /// That of a leaky ReLU, or the alpha of an ELU.
     pub(crate) slope: f32,
     pub(crate) weight: Option<Vec<f32>>,
     pub(crate) bias: Option<Vec<f32>>,

@@ -22,7 +22,50 @@ pub enum Activation {
     /// `act(z) = z*sigmoid(z)`.
     Silu,
     /// `act(z) = z*sigmoid(2*sqrt(2/pi)*(z + 0.044715*z^3))`.
+    GeluTanh,
+    /// `act(z) = z*Φ(z)`, with the distribution function of the normal distribution.
     Gelu,
+    /// `act(z) = z > 0 ? z : alpha*(exp(z) - 1)`; the derivative at 0 is alpha.
+    Elu(f64),
+    /// `act(z) = scale*(z > 0 ? z : alpha*(exp(z) - 1))` with the constants of the paper.
+    Selu,
+    /// `act(z) = z*tanh(ln(1 + exp(z)))`.
+    Mish,
+    /// `act(z) = ln(1 + exp(z))`.
+    Softplus,
+}
+
+/// The scale of SELU, and its alpha.
+const SELU: [f64; 2] = [1.050_700_987_355_480_5, 1.673_263_242_354_377_2];
+
+/// The distribution function of the normal distribution: by its series next to 0, else by Laplace's continued fraction
+/// (Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.2.11 and 26.2.14).
+fn normal(z: f64) -> f64 {
+    let a = z.abs();
+    if a < 3.0 {
+        let (mut sum, mut term, mut odd) = (z, z, 1.0);
+        while term.abs() > 1e-17 * sum.abs() {
+            odd += 2.0;
+            term *= z * z / odd;
+            sum += term;
+        }
+        return 0.5 + normal_density(z) * sum;
+    }
+    let fraction = (1..=80).rev().fold(a, |fraction, k| a + f64::from(k) / fraction);
+    let tail = normal_density(a) / fraction;
+    if z < 0.0 { tail } else { 1.0 - tail }
+}
+
+/// The density of the normal distribution.
+fn normal_density(z: f64) -> f64 {
+    (-0.5 * z * z).exp() * 0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2
+}
+
+/// `tanh(ln(1 + exp(z)))`, and 1 minus it.
+fn tanh_of_softplus(z: f64) -> [f64; 2] {
+    let exp = (-z.abs()).exp();
+    let [one, two] = if z < 0.0 { [exp * (exp + 2.0), 2.0] } else { [1.0 + 2.0 * exp, 2.0 * exp * exp] };
+    [one / (one + two), two / (one + two)]
 }
 
 /// The sigmoid function.
@@ -64,10 +107,17 @@ impl Activation {
             Self::HardSwish => z * (z + 3.0) / 6.0,
             Self::Sigmoid => sigmoid(z),
             Self::Tanh => z.tanh(),
-            Self::Silu | Self::Gelu if z <= -SATURATED => -0.0,
-            Self::Silu | Self::Gelu if z >= SATURATED => z,
+            Self::Silu | Self::GeluTanh | Self::Gelu | Self::Mish if z <= -SATURATED => -0.0,
+            Self::Silu | Self::GeluTanh | Self::Gelu | Self::Mish | Self::Softplus if z >= SATURATED => z,
             Self::Silu => z * sigmoid(z),
-            Self::Gelu => z * sigmoid(gelu_argument(z).0),
+            Self::GeluTanh => z * sigmoid(gelu_argument(z).0),
+            Self::Gelu => z * normal(z),
+            Self::Elu(alpha) if z <= 0.0 => alpha * z.exp_m1(),
+            Self::Elu(_) => z,
+            Self::Selu if z <= 0.0 => SELU[0] * SELU[1] * z.exp_m1(),
+            Self::Selu => SELU[0] * z,
+            Self::Mish => z * tanh_of_softplus(z)[0],
+            Self::Softplus => z.max(0.0) + (-z.abs()).exp().ln_1p(),
         }
     }
 
@@ -88,13 +138,23 @@ impl Activation {
             Self::HardSwish => Some(z / 3.0 + 0.5),
             Self::Sigmoid => Some(sigmoid_derivative(z)),
             Self::Tanh => Some(4.0 * sigmoid_derivative(2.0 * z)),
-            Self::Silu | Self::Gelu if z <= -SATURATED => Some(0.0),
-            Self::Silu | Self::Gelu if z >= SATURATED => Some(1.0),
+            Self::Silu | Self::GeluTanh | Self::Gelu | Self::Mish if z <= -SATURATED => Some(0.0),
+            Self::Silu | Self::GeluTanh | Self::Gelu | Self::Mish if z >= SATURATED => Some(1.0),
             Self::Silu => Some(sigmoid(z) + z * sigmoid_derivative(z)),
-            Self::Gelu => {
+            Self::GeluTanh => {
                 let (v, slope) = gelu_argument(z);
                 Some(sigmoid(v) + z * slope * sigmoid_derivative(v))
             }
+            Self::Gelu => Some(normal(z) + z * normal_density(z)),
+            Self::Elu(alpha) if z <= 0.0 => Some(alpha * z.exp()),
+            Self::Elu(_) => Some(1.0),
+            Self::Selu if z <= 0.0 => Some(SELU[0] * SELU[1] * z.exp()),
+            Self::Selu => Some(SELU[0]),
+            Self::Mish => {
+                let [tanh, rest] = tanh_of_softplus(z);
+                Some(tanh + z * rest * (1.0 + tanh) * sigmoid(z))
+            }
+            Self::Softplus => Some(sigmoid(z)),
         }
     }
 
@@ -102,10 +162,17 @@ impl Activation {
     #[must_use]
     pub fn kinks(self) -> &'static [f64] {
         match self {
-            Self::Relu | Self::LeakyRelu(_) => &[0.0],
+            Self::Relu | Self::LeakyRelu(_) | Self::Elu(_) | Self::Selu => &[0.0],
             Self::Relu6 => &[0.0, 6.0],
             Self::HardSwish => &[-3.0, 3.0],
-            Self::Identity | Self::Sigmoid | Self::Tanh | Self::Silu | Self::Gelu => &[],
+            Self::Identity
+            | Self::Sigmoid
+            | Self::Tanh
+            | Self::Silu
+            | Self::GeluTanh
+            | Self::Gelu
+            | Self::Mish
+            | Self::Softplus => &[],
         }
     }
 
@@ -113,12 +180,15 @@ impl Activation {
     #[must_use]
     pub fn steepest(self) -> f64 {
         match self {
-            Self::Identity | Self::Relu | Self::Relu6 | Self::Tanh => 1.0,
+            Self::Identity | Self::Relu | Self::Relu6 | Self::Tanh | Self::Softplus => 1.0,
             Self::LeakyRelu(slope) => slope.abs().max(1.0),
+            Self::Elu(alpha) => alpha.abs().max(1.0),
+            Self::Selu => SELU[0] * SELU[1],
+            Self::Mish => 1.09,
             Self::HardSwish => 1.5,
             Self::Sigmoid => 0.25,
             Self::Silu => 1.1,
-            Self::Gelu => 1.13,
+            Self::GeluTanh | Self::Gelu => 1.13,
         }
     }
 
@@ -131,7 +201,11 @@ impl Activation {
             Self::Sigmoid => 0.0963,
             Self::Tanh => 0.77,
             Self::Silu => 0.5,
-            Self::Gelu => 0.8,
+            Self::GeluTanh | Self::Gelu => 0.8,
+            Self::Elu(alpha) => alpha.abs(),
+            Self::Selu => SELU[0] * SELU[1],
+            Self::Mish => 0.645,
+            Self::Softplus => 0.25,
         }
     }
 
@@ -177,7 +251,7 @@ impl Activation {
 mod tests {
     use super::*;
 
-    const ALL: [Activation; 10] = [
+    const ALL: [Activation; 16] = [
         Activation::Identity,
         Activation::Relu,
         Activation::Relu6,
@@ -187,7 +261,13 @@ mod tests {
         Activation::Sigmoid,
         Activation::Tanh,
         Activation::Silu,
+        Activation::GeluTanh,
         Activation::Gelu,
+        Activation::Elu(1.0),
+        Activation::Elu(-2.0),
+        Activation::Selu,
+        Activation::Mish,
+        Activation::Softplus,
     ];
 
     /// Multiples of 1/64 in [-20, 20], half a step beside the kinks.
@@ -218,9 +298,28 @@ mod tests {
         for z in points() {
             assert!((Activation::Sigmoid.value(z) - 0.5 * (1.0 + (0.5 * z).tanh())).abs() < 1e-15);
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (z + 0.044_715 * z.powi(3));
-            assert!((Activation::Gelu.value(z) - 0.5 * z * (1.0 + inner.tanh())).abs() < 1e-14);
+            assert!((Activation::GeluTanh.value(z) - 0.5 * z * (1.0 + inner.tanh())).abs() < 1e-14);
             assert!((Activation::Silu.value(z) - z / (1.0 + (-z).exp())).abs() < 1e-14);
+            assert!((Activation::Mish.value(z) - z * (1.0 + z.exp()).ln().tanh()).abs() < 1e-14);
+            assert!((Activation::Softplus.value(z) - (1.0 + z.exp()).ln()).abs() < 1e-14);
         }
+    }
+
+    #[test]
+    fn the_normal_distribution_is_that_of_another_implementation() {
+        // From mpmath.
+        for (z, expected) in [
+            (-0.5, 0.308_537_538_725_986_9),
+            (1.0, 0.841_344_746_068_542_9),
+            (-2.5, 0.006_209_665_325_776_132),
+            (-3.5, 2.326_290_790_355_250_4e-4),
+            (-10.0, 7.619_853_024_160_526e-24),
+            (-14.0, 7.793_536_819_192_798e-45),
+            (3.0, 0.998_650_101_968_369_9),
+        ] {
+            assert!((normal(z) / expected - 1.0).abs() < 1e-13, "{z}: {}", normal(z));
+        }
+        assert!((normal(3.0f64.next_down()) - normal(3.0)).abs() < 1e-15);
     }
 
     #[test]
@@ -234,7 +333,12 @@ mod tests {
             (Activation::Sigmoid, 0.0, 1.0, Some(0.0), Some(0.0)),
             (Activation::Tanh, -1.0, 1.0, Some(0.0), Some(0.0)),
             (Activation::Silu, 0.0, inf, Some(0.0), Some(1.0)),
+            (Activation::GeluTanh, 0.0, inf, Some(0.0), Some(1.0)),
             (Activation::Gelu, 0.0, inf, Some(0.0), Some(1.0)),
+            (Activation::Elu(0.5), -0.5, inf, Some(0.0), Some(1.0)),
+            (Activation::Selu, -SELU[0] * SELU[1], inf, Some(0.0), Some(SELU[0])),
+            (Activation::Mish, 0.0, inf, Some(0.0), Some(1.0)),
+            (Activation::Softplus, 0.0, inf, Some(0.0), Some(1.0)),
         ] {
             assert_eq!((activation.value(neg), activation.value(inf)), (at_neg, at_inf), "{activation:?}");
             let derivatives = (activation.derivative(neg), activation.derivative(inf));
@@ -254,6 +358,8 @@ mod tests {
             (Activation::LeakyRelu(0.5), 0.0, Some(0.5)),
             (Activation::HardSwish, -3.0, None),
             (Activation::HardSwish, 3.0, Some(1.0)),
+            (Activation::Elu(0.5), 0.0, Some(0.5)),
+            (Activation::Selu, 0.0, Some(SELU[0] * SELU[1])),
         ] {
             assert_eq!(activation.derivative(kink), derivative, "{activation:?} at {kink}");
             assert!(activation.kinks().contains(&kink));

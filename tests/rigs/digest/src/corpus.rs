@@ -13,9 +13,9 @@ use core::hash::Hasher;
 
 use fnv::FnvHasher;
 use normdrop::{
-    Activation, Backend, Bernoulli, Config, Error, Fold, Gelu, Granularity, HardSwish, Identity, Layer, LeakyRelu,
-    Relu, Relu6, RunningVariance, Shape, Sigmoid, Silu, Tanh, WeightOrder, WeightShape, fold_into_next,
-    fold_into_previous, mask_len, moments_len, seed_from,
+    Activation, Backend, Bernoulli, Config, Elu, Error, Fold, Gelu, GeluTanh, Granularity, HardSwish, Identity, Layer,
+    LeakyRelu, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Tanh, WeightOrder,
+    WeightShape, fold_into_next, fold_into_previous, mask_len, moments_len, seed_from,
 };
 use normdrop_calls::{Call, front};
 use rand_xoshiro::SplitMix64;
@@ -213,7 +213,12 @@ impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: 
             run.activation::<C, _>(out, "Sigmoid", Sigmoid)?;
             run.activation::<C, _>(out, "Tanh", Tanh)?;
             run.activation::<C, _>(out, "Silu", Silu)?;
+            run.activation::<C, _>(out, "GeluTanh", GeluTanh)?;
             run.activation::<C, _>(out, "Gelu", Gelu)?;
+            run.activation::<C, _>(out, "Elu", Elu::new(0.9)?)?;
+            run.activation::<C, _>(out, "Selu", Selu)?;
+            run.activation::<C, _>(out, "Mish", Mish)?;
+            run.activation::<C, _>(out, "Softplus", Softplus)?;
         }
         run.channels::<C>(out)?;
         if C::LARGE_SHAPES.is_empty() {

@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 
 use normdrop::{
-    Activation, Backend, Bernoulli, Config, Error, Fold, Gelu, Granularity, HardSwish, Identity, Layer, LeakyRelu,
-    Relu, Relu6, RunningVariance, Shape, Sigmoid, Silu, Tanh, WeightOrder, WeightShape, fold_into_next,
-    fold_into_previous, mask_len, seed_for, seed_from,
+    Activation, Backend, Bernoulli, Config, Elu, Error, Fold, Gelu, GeluTanh, Granularity, HardSwish, Identity, Layer,
+    LeakyRelu, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Tanh, WeightOrder,
+    WeightShape, fold_into_next, fold_into_previous, mask_len, seed_for, seed_from,
 };
 use normdrop_calls::{Call, front};
 use rand_core::TryRng;
@@ -27,7 +27,12 @@ pub(crate) fn every_call() {
     forward_and_backward("Sigmoid", Sigmoid);
     forward_and_backward("Tanh", Tanh);
     forward_and_backward("Silu", Silu);
+    forward_and_backward("GeluTanh", GeluTanh);
     forward_and_backward("Gelu", Gelu);
+    forward_and_backward("Elu", Elu::new(0.9).expect("a finite alpha"));
+    forward_and_backward("Selu", Selu);
+    forward_and_backward("Mish", Mish);
+    forward_and_backward("Softplus", Softplus);
     masks();
     refusals();
 }

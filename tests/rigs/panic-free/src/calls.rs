@@ -5,8 +5,9 @@
 //! the call lasts.
 
 use normdrop::{
-    Activation, Backend, Bernoulli, Buffer, Config, Error, Fold, Gelu, Granularity, HardSwish, Identity, Layer,
-    LeakyRelu, Relu, Relu6, RunningVariance, Shape, Sigmoid, Silu, Tanh, WeightOrder, WeightShape,
+    Activation, Backend, Bernoulli, Buffer, Config, Elu, Error, Fold, Gelu, GeluTanh, Granularity, HardSwish, Identity,
+    Layer, LeakyRelu, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Tanh, WeightOrder,
+    WeightShape,
 };
 use rand_core::{Infallible, TryRng};
 
@@ -237,8 +238,16 @@ calls! {
     normdrop_backward_tanh: backward(Tanh);
     normdrop_eval_silu: eval(Silu);
     normdrop_backward_silu: backward(Silu);
+    normdrop_eval_gelu_tanh: eval(GeluTanh);
+    normdrop_backward_gelu_tanh: backward(GeluTanh);
     normdrop_eval_gelu: eval(Gelu);
     normdrop_backward_gelu: backward(Gelu);
+    normdrop_eval_selu: eval(Selu);
+    normdrop_backward_selu: backward(Selu);
+    normdrop_eval_mish: eval(Mish);
+    normdrop_backward_mish: backward(Mish);
+    normdrop_eval_softplus: eval(Softplus);
+    normdrop_backward_softplus: backward(Softplus);
 }
 
 /// `Layer::eval` with a leaky ReLU of any slope.
@@ -253,6 +262,20 @@ pub unsafe extern "C" fn normdrop_eval_leaky_relu(call: &Call, slope: f32) -> us
 pub unsafe extern "C" fn normdrop_backward_leaky_relu(call: &Call, slope: f32) -> usize {
     // SAFETY: passed on.
     code(LeakyRelu::new(slope).and_then(|leaky| unsafe { call.make(leaky, |buffers, layer| buffers.backward(layer)) }))
+}
+
+/// `Layer::eval` with an ELU of any alpha.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_eval_elu(call: &Call, alpha: f32) -> usize {
+    // SAFETY: passed on.
+    code(Elu::new(alpha).and_then(|elu| unsafe { call.make(elu, |buffers, layer| buffers.eval(layer)) }))
+}
+
+/// `Layer::backward` with an ELU of any alpha.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_backward_elu(call: &Call, alpha: f32) -> usize {
+    // SAFETY: passed on.
+    code(Elu::new(alpha).and_then(|elu| unsafe { call.make(elu, |buffers, layer| buffers.backward(layer)) }))
 }
 
 impl Call {

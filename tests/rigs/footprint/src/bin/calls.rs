@@ -15,7 +15,7 @@ use cortex_m_rt::entry;
 use cortex_m_semihosting::hio::{HostStream, hstdout};
 use footprint::end;
 use normdrop::{
-    Activation, Bernoulli, Config, Error, Fold, Gelu, HardSwish, Identity, Layer, LeakyRelu, Relu, Relu6, Shape,
+    Activation, Bernoulli, Config, Error, Fold, GeluTanh, HardSwish, Identity, Layer, LeakyRelu, Relu, Relu6, Shape,
     Sigmoid, Silu, Tanh, WeightOrder, WeightShape, fold_into_next, fold_into_previous, seed_from,
 };
 use normdrop_calls::{Call, front, front_mut};
@@ -270,8 +270,8 @@ const CALLS: [Entry; 42] = [
     ("Layer::backward<Tanh>", layer!(backward(Tanh))),
     ("Layer::eval<Silu>", layer!(eval(Silu))),
     ("Layer::backward<Silu>", layer!(backward(Silu))),
-    ("Layer::eval<Gelu>", layer!(eval(Gelu))),
-    ("Layer::backward<Gelu>", layer!(backward(Gelu))),
+    ("Layer::eval<GeluTanh>", layer!(eval(GeluTanh))),
+    ("Layer::backward<GeluTanh>", layer!(backward(GeluTanh))),
     ("fold_into_previous", |fixture| fold(fixture, fold_into_previous, WeightOrder::InOutTaps)),
     ("fold_into_next", |fixture| fold(fixture, fold_into_next, WeightOrder::OutInTaps)),
     ("Bernoulli::new", |_| measure(&mut || Bernoulli::new(black_box(0.25)).map(|keep| _ = black_box(keep)))),

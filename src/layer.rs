@@ -374,6 +374,23 @@ impl<A: Activation> Layer<A> {
         })
     }
 
+    /// Whether the activation has gates: its derivative is 0 or 1, as that of
+    /// [`Identity`](crate::Identity) and [`Relu`](crate::Relu) is. For code that is generic over the
+    /// activation, or chooses it at run time.
+    ///
+    /// ```
+    /// use normdrop::{AnyActivation, Config, Gelu, Layer, Relu, Shape};
+    ///
+    /// let (shape, config) = (Shape::nc(4, 3)?, Config::DEFAULT);
+    /// assert!(Layer::new(shape, AnyActivation::Relu(Relu), config)?.has_gates());
+    /// assert!(!Layer::new(shape, Gelu, config)?.has_gates());
+    /// # Ok::<(), normdrop::Error>(())
+    /// ```
+    #[must_use]
+    pub fn has_gates(&self) -> bool {
+        self.activation.forward_formula().curve.is_none()
+    }
+
     /// [`Layer::train`] that writes the *gates* for the backward call, too: the bit of an element is
     /// 1 if the element is kept and the derivative of the activation is not 0. `gates` has a bit for
     /// each element, [`mask_len(len)`](crate::mask_len) bytes.

@@ -9,9 +9,10 @@ use crate::args::{
     SavedMut, Statistics, Train,
 };
 use crate::backend::Backend;
-use crate::config::Config;
+use crate::config::{Config, Granularity};
 use crate::error::{Buffer, Error, check_len};
 use crate::layer::Layer;
+use crate::mask::mask_len;
 use crate::shape::Shape;
 
 /// What a layer learns and averages, under the names of PyTorch's `BatchNorm1d`: all that a file
@@ -84,7 +85,9 @@ impl BatchNormState {
 ///   allocates nothing.
 /// - A training call always has a mask that was filled, because the call takes the seed of the mask.
 ///   [`seed_for`](crate::seed_for) gives each layer and step a seed of its own.
-/// - A backward call has the input, the statistics and the mask of the training call before it.
+/// - A backward call has the input, the statistics and the mask of the training call before it. If
+///   the activation has gates ([`Layer::has_gates`]), the layer keeps the gates in place of the mask,
+///   and the backward call does not read the residual.
 ///
 /// ```
 /// use normdrop::{BatchNormDropout, Config, Relu, Shape, seed_for};
@@ -144,6 +147,8 @@ pub struct BatchNormDropout<A> {
     saved_mean_tail: Vec<f32>,
     saved_inv_std: Vec<f64>,
     mask: Mask,
+    /// The gates of the last training call, if the activation has gates.
+    gates: Vec<u8>,
     /// The input of the last training call, if that kept it.
     input: Vec<f32>,
     scratch: Vec<f64>,
@@ -240,7 +245,8 @@ impl<'a> ForwardStep<'a> {
 pub struct BackwardStep<'a> {
     /// `x` of the training call.
     pub input: &'a [f32],
-    /// The residual of the training call.
+    /// The residual of the training call. It is not read, and may be `None`, if the activation has
+    /// gates ([`Layer::has_gates`]).
     pub residual: Option<&'a [f32]>,
     /// `dy`, as many values as `x`.
     pub grad_output: &'a [f32],
@@ -275,6 +281,7 @@ impl<A: Activation> BatchNormDropout<A> {
             saved_mean_tail: filled(Buffer::SavedMeanTail, channels, 0.0)?,
             saved_inv_std: filled(Buffer::SavedInvStd, channels, 0.0)?,
             mask: Mask::default(),
+            gates: Vec::new(),
             input: Vec::new(),
             scratch: Vec::new(),
             last: None,
@@ -401,7 +408,8 @@ impl<A: Activation> BatchNormDropout<A> {
         result
     }
 
-    /// The gradients of the last training call, whose input and residual are given again.
+    /// The gradients of the last training call, whose input and residual are given again. The
+    /// residual may be left out if the activation has gates ([`Layer::has_gates`]).
     ///
     /// # Errors
     /// [`Error::NoForward`] if there was no training call; otherwise those of [`Layer::backward`].
@@ -414,9 +422,10 @@ impl<A: Activation> BatchNormDropout<A> {
             Kind::Batch => Statistics::Batch(Saved::new(&self.saved_mean, &self.saved_mean_tail, &self.saved_inv_std)),
             Kind::Fixed => Statistics::Fixed(self.state.running()),
         };
+        let dropout = if layer.has_gates() { Dropout::Gates(&self.gates) } else { self.mask.dropout(&layer, seed)? };
         layer.backward(Backward {
             parameters: self.state.parameters(),
-            dropout: self.mask.dropout(&layer, seed)?,
+            dropout,
             residual,
             grad_input,
             grad_residual,
@@ -516,7 +525,19 @@ impl<A: Activation> BatchNormDropout<A> {
         self.make_room(layer.scratch_len())?;
         // The statistics and the input of the call before are about to be overwritten.
         self.last = None;
-        let dropout = self.mask.dropout(&layer, seed)?;
+        // A mask with a bit for each element is drawn where its gates will be.
+        let config = layer.config();
+        let dropout = if layer.has_gates() {
+            resize(Buffer::Gates, &mut self.gates, mask_len(shape.len()), 0)?;
+            if config.p == 0.0 || config.granularity != Granularity::Element {
+                self.mask.dropout(&layer, seed)?
+            } else {
+                layer.fill_mask(seed, &mut self.gates)?;
+                Dropout::InGates
+            }
+        } else {
+            self.mask.dropout(&layer, seed)?
+        };
         if keep {
             self.input.clear();
             self.input.try_reserve_exact(input.len()).map_err(|_| out_of_memory(Buffer::Input, input.len()))?;
@@ -535,14 +556,16 @@ impl<A: Activation> BatchNormDropout<A> {
                 let running = RunningMut { mean_tail, average, ..RunningMut::new(running_mean, running_var) };
                 let saved = SavedMut::new(&mut self.saved_mean, &mut self.saved_mean_tail, &mut self.saved_inv_std);
                 let call = Train::new(input, output, saved, &mut self.scratch);
-                layer.train(Train { parameters, running: Some(running), dropout, residual, ..call })?;
+                let call = Train { parameters, running: Some(running), dropout, residual, ..call };
+                if layer.has_gates() { layer.train_with_gates(call, &mut self.gates) } else { layer.train(call) }?;
                 if !shape.is_empty() {
                     *num_batches_tracked = num_batches_tracked.saturating_add(1);
                 }
             }
             Kind::Fixed => {
                 let call = Eval::new(self.state.running(), input, output, &mut self.scratch);
-                layer.eval(Eval { parameters: self.state.parameters(), dropout, residual, ..call })?;
+                let call = Eval { parameters: self.state.parameters(), dropout, residual, ..call };
+                if layer.has_gates() { layer.eval_with_gates(call, &mut self.gates) } else { layer.eval(call) }?;
             }
         }
         self.last = Some(Forward { shape, seed, kind, kept: keep });
@@ -584,9 +607,9 @@ mod tests {
     fn a_batch_that_is_not_larger_than_one_before_allocates_nothing() -> Result<(), Error> {
         let mut layer = BatchNormDropout::new(3, Relu, Config { p: 0.5, ..Config::DEFAULT })?;
         let places = |layer: &BatchNormDropout<Relu>| {
-            let BatchNormDropout { mask, input, scratch, .. } = layer;
-            let capacities = (mask.bytes.capacity(), input.capacity(), scratch.capacity());
-            (mask.bytes.as_ptr(), input.as_ptr(), scratch.as_ptr(), capacities)
+            let BatchNormDropout { gates, input, scratch, .. } = layer;
+            let capacities = (gates.capacity(), input.capacity(), scratch.capacity());
+            (gates.as_ptr(), input.as_ptr(), scratch.as_ptr(), capacities)
         };
         let (x, mut y, mut dx) = ([1.0; 96], [0.0; 96], [0.0; 96]);
         let mut first = None;

@@ -2,9 +2,9 @@
 //! with a mask, statistics or an input that are not those of the call.
 
 use normdrop::{
-    Activation, Average, Backend, Backward, BackwardStep, BatchNormDropout, BatchNormState, Buffer, Config, Dropout,
-    Error, Eval, ForwardStep, Gelu, Granularity, Identity, Layer, LeakyRelu, ParameterGradients, Parameters, Relu,
-    Running, RunningMut, SavedMut, Shape, Statistics, Train,
+    Activation, AnyActivation, Average, Backend, Backward, BackwardStep, BatchNormDropout, BatchNormState, Buffer,
+    Config, Dropout, Error, Eval, ForwardStep, Gelu, Granularity, Identity, Layer, LeakyRelu, ParameterGradients,
+    Parameters, Relu, Running, RunningMut, SavedMut, Shape, Statistics, Train,
 };
 use normdrop_reference::random::SplitMix64;
 
@@ -177,6 +177,7 @@ fn compare<A: Activation>(activation: A, config: Config, cumulative: bool) {
             layer.eval_in_place(two, &mut other).expect("valid");
             if with_residual {
                 let (grad_input, grad_residual) = (Some(&mut dx[..]), Some(&mut dr[..]));
+                let residual = residual.filter(|_| !on_slices.has_gates());
                 let step = BackwardStep { residual, grad_input, grad_residual, ..BackwardStep::new(&x, &dy) };
                 layer.backward_step(step).expect("valid");
             } else {
@@ -200,6 +201,7 @@ fn an_owned_layer_gives_the_bits_of_the_layer_on_slices_for_batches_of_any_size(
     }
     compare(Gelu, Config { p: 0.3, ..Config::DEFAULT }, true);
     compare(Identity, Config::DEFAULT, false);
+    compare(AnyActivation::Relu(Relu), Config { p: 1.0, ..Config::DEFAULT }, false);
     compare(LeakyRelu::default(), Config { p: 1.0, momentum: 0.7, ..Config::DEFAULT }, false);
 }
 

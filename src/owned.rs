@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use crate::activation::Activation;
 use crate::args::{
-    Average, Backward, Dropout, Eval, EvalInPlace, ParameterGradients, Parameters, Running, RunningMut, Saved,
-    SavedMut, Statistics, Train,
+    Average, Backward, Dropout, Eval, EvalInPlace, EvalPrepared, ParameterGradients, Parameters, Prepare, Running,
+    RunningMut, Saved, SavedMut, Statistics, Train,
 };
 use crate::backend::Backend;
 use crate::config::{Config, Granularity};
@@ -152,6 +152,9 @@ pub struct BatchNormDropout<A> {
     /// The input of the last training call, if that kept it.
     input: Vec<f32>,
     scratch: Vec<f64>,
+    /// The statistics of a call that evaluates many times. Between calls they mean nothing, because
+    /// `state` may change.
+    prepared: Vec<f64>,
     last: Option<Forward>,
 }
 
@@ -284,6 +287,7 @@ impl<A: Activation> BatchNormDropout<A> {
             gates: Vec::new(),
             input: Vec::new(),
             scratch: Vec::new(),
+            prepared: Vec::new(),
             last: None,
         })
     }
@@ -456,7 +460,8 @@ impl<A: Activation> BatchNormDropout<A> {
     /// Monte-Carlo dropout (Gal and Ghahramani, *Dropout as a Bayesian approximation*, 2016): one
     /// evaluation with dropout for each seed. `each` gets the seed and its output.
     ///
-    /// `output` has `shape.len()` values, and the last output after the call.
+    /// `output` has `shape.len()` values, and the last output after the call. The statistics are
+    /// prepared once for all seeds: see [`Layer::prepare`].
     /// ```
     /// use normdrop::{BatchNormDropout, Config, Identity, Shape, seed_for};
     ///
@@ -482,11 +487,13 @@ impl<A: Activation> BatchNormDropout<A> {
         check_len(Buffer::Input, shape.len(), input.len())?;
         check_len(Buffer::Output, shape.len(), output.len())?;
         self.make_room(layer.eval_scratch_len())?;
+        resize(Buffer::Prepared, &mut self.prepared, layer.prepared_len(), 0.0)?;
+        let parameters = self.state.parameters();
+        layer.prepare(Prepare { parameters, ..Prepare::new(self.state.running(), &mut self.prepared) })?;
         for seed in seeds {
-            let parameters = self.state.parameters();
             let dropout = self.mask.dropout(&layer, seed)?;
-            let call = Eval::new(self.state.running(), input, output, &mut self.scratch);
-            layer.eval(Eval { parameters, dropout, ..call })?;
+            let call = EvalPrepared::new(&self.prepared, input, output, &mut self.scratch);
+            layer.eval_prepared(EvalPrepared { dropout, ..call })?;
             each(seed, output);
         }
         Ok(())

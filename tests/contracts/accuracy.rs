@@ -20,7 +20,7 @@
 
 use crate::support::{ACTIVATIONS, Differentiated, Oracle, Problem, Visitor, with_activation};
 use normdrop::{Config, Granularity, Identity, Relu, RunningVariance, Statistics};
-use normdrop_reference::classes::{CLASSES, Class, MEASURED, class};
+use normdrop_reference::classes::{CLASSES, Class, MEASURED, PLACED, class};
 use normdrop_reference::errors::{self, Bounds, CallErrors, PROMISE, StatisticsErrors};
 use normdrop_reference::layer::{self as reference, Centre, joined, widened};
 use normdrop_reference::mask;
@@ -37,9 +37,12 @@ const HEAVY_TAILS: Bounds = Bounds { y: PROMISE.y + 0.5 * PROMISE.var, dx: PROMI
 /// With fixed statistics, whatever the data.
 const FIXED: Bounds = Bounds { dx: 3.0, ..PROMISE };
 
+/// Gradients in steps have large sums of one sign in every block, and `d_bias` is just within 3 u (2.98 u) here.
+const STEPS: Bounds = Bounds { d_bias: 4.0, ..PROMISE };
+
 /// The worst error of each kind of result, and how large it may be.
 #[derive(Debug, Clone)]
-struct Errors {
+pub(crate) struct Errors {
     statistics: StatisticsErrors,
     inv_std: Worst,
     batch: CallErrors,
@@ -59,11 +62,14 @@ impl Errors {
     }
 
     /// Every error with its bound; that of `inv_std` follows from the variance's.
-    fn each(&self) -> impl Iterator<Item = (&Worst, f64)> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&Worst, f64)> {
         let Self { statistics, inv_std, batch, fixed, bounds } = self;
         let statistics = [(&statistics.mean, bounds.mean), (&statistics.var, bounds.var), (inv_std, bounds.var / 2.0)];
         let of_call = |errors, bounds| std::iter::zip(CallErrors::each(errors), Bounds::of_call(bounds));
-        statistics.into_iter().chain(of_call(batch, bounds)).chain(of_call(fixed, &FIXED))
+        statistics
+            .into_iter()
+            .chain(of_call(batch, bounds))
+            .chain(of_call(fixed, &Bounds { d_bias: bounds.d_bias, ..FIXED }))
     }
 
     /// The worst errors of a line of a table, in the order of [`Errors::each`].
@@ -187,7 +193,7 @@ impl<'a> Exact<'a> {
 }
 
 /// The errors of every call of a layer.
-fn errors<A: Oracle>(problem: &Problem, bounds: Bounds) -> Errors {
+pub(crate) fn errors<A: Oracle>(problem: &Problem, bounds: Bounds) -> Errors {
     let (exact, mut errors) = (Exact::new::<A>(problem), Errors::none(bounds));
     exact.compare_training::<A>(&mut errors);
     exact.compare_evaluation::<A>(&mut errors);
@@ -255,6 +261,45 @@ fn every_class_of_data_is_within_the_bounds_of_every_result() {
         faults.extend(worst.check().err().map(|fault| format!("{}: {fault}", class.name)));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// A problem with the classes of places, a channel each in turn, and with the next such class as its gradients.
+fn placed(shape: [usize; 3], seed: u64) -> Problem {
+    let class_of = |channel: usize| PLACED[channel % PLACED.len()];
+    let mut problem = Problem::random(shape, class_of, seed);
+    let (samples, shape) = (problem.outer * problem.inner, problem.reference_shape());
+    let turn = usize::try_from(seed).expect("a small number") + 1;
+    problem.dy = shape.tensor(|channel| class_of(channel + turn).values(seed ^ channel as u64, samples));
+    problem
+}
+
+#[test]
+fn values_and_gradients_that_are_large_in_places_are_within_the_bounds_of_every_result() {
+    let (mut worst, mut faults) = (Errors::none(STEPS), Vec::new());
+    for &[outer, _, inner] in SHAPES {
+        for seed in 0..PLACED.len() as u64 {
+            let problem = placed([outer, PLACED.len(), inner], seed);
+            let errors = errors::<Identity>(&problem, STEPS);
+            faults.extend(errors.check().err().map(|fault| format!("[{outer}, _, {inner}], seed {seed}: {fault}")));
+            worst.merge(&errors);
+        }
+    }
+    println!("{}", worst.units());
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn steps_and_ramps_over_four_parts_are_within_the_bounds_channels_first() {
+    // A block of each run, 256 blocks a part.
+    for seed in 0..PLACED.len() as u64 {
+        check_training::<Identity>(&placed([900, PLACED.len(), 129], seed));
+    }
+}
+
+#[test]
+fn steps_and_ramps_over_four_parts_are_within_the_bounds_channels_last() {
+    // A matrix that is too wide to be folded; three parts of 4096 rows and one of twelve.
+    check_training::<Identity>(&placed([12_300, 144, 1], 3));
 }
 
 /// The configuration of every property: see the module's documentation.

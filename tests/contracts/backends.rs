@@ -1185,6 +1185,46 @@ fn the_bits_of_larger_tensors_are_the_same_on_every_target_as_recorded() {
     assert_eq!(found, RECORDED_LARGE, "{found:#018x?}");
 }
 
+/// Tensors of four parts, the elements of a whole part of each, and the digest of its statistics.
+const FOUR_PARTS: [([usize; 3], usize, u64); 2] = [
+    // planar: one run a block, three parts of 256 blocks and one of 132
+    ([900, 2, 129], 256 * 2 * 129, 0x14d8_6c43_0def_dce2),
+    // columns: three parts of 4096 rows and one of twelve
+    ([12_300, 144, 1], 4096 * 144, 0xaf08_4d31_4134_3623),
+];
+
+#[test]
+fn the_bits_of_statistics_of_four_parts_with_different_means_are_the_same_on_every_target_as_recorded() {
+    for (shape, of_part, recorded) in FOUR_PARTS {
+        let mut problem = Problem::new(shape, Data::Ordinary, None, 1);
+        for (element, x) in problem.x.iter_mut().enumerate() {
+            *x += [0.0, 8.0, -16.0, 4.0][element / of_part];
+        }
+        for backend in expected_backends() {
+            let layer = problem.layer(Identity, Some(backend));
+            let (len, channels) = (problem.shape.len(), problem.shape.channels());
+            let (mut mean, mut mean_tail) = (vec![BEFORE; channels], vec![BEFORE; channels]);
+            let mut inv_std = vec![f64::from(BEFORE); channels];
+            layer
+                .train(Train {
+                    parameters: Parameters { weight: None, bias: None },
+                    running: None,
+                    dropout: Dropout::Off,
+                    input: &problem.x,
+                    output: &mut vec![BEFORE; len],
+                    saved: SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std },
+                    residual: None,
+                    scratch: &mut vec![f64::from(BEFORE); layer.train_scratch_len()],
+                })
+                .expect("a training call without faults");
+            let mut digest = Digest::EMPTY;
+            mean.iter().chain(&mean_tail).for_each(|value| digest.add(&value.to_le_bytes()));
+            inv_std.iter().for_each(|value| digest.add(&value.to_le_bytes()));
+            assert_eq!(digest.0, recorded, "{shape:?}, {}: {:#018x}", backend.name(), digest.0);
+        }
+    }
+}
+
 /// The digests of all results of a smaller corpus, activation by activation in the order of the tests' table.
 const RECORDED_ACTIVATIONS: [u64; ACTIVATIONS] = [
     0x1051_888a_4d78_41ca,

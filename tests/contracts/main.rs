@@ -4,6 +4,7 @@
 mod accuracy;
 mod activations;
 mod backends;
+mod bounds;
 mod conventions;
 mod digest;
 mod environment;

@@ -107,6 +107,38 @@ pub const CLASSES: &[Class] = &[
     }),
 ];
 
+/// Classes that are about the places of values: blocks of 256 values, parts of 4,096 rows or 65,536 values, and the values
+/// whose mean is the crate's first pivot. For inputs and for gradients. They are a list of their own, so that a number that
+/// a fuzzer has drawn for one of [`CLASSES`] keeps its meaning.
+pub const PLACED: &[Class] = &[
+    finite("one large value", |random, values| {
+        normal(random, values, 0.0, 1.0);
+        let index = random.next_below(values.len());
+        values[index] = 1e6;
+    }),
+    finite("one outlier a block", |random, values| {
+        let place = random.next_below(values.len().min(256));
+        each(values, |index| random.next_normal() + if index % 256 == place { 1e4 } else { 0.0 });
+    }),
+    finite("steps from part to part", |random, values| {
+        each(values, |index| 1e3 * ((index / 4096 * 5) % 7) as f64 + random.next_normal());
+    }),
+    finite("ramps from part to part", |random, values| {
+        each(values, |index| {
+            100.0 * (index % 4096) as f64 / 4096.0 + 50.0 * (index / 4096) as f64 + random.next_normal()
+        });
+    }),
+    finite("high where the pivot looks", |random, values| {
+        let (count, samples) = (values.len().min(16), values.len());
+        let step = samples / count;
+        let step = step - usize::from(step.is_multiple_of(2));
+        each(values, |index| {
+            let is_high = index % step == step / 2 && index / step < count;
+            random.next_normal() + if is_high { 1e5 } else { 0.0 }
+        });
+    }),
+];
+
 /// The names of the classes that accuracy is measured for, and compared with other libraries, in one table: those of the
 /// crate's promise.
 pub const MEASURED: [&str; 16] = [
@@ -134,7 +166,7 @@ pub const MEASURED: [&str; 16] = [
 /// If there is none.
 #[must_use]
 pub fn class(name: &str) -> Class {
-    match CLASSES.iter().find(|class| class.name == name) {
+    match CLASSES.iter().chain(PLACED).find(|class| class.name == name) {
         Some(&class) => class,
         None => panic!("no class of data is called {name:?}"),
     }
@@ -170,7 +202,7 @@ mod tests {
 
     #[test]
     fn classes_are_what_they_say() {
-        for class in CLASSES {
+        for class in CLASSES.iter().chain(PLACED) {
             let values = class.values(1, 257);
             assert_eq!(values.iter().all(|value| value.is_finite()), class.finite, "{}", class.name);
             let again = class.values(1, 257);
@@ -185,8 +217,8 @@ mod tests {
 
     #[test]
     fn names_are_distinct() {
-        for name in CLASSES.iter().map(|class| class.name) {
-            assert_eq!(CLASSES.iter().filter(|class| class.name == name).count(), 1, "{name}");
+        for name in CLASSES.iter().chain(PLACED).map(|class| class.name) {
+            assert_eq!(CLASSES.iter().chain(PLACED).filter(|class| class.name == name).count(), 1, "{name}");
         }
     }
 

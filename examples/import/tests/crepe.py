@@ -63,7 +63,7 @@ def check(name, folder):
     network = crepe.Crepe(name).eval()
     network.load_state_dict(torch.load(FOLDER / "assets" / f"{name}.pth", map_location="cpu", weights_only=True))
     save_file(network.state_dict(), folder / "in.safetensors")
-    command = ["cargo", "run", "--quiet", "--release", "--manifest-path", str(HERE.parent / "Cargo.toml"), "--",
+    command = ["cargo", "run", "--quiet", "--manifest-path", str(HERE.parent / "Cargo.toml"), "--",
                str(folder / "in.safetensors"), "--eps", "0.0010000000474974513", "--out", str(folder / "out.safetensors")]
     for batch_norm, layer in NEXT.items():
         command += ["--next", f"{batch_norm}={layer}"]

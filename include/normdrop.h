@@ -431,6 +431,14 @@ typedef struct normdrop_train_call {
    */
   struct normdrop_slice_u8 mask;
   /**
+   * The gates to write, `normdrop_mask_len(len)` bytes, or left out. The bit of an element is 1 if the
+   * element is kept and the derivative of the activation is not 0. `normdrop_backward` takes them in
+   * place of the mask and needs neither the residual nor the bias then. They may be `mask` itself, if
+   * that has a bit per element: the gates take the place of the mask. For the identity and
+   * `NORMDROP_ACTIVATION_RELU`; a call that writes gates needs a mask, or a `p` of 0.
+   */
+  struct normdrop_slice_mut_u8 gates;
+  /**
    * x, len values.
    */
   struct normdrop_slice_f32 input;
@@ -542,6 +550,11 @@ typedef struct normdrop_eval_call {
    */
   struct normdrop_slice_u8 mask;
   /**
+   * As in `normdrop_train_call`. `output` must then not be `input`, and the statistics not
+   * prepared.
+   */
+  struct normdrop_slice_mut_u8 gates;
+  /**
    * x, len values.
    */
   struct normdrop_slice_f32 input;
@@ -619,6 +632,12 @@ typedef struct normdrop_backward_call {
    * The mask of the forward call; left out if dropout was off.
    */
   struct normdrop_slice_u8 mask;
+  /**
+   * The gates of the forward call, `normdrop_mask_len(len)` bytes, or left out. With them `mask`,
+   * `bias` and `residual` are not used; `p` must be that of the forward call. The results have the
+   * same bits.
+   */
+  struct normdrop_slice_u8 gates;
   /**
    * x of the forward call, len values.
    */
@@ -737,6 +756,10 @@ typedef struct normdrop_apply_call {
    */
   struct normdrop_slice_u8 mask;
   /**
+   * As in `normdrop_train_call`, of the part.
+   */
+  struct normdrop_slice_mut_u8 gates;
+  /**
    * x of the part, len values.
    */
   struct normdrop_slice_f32 input;
@@ -805,6 +828,10 @@ typedef struct normdrop_reduce_call {
    */
   struct normdrop_slice_u8 mask;
   /**
+   * As in `normdrop_backward_call`, of the part.
+   */
+  struct normdrop_slice_u8 gates;
+  /**
    * x of the part, len values.
    */
   struct normdrop_slice_f32 input;
@@ -872,6 +899,10 @@ typedef struct normdrop_apply_gradient_call {
    * The mask of the part's forward call; left out if dropout was off.
    */
   struct normdrop_slice_u8 mask;
+  /**
+   * As in `normdrop_backward_call`, of the part.
+   */
+  struct normdrop_slice_u8 gates;
   /**
    * x of the part, len values.
    */
@@ -1132,7 +1163,8 @@ typedef struct normdrop_fold_call {
 #define NORMDROP_STATUS_SEQUENCE_LENGTH 25
 
 /**
- * Padding can be dropped only by a mask with one bit per element.
+ * Padding can be dropped, and a mask can have its place taken by gates, only if the mask has one bit
+ * per element. `buffer` is the mask or the gates.
  */
 #define NORMDROP_STATUS_NOT_AN_ELEMENT_MASK 26
 
@@ -1163,6 +1195,13 @@ typedef struct normdrop_fold_call {
  * `alpha` is not finite.
  */
 #define NORMDROP_STATUS_ALPHA 31
+
+/**
+ * The derivative of the activation has other values than 0 and 1, so there are no gates: only the
+ * identity and `NORMDROP_ACTIVATION_RELU` have them. Or a forward call with prepared statistics is
+ * asked for gates.
+ */
+#define NORMDROP_STATUS_NO_GATES 32
 
 /**
  * No buffer: the error is about something else.
@@ -1313,6 +1352,11 @@ typedef struct normdrop_fold_call {
  * `running_mean_tail`
  */
 #define NORMDROP_BUFFER_RUNNING_MEAN_TAIL 29
+
+/**
+ * `gates`
+ */
+#define NORMDROP_BUFFER_GATES 31
 
 /**
  * `prepared`

@@ -341,6 +341,9 @@ struct Train {
     std::uint64_t *batches = nullptr;
     /// Needed if `p` is above 0.
     Span<const std::uint8_t> mask;
+    /// Written, `mask_len(len)` bytes, or left out: the bit of an element is 1 if it is kept and the derivative of the
+    /// activation is not 0. `mask` itself, if that has a bit per element, or memory apart from it. For the identity and ReLU.
+    Span<std::uint8_t> gates;
     /// x, len values.
     Span<const float> input;
     /// Added before the activation, len values, or left out.
@@ -357,6 +360,8 @@ struct Eval {
     Span<const float> running_mean, running_mean_tail, running_var;
     /// If left out, dropout is off.
     Span<const std::uint8_t> mask;
+    /// As in `Train`; `output` must then not be `input`.
+    Span<std::uint8_t> gates;
     /// x, len values.
     Span<const float> input;
     /// Added before the activation, len values, or left out.
@@ -385,6 +390,8 @@ struct Backward {
     Span<const float> running_mean, running_mean_tail, running_var;
     /// As in the forward call.
     Span<const std::uint8_t> mask;
+    /// As the forward call wrote them, in place of `mask`, `bias` and `residual`; or left out.
+    Span<const std::uint8_t> gates;
     /// As in the forward call.
     Span<const float> input, residual;
     /// dy, len values.
@@ -417,6 +424,8 @@ struct Apply {
     const Saved *saved = nullptr;
     /// Needed if `p` is above 0.
     Span<const std::uint8_t> mask;
+    /// As in `Train`, of the part.
+    Span<std::uint8_t> gates;
     /// x of the part and its residual, which may be left out; len values.
     Span<const float> input, residual;
     /// y of the part, len values, apart from `input`.
@@ -433,6 +442,8 @@ struct Reduce {
     Span<const float> running_mean, running_mean_tail, running_var;
     /// As in the forward call of the part.
     Span<const std::uint8_t> mask;
+    /// As the forward call of the part wrote them, in place of `mask`, `bias` and `residual`; or left out.
+    Span<const std::uint8_t> gates;
     /// As in the forward call of the part.
     Span<const float> input, residual;
     /// dy of the part, len values.
@@ -453,6 +464,8 @@ struct ApplyGradient {
     Span<const double> sums;
     /// As in the forward call of the part.
     Span<const std::uint8_t> mask;
+    /// As the forward call of the part wrote them, in place of `mask`, `bias` and `residual`; or left out.
+    Span<const std::uint8_t> gates;
     /// As in the forward call of the part.
     Span<const float> input, residual;
     /// dy of the part, len values.
@@ -548,6 +561,7 @@ class Layer {
         auto call = with_saved(with_parameters(detail::new_call<normdrop_train_call>(), buffers), saved);
         with_running_mut(call, buffers);
         call.mask = detail::slice(buffers.mask);
+        call.gates = detail::slice_mut(buffers.gates);
         call.input = detail::slice(buffers.input);
         call.residual = detail::slice(buffers.residual);
         call.output = detail::slice_mut(buffers.output);
@@ -567,6 +581,7 @@ class Layer {
         auto call = with_parameters(detail::new_call<normdrop_eval_call>(), buffers);
         with_running(call, buffers);
         call.mask = detail::slice(buffers.mask);
+        call.gates = detail::slice_mut(buffers.gates);
         call.input = detail::slice(buffers.input);
         call.residual = detail::slice(buffers.residual);
         call.output = detail::slice_mut(buffers.output);
@@ -648,6 +663,7 @@ class Layer {
         auto call = with_parameters(detail::new_call<normdrop_apply_call>(), buffers);
         of_saved(call, buffers.saved);
         call.mask = detail::slice(buffers.mask);
+        call.gates = detail::slice_mut(buffers.gates);
         call.input = detail::slice(buffers.input);
         call.residual = detail::slice(buffers.residual);
         call.output = detail::slice_mut(buffers.output);
@@ -738,6 +754,7 @@ class Layer {
 
     template <class Call, class Buffers> static Call with_gradient(Call call, const Buffers &buffers) {
         call.mask = detail::slice(buffers.mask);
+        call.gates = detail::slice(buffers.gates);
         call.input = detail::slice(buffers.input);
         call.residual = detail::slice(buffers.residual);
         call.grad_output = detail::slice(buffers.grad_output);

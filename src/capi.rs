@@ -90,10 +90,9 @@ impl From<Error> for normdrop_error {
             Error::DropoutUnset { p } => {
                 Self { value: p, ..Self::new(NORMDROP_STATUS_MASK_MISSING).of(NORMDROP_BUFFER_MASK) }
             }
-            // No function of C takes gates.
-            Error::GatesDirection | Error::GatesActivation => {
-                Self::new(NORMDROP_STATUS_NOT_AN_ELEMENT_MASK).of(NORMDROP_BUFFER_MASK)
-            }
+            // A call of C gives gates only in the direction that they have. What is left is the mask.
+            Error::GatesDirection => Self::new(NORMDROP_STATUS_NOT_AN_ELEMENT_MASK).of(NORMDROP_BUFFER_GATES),
+            Error::GatesActivation => Self::new(NORMDROP_STATUS_NO_GATES).of(NORMDROP_BUFFER_GATES),
             Error::Slope { slope } => Self { value: slope.into(), ..Self::new(NORMDROP_STATUS_SLOPE) },
             Error::Alpha { alpha } => Self { value: alpha.into(), ..Self::new(NORMDROP_STATUS_ALPHA) },
             Error::SingleSample => Self::new(NORMDROP_STATUS_SINGLE_SAMPLE),
@@ -151,7 +150,8 @@ const fn number_of(buffer: Buffer) -> normdrop_buffer {
         Buffer::SavedInvStd => NORMDROP_BUFFER_SAVED_INV_STD,
         Buffer::Moments => NORMDROP_BUFFER_MOMENTS,
         Buffer::Sums => NORMDROP_BUFFER_SUMS,
-        Buffer::Mask | Buffer::Gates => NORMDROP_BUFFER_MASK,
+        Buffer::Mask => NORMDROP_BUFFER_MASK,
+        Buffer::Gates => NORMDROP_BUFFER_GATES,
         Buffer::Scratch => NORMDROP_BUFFER_SCRATCH,
         Buffer::FoldWeights => NORMDROP_BUFFER_FOLD_WEIGHTS,
         Buffer::FoldBias => NORMDROP_BUFFER_FOLD_BIAS,
@@ -374,7 +374,12 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
         NORMDROP_STATUS_WEIGHT_ORDER => c"there is no such order of weights",
         NORMDROP_STATUS_GROUPS => c"groups must divide inputs and outputs",
         NORMDROP_STATUS_SEQUENCE_LENGTH => c"a sequence is longer than the tensor has positions",
-        NORMDROP_STATUS_NOT_AN_ELEMENT_MASK => c"padding can be dropped only by a mask with one bit per element",
+        NORMDROP_STATUS_NOT_AN_ELEMENT_MASK => {
+            c"only in a mask with one bit per element can padding be dropped, or gates take the place of the mask"
+        }
+        NORMDROP_STATUS_NO_GATES => {
+            c"only the identity and NORMDROP_ACTIVATION_RELU have gates, and a call with prepared statistics writes none"
+        }
         NORMDROP_STATUS_MASK_MISSING => {
             c"a training call of a layer that drops elements needs a mask: fill one, or set p to 0"
         }
@@ -415,6 +420,7 @@ pub extern "C" fn normdrop_buffer_name(buffer: normdrop_buffer) -> *const c_char
         NORMDROP_BUFFER_MOMENTS => c"moments",
         NORMDROP_BUFFER_SUMS => c"sums",
         NORMDROP_BUFFER_MASK => c"mask",
+        NORMDROP_BUFFER_GATES => c"gates",
         NORMDROP_BUFFER_SCRATCH => c"scratch",
         NORMDROP_BUFFER_FOLD_WEIGHTS => c"weights",
         NORMDROP_BUFFER_FOLD_BIAS => c"weights_bias",
@@ -798,7 +804,7 @@ pub unsafe extern "C" fn normdrop_train(
         let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
         // SAFETY: passed on.
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
-        let batches = count_of(call.batches);
+        let (batches, in_gates) = (count_of(call.batches), call.mask.is(call.gates));
         check_apart(&[
             call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
             call.bias.region(NORMDROP_BUFFER_BIAS)?,
@@ -806,7 +812,8 @@ pub unsafe extern "C" fn normdrop_train(
             call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
             call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
             batches.region(NORMDROP_BUFFER_BATCHES)?,
-            call.mask.region(NORMDROP_BUFFER_MASK)?,
+            if in_gates { Region::NONE } else { call.mask.region(NORMDROP_BUFFER_MASK)? },
+            call.gates.region(NORMDROP_BUFFER_GATES)?,
             call.input.region(NORMDROP_BUFFER_INPUT)?,
             call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
             call.output.region(NORMDROP_BUFFER_OUTPUT)?,
@@ -820,7 +827,7 @@ pub unsafe extern "C" fn normdrop_train(
             Train {
                 parameters: parameters(call.weight, call.bias),
                 running: running_mut(call.running_mean, call.running_mean_tail, call.running_var, batches),
-                dropout: dropout(call.mask),
+                dropout: forward_dropout(in_gates, call.mask),
                 input: call.input.get(),
                 residual: call.residual.optional(),
                 output: call.output.get(),
@@ -828,7 +835,12 @@ pub unsafe extern "C" fn normdrop_train(
                 scratch: call.scratch.get(),
             }
         };
-        with_layer!(layer, layer => layer.train(train))
+        // SAFETY: as above.
+        let gates = unsafe { call.gates.optional() };
+        with_layer!(layer, layer => match gates {
+            Some(gates) => layer.train_with_gates(train, gates),
+            None => layer.train(train),
+        })
     };
     // SAFETY: passed on.
     unsafe { report(error, run) }
@@ -894,7 +906,9 @@ pub unsafe extern "C" fn normdrop_eval(
         let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
         // SAFETY: passed on.
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
-        let in_place = call.input.is(call.output);
+        // The backward call that gates are for needs the input.
+        let in_place = call.input.is(call.output) && call.gates.values.is_null();
+        let in_gates = call.mask.is(call.gates);
         let is_prepared = !call.prepared.is_left_out();
         // Of prepared statistics nothing else is used, nor checked.
         let statistics = if is_prepared {
@@ -915,18 +929,25 @@ pub unsafe extern "C" fn normdrop_eval(
             third,
             fourth,
             fifth,
-            call.mask.region(NORMDROP_BUFFER_MASK)?,
+            if in_gates { Region::NONE } else { call.mask.region(NORMDROP_BUFFER_MASK)? },
+            call.gates.region(NORMDROP_BUFFER_GATES)?,
             if in_place { Region::NONE } else { call.input.region(NORMDROP_BUFFER_INPUT)? },
             call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
             call.output.region(NORMDROP_BUFFER_OUTPUT)?,
             call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
         ])?;
         // SAFETY: all buffers are in order and apart; the rest is passed on.
-        let (dropout, residual, output, scratch) =
-            unsafe { (dropout(call.mask), call.residual.optional(), call.output.get(), call.scratch.get()) };
+        let (dropout, residual, output, scratch) = unsafe {
+            (forward_dropout(in_gates, call.mask), call.residual.optional(), call.output.get(), call.scratch.get())
+        };
         // SAFETY: as above; where the output is the input, it is not used.
         let input = if in_place { &[][..] } else { unsafe { call.input.get() } };
+        // SAFETY: as above.
+        let gates = unsafe { call.gates.optional() };
         if is_prepared {
+            if gates.is_some() {
+                return Err(normdrop_error::new(NORMDROP_STATUS_NO_GATES).of(NORMDROP_BUFFER_GATES));
+            }
             // SAFETY: as above.
             let prepared = unsafe { call.prepared.get() };
             return if in_place {
@@ -946,7 +967,11 @@ pub unsafe extern "C" fn normdrop_eval(
             with_layer!(layer, layer => layer.eval_in_place(eval))
         } else {
             let eval = Eval { parameters, running, dropout, input, residual, output, scratch };
-            with_layer!(layer, layer => layer.eval(eval))
+            with_layer!(layer, layer => match gates {
+                Some(_) if is_unscaled(&dropout, layer.config().p) => Err(Error::DropoutUnset { p: layer.config().p }),
+                Some(gates) => layer.eval_with_gates(eval, gates),
+                None => layer.eval(eval),
+            })
         }
     };
     // SAFETY: passed on.
@@ -979,6 +1004,7 @@ pub unsafe extern "C" fn normdrop_backward(
             second,
             third,
             call.mask.region(NORMDROP_BUFFER_MASK)?,
+            call.gates.region(NORMDROP_BUFFER_GATES)?,
             call.input.region(NORMDROP_BUFFER_INPUT)?,
             call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
             if in_place { Region::NONE } else { call.grad_output.region(NORMDROP_BUFFER_GRAD_OUTPUT)? },
@@ -993,7 +1019,7 @@ pub unsafe extern "C" fn normdrop_backward(
             (
                 parameters(call.weight, call.bias),
                 given.get(),
-                dropout(call.mask),
+                backward_dropout(call.mask, call.gates),
                 call.input.get(),
                 call.residual.optional(),
                 call.grad_input.optional(),
@@ -1169,13 +1195,15 @@ pub unsafe extern "C" fn normdrop_apply(
         let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
         // SAFETY: passed on.
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
+        let in_gates = call.mask.is(call.gates);
         check_apart(&[
             call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
             call.bias.region(NORMDROP_BUFFER_BIAS)?,
             call.saved_mean.region(NORMDROP_BUFFER_SAVED_MEAN)?,
             call.saved_mean_tail.region(NORMDROP_BUFFER_SAVED_MEAN_TAIL)?,
             call.saved_inv_std.region(NORMDROP_BUFFER_SAVED_INV_STD)?,
-            call.mask.region(NORMDROP_BUFFER_MASK)?,
+            if in_gates { Region::NONE } else { call.mask.region(NORMDROP_BUFFER_MASK)? },
+            call.gates.region(NORMDROP_BUFFER_GATES)?,
             call.input.region(NORMDROP_BUFFER_INPUT)?,
             call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
             call.output.region(NORMDROP_BUFFER_OUTPUT)?,
@@ -1186,14 +1214,19 @@ pub unsafe extern "C" fn normdrop_apply(
             Apply {
                 parameters: parameters(call.weight, call.bias),
                 saved: saved(call.saved_mean, call.saved_mean_tail, call.saved_inv_std),
-                dropout: dropout(call.mask),
+                dropout: forward_dropout(in_gates, call.mask),
                 input: call.input.get(),
                 residual: call.residual.optional(),
                 output: call.output.get(),
                 scratch: call.scratch.get(),
             }
         };
-        with_layer!(layer, layer => layer.apply(apply))
+        // SAFETY: as above.
+        let gates = unsafe { call.gates.optional() };
+        with_layer!(layer, layer => match gates {
+            Some(gates) => layer.apply_with_gates(apply, gates),
+            None => layer.apply(apply),
+        })
     };
     // SAFETY: passed on.
     unsafe { report(error, run) }
@@ -1224,6 +1257,7 @@ pub unsafe extern "C" fn normdrop_reduce(
             second,
             third,
             call.mask.region(NORMDROP_BUFFER_MASK)?,
+            call.gates.region(NORMDROP_BUFFER_GATES)?,
             call.input.region(NORMDROP_BUFFER_INPUT)?,
             call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
             call.grad_output.region(NORMDROP_BUFFER_GRAD_OUTPUT)?,
@@ -1235,7 +1269,7 @@ pub unsafe extern "C" fn normdrop_reduce(
             Reduce {
                 parameters: parameters(call.weight, call.bias),
                 statistics: given.get(),
-                dropout: dropout(call.mask),
+                dropout: backward_dropout(call.mask, call.gates),
                 input: call.input.get(),
                 residual: call.residual.optional(),
                 grad_output: call.grad_output.get(),
@@ -1318,6 +1352,7 @@ pub unsafe extern "C" fn normdrop_apply_gradient(
             call.saved_inv_std.region(NORMDROP_BUFFER_SAVED_INV_STD)?,
             call.sums.region(NORMDROP_BUFFER_SUMS)?,
             call.mask.region(NORMDROP_BUFFER_MASK)?,
+            call.gates.region(NORMDROP_BUFFER_GATES)?,
             call.input.region(NORMDROP_BUFFER_INPUT)?,
             call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
             call.grad_output.region(NORMDROP_BUFFER_GRAD_OUTPUT)?,
@@ -1332,7 +1367,7 @@ pub unsafe extern "C" fn normdrop_apply_gradient(
                 saved: saved(call.saved_mean, call.saved_mean_tail, call.saved_inv_std),
                 samples: call.samples,
                 sums: call.sums.get(),
-                dropout: dropout(call.mask),
+                dropout: backward_dropout(call.mask, call.gates),
                 input: call.input.get(),
                 residual: call.residual.optional(),
                 grad_output: call.grad_output.get(),
@@ -1503,6 +1538,30 @@ unsafe fn saved_mut<'a>(
 unsafe fn dropout<'a>(mask: normdrop_slice<u8>) -> Dropout<'a> {
     // SAFETY: passed on.
     unsafe { mask.optional() }.map_or(Dropout::Unset, Dropout::Mask)
+}
+
+/// The dropout of a forward call, whose mask may be in the buffer of its gates.
+///
+/// # Safety
+/// As `normdrop_slice::optional`, unless it is in the gates.
+unsafe fn forward_dropout<'a>(in_gates: bool, mask: normdrop_slice<u8>) -> Dropout<'a> {
+    // SAFETY: passed on.
+    if in_gates { Dropout::InGates } else { unsafe { dropout(mask) } }
+}
+
+/// Whether a forward call with fixed statistics scales nothing, although a backward call of C with its
+/// gates would scale by `p`.
+fn is_unscaled(dropout: &Dropout<'_>, p: f64) -> bool {
+    matches!(dropout, Dropout::Unset) && p > 0.0
+}
+
+/// The dropout of a backward call: gates, or the mask if there are none.
+///
+/// # Safety
+/// As `normdrop_slice::optional`, for both.
+unsafe fn backward_dropout<'a>(mask: normdrop_slice<u8>, gates: normdrop_slice<u8>) -> Dropout<'a> {
+    // SAFETY: passed on.
+    unsafe { gates.optional().map_or_else(|| dropout(mask), Dropout::Gates) }
 }
 
 /// The statistics of a backward call, before their buffers are checked.

@@ -68,7 +68,8 @@ pub const NORMDROP_STATUS_WEIGHT_ORDER: normdrop_status = 23;
 pub const NORMDROP_STATUS_GROUPS: normdrop_status = 24;
 /// A sequence is longer than the tensor has positions.
 pub const NORMDROP_STATUS_SEQUENCE_LENGTH: normdrop_status = 25;
-/// Padding can be dropped only by a mask with one bit per element.
+/// Padding can be dropped, and a mask can have its place taken by gates, only if the mask has one bit
+/// per element. `buffer` is the mask or the gates.
 pub const NORMDROP_STATUS_NOT_AN_ELEMENT_MASK: normdrop_status = 26;
 /// The length of moments is not a multiple of 3, or the length of sums is not a multiple of 2.
 pub const NORMDROP_STATUS_MULTIPLE: normdrop_status = 27;
@@ -83,6 +84,10 @@ pub const NORMDROP_STATUS_MASK_MISSING: normdrop_status = 29;
 pub const NORMDROP_STATUS_NOT_PREPARED: normdrop_status = 30;
 /// `alpha` is not finite.
 pub const NORMDROP_STATUS_ALPHA: normdrop_status = 31;
+/// The derivative of the activation has other values than 0 and 1, so there are no gates: only the
+/// identity and `NORMDROP_ACTIVATION_RELU` have them. Or a forward call with prepared statistics is
+/// asked for gates.
+pub const NORMDROP_STATUS_NO_GATES: normdrop_status = 32;
 
 /// A buffer or struct of a call: one of `NORMDROP_BUFFER_*`.
 pub type normdrop_buffer = u32;
@@ -147,6 +152,8 @@ pub const NORMDROP_BUFFER_LENGTHS: normdrop_buffer = 27;
 pub const NORMDROP_BUFFER_VALUES: normdrop_buffer = 28;
 /// `running_mean_tail`
 pub const NORMDROP_BUFFER_RUNNING_MEAN_TAIL: normdrop_buffer = 29;
+/// `gates`
+pub const NORMDROP_BUFFER_GATES: normdrop_buffer = 31;
 /// `prepared`
 pub const NORMDROP_BUFFER_PREPARED: normdrop_buffer = 30;
 
@@ -439,6 +446,12 @@ pub struct normdrop_train_call {
     pub batches: *mut u64,
     /// The mask, needed if `p` is above 0. A mask of zeros drops everything.
     pub mask: normdrop_slice<u8>,
+    /// The gates to write, `normdrop_mask_len(len)` bytes, or left out. The bit of an element is 1 if the
+    /// element is kept and the derivative of the activation is not 0. `normdrop_backward` takes them in
+    /// place of the mask and needs neither the residual nor the bias then. They may be `mask` itself, if
+    /// that has a bit per element: the gates take the place of the mask. For the identity and
+    /// `NORMDROP_ACTIVATION_RELU`; a call that writes gates needs a mask, or a `p` of 0.
+    pub gates: normdrop_slice_mut<u8>,
     /// x, len values.
     pub input: normdrop_slice<f32>,
     /// The residual, len values, which is added between normalisation and activation; or left out.
@@ -474,6 +487,9 @@ pub struct normdrop_eval_call {
     pub running_var: normdrop_slice<f32>,
     /// The mask; if left out, dropout is off. A mask of zeros drops everything.
     pub mask: normdrop_slice<u8>,
+    /// As in `normdrop_train_call`. `output` must then not be `input`, and the statistics not
+    /// prepared.
+    pub gates: normdrop_slice_mut<u8>,
     /// x, len values.
     pub input: normdrop_slice<f32>,
     /// The residual, len values, which is added between normalisation and activation; or left out.
@@ -535,6 +551,10 @@ pub struct normdrop_backward_call {
     pub saved_inv_std: normdrop_slice<f64>,
     /// The mask of the forward call; left out if dropout was off.
     pub mask: normdrop_slice<u8>,
+    /// The gates of the forward call, `normdrop_mask_len(len)` bytes, or left out. With them `mask`,
+    /// `bias` and `residual` are not used; `p` must be that of the forward call. The results have the
+    /// same bits.
+    pub gates: normdrop_slice<u8>,
     /// x of the forward call, len values.
     pub input: normdrop_slice<f32>,
     /// The residual of the forward call, len values, or left out.
@@ -602,6 +622,8 @@ pub struct normdrop_apply_call {
     pub saved_inv_std: normdrop_slice<f64>,
     /// The mask of the part, needed if `p` is above 0. A mask of zeros drops everything.
     pub mask: normdrop_slice<u8>,
+    /// As in `normdrop_train_call`, of the part.
+    pub gates: normdrop_slice_mut<u8>,
     /// x of the part, len values.
     pub input: normdrop_slice<f32>,
     /// The residual, len values, which is added between normalisation and activation; or left out.
@@ -640,6 +662,8 @@ pub struct normdrop_reduce_call {
     pub saved_inv_std: normdrop_slice<f64>,
     /// The mask of the part's forward call; left out if dropout was off.
     pub mask: normdrop_slice<u8>,
+    /// As in `normdrop_backward_call`, of the part.
+    pub gates: normdrop_slice<u8>,
     /// x of the part, len values.
     pub input: normdrop_slice<f32>,
     /// The residual of the part's forward call, len values, or left out.
@@ -678,6 +702,8 @@ pub struct normdrop_apply_gradient_call {
     pub sums: normdrop_slice<f64>,
     /// The mask of the part's forward call; left out if dropout was off.
     pub mask: normdrop_slice<u8>,
+    /// As in `normdrop_backward_call`, of the part.
+    pub gates: normdrop_slice<u8>,
     /// x of the part, len values.
     pub input: normdrop_slice<f32>,
     /// The residual of the part's forward call, len values, or left out.

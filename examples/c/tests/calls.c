@@ -215,17 +215,17 @@ static void test_names(void) {
     normdrop_backend backend;
     CHECK(normdrop_abi_version() == NORMDROP_ABI_VERSION);
     CHECK(strchr(normdrop_version(), '.') != NULL);
-    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_ALPHA; status++) {
+    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_NO_GATES; status++) {
         CHECK(strlen(normdrop_status_text(status)) > 6);
         CHECK(strcmp(normdrop_status_text(status), "unknown status") != 0);
     }
-    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_ALPHA + 1), "unknown status") == 0);
+    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_NO_GATES + 1), "unknown status") == 0);
     CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
-    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_PREPARED; buffer++) {
+    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_GATES; buffer++) {
         CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
     }
     CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_SAVED_INV_STD), "saved_inv_std") == 0);
-    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_PREPARED + 1), "unknown buffer") == 0);
+    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_GATES + 1), "unknown buffer") == 0);
     backend = normdrop_backend_detect();
     CHECK(backend >= NORMDROP_BACKEND_PORTABLE && backend <= NORMDROP_BACKEND_AVX512);
     CHECK(normdrop_backend_is_available(NORMDROP_BACKEND_FASTEST) == 1);
@@ -761,6 +761,169 @@ static void make_phases(phases *made, const problem *of, size_t outer) {
     made->apply_gradient.scratch = made->reduce.scratch;
 }
 
+/* A buffer for gates, one bit per element, filled with the bytes of a mask if there is one. */
+static normdrop_slice_mut_u8 gates_of(size_t elements, const normdrop_slice_u8 *mask) {
+    normdrop_slice_mut_u8 gates;
+    gates.len = normdrop_mask_len(elements);
+    gates.values = (uint8_t *)fresh(gates.len);
+    memset(gates.values, 0xA5, gates.len);
+    if (mask != NULL) {
+        memcpy(gates.values, mask->values, gates.len);
+    }
+    return gates;
+}
+
+static int same_f32(normdrop_slice_mut_f32 one, normdrop_slice_mut_f32 other) {
+    return one.len == other.len && memcmp(one.values, other.values, one.len * sizeof(float)) == 0;
+}
+
+/* The gradients of a backward call with gates, and without mask, bias and residual, against those of the call as it is. */
+static void check_backward_gates(const problem *of, normdrop_slice_mut_u8 gates) {
+    const normdrop_slice_f32 none = {NULL, 0};
+    const normdrop_slice_u8 no_mask = {NULL, 0};
+    const size_t len = of->backward.grad_input.len, channels = of->layer.channels;
+    normdrop_backward_call backward = of->backward;
+    CHECK(normdrop_backward(&of->layer, &of->backward, NULL) == NORMDROP_STATUS_OK);
+    backward.grad_input = empty_f32(len);
+    backward.grad_residual = empty_f32(len);
+    backward.grad_weight = empty_f32(channels);
+    backward.grad_bias = empty_f32(channels);
+    backward.gates = reading_u8(gates);
+    backward.mask = no_mask;
+    backward.bias = backward.residual = none;
+    CHECK(normdrop_backward(&of->layer, &backward, NULL) == NORMDROP_STATUS_OK);
+    CHECK(same_f32(backward.grad_input, of->backward.grad_input));
+    CHECK(same_f32(backward.grad_residual, of->backward.grad_residual));
+    CHECK(same_f32(backward.grad_weight, of->backward.grad_weight));
+    CHECK(same_f32(backward.grad_bias, of->backward.grad_bias));
+}
+
+static void test_gates(void) {
+    static const size_t shapes[3][3] = {{6, 5, 7}, {37, 19, 1}, {2, 3, 600}};
+    const normdrop_slice_f32 none = {NULL, 0};
+    const normdrop_slice_f64 no_doubles = {NULL, 0};
+    const normdrop_slice_u8 no_mask = {NULL, 0};
+    normdrop_error error = new_error();
+    normdrop_activation activation;
+    normdrop_slice_mut_u8 gates, over;
+    normdrop_slice_mut_f32 y;
+    problem of;
+    phases parts;
+    size_t i, len;
+    int shape;
+    for (activation = NORMDROP_ACTIVATION_IDENTITY; activation <= NORMDROP_ACTIVATION_RELU; activation++) {
+        for (shape = 0; shape < 3; shape++) {
+            make_problem(&of, shapes[shape][0], shapes[shape][1], shapes[shape][2], activation);
+            len = of.train.output.len;
+
+            /* Beside the mask, and in its place: the same output, and a bit where there is a gradient. */
+            CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_OK);
+            y = of.train.output;
+            of.train.output = empty_f32(len);
+            of.train.gates = gates = gates_of(len, NULL);
+            CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_OK);
+            CHECK(same_f32(of.train.output, y));
+            for (i = 0; i < len; i++) {
+                int closed = activation == NORMDROP_ACTIVATION_RELU && y.values[i] == 0;
+                CHECK(kept(reading_u8(gates), i) == (kept(of.train.mask, i) && !closed));
+            }
+            of.train.gates = over = gates_of(len, &of.train.mask);
+            of.train.mask = reading_u8(over);
+            CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_OK);
+            CHECK(same_f32(of.train.output, y) && memcmp(over.values, gates.values, gates.len) == 0);
+            check_backward_gates(&of, gates);
+
+            /* Fixed statistics. */
+            CHECK(normdrop_eval(&of.layer, &of.eval, &error) == NORMDROP_STATUS_OK);
+            y = of.eval.output;
+            of.eval.output = empty_f32(len);
+            of.eval.gates = gates = gates_of(len, &of.eval.mask);
+            of.backward.mask = of.eval.mask;
+            of.eval.mask = reading_u8(gates);
+            CHECK(normdrop_eval(&of.layer, &of.eval, &error) == NORMDROP_STATUS_OK);
+            CHECK(same_f32(of.eval.output, y));
+            of.backward.statistics = NORMDROP_STATISTICS_FIXED;
+            of.backward.running_mean = of.eval.running_mean;
+            of.backward.running_mean_tail = of.eval.running_mean_tail;
+            of.backward.running_var = of.eval.running_var;
+            check_backward_gates(&of, gates);
+            free_all();
+        }
+    }
+
+    /* The phases. */
+    make_problem(&of, 6, 5, 7, NORMDROP_ACTIVATION_RELU);
+    make_phases(&parts, &of, 6);
+    len = parts.input.len;
+    CHECK(normdrop_moments(&parts.layer, parts.input, parts.moments, parts.train_scratch, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_finish(&parts.layer, &parts.finish, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_apply(&parts.layer, &parts.apply, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_reduce(&parts.layer, &parts.reduce, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_apply_gradient(&parts.layer, &parts.apply_gradient, &error) == NORMDROP_STATUS_OK);
+    {
+        phases with = parts;
+        with.apply.output = empty_f32(len);
+        with.apply.gates = gates = gates_of(len, &parts.apply.mask);
+        with.apply.mask = reading_u8(gates);
+        CHECK(normdrop_apply(&with.layer, &with.apply, &error) == NORMDROP_STATUS_OK);
+        CHECK(same_f32(with.apply.output, parts.apply.output));
+        with.reduce.sums = empty_f64(10);
+        with.reduce.mask = with.apply_gradient.mask = no_mask;
+        with.reduce.residual = with.apply_gradient.residual = with.reduce.bias = with.apply_gradient.bias = none;
+        with.reduce.gates = with.apply_gradient.gates = reading_u8(gates);
+        CHECK(normdrop_reduce(&with.layer, &with.reduce, &error) == NORMDROP_STATUS_OK);
+        CHECK(memcmp(with.reduce.sums.values, parts.sums.values, 10 * sizeof(double)) == 0);
+        with.apply_gradient.grad_input = empty_f32(len);
+        with.apply_gradient.grad_residual = empty_f32(len);
+        CHECK(normdrop_apply_gradient(&with.layer, &with.apply_gradient, &error) == NORMDROP_STATUS_OK);
+        CHECK(same_f32(with.apply_gradient.grad_input, parts.apply_gradient.grad_input));
+        CHECK(same_f32(with.apply_gradient.grad_residual, parts.apply_gradient.grad_residual));
+    }
+
+    /* What a call with gates refuses. */
+    of.train.gates = of.eval.gates = gates_of(len, NULL);
+    of.layer.activation = NORMDROP_ACTIVATION_GELU;
+    CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_NO_GATES);
+    CHECK(error.buffer == NORMDROP_BUFFER_GATES);
+    of.backward.gates = reading_u8(of.train.gates);
+    CHECK(normdrop_backward(&of.layer, &of.backward, NULL) == NORMDROP_STATUS_NO_GATES);
+    of.layer.activation = NORMDROP_ACTIVATION_RELU;
+    of.eval.mask = no_mask;
+    CHECK(normdrop_eval(&of.layer, &of.eval, &error) == NORMDROP_STATUS_MASK_MISSING && error.value == of.layer.p);
+    CHECK(normdrop_prepare(&of.layer, &of.prepare, NULL) == NORMDROP_STATUS_OK);
+    of.eval.mask = of.train.mask;
+    of.eval.prepared = reading_f64(of.prepare.prepared);
+    CHECK(normdrop_eval(&of.layer, &of.eval, &error) == NORMDROP_STATUS_NO_GATES);
+    of.eval.prepared = no_doubles;
+    of.eval.input.values = of.eval.output.values;
+    CHECK(normdrop_eval(&of.layer, &of.eval, &error) == NORMDROP_STATUS_OVERLAP);
+    CHECK(error.buffer == NORMDROP_BUFFER_OUTPUT && error.other == NORMDROP_BUFFER_INPUT);
+    of.train.gates.len--;
+    CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_LENGTH);
+    CHECK(error.buffer == NORMDROP_BUFFER_GATES && error.expected == of.train.gates.len + 1);
+    of.train.gates.len++;
+    /* Not the mask itself, but a part of its memory. */
+    of.train.mask.values = of.train.gates.values;
+    of.train.mask.len = of.train.gates.len - 1;
+    CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_OVERLAP);
+    CHECK(error.buffer == NORMDROP_BUFFER_GATES && error.other == NORMDROP_BUFFER_MASK);
+    of.train.gates.values = (uint8_t *)of.train.output.values;
+    CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_OVERLAP);
+    of.train.gates.values = NULL;
+    CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_NULL && error.buffer == NORMDROP_BUFFER_GATES);
+    free_all();
+
+    /* One bit for all elements, in as many bytes as the gates: there is no room for the mask. */
+    make_problem(&of, 2, 1, 3, NORMDROP_ACTIVATION_RELU);
+    of.layer.granularity = NORMDROP_GRANULARITY_SAMPLE;
+    of.train.gates = gates_of(6, NULL);
+    CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_OK);
+    of.train.mask = reading_u8(of.train.gates);
+    CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_NOT_AN_ELEMENT_MASK);
+    CHECK(error.buffer == NORMDROP_BUFFER_GATES);
+    free_all();
+}
+
 static void test_phases(void) {
     problem whole;
     phases all, first, second;
@@ -1254,8 +1417,8 @@ static void check_structs(runner run, const normdrop_layer *layer, const void *c
     wrong.version = version;
     refused(run, &wrong, call, NORMDROP_STATUS_VERSION, NORMDROP_BUFFER_LAYER, NORMDROP_ABI_VERSION, version, __LINE__);
     wrong.version = NORMDROP_ABI_VERSION;
-    wrong.activation = 12;
-    refused(run, &wrong, call, NORMDROP_STATUS_ACTIVATION, NORMDROP_BUFFER_LAYER, 0, 12, __LINE__);
+    wrong.activation = NORMDROP_ACTIVATION_SOFTPLUS + 1;
+    refused(run, &wrong, call, NORMDROP_STATUS_ACTIVATION, NORMDROP_BUFFER_LAYER, 0, wrong.activation, __LINE__);
     memcpy((char *)memory + 4, layer, sizeof *layer);
     refused(run, (const normdrop_layer *)(const void *)((char *)memory + 4), call, NORMDROP_STATUS_ALIGNMENT,
             NORMDROP_BUFFER_LAYER, sizeof(size_t), 4, __LINE__);
@@ -1715,6 +1878,7 @@ int main(void) {
     test_padding();
     test_layers();
     test_options();
+    test_gates();
     test_phases();
     test_folds();
     test_weight_orders();

@@ -609,9 +609,91 @@ void library() {
 
 } // namespace
 
+/// Gates in the place of the mask, whole and in one part, give the gradients that mask, bias and residual give.
+void gates() {
+    normdrop::Config config;
+    config.activation = normdrop::Activation::relu;
+    config.p = 0.3;
+    const normdrop::Layer layer(normdrop::Shape::nchw(4, C, 3, 7), config);
+    const std::size_t len = layer.lengths().elements;
+    const Floats x = random_floats(len, 1), residual = random_floats(len, 2), dy = random_floats(len, 3);
+    const Bytes mask = layer.mask(99);
+    Bytes bits = mask, of_part = mask, of_eval = mask;
+    Floats y(len), y_of_part(len);
+    normdrop::Train train;
+    train.mask = bits;
+    train.gates = bits;
+    train.input = x;
+    train.residual = residual;
+    train.output = y;
+    const normdrop::Saved saved = layer.train(train);
+    REQUIRE(!same(bits, mask));
+    normdrop::Apply apply;
+    apply.saved = &saved;
+    apply.mask = of_part;
+    apply.gates = of_part;
+    apply.input = x;
+    apply.residual = residual;
+    apply.output = y_of_part;
+    layer.apply(apply);
+    REQUIRE(same(y_of_part, y) && same(of_part, bits));
+    // With the statistics of the batch, evaluation closes the gates that training closes.
+    Floats var(C);
+    for (std::size_t channel = 0; channel < C; channel++) {
+        var[channel] = static_cast<float>(1.0 / (saved.inv_std[channel] * saved.inv_std[channel]) - 1e-5);
+    }
+    normdrop::Eval eval;
+    eval.running_mean = saved.mean;
+    eval.running_var = var;
+    eval.mask = of_eval;
+    eval.gates = of_eval;
+    eval.input = x;
+    eval.residual = residual;
+    eval.output = y_of_part;
+    layer.eval(eval);
+    REQUIRE(same(of_eval, bits));
+
+    Floats dx(len), dr(len), other_dx(len), other_dr(len);
+    normdrop::Backward backward;
+    backward.saved = &saved;
+    backward.mask = mask;
+    backward.input = x;
+    backward.residual = residual;
+    backward.grad_output = dy;
+    backward.grad_input = dx;
+    backward.grad_residual = dr;
+    layer.backward(backward);
+    backward.mask = {};
+    backward.residual = {};
+    backward.gates = bits;
+    backward.grad_input = other_dx;
+    backward.grad_residual = other_dr;
+    layer.backward(backward);
+    REQUIRE(same(other_dx, dx) && same(other_dr, dr));
+
+    normdrop::Reduce reduce;
+    reduce.saved = &saved;
+    reduce.gates = bits;
+    reduce.input = x;
+    reduce.grad_output = dy;
+    const Doubles sums = layer.reduce(reduce);
+    normdrop::ApplyGradient apply_gradient;
+    apply_gradient.saved = &saved;
+    apply_gradient.samples = static_cast<double>(len / C);
+    apply_gradient.sums = sums;
+    apply_gradient.gates = bits;
+    apply_gradient.input = x;
+    apply_gradient.grad_output = dy;
+    Floats dx_of_part(len);
+    apply_gradient.grad_input = dx_of_part;
+    layer.apply_gradient(apply_gradient);
+    REQUIRE(same(dx_of_part, dx));
+}
+
 int main() {
     shapes_and_constants();
     masks();
+    gates();
     whole_batches();
     batches_in_parts();
     folds();

@@ -94,13 +94,13 @@ _VERSION: Fields = [("version", c_uint32)]
 
 class CTrain(Call):
     _fields_ = (
-        _VERSION + _PARAMETERS + _RUNNING + [("batches", c_void_p)] + _slices("mask", "input", "residual", "output")
+        _VERSION + _PARAMETERS + _RUNNING + [("batches", c_void_p)] + _slices("mask", "gates", "input", "residual", "output")
         + _SAVED + _slices("scratch")
     )
 
 
 class CEval(Call):
-    _fields_ = _VERSION + _PARAMETERS + _RUNNING + _slices("mask", "input", "residual", "output", "scratch", "prepared")
+    _fields_ = _VERSION + _PARAMETERS + _RUNNING + _slices("mask", "gates", "input", "residual", "output", "scratch", "prepared")
 
 
 class CPrepare(Call):
@@ -111,7 +111,7 @@ class CBackward(Call):
     _fields_ = (
         _VERSION + [("statistics", c_uint32)] + _PARAMETERS + _RUNNING + _SAVED
         + _slices(
-            "mask", "input", "residual", "grad_output", "grad_input", "grad_residual", "grad_weight", "grad_bias", "scratch",
+            "mask", "gates", "input", "residual", "grad_output", "grad_input", "grad_residual", "grad_weight", "grad_bias", "scratch",
             "prepared",
         )
     )
@@ -122,20 +122,20 @@ class CFinish(Call):
 
 
 class CApply(Call):
-    _fields_ = _VERSION + _PARAMETERS + _SAVED + _slices("mask", "input", "residual", "output", "scratch")
+    _fields_ = _VERSION + _PARAMETERS + _SAVED + _slices("mask", "gates", "input", "residual", "output", "scratch")
 
 
 class CReduce(Call):
     _fields_ = (
         _VERSION + [("statistics", c_uint32)] + _PARAMETERS + _RUNNING + _SAVED
-        + _slices("mask", "input", "residual", "grad_output", "sums", "scratch", "prepared")
+        + _slices("mask", "gates", "input", "residual", "grad_output", "sums", "scratch", "prepared")
     )
 
 
 class CApplyGradient(Call):
     _fields_ = (
         _VERSION + _PARAMETERS + _SAVED + [("samples", c_double)]
-        + _slices("sums", "mask", "input", "residual", "grad_output", "grad_input", "grad_residual", "scratch")
+        + _slices("sums", "mask", "gates", "input", "residual", "grad_output", "grad_input", "grad_residual", "scratch")
     )
 
 
@@ -292,7 +292,7 @@ def _refusal(error: CError) -> NormdropError:
     text: str = library.normdrop_status_text(error.status).decode()
     detail = _DETAILS.get(error.status, "")
     if error.status == _LENGTH:
-        unit = "bytes" if buffer == "mask" else "values"
+        unit = "bytes" if buffer in ("mask", "gates") else "values"
         text = f"{buffer} must have {'at least ' if buffer == 'scratch' else ''}{error.expected} {unit}, but has {error.actual}"
     refusal = NormdropError(
         text + detail.format(buffer=buffer, other=other, expected=error.expected, actual=error.actual, value=error.value)

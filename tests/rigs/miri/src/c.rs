@@ -262,6 +262,7 @@ const FUNCTIONS: [(&str, Function); 27] = [
             running_var: m.write("running_var"),
             batches: &raw mut batches,
             mask: m.read("mask"),
+            gates: NOT_WRITTEN,
             input: m.read("input"),
             residual: m.read("residual"),
             output: m.write("output"),
@@ -282,6 +283,7 @@ const FUNCTIONS: [(&str, Function); 27] = [
             running_mean_tail: m.read("running_mean_tail"),
             running_var: m.read("running_var"),
             mask: m.read("mask"),
+            gates: NOT_WRITTEN,
             input: m.read("input"),
             residual: m.read("residual"),
             output: m.write("output"),
@@ -301,6 +303,7 @@ const FUNCTIONS: [(&str, Function); 27] = [
             running_mean_tail: m.read("running_mean_tail"),
             running_var: m.read("running_var"),
             mask: m.read("mask"),
+            gates: NOT_WRITTEN,
             input: Slice { values: values.values, len: values.len },
             residual: m.read("residual"),
             output: values,
@@ -332,6 +335,7 @@ const FUNCTIONS: [(&str, Function); 27] = [
             running_mean_tail: of(false, m, "running_mean_tail"),
             running_var: of(false, m, "running_var"),
             mask: m.read("mask"),
+            gates: NOT_WRITTEN,
             input: m.read("input"),
             residual: m.read("residual"),
             output: m.write("output"),
@@ -392,6 +396,7 @@ const FUNCTIONS: [(&str, Function); 27] = [
             saved_mean_tail: m.read("saved_mean_tail"),
             saved_inv_std: m.read("saved_inv_std"),
             mask: m.read("mask"),
+            gates: NOT_WRITTEN,
             input: m.read("input"),
             residual: m.read("residual"),
             output: m.write("output"),
@@ -424,6 +429,7 @@ const FUNCTIONS: [(&str, Function); 27] = [
             samples: OUTER as f64,
             sums: m.read("sums"),
             mask: m.read("mask"),
+            gates: NO_GATES,
             input: m.read("input"),
             residual: m.read("residual"),
             grad_output: m.read("grad_output"),
@@ -468,6 +474,7 @@ fn backward(
         saved_mean_tail: of(batch, m, "saved_mean_tail"),
         saved_inv_std: of(batch, m, "saved_inv_std"),
         mask: m.read("mask"),
+        gates: NO_GATES,
         input: m.read("input"),
         residual: m.read("residual"),
         grad_output,
@@ -502,6 +509,7 @@ fn reduce(
         saved_mean_tail: of(batch, m, "saved_mean_tail"),
         saved_inv_std: of(batch, m, "saved_inv_std"),
         mask: m.read("mask"),
+        gates: NO_GATES,
         input: m.read("input"),
         residual: m.read("residual"),
         grad_output: m.read("grad_output"),
@@ -515,6 +523,10 @@ fn reduce(
 
 /// A buffer that a call is not given.
 const LEFT_OUT: Slice<f64> = Slice { values: ptr::null(), len: 0 };
+
+/// Gates that a forward call does not write, and gates that a backward call does not get.
+const NOT_WRITTEN: SliceMut<u8> = SliceMut { values: ptr::null_mut(), len: 0 };
+const NO_GATES: Slice<u8> = Slice { values: ptr::null(), len: 0 };
 
 /// A buffer if the call looks at it, else a pointer to nowhere.
 fn of<T: Element>(looked_at: bool, m: &mut Memory, name: &'static str) -> Slice<T> {

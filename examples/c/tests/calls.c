@@ -467,6 +467,8 @@ static void check_prepared(problem *of, normdrop_slice_mut_f32 values, normdrop_
     normdrop_eval_call eval;
     normdrop_backward_call backward;
     size_t size = values.len * sizeof(float);
+    of->prepare.weight = of->eval.weight;
+    of->prepare.bias = of->eval.bias;
     CHECK(normdrop_prepare(&of->layer, &of->prepare, &error) == NORMDROP_STATUS_OK);
     memset(&eval, 0, sizeof eval);
     eval.version = NORMDROP_ABI_VERSION;
@@ -1731,6 +1733,8 @@ static void test_wrong_buffers(void) {
                   NORMDROP_BUFFER_GRAD_INPUT);
     of.backward.statistics = NORMDROP_STATISTICS_PREPARED;
     of.backward.prepared = of.eval.prepared;
+    memset(&of.backward.weight, 0, sizeof of.backward.weight);
+    memset(&of.backward.bias, 0, sizeof of.backward.bias);
     check_buffers(run_backward, &of.layer, &of.backward, backward_prepared, COUNT(backward_prepared),
                   NORMDROP_BUFFER_GRAD_OUTPUT, NORMDROP_BUFFER_GRAD_INPUT);
     of.backward.statistics = 3;

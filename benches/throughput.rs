@@ -18,6 +18,7 @@
 //! | backward | `Layer::backward` through batch statistics: all three gradients, from the stored mask |
 //! | read | a limit: the sum of one tensor, which is read and not written |
 //! | triad | a limit: the sum of two tensors, element by element, into a third one |
+//! | environment | once, without a workload: `Layer::eval` of one value, where the floating-point environment is the default one and where the call has to set that and put the caller's back; and one read of the register |
 //!
 //! Memory speed drifts from second to second, so only ratios inside one run mean anything. A round goes through all
 //! ops and backends of a workload, and times a copy (`copy_from_slice` of as many f32, from the input to the output
@@ -43,6 +44,10 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+#[path = "../tests/rigs/digest/src/environment.rs"]
+#[expect(dead_code, unreachable_pub, reason = "part of a library of the tests")]
+mod environment;
+
 use lexopt::{Arg, Parser, ValueExt};
 use normdrop::{
     Backend, Backward, Config, Dropout, Eval, EvalPrepared, Layer, ParameterGradients, Parameters, Prepare, Relu,
@@ -58,7 +63,7 @@ usage: cargo bench --bench throughput -- [options]
   --date DATE       the date in that first line (none)
   --reason TEXT     the reason of the run in that first line (none)
   --workload A,C    some of the workloads A to H and S (all)
-  --op train        some of eval, prepared, mask, train, backward, read, triad (all)
+  --op train        some of eval, prepared, mask, train, backward, read, triad, environment (all)
   --backend avx2    some of portable, avx2, avx512 (all)
   --rounds N        samples of each op, at least 1 (31)
   --threads 1,2     numbers of threads, with the feature rayon (1)
@@ -128,10 +133,63 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
+    if chosen(&options.ops, "environment") {
+        let result = SmallestCall::measure(&options)?;
+        println!(
+            "smallest call: {:.1} ns; in another floating-point environment {:.2} times that; one read of the register {:.2} ns",
+            result.ns, result.other_environment, result.read_ns
+        );
+        if let Some(json) = &mut json {
+            serde_json::to_writer(&mut *json, &result)?;
+            writeln!(json)?;
+        }
+    }
     if let Some(mut json) = json {
         json.flush()?;
     }
     Ok(())
+}
+
+/// What the floating-point environment costs the smallest call there is.
+#[derive(Serialize)]
+struct SmallestCall {
+    op: &'static str,
+    /// In the default environment.
+    ns: f64,
+    /// The time in an environment that flushes subnormal numbers, as a ratio to the time in the default one right before.
+    other_environment: f64,
+    /// Of one read of the register, with what it takes to keep the compiler from leaving it out.
+    read_ns: f64,
+}
+
+impl SmallestCall {
+    fn measure(options: &Options) -> Result<Self, normdrop::Error> {
+        let layer = Layer::new(Shape::nc(1, 1)?, Relu, Config::DEFAULT)?;
+        let (mean, var, x, mut y) = ([0.0], [1.0], [0.5], [0.0]);
+        let mut scratch = vec![0.0; layer.eval_scratch_len()];
+        let mut call = || {
+            let running = Running::new(black_box(&mean), &var);
+            layer.eval(Eval { dropout: Dropout::Off, ..Eval::new(running, &x, black_box(&mut y), &mut scratch) })
+        };
+        let read = || {
+            black_box(environment::State::read());
+            Ok(())
+        };
+        let (calls, reads) = if options.smoke { (1, 1) } else { (repeats(&mut call)?, repeats(read)?) };
+        let (mut default, mut ratios, mut of_read) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..options.rounds.get() {
+            let before = time(calls, &mut call)?.as_secs_f64();
+            // The third of the environments flushes, wherever there are several.
+            let entered = environment::enter(2);
+            let other = time(calls, &mut call);
+            let kept = environment::leave(entered);
+            assert!(kept, "the environment has changed");
+            default.push(before * 1e9 / f64::from(calls));
+            ratios.push(other?.as_secs_f64() / before);
+            of_read.push(time(reads, read)?.as_secs_f64() * 1e9 / f64::from(reads));
+        }
+        Ok(Self { op: "environment", ns: median(default), other_environment: median(ratios), read_ns: median(of_read) })
+    }
 }
 
 /// The first line of the results.
@@ -219,7 +277,7 @@ impl Op {
     /// Those of the layer.
     const ALL: [Self; 5] = [Self::Eval, Self::Prepared, Self::Mask, Self::Train, Self::Backward];
     /// The names of all of them.
-    const NAMES: [&str; 7] = ["eval", "prepared", "mask", "train", "backward", "read", "triad"];
+    const NAMES: [&str; 8] = ["eval", "prepared", "mask", "train", "backward", "read", "triad", "environment"];
     /// What memory allows.
     const LIMITS: [Self; 2] = [Self::Read, Self::Triad];
 

@@ -16,7 +16,7 @@ use crate::bits::{BITS, WrittenGates};
 use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, normalised};
 use crate::prepared::Prepared;
 use crate::shape::Shape;
-use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, halves};
+use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, halves, one_at_a_time};
 use crate::slices::{range, range_mut};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Columns, Group, Planar, Tile, Unit, Walk};
@@ -516,10 +516,12 @@ pub(crate) fn prepared_table<'a>(normalisation: &Normalisation<'a>, group: Group
 pub(crate) fn plain(prepared: Prepared<'_>, shape: Shape, lower: f32, values: &mut [f32]) {
     let (channels, inner) = (shape.channels().max(1), shape.inner().max(1));
     let y = |[mean, slope, shift]: [f32; 3], value: &mut f32| {
+        one_at_a_time();
         let z = normalised([mean, slope, shift], *value);
         *value = bounded(Lane::FIRST, lower, 1, z, z);
     };
-    for row in values.chunks_exact_mut(channels * inner) {
+    // At least 1 already, which the compiler does not see.
+    for row in values.chunks_exact_mut((channels * inner).max(1)) {
         if inner != 1 {
             for (channel, run) in row.chunks_exact_mut(inner).enumerate() {
                 let [mean, slope, shift, _] = prepared.of_channel(channel);

@@ -39,6 +39,18 @@ pub(crate) fn in_default<R>(work: impl FnOnce() -> R) -> R {
     Caller::apart(work)
 }
 
+/// Keeps the compiler from making a loop over vectors of the loop in which this is called, on Arm:
+/// Helium, the vector unit of a Cortex-M55, takes subnormal numbers for 0. It is no instruction.
+#[inline(always)]
+#[cfg_attr(target_arch = "arm", expect(unsafe_code, reason = "an empty piece of assembly"))]
+pub(crate) fn one_at_a_time() {
+    #[cfg(all(target_arch = "arm", not(miri)))]
+    // SAFETY: no instruction.
+    unsafe {
+        core::arch::asm!("", options(nostack, preserves_flags));
+    }
+}
+
 /// Targets whose register is read and written.
 #[cfg(all(
     not(miri),

@@ -7,7 +7,7 @@ use core::ops::{Add, Mul, Sub};
 use crate::args::{Parameters, RunningMut, Statistics};
 use crate::config::RunningVariance;
 use crate::prepared::{Field, Prepared, PreparedMut};
-use crate::simd::{LANES, Lane, Lanes, Machine, Simd, first_lanes, load};
+use crate::simd::{LANES, Lane, Lanes, Simd, first_lanes, load};
 use crate::slices::{range, range_mut};
 
 /// Up to sixteen channels, one per lane.
@@ -374,20 +374,13 @@ impl Normalisation<'_> {
         }
     }
 
-    /// The normalisation of `channels`. With scalar lanes it is a function of its own, which the
-    /// cold paths call as well.
+    /// The normalisation of `channels`.
     #[inline(always)]
-    pub(crate) fn of_channels<M: Machine>(&self, s: M::Simd, channels: Channels) -> Normalise<M::Simd> {
-        if M::Simd::AT_ONCE {
-            return match self.scaled() {
-                Some(scaled) => scaled.of_channels(s, channels),
-                None => self.coefficients(s, channels, &self.centre_with(s, channels, self.inv_std(s, channels))),
-            };
+    pub(crate) fn of_channels<S: Simd>(&self, s: S, channels: Channels) -> Normalise<S> {
+        match self.scaled() {
+            Some(scaled) => scaled.of_channels(s, channels),
+            None => self.coefficients(s, channels, &self.centre(s, channels)),
         }
-        let lane = s.lanes().trailing_zeros() as usize;
-        let ChannelNormalise { mean, slope, shift, exact, .. } = self.of_channel(channels.first + lane);
-        let exact = if exact { s.lanes() } else { 0 };
-        Normalise { mean: s.splat(mean), slope: s.splat_f64(slope), shift: s.splat_f64(shift), exact }
     }
 
     /// Writes one channel of prepared statistics. The scale must be 1.
@@ -672,7 +665,13 @@ pub(crate) struct Differentiation<'a> {
 
 impl Differentiation<'_> {
     #[inline(always)]
-    fn coefficients<S: Simd>(&self, s: S, channels: Channels, centre: &Centre<S>, sums: Sums<S>) -> Differentiate<S> {
+    pub(crate) fn coefficients<S: Simd>(
+        &self,
+        s: S,
+        channels: Channels,
+        centre: &Centre<S>,
+        sums: Sums<S>,
+    ) -> Differentiate<S> {
         let scale = s.splat_f64(f64::from(self.scale));
         let (zero, unscaled) = (s.splat_f64(0.0), self.normalisation.unscaled_slope(s, channels, centre));
         match self.differential {
@@ -706,34 +705,17 @@ impl Differentiation<'_> {
         }
     }
 
-    /// [`Self::coefficients`], which is a function of its own with scalar lanes, as
-    /// [`Normalisation::of_channels`].
-    #[inline(always)]
-    pub(crate) fn of_channels<M: Machine>(
-        &self,
-        s: M::Simd,
-        channels: Channels,
-        centre: &Centre<M::Simd>,
-        sums: Sums<M::Simd>,
-    ) -> Differentiate<M::Simd> {
-        if M::Simd::AT_ONCE {
-            return self.coefficients(s, channels, centre, sums);
-        }
-        let (lane, mut alone) = (s.lanes().trailing_zeros() as usize, [0.0; 2]);
-        s.each_lane_f64(LANES, sums.g, |_, g| alone[0] = g);
-        s.each_lane_f64(LANES, sums.g_xhat, |_, g_xhat| alone[1] = g_xhat);
-        let ChannelDifferentiate { slope, tilt, offset, exact, .. } = self.of_channel(channels.first + lane, alone);
-        let exact = if exact { s.lanes() } else { 0 };
-        Differentiate { slope: s.splat_f64(slope), tilt: s.splat_f64(tilt), offset: s.splat_f64(offset), exact }
-    }
-
     /// The gradient of one channel in f64, from its sums of `g` and of `g*xhat`.
     #[cold]
     #[inline(never)]
-    pub(crate) fn of_channel(&self, channel: usize, [g, g_xhat]: [f64; 2]) -> ChannelDifferentiate {
+    pub(crate) fn of_channel(
+        &self,
+        channel: usize,
+        centre: &Centre<Lane>,
+        [g, g_xhat]: [f64; 2],
+    ) -> ChannelDifferentiate {
         let (s, channels) = (Lane::FIRST, Channels::one(channel));
-        let centre = self.normalisation.centre_of_channel(channel);
-        let differentiate = self.coefficients(s, channels, &centre, Sums { g, g_xhat });
+        let differentiate = self.coefficients(s, channels, centre, Sums { g, g_xhat });
         let Differentiate { slope, tilt, offset, exact } = differentiate;
         ChannelDifferentiate { mean: centre.mean, slope, tilt, offset, exact: exact != 0 }
     }

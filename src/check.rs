@@ -50,9 +50,10 @@ pub(crate) fn prepare(plan: &Plan, call: &Prepare<'_>) -> Result<(), Error> {
 
 /// Checks a forward call with given statistics.
 #[inline(always)]
-pub(crate) fn forward(plan: &Plan, call: &ForwardCall<'_>) -> Result<(), Error> {
+pub(crate) fn forward<const GATES: bool>(plan: &Plan, call: &ForwardCall<'_>) -> Result<(), Error> {
     normalisation(plan, &call.normalisation)?;
-    if call.gates.is_none() || !matches!(call.dropout, Dropout::InGates) {
+    // The mask in gates is checked with the gates.
+    if !GATES || !matches!(call.dropout, Dropout::InGates) {
         dropout_with(plan, call.dropout, call.normalisation.statistics)?;
     }
     optional_elements(plan, Buffer::Input, call.input)?;
@@ -66,7 +67,7 @@ pub(crate) fn forward(plan: &Plan, call: &ForwardCall<'_>) -> Result<(), Error> 
 /// stack.
 #[inline(never)]
 pub(crate) fn forward_apart(plan: &Plan, call: &ForwardCall<'_>) -> Result<(), Error> {
-    forward(plan, call)
+    forward::<false>(plan, call)
 }
 
 /// Checks a backward call.

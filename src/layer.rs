@@ -369,7 +369,7 @@ impl<A: Activation> Layer<A> {
     pub fn train(&self, call: Train<'_>) -> Result<(), Error> {
         in_default(|| {
             check::train(&self.plan, &call, false)?;
-            train::run(&self.plan, &self.activation.forward_formula(), call, None);
+            train::run::<false>(&self.plan, &self.activation.forward_formula(), call, None);
             Ok(())
         })
     }
@@ -430,7 +430,7 @@ impl<A: Activation> Layer<A> {
             let formula = self.activation.forward_formula();
             check::train(&self.plan, &call, true)?;
             check::written_gates(&self.plan, &formula, call.dropout, gates)?;
-            train::run(&self.plan, &formula, call, Some(gates));
+            train::run::<true>(&self.plan, &formula, call, Some(gates));
             Ok(())
         })
     }
@@ -680,24 +680,23 @@ impl<A: Activation> Layer<A> {
             // one, which would have its place on the stack.
             let _caller = Caller::enter();
             check::forward_apart(&self.plan, &call)?;
-            eval::run(&self.plan, &self.activation.forward_formula(), &mut call);
+            eval::run::<false>(&self.plan, &self.activation.forward_formula(), &mut call, None);
             return Ok(());
         }
         in_default(|| {
-            check::forward(&self.plan, &call)?;
-            eval::run(&self.plan, &self.activation.forward_formula(), &mut call);
+            check::forward::<false>(&self.plan, &call)?;
+            eval::run::<false>(&self.plan, &self.activation.forward_formula(), &mut call, None);
             Ok(())
         })
     }
 
     /// A forward call with given statistics that writes gates.
-    fn forward_with_gates<'a>(&self, mut call: ForwardCall<'a>, gates: &'a mut [u8]) -> Result<(), Error> {
+    fn forward_with_gates(&self, mut call: ForwardCall<'_>, gates: &mut [u8]) -> Result<(), Error> {
         in_default(|| {
             let formula = self.activation.forward_formula();
-            call.gates = Some(gates);
-            check::forward(&self.plan, &call)?;
-            check::written_gates(&self.plan, &formula, call.dropout, call.gates.as_deref().unwrap_or_default())?;
-            eval::run(&self.plan, &formula, &mut call);
+            check::forward::<true>(&self.plan, &call)?;
+            check::written_gates(&self.plan, &formula, call.dropout, gates)?;
+            eval::run::<true>(&self.plan, &formula, &mut call, Some(gates));
             Ok(())
         })
     }
@@ -714,7 +713,7 @@ impl<A: Activation> Layer<A> {
         }
         in_default(|| {
             check::prepared(&self.plan, call.normalisation.statistics)?;
-            check::forward(&self.plan, &call)?;
+            check::forward::<false>(&self.plan, &call)?;
             eval::run_prepared(&self.plan, &self.activation.forward_formula(), &mut call);
             Ok(())
         })

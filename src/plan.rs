@@ -159,8 +159,6 @@ pub(crate) struct ForwardCall<'a> {
     /// `x`; `None` if the output overwrites it.
     pub(crate) input: Option<&'a [f32]>,
     pub(crate) output: &'a mut [f32],
-    /// The gates, if the call writes them.
-    pub(crate) gates: Option<&'a mut [u8]>,
     pub(crate) scratch: &'a mut [f64],
 }
 
@@ -169,35 +167,35 @@ impl<'a> ForwardCall<'a> {
     pub(crate) const fn eval(plan: &Plan, call: Eval<'a>) -> Self {
         let Eval { parameters, running, dropout, input, residual, output, scratch } = call;
         let normalisation = plan.normalisation(parameters, Statistics::Fixed(running));
-        Self { normalisation, dropout, residual, input: Some(input), output, gates: None, scratch }
+        Self { normalisation, dropout, residual, input: Some(input), output, scratch }
     }
 
     #[inline(always)]
     pub(crate) const fn eval_in_place(plan: &Plan, call: EvalInPlace<'a>) -> Self {
         let EvalInPlace { parameters, running, dropout, residual, values: output, scratch } = call;
         let normalisation = plan.normalisation(parameters, Statistics::Fixed(running));
-        Self { normalisation, dropout, residual, input: None, output, gates: None, scratch }
+        Self { normalisation, dropout, residual, input: None, output, scratch }
     }
 
     #[inline(always)]
     pub(crate) const fn eval_prepared(plan: &Plan, call: EvalPrepared<'a>) -> Self {
         let EvalPrepared { prepared, dropout, input, residual, output, scratch } = call;
         let normalisation = plan.normalisation(NO_PARAMETERS, Statistics::Prepared(prepared));
-        Self { normalisation, dropout, residual, input: Some(input), output, gates: None, scratch }
+        Self { normalisation, dropout, residual, input: Some(input), output, scratch }
     }
 
     #[inline(always)]
     pub(crate) const fn eval_prepared_in_place(plan: &Plan, call: EvalPreparedInPlace<'a>) -> Self {
         let EvalPreparedInPlace { prepared, dropout, residual, values: output, scratch } = call;
         let normalisation = plan.normalisation(NO_PARAMETERS, Statistics::Prepared(prepared));
-        Self { normalisation, dropout, residual, input: None, output, gates: None, scratch }
+        Self { normalisation, dropout, residual, input: None, output, scratch }
     }
 
     #[inline(always)]
     pub(crate) const fn apply(plan: &Plan, call: Apply<'a>) -> Self {
         let Apply { parameters, saved, dropout, input, residual, output, scratch } = call;
         let normalisation = plan.normalisation(parameters, Statistics::Batch(saved));
-        Self { normalisation, dropout, residual, input: Some(input), output, gates: None, scratch }
+        Self { normalisation, dropout, residual, input: Some(input), output, scratch }
     }
 }
 

@@ -487,7 +487,7 @@ impl Kernel for GroupCoefficients<'_> {
         }
         for channels in group.sixteens() {
             for s in m.each(channels.len) {
-                put_coefficients(s, group, channels, table, &normalisation.of_channels::<M>(s, channels));
+                put_coefficients(s, group, channels, table, &normalisation.of_channels(s, channels));
             }
         }
     }

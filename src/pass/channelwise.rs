@@ -15,8 +15,8 @@ use core::ops::Range;
 
 use super::apply::Apply;
 use super::moments::{Deviations, FURTHER_WALKS, PivotPlaces, next_walk};
-use super::reduce::exactly;
-use super::sums::{InFours, Two, fold};
+use super::reduce::{ExactChannel, exactly};
+use super::sums::{InFours, Two, fold_both};
 use crate::bits::WrittenGates;
 use crate::channel::{ChannelDifferentiate, ChannelNormalise, Channels, GradientSums, Moments};
 use crate::shape::Shape;
@@ -89,7 +89,7 @@ impl Layout {
         for block in self.runs.blocks_of(part) {
             self.add_block(self.runs.in_channel(block, column), summands, &mut lanes);
         }
-        lanes.each_ref().map(fold)
+        fold_both(&mut lanes)
     }
 
     /// Adds the sums of a block to the lanes of a part.
@@ -221,7 +221,7 @@ impl<'a> Channel<'a> {
     #[expect(clippy::cast_possible_truncation, reason = "a power of two")]
     pub(crate) fn sums(&self, walk: &Walk, unit: f64, input: &[f32], grad: &[f32]) -> [f64; 2] {
         let layout = Layout::new(walk);
-        let (mean, unit) = (self.normalise.mean, unit as f32);
+        let (mean, exact_unit, unit) = (self.normalise.mean, unit, unit as f32);
         let mut summands = |element| {
             let x = at(input, element);
             let g = self.g(x, at(grad, element), element);
@@ -242,7 +242,8 @@ impl<'a> Channel<'a> {
             all.g_deviation += sums[1];
         }
         if self.normalise.exact || !all.are_finite() {
-            all = exactly(walk, self.apply, self.channel, (input, grad));
+            let one = ExactChannel { apply: self.apply, normalise: self.normalise, unit: exact_unit };
+            all = exactly(walk, &one, self.channel, (input, grad));
         }
         [all.g, all.g_deviation]
     }

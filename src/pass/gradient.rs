@@ -183,7 +183,8 @@ fn source(
     let coefficients = ColumnGradient::new(tile, column);
     let exactly = coefficients.exact.then(|| {
         let sums = [lane_of(&tile[G], column), lane_of(&tile[G_OTHER], column)];
-        gradient.differentiation.of_channel(group.channel_of(column), sums)
+        let channel = group.channel_of(column);
+        gradient.differentiation.of_channel(channel, &gradient.apply.normalisation.centre_of_channel(channel), sums)
     });
     (one, coefficients, exactly)
 }

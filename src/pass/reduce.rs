@@ -10,7 +10,7 @@ use core::iter::repeat;
 
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residuals, Source, bounded};
 use super::keep::Bits;
-use super::sums::{LaneSums, PlanarSums, Two, fold, fold_channels};
+use super::sums::{LaneSums, PlanarSums, Two, fold_both, fold_channels};
 use super::{
     FourBits, PIECE, four_bits, four_rows, in_sequence, load_four, of_columns, pair_lane, pieces, whole_vectors,
 };
@@ -558,13 +558,13 @@ fn exact_channels(walk: &Walk, group: Group, apply: &Apply<'_>, tensors: (&[f32]
         if exact == 0.0 && (GradientSums { g, g_deviation }).are_finite() {
             continue;
         }
-        let sums = exactly(walk, apply, channel, tensors);
+        let sums = exactly(walk, &ExactChannel::new(apply, channel), channel, tensors);
         let channels = Channels::one(channel);
-        for (field, sum) in [(G, sums.g), (G_OTHER, sums.g_deviation)] {
-            group.put_f64(s, channels, table, field, 0.0);
-            if let Some(tile) = table.get_mut(column / LANES) {
-                tile[field][column % LANES] = sum;
-            }
+        group.put_f64(s, channels, table, G, 0.0);
+        group.put_f64(s, channels, table, G_OTHER, 0.0);
+        if let Some(tile) = table.get_mut(column / LANES) {
+            tile[G][column % LANES] = sums.g;
+            tile[G_OTHER][column % LANES] = sums.g_deviation;
         }
     }
 }
@@ -573,8 +573,12 @@ fn exact_channels(walk: &Walk, group: Group, apply: &Apply<'_>, tensors: (&[f32]
 /// each column in the order of memory, then the columns in sequence.
 #[cold]
 #[inline(never)]
-pub(crate) fn exactly(walk: &Walk, apply: &Apply<'_>, channel: usize, (input, grad): (&[f32], &[f32])) -> GradientSums {
-    let one = ExactChannel::new(apply, channel);
+pub(crate) fn exactly(
+    walk: &Walk,
+    one: &ExactChannel<'_>,
+    channel: usize,
+    (input, grad): (&[f32], &[f32]),
+) -> GradientSums {
     match *walk {
         Walk::Empty => GradientSums::ZERO,
         Walk::Planar(planar) => {
@@ -587,7 +591,7 @@ pub(crate) fn exactly(walk: &Walk, apply: &Apply<'_>, channel: usize, (input, gr
                     lanes[1][position % LANES] += g_deviation;
                 }
             }
-            let [g, g_deviation] = lanes.each_ref().map(fold);
+            let [g, g_deviation] = fold_both(&mut lanes);
             GradientSums { g, g_deviation }
         }
         Walk::Columns(columns) => {
@@ -610,10 +614,10 @@ pub(crate) fn exactly(walk: &Walk, apply: &Apply<'_>, channel: usize, (input, gr
 }
 
 /// What turns the elements of one channel into summands in f64.
-struct ExactChannel<'a> {
-    apply: &'a Apply<'a>,
-    normalise: ChannelNormalise,
-    unit: f64,
+pub(crate) struct ExactChannel<'a> {
+    pub(crate) apply: &'a Apply<'a>,
+    pub(crate) normalise: ChannelNormalise,
+    pub(crate) unit: f64,
 }
 
 impl<'a> ExactChannel<'a> {
@@ -624,7 +628,7 @@ impl<'a> ExactChannel<'a> {
     }
 
     /// `g` and `g*(x - mean)*unit`.
-    #[inline(always)]
+    #[inline(never)]
     fn summands(&self, element: usize, input: &[f32], grad: &[f32]) -> [f64; 2] {
         let Self { apply, normalise, unit } = self;
         let at = |tensor: &[f32]| tensor.get(element).copied().unwrap_or(0.0);

@@ -124,9 +124,22 @@ pub(crate) fn fold_channels(sums: &PlanarSums, first: &mut [f64], second: &mut [
     }
 }
 
+/// Both sums over the lanes, in a function of its own. They end in the first lanes.
+#[inline(never)]
+pub(crate) fn fold_both(sums: &mut [Lanes<f64>; 2]) -> [f64; 2] {
+    for half in [8, 4, 2, 1] {
+        for lanes in &mut *sums {
+            for lane in 0..half {
+                lanes[lane % LANES] += lanes[(lane + half) % LANES];
+            }
+        }
+    }
+    [sums[0][0], sums[1][0]]
+}
+
 /// The sum over the lanes.
 #[inline(always)]
-pub(crate) fn fold(&[a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: &Lanes<f64>) -> f64 {
+fn fold(&[a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: &Lanes<f64>) -> f64 {
     let (a, b, c, d, e, f, g, h) = (a + i, b + j, c + k, d + l, e + m, f + n, g + o, h + p);
     let (a, b, c, d) = (a + e, b + f, c + g, d + h);
     (a + c) + (b + d)

@@ -74,7 +74,7 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut BackwardCall<'_>) {
             });
             let sums = Wanted { phase, grad_parameters }.sums(s, one, &centre, of_channel, keep.scale);
             if write {
-                let differentiate = differentiation.of_channel(channel, [sums.g, sums.g_xhat]);
+                let differentiate = differentiation.of_channel(channel, &centre, [sums.g, sums.g_xhat]);
                 let batch = differential == Differential::Batch;
                 this.gradient(plan.shape, &differentiate, batch, input, output, grad_residual.as_deref_mut());
             }
@@ -119,7 +119,7 @@ impl Kernel for GroupCoefficients<'_> {
         for channels in group.sixteens() {
             for s in m.each(channels.len) {
                 // The normalisation of the forward call, to the bit.
-                apply::put_coefficients(s, group, channels, table, &normalisation.of_channels::<M>(s, channels));
+                apply::put_coefficients(s, group, channels, table, &normalisation.of_channels(s, channels));
                 let (zero, unit) = (s.splat(0.0), s.narrow(normalisation.centre(s, channels).unit(s)));
                 group.put_pair(s, channels, table, reduce::OFFSET, [zero, unit]);
                 for field in [reduce::G, reduce::G_OTHER] {
@@ -157,7 +157,7 @@ impl Kernel for FinishGroup<'_, '_> {
                 let of_channels =
                     if self.reduced { Some(reduce::of_channels(s, self.group, channels, self.table)) } else { None };
                 let sums = self.wanted.sums(s, channels, &centre, of_channels, self.differentiation.scale);
-                let differentiate = self.differentiation.of_channels::<M>(s, channels, &centre, sums);
+                let differentiate = self.differentiation.coefficients(s, channels, &centre, sums);
                 let (group, table) = (self.group, &mut *self.table);
                 let slopes = [s.narrow(differentiate.slope), s.narrow(differentiate.tilt)];
                 group.put_pair(s, channels, table, reduce::SLOPE, slopes);

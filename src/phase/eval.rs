@@ -14,7 +14,7 @@ use crate::simd::CHANNELWISE;
 /// Runs a forward call with prepared statistics whose arguments have been checked.
 #[inline(always)]
 pub(crate) fn run_prepared(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_>) {
-    if CHANNELWISE { channelwise_prepared(plan, formula, call) } else { run(plan, formula, call) }
+    if CHANNELWISE { channelwise_prepared(plan, formula, call) } else { run::<false>(plan, formula, call, None) }
 }
 
 /// [`run`] of prepared statistics, channel by channel. A function of its own, so that a program without prepared
@@ -40,18 +40,26 @@ fn channelwise_prepared(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'
 }
 
 /// Runs a forward call with given statistics whose arguments have been checked. It is not inlined
-/// into the function that sets the floating-point environment.
+/// into the function that sets the floating-point environment. Without `GATES` there is no code for
+/// gates on small targets.
 #[inline(never)]
-pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_>) {
-    let ForwardCall { normalisation, dropout, residual, input, output, gates: written, scratch } = call;
+pub(crate) fn run<const GATES: bool>(
+    plan: &Plan,
+    formula: &Formula,
+    call: &mut ForwardCall<'_>,
+    written_to: Option<&mut [u8]>,
+) {
+    let ForwardCall { normalisation, dropout, residual, input, output, scratch } = call;
     let (residual, input) = (*residual, *input);
     let gates = plan.gates_of(*dropout);
     let Some((gates, scale)) = &gates else {
         output.fill(0.0);
-        close(written.as_deref_mut());
+        if GATES {
+            close(written_to);
+        }
         return;
     };
-    let mut written = written_gates(plan, *dropout, written.as_deref_mut());
+    let mut written = if GATES { written_gates(plan, *dropout, written_to) } else { None };
     let keep = gates.keep(*scale);
     normalisation.scale = folded_scale(formula, residual, keep.scale);
     let normalisation = &*normalisation;
@@ -61,8 +69,8 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_>) {
         for channel in channels(plan.shape) {
             let channel = Channel::new(&apply, channel);
             match &mut written {
-                None => channel.forward(plan.shape, output),
-                Some(gates) => channel.forward_with_gates(plan.shape, output, gates),
+                Some(gates) if GATES => channel.forward_with_gates(plan.shape, output, gates),
+                _ => channel.forward(plan.shape, output),
             }
         }
         return;

@@ -16,7 +16,12 @@ use crate::simd::{CHANNELWISE, Kernel, Lane, Machine, Simd};
 use crate::walk::{Group, Tile, Walk};
 
 /// Runs a training call whose arguments have been checked.
-pub(crate) fn run(plan: &Plan, formula: &Formula, mut call: Train<'_>, mut written: Option<&mut [u8]>) {
+pub(crate) fn run<const GATES: bool>(
+    plan: &Plan,
+    formula: &Formula,
+    mut call: Train<'_>,
+    mut written: Option<&mut [u8]>,
+) {
     if plan.shape.is_empty() {
         call.saved.clear();
         return;
@@ -26,9 +31,11 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, mut call: Train<'_>, mut writt
     let keep = gates.as_ref().map(|(gates, scale)| gates.keep(*scale));
     if keep.is_none() {
         call.output.fill(0.0);
-        close(written.take());
+        if GATES {
+            close(written.take());
+        }
     }
-    let mut written = written_gates(plan, call.dropout, written);
+    let mut written = if GATES { written_gates(plan, call.dropout, written) } else { None };
     let (tasks, walk, config) = (plan.tasks(), &plan.walk(), plan.config);
     let update = next_update(config, call.running.as_mut());
     let Train { parameters, mut running, input, residual, output, mut saved, scratch, .. } = call;
@@ -50,8 +57,8 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, mut call: Train<'_>, mut writt
             let apply = Apply { formula, normalisation: &normalisation, residual, keep };
             let channel = Channel::new(&apply, channel);
             match &mut written {
-                None => channel.forward(plan.shape, output),
-                Some(gates) => channel.forward_with_gates(plan.shape, output, gates),
+                Some(gates) if GATES => channel.forward_with_gates(plan.shape, output, gates),
+                _ => channel.forward(plan.shape, output),
             }
         }
         return;

@@ -44,7 +44,7 @@ fn main() -> Result<(), Error> {
         let y = last.forward(&values);
         let right = y.iter().enumerate().filter(|&(i, y)| y * sign(i) > 0.0).count();
         if step % 100 == 0 {
-            println!("step {step}: {right} of 400 points right, with dropout")
+            println!("step {step}: {right} of 400 points right, with dropout");
         }
         let dy: Vec<f32> = y.iter().enumerate().map(|(i, y)| (y - sign(i)) / 400.0).collect();
         let (mut gradient, mut dz) = (last.backward(&values, &dy, rate), vec![0.0; shape.len()]);

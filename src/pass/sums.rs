@@ -20,7 +20,8 @@
 //! ```
 //!
 //! A run begins a new four, so that a row of four vectors is always one four. At most sixteen fours
-//! are added in sequence, so no f32 sum is more than 18 roundings deep, and most are six.
+//! are added in sequence, and the first addition rounds nothing: no f32 sum is more than 15
+//! roundings deep, and most are five.
 
 use core::ops::Add;
 

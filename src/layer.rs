@@ -395,13 +395,13 @@ impl<A: Activation> Layer<A> {
     /// 1 if the element is kept and the derivative of the activation is not 0. `gates` has a bit for
     /// each element, [`mask_len(len)`](crate::mask_len) bytes.
     ///
-    /// A backward call with [`Dropout::Gates`](crate::Dropout::Gates) gives the same bits as one
+    /// A backward call with [`Dropout::Gates`] gives the same bits as one
     /// with the mask, and computes nothing of the forward call again: it needs neither the residual
     /// nor the bias, and a residual block reads one tensor less.
     ///
-    /// With [`Dropout::InGates`](crate::Dropout::InGates) the mask is in `gates`, and the gates take
-    /// its place. With [`Dropout::Off`](crate::Dropout::Off) nothing is scaled: the backward call
-    /// takes [`Dropout::UnscaledGates`](crate::Dropout::UnscaledGates), unless `p` is 0.
+    /// With [`Dropout::InGates`] the mask is in `gates`, and the gates take
+    /// its place. With [`Dropout::Off`] nothing is scaled: the backward call
+    /// takes [`Dropout::UnscaledGates`], unless `p` is 0.
     ///
     /// ```
     /// use normdrop::{Backward, Config, Dropout, Layer, Relu, SavedArrays, Shape, Statistics, Train};

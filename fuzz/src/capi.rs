@@ -866,12 +866,9 @@ fn as_c_says(error: Error, function: Function) -> Refusal {
             actual: index,
             ..none
         },
-        Error::DropoutUnset { p } => Refusal {
-            status: c::NORMDROP_STATUS_MASK_MISSING,
-            buffer: "mask".to_owned(),
-            value: p.to_bits(),
-            ..none
-        },
+        Error::DropoutUnset { p } => {
+            Refusal { status: c::NORMDROP_STATUS_MASK_MISSING, buffer: "mask".to_owned(), value: p.to_bits(), ..none }
+        }
         other => panic!("no call of a valid layer returns {other:?}"),
     }
 }

@@ -316,7 +316,7 @@ impl Backward<'_> {
         }
     }
 
-    /// The gradients of columns of which some need f64, in the order of [`apply::Forward::columns_beside_exact`].
+    /// The gradients of columns of which some need f64, in the order of the output's: first the columns that need f64.
     #[inline(always)]
     fn columns_beside_exact<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(
         mut self,

@@ -275,7 +275,10 @@ impl PartSums<'_> {
     #[inline(always)]
     fn planar<S: Simd, const RESIDUAL: bool, const GATED: bool>(mut self, s: S, planar: &Planar) {
         let part = core::mem::take(&mut self.part).first_mut();
-        let (Some(tile), Some([part_g, part_g_deviation, _])) = (self.table.first(), part) else { return };
+        let (Some(tile), Some(part)) = (self.table.first(), part) else { return };
+        // Lanes that are no columns of the piece have sums of 0.
+        *part = [[0.0; LANES]; TASK_FIELDS];
+        let [part_g, part_g_deviation, _] = part;
         let (first, columns) = (self.piece.first, self.piece.columns);
         let of_tile = of_columns(self.group, |column| {
             let [_, unit] = pair_lane(&tile[OFFSET], column);

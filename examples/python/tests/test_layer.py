@@ -525,8 +525,8 @@ def test_tasks_in_a_forked_child(call):
     """A child has the memory of the threads of its parent, but not the threads: waiting for one would never end."""
     layer, x = threaded(p=0.5)
     results = {
-        "train": lambda: layer.train(x)[0],
-        "backward": lambda: layer.backward(x, x, layer.train(x)[1]).input,
+        "train": lambda: layer.train(x, mask=layer.mask(3))[0],
+        "backward": lambda: layer.backward(x, x, layer.train(x, mask=layer.mask(3))[1]).input,
         "mask": lambda: layer.mask(3),
     }
     wanted = results[call]()

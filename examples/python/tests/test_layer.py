@@ -526,7 +526,7 @@ def test_tasks_in_a_forked_child(call):
     layer, x = threaded(p=0.5)
     results = {
         "train": lambda: layer.train(x, mask=layer.mask(3))[0],
-        "backward": lambda: layer.backward(x, x, layer.train(x, mask=layer.mask(3))[1]).input,
+        "backward": lambda: layer.backward(x, x, layer.train(x, mask=layer.mask(3))[1], mask=layer.mask(3)).input,
         "mask": lambda: layer.mask(3),
     }
     wanted = results[call]()

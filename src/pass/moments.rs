@@ -660,7 +660,7 @@ fn of_channel(walk: &Walk, group: Group, channel: usize, table: &[Tile<FIELDS>])
     let mut moments = Moments::EMPTY;
     for column in group.columns_of(channel) {
         let Some(tile) = table.get(column / LANES) else { break };
-        let [mean, m2] = [MEAN, M2].map(|field| lane_of(&tile[field], column));
+        let (mean, m2) = (lane_of(&tile[MEAN], column), lane_of(&tile[M2], column));
         match walk {
             Walk::Columns(columns) => {
                 let count = columns.column_count(group.first_column + column);

@@ -13,6 +13,8 @@ use normdrop::{
 
 use crate::backends::{Data, Problem, Results, SMALL, WALKS, run};
 use crate::digest::backends;
+#[cfg(feature = "rayon")]
+use crate::digest::corpus::environment::State;
 use crate::digest::corpus::environment::{CONTROLS, enter, leave};
 use crate::support::{ACTIVATIONS, Oracle, Visitor, with_activation};
 
@@ -191,7 +193,10 @@ fn environment_contract_the_threads_of_a_pool_may_have_any_environment() {
     fn run_in(number: usize, layer: &Layer<Relu>, problem: &Problem, results: &mut Results) {
         let entered = enter(number);
         run(layer, problem, results);
-        assert!(leave(entered), "{entered:x?} has changed");
+        let found = State::read();
+        // Comparisons of the test itself may raise flags.
+        let as_before = leave(entered) || found.without_flags() == entered.without_flags();
+        assert!(as_before, "{entered:x?} has changed to {found:x?}");
     }
 }
 

@@ -588,29 +588,27 @@ pub(crate) fn elements(
     });
 }
 
-/// The tiles of a table in segments: neighbours of which no column needs f64, and single tiles where one does, as the second
-/// vectors of two fields say.
+/// The next segment of the tiles of a table, from tile `start` on: neighbours of which no column needs f64, or one tile where
+/// one does, as the second vectors of two fields say.
 #[inline(always)]
-pub(crate) fn segments<S: Simd, const FIELDS: usize>(
+pub(crate) fn next_segment<S: Simd, const FIELDS: usize>(
     s: S,
     table: &[Tile<FIELDS>],
-    field: usize,
-    other: usize,
-) -> impl Iterator<Item = Range<usize>> {
-    let mut first = 0;
-    core::iter::from_fn(move || {
-        let start = first;
-        while let Some(tile) = table.get(first) {
-            if needs_f64(s, [&tile[field % FIELDS], &tile[other % FIELDS]].into_iter()) {
-                if first == start {
-                    first += 1;
-                }
-                break;
+    start: usize,
+    [field, other]: [usize; 2],
+) -> Option<Range<usize>> {
+    let mut end = start;
+    while let Some(tile) = table.get(end) {
+        let (flags, others) = (s.load_pair(&tile[field % FIELDS]).1, s.load_pair(&tile[other % FIELDS]).1);
+        if s.bits(s.le(s.splat(1.0), flags + others)) != 0 {
+            if end == start {
+                end += 1;
             }
-            first += 1;
+            break;
         }
-        (start < first).then_some(start..first)
-    })
+        end += 1;
+    }
+    (start < end).then_some(start..end)
 }
 
 /// The output of up to sixteen columns of a row, except for those that need f64.
@@ -628,13 +626,13 @@ impl<const RESIDUAL: bool> BesideExact<'_, RESIDUAL> {
         let Self { apply, tile, owner, start, len } = self;
         let (_, exact) = s.load_pair(&tile[EXACT]);
         let (exact, coefficients) = (s.le(s.splat(1.0), exact), tile.coefficients(s));
-        let mut bits = [0];
-        apply.keep.fill(start, &mut bits);
+        let mut buffer = [0; _];
+        let bits = apply.keep.bits(start, 1, &mut buffer).vectors().next().unwrap_or_default();
         let x = s.select(exact, coefficients.mean, s.load_partial(elements.values_of(start, len)));
         let residual = if RESIDUAL { apply.residual } else { None };
         let residual = residual.map_or(s.splat(0.0), |residual| s.load_partial(range(residual, start, len)));
         let z = apply.z::<S, RESIDUAL>(s, &coefficients, x, residual, owner);
-        let (value, _) = apply.finish(s, apply.lower(s), bits[0], z, RESIDUAL);
+        let (value, _) = apply.finish(s, apply.lower(s), bits, z, RESIDUAL);
         let y = range_mut(elements.write, start - elements.base, len);
         s.store_partial(s.select(exact, s.load_partial(y), value), y);
     }
@@ -755,7 +753,9 @@ impl Forward<'_> {
         let (group, table, keep) = (self.group, self.table, self.apply.keep);
         self.exact_columns(columns);
         let mut copy = [0.0; PIECE];
-        for segment in segments(s, table, EXACT, EXACT) {
+        let mut next = 0;
+        while let Some(segment) = next_segment(s, table, next, [EXACT; 2]) {
+            next = segment.end;
             let (first, end) = (segment.start * LANES, segment.end * LANES);
             let rows = columns.rows_of(group, self.units.clone());
             let Some(tiles) = table.get(segment) else { break };

@@ -8,7 +8,7 @@ use core::iter::repeat;
 use core::ops::Range;
 
 use super::apply::{
-    self, Apply, Coefficients, ColumnCoefficients, OneColumn, Owner, Source, Sources, needs_f64, segments,
+    self, Apply, Coefficients, ColumnCoefficients, OneColumn, Owner, Source, Sources, needs_f64, next_segment,
 };
 use super::keep::Keep;
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
@@ -326,7 +326,9 @@ impl Backward<'_> {
         let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
         self.exact_columns(columns);
         let mut copy = [0.0; PIECE];
-        for segment in segments(s, table, apply::EXACT, OFFSET) {
+        let mut next = 0;
+        while let Some(segment) = next_segment(s, table, next, [apply::EXACT, OFFSET]) {
+            next = segment.end;
             let (first, end) = (segment.start * LANES, segment.end * LANES);
             let Some(tiles) = table.get(segment) else { break };
             let is_exact = needs_f64(s, tiles.iter().map(|tile| &tile[apply::EXACT]))
@@ -362,13 +364,13 @@ impl Backward<'_> {
         let (forward, own) = (tile.coefficients(s), tile.gradient_coefficients(s));
         let (flags, own_flags) = (s.load_pair(&tile[apply::EXACT]).1, s.load_pair(&tile[OFFSET]).1);
         let exact = s.le(s.splat(1.0), flags + own_flags);
-        let mut bits = [0];
-        gradient.apply.keep.fill(start, &mut bits);
+        let mut buffer = [0; _];
+        let bits = gradient.apply.keep.bits(start, 1, &mut buffer).vectors().next().unwrap_or_default();
         let x = s.select(exact, forward.mean, s.load_partial(range(gradient.input, start, len)));
         let dy = s.drop(exact, s.load_partial(self.elements.values_of(start, len)));
         let residual = if RESIDUAL { gradient.apply.residual } else { None };
         let residual = residual.map_or(s.splat(0.0), |residual| s.load_partial(range(residual, start, len)));
-        let (values, bounds) = ([x, dy, residual], (gradient.apply.lower(s), bits[0], batch));
+        let (values, bounds) = ([x, dy, residual], (gradient.apply.lower(s), bits, batch));
         let (g, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(s, (&forward, &own), owner, values, bounds);
         if let Some(tensor) = self.grad_residual.as_deref_mut() {
             let to = range_mut(tensor, start - base, len);

@@ -538,17 +538,21 @@ fn merge_tile<S: Simd>(
     let (_, unit) = s.load_pair(&tile[PIVOT]);
     let lanes = lanes & !s.bits(s.le(unit, s.splat(0.0)));
     if lanes != u16::MAX {
-        let [mean, m2] = merged;
-        let [old_mean, old_m2] = old;
-        let [mean, m2, ..] = s.change_lanes_f64([mean, m2, old_mean, old_m2], |lane, values| {
-            if lanes >> lane & 1 == 0 {
-                (values[0], values[1]) = (values[2], values[3]);
-            }
-        });
-        merged = [mean, m2];
+        merged = [lanes_or(s, lanes, merged[0], old[0]), lanes_or(s, lanes, merged[1], old[1])];
     }
     s.store_f64(merged[0], &mut tile[MEAN]);
     s.store_f64(merged[1], &mut tile[M2]);
+}
+
+/// `value` in given lanes and `other` in the other lanes.
+#[inline(always)]
+fn lanes_or<S: Simd>(s: S, lanes: u16, value: S::F64, other: S::F64) -> S::F64 {
+    let [value, _] = s.change_lanes_f64([value, other], |lane, values| {
+        if lanes >> lane & 1 == 0 {
+            values[0] = values[1];
+        }
+    });
+    value
 }
 
 /// Merges the last, shorter row of a matrix: one more value in its columns.

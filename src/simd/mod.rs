@@ -237,6 +237,16 @@ pub(crate) trait Simd: Copy {
         self.less(self.splat_f64(above), self.larger(value, self.splat_f64(0.0) - value))
     }
 
+    /// Each of these from memory. Not by `map`, which may stay a function of its own.
+    #[inline(always)]
+    fn load_each<const N: usize>(self, from: &[Lanes<f64>; N]) -> [Self::F64; N] {
+        let mut vectors = [self.splat_f64(0.0); N];
+        for (vector, from) in vectors.iter_mut().zip(from) {
+            *vector = self.load_f64(from);
+        }
+        vectors
+    }
+
     /// The values that `make` returns for each of the first `lanes` lanes, and 0 in the other
     /// lanes.
     #[inline(always)]
@@ -247,7 +257,7 @@ pub(crate) trait Simd: Copy {
                 values[lane] = value;
             }
         }
-        made.map(|values| self.load_f64(&values))
+        self.load_each(&made)
     }
 
     /// Passes the values of the first `lanes` lanes to `take`, one lane at a time.
@@ -297,7 +307,7 @@ pub(crate) trait Simd: Copy {
             self.store_f64(value, lanes);
         }
         change_each_f64(&mut lanes, change);
-        lanes.map(|values| self.load_f64(&values))
+        self.load_each(&lanes)
     }
 
     /// Up to sixteen f64 from memory, and +0.0 in the other lanes.

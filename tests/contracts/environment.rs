@@ -182,7 +182,9 @@ fn environment_contract_the_threads_of_a_pool_may_have_any_environment() {
         };
         rayon::ThreadPoolBuilder::new().num_threads(3).start_handler(start).build().expect("a pool of threads")
     };
-    for number in 0..2 * CONTROLS.len() {
+    // Without those that trap exceptions, which the last ones of every list do: the test itself compares subnormal numbers.
+    const MASKED: usize = 6;
+    for number in (0..2 * CONTROLS.len()).filter(|number| number % CONTROLS.len() < MASKED) {
         // All of the pool, and the caller alone.
         pool(number).install(|| run_in(number, &layer, &problem, &mut many));
         crate::backends::compare(&problem, Relu, ("a pool with another environment", "one"), &many, &one);

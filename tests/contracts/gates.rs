@@ -37,7 +37,7 @@ struct Case<A> {
 type Gradients = [Vec<u32>; 4];
 
 fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
+    values.iter().map(|value| if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }).collect()
 }
 
 impl<A: normdrop::Activation> Case<A> {
@@ -175,7 +175,8 @@ impl<A: normdrop::Activation> Case<A> {
         self.layer.reduce(Reduce { parameters, dropout, residual, ..call }).unwrap();
         let call = ApplyGradient::new(saved, samples, &sums, &self.x, &self.dy, &mut dx, &mut scratch);
         self.layer.apply_gradient(ApplyGradient { parameters, dropout, residual, ..call }).unwrap();
-        (sums.iter().map(|sum| sum.to_bits()).collect(), bits(&dx))
+        let bits_of = |sum: &f64| if sum.is_nan() { f64::NAN.to_bits() } else { sum.to_bits() };
+        (sums.iter().map(bits_of).collect(), bits(&dx))
     }
 
     /// Everything about the gates of one case.

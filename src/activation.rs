@@ -157,11 +157,11 @@ pub struct Identity;
 
 impl Lanewise for Identity {
     fn forward_formula(self) -> Formula {
-        Formula::bounded(f32::NEG_INFINITY)
+        Formula::OPEN
     }
 
     fn backward_formula(self) -> Formula {
-        Formula::bounded(f32::NEG_INFINITY)
+        Formula::OPEN
     }
 }
 

@@ -651,10 +651,8 @@ struct Forward<'a> {
 
 impl Kernel for Forward<'_> {
     #[inline(always)]
-    fn run<M: Machine>(mut self, m: M) {
-        let Some(s) = m.all() else {
-            return self.units.clone().for_each(|unit| self.one_by_one(unit));
-        };
+    fn run<M: Machine>(self, m: M) {
+        let Some(s) = m.all() else { return };
         let stream = self.elements.stream;
         match (*self.walk, self.apply.is_plain()) {
             (Walk::Empty, _) => {}
@@ -869,7 +867,7 @@ impl Forward<'_> {
         }
     }
 
-    /// The output of a unit, element by element: where lanes are worked one after the other, and for columns that need f64.
+    /// The output of a unit, element by element, for columns that need f64.
     #[inline(never)]
     fn one_by_one(&mut self, unit: usize) {
         let (apply, group) = (self.apply, self.group);

@@ -226,10 +226,8 @@ struct Variant<'a, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(B
 impl<const RESIDUAL: bool, const GATED: bool, const BATCH: bool> Kernel for Variant<'_, RESIDUAL, GATED, BATCH> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
-        let Self(mut backward) = self;
-        let Some(s) = m.all() else {
-            return backward.units.clone().for_each(|unit| backward.one_by_one(unit));
-        };
+        let Self(backward) = self;
+        let Some(s) = m.all() else { return };
         let stream = backward.elements.stream;
         match *backward.walk {
             Walk::Empty => {}
@@ -474,8 +472,7 @@ impl Backward<'_> {
         }
     }
 
-    /// The gradients of a unit, element by element: where lanes are worked one after the other, and for columns that need
-    /// f64.
+    /// The gradients of a unit, element by element, for columns that need f64.
     #[inline(never)]
     fn one_by_one(&mut self, unit: usize) {
         let (s, gradient, group, batch) = (Lane::FIRST, self.gradient, self.group, self.is_batch());

@@ -164,10 +164,15 @@ impl WrittenGates<'_> {
     pub(crate) fn copy_bits<'b>(&self, first: usize, vectors: usize, buffer: &'b mut Buffer) -> Bits<'b> {
         let mut bits = [0; BITS];
         self.fill(first, bits.get_mut(..vectors).unwrap_or_default());
-        for (bytes, bits) in buffer.as_chunks_mut().0.iter_mut().zip(bits) {
-            *bytes = bits.to_le_bytes();
-        }
+        put_bytes(&bits, buffer);
         Bits { bytes: buffer, shift: 0 }
+    }
+}
+
+/// The bits of vectors as the bytes of a mask.
+fn put_bytes(bits: &[u16; BITS], buffer: &mut Buffer) {
+    for (bytes, bits) in buffer.as_chunks_mut().0.iter_mut().zip(bits) {
+        *bytes = bits.to_le_bytes();
     }
 }
 
@@ -204,9 +209,7 @@ impl Keep<'_> {
     fn copy(&self, first: usize, vectors: usize, buffer: &mut Buffer) {
         let mut bits = [0; BITS];
         self.fill(first, bits.get_mut(..vectors).unwrap_or_default());
-        for (bytes, bits) in buffer.as_chunks_mut().0.iter_mut().zip(bits) {
-            *bytes = bits.to_le_bytes();
-        }
+        put_bytes(&bits, buffer);
     }
 
     /// The same for the elements of a range alone, where one bit may decide about them all.

@@ -2,6 +2,7 @@
 
 pub mod darknet;
 pub mod keras;
+pub mod ncnn;
 pub mod npz;
 pub mod onnx;
 pub mod state_dict;
@@ -16,17 +17,23 @@ use crate::model::{Fault, Model};
 /// Says what about the file is wrong or not supported.
 pub fn read(path: &Path, eps: Option<f32>) -> Result<Model, Fault> {
     let bytes = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
-    let model = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("safetensors") => state_dict::read(&bytes(path)?, eps),
-        Some("onnx") => onnx::read(&bytes(path)?),
-        Some("keras") => keras::read(&bytes(path)?),
-        Some("npz") => npz::read(&bytes(path)?, eps),
-        Some("weights") => {
-            let cfg = path.with_extension("cfg");
-            let text = std::fs::read_to_string(&cfg).map_err(|error| format!("{}: {error}", cfg.display()))?;
-            darknet::read(&text, &bytes(path)?)
-        }
-        _ => Err("none of .safetensors, .onnx, .keras, .npz and .weights (with its .cfg)".to_owned()),
-    };
+    let model =
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("safetensors") => state_dict::read(&bytes(path)?, eps),
+            Some("onnx") => onnx::read(&bytes(path)?),
+            Some("keras") => keras::read(&bytes(path)?),
+            Some("npz") => npz::read(&bytes(path)?, eps),
+            Some("weights") => {
+                let cfg = path.with_extension("cfg");
+                let text = std::fs::read_to_string(&cfg).map_err(|error| format!("{}: {error}", cfg.display()))?;
+                darknet::read(&text, &bytes(path)?)
+            }
+            Some("param") => {
+                let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+                ncnn::read(&text, &bytes(&path.with_extension("bin"))?)
+            }
+            _ => Err("none of .safetensors, .onnx, .keras, .npz, .param (with its .bin) and .weights (with its .cfg)"
+                .to_owned()),
+        };
     model.map_err(|fault| format!("{}: {fault}", path.display()))
 }

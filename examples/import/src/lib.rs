@@ -2,5 +2,6 @@
 //! framework. `README.md` has the formats; `main.rs` is the program.
 
 pub mod formats;
+pub mod graph;
 pub mod model;
 pub mod write;

@@ -11,7 +11,8 @@ use normdrop_import::write::{self, Language};
 const USAGE: &str = "\
 usage: normdrop-import MODEL [options]
 
-MODEL is .safetensors (a PyTorch state dict), .onnx, .keras, .npz (flax, haiku) or .weights with its .cfg (Darknet).
+MODEL is .safetensors (a PyTorch state dict), .onnx, .keras, .npz (flax, haiku), .param with its .bin (ncnn) or .weights
+with its .cfg (Darknet).
 Prints the batch norms and what is unusual about them, and folds them.
 
   --eps EPS                  of the batch norms, where the file has none (state dict, npz)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use normdrop::WeightOrder;
-use normdrop_import::formats::{self, darknet};
+use normdrop_import::formats::{self, darknet, ncnn};
 use normdrop_import::model::{Between, Model, Side, WeightLayer};
 use normdrop_import::write::{self, Language};
 
@@ -236,6 +236,73 @@ fn darknet_reads_its_numbers_in_the_order_of_the_cfg() {
     let mut model = darknet::read(one, &numbers).expect("one weight");
     model.fold(false).expect("a variance above 0");
     assert!((model.layers[0].weights[0] - 999.001).abs() < 1e-3);
+}
+
+#[test]
+fn ncnn_reads_its_numbers_in_the_order_of_the_param() {
+    let model = read("ncnn.param");
+    let expected = [("bn1", "conv1", Side::Previous), ("bn2", "conv2", Side::Previous), ("bn3", "conv3", BEFORE_CONV3)];
+    assert_eq!(sides(&model), expected);
+    check(model, "ncnn.json", false);
+
+    let param = std::fs::read_to_string(file("ncnn.param")).expect("written by make.py");
+    let bin = std::fs::read(file("ncnn.bin")).expect("written by make.py");
+    let fault = |param: &str, bin: &[u8]| ncnn::read(param, bin).expect_err("nothing that can be read");
+    assert!(fault(&param, &bin[..bin.len() - 4]).contains("are due"));
+    assert!(fault(&param, &[&bin[..], &[0; 4]].concat()).contains("are left"));
+    assert!(fault(&param[1..], &bin).contains("7767517"));
+    assert!(fault(&param.replace("10 10", "11 10"), &bin).contains("there are 10 layers"));
+    assert!(fault(&param.replace("ReLU relu1", "LSTM relu1"), &bin).contains("relu1, a LSTM"));
+    assert!(fault(&param.replace("0=4 1=3", "0=5 1=3"), &bin).contains("are not 5 outputs"));
+    assert!(
+        fault(&param.replace("0=4 1=3", "0=18446744073709551615 1=3"), &bin).contains("are not 18446744073709551615")
+    );
+    let half = [&0x0130_6B47_u32.to_le_bytes(), &bin[4..]].concat();
+    assert!(fault(&param, &half).contains("f16"));
+    // An activation that is a part of the convolution stands between the two, and what pads with 1 is no zero padding.
+    let model = ncnn::read(&param.replace("5=0 6=72", "5=0 6=72 9=1"), &bin).expect("read");
+    assert_eq!(model.neighbours.len(), 2);
+    assert!(model.remarks.iter().any(|remark| remark.contains("bn1 stays: a ReLU stands")), "{:?}", model.remarks);
+    assert!(fault(&param.replace("5=1 6=54", "5=1 6=54 18=1.0"), &bin).contains("another value than 0"));
+    // Padding as a layer of its own, with zeros and by reflection.
+    let side = |keys: &str| {
+        let param = param.replace("Dropout dropout 1 1 g h", &format!("Padding pad 1 1 g h {keys}"));
+        let model = ncnn::read(&param.replace("1=3 4=1 5=1", "1=3 4=0 5=1"), &bin).expect("read");
+        model.neighbours.last().expect("bn3").side
+    };
+    assert_eq!(side("0=1 1=1 2=1 3=1"), BEFORE_CONV3);
+    assert_eq!(side("0=1 1=1 2=1 3=1 4=2"), Side::Next { max_pooling: false, padding: false });
+}
+
+/// A network of one batch norm of one channel, and a convolution with the weight 1.
+fn small_ncnn(line: &str, numbers: &[f32]) -> Model {
+    let param = format!("7767517\n4 4\nInput data 0 1 x\nConvolution conv 1 1 x a 0=1 1=1 6=1\n{line}\n");
+    let bin: Vec<u8> = [0.0, 1.0].iter().chain(numbers).flat_map(|number: &f32| number.to_le_bytes()).collect();
+    ncnn::read(&param, &bin).unwrap_or_else(|fault| panic!("{fault}"))
+}
+
+#[test]
+fn a_root_of_0_in_ncnn_is_1e_4() {
+    let mut model = small_ncnn("BatchNorm bn 1 1 a b 0=1\nReLU relu 1 1 b y", &[1.0, 0.0, 0.0, 0.5]);
+    assert!(model.remarks[0].contains("channels [0]"), "{:?}", model.remarks);
+    model.fold(false).expect("a variance of 1e-8");
+    let WeightLayer { weights, bias, .. } = &model.layers[0];
+    // Seen in ncnn: gain 1e4.
+    assert!((weights[0] - 1e4).abs() < 1e-2 && bias.as_deref() == Some(&[0.5]), "{weights:?} {bias:?}");
+}
+
+#[test]
+fn a_scale_belongs_to_the_batch_norm_directly_before_it() {
+    // (x - 3)/2*10 + 1, times 0.5, plus 7.
+    let numbers = [10.0, 3.0, 4.0, 1.0, 0.5, 7.0];
+    let mut model = small_ncnn("BatchNorm bn 1 1 a b 0=1\nScale scale 1 1 b y 0=1 1=1", &numbers);
+    assert_eq!(sides(&model), [("bn", "conv", Side::Previous)]);
+    model.fold(false).expect("one batch norm");
+    assert_eq!((&model.layers[0].weights[..], model.layers[0].bias.as_deref()), (&[2.5][..], Some(&[0.0][..])));
+    // Another layer between the two: both stay what they are, and only the first one is beside the convolution.
+    let lines = "BatchNorm bn 1 1 a b 0=1\nScale scale 1 1 c y 0=1 1=1";
+    let model = small_ncnn(lines, &numbers);
+    assert_eq!((model.batch_norms.len(), sides(&model)), (2, vec![("bn", "conv", Side::Previous)]));
 }
 
 #[test]

@@ -5,6 +5,7 @@
     python make.py onnx      onnx==1.23.2 onnxruntime==1.32.0
     python make.py keras     keras==3.15.0 jax==0.10.2 (KERAS_BACKEND=jax)
     python make.py flax      flax==0.12.8 jax==0.10.2
+    python make.py ncnn      ncnn==1.0.20261020 (runs the file, and writes none)
     python make.py darknet   opencv-python-headless==4.14.0.94 (reads the file; Darknet is in no registry)
 
 All have the same network, on an image of 2 channels, 5 rows and 4 columns:
@@ -169,6 +170,35 @@ def make_darknet():
     network = cv2.dnn.readNetFromDarknet(str(FILES / "darknet.cfg"), str(FILES / "darknet.weights"))
     network.setInput(x)
     write("darknet", x, network.forward())
+
+
+def make_ncnn():
+    import ncnn
+
+    values, x = numbers()
+    parts = []
+
+    def conv(name, x, y, outputs, size, pad, bias):
+        # A flag of 0 says f32.
+        parts.extend([np.int32([0]), values[f"{name}.weight"], *([values[f"{name}.bias"]] if bias else [])])
+        return f"Convolution {name} 1 1 {x} {y} 0={outputs} 1={size} 4={pad} 5={int(bias)} 6={values[f'{name}.weight'].size}"
+
+    def bn(name, x, y):
+        parts.extend(values[f"{name}.{part}"] for part in ("weight", "running_mean", "running_var", "bias"))
+        return f"BatchNorm {name} 1 1 {x} {y} 0={values[f'{name}.bias'].size} 1=1e-5"
+
+    lines = ["Input data 0 1 x", conv("conv1", "x", "a", 4, 3, 1, False), bn("bn1", "a", "b"), "ReLU relu1 1 1 b c",
+             conv("conv2", "c", "d", 3, 1, 0, True), bn("bn2", "d", "e"), "ReLU relu2 1 1 e f", bn("bn3", "f", "g"),
+             "Dropout dropout 1 1 g h", conv("conv3", "h", "y", 2, 3, 1, True)]
+    (FILES / "ncnn.param").write_text("\n".join(["7767517", f"{len(lines)} {len(lines)}", *lines]) + "\n")
+    (FILES / "ncnn.bin").write_bytes(b"".join(part.tobytes() for part in parts))
+    network = ncnn.Net()
+    network.opt.use_fp16_packed = network.opt.use_fp16_storage = network.opt.use_fp16_arithmetic = False
+    network.opt.use_bf16_storage = False
+    assert network.load_param(str(FILES / "ncnn.param")) == 0 and network.load_model(str(FILES / "ncnn.bin")) == 0
+    extractor = network.create_extractor()
+    extractor.input("x", ncnn.Mat(x[0]).clone())
+    write("ncnn", x, np.array(extractor.extract("y")[1]))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use normdrop::{WeightOrder, WeightShape};
 use prost::Message;
 
-use crate::model::{BatchNorm, Fault, Model, Side, WeightLayer};
+use crate::graph::{self, Role};
+use crate::model::{BatchNorm, Fault, Model, WeightLayer};
 
 #[derive(Clone, PartialEq, Message)]
 struct ModelProto {
@@ -103,6 +104,22 @@ impl NodeProto {
         let automatic = self.attribute("auto_pad").is_some_and(|pad| pad.s.starts_with(b"SAME"));
         automatic || self.attribute("pads").is_some_and(|pads| pads.ints.iter().any(|&pad| pad != 0))
     }
+
+    /// What it is to a batch norm beside it.
+    fn role(&self) -> Role {
+        match self.op_type.as_str() {
+            "BatchNormalization" => Role::BatchNorm,
+            "Conv" => Role::Weights { pads: self.pads(), activated: false },
+            "Gemm" => Role::Weights { pads: false, activated: false },
+            "ConvTranspose" => Role::Transposed { activated: false },
+            "AveragePool" if self.integer("count_include_pad", 0) != 0 && self.pads() => Role::Pads,
+            "AveragePool" | "Dropout" | "Identity" | "Flatten" | "GlobalAveragePool" => Role::Passes,
+            "MaxPool" | "GlobalMaxPool" => Role::MaxPools,
+            "Pad" if self.attribute("mode").is_none_or(|mode| mode.s == b"constant") => Role::Pads,
+            "Pad" => Role::Passes,
+            _ => Role::Other,
+        }
+    }
 }
 
 /// A tensor of f32.
@@ -137,24 +154,13 @@ impl TryFrom<&TensorProto> for Constant {
     }
 }
 
-/// The graph, with what it takes to walk along it.
+/// The graph and its constants.
 struct Graph<'a> {
     graph: &'a GraphProto,
     constants: HashMap<&'a str, &'a TensorProto>,
 }
 
 impl<'a> Graph<'a> {
-    /// The nodes that read a value. The model's own outputs count as one that nothing is known of.
-    fn consumers(&self, value: &str) -> Vec<Option<&'a NodeProto>> {
-        let nodes = self.graph.node.iter().filter(|node| node.input.iter().any(|input| input == value)).map(Some);
-        let outputs = self.graph.output.iter().filter(|output| output.name == value).map(|_| None);
-        nodes.chain(outputs).collect()
-    }
-
-    fn producer(&self, value: &str) -> Option<&'a NodeProto> {
-        self.graph.node.iter().find(|node| node.output.iter().any(|output| output == value))
-    }
-
     fn constant(&self, node: &NodeProto, input: usize) -> Result<Option<Constant>, Fault> {
         let Some(name) = node.input(input) else { return Ok(None) };
         let tensor = self.constants.get(name).ok_or_else(|| format!("{}: {name} is no constant", node.called()))?;
@@ -219,44 +225,16 @@ pub fn read(bytes: &[u8]) -> Result<Model, Fault> {
         };
         let eps = node.number("epsilon", 1e-5);
         let (weight, bias) = (Some(part(1)?), Some(part(2)?));
-        model.batch_norms.push(BatchNorm { name: name.clone(), weight, bias, mean: part(3)?, var: part(4)?, eps });
-        if let Err(why) = pair(&graph, node, &mut model) {
-            model.remarks.push(format!("{name} stays: {why}"));
-        }
+        model.batch_norms.push(BatchNorm { mean: part(3)?, var: part(4)?, name, weight, bias, eps });
     }
+    let nodes = graph.graph.node.iter().map(|node| graph::Node {
+        name: node.called().to_owned(),
+        kind: node.op_type.clone(),
+        role: node.role(),
+        inputs: node.input.clone(),
+        outputs: node.output.clone(),
+    });
+    let outputs = graph.graph.output.iter().map(|output| output.name.clone());
+    graph::Graph { nodes: nodes.collect(), outputs: outputs.collect() }.pair(&mut model);
     Ok(model)
-}
-
-/// Finds the weight layer beside a batch norm.
-fn pair(graph: &Graph<'_>, node: &NodeProto, model: &mut Model) -> Result<(), Fault> {
-    let (x, y) = (node.input(0).unwrap_or_default(), node.output.first().map_or("", String::as_str));
-    if let Some(previous) = graph.producer(x).filter(|node| is_weights(node))
-        && graph.consumers(x).len() == 1
-    {
-        return model.pair(node.called(), previous.called(), Side::Previous);
-    }
-    let (mut value, mut max_pooling, mut padding) = (y, false, false);
-    loop {
-        let consumers = graph.consumers(value);
-        let [Some(next)] = consumers[..] else {
-            return Err(format!("{} other nodes read its output", consumers.len()));
-        };
-        if next.input(0) != Some(value) {
-            return Err(format!("{} uses it as weights", next.called()));
-        }
-        match next.op_type.as_str() {
-            "Conv" => {
-                let padding = padding || next.pads();
-                return model.pair(node.called(), next.called(), Side::Next { max_pooling, padding });
-            }
-            "Gemm" => return model.pair(node.called(), next.called(), Side::Next { max_pooling, padding }),
-            "ConvTranspose" => return Err("a transposed convolution after it needs a bias for each place".to_owned()),
-            "Dropout" | "Identity" | "Flatten" | "GlobalAveragePool" => {}
-            "AveragePool" => padding |= next.integer("count_include_pad", 0) != 0 && next.pads(),
-            "MaxPool" | "GlobalMaxPool" => max_pooling = true,
-            "Pad" => padding |= next.attribute("mode").is_none_or(|mode| mode.s == b"constant"),
-            other => return Err(format!("a {other} stands between it and the weights")),
-        }
-        value = next.output.first().map_or("", String::as_str);
-    }
 }

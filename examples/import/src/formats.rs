@@ -1,7 +1,9 @@
 //! The formats of model files, one a file.
 
+pub mod caffe;
 pub mod darknet;
 pub mod keras;
+pub mod mxnet;
 pub mod ncnn;
 pub mod npz;
 pub mod onnx;
@@ -17,23 +19,34 @@ use crate::model::{Fault, Model};
 /// Says what about the file is wrong or not supported.
 pub fn read(path: &Path, eps: Option<f32>) -> Result<Model, Fault> {
     let bytes = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
-    let model =
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("safetensors") => state_dict::read(&bytes(path)?, eps),
-            Some("onnx") => onnx::read(&bytes(path)?),
-            Some("keras") => keras::read(&bytes(path)?),
-            Some("npz") => npz::read(&bytes(path)?, eps),
-            Some("weights") => {
-                let cfg = path.with_extension("cfg");
-                let text = std::fs::read_to_string(&cfg).map_err(|error| format!("{}: {error}", cfg.display()))?;
-                darknet::read(&text, &bytes(path)?)
-            }
-            Some("param") => {
-                let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-                ncnn::read(&text, &bytes(&path.with_extension("bin"))?)
-            }
-            _ => Err("none of .safetensors, .onnx, .keras, .npz, .param (with its .bin) and .weights (with its .cfg)"
-                .to_owned()),
-        };
+    let model = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("safetensors") => state_dict::read(&bytes(path)?, eps),
+        Some("onnx") => onnx::read(&bytes(path)?),
+        Some("keras") => keras::read(&bytes(path)?),
+        Some("npz") => npz::read(&bytes(path)?, eps),
+        Some("weights") => {
+            let cfg = path.with_extension("cfg");
+            let text = std::fs::read_to_string(&cfg).map_err(|error| format!("{}: {error}", cfg.display()))?;
+            darknet::read(&text, &bytes(path)?)
+        }
+        Some("caffemodel") => caffe::read(&bytes(path)?),
+        Some("h5") => keras::read_weights(bytes(path)?, eps),
+        Some("params") => {
+            // `NAME-0000.params`, with the number of an epoch.
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let name = stem.rsplit_once('-').map_or(stem, |(name, _)| name);
+            let symbol = path.with_file_name(format!("{name}-symbol.json"));
+            let text = std::fs::read_to_string(&symbol).map_err(|error| format!("{}: {error}", symbol.display()))?;
+            mxnet::read(&text, &bytes(path)?)
+        }
+        Some("param") => {
+            let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            ncnn::read(&text, &bytes(&path.with_extension("bin"))?)
+        }
+        _ => {
+            Err("none of .safetensors, .onnx, .keras, .npz, .param (with its .bin) and .weights (with its .cfg)"
+                .to_owned())
+        }
+    };
     model.map_err(|fault| format!("{}: {fault}", path.display()))
 }

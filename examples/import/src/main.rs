@@ -11,12 +11,12 @@ use normdrop_import::write::{self, Language};
 const USAGE: &str = "\
 usage: normdrop-import MODEL [options]
 
-MODEL is .safetensors (a PyTorch state dict), .onnx, .keras, .npz (flax, haiku), .param with its .bin (ncnn) or .weights
-with its .cfg (Darknet).
+MODEL is .safetensors (a state dict of PyTorch), .onnx, .keras or .weights.h5 (Keras), .npz (flax, haiku), .caffemodel,
+.params with its -symbol.json (MXNet), .param with its .bin (ncnn) or .weights with its .cfg (Darknet).
 Prints the batch norms and what is unusual about them, and folds them.
 
-  --eps EPS                  of the batch norms, where the file has none (state dict, npz)
-  --previous BN=LAYER        BN is directly after LAYER, where the file does not say (state dict, npz)
+  --eps EPS                  of the batch norms, where the file has none (state dict, npz, .weights.h5)
+  --previous BN=LAYER        BN is directly after LAYER, where the file does not say (the same)
   --next BN=LAYER[,padding][,max-pooling][,channels-last]
                              BN is before LAYER, with zero padding, max-pooling or a flattening of channels-last
                              images between the two

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use normdrop::WeightOrder;
-use normdrop_import::formats::{self, darknet, ncnn};
+use normdrop_import::formats::{self, caffe, darknet, mxnet, ncnn};
 use normdrop_import::model::{Between, Model, Side, WeightLayer};
 use normdrop_import::write::{self, Language};
 
@@ -239,6 +239,79 @@ fn darknet_reads_its_numbers_in_the_order_of_the_cfg() {
 }
 
 #[test]
+fn haikus_statistics_are_its_averages() {
+    let mut model = read("haiku.npz");
+    assert!(model.batch_norms.iter().all(|bn| bn.weight.is_some() && bn.bias.is_some() && bn.eps == 1e-5));
+    model.pair("bn3", "conv3", BEFORE_CONV3).expect("three channels");
+    check(model, "haiku.json", true);
+}
+
+#[test]
+fn mxnet_fixes_the_weights_and_has_an_eps_of_1e_3_unless_the_graph_says_otherwise() {
+    let model = read("mxnet-0000.params");
+    let expected = [("bn1", "conv1", Side::Previous), ("bn2", "conv2", Side::Previous), ("bn3", "conv3", BEFORE_CONV3)];
+    assert_eq!(sides(&model), expected);
+    assert_eq!(model.batch_norms[1].weight, Some(vec![1.0; 3]));
+    assert_eq!([0, 1, 2].map(|index: usize| model.batch_norms[index].eps), [1e-5, 1e-3, 1e-5]);
+    assert!(model.remarks.iter().any(|remark| remark.starts_with("bn2: fix_gamma is on")), "{:?}", model.remarks);
+    check(model, "mxnet.json", false);
+
+    let symbol = std::fs::read_to_string(file("mxnet-symbol.json")).expect("written by make.py");
+    let params = std::fs::read(file("mxnet-0000.params")).expect("written by make.py");
+    let fault = |symbol: &str, params: &[u8]| mxnet::read(symbol, params).expect_err("nothing that can be read");
+    for len in 0..params.len() {
+        mxnet::read(&symbol, &params[..len]).expect_err("cut off");
+    }
+    assert!(fault(&symbol, &[&params[..], &[0]].concat()).contains("1 bytes are left"));
+    assert!(fault("{}", &params).contains("no nodes"));
+    assert!(fault(&symbol.replace("conv2_weight", "conv4_weight"), &params).contains("conv4_weight is not in"));
+    assert!(fault(&symbol.replace("\"1e-05\"", "\"small\""), &params).contains("eps is not a number"));
+    // The output of a batch norm is read by two, or by none and is an output of the network.
+    let twice = symbol.replace("\"heads\": [[", "\"heads\": [[INDEX, 0, 0], [");
+    let json: serde_json::Value = serde_json::from_str(&symbol).expect("JSON");
+    let nodes = json["nodes"].as_array().expect("an array");
+    let bn3 = nodes.iter().position(|node| node["name"] == "bn3").expect("there");
+    let model = mxnet::read(&twice.replace("INDEX", &bn3.to_string()), &params).expect("read");
+    assert!(model.remarks.iter().any(|remark| remark.starts_with("bn3 stays: 2 other")), "{:?}", model.remarks);
+}
+
+#[test]
+fn caffes_sums_are_divided_and_its_scale_belongs_to_the_batch_norm() {
+    let model = read("caffe.caffemodel");
+    let expected = [("bn1", "conv1", Side::Previous), ("bn2", "conv2", Side::Previous), ("bn3", "conv3", BEFORE_CONV3)];
+    assert_eq!(sides(&model), expected);
+    assert_eq!([0, 1, 2].map(|index: usize| model.batch_norms[index].eps), [1e-5, 1e-3, 1e-5]);
+    // The same statistics as the file of PyTorch, up to the rounding of sum and quotient.
+    for (caffe, torch) in model.batch_norms.iter().zip(&read("torch.safetensors").batch_norms) {
+        for (sum, value) in caffe.mean.iter().chain(&caffe.var).zip(torch.mean.iter().chain(&torch.var)) {
+            assert!((sum - value).abs() <= 2e-7 * value.abs(), "{sum} {value}");
+        }
+    }
+    check(model, "caffe.json", false);
+
+    let bytes = std::fs::read(file("caffe.caffemodel")).expect("written by make.py");
+    assert!(caffe::read(&[]).expect_err("empty").contains("no layer"));
+    // A layer of the old form: field 2.
+    assert!(caffe::read(&[18, 0]).expect_err("old").contains("upgrade_net_proto_binary"));
+    // A dimension of conv1's weights, 4 of [4, 2, 3, 3], becomes 5.
+    let dims = [4, 2, 3, 3];
+    let at = bytes.windows(4).position(|window| window == dims).expect("the shape of conv1");
+    let mut other = bytes.clone();
+    other[at] = 5;
+    assert!(caffe::read(&other).expect_err("a wrong shape").contains("conv1, blob 0"));
+}
+
+#[test]
+fn weights_of_keras_alone_are_paired_by_their_names() {
+    let mut model = read("keras.weights.h5");
+    assert_eq!(sides(&model), [("bn1", "conv1", Side::Previous), ("bn2", "conv2", Side::Previous)]);
+    assert!(model.remarks[0].contains("1e-3"), "{:?}", model.remarks);
+    model.pair("bn3", "conv3", BEFORE_CONV3).expect("three channels");
+    check(model, "keras.json", true);
+    assert!(formats::keras::read_weights(vec![0; 64], None).is_err());
+}
+
+#[test]
 fn ncnn_reads_its_numbers_in_the_order_of_the_param() {
     let model = read("ncnn.param");
     let expected = [("bn1", "conv1", Side::Previous), ("bn2", "conv2", Side::Previous), ("bn3", "conv3", BEFORE_CONV3)];
@@ -328,7 +401,15 @@ fn unusual_numbers_are_named_with_their_channel() {
 
 #[test]
 fn files_that_are_cut_off_or_foreign_are_refused() {
-    for name in ["torch.safetensors", "onnx.onnx", "keras.keras", "flax.npz", "darknet.weights"] {
+    for name in [
+        "torch.safetensors",
+        "onnx.onnx",
+        "keras.keras",
+        "keras.weights.h5",
+        "flax.npz",
+        "caffe.caffemodel",
+        "darknet.weights",
+    ] {
         let bytes = std::fs::read(file(name)).expect("written by make.py");
         for len in [0, 1, 7, bytes.len() / 2, bytes.len() - 1] {
             let cut = &bytes[..len];
@@ -336,7 +417,9 @@ fn files_that_are_cut_off_or_foreign_are_refused() {
                 Some("safetensors") => formats::state_dict::read(cut, None),
                 Some("onnx") => formats::onnx::read(cut),
                 Some("keras") => formats::keras::read(cut),
+                Some("h5") => formats::keras::read_weights(cut.to_vec(), None),
                 Some("npz") => formats::npz::read(cut, None),
+                Some("caffemodel") => caffe::read(cut),
                 _ => darknet::read("[net]\nchannels=2\n[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\n", cut),
             };
             assert!(result.is_err(), "{len} bytes of {name}");

@@ -5,6 +5,9 @@
     python make.py onnx      onnx==1.23.2 onnxruntime==1.32.0
     python make.py keras     keras==3.15.0 jax==0.10.2 (KERAS_BACKEND=jax)
     python make.py flax      flax==0.12.8 jax==0.10.2
+    python make.py haiku     dm-haiku==0.0.17 jax==0.10.2
+    python make.py mxnet     mxnet==1.9.1 numpy==1.23.5
+    python make.py caffe     opencv-python-headless==4.14.0.94 (reads the file; Caffe is in no registry)
     python make.py ncnn      ncnn==1.0.20261020 (runs the file, and writes none)
     python make.py darknet   opencv-python-headless==4.14.0.94 (reads the file; Darknet is in no registry)
 
@@ -119,6 +122,7 @@ def make_keras():
         if of:
             layer.set_weights([value.transpose(2, 3, 1, 0) if value.ndim == 4 else value for value in of])
     network.save(FILES / "keras.keras")
+    network.save_weights(FILES / "keras.weights.h5")
     x = x.transpose(0, 2, 3, 1)
     write("keras", x, network.predict(x, verbose=0))
 
@@ -170,6 +174,121 @@ def make_darknet():
     network = cv2.dnn.readNetFromDarknet(str(FILES / "darknet.cfg"), str(FILES / "darknet.weights"))
     network.setInput(x)
     write("darknet", x, network.forward())
+
+
+def make_haiku():
+    import haiku as hk
+    import jax.numpy as jnp
+    from jax import nn, random
+
+    def network(x, training):
+        bn = lambda name, x: hk.BatchNorm(True, True, 0.9, name=name)(x, is_training=training)
+        x = nn.relu(bn("bn1", hk.Conv2D(4, 3, with_bias=False, name="conv1")(x)))
+        x = nn.relu(bn("bn2", hk.Conv2D(3, 1, name="conv2")(x)))
+        return hk.Conv2D(2, 3, name="conv3")(bn("bn3", x))
+
+    values, x = numbers()
+    x = x.transpose(0, 2, 3, 1)
+    network = hk.without_apply_rng(hk.transform_with_state(network))
+    # Only a call in training makes the state.
+    params, state = network.init(random.key(0), x, True)
+    arrays = {}
+    for module, name, value in hk.data_structures.traverse(params):
+        mine = values[f"{module}.{dict(w='weight', b='bias', scale='weight', offset='bias')[name]}"]
+        params[module][name] = jnp.array((mine.transpose(2, 3, 1, 0) if mine.ndim == 4 else mine).reshape(value.shape))
+    for module, name, value in hk.data_structures.traverse(state):
+        bn, _, which = module.split("/")
+        if name == "average":
+            state[module][name] = jnp.array(values[f"{bn}.running_{which.removesuffix('_ema')}"].reshape(value.shape))
+    for module, name, value in (*hk.data_structures.traverse(params), *hk.data_structures.traverse(state)):
+        arrays[f"{module}/{name}"] = np.ascontiguousarray(value)
+    np.savez(FILES / "haiku.npz", **arrays)
+    write("haiku", x, network.apply(params, state, jnp.array(x), False)[0])
+
+
+def make_mxnet():
+    import mxnet as mx
+
+    values, x = numbers()
+    symbol = mx.sym
+    conv = lambda name, x, filters, size, bias: symbol.Convolution(
+        x, name=name, num_filter=filters, kernel=(size, size), pad=(size // 2, size // 2), no_bias=not bias)
+    relu = lambda x: symbol.Activation(x, act_type="relu")
+    y = relu(symbol.BatchNorm(conv("conv1", symbol.Variable("data"), 4, 3, False), name="bn1", fix_gamma=False, eps=1e-5))
+    # With the defaults: an eps of 1e-3, and weights of 1 whatever the file says.
+    y = relu(symbol.BatchNorm(conv("conv2", y, 3, 1, True), name="bn2"))
+    y = symbol.Dropout(symbol.BatchNorm(y, name="bn3", fix_gamma=False, eps=1e-5), p=0.5)
+    y = conv("conv3", y, 2, 3, True)
+    args, aux = {}, {}
+    for key, value in values.items():
+        layer, part = key.split(".")
+        if layer.startswith("bn"):
+            part = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_var"}[part]
+        (aux if part.startswith("moving") else args)[f"{layer}_{part}"] = mx.nd.array(value)
+    mx.model.save_checkpoint(str(FILES / "mxnet"), 0, y, args, aux)
+    executor = y.bind(mx.cpu(), {**args, "data": mx.nd.array(x)}, aux_states=aux, grad_req="null")
+    write("mxnet", x, executor.forward(is_train=False)[0].asnumpy())
+
+
+def make_caffe():
+    import cv2
+
+    values, x = numbers()
+
+    # The wire format of protocol buffers, with the numbers of the fields in caffe.proto.
+    def varint(number):
+        return bytes([number]) if number < 128 else bytes([number % 128 + 128]) + varint(number // 128)
+
+    def field(number, content):
+        if isinstance(content, int):
+            return varint(number * 8) + varint(content)
+        if isinstance(content, np.float32):
+            return varint(number * 8 + 5) + content.tobytes()
+        content = content.encode() if isinstance(content, str) else content
+        return varint(number * 8 + 2) + varint(len(content)) + content
+
+    def blob(array):
+        dims = b"".join(varint(dim) for dim in array.shape)
+        return field(7, field(5, array.tobytes()) + field(7, field(1, dims)))
+
+    layers, text = b"", ['input: "data" input_shape { dim: 1 dim: 2 dim: 5 dim: 4 }']
+
+    def layer(name, kind, bottom, top, blobs=(), number=0, parameters=(), written=""):
+        nonlocal layers
+        content = field(1, name) + field(2, kind) + field(3, bottom) + field(4, top) + b"".join(map(blob, blobs))
+        content += field(number, b"".join(field(*parameter) for parameter in parameters)) if number else b""
+        layers += field(100, content)
+        text.append(f'layer {{ name: "{name}" type: "{kind}" bottom: "{bottom}" top: "{top}" {written} }}')
+
+    def conv(name, bottom, top, size):
+        arrays = [values[f"{name}.{part}"] for part in ("weight", "bias") if f"{name}.{part}" in values]
+        outputs, bias, pad = arrays[0].shape[0], len(arrays) - 1, size // 2
+        layer(name, "Convolution", bottom, top, arrays, 106, ((1, outputs), (2, bias), (3, pad), (4, size)),
+              f"convolution_param {{ num_output: {outputs} bias_term: {'true' if bias else 'false'} pad: {pad} kernel_size: {size} }}")
+
+    def bn(name, top, factor, eps):
+        # Sums and their factor, written over the blob that is read.
+        factor = np.float32(factor)
+        statistics = [values[f"{name}.running_mean"] * factor, values[f"{name}.running_var"] * factor, np.array([factor])]
+        layer(name, "BatchNorm", top, top, statistics, 139, ((1, 1), (3, np.float32(eps))) if eps else ((1, 1),),
+              f"batch_norm_param {{ use_global_stats: true {f'eps: {eps}' if eps else ''} }}")
+        layer(f"{name}_scale", "Scale", top, top, [values[f"{name}.weight"], values[f"{name}.bias"]], 142, ((4, 1),),
+              "scale_param { bias_term: true }")
+
+    conv("conv1", "data", "a", 3)
+    bn("bn1", "a", 999.98, None)
+    layer("relu1", "ReLU", "a", "a")
+    conv("conv2", "a", "d", 1)
+    bn("bn2", "d", 1, 1e-3)
+    layer("relu2", "ReLU", "d", "d")
+    bn("bn3", "d", 0.5, None)
+    layer("dropout", "Dropout", "d", "d")
+    conv("conv3", "d", "y", 3)
+    (FILES / "caffe.caffemodel").write_bytes(field(1, "network") + layers)
+    prototxt = "\n".join(text).encode()
+    network = cv2.dnn.readNetFromCaffe(np.frombuffer(prototxt, np.uint8), np.fromfile(FILES / "caffe.caffemodel", np.uint8))
+    network.setInput(x)
+    write("caffe", x, network.forward())
 
 
 def make_ncnn():

@@ -1,4 +1,5 @@
-//! Keras 3: `.keras`, an archive of `config.json` and `model.weights.h5`.
+//! Keras 3: `.keras`, an archive of `config.json` and `model.weights.h5`; and `.weights.h5` alone, which has neither the
+//! `eps` nor the order of the layers.
 //!
 //! The groups of the weights are named by class and place (`layers/conv2d_1`); the attribute `name` of `vars` is the
 //! layer's own name. `vars/0` and so on are gamma, beta, mean, variance, without those that the layer does not have.
@@ -13,6 +14,55 @@ use crate::model::{BatchNorm, Fault, Model, Side, WeightLayer};
 
 /// The variables of a layer, in order.
 type Variables = Vec<(Vec<usize>, Vec<f32>)>;
+
+/// What a batch norm of Keras has unless it is given another.
+const EPS: f32 = 1e-3;
+
+/// Reads what `save_weights` writes. Layers are paired by their names.
+///
+/// # Errors
+/// If it is no such file.
+pub fn read_weights(bytes: Vec<u8>, eps: Option<f32>) -> Result<Model, Fault> {
+    let mut model = Model::default();
+    if eps.is_none() {
+        model
+            .remarks
+            .push(format!("a file of weights has no eps: Keras' default of {EPS:e} is taken, --eps says another"));
+    }
+    for (name, Layer { group, variables }) in variables(bytes)? {
+        // The group has the name of the class, and a number from the second one on.
+        let class = group.trim_end_matches(|digit: char| digit.is_ascii_digit()).trim_end_matches('_');
+        if group.starts_with("batch_normalization") {
+            let mut values = variables.into_iter().map(|(_, values)| values);
+            let (weight, bias, mean, var) = match values.len() {
+                4 => (values.next(), values.next(), values.next(), values.next()),
+                2 => (None, None, values.next(), values.next()),
+                count => {
+                    let what = "whether the weight or the bias is missing is in the .keras alone";
+                    model.remarks.push(format!("{name}: {count} variables; {what}: not read"));
+                    continue;
+                }
+            };
+            let (mean, var, eps) = (mean.unwrap_or_default(), var.unwrap_or_default(), eps.unwrap_or(EPS));
+            model.batch_norms.push(BatchNorm { name, weight, bias, mean, var, eps });
+        } else if group.starts_with("depthwise_conv") {
+            model.layers.push(weights_of(&name, "DepthwiseConv2D", &Value::Null, variables)?);
+        } else if matches!(class, "conv1d" | "conv2d" | "conv3d" | "dense") {
+            model.layers.push(weights_of(&name, "Conv2D", &Value::Null, variables)?);
+        } else if !variables.is_empty() {
+            model.remarks.push(format!("{name}: a layer whose weights are not read"));
+        }
+    }
+    model.guess();
+    Ok(model)
+}
+
+/// A layer in the file of weights.
+struct Layer {
+    /// The name of its group, made from its class.
+    group: String,
+    variables: Variables,
+}
 
 /// Reads a `Sequential` model, or a functional one that is a chain.
 ///
@@ -45,7 +95,7 @@ pub fn read(bytes: &[u8]) -> Result<Model, Fault> {
             }
         }
         before = Some(name.clone());
-        let variables = weights.get(&name).cloned().unwrap_or_default();
+        let variables = weights.get(&name).map(|layer| layer.variables.clone()).unwrap_or_default();
         match class {
             "InputLayer" => {}
             "BatchNormalization" => {
@@ -139,7 +189,7 @@ fn histories(nodes: &Value) -> Vec<&str> {
 }
 
 /// The variables of all layers by name.
-fn variables(file: Vec<u8>) -> Result<BTreeMap<String, Variables>, Fault> {
+fn variables(file: Vec<u8>) -> Result<BTreeMap<String, Layer>, Fault> {
     let fault = |error: hdf5_reader::error::Error| format!("model.weights.h5: {error}");
     let file = hdf5_reader::Hdf5File::from_vec(file).map_err(fault)?;
     let mut all = BTreeMap::new();
@@ -156,7 +206,8 @@ fn variables(file: Vec<u8>) -> Result<BTreeMap<String, Variables>, Fault> {
                 variables.push((dims, values.iter().copied().collect()));
             }
         }
-        all.insert(name, variables);
+        let group = layer.name().rsplit('/').next().unwrap_or_default().to_owned();
+        all.insert(name, Layer { group, variables });
     }
     Ok(all)
 }

@@ -29,6 +29,14 @@ pub fn read(path: &Path, eps: Option<f32>) -> Result<Model, Fault> {
             let text = std::fs::read_to_string(&cfg).map_err(|error| format!("{}: {error}", cfg.display()))?;
             darknet::read(&text, &bytes(path)?)
         }
+        Some("pdparams" | "pdiparams") => Err(
+            "only Paddle's state dicts in safetensors are read: safetensors.paddle.save_file(layer.state_dict(), FILE)"
+                .into(),
+        ),
+        Some("pth" | "pt") => {
+            Err("a pickle can run any code, and none is read: safetensors.torch.save_file(module.state_dict(), FILE)"
+                .into())
+        }
         Some("caffemodel") => caffe::read(&bytes(path)?),
         Some("h5") => keras::read_weights(bytes(path)?, eps),
         Some("params") => {

@@ -11,7 +11,7 @@ use normdrop_import::write::{self, Language};
 const USAGE: &str = "\
 usage: normdrop-import MODEL [options]
 
-MODEL is .safetensors (a state dict of PyTorch), .onnx, .keras or .weights.h5 (Keras), .npz (flax, haiku), .caffemodel,
+MODEL is .safetensors (a state dict of PyTorch or Paddle), .onnx, .keras or .weights.h5 (Keras), .npz (flax, haiku), .caffemodel,
 .params with its -symbol.json (MXNet), .param with its .bin (ncnn) or .weights with its .cfg (Darknet).
 Prints the batch norms and what is unusual about them, and folds them.
 

@@ -247,6 +247,17 @@ fn haikus_statistics_are_its_averages() {
 }
 
 #[test]
+fn a_state_dict_of_paddle_has_other_names_and_linear_weights_the_other_way_round() {
+    let mut model = read("paddle.safetensors");
+    assert_eq!(sides(&model), [("bn1", "conv1", Side::Previous), ("bn2", "conv2", Side::Previous)]);
+    let fc = &model.layers[model.layer("fc").expect("there")];
+    assert_eq!((fc.shape.outputs, fc.shape.inputs, &fc.weights[..2]), (3, 2, &[1.0, 2.0][..]));
+    assert_eq!([0, 1, 2, 3].map(|index| fc.output_of(index)), [0, 1, 2, 0]);
+    model.pair("bn3", "conv3", BEFORE_CONV3).expect("three channels");
+    check(model, "paddle.json", false);
+}
+
+#[test]
 fn mxnet_fixes_the_weights_and_has_an_eps_of_1e_3_unless_the_graph_says_otherwise() {
     let model = read("mxnet-0000.params");
     let expected = [("bn1", "conv1", Side::Previous), ("bn2", "conv2", Side::Previous), ("bn3", "conv3", BEFORE_CONV3)];
@@ -424,6 +435,11 @@ fn files_that_are_cut_off_or_foreign_are_refused() {
             };
             assert!(result.is_err(), "{len} bytes of {name}");
         }
+    }
+    // What is not read, with what to do instead.
+    for name in ["none.pdparams", "none.pth"] {
+        let path = std::env::temp_dir().join(name);
+        assert!(formats::read(&path, None).expect_err("not read").contains("save_file"), "{name}");
     }
     assert!(formats::read(&file("darknet.cfg"), None).expect_err("no model").contains("none of"));
 }

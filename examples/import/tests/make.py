@@ -8,6 +8,7 @@
     python make.py haiku     dm-haiku==0.0.17 jax==0.10.2
     python make.py mxnet     mxnet==1.9.1 numpy==1.23.5
     python make.py caffe     opencv-python-headless==4.14.0.94 (reads the file; Caffe is in no registry)
+    python make.py paddle    paddlepaddle==3.3.1 safetensors==0.8.0
     python make.py ncnn      ncnn==1.0.20261020 (runs the file, and writes none)
     python make.py darknet   opencv-python-headless==4.14.0.94 (reads the file; Darknet is in no registry)
 
@@ -204,6 +205,37 @@ def make_haiku():
         arrays[f"{module}/{name}"] = np.ascontiguousarray(value)
     np.savez(FILES / "haiku.npz", **arrays)
     write("haiku", x, network.apply(params, state, jnp.array(x), False)[0])
+
+
+def make_paddle():
+    import paddle
+    from paddle import nn
+    from paddle.nn.functional import relu
+    from safetensors.paddle import save_file
+
+    class Network(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2D(2, 4, 3, padding=1, bias_attr=False), nn.BatchNorm2D(4)
+            self.conv2, self.bn2 = nn.Conv2D(4, 3, 1), nn.BatchNorm2D(3)
+            self.bn3, self.conv3 = nn.BatchNorm2D(3), nn.Conv2D(3, 2, 3, padding=1)
+            # Not used, for the order of its weights.
+            self.fc = nn.Linear(2, 3)
+
+        def forward(self, x):
+            return self.conv3(self.bn3(relu(self.bn2(self.conv2(relu(self.bn1(self.conv1(x))))))))
+
+    values, x = numbers()
+    names = {"running_mean": "_mean", "running_var": "_variance"}
+    state = {"fc.weight": np.float32([[1, 2, 3], [4, 5, 6]]), "fc.bias": np.float32([0, 0, 0])}
+    for key, value in values.items():
+        layer, part = key.split(".")
+        state[f"{layer}.{names.get(part, part)}"] = value
+    network = Network()
+    network.eval()
+    network.set_state_dict(state)
+    save_file(network.state_dict(), str(FILES / "paddle.safetensors"))
+    write("paddle", x, network(paddle.to_tensor(x)).numpy())
 
 
 def make_mxnet():

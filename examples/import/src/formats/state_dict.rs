@@ -1,5 +1,6 @@
 //! PyTorch's state dict in safetensors: `weight`, `bias`, `running_mean`, `running_var`, and for each batch norm
-//! `num_batches_tracked`. It has no `eps` and no graph.
+//! `num_batches_tracked`. Paddle's has `_mean` and `_variance` instead, and linear weights of `[in, out]`. Neither has an
+//! `eps` or a graph.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::model::{BatchNorm, Fault, Model, WeightLayer};
 
-/// What PyTorch's layers have unless they are given another.
+/// What the layers of both have unless they are given another.
 const EPS: f32 = 1e-5;
 
 /// Reads the batch norms and weight layers of a state dict. Transposed convolutions and groups are not told apart from
@@ -31,35 +32,34 @@ pub fn read(bytes: &[u8], eps: Option<f32>) -> Result<Model, Fault> {
     };
     let mut model = Model::default();
     if eps.is_none() {
-        model
-            .remarks
-            .push(format!("a state dict has no eps: PyTorch's default of {EPS:e} is taken, --eps says another"));
+        model.remarks.push(format!("a state dict has no eps: the default of {EPS:e} is taken, --eps says another"));
     }
+    let paddle = tensors.keys().any(|name| name.ends_with("._mean"));
+    let (mean, var) = if paddle { ("_mean", "_variance") } else { ("running_mean", "running_var") };
     for name in tensors.keys() {
-        if let Some(prefix) = name.strip_suffix(".running_mean") {
+        if let Some(prefix) = name.strip_suffix(mean).and_then(|prefix| prefix.strip_suffix('.')) {
             let of = |part: &str| values(&format!("{prefix}.{part}"));
-            let missing = || format!("{prefix} has a running_mean and no running_var");
+            let missing = || format!("{prefix} has a {mean} and no {var}");
             model.batch_norms.push(BatchNorm {
                 name: prefix.to_owned(),
                 weight: of("weight")?,
                 bias: of("bias")?,
-                mean: of("running_mean")?.unwrap_or_default(),
-                var: of("running_var")?.ok_or_else(missing)?,
+                mean: of(mean)?.unwrap_or_default(),
+                var: of(var)?.ok_or_else(missing)?,
                 eps: eps.unwrap_or(EPS),
             });
         } else if let (Some(prefix), dims) = (name.strip_suffix(".weight"), tensors[name].shape())
             && dims.len() >= 2
         {
+            let (order, outputs, inputs) = match dims {
+                // Behind a flattened image, the pixels are within the channels.
+                [inputs, outputs] if paddle => (WeightOrder::InTapsOut, *outputs, *inputs),
+                _ => (WeightOrder::OutInTaps, dims[0], dims[1]),
+            };
             model.layers.push(WeightLayer {
                 name: prefix.to_owned(),
                 dims: dims.to_vec(),
-                shape: WeightShape {
-                    order: WeightOrder::OutInTaps,
-                    outputs: dims[0],
-                    inputs: dims[1],
-                    taps: dims[2..].iter().product(),
-                    groups: 1,
-                },
+                shape: WeightShape { order, outputs, inputs, taps: dims[2..].iter().product(), groups: 1 },
                 weights: values(name)?.unwrap_or_default(),
                 bias: values(&format!("{prefix}.bias"))?,
             });

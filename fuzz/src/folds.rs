@@ -1,7 +1,8 @@
 //! The target of folding.
 
 use normdrop::{
-    Buffer as Name, Error, Fold, Parameters, Running, WeightOrder, WeightShape, fold_into_next, fold_into_previous,
+    Buffer as Name, Error, Fold, FoldPadding, Parameters, Running, Stored, WeightOrder, WeightShape, first_min_pooled,
+    fold_into_next, fold_into_previous, fold_padding,
 };
 use normdrop_reference::fold::{self as reference_fold, BatchNorm, Dimension, Folded};
 use normdrop_reference::layer::{self as reference, joined, widened};
@@ -127,9 +128,124 @@ fn does_not_fit(exact: f64) -> bool {
     exact.abs() * (1.0 + 1e-12) >= f64::from(f32::MAX)
 }
 
-/// Folding in either direction.
+/// The values with which a folded network pads, and the channels that it min-pools.
+fn padding(case: &Case, input: &FoldInput) {
+    let of = |buffer: usize| case.values[buffer].as_deref();
+    let parameters = Parameters { weight: of(0), bias: of(1) };
+    let (mean, var) = (of(2).unwrap_or_default(), of(3).unwrap_or_default());
+    let negative = |weight: &f32| weight.to_bits() >> 31 == 1 && !weight.is_nan() && weight.to_bits() << 1 != 0;
+    assert_eq!(first_min_pooled(parameters), of(0).and_then(|weight| weight.iter().position(negative)));
+
+    // The length of the weights is wrong in the fold, and that of the padding here.
+    let wrong = if usize::from(input.wrong.buffer) % NAMES.len() == 4 { input.wrong.by.into() } else { 0 };
+    let before = vec![0.5; case.channels().saturating_add_signed(wrong)];
+    let mut padding = Buffer::new(&before, before.len(), 0.5, Place::new(input.guard, input.misalign, 17));
+    let running = Running { mean, mean_tail: of(6), var };
+    let result = fold_padding(FoldPadding { parameters, running, eps: case.eps, padding: &mut padding });
+    let means = joined(mean, of(6));
+    // `-c/a`, the sizes of its terms, and the shift `c` with the sizes of its.
+    let exact = |channel: usize| {
+        let [weight, bias] = [(0, 1.0), (1, 0.0)].map(|(buffer, missing)| of(buffer).map_or(missing, |of| of[channel]));
+        let slope = f64::from(weight) / (f64::from(var[channel]) + f64::from(case.eps)).sqrt();
+        let (mean, bias) = (means[channel], f64::from(bias));
+        (mean - bias / slope, mean.abs() + (bias / slope).abs(), bias - mean * slope, bias.abs() + (mean * slope).abs())
+    };
+    let eps_is_right = case.eps.is_finite() && case.eps >= 0.0;
+    let Err(error) = result else {
+        assert!(eps_is_right && padding.len() == case.channels(), "wrong arguments were accepted");
+        for (channel, &actual) in padding.iter().enumerate() {
+            assert!(case.has_deviation(channel) && case.is_finite(channel) && actual.is_finite(), "channel {channel}");
+            let (expected, size, shift, shift_size) = exact(channel);
+            let allowed = 2.0_f64.powi(-24) * expected.abs() + 8.0 * f64::EPSILON * size + 2.0_f64.powi(-150);
+            let no_shift = actual == 0.0 && shift.abs() <= 8.0 * f64::EPSILON * shift_size;
+            let near = (f64::from(actual) - expected).abs() <= allowed * (1.0 + 1e-9);
+            assert!(no_shift || near, "channel {channel} is padded with {actual} instead of {expected}");
+        }
+        return;
+    };
+    let refused = match error {
+        Error::Length { .. } => padding.len() != case.channels(),
+        Error::Eps { .. } => !eps_is_right,
+        Error::Variance { channel, .. } => !case.has_deviation(channel),
+        // The division by a slope of 0 is no number, either.
+        Error::NotFinite { buffer: Name::FoldPadding, index } => {
+            !exact(index).0.is_finite() || does_not_fit(exact(index).0)
+        }
+        Error::NotFinite { index, .. } => !case.is_finite(index),
+        _ => false,
+    };
+    assert!(refused, "{error:?}");
+    assert!(same_bits(&padding, &before), "a refused call wrote");
+}
+
+/// Statistics in the forms of other programs: the mean and the variance of the case, whatever they are.
+fn stored(case: &Case) {
+    let (means, spreads) =
+        (case.values[2].as_deref().unwrap_or_default(), case.values[3].as_deref().unwrap_or_default());
+    let factor = case.values[0].iter().flatten().next().copied().unwrap_or(3.0);
+    let eps = case.eps;
+    let wide = f64::from;
+    for stored in
+        [Stored::EpsOutside { eps }, Stored::Deviation, Stored::InverseDeviation, Stored::Sums { factor, eps }]
+    {
+        let sums = matches!(stored, Stored::Sums { .. });
+        let divided = |value: f32| match factor {
+            0.0 => 0.0,
+            _ => wide(value) / wide(factor),
+        };
+        // The exact variance, and whether the form allows the stored number.
+        let exact = |spread: f32| match stored {
+            Stored::EpsOutside { eps } => {
+                ((wide(spread).sqrt() + wide(eps)).powi(2), spread > 0.0 || spread == 0.0 && eps > 0.0)
+            }
+            Stored::Deviation => (wide(spread).powi(2), spread > 0.0),
+            Stored::InverseDeviation => (wide(spread).powi(-2), spread >= 0.0),
+            _ => (divided(spread), true),
+        };
+        let lost = |exact: f64| !sums && exact.abs() <= 2.0_f64.powi(-150) * (1.0 + 1e-9);
+        let (mut mean, mut var) = (means.to_vec(), spreads.to_vec());
+        match stored.into_running(&mut mean, &mut var) {
+            Ok(returned) => {
+                assert_eq!(returned.to_bits(), if sums { eps.to_bits() } else { 0 });
+                for (channel, (&actual, &spread)) in var.iter().zip(spreads).enumerate() {
+                    let (expected, allowed) = exact(spread);
+                    let expected_mean = if sums { divided(means[channel]) } else { wide(means[channel]) };
+                    assert!(allowed || spread.is_nan(), "{stored:?} took {spread}");
+                    for (actual, expected) in [(actual, expected), (mean[channel], expected_mean)] {
+                        let bound = 2.0_f64.powi(-24) * expected.abs() * (1.0 + 1e-6) + 2.0_f64.powi(-150);
+                        let same = actual.is_nan() && expected.is_nan() || wide(actual) == expected;
+                        assert!(
+                            same || (wide(actual) - expected).abs() <= bound,
+                            "{stored:?}, channel {channel}: {actual} instead of {expected}"
+                        );
+                    }
+                }
+            }
+            Err(error) => {
+                let refused = match error {
+                    Error::Eps { .. } => !(eps.is_finite() && eps >= 0.0),
+                    Error::Variance { channel, .. } => !exact(spreads[channel]).1,
+                    Error::NotFinite { buffer: Name::RunningVar, index } => {
+                        let (exact, _) = exact(spreads[index]);
+                        sums && !factor.is_finite() || does_not_fit(exact) || lost(exact)
+                    }
+                    Error::NotFinite { buffer: Name::RunningMean, index } => {
+                        sums && does_not_fit(divided(means[index]))
+                    }
+                    _ => false,
+                };
+                assert!(refused, "{stored:?}: {error:?}");
+                assert!(same_bits(&mean, means) && same_bits(&var, spreads), "a refused call wrote");
+            }
+        }
+    }
+}
+
+/// Folding in either direction, and what belongs to it.
 pub(crate) fn fold(input: &FoldInput) {
     let case = Case::new(input);
+    padding(&case, input);
+    stored(&case);
     let len = |number: usize, right: usize| match input.wrong.by {
         by if usize::from(input.wrong.buffer) % NAMES.len() == number => right.saturating_add_signed(by.into()),
         _ => right,

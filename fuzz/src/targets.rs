@@ -24,7 +24,7 @@ pub fn mask_with(input: &MaskWithInput) {
     masks::mask_with(input);
 }
 
-/// `fold_into_previous` and `fold_into_next`.
+/// `fold_into_previous`, `fold_into_next`, `fold_padding`, `first_min_pooled` and `Stored`.
 pub fn fold(input: &FoldInput) {
     folds::fold(input);
 }

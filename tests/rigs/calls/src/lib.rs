@@ -7,8 +7,9 @@
 
 use normdrop::{
     Activation, Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Error, Eval, EvalInPlace,
-    EvalPrepared, EvalPreparedInPlace, Finish, Fold, Layer, Moments, ParameterGradients, Parameters, Prepare, Reduce,
-    Running, RunningMut, Saved, SavedMut, Statistics, Train, WeightShape, merge_moments, merge_sums,
+    EvalPrepared, EvalPreparedInPlace, Finish, Fold, FoldPadding, Layer, Moments, ParameterGradients, Parameters,
+    Prepare, Reduce, Running, RunningMut, Saved, SavedMut, Statistics, Stored, Train, WeightShape, fold_padding,
+    merge_moments, merge_sums,
 };
 
 /// The buffers and options of any call. Each buffer has the length that the call asks for, or the call refuses it.
@@ -356,5 +357,21 @@ impl Call<'_> {
             weights: &mut *self.output,
             bias: self.grad_residual.as_deref_mut().map(|bias| front_mut(bias, shape.outputs)),
         })
+    }
+
+    /// [`normdrop::fold_padding`]: the padding is the first values, one per channel, of the output.
+    pub fn fold_padding(&mut self, eps: f32) -> Result<(), Error> {
+        let channels = self.running_mean.len();
+        fold_padding(FoldPadding {
+            parameters: parameters!(self),
+            running: running!(self),
+            eps,
+            padding: front_mut(self.output, channels),
+        })
+    }
+
+    /// [`Stored::into_running`], of the running statistics.
+    pub fn into_running(&mut self, stored: Stored) -> Result<(), Error> {
+        stored.into_running(self.running_mean, self.running_var).map(drop)
     }
 }

@@ -14,7 +14,7 @@ use core::hash::Hasher;
 use fnv::FnvHasher;
 use normdrop::{
     Activation, Backend, Bernoulli, Config, Elu, Error, Fold, Gelu, GeluTanh, Granularity, HardSwish, Identity, Layer,
-    LeakyRelu, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Tanh, WeightOrder,
+    LeakyRelu, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Stored, Tanh, WeightOrder,
     WeightShape, fold_into_next, fold_into_previous, mask_len, moments_len, seed_from,
 };
 use normdrop_calls::{Call, front};
@@ -320,8 +320,17 @@ const CALLS: [&str; 9] = [
 ];
 
 /// The calls whose results do not, and which have data all the same.
-const CHANNEL_CALLS: [&str; 7] =
-    ["moments", "merge_moments", "finish", "merge_sums", "finish_gradients", "fold_into_previous", "fold_into_next"];
+const CHANNEL_CALLS: [&str; 9] = [
+    "moments",
+    "merge_moments",
+    "finish",
+    "merge_sums",
+    "finish_gradients",
+    "fold_into_previous",
+    "fold_into_next",
+    "fold_padding",
+    "into_running",
+];
 
 /// The calls that make masks.
 const MASK_CALLS: [&str; 5] = ["fill_mask", "fill_mask_with", "fill", "fill_with", "seed_from"];
@@ -591,7 +600,8 @@ impl Run<'_, '_> {
             let part = Problem::new(problem.number, [outer.div_ceil(2), channels, inner], problem.data)?;
             let part_layer = self.layer(&part, Identity)?;
             let mut cut = self.cut(problem, &layer)?;
-            let [moments, merged, finish, merged_sums, finish_gradients, previous, next] = &mut digests;
+            let [moments, merged, finish, merged_sums, finish_gradients, previous, next, padding, running] =
+                &mut digests;
             cut.moments(&layer, &mut moments[column])?;
             cut.merge_moments(&part_layer, &mut merged[column])?;
             cut.finish(&layer, &mut finish[column])?;
@@ -603,6 +613,8 @@ impl Run<'_, '_> {
             let after = layer(WeightOrder::OutInTaps, outer, channels);
             cut.fold(fold_into_previous, before, &mut previous[column])?;
             cut.fold(fold_into_next, after, &mut next[column])?;
+            cut.fold_padding(&mut padding[column])?;
+            cut.into_running(&mut running[column])?;
         }
         print(out, C::NAME, CHANNEL_CALLS, "", C::DATA.len(), &digests)
     }
@@ -815,6 +827,38 @@ impl Cut<'_> {
         }
         digest.add(front(self.call.grad_residual.as_deref().unwrap_or_default(), shape.outputs));
         digest.add(self.call.output);
+        Ok(())
+    }
+
+    fn fold_padding(&mut self, digest: &mut Digest) -> Result<(), Failure> {
+        let eps = self.problem.config.eps;
+        match self.surrounded(|call| call.fold_padding(eps)) {
+            // Refused, as above, or because a weight is 0.
+            Ok(()) | Err(Failure::Call(Error::NotFinite { .. })) => {}
+            Err(error) => return Err(error),
+        }
+        digest.add(front(self.call.output, self.problem.channels()));
+        Ok(())
+    }
+
+    /// The running statistics, taken for those of other programs one after another.
+    fn into_running(&mut self, digest: &mut Digest) -> Result<(), Failure> {
+        let eps = self.problem.config.eps;
+        let all = [
+            Stored::EpsOutside { eps },
+            Stored::Deviation,
+            Stored::InverseDeviation,
+            Stored::Sums { factor: 3.0, eps },
+        ];
+        for stored in all {
+            match self.surrounded(|call| call.into_running(stored)) {
+                // Refused, because a variance is 0 or would not fit.
+                Ok(()) | Err(Failure::Call(Error::NotFinite { .. } | Error::Variance { .. })) => {}
+                Err(error) => return Err(error),
+            }
+            digest.add(self.call.running_mean);
+            digest.add(self.call.running_var);
+        }
         Ok(())
     }
 }

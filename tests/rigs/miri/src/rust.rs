@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use normdrop::{
     Activation, Backend, Bernoulli, Config, Elu, Error, Fold, Gelu, GeluTanh, Granularity, HardSwish, Identity, Layer,
-    LeakyRelu, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Tanh, WeightOrder,
+    LeakyRelu, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Stored, Tanh, WeightOrder,
     WeightShape, fold_into_next, fold_into_previous, mask_len, seed_for, seed_from,
 };
 use normdrop_calls::{Call, front};
@@ -146,6 +146,8 @@ fn layer<A: Activation>([outer, channels, inner]: [usize; 3], activation: A, num
 }
 
 type FoldInto = fn(Fold<'_>) -> Result<(), Error>;
+/// Another call without a layer, with an `eps`.
+type Other = fn(&mut Call<'_>, f32) -> Result<(), Error>;
 
 /// Calls in an order in which each finds what it needs; a line after each.
 fn every_call_of<A: Activation>(name: &str, activation: A, dimensions: [usize; 3], number: usize, placed: bool) {
@@ -204,6 +206,15 @@ fn every_call_of<A: Activation>(name: &str, activation: A, dimensions: [usize; 3
     for (what, fold, weights) in folds {
         let result = memory.call(number, samples).fold(fold, weights, eps);
         // Weights that overflow are refused.
+        assert!(result.is_ok() || placed, "{what}: {result:?}");
+        println!("{name} {dimensions:?} {placed} {what}: {:016x} {result:?}", memory.digest());
+    }
+    let others: [(&str, Other); 2] = [
+        ("fold padding", |call, eps| call.fold_padding(eps)),
+        ("into running", |call, eps| call.into_running(Stored::EpsOutside { eps })),
+    ];
+    for (what, make) in others {
+        let result = make(&mut memory.call(number, samples), eps);
         assert!(result.is_ok() || placed, "{what}: {result:?}");
         println!("{name} {dimensions:?} {placed} {what}: {:016x} {result:?}", memory.digest());
     }

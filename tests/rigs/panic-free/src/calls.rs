@@ -6,8 +6,8 @@
 
 use normdrop::{
     Activation, Backend, Bernoulli, Buffer, Config, Elu, Error, Fold, Gelu, GeluTanh, Granularity, HardSwish, Identity,
-    Layer, LeakyRelu, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Tanh, WeightOrder,
-    WeightShape,
+    Layer, LeakyRelu, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Stored, Tanh,
+    WeightOrder, WeightShape,
 };
 use rand_core::{Infallible, TryRng};
 
@@ -307,6 +307,27 @@ pub unsafe extern "C" fn normdrop_fold_into_previous(call: &Call) -> usize {
 pub unsafe extern "C" fn normdrop_fold_into_next(call: &Call) -> usize {
     // SAFETY: passed on.
     code(unsafe { call.fold(normdrop::fold_into_next) })
+}
+
+/// `fold_padding`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_fold_padding(call: &Call) -> usize {
+    // SAFETY: passed on.
+    code(unsafe { call.buffers() }.fold_padding(call.eps))
+}
+
+/// `Stored::into_running`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_into_running(call: &Call, form: usize, factor: f32) -> usize {
+    let eps = call.eps;
+    let stored = match form {
+        0 => Stored::EpsOutside { eps },
+        1 => Stored::Deviation,
+        2 => Stored::InverseDeviation,
+        _ => Stored::Sums { factor, eps },
+    };
+    // SAFETY: passed on.
+    code(unsafe { call.buffers() }.into_running(stored))
 }
 
 /// `Layer::fill_mask`.

@@ -1364,6 +1364,11 @@ typedef struct normdrop_fold_call {
 #define NORMDROP_BUFFER_PREPARED 30
 
 /**
+ * `padding` of a fold
+ */
+#define NORMDROP_BUFFER_FOLD_PADDING 32
+
+/**
  * `[outputs, inputs/groups, taps]`
  */
 #define NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS 1
@@ -1872,14 +1877,32 @@ normdrop_status normdrop_fold_into_previous(const struct normdrop_fold_call *cal
  * The result is exact only if nothing but dropout and a flattening stands between the two, and if
  * every output uses every tap. So it is not exact with zero padding and for most transposed
  * convolutions, unless the batch norm shifts nothing. Zero padding of the network becomes a
- * padding of `running_mean - bias*sqrt(running_var + eps)/weight` per channel; if `weight` is 0
- * there is no such value. The call refuses the arguments that `normdrop_fold_into_previous`
- * refuses.
+ * padding with the values of `normdrop_fold_padding`. Max-pooling between the two becomes
+ * min-pooling in the channels with a negative `weight`. The call refuses the arguments that
+ * `normdrop_fold_into_previous` refuses.
  *
  * # Safety
  * As `normdrop_train`.
  */
 normdrop_status normdrop_fold_into_next(const struct normdrop_fold_call *call, struct normdrop_error *error);
+
+/**
+ * The values with which a network pads instead of zeros after `normdrop_fold_into_next`, one per
+ * channel: `running_mean - bias*sqrt(running_var + eps)/weight`, which the batch norm maps to 0.
+ *
+ * Of `call`, only `version`, `eps` and the buffers of the batch norm are used; shape, `weights` and
+ * `weights_bias` may be left out. `padding` has C values and is overwritten.
+ *
+ * The call refuses the arguments that `normdrop_fold_into_next` refuses, and a channel for which
+ * there is no such value, because its `weight` is 0 and its shift is not, with
+ * `NORMDROP_STATUS_NOT_FINITE` and `NORMDROP_BUFFER_FOLD_PADDING`.
+ *
+ * # Safety
+ * As `normdrop_train`.
+ */
+normdrop_status normdrop_fold_padding(const struct normdrop_fold_call *call,
+                                      struct normdrop_slice_mut_f32 padding,
+                                      struct normdrop_error *error);
 
 /**
  * The slice of an array, as an initialiser: `.input = NORMDROP_ARRAY(x)`. A pointer has no length;

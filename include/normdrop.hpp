@@ -855,6 +855,13 @@ inline void fold_into_next(const Fold &buffers) {
     detail::call(normdrop_fold_into_next, &call);
 }
 
+/// The values with which a network pads instead of zeros after `fold_into_next`, one per channel of the batch norm. Of
+/// `buffers`, only `eps` and the buffers of the batch norm are used.
+inline void fold_padding(const Fold &buffers, Span<float> padding) {
+    const normdrop_fold_call call = detail::fold_call(buffers);
+    detail::call(normdrop_fold_padding, &call, detail::slice_mut(padding));
+}
+
 /// The version of the library, such as "0.1.0".
 inline const char *version() noexcept { return normdrop_version(); }
 /// The version of the interface of the library; `NORMDROP_ABI_VERSION` is that of the header.

@@ -40,7 +40,7 @@ use crate::args::{
 use crate::backend::Backend;
 use crate::config::{Config, Granularity, RunningVariance};
 use crate::error::{Buffer, Error};
-use crate::fold::{self, Fold, WeightOrder, WeightShape};
+use crate::fold::{self, Fold, FoldPadding, WeightOrder, WeightShape};
 use crate::layer::Layer;
 use crate::mask::{self, Bernoulli};
 use crate::parts;
@@ -133,8 +133,8 @@ const fn number_of(buffer: Buffer) -> normdrop_buffer {
         Buffer::Input => NORMDROP_BUFFER_INPUT,
         Buffer::Residual => NORMDROP_BUFFER_RESIDUAL,
         // `values` is the output of an evaluation in place. A backward call in place translates the
-        // name by itself. No function of C has the padding of a fold.
-        Buffer::Output | Buffer::Values | Buffer::FoldPadding => NORMDROP_BUFFER_OUTPUT,
+        // name by itself.
+        Buffer::Output | Buffer::Values => NORMDROP_BUFFER_OUTPUT,
         Buffer::GradOutput => NORMDROP_BUFFER_GRAD_OUTPUT,
         Buffer::GradInput => NORMDROP_BUFFER_GRAD_INPUT,
         Buffer::GradResidual => NORMDROP_BUFFER_GRAD_RESIDUAL,
@@ -155,6 +155,7 @@ const fn number_of(buffer: Buffer) -> normdrop_buffer {
         Buffer::Scratch => NORMDROP_BUFFER_SCRATCH,
         Buffer::FoldWeights => NORMDROP_BUFFER_FOLD_WEIGHTS,
         Buffer::FoldBias => NORMDROP_BUFFER_FOLD_BIAS,
+        Buffer::FoldPadding => NORMDROP_BUFFER_FOLD_PADDING,
         Buffer::Lengths => NORMDROP_BUFFER_LENGTHS,
         Buffer::Prepared => NORMDROP_BUFFER_PREPARED,
     }
@@ -427,6 +428,7 @@ pub extern "C" fn normdrop_buffer_name(buffer: normdrop_buffer) -> *const c_char
         NORMDROP_BUFFER_LENGTHS => c"lengths",
         NORMDROP_BUFFER_VALUES => c"values",
         NORMDROP_BUFFER_PREPARED => c"prepared",
+        NORMDROP_BUFFER_FOLD_PADDING => c"padding",
         _ => c"unknown buffer",
     }
     .as_ptr()
@@ -1406,9 +1408,9 @@ pub unsafe extern "C" fn normdrop_fold_into_previous(
 /// The result is exact only if nothing but dropout and a flattening stands between the two, and if
 /// every output uses every tap. So it is not exact with zero padding and for most transposed
 /// convolutions, unless the batch norm shifts nothing. Zero padding of the network becomes a
-/// padding of `running_mean - bias*sqrt(running_var + eps)/weight` per channel; if `weight` is 0
-/// there is no such value. The call refuses the arguments that `normdrop_fold_into_previous`
-/// refuses.
+/// padding with the values of `normdrop_fold_padding`. Max-pooling between the two becomes
+/// min-pooling in the channels with a negative `weight`. The call refuses the arguments that
+/// `normdrop_fold_into_previous` refuses.
 ///
 /// # Safety
 /// As `normdrop_train`.
@@ -1419,6 +1421,50 @@ pub unsafe extern "C" fn normdrop_fold_into_next(
 ) -> normdrop_status {
     // SAFETY: passed on.
     unsafe { report(error, || run_fold(call, fold::fold_into_next)) }
+}
+
+/// The values with which a network pads instead of zeros after `normdrop_fold_into_next`, one per
+/// channel: `running_mean - bias*sqrt(running_var + eps)/weight`, which the batch norm maps to 0.
+///
+/// Of `call`, only `version`, `eps` and the buffers of the batch norm are used; shape, `weights` and
+/// `weights_bias` may be left out. `padding` has C values and is overwritten.
+///
+/// The call refuses the arguments that `normdrop_fold_into_next` refuses, and a channel for which
+/// there is no such value, because its `weight` is 0 and its shift is not, with
+/// `NORMDROP_STATUS_NOT_FINITE` and `NORMDROP_BUFFER_FOLD_PADDING`.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_fold_padding(
+    call: *const normdrop_fold_call,
+    padding: normdrop_slice_mut<f32>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
+        check_apart(&[
+            call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
+            call.bias.region(NORMDROP_BUFFER_BIAS)?,
+            call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+            call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
+            call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
+            padding.region(NORMDROP_BUFFER_FOLD_PADDING)?,
+        ])?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let arguments = unsafe {
+            FoldPadding {
+                parameters: parameters(call.weight, call.bias),
+                running: running(call.running_mean, call.running_mean_tail, call.running_var),
+                eps: call.eps,
+                padding: padding.get(),
+            }
+        };
+        Ok(fold::fold_padding(arguments)?)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
 }
 
 /// # Safety

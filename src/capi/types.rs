@@ -156,6 +156,8 @@ pub const NORMDROP_BUFFER_RUNNING_MEAN_TAIL: normdrop_buffer = 29;
 pub const NORMDROP_BUFFER_GATES: normdrop_buffer = 31;
 /// `prepared`
 pub const NORMDROP_BUFFER_PREPARED: normdrop_buffer = 30;
+/// `padding` of a fold
+pub const NORMDROP_BUFFER_FOLD_PADDING: normdrop_buffer = 32;
 
 /// The order in memory of the dimensions of weights, the innermost last: one of
 /// `NORMDROP_WEIGHT_ORDER_*`.

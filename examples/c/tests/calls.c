@@ -221,11 +221,11 @@ static void test_names(void) {
     }
     CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_NO_GATES + 1), "unknown status") == 0);
     CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
-    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_GATES; buffer++) {
+    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_FOLD_PADDING; buffer++) {
         CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
     }
     CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_SAVED_INV_STD), "saved_inv_std") == 0);
-    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_GATES + 1), "unknown buffer") == 0);
+    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_FOLD_PADDING + 1), "unknown buffer") == 0);
     backend = normdrop_backend_detect();
     CHECK(backend >= NORMDROP_BACKEND_PORTABLE && backend <= NORMDROP_BACKEND_AVX512);
     CHECK(normdrop_backend_is_available(NORMDROP_BACKEND_FASTEST) == 1);
@@ -1034,7 +1034,8 @@ static void test_folds(void) {
     normdrop_fold_call previous = make_fold(NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS, 3, 4, 1, 3);
     normdrop_fold_call next = make_fold(NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS, 3, 4, 2, 4);
     normdrop_error error = new_error();
-    normdrop_slice_mut_f32 weights = empty_f32(24), bias = empty_f32(3), spoilt;
+    normdrop_slice_mut_f32 weights = empty_f32(24), bias = empty_f32(3), spoilt, padding;
+    normdrop_fold_call no_weight;
     size_t i, channel, tap;
     memcpy(weights.values, previous.weights.values, 12 * sizeof(float));
     memcpy(bias.values, previous.weights_bias.values, 3 * sizeof(float));
@@ -1047,6 +1048,33 @@ static void test_folds(void) {
             CHECK(near((double)previous.weights.values[4 * i + tap], (double)weights.values[4 * i + tap] * a, 1e-6));
         }
     }
+    /* Batch norm maps the padding to 0. The shape and the weights of the call are not used. */
+    padding = empty_f32(4);
+    next.order = 0;
+    CHECK(normdrop_fold_padding(&next, padding, &error) == NORMDROP_STATUS_OK);
+    next.order = NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS;
+    for (i = 0; i < 4; i++) {
+        double a = (double)next.weight.values[i] / sqrt((double)next.running_var.values[i] + (double)next.eps);
+        double shift = ((double)padding.values[i] - (double)next.running_mean.values[i]) * a;
+        CHECK(near(shift + (double)next.bias.values[i], 0, 1e-6));
+    }
+    CHECK(normdrop_fold_padding(NULL, padding, &error) == NORMDROP_STATUS_NULL && error.buffer == NORMDROP_BUFFER_CALL);
+    padding.len = 3;
+    CHECK(normdrop_fold_padding(&next, padding, &error) == NORMDROP_STATUS_LENGTH);
+    padding.len = 4;
+    next.bias = reading(padding);
+    CHECK(normdrop_fold_padding(&next, padding, &error) == NORMDROP_STATUS_OVERLAP);
+    next.bias = random_f32(4);
+    padding.values = NULL;
+    CHECK(normdrop_fold_padding(&next, padding, &error) == NORMDROP_STATUS_NULL);
+    CHECK(error.buffer == NORMDROP_BUFFER_FOLD_PADDING);
+    padding = empty_f32(4);
+    spoilt = random_positive(4);
+    spoilt.values[1] = 0;
+    no_weight = next;
+    no_weight.weight = reading(spoilt);
+    CHECK(normdrop_fold_padding(&no_weight, padding, &error) == NORMDROP_STATUS_NOT_FINITE);
+    CHECK(error.buffer == NORMDROP_BUFFER_FOLD_PADDING && error.actual == 1);
     memcpy(weights.values, next.weights.values, 24 * sizeof(float));
     memcpy(bias.values, next.weights_bias.values, 3 * sizeof(float));
     CHECK(normdrop_fold_into_next(&next, &error) == NORMDROP_STATUS_OK);

@@ -549,6 +549,10 @@ void folds() {
             OK(normdrop_fold_into_next(&c_fold, nullptr));
         }
         REQUIRE(same(weights, expected) && same(bias, expected_bias) && !same(weights, before));
+        Floats padding(C), expected_padding(C);
+        normdrop::fold_padding(fold, padding);
+        OK(normdrop_fold_padding(&c_fold, out(expected_padding), nullptr));
+        REQUIRE(same(padding, expected_padding));
         fold.groups = 2;
         REFUSED(previous ? normdrop::fold_into_previous(fold) : normdrop::fold_into_next(fold), NORMDROP_STATUS_GROUPS);
     }

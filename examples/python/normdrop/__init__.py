@@ -44,7 +44,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ACTIVATIONS", "BACKENDS", "GRANULARITIES", "Generator", "Gradients", "LAYOUTS", "Layer", "NormdropError", "RUNNING_VARIANCES", "Saved",
-    "__version__", "backend", "bernoulli", "fill_mask", "fold_into_next", "fold_into_previous", "library_path", "library_version",
+    "__version__", "backend", "bernoulli", "fill_mask", "fold_into_next", "fold_into_previous", "fold_padding", "library_path", "library_version",
     "merge_moments", "merge_sums", "seed_for",
 ]
 
@@ -215,8 +215,7 @@ def fold_into_next(weights: Floats, bias: Floats | None, running_mean: Floats, r
 
     Exact only where nothing but dropout and a flattening stands between the two layers, and where every output sees every
     tap: not with zero padding and not for most transposed convolutions, unless the batch norm shifts nothing. Zero padding of
-    the network becomes a padding of `running_mean - shift*sqrt(running_var + eps)/weight` per channel; where `weight` is 0 and
-    `shift` is not, there is no such value.
+    the network becomes a padding with the values of `fold_padding`.
 
     After a flattening, give the weights the axes of the image. This is a view: the array itself is written.
 
@@ -226,6 +225,24 @@ def fold_into_next(weights: Floats, bias: Floats | None, running_mean: Floats, r
         dense.reshape(c, h, w, out), layout="IHWO"         NCHW, flatten, ONNX MatMul
     """
     _fold("fold_into_next", weights, bias, running_mean, running_mean_tail, running_var, layout, groups, weight, shift, eps)
+
+
+@untraced
+def fold_padding(running_mean: Floats, running_var: Floats, *, weight: Floats | None = None, shift: Floats | None = None,
+                 eps: Real = 1e-5, running_mean_tail: Floats | None = None) -> Floats:
+    """The values with which a network pads instead of zeros after `fold_into_next`, one for each channel of the batch norm, which
+    maps them to 0: `running_mean - shift*sqrt(running_var + eps)/weight`. The arguments are those of `fold_into_next`.
+
+    A channel whose `weight` is 0 and whose `shift` is not has no such value, and is refused.
+    """
+    padding = numpy.empty(running_mean.shape, numpy.float32)
+    call = _library.CFold(
+        eps=real32("eps", eps), weight=_floats("weight", weight), bias=_floats("shift", shift),
+        running_mean=_floats("running_mean", running_mean), running_var=_floats("running_var", running_var),
+        running_mean_tail=_floats("running_mean_tail", running_mean_tail),
+    )
+    _library.call("fold_padding", call, padding)
+    return padding
 
 
 # The orders of weights by their numbers in C, K for the axes of the kernel, and which dimension has all groups.

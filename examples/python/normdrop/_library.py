@@ -192,6 +192,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "apply_gradient": (c_int32, [_LAYER, POINTER(CApplyGradient), _ERROR]),
     "fold_into_previous": (c_int32, [POINTER(CFold), _ERROR]),
     "fold_into_next": (c_int32, [POINTER(CFold), _ERROR]),
+    "fold_padding": (c_int32, [POINTER(CFold), Slice, _ERROR]),
 }
 
 

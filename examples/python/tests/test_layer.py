@@ -372,6 +372,12 @@ def test_the_tail_of_the_running_mean_counts_in_every_call():
     normdrop.fold_into_next(*plain, tail, var, layout="OI")
     normdrop.fold_into_next(*tailed, near, var, layout="OI", running_mean_tail=tail)
     assert all((one == other).all() for one, other in zip(plain, tailed)) and plain[1].all()
+    assert (normdrop.fold_padding(tail, var) == normdrop.fold_padding(near, var, running_mean_tail=tail)).all()
+    padding = normdrop.fold_padding(tail, var, weight=var, shift=-var, eps=0)
+    # (x - 0.25)/2*4 - 4 is 0.
+    assert (padding == 2.25).all()
+    with pytest.raises(ValueError, match="padding"):
+        normdrop.fold_padding(tail, var, weight=near, shift=var)
     plain, tailed = [numpy.ones((3, 2), numpy.float32), near.copy()], [numpy.ones((3, 2), numpy.float32), near.copy()]
     normdrop.fold_into_previous(*plain, tail, var, layout="OI")
     normdrop.fold_into_previous(*tailed, near, var, layout="OI", running_mean_tail=tail)

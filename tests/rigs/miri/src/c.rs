@@ -218,7 +218,7 @@ unsafe extern "C" fn next(context: *mut c_void) -> u32 {
 type Function = fn(&mut Memory, &c::normdrop_layer, *mut c::normdrop_error) -> c::normdrop_status;
 
 /// In an order in which each finds what it needs.
-const FUNCTIONS: [(&str, Function); 27] = [
+const FUNCTIONS: [(&str, Function); 28] = [
     // SAFETY of all of them: the pointers are to allocations that live as long as the call, nobody else uses them meanwhile, and
     // the ones that are spoilt are those that the interface promises to refuse.
     ("fill_mask", |m, layer, error| {
@@ -449,6 +449,27 @@ const FUNCTIONS: [(&str, Function); 27] = [
         let call = fold(m, layer, c::NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS, [OUTER, CHANNELS], "weights_bias_next");
         // SAFETY: as above.
         unsafe { c::normdrop_fold_into_next(&raw const call, error) }
+    }),
+    ("fold_padding", |m, layer, error| {
+        let call = c::normdrop_fold_call {
+            version: VERSION,
+            eps: layer.eps,
+            order: 0,
+            outputs: 0,
+            inputs: 0,
+            taps: 0,
+            groups: 0,
+            weight: m.read("weight"),
+            bias: m.read("bias"),
+            running_mean: m.read("running_mean"),
+            running_mean_tail: m.read("running_mean_tail"),
+            running_var: m.read("running_var"),
+            weights: SliceMut { values: ptr::null_mut(), len: 0 },
+            weights_bias: SliceMut { values: ptr::null_mut(), len: 0 },
+        };
+        let padding = m.write("weights_bias");
+        // SAFETY: as above.
+        unsafe { c::normdrop_fold_padding(&raw const call, padding, error) }
     }),
 ];
 

@@ -371,7 +371,7 @@ impl Call<'_> {
     }
 
     /// [`Stored::into_running`], of the running statistics.
-    pub fn into_running(&mut self, stored: Stored) -> Result<(), Error> {
+    pub fn stored(&mut self, stored: Stored) -> Result<(), Error> {
         stored.into_running(self.running_mean, self.running_var).map(drop)
     }
 }

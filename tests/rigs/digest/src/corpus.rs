@@ -614,7 +614,7 @@ impl Run<'_, '_> {
             cut.fold(fold_into_previous, before, &mut previous[column])?;
             cut.fold(fold_into_next, after, &mut next[column])?;
             cut.fold_padding(&mut padding[column])?;
-            cut.into_running(&mut running[column])?;
+            cut.stored(&mut running[column])?;
         }
         print(out, C::NAME, CHANNEL_CALLS, "", C::DATA.len(), &digests)
     }
@@ -842,7 +842,7 @@ impl Cut<'_> {
     }
 
     /// The running statistics, taken for those of other programs one after another.
-    fn into_running(&mut self, digest: &mut Digest) -> Result<(), Failure> {
+    fn stored(&mut self, digest: &mut Digest) -> Result<(), Failure> {
         let eps = self.problem.config.eps;
         let all = [
             Stored::EpsOutside { eps },
@@ -851,7 +851,7 @@ impl Cut<'_> {
             Stored::Sums { factor: 3.0, eps },
         ];
         for stored in all {
-            match self.surrounded(|call| call.into_running(stored)) {
+            match self.surrounded(|call| call.stored(stored)) {
                 // Refused, because a variance is 0 or would not fit.
                 Ok(()) | Err(Failure::Call(Error::NotFinite { .. } | Error::Variance { .. })) => {}
                 Err(error) => return Err(error),

@@ -211,7 +211,7 @@ fn every_call_of<A: Activation>(name: &str, activation: A, dimensions: [usize; 3
     }
     let others: [(&str, Other); 2] = [
         ("fold padding", |call, eps| call.fold_padding(eps)),
-        ("into running", |call, eps| call.into_running(Stored::EpsOutside { eps })),
+        ("into running", |call, eps| call.stored(Stored::EpsOutside { eps })),
     ];
     for (what, make) in others {
         let result = make(&mut memory.call(number, samples), eps);

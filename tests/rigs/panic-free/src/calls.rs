@@ -327,7 +327,7 @@ pub unsafe extern "C" fn normdrop_into_running(call: &Call, form: usize, factor:
         _ => Stored::Sums { factor, eps },
     };
     // SAFETY: passed on.
-    code(unsafe { call.buffers() }.into_running(stored))
+    code(unsafe { call.buffers() }.stored(stored))
 }
 
 /// `Layer::fill_mask`.

@@ -37,7 +37,10 @@ RUNNING_VARIANCES = ("unbiased", "biased")
 # The activations whose derivative is 0 or 1: the forward call writes it as one bit an element, and the backward call needs no more.
 GATED = ("identity", "relu")
 
-_library = ctypes.CDLL(str(pathlib.Path(__file__).parent / "libnormdrop_jax.so"))
+_path = pathlib.Path(__file__).parent / "libnormdrop_jax.so"
+if not _path.exists():
+    raise ImportError(f"{_path} is not there: install the package, `pip install ./examples/jax`; Python in its folder finds only its sources")
+_library = ctypes.CDLL(str(_path))
 for _name in ("train", "eval", "backward", "mask"):
     _handler = getattr(_library, f"normdrop_jax_{_name}")
     jax.ffi.register_ffi_target(f"normdrop_jax_{_name}", jax.ffi.pycapsule(_handler), platform="cpu")
@@ -99,6 +102,10 @@ class Layer:
             raise ValueError(f"eps must be finite and not negative, not {self.eps}")
         if not (isinstance(self.tasks, int) and 1 <= self.tasks < 1 << 31):
             raise ValueError(f"tasks must be an integer from 1 on, not {self.tasks}")
+
+    def without_dropout(self) -> Layer:
+        """The same layer with a `p` of 0."""
+        return dataclasses.replace(self, p=0.0)
 
     def running(self, channels: int) -> Running:
         """The running statistics of a new layer."""

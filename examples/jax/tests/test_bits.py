@@ -17,13 +17,16 @@ SHAPES = [((64, 7), -1, "NC"), ((6, 5, 4, 33), -1, "NHWC"), ((5, 16, 9, 8), 1, "
 
 
 def data(shape, channels):
-    """Normal numbers; channel 0 of subnormal ones, channel 1 around 1e30. With weight, bias, dy and a residual."""
+    """Normal numbers; channel 0 of subnormal ones, without a bias, channel 1 around 1e30. With weight, bias, dy, of which channel 2
+    is subnormal, and a residual."""
     generator = numpy.random.default_rng(1)
     x, dy, residual = (generator.standard_normal(shape, dtype=numpy.float32) for _ in range(3))
     weight, bias = (generator.standard_normal(channels, dtype=numpy.float32) for _ in range(2))
-    channel = numpy.moveaxis(x, -1 if shape[-1] == channels else 1, 0)
-    channel[0] *= numpy.float32(3e-39)
-    channel[1] *= numpy.float32(1e30)
+    of, of_gradient = (numpy.moveaxis(array, -1 if shape[-1] == channels else 1, 0) for array in (x, dy))
+    of[0] *= numpy.float32(3e-39)
+    of[1] *= numpy.float32(1e30)
+    of_gradient[2] *= numpy.float32(3e-39)
+    bias[0] = 0
     return x, weight, bias, dy, residual
 
 

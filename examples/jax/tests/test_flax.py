@@ -7,6 +7,7 @@ import numpy
 import pytest
 
 import normdrop_jax
+import normdrop_jax.flax
 
 U = 2.0**-24
 EPS, MOMENTUM = 1e-5, 0.1
@@ -89,3 +90,53 @@ def test_the_numbers_would_notice_float32():
     error = lambda y: (abs(numpy.asarray(y, float) - exact) / numpy.maximum(abs(exact), 1)).max() / U
     assert error(normdrop_jax.Layer(eps=EPS).train(x)[0]) <= 4
     assert error(norm(x)) > 40
+
+
+class Network(flax.nnx.Module):
+    """A linear layer, and batch norm, relu and dropout of flax or of normdrop."""
+
+    def __init__(self, fused, rngs):
+        self.linear = flax.nnx.Linear(4, 16, rngs=rngs)
+        self.norm = normdrop_jax.flax.NormDrop(16, "relu", 0.25, rngs=rngs) if fused else flax.nnx.BatchNorm(16, rngs=rngs)
+        self.dropout = flax.nnx.data(None) if fused else flax.nnx.Dropout(0.25, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.norm(self.linear(x))
+        return x if self.dropout is None else self.dropout(jax.nn.relu(x))
+
+
+def test_the_module_is_what_flax_has():
+    """The module has flax's parameters and statistics, moves the statistics as flax does, drops in training alone, and draws a new
+    mask in each call, inside `flax.nnx.jit` and `flax.nnx.grad`."""
+    x = jnp.asarray(numpy.random.default_rng(0).standard_normal((64, 4), dtype=numpy.float32)) + 1
+    models = [Network(fused, flax.nnx.Rngs(0)) for fused in (True, False)]
+    shapes = [{path: leaf.shape for path, leaf in flax.nnx.to_flat_state(flax.nnx.state(model, (flax.nnx.Param, flax.nnx.BatchStat)))} for model in models]
+    assert shapes[0] == shapes[1]
+
+    @flax.nnx.jit
+    def step(model):
+        loss = lambda model: (model(x) ** 2).mean()
+        value, grads = flax.nnx.value_and_grad(loss)(model)
+        return value, grads
+
+    for model in models:
+        model.train()
+    first, second = step(models[0]), step(models[0])
+    assert first[0] != second[0], "a new mask"
+    assert all((leaf[...] != 0).any() for leaf in jax.tree.leaves(first[1], is_leaf=lambda leaf: isinstance(leaf, flax.nnx.Variable))[:2])
+    for _ in range(2):
+        step(models[1])
+    for name in ("mean", "var"):
+        numpy.testing.assert_allclose(getattr(models[0].norm, name)[...], getattr(models[1].norm, name)[...], rtol=1e-5, atol=1e-6)
+    for model in models:
+        model.eval()
+    numpy.testing.assert_allclose(models[0](x), models[1](x), rtol=1e-5, atol=1e-6)
+    assert (models[0](x) == models[0](x)).all()
+
+
+def test_the_module_of_given_masks_and_residuals():
+    x = jnp.asarray(numpy.random.default_rng(0).standard_normal((32, 3), dtype=numpy.float32))
+    module = normdrop_jax.flax.NormDrop(3, p=0.5, use_scale=False, use_bias=False, rngs=flax.nnx.Rngs(0))
+    mask = module.layer.mask(x.shape, 5)
+    expected = module.layer.train(x, residual=2 * x, mask=mask)[0]
+    assert (module(x, 2 * x, mask=mask) == expected).all()

@@ -50,6 +50,7 @@ import argparse
 import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -530,6 +531,30 @@ def mxnet_rows():
                      state=lambda: (layer.running_mean.data().asnumpy(), layer.running_var.data().asnumpy()),
                      one_value=lambda: after_one_value(one_value), dropout=dropped)
         dropped = None
+
+    class Operator:
+        """The operator as `nd` has it, without its default of weights that are 1."""
+
+        def __init__(self):
+            arrays = (WEIGHT, BIAS, [0.0] * 3, [1.0] * 3)
+            self.gamma, self.beta, self.mean, self.var = (mxnet.nd.array(values) for values in arrays)
+
+        def __call__(self, x):
+            return mxnet.nd.BatchNorm(x, self.gamma, self.beta, self.mean, self.var, momentum=1 - NEW, fix_gamma=False)
+
+    def one_value_of_operator(x):
+        layer = Operator()
+        step(layer, x)
+        return layer.var.asnumpy()
+
+    defaults = dict(re.findall(r"(\w+) : \w+, optional, default=(\S+)", mxnet.nd.BatchNorm.__doc__))
+    momentum, eps = round(float(defaults["momentum"]), 6), round(float(defaults["eps"]), 6)
+    operator = Operator()
+    evaluate = lambda x: operator(mxnet.nd.array(x, dtype="float32")).asnumpy()
+    yield record("MXNet", mxnet.__version__, "nd, NCHW, fix_gamma off", "NCHW", weighs="old", momentum_default=momentum,
+                 eps_default=eps, eps=eps, precision="float32", train=lambda x: step(operator, x), evaluate=evaluate,
+                 state=lambda: (operator.mean.asnumpy(), operator.var.asnumpy()),
+                 one_value=lambda: after_one_value(one_value_of_operator), dropout=None)
 
 
 def objax_rows():

@@ -407,7 +407,7 @@ impl CallOfC {
             Fault::Statistics
                 if matches!(self.function, Function::Backward | Function::BackwardInPlace | Function::Reduce) =>
             {
-                self.statistics = 1 + wrong;
+                self.statistics = c::NORMDROP_STATISTICS_PREPARED + wrong;
                 refused(c::NORMDROP_STATUS_STATISTICS, &["call"])
             }
             Fault::Shape if matches!(self.function, Function::FoldIntoPrevious | Function::FoldIntoNext) => {

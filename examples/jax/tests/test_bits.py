@@ -65,7 +65,7 @@ def by_numpy(layout, shape, activation, seed, arrays, residual):
     x, weight, bias, dy, _ = arrays
     layer = normdrop.Layer(layout, shape, activation, p=0.25 if seed is not None else 0.0)
     channels = layer.channels
-    mean, tail, var = numpy.full(channels, 0.5, numpy.float32), numpy.zeros(channels, numpy.float32), numpy.full(channels, 2, numpy.float32)
+    mean, tail, var = numpy.full(channels, 0.5, numpy.float32), numpy.full(channels, 1e-8, numpy.float32), numpy.full(channels, 2, numpy.float32)
     mask = layer.mask(seed) if seed is not None else None
     fixed = dict(running_mean=mean.copy(), running_mean_tail=tail.copy(), running_var=var.copy())
     y, saved = layer.train(x, weight=weight, bias=bias, running_mean=mean, running_mean_tail=tail, running_var=var, mask=mask, residual=residual)
@@ -85,7 +85,7 @@ def by_jax(channel_axis, activation, seed, arrays, residual, tasks=1):
     @jax.jit
     def step(x, weight, bias, dy, residual):
         channels = weight.shape[0]
-        running = normdrop_jax.Running(jnp.full(channels, 0.5), jnp.full(channels, 2.0), jnp.zeros(channels))
+        running = normdrop_jax.Running(jnp.full(channels, 0.5), jnp.full(channels, 2.0), jnp.full(channels, 1e-8))
         primals = (x, weight, bias) + ((residual,) if residual is not None else ())
         y, back, new = jax.vjp(lambda x, w, b, r=None: layer.train(x, w, b, running, seed=seed, residual=r), *primals, has_aux=True)
         z, fixed_back = jax.vjp(lambda x, w, b, r=None: layer.eval(x, running, w, b, seed=seed, residual=r), *primals)

@@ -400,10 +400,10 @@ impl Layer {
                 let z = xhat * weight + bias + residual;
                 let scale_of_z = weight.abs() * xhat.abs().max(1.0) + bias.abs() + residual.abs();
                 let undecided = KINK_TOLERANCE * U * scale_of_z + SMALLEST;
+                let near_a_kink = self.activation.kinks().iter().any(|kink| (z - kink).abs() <= undecided);
                 let z = match call.z {
-                    Some(z_under_test) if self.activation.kinks().iter().any(|kink| (z - kink).abs() <= undecided) => {
-                        f64::from(z_under_test[index])
-                    }
+                    // With an infinite weight, the rounding of the mean decides the sign of an infinity, or makes it a NaN.
+                    Some(z_under_test) if near_a_kink || !z.is_finite() => f64::from(z_under_test[index]),
                     _ => z,
                 };
                 let Some(derivative) = self.activation.derivative(z) else { return (xhat, 0.0, 0.0) };

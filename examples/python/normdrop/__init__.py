@@ -231,7 +231,8 @@ def fold_into_next(weights: Floats, bias: Floats | None, running_mean: Floats, r
 def fold_padding(running_mean: Floats, running_var: Floats, *, weight: Floats | None = None, shift: Floats | None = None,
                  eps: Real = 1e-5, running_mean_tail: Floats | None = None) -> Floats:
     """The values with which a network pads instead of zeros after `fold_into_next`, one for each channel of the batch norm, which
-    maps them to 0: `running_mean - shift*sqrt(running_var + eps)/weight`. The arguments are those of `fold_into_next`.
+    maps them to 0: `running_mean + running_mean_tail - shift*sqrt(running_var + eps)/weight`. The arguments are those of
+    `fold_into_next`.
 
     A channel whose `weight` is 0 and whose `shift` is not has no such value, and is refused.
     """

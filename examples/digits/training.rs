@@ -48,31 +48,66 @@ impl Plan {
 
     /// Trains, and gives back the network and the images that it has not seen as well.
     pub(crate) fn train(self, images: &Samples, after_epoch: impl Fn()) -> Result<(Network, Run, Samples), Error> {
-        let mut rng = Xoshiro128PlusPlus::seed_from_u64(self.seed.into());
-        let (train, test) = images.split(&mut rng, self.train_samples);
-        let mut network = Network::new(self.variant, self.hidden, &mut rng)?;
-        let mut adam = Adam::new(RATE);
+        let mut training = Training::new(self, images)?;
         let (mut loss, mut accuracy) = (Vec::new(), Vec::new());
-        let mut step = 0;
         for _ in 0..self.epochs {
-            let order = shuffled(&mut rng, train.len());
-            let batches = order.chunks_exact(BATCH);
-            let count = batches.len();
-            let mut sum = 0.0;
-            for batch in batches {
-                // Seeds that differ in any bit give unrelated masks, so run, step and block are simply packed.
-                let mask_seed = u64::from(self.seed) << 40 | step << 8;
-                sum += network.gradients(train.pick(batch), mask_seed)?;
-                adam.advance();
-                network.parameters().for_each(|parameter| adam.update(parameter));
-                step += 1;
-            }
-            loss.push(sum / count as f64);
-            accuracy.push(network.accuracy(&test)?);
+            let epoch = training.epoch()?;
+            loss.push(epoch.loss);
+            accuracy.push(epoch.accuracy);
             after_epoch();
         }
-        let weights = network.parameters().flat_map(|parameter| &*parameter.value).copied().collect();
-        Ok((network, Run { loss, accuracy, weights }, test))
+        let weights = training.weights();
+        Ok((training.network, Run { loss, accuracy, weights }, training.test))
+    }
+}
+
+/// What came of one epoch: see [`Run`].
+pub(crate) struct Epoch {
+    pub(crate) loss: f64,
+    pub(crate) accuracy: f64,
+}
+
+/// A run between two epochs.
+pub(crate) struct Training {
+    seed: u32,
+    rng: Xoshiro128PlusPlus,
+    network: Network,
+    adam: Adam,
+    train: Samples,
+    test: Samples,
+    /// The steps so far.
+    step: u64,
+}
+
+impl Training {
+    /// A run before its first epoch. How many epochs the plan has is of no importance here.
+    pub(crate) fn new(plan: Plan, images: &Samples) -> Result<Self, Error> {
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(plan.seed.into());
+        let (train, test) = images.split(&mut rng, plan.train_samples);
+        let network = Network::new(plan.variant, plan.hidden, &mut rng)?;
+        Ok(Self { seed: plan.seed, rng, network, adam: Adam::new(RATE), train, test, step: 0 })
+    }
+
+    /// One pass over the training images.
+    pub(crate) fn epoch(&mut self) -> Result<Epoch, Error> {
+        let order = shuffled(&mut self.rng, self.train.len());
+        let batches = order.chunks_exact(BATCH);
+        let count = batches.len();
+        let mut sum = 0.0;
+        for batch in batches {
+            // Seeds that differ in any bit give unrelated masks, so run, step and block are simply packed.
+            let mask_seed = u64::from(self.seed) << 40 | self.step << 8;
+            sum += self.network.gradients(self.train.pick(batch), mask_seed)?;
+            self.adam.advance();
+            self.network.parameters().for_each(|parameter| self.adam.update(parameter));
+            self.step += 1;
+        }
+        Ok(Epoch { loss: sum / count as f64, accuracy: self.network.accuracy(&self.test)? })
+    }
+
+    /// All that is learned, in a fixed order.
+    pub(crate) fn weights(&mut self) -> Vec<f32> {
+        self.network.parameters().flat_map(|parameter| &*parameter.value).copied().collect()
     }
 }
 

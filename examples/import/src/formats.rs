@@ -6,6 +6,7 @@ pub mod keras;
 pub mod mxnet;
 pub mod ncnn;
 pub mod npz;
+mod numbers;
 pub mod onnx;
 pub mod state_dict;
 

@@ -5,22 +5,10 @@
 
 use normdrop::{Stored, WeightOrder, WeightShape};
 
+use super::numbers::Numbers;
 use crate::model::{BatchNorm, Fault, Model, Side, WeightLayer};
 
 const EPS: f32 = 1e-6;
-
-/// The numbers of a `.weights` file, one layer after another.
-struct Numbers<'a>(&'a [u8]);
-
-impl Numbers<'_> {
-    fn take(&mut self, count: usize) -> Result<Vec<f32>, Fault> {
-        let len = count.checked_mul(4).filter(|&len| len <= self.0.len());
-        let len = len.ok_or_else(|| format!("{count} numbers are due, and {} bytes are left", self.0.len()))?;
-        let (taken, rest) = self.0.split_at(len);
-        self.0 = rest;
-        Ok(taken.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
-    }
-}
 
 /// Reads the convolutions of a network that is a chain of convolutions and of layers without weights. All others are
 /// refused, because the places of all later numbers depend on them.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use normdrop::{WeightOrder, WeightShape};
 use serde_json::Value;
 
+use super::numbers::floats;
 use crate::graph::{Graph, Node, Role};
 use crate::model::{BatchNorm, Fault, Model, WeightLayer};
 
@@ -72,7 +73,7 @@ impl<'a> Bytes<'a> {
         };
         let len = dims.iter().try_fold(bytes, |len: usize, &dim| len.checked_mul(dim));
         let data = self.take(len.ok_or("the file is cut off")?)?;
-        let values = || data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        let values = || floats(data);
         Ok(Array { dims, values: (kind == 0).then(values) })
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use normdrop::{WeightOrder, WeightShape};
 
+use super::numbers::Numbers;
 use crate::graph::{Graph, Node, Role};
 use crate::model::{BatchNorm, Fault, Model, WeightLayer};
 
@@ -49,18 +50,7 @@ const WITHOUT_WEIGHTS: [&str; 32] = [
     "PixelShuffle",
 ];
 
-/// The numbers of a `.bin` file, one layer after another.
-struct Numbers<'a>(&'a [u8]);
-
 impl Numbers<'_> {
-    fn take(&mut self, count: usize) -> Result<Vec<f32>, Fault> {
-        let len = count.checked_mul(4).filter(|&len| len <= self.0.len());
-        let len = len.ok_or_else(|| format!("{count} numbers are due, and {} bytes are left", self.0.len()))?;
-        let (taken, rest) = self.0.split_at(len);
-        self.0 = rest;
-        Ok(taken.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
-    }
-
     /// Weights of a weight layer: a flag is before them.
     fn weights(&mut self, count: usize) -> Result<Vec<f32>, Fault> {
         match self.take(1)?[0].to_bits() {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use normdrop::{WeightOrder, WeightShape};
 use safetensors::{Dtype, SafeTensors};
 
+use super::numbers::floats;
 use crate::model::{BatchNorm, Fault, Model, WeightLayer};
 
 /// What the layers of both have unless they are given another.
@@ -26,7 +27,7 @@ pub fn read(bytes: &[u8], eps: Option<f32>) -> Result<Model, Fault> {
     let values = |name: &str| -> Result<Option<Vec<f32>>, Fault> {
         let Some(view) = tensors.get(name) else { return Ok(None) };
         match view.dtype() {
-            Dtype::F32 => Ok(Some(view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())),
+            Dtype::F32 => Ok(Some(floats(view.data()))),
             other => Err(format!("{name} is {other:?}, and only F32 is read")),
         }
     };

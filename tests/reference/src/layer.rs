@@ -403,7 +403,7 @@ impl Layer {
                 let near_a_kink = self.activation.kinks().iter().any(|kink| (z - kink).abs() <= undecided);
                 let z = match call.z {
                     // With an infinite weight, the rounding of the mean decides the sign of an infinity, or makes it a NaN.
-                    Some(z_under_test) if near_a_kink || !z.is_finite() => f64::from(z_under_test[index]),
+                    Some(z_under_test) if near_a_kink || weight.is_infinite() => f64::from(z_under_test[index]),
                     _ => z,
                 };
                 let Some(derivative) = self.activation.derivative(z) else { return (xhat, 0.0, 0.0) };

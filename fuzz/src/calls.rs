@@ -241,6 +241,8 @@ fn check_statistics(case: &Case, memory: &Memory, moments: &[Moments], centres: 
         case.reference().update_running(moments, case.average(), &mut mean, &mut var);
     }
     let momentum = case.average().momentum(case.config.momentum);
+    // A batch of weight 0 does not count, even if it is NaN.
+    let weighed = |error: f64| if momentum == 0.0 { 0.0 } else { momentum * error };
     for (channel, (moments, centre)) in moments.iter().zip(centres).enumerate() {
         let exact_mean = moments.mean.rounded();
         let std = moments.var.sqrt();
@@ -249,7 +251,7 @@ fn check_statistics(case: &Case, memory: &Memory, moments: &[Moments], centres: 
         means.add(channel, pair, exact_mean, std, exact_mean.abs() / (1u64 << 46) as f64);
         inv_stds.add(channel, memory.saved_inv_std[channel], centre.inv_std, centre.inv_std, 0.0);
         // The errors of both shares are allowed for, the old one's unless it is NaN; then everything is rounded once.
-        let share = momentum * (bounds::MEAN * U * std + exact_mean.abs() / (1u64 << 46) as f64);
+        let share = weighed(bounds::MEAN * U * std + exact_mean.abs() / (1u64 << 46) as f64);
         let slack = (f64::EPSILON * (1.0 - momentum) * old_mean[channel].abs()).max(0.0);
         if !case.has_running {
             continue;
@@ -262,7 +264,7 @@ fn check_statistics(case: &Case, memory: &Memory, moments: &[Moments], centres: 
             running_pairs.add(channel, pairs[channel], mean[channel], scale, share + slack);
         }
         let of_batch = case.reference().running_var.of(moments);
-        let share = momentum * bounds::VAR * U * of_batch;
+        let share = weighed(bounds::VAR * U * of_batch);
         let slack = (f64::EPSILON * (1.0 - momentum) * old_var[channel].abs()).max(0.0);
         let actual = f64::from(memory.running_var[channel]);
         running_vars.add(channel, actual, var[channel], var[channel].abs(), share + slack);

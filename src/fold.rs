@@ -8,7 +8,7 @@ use crate::args::{Parameters, Running};
 use crate::config::check_eps;
 use crate::error::{Buffer, Error, check_len};
 use crate::shape::Shape;
-use crate::simd::in_default;
+use crate::simd::{in_default, rounded};
 
 /// The dimensions of a weight layer's weights, and their order in memory.
 ///
@@ -606,12 +606,4 @@ impl Affine {
     fn apply(&self, x: f64) -> f64 {
         (x - self.mean) * self.slope + self.bias
     }
-}
-
-/// On Arm it is not inlined: LLVM makes f32 arithmetic of an f64 sum that is rounded at once, if the
-/// result is the same, and vectorises it for Helium, which takes subnormal numbers for 0.
-#[cfg_attr(target_arch = "arm", inline(never))]
-#[expect(clippy::cast_possible_truncation, reason = "rounded once, to nearest")]
-fn rounded(value: f64) -> f32 {
-    value as f32
 }

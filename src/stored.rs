@@ -2,7 +2,7 @@
 
 use crate::config::check_eps;
 use crate::error::{Buffer, Error, check_len};
-use crate::simd::in_default;
+use crate::simd::{in_default, rounded};
 
 /// The form in which a file has the fixed statistics of a batch norm.
 ///
@@ -152,9 +152,4 @@ impl Stored {
 /// A sum divided by Caffe's factor.
 fn quotient(sum: f32, factor: f32) -> f32 {
     if factor == 0.0 { 0.0 } else { rounded(f64::from(sum) / f64::from(factor)) }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "rounded once, to nearest")]
-fn rounded(value: f64) -> f32 {
-    value as f32
 }

@@ -51,6 +51,16 @@ pub(crate) fn one_at_a_time() {
     }
 }
 
+/// A result in f64, rounded once to nearest.
+///
+/// On Arm it is not inlined: LLVM makes f32 arithmetic of an f64 sum or product that is rounded at
+/// once, if the result is the same, and vectorises it for Helium.
+#[cfg_attr(target_arch = "arm", inline(never))]
+#[expect(clippy::cast_possible_truncation, reason = "rounded once, to nearest")]
+pub(crate) fn rounded(value: f64) -> f32 {
+    value as f32
+}
+
 /// Targets whose register is read and written.
 #[cfg(all(
     not(miri),

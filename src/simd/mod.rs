@@ -41,7 +41,7 @@ pub(crate) use self::scalar::{Portable, PortableStrip};
 ))]
 pub(crate) use self::wide::{Portable, PortableStrip};
 pub(crate) use detect::dispatch;
-pub(crate) use environment::{Caller, in_default, one_at_a_time};
+pub(crate) use environment::{Caller, in_default, one_at_a_time, rounded};
 pub(crate) use lane::Lane;
 pub(crate) use splitmix::{GOLDEN_GAMMA, splitmix64};
 pub(crate) use strip::{Strip, StripFunctions};

@@ -290,6 +290,19 @@ macro_rules! given_statistics {
     };
 }
 
+/// The regions of the parameters and running statistics in a struct with the buffers of a call.
+macro_rules! batch_norm_regions {
+    ($call:expr) => {
+        [
+            $call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
+            $call.bias.region(NORMDROP_BUFFER_BIAS)?,
+            $call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+            $call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
+            $call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
+        ]
+    };
+}
+
 const fn backend_of(number: normdrop_backend) -> Option<Backend> {
     match number {
         NORMDROP_BACKEND_PORTABLE => Some(Backend::Portable),
@@ -870,14 +883,8 @@ pub unsafe extern "C" fn normdrop_prepare(
         let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
         // SAFETY: passed on.
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
-        check_apart(&[
-            call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
-            call.bias.region(NORMDROP_BUFFER_BIAS)?,
-            call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
-            call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
-            call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
-            call.prepared.region(NORMDROP_BUFFER_PREPARED)?,
-        ])?;
+        let [weight, bias, mean, mean_tail, var] = batch_norm_regions!(call);
+        check_apart(&[weight, bias, mean, mean_tail, var, call.prepared.region(NORMDROP_BUFFER_PREPARED)?])?;
         // SAFETY: all buffers are in order and apart; the rest is passed on.
         let prepare = unsafe {
             Prepare {
@@ -916,13 +923,7 @@ pub unsafe extern "C" fn normdrop_eval(
         let statistics = if is_prepared {
             [call.prepared.region(NORMDROP_BUFFER_PREPARED)?, Region::NONE, Region::NONE, Region::NONE, Region::NONE]
         } else {
-            [
-                call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
-                call.bias.region(NORMDROP_BUFFER_BIAS)?,
-                call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
-                call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
-                call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
-            ]
+            batch_norm_regions!(call)
         };
         let [first, second, third, fourth, fifth] = statistics;
         check_apart(&[
@@ -1444,14 +1445,8 @@ pub unsafe extern "C" fn normdrop_fold_padding(
     let run = || {
         // SAFETY: passed on.
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
-        check_apart(&[
-            call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
-            call.bias.region(NORMDROP_BUFFER_BIAS)?,
-            call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
-            call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
-            call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
-            padding.region(NORMDROP_BUFFER_FOLD_PADDING)?,
-        ])?;
+        let [weight, bias, mean, mean_tail, var] = batch_norm_regions!(call);
+        check_apart(&[weight, bias, mean, mean_tail, var, padding.region(NORMDROP_BUFFER_FOLD_PADDING)?])?;
         // SAFETY: all buffers are in order and apart; the rest is passed on.
         let arguments = unsafe {
             FoldPadding {
@@ -1473,15 +1468,10 @@ unsafe fn run_fold(call: *const normdrop_fold_call, fold: impl FnOnce(Fold<'_>) 
     // SAFETY: passed on.
     let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
     let shape = call.shape()?;
-    check_apart(&[
-        call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
-        call.bias.region(NORMDROP_BUFFER_BIAS)?,
-        call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
-        call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
-        call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
-        call.weights.region(NORMDROP_BUFFER_FOLD_WEIGHTS)?,
-        call.weights_bias.region(NORMDROP_BUFFER_FOLD_BIAS)?,
-    ])?;
+    let [weight, bias, mean, mean_tail, var] = batch_norm_regions!(call);
+    let weights = call.weights.region(NORMDROP_BUFFER_FOLD_WEIGHTS)?;
+    let weights_bias = call.weights_bias.region(NORMDROP_BUFFER_FOLD_BIAS)?;
+    check_apart(&[weight, bias, mean, mean_tail, var, weights, weights_bias])?;
     // SAFETY: all buffers are in order and apart; the rest is passed on.
     let arguments = unsafe {
         Fold {

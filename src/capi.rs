@@ -95,6 +95,8 @@ impl From<Error> for normdrop_error {
             Error::GatesActivation => Self::new(NORMDROP_STATUS_NO_GATES).of(NORMDROP_BUFFER_GATES),
             Error::Slope { slope } => Self { value: slope.into(), ..Self::new(NORMDROP_STATUS_SLOPE) },
             Error::Alpha { alpha } => Self { value: alpha.into(), ..Self::new(NORMDROP_STATUS_ALPHA) },
+            // No function of C makes noise.
+            Error::NoiseWidth { width } => Self { value: width.into(), ..Self::new(NORMDROP_STATUS_PROBABILITY) },
             Error::SingleSample => Self::new(NORMDROP_STATUS_SINGLE_SAMPLE),
             Error::Count { channel, count } => {
                 Self { value: count, ..Self::new(NORMDROP_STATUS_COUNT).counts(0, channel) }

@@ -166,6 +166,17 @@ pub(crate) fn drop_padding(plan: &Plan, lengths: &[usize], mask: &[u8]) -> Resul
     }
 }
 
+/// Checks a call that multiplies a tensor by noise.
+pub(crate) fn noise(plan: &Plan, values: &[f32]) -> Result<(), Error> {
+    elements(plan, Buffer::Values, values.len())
+}
+
+/// Checks a call of alpha dropout, forward or backward.
+pub(crate) fn alpha(plan: &Plan, mask: &[u8], values: &[f32]) -> Result<(), Error> {
+    dropout(plan, Dropout::Mask(mask))?;
+    elements(plan, Buffer::Values, values.len())
+}
+
 /// Checks a call that clears the padding of sequences in a tensor.
 pub(crate) fn clear_padding(plan: &Plan, lengths: &[usize], values: &[f32]) -> Result<(), Error> {
     elements(plan, Buffer::Values, values.len())?;

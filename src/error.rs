@@ -182,6 +182,12 @@ pub enum Error {
         /// The value that was given.
         alpha: f32,
     },
+    /// The standard deviation of Gaussian noise, or the half width of uniform noise, is not in
+    /// `[0, 2^64]`. Gaussian dropout that would drop everything (`p = 1`) has an infinite one.
+    NoiseWidth {
+        /// The value that was given.
+        width: f32,
+    },
     /// The running variance averages the unbiased variance, and a channel with one value has no
     /// unbiased variance. The call is possible with
     /// [`RunningVariance::Biased`](crate::RunningVariance::Biased), or without running statistics.
@@ -304,6 +310,9 @@ impl Error {
             Self::GatesActivation => "only activations whose derivative is 0 or 1 have gates: Identity and Relu",
             Self::Slope { .. } => "the slope must be finite",
             Self::Alpha { .. } => "alpha must be finite",
+            Self::NoiseWidth { .. } => {
+                "the standard deviation or half width of noise must be in [0, 2^64], which needs a p below 1"
+            }
             Self::SingleSample => {
                 "training needs more than one value per channel, because the unbiased variance of one does not exist: \
                  give more, keep a biased running variance or none, or normalise with fixed statistics"
@@ -374,6 +383,7 @@ impl fmt::Display for Error {
             Self::DropoutUnset { p } => write!(f, "{reason}; p is {p:?}; nothing was written"),
             Self::GatesDirection | Self::GatesActivation => write!(f, "{reason}; nothing was written"),
             Self::Slope { slope: value } | Self::Alpha { alpha: value } => write!(f, "{reason} but is {value}"),
+            Self::NoiseWidth { width } => write!(f, "{reason}, but is {width:?}"),
             Self::SingleSample => write!(f, "{reason}; nothing was written"),
             Self::Count { channel, count } => {
                 write!(f, "{reason}, but channel {channel} has {count:?}; nothing was written")

@@ -16,9 +16,10 @@ use crate::check;
 use crate::config::Config;
 use crate::error::Error;
 use crate::mask::{Bernoulli, mask_len};
+use crate::noise::Noise;
 use crate::padding;
 use crate::parts::{moments_len, sums_len};
-use crate::phase::{backward, eval, moments, prepare, train};
+use crate::phase::{alpha, backward, eval, moments, prepare, train};
 use crate::plan::{BackwardCall, ForwardCall, Plan};
 use crate::prepared::prepared_len;
 use crate::shape::Shape;
@@ -343,6 +344,80 @@ impl<A: Activation> Layer<A> {
     pub fn clear_padding(&self, lengths: &[usize], values: &mut [f32]) -> Result<(), Error> {
         check::clear_padding(&self.plan, lengths, values)?;
         padding::clear(self.plan.shape, lengths, values);
+        Ok(())
+    }
+
+    /// Multiplies a tensor of this shape by noise, in place: Gaussian or uniform dropout. See
+    /// [`Noise`] for the laws, the formulas and an example.
+    ///
+    /// Forward it follows a training call without dropout, on `y`. Backward it is the first step, on
+    /// `dy`, with the same `noise` and `seed`. The layer's `p` plays no part. The work is done in the
+    /// tasks of this layer, on its backend, with the bits of [`Noise::apply`]`(seed, 0, values)`.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if `values` does not have the elements of the shape.
+    pub fn apply_noise(&self, noise: Noise, seed: u64, values: &mut [f32]) -> Result<(), Error> {
+        check::noise(&self.plan, values)?;
+        in_default(|| noise.apply_on(self.plan.tasks(), seed, 0, values));
+        Ok(())
+    }
+
+    /// Alpha dropout of a tensor of this shape, in place: dropout for [`Selu`](crate::Selu), which
+    /// leaves a mean of 0 and a variance of 1 as they are (Klambauer et al., *Self-normalizing neural
+    /// networks*, 2017).
+    ///
+    /// With the layer's `p`, `q = 1 - p` and `alpha = 1.7580993408473766`, the limit of SELU on the
+    /// left with the sign turned:
+    /// ```text
+    /// a = 1/sqrt((alpha^2*p + 1)*q)
+    /// kept:     x becomes a*x + alpha*a*p
+    /// dropped:  x becomes -alpha*a*q, whatever it was, NaN included
+    /// ```
+    /// A bit of the mask decides about what the layer's [`Granularity`](crate::Granularity) says:
+    /// an element is PyTorch's `AlphaDropout`, a channel is its `FeatureAlphaDropout`.
+    ///
+    /// With `p = 0` kept values stay as they are. With `p = 1` all become +0.0, as in PyTorch,
+    /// whatever the mask holds. A kept value that is finite stays so unless `a*x` does not fit an
+    /// f32, and a kept NaN stays NaN. The result is within `3*2^-24*(|a*x| + alpha*a*p)` of the exact
+    /// one. `q` is the keep probability of [`Bernoulli`], a multiple of `2^-32`.
+    ///
+    /// The training call before it has no dropout of its own. Backward,
+    /// [`Layer::alpha_dropout_backward`] is the first step.
+    /// ```
+    /// use normdrop::{Config, Dropout, Layer, SavedArrays, Selu, Shape, Train};
+    ///
+    /// let layer = Layer::new(Shape::nc(4, 3)?, Selu, Config { p: 0.2, ..Config::DEFAULT })?;
+    /// let (x, mut y) = ([0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11.], [0.0; 12]);
+    /// let (mut saved, mut scratch) = (SavedArrays::<3>::new(), vec![0.0; layer.scratch_len()]);
+    /// let mut mask = vec![0; layer.mask_len()];
+    /// layer.fill_mask(42, &mut mask)?;
+    /// layer.train(Train { dropout: Dropout::Off, ..Train::new(&x, &mut y, saved.as_mut(), &mut scratch) })?;
+    /// layer.alpha_dropout(&mask, &mut y)?;
+    ///
+    /// let mut dy = [1.0; 12]; // the gradient of the loss sum(y)
+    /// layer.alpha_dropout_backward(&mask, &mut dy)?; // and now `layer.backward` takes it
+    /// # Ok::<(), normdrop::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Length`] if `mask` does not have [`Layer::mask_len`] bytes or `values` not the
+    /// elements of the shape.
+    pub fn alpha_dropout(&self, mask: &[u8], values: &mut [f32]) -> Result<(), Error> {
+        check::alpha(&self.plan, mask, values)?;
+        in_default(|| alpha::forward(&self.plan, mask, values));
+        Ok(())
+    }
+
+    /// The gradient of [`Layer::alpha_dropout`], in place: `dy` becomes `a*dy` where an element was
+    /// kept, and +0.0 elsewhere, NaN included.
+    ///
+    /// The values that went into alpha dropout are not needed.
+    ///
+    /// # Errors
+    /// As [`Layer::alpha_dropout`].
+    pub fn alpha_dropout_backward(&self, mask: &[u8], values: &mut [f32]) -> Result<(), Error> {
+        check::alpha(&self.plan, mask, values)?;
+        in_default(|| alpha::backward(&self.plan, mask, values));
         Ok(())
     }
 

@@ -19,6 +19,7 @@ mod error;
 mod fold;
 mod layer;
 mod mask;
+mod noise;
 #[cfg(feature = "alloc")]
 mod owned;
 mod padding;
@@ -52,6 +53,7 @@ pub use fold::{
 };
 pub use layer::Layer;
 pub use mask::{Bernoulli, mask_len, seed_for, seed_from};
+pub use noise::Noise;
 #[cfg(feature = "alloc")]
 pub use owned::{BackwardStep, BatchNormDropout, BatchNormState, ForwardStep};
 pub use parts::{merge_moments, merge_sums, moments_len};

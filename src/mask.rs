@@ -30,7 +30,7 @@ const GROUP: usize = 32 * LANES;
 /// The number of bytes of a group.
 const GROUP_BYTES: usize = GROUP / 8;
 /// The number of elements of a block, which shares one seeding.
-const BLOCK: usize = 8 * GROUP;
+pub(crate) const BLOCK: usize = 8 * GROUP;
 /// The number of groups of a block.
 const GROUPS_PER_BLOCK: u64 = (BLOCK / GROUP) as u64;
 /// The weight of the keep probability 1: `2^32`.
@@ -290,14 +290,14 @@ fn clear_unused(elements: usize, mask: &mut [u8]) {
 }
 
 /// Sixteen xoshiro128++ generators side by side.
-struct Generators {
+pub(crate) struct Generators {
     state: [Lanes<u32>; 4],
 }
 
 impl Generators {
     /// The generators of block number `block`, of 4096 elements.
     #[inline(always)]
-    fn seeded<M: Machine>(m: M, key: u64, block: u64) -> Self {
+    pub(crate) fn seeded<M: Machine>(m: M, key: u64, block: u64) -> Self {
         // The SplitMix64 sequence of lane `l` is the sequence of `key`, `2*l` outputs further on.
         // SplitMix64 never repeats an output, so the two outputs of a state are not both zero and
         // the state is valid.
@@ -309,7 +309,7 @@ impl Generators {
 
     /// The state, word by word.
     #[inline(always)]
-    fn words<S: Simd>(&self, s: S) -> [S::U32; 4] {
+    pub(crate) fn words<S: Simd>(&self, s: S) -> [S::U32; 4] {
         let [w0, w1, w2, w3] = &self.state;
         [s.load_u32(w0), s.load_u32(w1), s.load_u32(w2), s.load_u32(w3)]
     }
@@ -383,14 +383,21 @@ fn little_endian(words: Lanes<u32>) -> [u8; GROUP_BYTES] {
     bytes
 }
 
-/// One step, for the most significant bit of `rest`, the bits of `T` that are left. It returns the
-/// elements that are kept and the elements that are undecided after the next random word.
+/// The next word of every generator.
 #[inline(always)]
-fn draw<S: Simd>(s: S, rest: u32, state: &mut [S::U32; 4], kept: S::U32, open: S::U32) -> (S::U32, S::U32) {
+pub(crate) fn next_word<S: Simd>(s: S, state: &mut [S::U32; 4]) -> S::U32 {
     let [s0, s1, s2, s3] = *state;
     let word = s.rotate_left::<7>(s0 + s3) + s0;
     let (s2, s3) = (s2 ^ s0, s3 ^ s1);
     *state = [s0 ^ s3, s1 ^ s2, s2 ^ s.shift_left::<9>(s1), s.rotate_left::<11>(s3)];
+    word
+}
+
+/// One step, for the most significant bit of `rest`, the bits of `T` that are left. It returns the
+/// elements that are kept and the elements that are undecided after the next random word.
+#[inline(always)]
+fn draw<S: Simd>(s: S, rest: u32, state: &mut [S::U32; 4], kept: S::U32, open: S::U32) -> (S::U32, S::U32) {
+    let word = next_word(s, state);
     if rest >> 31 == 1 { (kept | s.without(open, word), open & word) } else { (kept, s.without(open, word)) }
 }
 

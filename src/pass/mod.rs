@@ -5,6 +5,7 @@ pub(crate) mod channelwise;
 pub(crate) mod gradient;
 pub(crate) mod keep;
 pub(crate) mod moments;
+pub(crate) mod noise;
 pub(crate) mod reduce;
 pub(crate) mod sums;
 

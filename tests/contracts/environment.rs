@@ -19,7 +19,7 @@ use crate::digest::corpus::environment::{CONTROLS, enter, leave};
 use crate::support::{ACTIVATIONS, Oracle, Visitor, with_activation};
 
 /// Does something in every environment and fails if one of them is not as before.
-fn in_every_environment<T>(mut work: impl FnMut() -> T) -> Vec<T> {
+pub(crate) fn in_every_environment<T>(mut work: impl FnMut() -> T) -> Vec<T> {
     // Each once with flags that are raised already, and once without.
     let environments = 0..2 * CONTROLS.len();
     environments

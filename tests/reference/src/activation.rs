@@ -40,7 +40,7 @@ const SELU: [f64; 2] = [1.050_700_987_355_480_5, 1.673_263_242_354_377_2];
 
 /// The distribution function of the normal distribution: by its series next to 0, else by Laplace's continued fraction
 /// (Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.2.11 and 26.2.14).
-fn normal(z: f64) -> f64 {
+pub(crate) fn normal(z: f64) -> f64 {
     let a = z.abs();
     if a < 3.0 {
         let (mut sum, mut term, mut odd) = (z, z, 1.0);
@@ -57,7 +57,7 @@ fn normal(z: f64) -> f64 {
 }
 
 /// The density of the normal distribution.
-fn normal_density(z: f64) -> f64 {
+pub(crate) fn normal_density(z: f64) -> f64 {
     (-0.5 * z * z).exp() * 0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2
 }
 

@@ -8,5 +8,6 @@ pub mod errors;
 pub mod fold;
 pub mod layer;
 pub mod mask;
+pub mod noise;
 pub mod random;
 pub mod units;

@@ -7,6 +7,7 @@ use normdrop_reference::units::U;
 use crate::bounds::{self, Comparison};
 use crate::buffer::same_bits;
 use crate::case::{Case, Entry, ForwardResult, Lengths, Memory, written};
+use crate::gates;
 use crate::input::{Activation, LayerInput};
 
 /// Fuzzes one entry.
@@ -124,6 +125,7 @@ pub(crate) fn on_every_backend<A: normdrop::Activation>(case: &Case, entry: Entr
         }
         first.get_or_insert(memory);
     }
+    gates::check(case, entry, layer, first.as_ref());
     first
 }
 
@@ -170,7 +172,7 @@ pub(crate) fn forward<A: normdrop::Activation>(case: &mut Case, layer: &Layer<A>
 }
 
 /// What tells on which side of a kink a `z` is: see [`ForwardResult::z`].
-fn sides(case: &mut Case, entry: Entry) -> Vec<f32> {
+pub(crate) fn sides(case: &mut Case, entry: Entry) -> Vec<f32> {
     let mask = if scales_z(case.activation) { None } else { case.mask.take() };
     let (memory, _) = alone(case, entry, &case.layer(normdrop::Identity));
     if !scales_z(case.activation) {

@@ -5,12 +5,12 @@ use std::ffi::CStr;
 use std::ptr;
 
 use normdrop::capi as c;
-use normdrop::{Buffer as Name, Error, Fold, Layer, Parameters, Running, WeightOrder, WeightShape};
+use normdrop::{Buffer as Name, Error, Fold, FoldPadding, Layer, Parameters, Running, WeightOrder, WeightShape};
 
 use crate::buffer::{Bits, Buffer};
 use crate::calls::{Visitor, alone, forward, scratch_len, with_activation};
-use crate::case::{Case, Entry, Lengths, Memory, Merged};
-use crate::input::{CapiInput, Fault, Function};
+use crate::case::{Case, Entry, Kept, Lengths, Memory, Merged};
+use crate::input::{CapiInput, Fault, Function, Gates};
 
 /// One call of a function of the C interface, and of what it stands for in Rust.
 ///
@@ -40,8 +40,8 @@ impl Visitor for Call<'_> {
         check_lengths(&case, &layer, described(&case, input));
 
         let function = input.function;
-        let mut of_rust = memory(&case, function, &layer);
-        let mut of_c = memory(&case, function, &layer);
+        let mut of_rust = memory(&case, input, &layer);
+        let mut of_c = memory(&case, input, &layer);
         let before = of_c.clone();
         let mut call = CallOfC {
             function,
@@ -50,6 +50,7 @@ impl Visitor for Call<'_> {
             fold: (case.config.eps, fold_shape(&case, function)),
             statistics: u32::from(case.fixed_statistics),
             samples: case.merged.samples,
+            in_gates: of_c.kept == Kept::InGates,
             buffers: buffers(&case, function, &mut of_c),
             batches: of_c.batches.as_mut().filter(|_| case.has_running).map_or(ptr::null_mut(), ptr::from_mut),
         };
@@ -181,8 +182,10 @@ fn entry(function: Function) -> Entry {
         Function::Eval | Function::FillMask => Entry::Eval,
         Function::EvalInPlace => Entry::EvalInPlace,
         Function::Backward => Entry::Backward,
-        // The weights that are folded into take the place of gradients.
-        Function::BackwardInPlace | Function::FoldIntoPrevious | Function::FoldIntoNext => Entry::BackwardInPlace,
+        // The weights that are folded into, and the padding, take the place of gradients.
+        Function::BackwardInPlace | Function::FoldIntoPrevious | Function::FoldIntoNext | Function::FoldPadding => {
+            Entry::BackwardInPlace
+        }
         Function::Moments | Function::MergeMoments => Entry::Moments,
         Function::Finish | Function::CheckMoments => Entry::Finish,
         Function::Apply => Entry::Apply,
@@ -192,8 +195,8 @@ fn entry(function: Function) -> Entry {
     }
 }
 
-fn memory<A: normdrop::Activation>(case: &Case, function: Function, layer: &Layer<A>) -> Memory {
-    let entry = entry(function);
+fn memory<A: normdrop::Activation>(case: &Case, input: &CapiInput, layer: &Layer<A>) -> Memory {
+    let (function, entry) = (input.function, entry(input.function));
     let mut memory = Memory::new(case, entry, Lengths::AsGiven, scratch_len(entry, layer), 1);
     // What is merged into moments has their length, and their place is that of sums.
     let copy =
@@ -201,6 +204,21 @@ fn memory<A: normdrop::Activation>(case: &Case, function: Function, layer: &Laye
     match function {
         Function::MergeMoments => memory.sums = copy(&case.merged.moments, Name::Sums),
         Function::MergeSums => memory.moments = copy(&case.merged.sums, Name::Moments),
+        _ => {}
+    }
+    let mask = case.mask_of_elements.as_deref();
+    match (function, input.gates, mask) {
+        (_, Gates::LeftOut, _) => {}
+        (Function::Train | Function::Eval | Function::Apply, Gates::Over, Some(mask)) => {
+            memory.add_gates(case, Lengths::AsGiven, Kept::InGates, mask);
+        }
+        (Function::Train | Function::Eval | Function::Apply, ..) => {
+            memory.add_gates(case, Lengths::AsGiven, Kept::Mask, &[]);
+        }
+        // Any bits are gates to a backward call.
+        (Function::Backward | Function::BackwardInPlace | Function::Reduce | Function::ApplyGradient, ..) => {
+            memory.add_gates(case, Lengths::AsGiven, Kept::Gates, mask.unwrap_or_default());
+        }
         _ => {}
     }
     memory
@@ -213,6 +231,13 @@ fn in_rust<A: normdrop::Activation>(
     function: Function,
     layer: &Layer<A>,
 ) -> Result<(), Error> {
+    let parameters = Parameters { weight: memory.weight.as_deref(), bias: memory.bias.as_deref() };
+    let running = Running {
+        mean: &memory.running_mean,
+        mean_tail: memory.running_mean_tail.as_deref(),
+        var: &memory.running_var,
+    };
+    let eps = case.config.eps;
     let fold = match function {
         Function::CheckMoments => return layer.check_moments(&memory.moments),
         Function::FillMask => return layer.fill_mask(SEED, memory.mask.as_deref_mut().unwrap_or_default()).map(drop),
@@ -220,16 +245,20 @@ fn in_rust<A: normdrop::Activation>(
         Function::MergeSums => return normdrop::merge_sums(&mut memory.sums, &memory.moments),
         Function::FoldIntoPrevious => normdrop::fold_into_previous,
         Function::FoldIntoNext => normdrop::fold_into_next,
+        Function::FoldPadding => {
+            let padding = memory.grad_bias.as_deref_mut().unwrap_or_default();
+            return normdrop::fold_padding(FoldPadding { parameters, running, eps, padding });
+        }
+        // A backward call of C with these gates would scale what this call does not.
+        Function::Eval if memory.gates.is_some() && memory.mask.is_none() && case.config.p > 0.0 => {
+            return Err(Error::DropoutUnset { p: case.config.p });
+        }
         _ => return memory.call(case, entry(function), layer),
     };
     fold(Fold {
-        parameters: Parameters { weight: memory.weight.as_deref(), bias: memory.bias.as_deref() },
-        running: Running {
-            mean: &memory.running_mean,
-            mean_tail: memory.running_mean_tail.as_deref(),
-            var: &memory.running_var,
-        },
-        eps: case.config.eps,
+        parameters,
+        running,
+        eps,
         shape: fold_shape(case, function),
         weights: &mut memory.values,
         bias: memory.grad_bias.as_deref_mut(),
@@ -283,27 +312,28 @@ impl Pointer {
 /// The buffers that a function is given.
 fn buffers(case: &Case, function: Function, memory: &mut Memory) -> Vec<Pointer> {
     use Name::{
-        Bias, GradBias, GradInput, GradOutput, GradResidual, GradWeight, Input, Mask, Moments, Output, Residual,
+        Bias, Gates, GradBias, GradInput, GradOutput, GradResidual, GradWeight, Input, Mask, Moments, Output, Residual,
         RunningMean, RunningMeanTail, RunningVar, SavedInvStd, SavedMean, SavedMeanTail, Scratch, Sums, Values, Weight,
     };
     const PARAMETERS: &[Name] = &[Weight, Bias];
     const RUNNING: &[Name] = &[RunningMean, RunningMeanTail, RunningVar];
     const SAVED: &[Name] = &[SavedMean, SavedMeanTail, SavedInvStd];
     const FORWARD: &[Name] = &[Weight, Bias, Mask, Input, Residual];
-    const BACKWARD: &[Name] = &[Weight, Bias, Mask, Input, Residual, GradOutput];
+    const BACKWARD: &[Name] = &[Weight, Bias, Mask, Gates, Input, Residual, GradOutput];
+    const FORWARD_OF_BACKWARD: &[Name] = &[Weight, Bias, Mask, Gates, Input, Residual];
     const GRADIENTS: &[Name] = &[GradWeight, GradBias];
     let updated = if case.has_running { RUNNING } else { &[] };
     let given = if case.fixed_statistics { RUNNING } else { SAVED };
     let (read, written): (&[&[Name]], &[&[Name]]) = match function {
-        Function::Train => (&[FORWARD], &[updated, SAVED, &[Output, Scratch]]),
-        Function::Eval => (&[FORWARD, RUNNING], &[&[Output, Scratch]]),
+        Function::Train => (&[FORWARD], &[updated, SAVED, &[Gates, Output, Scratch]]),
+        Function::Eval => (&[FORWARD, RUNNING], &[&[Gates, Output, Scratch]]),
         Function::EvalInPlace => (&[PARAMETERS, RUNNING, &[Mask, Residual]], &[&[Values, Scratch]]),
         Function::Backward => (&[BACKWARD, given], &[GRADIENTS, &[GradInput, GradResidual, Scratch]]),
-        Function::BackwardInPlace => (&[FORWARD, given], &[GRADIENTS, &[Values, GradResidual, Scratch]]),
+        Function::BackwardInPlace => (&[FORWARD_OF_BACKWARD, given], &[GRADIENTS, &[Values, GradResidual, Scratch]]),
         Function::Moments => (&[&[Input]], &[&[Moments, Scratch]]),
         Function::CheckMoments => (&[&[Moments]], &[]),
         Function::Finish => (&[&[Moments]], &[updated, SAVED]),
-        Function::Apply => (&[FORWARD, SAVED], &[&[Output, Scratch]]),
+        Function::Apply => (&[FORWARD, SAVED], &[&[Gates, Output, Scratch]]),
         Function::Reduce => (&[BACKWARD, given], &[&[Sums, Scratch]]),
         Function::FinishGradients => (&[&[Sums]], &[GRADIENTS]),
         Function::ApplyGradient => (&[BACKWARD, SAVED, &[Sums]], &[&[GradInput, GradResidual, Scratch]]),
@@ -311,9 +341,12 @@ fn buffers(case: &Case, function: Function, memory: &mut Memory) -> Vec<Pointer>
         Function::MergeMoments => (&[&[Sums]], &[&[Moments]]),
         Function::MergeSums => (&[&[Moments]], &[&[Sums]]),
         Function::FoldIntoPrevious | Function::FoldIntoNext => (&[PARAMETERS, RUNNING], &[&[Values, GradBias]]),
+        Function::FoldPadding => (&[PARAMETERS, RUNNING], &[&[GradBias]]),
     };
     let (read, written) = (read.concat().into_iter(), written.concat().into_iter());
     let names = read.map(|name| (name, false)).chain(written.map(|name| (name, true)));
+    let in_gates = memory.kept == Kept::InGates;
+    let names = names.filter(|&(name, _)| !(in_gates && name == Mask));
     names.filter_map(|(name, written)| pointer(memory, name, written)).collect()
 }
 
@@ -328,6 +361,7 @@ fn pointer(memory: &mut Memory, name: Name, written: bool) -> Option<Pointer> {
         Name::Moments => return Some(of(name, written, &mut memory.moments)),
         Name::Sums => return Some(of(name, written, &mut memory.sums)),
         Name::Mask => return memory.mask.as_mut().map(|mask| of(name, written, mask)),
+        Name::Gates => return memory.gates.as_mut().map(|gates| of(name, written, gates)),
         Name::Input => Some(&mut memory.input),
         Name::Output => Some(&mut memory.output),
         Name::Values => Some(&mut memory.values),
@@ -356,6 +390,7 @@ fn names(function: Function, name: Name) -> Vec<String> {
         (Function::BackwardInPlace, Name::Values) => &["grad_input", "grad_output"],
         (Function::FoldIntoPrevious | Function::FoldIntoNext, Name::Values | Name::FoldWeights) => &["weights"],
         (Function::FoldIntoPrevious | Function::FoldIntoNext, Name::GradBias | Name::FoldBias) => &["weights_bias"],
+        (Function::FoldPadding, Name::GradBias | Name::FoldPadding) => &["padding"],
         (Function::MergeMoments, Name::Sums) => &["moments"],
         (Function::MergeSums, Name::Moments) => &["sums"],
         _ => return vec![name.name().replace(' ', "_")],
@@ -372,14 +407,15 @@ struct CallOfC {
     fold: (f32, WeightShape),
     statistics: c::normdrop_statistics,
     samples: f64,
+    in_gates: bool,
     buffers: Vec<Pointer>,
     batches: *mut u64,
 }
 
 impl CallOfC {
     fn has_layer(&self) -> bool {
-        use Function::{FoldIntoNext, FoldIntoPrevious, MergeMoments, MergeSums};
-        !matches!(self.function, MergeMoments | MergeSums | FoldIntoPrevious | FoldIntoNext)
+        use Function::{FoldIntoNext, FoldIntoPrevious, FoldPadding, MergeMoments, MergeSums};
+        !matches!(self.function, MergeMoments | MergeSums | FoldIntoPrevious | FoldIntoNext | FoldPadding)
     }
 
     fn has_struct(&self) -> bool {
@@ -514,7 +550,8 @@ impl CallOfC {
                 }
                 let offset = by % other.bytes() / buffer.size * buffer.size;
                 let values = other.values.wrapping_add(offset);
-                let swapped = [(Name::Input, Name::Output), (Name::GradOutput, Name::GradInput)];
+                let swapped =
+                    [(Name::Input, Name::Output), (Name::GradOutput, Name::GradInput), (Name::Mask, Name::Gates)];
                 let in_place = swapped.iter().any(|&(read, written)| {
                     (buffer.name, other.name) == (read, written) || (buffer.name, other.name) == (written, read)
                 });
@@ -565,6 +602,11 @@ impl CallOfC {
         nobody_looks()
     }
 
+    /// The mask, which may be in the gates that take its place.
+    fn mask(&self) -> c::normdrop_slice<u8> {
+        self.read(if self.in_gates { Name::Gates } else { Name::Mask })
+    }
+
     /// The buffers of a call as they are handed over.
     fn handed_over<T>(&self, call: &T) -> *const T {
         match self.fault {
@@ -577,9 +619,9 @@ impl CallOfC {
     /// Makes the call.
     fn run(&self, error: &mut c::normdrop_error) -> c::normdrop_status {
         use Name::{
-            Bias, GradBias, GradInput, GradOutput, GradResidual, GradWeight, Input, Mask, Moments, Output, Residual,
-            RunningMean, RunningMeanTail, RunningVar, SavedInvStd, SavedMean, SavedMeanTail, Scratch, Sums, Values,
-            Weight,
+            Bias, Gates, GradBias, GradInput, GradOutput, GradResidual, GradWeight, Input, Mask, Moments, Output,
+            Residual, RunningMean, RunningMeanTail, RunningVar, SavedInvStd, SavedMean, SavedMeanTail, Scratch, Sums,
+            Values, Weight,
         };
         let error = match self.fault {
             Fault::NullError => ptr::null_mut(),
@@ -611,8 +653,8 @@ impl CallOfC {
                         running_mean_tail: self.write(RunningMeanTail),
                         running_var: self.write(RunningVar),
                         batches: self.batches,
-                        mask: self.read(Mask),
-                        gates: c::normdrop_slice_mut { values: ptr::null_mut(), len: 0 },
+                        mask: self.mask(),
+                        gates: self.write(Gates),
                         input: self.read(Input),
                         residual: self.read(Residual),
                         output: self.write(Output),
@@ -631,8 +673,8 @@ impl CallOfC {
                         running_mean: self.read(RunningMean),
                         running_mean_tail: self.read(RunningMeanTail),
                         running_var: self.read(RunningVar),
-                        mask: self.read(Mask),
-                        gates: c::normdrop_slice_mut { values: ptr::null_mut(), len: 0 },
+                        mask: self.mask(),
+                        gates: self.write(Gates),
                         input: self.read(input),
                         residual: self.read(Residual),
                         output: self.write(output),
@@ -654,7 +696,7 @@ impl CallOfC {
                         saved_mean_tail: self.read_if(!fixed, SavedMeanTail),
                         saved_inv_std: self.read_if(!fixed, SavedInvStd),
                         mask: self.read(Mask),
-                        gates: c::normdrop_slice { values: ptr::null(), len: 0 },
+                        gates: self.read(Gates),
                         input: self.read(Input),
                         residual: self.read(Residual),
                         grad_output: self.read(grad_output),
@@ -693,8 +735,8 @@ impl CallOfC {
                         saved_mean: self.read(SavedMean),
                         saved_mean_tail: self.read(SavedMeanTail),
                         saved_inv_std: self.read(SavedInvStd),
-                        mask: self.read(Mask),
-                        gates: c::normdrop_slice_mut { values: ptr::null_mut(), len: 0 },
+                        mask: self.mask(),
+                        gates: self.write(Gates),
                         input: self.read(Input),
                         residual: self.read(Residual),
                         output: self.write(Output),
@@ -715,7 +757,7 @@ impl CallOfC {
                         saved_mean_tail: self.read_if(!fixed, SavedMeanTail),
                         saved_inv_std: self.read_if(!fixed, SavedInvStd),
                         mask: self.read(Mask),
-                        gates: c::normdrop_slice { values: ptr::null(), len: 0 },
+                        gates: self.read(Gates),
                         input: self.read(Input),
                         residual: self.read(Residual),
                         grad_output: self.read(GradOutput),
@@ -743,7 +785,7 @@ impl CallOfC {
                         samples: self.samples,
                         sums: self.read(Sums),
                         mask: self.read(Mask),
-                        gates: c::normdrop_slice { values: ptr::null(), len: 0 },
+                        gates: self.read(Gates),
                         input: self.read(Input),
                         residual: self.read(Residual),
                         grad_output: self.read(GradOutput),
@@ -756,7 +798,7 @@ impl CallOfC {
                 Function::FillMask => c::normdrop_fill_mask(layer, SEED, self.write(Mask), error),
                 Function::MergeMoments => c::normdrop_merge_moments(self.write(Moments), self.read(Sums), error),
                 Function::MergeSums => c::normdrop_merge_sums(self.write(Sums), self.read(Moments), error),
-                Function::FoldIntoPrevious | Function::FoldIntoNext => {
+                Function::FoldIntoPrevious | Function::FoldIntoNext | Function::FoldPadding => {
                     let (eps, WeightShape { order, outputs, inputs, taps, groups }) = self.fold;
                     let order = match order {
                         WeightOrder::OutInTaps => c::NORMDROP_WEIGHT_ORDER_OUT_IN_TAPS,
@@ -783,10 +825,10 @@ impl CallOfC {
                         weights_bias: self.write(GradBias),
                     };
                     let call = self.handed_over(&call);
-                    if self.function == Function::FoldIntoPrevious {
-                        c::normdrop_fold_into_previous(call, error)
-                    } else {
-                        c::normdrop_fold_into_next(call, error)
+                    match self.function {
+                        Function::FoldIntoPrevious => c::normdrop_fold_into_previous(call, error),
+                        Function::FoldIntoNext => c::normdrop_fold_into_next(call, error),
+                        _ => c::normdrop_fold_padding(call, self.write(GradBias), error),
                     }
                 }
             }
@@ -869,6 +911,10 @@ fn as_c_says(error: Error, function: Function) -> Refusal {
         Error::DropoutUnset { p } => {
             Refusal { status: c::NORMDROP_STATUS_MASK_MISSING, buffer: "mask".to_owned(), value: p.to_bits(), ..none }
         }
+        Error::GatesDirection => {
+            Refusal { status: c::NORMDROP_STATUS_NOT_AN_ELEMENT_MASK, buffer: "gates".to_owned(), ..none }
+        }
+        Error::GatesActivation => Refusal { status: c::NORMDROP_STATUS_NO_GATES, buffer: "gates".to_owned(), ..none },
         other => panic!("no call of a valid layer returns {other:?}"),
     }
 }

@@ -303,8 +303,13 @@ impl Case {
         self.mask_of_elements.as_ref().is_none_or(|mask| self.keep.threshold() != 0 && keeps(mask, element))
     }
 
+    /// Whether the derivative of the activation is 0 or 1.
+    pub(crate) fn has_gates(&self) -> bool {
+        matches!(self.activation, Activation::Identity | Activation::Relu)
+    }
+
     /// Whether the call is given those of the batch, or saves them.
-    fn is_batch(&self, entry: Entry) -> bool {
+    pub(crate) fn is_batch(&self, entry: Entry) -> bool {
         match entry {
             Entry::Train | Entry::Finish | Entry::Apply | Entry::ApplyGradient => true,
             Entry::Eval | Entry::EvalInPlace | Entry::Moments | Entry::FinishGradients => false,
@@ -331,7 +336,7 @@ impl Case {
 }
 
 /// Every buffer, in the order of its number in the inputs.
-pub(crate) const NAMES: [Name; 21] = [
+pub(crate) const NAMES: [Name; 22] = [
     Name::Input,
     Name::Output,
     Name::Values,
@@ -353,7 +358,19 @@ pub(crate) const NAMES: [Name; 21] = [
     Name::Moments,
     Name::Sums,
     Name::RunningMeanTail,
+    Name::Gates,
 ];
+
+/// Where a call takes the kept elements from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// The mask, if there is one.
+    Mask,
+    /// The mask in the gates, which a forward call writes over it.
+    InGates,
+    /// The gates of a forward call.
+    Gates,
+}
 
 fn shape(input: &LayerInput) -> Shape {
     let limit = match input.size {
@@ -460,6 +477,9 @@ pub(crate) struct Memory {
     pub(crate) saved_mean_tail: Buffer<f32>,
     pub(crate) saved_inv_std: Buffer<f64>,
     pub(crate) mask: Option<Buffer<u8>>,
+    /// The gates that a forward call writes or a backward call is given.
+    pub(crate) gates: Option<Buffer<u8>>,
+    pub(crate) kept: Kept,
     pub(crate) scratch: Buffer<f64>,
     pub(crate) moments: Buffer<f64>,
     pub(crate) sums: Buffer<f64>,
@@ -520,6 +540,8 @@ impl Memory {
                 }
                 Buffer::new(&bytes, case.len(lengths, Name::Mask, mask.len()), 0xFF, case.place)
             }),
+            gates: None,
+            kept: Kept::Mask,
             scratch: Buffer::new(
                 &[],
                 case.len(lengths, Name::Scratch, scratch_len + case.scratch_extra),
@@ -531,6 +553,13 @@ impl Memory {
         }
     }
 
+    /// Adds gates of these bytes.
+    pub(crate) fn add_gates(&mut self, case: &Case, lengths: Lengths, kept: Kept, bytes: &[u8]) {
+        let len = case.len(lengths, Name::Gates, normdrop::mask_len(case.shape.len()));
+        self.gates = Some(Buffer::new(bytes, len, 0xA5, case.place));
+        self.kept = kept;
+    }
+
     /// Calls the layer.
     pub(crate) fn call<A: normdrop::Activation>(
         &mut self,
@@ -540,7 +569,19 @@ impl Memory {
     ) -> Result<(), Error> {
         let parameters = Parameters { weight: self.weight.as_deref(), bias: self.bias.as_deref() };
         let without = if case.unset { Dropout::Unset } else { Dropout::Off };
-        let dropout = self.mask.as_deref().map_or(without, Dropout::Mask);
+        let (mask, mut written) = (self.mask.as_deref(), None);
+        let dropout = match (self.kept, self.gates.as_deref_mut()) {
+            (Kept::Gates, gates) if mask.is_some() || case.unset => Dropout::Gates(gates.map_or(&[], |gates| &*gates)),
+            (Kept::Gates, gates) => Dropout::UnscaledGates(gates.map_or(&[], |gates| &*gates)),
+            (Kept::InGates, gates) => {
+                written = gates;
+                Dropout::InGates
+            }
+            (Kept::Mask, gates) => {
+                written = gates;
+                mask.map_or(without, Dropout::Mask)
+            }
+        };
         let running =
             Running { mean: &self.running_mean, mean_tail: self.running_mean_tail.as_deref(), var: &self.running_var };
         let saved = Saved { mean: &self.saved_mean, mean_tail: &self.saved_mean_tail, inv_std: &self.saved_inv_std };
@@ -551,27 +592,38 @@ impl Memory {
             bias: self.grad_bias.as_deref_mut(),
         };
         match entry {
-            Entry::Train => layer.train(Train {
-                parameters,
-                running: case.has_running.then_some(RunningMut {
-                    mean: &mut self.running_mean,
-                    mean_tail: self.running_mean_tail.as_deref_mut(),
-                    var: &mut self.running_var,
-                    average: average(&mut self.batches),
-                }),
-                dropout,
-                input,
-                residual,
-                output: &mut self.output,
-                saved: SavedMut {
-                    mean: &mut self.saved_mean,
-                    mean_tail: &mut self.saved_mean_tail,
-                    inv_std: &mut self.saved_inv_std,
-                },
-                scratch,
-            }),
+            Entry::Train => {
+                let train = Train {
+                    parameters,
+                    running: case.has_running.then_some(RunningMut {
+                        mean: &mut self.running_mean,
+                        mean_tail: self.running_mean_tail.as_deref_mut(),
+                        var: &mut self.running_var,
+                        average: average(&mut self.batches),
+                    }),
+                    dropout,
+                    input,
+                    residual,
+                    output: &mut self.output,
+                    saved: SavedMut {
+                        mean: &mut self.saved_mean,
+                        mean_tail: &mut self.saved_mean_tail,
+                        inv_std: &mut self.saved_inv_std,
+                    },
+                    scratch,
+                };
+                match written {
+                    Some(gates) => layer.train_with_gates(train, gates),
+                    None => layer.train(train),
+                }
+            }
             Entry::Eval => {
-                layer.eval(Eval { parameters, running, dropout, input, residual, output: &mut self.output, scratch })
+                let output = &mut self.output;
+                let eval = Eval { parameters, running, dropout, input, residual, output, scratch };
+                match written {
+                    Some(gates) => layer.eval_with_gates(eval, gates),
+                    None => layer.eval(eval),
+                }
             }
             Entry::EvalInPlace => layer.eval_in_place(EvalInPlace {
                 parameters,
@@ -621,7 +673,11 @@ impl Memory {
             }),
             Entry::Apply => {
                 let output = &mut self.output;
-                layer.apply(Apply { parameters, saved, dropout, input, residual, output, scratch })
+                let apply = Apply { parameters, saved, dropout, input, residual, output, scratch };
+                match written {
+                    Some(gates) => layer.apply_with_gates(apply, gates),
+                    None => layer.apply(apply),
+                }
             }
             Entry::Reduce => layer.reduce(Reduce {
                 parameters,
@@ -674,7 +730,9 @@ impl Memory {
             for (name, buffer) in [(Name::Weight, &self.weight), (Name::Bias, &self.bias)] {
                 buffer.iter().for_each(|buffer| check(name, channels, buffer.len()));
             }
-            self.mask.iter().for_each(|mask| check(Name::Mask, normdrop::mask_len(case.mask_bits), mask.len()));
+            let mask = self.mask.iter().filter(|_| self.kept == Kept::Mask);
+            mask.for_each(|mask| check(Name::Mask, normdrop::mask_len(case.mask_bits), mask.len()));
+            self.gates.iter().for_each(|gates| check(Name::Gates, normdrop::mask_len(elements), gates.len()));
             self.residual.iter().for_each(|buffer| check(Name::Residual, elements, buffer.len()));
         }
         for (name, right, len, entries) in [
@@ -708,6 +766,12 @@ impl Memory {
             check(Name::SavedMean, channels, self.saved_mean.len());
             check(Name::SavedMeanTail, channels, self.saved_mean_tail.len());
             check(Name::SavedInvStd, channels, self.saved_inv_std.len());
+        }
+        if self.gates.is_some() && !case.has_gates() {
+            refusals.push(Error::GatesActivation);
+        }
+        if self.kept == Kept::InGates && (self.gates.is_none() || case.mask_bits != elements) {
+            refusals.push(Error::GatesDirection);
         }
         let given = (fixed || is(&[Eval, EvalInPlace])) && self.running_var.len() == channels;
         refusals.extend(case.variance_without_deviation().filter(|_| given));
@@ -747,6 +811,7 @@ impl Memory {
             (Name::SavedInvStd, bits(&self.saved_inv_std)),
             (Name::Moments, bits(&self.moments)),
             (Name::Sums, bits(&self.sums)),
+            (Name::Gates, bits(self.gates.as_deref().unwrap_or_default())),
         ]
     }
 

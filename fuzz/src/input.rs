@@ -411,6 +411,8 @@ structured! {
         FoldIntoPrevious,
         /// `normdrop_fold_into_next`.
         FoldIntoNext,
+        /// `normdrop_fold_padding`.
+        FoldPadding,
     }
 }
 
@@ -477,6 +479,18 @@ structured! {
 }
 
 structured! {
+    /// The gates of a call through the C interface, where it may have some.
+    pub enum Gates {
+        /// None.
+        LeftOut,
+        /// Beside the mask.
+        Beside,
+        /// In the place of the mask, if a forward call has one.
+        Over,
+    }
+}
+
+structured! {
     /// A call through the C interface.
     pub struct CapiInput {
         /// Of which function.
@@ -491,6 +505,8 @@ structured! {
         pub by: u16,
         /// The number of the backend, the fastest where this CPU does not have it.
         pub backend: u8,
+        /// Whether it has gates.
+        pub gates: Gates,
         /// The layer and the data.
         pub layer: LayerInput,
     }

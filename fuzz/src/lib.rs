@@ -9,6 +9,7 @@ mod case;
 mod constants;
 pub mod encode;
 mod folds;
+mod gates;
 mod guard;
 pub mod input;
 mod masks;

@@ -7,8 +7,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use crate::case::NAMES;
 use crate::encode::Encode;
 use crate::input::{
-    Activation, CapiInput, ConfigInput, Dimension, Eps, Fault, FoldInput, Fraction, Function, Granularity, Guard,
-    LayerInput, Mask, MaskInput, MaskWithInput, PhasesInput, Poke, ShapeInput, Size, Values, WrongLength,
+    Activation, CapiInput, ConfigInput, Dimension, Eps, Fault, FoldInput, Fraction, Function, Gates, Granularity,
+    Guard, LayerInput, Mask, MaskInput, MaskWithInput, PhasesInput, Poke, ShapeInput, Size, Values, WrongLength,
 };
 use crate::targets;
 
@@ -326,6 +326,7 @@ fn calls_of_c() -> Vec<(String, CapiInput)> {
         other: u8::try_from(number % 5).expect("a small number"),
         by: 0,
         backend: u8::try_from(number % 4).expect("a small number"),
+        gates: Gates::LeftOut,
         layer: LayerInput { has_residual: true, fixed_statistics: number.is_multiple_of(2), ..layer(4, 5, 6) },
     };
     let of_buffers = [
@@ -349,6 +350,39 @@ fn calls_of_c() -> Vec<(String, CapiInput)> {
         let mut input = of(number, function, fault);
         input.layer.activation = Activation::LeakyRelu;
         seeds.push((format!("{fault:?}"), input));
+    }
+    let with_gates = [
+        Function::Train,
+        Function::Eval,
+        Function::Apply,
+        Function::Backward,
+        Function::BackwardInPlace,
+        Function::Reduce,
+        Function::ApplyGradient,
+    ];
+    for (number, function) in with_gates.into_iter().enumerate() {
+        let ways = [("beside_the_mask", Gates::Beside), ("over_the_mask", Gates::Over)];
+        for ((way, gates), fault) in ways.into_iter().flat_map(|way| of_buffers.map(|fault| (way, fault))) {
+            // The gates come after a few buffers that are read.
+            let buffer = 3 + u8::try_from(number).expect("a small number");
+            let input = CapiInput { gates, buffer, ..of(2 * number + fault as usize, function, fault) };
+            seeds.push((format!("{function:?}_{fault:?}_gates_{way}"), input.clone()));
+            if fault != Fault::Nothing {
+                continue;
+            }
+            let layer = &input.layer;
+            let gates = u8::try_from(NAMES.len() - 1).expect("a small number");
+            let wrong = [WrongLength { buffer: gates, by: -1 }, WrongLength::default()];
+            for (what, layer) in [
+                ("of_gelu", LayerInput { activation: Activation::Gelu, ..layer.clone() }),
+                ("without_a_mask", LayerInput { activation: Activation::Identity, mask: Mask::Off, ..layer.clone() }),
+                ("at_p_0", LayerInput { p: Fraction::Zero, mask: Mask::Off, ..layer.clone() }),
+                ("of_channels", LayerInput { granularity: Granularity::Channel, ..layer.clone() }),
+                ("too_short", LayerInput { wrong, ..layer.clone() }),
+            ] {
+                seeds.push((format!("{function:?}_gates_{way}_{what}"), CapiInput { layer, ..input.clone() }));
+            }
+        }
     }
     // Two buffers that are read in one memory, and one that is written a value further on in another.
     seeds.push((

@@ -31,6 +31,10 @@ pub struct Call<'a> {
     pub batches: Option<u64>,
     /// The mask, if dropout is on.
     pub mask: Option<&'a [u8]>,
+    /// The gates of the calls that write them or are given them.
+    pub gates: &'a mut [u8],
+    /// Whether the mask of a call that writes gates is in them.
+    pub in_gates: bool,
     /// Whether gradients are those past fixed statistics.
     pub fixed: bool,
     /// The mean of the batch, saved for the backward call.
@@ -113,6 +117,11 @@ macro_rules! dropout {
         $call.mask.map_or(Dropout::Off, Dropout::Mask)
     };
 }
+macro_rules! dropout_beside_gates {
+    ($call:ident) => {
+        if $call.in_gates { Dropout::InGates } else { dropout!($call) }
+    };
+}
 macro_rules! saved {
     ($call:ident) => {
         Saved { mean: &*$call.saved_mean, mean_tail: &*$call.saved_mean_tail, inv_std: &*$call.saved_inv_std }
@@ -152,6 +161,35 @@ impl Call<'_> {
             saved: saved_mut!(self),
             scratch: &mut *self.scratch,
         })
+    }
+
+    /// [`Layer::train_with_gates`].
+    pub fn train_with_gates<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        let train = Train {
+            parameters: parameters!(self),
+            running: running_mut!(self),
+            dropout: dropout_beside_gates!(self),
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            saved: saved_mut!(self),
+            scratch: &mut *self.scratch,
+        };
+        layer.train_with_gates(train, self.gates)
+    }
+
+    /// [`Layer::eval_with_gates`].
+    pub fn eval_with_gates<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        let eval = Eval {
+            parameters: parameters!(self),
+            running: running!(self),
+            dropout: dropout_beside_gates!(self),
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            scratch: &mut *self.scratch,
+        };
+        layer.eval_with_gates(eval, self.gates)
     }
 
     /// [`Layer::eval`].
@@ -258,6 +296,22 @@ impl Call<'_> {
         })
     }
 
+    /// [`Layer::backward`] with gates, without the residual and the bias.
+    pub fn backward_with_gates<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.backward(Backward {
+            parameters: Parameters { weight: self.weight, bias: None },
+            statistics: statistics!(self),
+            dropout: Dropout::Gates(&*self.gates),
+            input: self.input,
+            residual: None,
+            grad_output: self.grad_output,
+            grad_input: self.grad_input.as_deref_mut(),
+            grad_residual: self.grad_residual.as_deref_mut(),
+            grad_parameters: grad_parameters!(self),
+            scratch: &mut *self.scratch,
+        })
+    }
+
     /// [`Layer::moments`].
     pub fn moments<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
         layer.moments(Moments {
@@ -302,6 +356,20 @@ impl Call<'_> {
             output: &mut *self.output,
             scratch: &mut *self.scratch,
         })
+    }
+
+    /// [`Layer::apply_with_gates`].
+    pub fn apply_with_gates<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        let apply = Apply {
+            parameters: parameters!(self),
+            saved: saved!(self),
+            dropout: dropout_beside_gates!(self),
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            scratch: &mut *self.scratch,
+        };
+        layer.apply_with_gates(apply, self.gates)
     }
 
     /// [`Layer::reduce`].

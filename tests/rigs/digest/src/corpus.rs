@@ -528,6 +528,8 @@ impl Run<'_, '_> {
             updates_running: true,
             batches: None,
             mask: problem.with_mask.then_some(&*mask),
+            gates: &mut [],
+            in_gates: false,
             fixed: false,
             saved_mean: &mut all.mean[..c],
             saved_mean_tail: &mut all.mean_tail[..c],

@@ -99,7 +99,9 @@ impl Memory {
             values.insert(name, Values::Floats(vec![0.5; lengths.channels]));
         }
         values.insert("saved_inv_std", Values::Doubles(vec![1.5; lengths.channels]));
-        values.insert("mask", Values::Bytes(vec![0x5A; lengths.mask]));
+        for name in ["mask", "gates"] {
+            values.insert(name, Values::Bytes(vec![0x5A; lengths.mask]));
+        }
         values.insert("lengths", Values::Lengths(vec![1; OUTER / POSITIONS]));
         values.insert("some_bits", Values::Bytes(vec![0; 2]));
         let doubles = [
@@ -218,7 +220,7 @@ unsafe extern "C" fn next(context: *mut c_void) -> u32 {
 type Function = fn(&mut Memory, &c::normdrop_layer, *mut c::normdrop_error) -> c::normdrop_status;
 
 /// In an order in which each finds what it needs.
-const FUNCTIONS: [(&str, Function); 28] = [
+const FUNCTIONS: [(&str, Function); 31] = [
     // SAFETY of all of them: the pointers are to allocations that live as long as the call, nobody else uses them meanwhile, and
     // the ones that are spoilt are those that the interface promises to refuse.
     ("fill_mask", |m, layer, error| {
@@ -252,27 +254,17 @@ const FUNCTIONS: [(&str, Function); 28] = [
         unsafe { c::normdrop_bernoulli_fill_with(0.25, Some(next), (&raw mut state).cast(), 13, mask, error) }
     }),
     ("train", |m, layer, error| {
-        let mut batches = 1;
-        let call = c::normdrop_train_call {
-            version: VERSION,
-            weight: m.read("weight"),
-            bias: m.read("bias"),
-            running_mean: m.write("running_mean"),
-            running_mean_tail: m.write("running_mean_tail"),
-            running_var: m.write("running_var"),
-            batches: &raw mut batches,
-            mask: m.read("mask"),
-            gates: NOT_WRITTEN,
-            input: m.read("input"),
-            residual: m.read("residual"),
-            output: m.write("output"),
-            saved_mean: m.write("saved_mean"),
-            saved_mean_tail: m.write("saved_mean_tail"),
-            saved_inv_std: m.write("saved_inv_std"),
-            scratch: m.write("scratch"),
-        };
-        // SAFETY: as above.
-        unsafe { c::normdrop_train(layer, &raw const call, error) }
+        let mask = m.read("mask");
+        train(m, layer, error, mask, NOT_WRITTEN)
+    }),
+    ("train, gates beside the mask", |m, layer, error| {
+        let (mask, gates) = (m.read("mask"), m.write("gates"));
+        train(m, &with_gates(layer), error, mask, gates)
+    }),
+    ("train, gates over the mask", |m, layer, error| {
+        let gates: SliceMut<u8> = m.write("gates");
+        let mask = Slice { values: gates.values, len: gates.len };
+        train(m, &with_gates(layer), error, mask, gates)
     }),
     ("eval", |m, layer, error| {
         let call = c::normdrop_eval_call {
@@ -347,20 +339,29 @@ const FUNCTIONS: [(&str, Function); 28] = [
     }),
     ("backward, prepared", |m, layer, error| {
         let (grad_output, grad_input) = (m.read("grad_output"), m.write("grad_input"));
-        backward(m, layer, error, c::NORMDROP_STATISTICS_PREPARED, grad_output, grad_input)
+        let bits = [m.read("mask"), NO_GATES];
+        backward(m, layer, error, c::NORMDROP_STATISTICS_PREPARED, bits, grad_output, grad_input)
     }),
     ("backward", |m, layer, error| {
         let (grad_output, grad_input) = (m.read("grad_output"), m.write("grad_input"));
-        backward(m, layer, error, c::NORMDROP_STATISTICS_BATCH, grad_output, grad_input)
+        let bits = [m.read("mask"), NO_GATES];
+        backward(m, layer, error, c::NORMDROP_STATISTICS_BATCH, bits, grad_output, grad_input)
     }),
     ("backward, in place", |m, layer, error| {
         let values: SliceMut<f32> = m.write("grad_input");
         let grad_output = Slice { values: values.values, len: values.len };
-        backward(m, layer, error, c::NORMDROP_STATISTICS_BATCH, grad_output, values)
+        let bits = [m.read("mask"), NO_GATES];
+        backward(m, layer, error, c::NORMDROP_STATISTICS_BATCH, bits, grad_output, values)
+    }),
+    ("backward, gates", |m, layer, error| {
+        let (grad_output, grad_input) = (m.read("grad_output"), m.write("grad_input"));
+        let bits = [NO_GATES, m.read("gates")];
+        backward(m, &with_gates(layer), error, c::NORMDROP_STATISTICS_BATCH, bits, grad_output, grad_input)
     }),
     ("backward, fixed", |m, layer, error| {
         let (grad_output, grad_input) = (m.read("grad_output"), m.write("grad_input"));
-        backward(m, layer, error, c::NORMDROP_STATISTICS_FIXED, grad_output, grad_input)
+        let bits = [m.read("mask"), NO_GATES];
+        backward(m, layer, error, c::NORMDROP_STATISTICS_FIXED, bits, grad_output, grad_input)
     }),
     ("moments", |m, layer, error| {
         let (input, moments, scratch) = (m.read("input"), m.write("moments"), m.write("scratch"));
@@ -473,11 +474,47 @@ const FUNCTIONS: [(&str, Function); 28] = [
     }),
 ];
 
+/// The layer with an activation that has gates.
+const fn with_gates(layer: &c::normdrop_layer) -> c::normdrop_layer {
+    c::normdrop_layer { activation: c::NORMDROP_ACTIVATION_RELU, ..*layer }
+}
+
+fn train(
+    m: &mut Memory,
+    layer: &c::normdrop_layer,
+    error: *mut c::normdrop_error,
+    mask: Slice<u8>,
+    gates: SliceMut<u8>,
+) -> c::normdrop_status {
+    let mut batches = 1;
+    let call = c::normdrop_train_call {
+        version: VERSION,
+        weight: m.read("weight"),
+        bias: m.read("bias"),
+        running_mean: m.write("running_mean"),
+        running_mean_tail: m.write("running_mean_tail"),
+        running_var: m.write("running_var"),
+        batches: &raw mut batches,
+        mask,
+        gates,
+        input: m.read("input"),
+        residual: m.read("residual"),
+        output: m.write("output"),
+        saved_mean: m.write("saved_mean"),
+        saved_mean_tail: m.write("saved_mean_tail"),
+        saved_inv_std: m.write("saved_inv_std"),
+        scratch: m.write("scratch"),
+    };
+    // SAFETY: as above `FUNCTIONS`.
+    unsafe { c::normdrop_train(layer, &raw const call, error) }
+}
+
 fn backward(
     m: &mut Memory,
     layer: &c::normdrop_layer,
     error: *mut c::normdrop_error,
     statistics: c::normdrop_statistics,
+    [mask, gates]: [Slice<u8>; 2],
     grad_output: Slice<f32>,
     grad_input: SliceMut<f32>,
 ) -> c::normdrop_status {
@@ -494,8 +531,8 @@ fn backward(
         saved_mean: of(batch, m, "saved_mean"),
         saved_mean_tail: of(batch, m, "saved_mean_tail"),
         saved_inv_std: of(batch, m, "saved_inv_std"),
-        mask: m.read("mask"),
-        gates: NO_GATES,
+        mask,
+        gates,
         input: m.read("input"),
         residual: m.read("residual"),
         grad_output,
@@ -545,7 +582,7 @@ fn reduce(
 /// A buffer that a call is not given.
 const LEFT_OUT: Slice<f64> = Slice { values: ptr::null(), len: 0 };
 
-/// Gates that a forward call does not write, and gates that a backward call does not get.
+/// Gates that a forward call does not write; bits that a backward call does not get.
 const NOT_WRITTEN: SliceMut<u8> = SliceMut { values: ptr::null_mut(), len: 0 };
 const NO_GATES: Slice<u8> = Slice { values: ptr::null(), len: 0 };
 
@@ -638,7 +675,11 @@ fn faults(
     if !matches!(memory.values[of], Values::Bytes(_)) {
         faults.push((Fault::Misaligned, c::NORMDROP_STATUS_ALIGNMENT));
     }
-    let other = asked.iter().find(|(name, also)| *name != of && (written || *also) && !memory.values[name].is_empty());
+    // Gates may take the place of a mask.
+    let bits = |name| matches!(memory.values[name], Values::Bytes(_));
+    let other = asked.iter().find(|&&(name, also)| {
+        name != of && (written || also) && !memory.values[name].is_empty() && !(bits(of) && bits(name))
+    });
     if let Some(&(other, _)) = other {
         faults.push((Fault::Overlap(other), c::NORMDROP_STATUS_OVERLAP));
     }

@@ -49,6 +49,7 @@ struct Memory {
     bias: Vec<f32>,
     running: [Vec<f32>; 3],
     mask: Vec<u8>,
+    gates: Vec<u8>,
     saved: [Vec<f32>; 2],
     inv_std: Vec<f64>,
     input: Vec<f32>,
@@ -78,6 +79,7 @@ impl Memory {
                 numbers(c, 4, false).iter().map(|x| x * x + 0.125).collect(),
             ],
             mask,
+            gates: vec![0xA5; mask_len(len)],
             saved: [vec![0.0; c], vec![0.0; c]],
             inv_std: vec![0.0; c],
             input: numbers(len, 5, placed),
@@ -107,6 +109,8 @@ impl Memory {
             updates_running: true,
             batches: (number == 1).then_some(3),
             mask: Some(&self.mask),
+            gates: &mut self.gates,
+            in_gates: false,
             fixed: false,
             saved_mean,
             saved_mean_tail,
@@ -136,6 +140,7 @@ impl Memory {
         for values in [&self.inv_std, &self.part, &self.other, &self.prepared] {
             digest.doubles(values);
         }
+        digest.bytes(&self.gates);
         digest.finish()
     }
 }
@@ -179,6 +184,19 @@ fn every_call_of<A: Activation>(name: &str, activation: A, dimensions: [usize; 3
             call.output.copy_from_slice(call.grad_output);
             call.backward_in_place(layer)
         }),
+        ("train with gates", true, |call, layer| call.train_with_gates(layer)),
+        ("train with gates over the mask", true, |call, layer| {
+            // A mask of more than elements has no room there.
+            call.in_gates = layer.mask_bits() == layer.shape().len();
+            call.gates.fill(0x5A);
+            call.train_with_gates(layer)
+        }),
+        ("backward with gates", true, |call, layer| call.backward_with_gates(layer)),
+        ("eval with gates", false, |call, layer| call.eval_with_gates(layer)),
+        ("backward with gates, fixed", false, |call, layer| {
+            call.fixed = true;
+            call.backward_with_gates(layer)
+        }),
         ("moments", false, |call, layer| call.moments(layer)),
         ("merge moments", false, |call, layer| {
             call.moments_of_other(layer)?;
@@ -186,6 +204,7 @@ fn every_call_of<A: Activation>(name: &str, activation: A, dimensions: [usize; 3
         }),
         ("finish", true, |call, layer| call.finish(layer)),
         ("apply", true, |call, layer| call.apply(layer)),
+        ("apply with gates", true, |call, layer| call.apply_with_gates(layer)),
         ("reduce", true, |call, layer| call.reduce(layer)),
         ("merge sums", true, |call, layer| call.merge_sums(layer)),
         ("finish gradients", true, |call, layer| call.finish_gradients(layer)),

@@ -60,6 +60,9 @@ pub struct Call {
     backend: usize,
     /// Null: dropout is off.
     mask: Slice<u8>,
+    /// The gates of the calls that write them or are given them, and whether the mask is in them.
+    gates: Slice<u8>,
+    in_gates: bool,
     /// Gradients past fixed statistics.
     fixed: bool,
     weight: Slice<f32>,
@@ -142,6 +145,8 @@ impl Call {
                 updates_running: !self.running_mean.values.is_null() || !self.running_var.values.is_null(),
                 batches: self.batches.read().first().copied(),
                 mask: self.mask.get(),
+                gates: self.gates.write(),
+                in_gates: self.in_gates,
                 fixed: self.fixed,
                 saved_mean: self.saved_mean.write(),
                 saved_mean_tail: self.saved_mean_tail.write(),
@@ -227,6 +232,10 @@ calls! {
     normdrop_reduce: reduce(Relu);
     normdrop_finish_gradients: finish_gradients(Relu);
     normdrop_apply_gradient: apply_gradient(Relu);
+    normdrop_train_with_gates: train_with_gates(Relu);
+    normdrop_eval_with_gates: eval_with_gates(Relu);
+    normdrop_apply_with_gates: apply_with_gates(Relu);
+    normdrop_backward_with_gates: backward_with_gates(Relu);
     // The walks are the same with every activation: two calls each reach all of the others' code.
     normdrop_eval_relu6: eval(Relu6);
     normdrop_backward_relu6: backward(Relu6);

@@ -102,6 +102,8 @@ impl Memory {
                 updates_running: true,
                 batches: None,
                 mask: Some(front(&self.mask, len.div_ceil(8))),
+                gates: &mut [],
+                in_gates: false,
                 fixed: options.fixed,
                 saved_mean: front_mut(&mut self.mean, c),
                 saved_mean_tail: front_mut(&mut self.mean_tail, c),

@@ -20,6 +20,9 @@ The arrays of all calls, for a layer with C channels:
     saved                        `Saved`: three arrays [C] that the forward call makes for the backward call
     mask                         uint8 [layer.mask_len], a bit for each element (or channel, or sample): 1 is kept.
                                  `numpy.packbits(keep, bitorder="little")` makes one
+    gates                        uint8 [layer.gates_len], a bit for each element: 1 if it is kept and the derivative of the
+                                 activation is 1, not 0. A forward call writes them, `gates=mask` in the place of the mask,
+                                 and the backward call needs no mask, residual and bias then
     moments                      float64 [3*C]: the count, mean and sum of squared deviations of each channel of a part
     sums                         float64 [2*C]: the sums of g and of g*xhat over a part, for each channel
     batches                      uint64 [1]: the number of batches so far
@@ -43,7 +46,7 @@ from ._untraced import untraced
 __version__ = "0.1.0"
 
 __all__ = [
-    "ACTIVATIONS", "BACKENDS", "GRANULARITIES", "Generator", "Gradients", "LAYOUTS", "Layer", "NormdropError", "RUNNING_VARIANCES", "Saved",
+    "ACTIVATIONS", "BACKENDS", "GATED", "GRANULARITIES", "Generator", "Gradients", "LAYOUTS", "Layer", "NormdropError", "RUNNING_VARIANCES", "Saved",
     "__version__", "backend", "bernoulli", "fill_mask", "fold_into_next", "fold_into_previous", "fold_padding", "library_path", "library_version",
     "merge_moments", "merge_sums", "seed_for",
 ]
@@ -66,6 +69,8 @@ ACTIVATIONS: tuple[Activation, ...] = (
     "identity", "relu", "relu6", "leaky_relu", "hard_swish", "sigmoid", "tanh", "silu", "gelu_tanh", "gelu", "elu", "selu", "mish",
     "softplus",
 )
+GATED: tuple[Activation, ...] = ("identity", "relu")
+"""The activations that have gates."""
 GRANULARITIES: tuple[Granularity, ...] = ("element", "channel", "sample")
 BACKENDS: tuple[Backend, ...] = ("fastest", "portable", "avx2", "avx512")
 RUNNING_VARIANCES: tuple[RunningVariance, ...] = ("unbiased", "biased")
@@ -302,8 +307,9 @@ class Layer:
     built with `--features capi,rayon`, as that of a wheel is; a child of `fork`, whose parent has used them, works all tasks by
     itself.
 
-    All arguments are attributes, and so are `channels`, `mask_bits`, the bits of a mask, and `mask_len`, its bytes. Layers with
-    equal arguments are equal, and a layer can be copied and pickled.
+    All arguments are attributes, and so are `channels`, `mask_bits`, the bits of a mask, and `mask_len`, its bytes; `gates_len`,
+    the bytes of gates, and `has_gates`, whether the activation has gates, as "identity" and "relu" have. Layers with equal
+    arguments are equal, and a layer can be copied and pickled.
 
     `help(normdrop)` lists the arrays of the calls, their types and shapes. Each call checks all of them before it writes
     anything.
@@ -324,6 +330,8 @@ class Layer:
     channels: int
     mask_bits: int
     mask_len: int
+    gates_len: int
+    has_gates: bool
     _layer: _library.CLayer
     _lengths: _library.CLengths
 
@@ -369,7 +377,7 @@ class Layer:
         layer.tasks = self.tasks
         _library.call("layer_lengths", layer, lengths)
         values.update(_layer=layer, _lengths=lengths, channels=lengths.channels, mask_bits=lengths.mask_bits,
-                      mask_len=lengths.mask)
+                      mask_len=lengths.mask, gates_len=(lengths.elements + 7) // 8, has_gates=self.activation in GATED)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in (*_ARGUMENTS, *_DERIVED):
@@ -456,7 +464,8 @@ class Layer:
     @untraced
     def train(self, x: Floats, *, weight: Floats | None = None, bias: Floats | None = None, running_mean: Floats | None = None,
               running_var: Floats | None = None, running_mean_tail: Floats | None = None, batches: Counter | None = None,
-              mask: Bits | None = None, residual: Floats | None = None, out: Floats | None = None) -> tuple[Floats, Saved]:
+              mask: Bits | None = None, gates: Bits | None = None, residual: Floats | None = None,
+              out: Floats | None = None) -> tuple[Floats, Saved]:
         """Training forward: the output, and what `backward` needs. Updates the running statistics.
 
             x                    float32, the shape of the layer
@@ -466,6 +475,8 @@ class Layer:
             running_mean_tail    float32 [C], updated in place, zeros at first
             batches              uint64 [1], incremented: the running statistics are the mean of all batches then
             mask                 uint8 [mask_len]; needed if `p` is above 0: a layer of `p=0` trains without dropout
+            gates                uint8 [gates_len]: where the gates are written, for `backward`, if `has_gates`; `gates=mask`
+                                 overwrites a mask of elements
             residual             float32, the shape of the layer: added before the activation
             out                  float32, the shape of the layer: where the output is written, not `x` itself
 
@@ -479,15 +490,15 @@ class Layer:
         self._run(
             "train", _library.CTrain, self._lengths.train_scratch, **self._parameters(weight, bias),
             **self._running(running_mean, running_mean_tail, running_var, True), **_counter(batches), mask=_mask(mask),
-            input=self._tensor("x", x), residual=self._optional("residual", residual),
+            gates=_gates(gates, True), input=self._tensor("x", x), residual=self._optional("residual", residual),
             output=self._tensor("out", y, True), **_saved(saved, True),
         )
         return y, saved
 
     @untraced
     def eval(self, x: Floats, running_mean: Floats, running_var: Floats, *, running_mean_tail: Floats | None = None,
-             weight: Floats | None = None, bias: Floats | None = None, mask: Bits | None = None, residual: Floats | None = None,
-             out: Floats | None = None) -> Floats:
+             weight: Floats | None = None, bias: Floats | None = None, mask: Bits | None = None, gates: Bits | None = None,
+             residual: Floats | None = None, out: Floats | None = None) -> Floats:
         """Evaluation forward with the running statistics: the output.
 
             x                            float32, the shape of the layer
@@ -495,14 +506,16 @@ class Layer:
             running_mean_tail            float32 [C], if training had one
             weight, bias                 float32 [C], 1 and 0 if left out
             mask                         uint8 [mask_len]: Monte-Carlo dropout; if left out, dropout is off
+            gates                        uint8 [gates_len]: where the gates are written, as in `train`, for a layer that is
+                                         frozen; with them, a layer of `p` above 0 needs a mask, and `out` is not `x`
             residual                     float32, the shape of the layer: added before the activation
             out                          float32, the shape of the layer: where the output is written; `out=x` is in place
         """
         y = self._like(out)
         self._run(
             "eval", _library.CEval, self._lengths.eval_scratch, **self._parameters(weight, bias),
-            **self._running(running_mean, running_mean_tail, running_var), mask=_mask(mask), input=self._tensor("x", x),
-            residual=self._optional("residual", residual), output=self._tensor("out", y, True),
+            **self._running(running_mean, running_mean_tail, running_var), mask=_mask(mask), gates=_gates(gates, True),
+            input=self._tensor("x", x), residual=self._optional("residual", residual), output=self._tensor("out", y, True),
         )
         return y
 
@@ -548,13 +561,15 @@ class Layer:
     def backward(self, grad: Floats, x: Floats, saved: Saved | None = None, *, running_mean: Floats | None = None,
                  running_var: Floats | None = None, running_mean_tail: Floats | None = None,
                  prepared: Doubles | None = None, weight: Floats | None = None, bias: Floats | None = None,
-                 mask: Bits | None = None, residual: Floats | None = None, out: Floats | None = None,
+                 mask: Bits | None = None, gates: Bits | None = None, residual: Floats | None = None, out: Floats | None = None,
                  input_gradient: bool = True, residual_gradient: bool = False, parameter_gradients: bool = True) -> Gradients:
         """The gradients, through the batch statistics in `saved` or past the running ones.
 
             grad                   float32, the shape of the layer: the gradient of the output
             x, residual, weight,   as in the forward call
             bias, mask
+            gates                  uint8 [gates_len], what the forward call wrote there; with them, mask, residual and bias are not
+                                   used, and the gradients are the same bits
             saved                  what `train` returned; or instead, after `eval`,
             running_mean,          float32 [C], as in the forward call
             running_var,
@@ -570,7 +585,7 @@ class Layer:
         d_weight, d_bias = (self._new_channels(), self._new_channels()) if parameter_gradients else (None, None)
         self._run(
             "backward", _library.CBackward, self._lengths.backward_scratch, **self._parameters(weight, bias),
-            **self._statistics(saved, running_mean, running_mean_tail, running_var, prepared), mask=_mask(mask),
+            **self._statistics(saved, running_mean, running_mean_tail, running_var, prepared), mask=_mask(mask), gates=_gates(gates),
             input=self._tensor("x", x),
             residual=self._optional("residual", residual), grad_output=self._tensor("grad", grad),
             grad_input=self._optional("out", dx, True), grad_residual=self._optional("d_residual", d_residual, True),
@@ -619,21 +634,22 @@ class Layer:
 
     @untraced
     def apply(self, x: Floats, saved: Saved, *, weight: Floats | None = None, bias: Floats | None = None, mask: Bits | None = None,
-              residual: Floats | None = None, out: Floats | None = None) -> Floats:
+              gates: Bits | None = None, residual: Floats | None = None, out: Floats | None = None) -> Floats:
         """The output of a part, with the statistics of the whole batch.
 
             x               float32, the shape of the layer, which is that of the part
             saved           what `finish` returned
             weight, bias    float32 [C], 1 and 0 if left out
             mask            uint8 [mask_len], that of the part; needed if `p` is above 0
+            gates           uint8 [gates_len]: where the gates of the part are written, as in `train`
             residual        float32, the shape of the layer: added before the activation
             out             float32, the shape of the layer: where the output is written, not `x` itself
         """
         y = self._like(out)
         self._run(
             "apply", _library.CApply, self._lengths.eval_scratch, **self._parameters(weight, bias), **_saved(saved),
-            mask=_mask(mask), input=self._tensor("x", x), residual=self._optional("residual", residual),
-            output=self._tensor("out", y, True),
+            mask=_mask(mask), gates=_gates(gates, True), input=self._tensor("x", x),
+            residual=self._optional("residual", residual), output=self._tensor("out", y, True),
         )
         return y
 
@@ -641,12 +657,13 @@ class Layer:
     def reduce(self, grad: Floats, x: Floats, saved: Saved | None = None, *, running_mean: Floats | None = None,
                running_var: Floats | None = None, running_mean_tail: Floats | None = None,
                prepared: Doubles | None = None, weight: Floats | None = None, bias: Floats | None = None,
-               mask: Bits | None = None, residual: Floats | None = None) -> Doubles:
+               mask: Bits | None = None, gates: Bits | None = None, residual: Floats | None = None) -> Doubles:
         """The sums over a part that gradients are made of: C sums of g, then C sums of g*xhat, float64 [2*C].
 
             grad                   float32, the shape of the layer: the gradient of the part's output
             x, residual, weight,   as in the forward call of the part
             bias, mask
+            gates                  uint8 [gates_len], those of the part, as in `backward`
             saved                  what `finish` returned; or instead, after `eval`,
             running_mean,          float32 [C], as in the forward call
             running_var,
@@ -656,7 +673,7 @@ class Layer:
         sums = numpy.empty(self._lengths.sums)
         self._run(
             "reduce", _library.CReduce, self._lengths.backward_scratch, **self._parameters(weight, bias),
-            **self._statistics(saved, running_mean, running_mean_tail, running_var, prepared), mask=_mask(mask),
+            **self._statistics(saved, running_mean, running_mean_tail, running_var, prepared), mask=_mask(mask), gates=_gates(gates),
             input=self._tensor("x", x),
             residual=self._optional("residual", residual), grad_output=self._tensor("grad", grad), sums=sums,
         )
@@ -672,13 +689,14 @@ class Layer:
 
     @untraced
     def apply_gradient(self, grad: Floats, x: Floats, saved: Saved, sums: Doubles, samples: Real, *, weight: Floats | None = None,
-                       bias: Floats | None = None, mask: Bits | None = None, residual: Floats | None = None,
+                       bias: Floats | None = None, mask: Bits | None = None, gates: Bits | None = None, residual: Floats | None = None,
                        out: Floats | None = None, residual_gradient: bool = False) -> Gradients:
         """The gradients of the elements of a part; those of weight and bias are None, because `finish_gradients` has them.
 
             grad                   float32, the shape of the layer: the gradient of the part's output
             x, residual, weight,   as in the forward call of the part
             bias, mask
+            gates                  uint8 [gates_len], those of the part, as in `backward`
             saved                  what `finish` returned
             sums                   float64 [2*C], those of all parts, merged by `merge_sums`
             samples                the number of values per channel of the whole batch: the first of its moments
@@ -690,7 +708,7 @@ class Layer:
         self._run(
             "apply_gradient", _library.CApplyGradient, self._lengths.backward_scratch, **self._parameters(weight, bias),
             **_saved(saved), samples=real("samples", samples), sums=_array("sums", sums, numpy.float64, optional=False),
-            mask=_mask(mask), input=self._tensor("x", x), residual=self._optional("residual", residual),
+            mask=_mask(mask), gates=_gates(gates), input=self._tensor("x", x), residual=self._optional("residual", residual),
             grad_output=self._tensor("grad", grad), grad_input=self._tensor("out", dx, True),
             grad_residual=self._optional("d_residual", d_residual, True),
         )
@@ -748,7 +766,7 @@ _OPTIONS = {
     if parameter.kind is parameter.KEYWORD_ONLY
 }
 _ARGUMENTS = ("layout", "shape", "activation", *_OPTIONS)
-_DERIVED = ("_layer", "_lengths", "channels", "mask_bits", "mask_len")
+_DERIVED = ("_layer", "_lengths", "channels", "mask_bits", "mask_len", "gates_len", "has_gates")
 
 
 def _saved(saved: Saved, written: bool = False) -> dict[str, Any]:
@@ -771,6 +789,10 @@ def _prepared(prepared: Doubles) -> Any:
 
 def _mask(mask: Bits | None) -> Any:
     return _array("mask", mask, numpy.uint8)
+
+
+def _gates(gates: Bits | None, written: bool = False) -> Any:
+    return _array("gates", gates, numpy.uint8, written=written)
 
 
 def _counter(batches: Counter | None) -> dict[str, Any]:

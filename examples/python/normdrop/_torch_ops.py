@@ -15,7 +15,7 @@ import math
 import numpy
 import torch
 
-from . import Layer, Saved, bernoulli
+from . import GATED, Layer, Saved, bernoulli
 
 # By the number of dimensions: channels first, and the memory order of torch.channels_last and
 # channels_last_3d.
@@ -27,14 +27,18 @@ _TENSORS = "Tensor x, Tensor? weight, Tensor? bias, Tensor? residual"
 _OPTIONS = "Tensor? seed, str activation, str granularity, float p, float eps, float slope, float alpha, int tasks"
 _library = torch.library.Library("normdrop", "DEF")
 for _schema in (
-    f"train({_TENSORS}, {_STATE}, Tensor? batches, {_OPTIONS}, float momentum) -> (Tensor, Tensor, Tensor, Tensor)",
-    f"eval({_TENSORS}, {_STATE}, {_OPTIONS}) -> Tensor",
-    f"backward(Tensor grad, {_TENSORS}, Tensor? means, Tensor? inv_std, {_STATE}, {_OPTIONS}, int wanted)"
+    f"train({_TENSORS}, {_STATE}, Tensor? batches, {_OPTIONS}, float momentum, bool gated)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"eval({_TENSORS}, {_STATE}, {_OPTIONS}, bool gated) -> (Tensor, Tensor)",
+    f"backward(Tensor grad, {_TENSORS}, Tensor? gates, Tensor? means, Tensor? inv_std, {_STATE}, {_OPTIONS}, int wanted)"
     " -> (Tensor, Tensor, Tensor, Tensor)",
     "keep(Tensor x, Tensor seed, str granularity, float p) -> Tensor",
+    "open(Tensor x, Tensor gates) -> Tensor",
 ):
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
-_train, _eval, _backward, _keep = (getattr(torch.ops.normdrop, name).default for name in ("train", "eval", "backward", "keep"))
+_train, _eval, _backward, _keep, _open = (
+    getattr(torch.ops.normdrop, name).default for name in ("train", "eval", "backward", "keep", "open")
+)
 
 # The gradients that are wanted, as bits of one number.
 INPUT, WEIGHT, BIAS, RESIDUAL = 1, 2, 4, 8
@@ -107,6 +111,24 @@ def _mask(layer, seed):
     return layer.mask(value)
 
 
+def gated(activation, seed):
+    """Whether a forward call writes gates for its backward call: a bit for each element, with which
+    it needs neither the residual nor the mask again. Without an activation and without dropout all
+    would be 1.
+    """
+    return torch.is_grad_enabled() and activation in GATED and (activation != "identity" or seed is not None)
+
+
+def gates_of(layer, mask):
+    """Where a forward call writes its gates: over a mask of elements, which nobody reads again."""
+    of_elements = mask is not None and layer.mask_bits == math.prod(layer.shape)
+    return mask if of_elements else numpy.empty(layer.gates_len, numpy.uint8)
+
+
+def _new_gates(x, gated):
+    return x.new_empty((x.numel() + 7) // 8 if gated else 0, dtype=torch.uint8)
+
+
 def _counter(batches):
     """The number of batches so far, whatever the type of its tensor is: files have int32 and
     float64.
@@ -121,9 +143,9 @@ def _counter(batches):
 
 @torch.library.impl(_library, "train", "CPU")
 def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, batches, seed, activation, granularity, p, eps, slope,
-      alpha, tasks, momentum):
+      alpha, tasks, momentum, gated):
     """The output; mean and mean_tail of the batch, `[2, C]`; its inv_std in float64; the new
-    running statistics that were given, a row each.
+    running statistics that were given, a row each; the gates, if `gated`.
 
     With `batches`, the batches so far, the running statistics are the mean of all batches, and
     `momentum` is not used.
@@ -133,13 +155,15 @@ def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, b
     running = _running(running_mean, running_mean_tail, running_var)
     new = {name: values.copy() for name, values in running.items() if values is not None}
     y, out = order.like(x)
+    mask = _mask(layer, seed)
+    gates = gates_of(layer, mask) if gated else None
     _, saved = layer.train(
-        order.array(x), weight=_numpy(weight), bias=_numpy(bias), residual=order.array(residual), mask=_mask(layer, seed),
+        order.array(x), weight=_numpy(weight), bias=_numpy(bias), residual=order.array(residual), mask=mask, gates=gates,
         batches=None if batches is None else _counter(batches), out=out, **new,
     )
     means = torch.from_numpy(numpy.stack([saved.mean, saved.mean_tail]))
     new = numpy.stack(list(new.values())) if new else numpy.empty((0, x.shape[1]), numpy.float32)
-    return y, means, torch.from_numpy(saved.inv_std), torch.from_numpy(new)
+    return y, means, torch.from_numpy(saved.inv_std), torch.from_numpy(new), torch.from_numpy(gates) if gated else _new_gates(x, False)
 
 
 @torch.library.register_fake("normdrop::train", lib=_library)
@@ -148,37 +172,40 @@ def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, *
     new = sum(statistic is not None for statistic in (running_mean, running_mean_tail, running_var))
     return (
         torch.empty_like(x, memory_format=_Order(x).memory), x.new_empty((2, channels)),
-        x.new_empty(channels, dtype=torch.float64), x.new_empty((new, channels)),
+        x.new_empty(channels, dtype=torch.float64), x.new_empty((new, channels)), _new_gates(x, others[-1]),
     )
 
 
 @torch.library.impl(_library, "eval", "CPU")
 def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, seed, activation, granularity, p, eps, slope, alpha,
-      tasks):
-    """The output, with the running statistics."""
+      tasks, gated):
+    """The output, with the running statistics; the gates, if `gated`."""
     order = _Order(x)
     # The momentum is that of no running statistics, and any will do.
     layer = order.layer(activation, granularity, probability(p, seed), eps, 0.0, slope, alpha, tasks)
     y, out = order.like(x)
+    mask = _mask(layer, seed)
+    gates = gates_of(layer, mask) if gated else None
     layer.eval(
         order.array(x), **_running(running_mean, running_mean_tail, running_var), weight=_numpy(weight), bias=_numpy(bias),
-        residual=order.array(residual), mask=_mask(layer, seed), out=out,
+        residual=order.array(residual), mask=mask, gates=gates, out=out,
     )
-    return y
+    return y, torch.from_numpy(gates) if gated else _new_gates(x, False)
 
 
 @torch.library.register_fake("normdrop::eval", lib=_library)
 def _(x, *others):
-    return torch.empty_like(x, memory_format=_Order(x).memory)
+    return torch.empty_like(x, memory_format=_Order(x).memory), _new_gates(x, others[-1])
 
 
 @torch.library.impl(_library, "backward", "CPU")
-def _(grad, x, weight, bias, residual, means, inv_std, running_mean, running_mean_tail, running_var, seed, activation, granularity, p,
+def _(grad, x, weight, bias, residual, gates, means, inv_std, running_mean, running_mean_tail, running_var, seed, activation, granularity, p,
       eps, slope, alpha, tasks, wanted):
     """The gradients of x, weight, bias and residual; without elements where `wanted` lacks their
     bit.
 
-    The statistics are those of the batch (`means`, `inv_std`), or the running ones.
+    The statistics are those of the batch (`means`, `inv_std`), or the running ones. With `gates`,
+    neither the residual nor the seed is used.
     """
     order = _Order(x)
     layer = order.layer(activation, granularity, probability(p, seed), eps, 0.0, slope, alpha, tasks)
@@ -189,7 +216,7 @@ def _(grad, x, weight, bias, residual, means, inv_std, running_mean, running_mea
     dx, out = order.like(x) if wanted & INPUT else (x.new_empty(0), None)
     gradients = layer.backward(
         order.array(grad), order.array(x), **statistics, weight=_numpy(weight), bias=_numpy(bias), residual=order.array(residual),
-        mask=_mask(layer, seed), out=out, input_gradient=bool(wanted & INPUT),
+        mask=None if gates is not None else _mask(layer, seed), gates=_numpy(gates), out=out, input_gradient=bool(wanted & INPUT),
         parameter_gradients=bool(wanted & (WEIGHT | BIAS)), residual_gradient=bool(wanted & RESIDUAL),
     )
     return (
@@ -220,19 +247,32 @@ def _(x, seed, granularity, p):
     bits = numpy.unpackbits(_mask(layer, seed), count=layer.mask_bits, bitorder="little").astype(bool)
     if granularity == "element":
         return order.tensor(bits.reshape(order.shape))
-    return torch.from_numpy(bits.reshape(_gates(x, granularity)))
+    return torch.from_numpy(bits.reshape(_gated_shape(x, granularity)))
 
 
 @torch.library.register_fake("normdrop::keep", lib=_library)
 def _(x, seed, granularity, p):
     if granularity == "element":
         return torch.empty_like(x, dtype=torch.bool, memory_format=_Order(x).memory)
-    return x.new_empty(_gates(x, granularity), dtype=torch.bool)
+    return x.new_empty(_gated_shape(x, granularity), dtype=torch.bool)
 
 
-def _gates(x, granularity):
+def _gated_shape(x, granularity):
     gated = 2 if granularity == "channel" else 1
     return (*x.shape[:gated], *(1,) * (x.dim() - gated))
+
+
+@torch.library.impl(_library, "open", "CPU")
+def _(x, gates):
+    """Gates as a bool for each element of x."""
+    order = _Order(x)
+    bits = numpy.unpackbits(_numpy(gates), count=x.numel(), bitorder="little").astype(bool)
+    return order.tensor(bits.reshape(order.shape))
+
+
+@torch.library.register_fake("normdrop::open", lib=_library)
+def _(x, gates):
+    return torch.empty_like(x, dtype=torch.bool, memory_format=_Order(x).memory)
 
 
 # Derivatives. Those of `train` in forward mode, and those of `backward`, are their formulas in
@@ -280,17 +320,20 @@ def _slope_of(z, activation, slope, alpha):
 
 class _Formulas:
     """The layer on paper, in float64: `statistics` are the running ones, or None for those of the
-    batch.
+    batch. With `gates`, the residual is not needed.
     """
 
-    def __init__(self, x, weight, bias, residual, statistics, seed, activation, granularity, p, eps, slope, alpha):
+    def __init__(self, x, weight, bias, residual, gates, statistics, seed, activation, granularity, p, eps, slope, alpha):
         self.shape = (-1, *(1,) * (x.dim() - 2))
         self.axes = [axis for axis in range(x.dim()) if axis != 1]
         # max: there is nothing to divide in an empty batch.
         self.samples = max(x.numel() // max(x.shape[1], 1), 1)
         self.batch = statistics is None
-        self.mask = None if seed is None else _keep(x, seed, granularity, p)
-        self.scale = bernoulli(p)[1]
+        self.scale = 1.0 if seed is None else bernoulli(p)[1]
+        if gates is not None:
+            self.mask = _open(x, gates)
+        else:
+            self.mask = None if seed is None else _keep(x, seed, granularity, p)
         x = x.double()
         if self.batch:
             mean = self.mean(x)
@@ -301,6 +344,10 @@ class _Formulas:
         self.inv_std = 1 / torch.sqrt(var + float(numpy.float32(eps)))
         self.xhat = (x - mean) * self.inv_std
         self.weight = 1.0 if weight is None else self.along(weight)
+        if gates is not None:
+            # What is open has a slope of 1.
+            self.slope = 1.0
+            return
         z = self.xhat * self.weight
         if bias is not None:
             z = z + self.along(bias)
@@ -350,10 +397,10 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, *tangents):
-        *tensors, _, _, mean, mean_tail, var, seed = ctx.saved_tensors
+        *tensors, mean, mean_tail, var, seed = ctx.saved_tensors
         statistics = None if mean is None else (mean, mean_tail, var)
-        formulas = _Formulas(*tensors, statistics, seed, *ctx.options[:-1])
-        return formulas.tangent(*tangents[:4]).float(), *(None,) * ctx.statistics
+        formulas = _Formulas(*tensors, None, statistics, seed, *ctx.options[:-1])
+        return formulas.tangent(*tangents[:4]).float(), *(None,) * ctx.others
 
     @classmethod
     def derivatives(cls, ctx, grad):
@@ -363,9 +410,13 @@ class _Forward(torch.autograd.Function):
         return (gradient if wanted & bit else None for bit, gradient in zip((INPUT, WEIGHT, BIAS, RESIDUAL), gradients))
 
     @classmethod
-    def save(cls, ctx, *tensors):
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
+    def save(cls, ctx, x, weight, bias, residual, gates, is_gated, *statistics, state, seed):
+        """Keeps what the derivatives need: forward mode everything, for as long as the call lasts,
+        and the backward call the residual only if it needs `z`.
+        """
+        ctx.save_for_forward(x, weight, bias, residual, *state, seed)
+        needs_z = ctx.options[0] not in GATED or ctx.options[0] != "identity" and not is_gated
+        ctx.save_for_backward(x, weight, bias, residual if needs_z else None, gates if is_gated else None, *statistics, *state, seed)
 
 
 class _Train(_Forward):
@@ -376,15 +427,15 @@ class _Train(_Forward):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, bias, residual, _, _, _, _, seed, *ctx.options, _ = inputs
-        _, means, inv_std, running = output
-        ctx.mark_non_differentiable(means, inv_std, running)
-        ctx.statistics = 3
-        _Train.save(ctx, x, weight, bias, residual, means, inv_std, None, None, None, seed)
+        x, weight, bias, residual, _, _, _, _, seed, *ctx.options, _, is_gated = inputs
+        _, means, inv_std, running, gates = output
+        ctx.mark_non_differentiable(means, inv_std, running, gates)
+        ctx.others = 4
+        _Train.save(ctx, x, weight, bias, residual, gates, is_gated, means, inv_std, state=(None,) * 3, seed=seed)
 
     @staticmethod
     def backward(ctx, grad, *_):
-        return *_Train.derivatives(ctx, grad), *(None,) * 13
+        return *_Train.derivatives(ctx, grad), *(None,) * 14
 
     @staticmethod
     def vmap(info, in_dims, *inputs):
@@ -399,13 +450,14 @@ class _Eval(_Forward):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, bias, residual, mean, mean_tail, var, seed, *ctx.options = inputs
-        ctx.statistics = 0
-        _Eval.save(ctx, x, weight, bias, residual, None, None, mean, mean_tail, var, seed)
+        x, weight, bias, residual, mean, mean_tail, var, seed, *ctx.options, is_gated = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.others = 1
+        _Eval.save(ctx, x, weight, bias, residual, output[1], is_gated, None, None, state=(mean, mean_tail, var), seed=seed)
 
     @staticmethod
-    def backward(ctx, grad):
-        return *_Eval.derivatives(ctx, grad), *(None,) * 11
+    def backward(ctx, grad, _):
+        return *_Eval.derivatives(ctx, grad), *(None,) * 12
 
     @staticmethod
     def vmap(info, in_dims, *inputs):
@@ -420,26 +472,26 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        *tensors, _, _, mean, mean_tail, var, seed = inputs[:11]
-        *ctx.options, _, ctx.wanted = inputs[11:]
+        *tensors, gates, _, _, mean, mean_tail, var, seed = inputs[:12]
+        *ctx.options, _, ctx.wanted = inputs[12:]
         ctx.mark_non_differentiable(*(gradient for i, gradient in enumerate(output) if not ctx.wanted >> i & 1))
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors, mean, mean_tail, var, seed)
-        ctx.save_for_forward(*tensors, mean, mean_tail, var, seed)
+        ctx.save_for_backward(*tensors, gates, mean, mean_tail, var, seed)
+        ctx.save_for_forward(*tensors, gates, mean, mean_tail, var, seed)
 
     @staticmethod
     def formulas(ctx, results):
         """The gradients of these numbers as a function of the tensors that are there, these
         tensors, and their numbers.
         """
-        *tensors, mean, mean_tail, var, seed = ctx.saved_tensors
+        *tensors, gates, mean, mean_tail, var, seed = ctx.saved_tensors
         statistics = None if mean is None else (mean, mean_tail, var)
         given = [i for i, tensor in enumerate(tensors) if tensor is not None]
 
         def gradients(*values):
             values = dict(zip(given, values))
             grad, *others = (values.get(i) for i in range(5))
-            gradients = _Formulas(*others, statistics, seed, *ctx.options).gradients(grad)
+            gradients = _Formulas(*others, gates, statistics, seed, *ctx.options).gradients(grad)
             return tuple(gradients[i].float() for i in results)
 
         return gradients, tuple(tensors[i] for i in given), given
@@ -450,7 +502,7 @@ class _Backward(torch.autograd.Function):
         gradients, tensors, given = _Backward.formulas(ctx, asked)
         _, pullback = torch.func.vjp(gradients, *tensors)
         found = dict(zip(given, pullback(tuple(cotangents[i] for i in asked))))
-        return *(found.get(i) if ctx.needs_input_grad[i] else None for i in range(5)), *(None,) * 14
+        return *(found.get(i) if ctx.needs_input_grad[i] else None for i in range(5)), *(None,) * 15
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -497,7 +549,8 @@ def _differentiated(function):
 
 for _name, _function in (("train", _Train), ("eval", _Eval), ("backward", _Backward)):
     _library.impl(_name, _differentiated(_function), "Autograd")
-torch.library.register_vmap("normdrop::keep", functools.partial(_one_by_one, _keep), lib=_library)
+for _name, _operator in (("keep", _keep), ("open", _open)):
+    torch.library.register_vmap(f"normdrop::{_name}", functools.partial(_one_by_one, _operator), lib=_library)
 
 
 def _front(operator, function):

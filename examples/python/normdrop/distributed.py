@@ -61,10 +61,14 @@ class _Sync(torch.autograd.Function):
             mask = fill_mask(options[2], every[:1, -1].view(numpy.int64)[0], layer.mask_bits, first=before * a_sample)
         y: torch.Tensor
         y, out = order.like(x)
-        layer.apply(order.array(x), saved, weight=_array(weight), bias=_array(bias), residual=order.array(residual), mask=mask, out=out)
-        ctx.save_for_backward(x, weight, bias, residual)
-        # The mask is a bit for each element; its seed and place would do as well.
-        ctx.layer, ctx.order, ctx.group, ctx.saved, ctx.mask = layer, order, group, saved, mask
+        # In a function there is no gradient mode: whether there will be a backward call is in what needs a gradient.
+        gates = ops.gates_of(layer, mask) if layer.has_gates and any(ctx.needs_input_grad) else None
+        layer.apply(
+            order.array(x), saved, weight=_array(weight), bias=_array(bias), residual=order.array(residual), mask=mask, gates=gates, out=out
+        )
+        # Gates, or a mask, are a bit for each element. With gates, nothing else is needed.
+        ctx.save_for_backward(x, weight, None if layer.has_gates else bias, None if layer.has_gates else residual)
+        ctx.layer, ctx.order, ctx.group, ctx.saved, ctx.gates, ctx.mask = layer, order, group, saved, gates, mask
         ctx.samples = merged[0] if len(merged) else 0.0
         return y
 
@@ -73,7 +77,8 @@ class _Sync(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
         x, weight, bias, residual = ctx.saved_tensors
         layer, order = ctx.layer, ctx.order
-        arrays = {"weight": _array(weight), "bias": _array(bias), "residual": order.array(residual), "mask": ctx.mask}
+        arrays = {"weight": _array(weight), "bias": _array(bias), "residual": order.array(residual)}
+        arrays.update({"gates": ctx.gates} if layer.has_gates else {"mask": ctx.mask})
         grad, values = order.array(grad), order.array(x)
         saved: Saved = ctx.saved
         sums = layer.reduce(grad, values, saved, **arrays)
@@ -90,7 +95,7 @@ class _Sync(torch.autograd.Function):
             )
             d_residual = None if gradients.residual is None else order.tensor(gradients.residual)
         elif ctx.needs_input_grad[3]:
-            d_residual = torch.empty_like(residual)  # without elements
+            d_residual = torch.empty_like(x)  # without elements
         needed = ctx.needs_input_grad
         return dx if needed[0] else None, d_weight if needed[1] else None, d_bias if needed[2] else None, d_residual, *(None,) * 5
 

@@ -7,7 +7,8 @@ backward, on the CPU.
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), NormDrop(64, "relu", p=0.1), ...)
 
 It stands for `BatchNorm`, an activation and `Dropout`, and its state has the names of `BatchNorm`,
-so that a `state_dict` fits both. Between forward and backward it keeps a mask's seed, not the mask.
+so that a `state_dict` fits both. Between forward and backward it keeps a mask's seed, not the mask;
+with "relu", or dropout alone, a bit for each element instead of the mask and the residual.
 """
 
 import copy
@@ -122,11 +123,12 @@ def normdrop(x: torch.Tensor, running_mean: Optional[torch.Tensor] = None, runni
         # Drawn here, so that torch.manual_seed decides about masks as well.
         drawn = torch.randint(2**63 - 1, (), device=x.device)
     options = (drawn, activation, granularity, p, float(eps), float(slope), float(alpha), int(tasks))
+    gated = ops.gated(activation, drawn)
     inputs = map(_float, (x, weight, bias, residual, *state.values()))
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("without batch statistics, running_mean and running_var are needed")
-        y: torch.Tensor = ops.evaluate(*inputs, *options)
+        y: torch.Tensor = ops.evaluate(*inputs, *options, gated)[0]
         return y if y.dtype == x.dtype else y.to(x.dtype)
     tracked = running_mean is not None or running_var is not None
     if momentum is None and tracked and batches is None:
@@ -135,7 +137,7 @@ def normdrop(x: torch.Tensor, running_mean: Optional[torch.Tensor] = None, runni
         # Not used, so that it is no reason to refuse anything.
         momentum = 0.0
     cumulative = batches if momentum is None else None
-    y, _, _, running = ops.train(*inputs, cumulative, *options, 0.0 if momentum is None else float(momentum))
+    y, _, _, running, _ = ops.train(*inputs, cumulative, *options, 0.0 if momentum is None else float(momentum), gated)
     if tracked and not _again():
         try:
             for tensor, new in zip([tensor for tensor in state.values() if tensor is not None], running):

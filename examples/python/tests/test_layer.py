@@ -93,6 +93,11 @@ def close(got, wanted, tolerance=2e-5):
     numpy.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
 
 
+def same(got, wanted):
+    """The same bits."""
+    numpy.testing.assert_array_equal(got.view(numpy.uint8), wanted.view(numpy.uint8))
+
+
 def check_gradients(got, wanted):
     assert len(got) == len(wanted)
     for one, other in zip(got, wanted):
@@ -112,6 +117,65 @@ def test_train_eval_and_their_gradients(layout, dimensions, activation):
     y, gradients = problem.reference(tuple(problem.running.values()))
     close(layer.eval(problem.x, **problem.running, **arguments), y)
     check_gradients(layer.backward(problem.grad, problem.x, **problem.running, residual_gradient=True, **arguments), gradients)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3])
+@pytest.mark.parametrize("activation", normdrop.ACTIVATIONS)
+@pytest.mark.parametrize("layout, dimensions", LAYOUTS)
+def test_gates_take_the_place_of_mask_residual_and_bias(layout, dimensions, activation, p):
+    problem = Problem(layout, dimensions, activation, seed=dimensions, p=p)
+    layer, x, grad = problem.layer, problem.x, problem.grad
+    assert layer.has_gates == (activation in ("identity", "relu"))
+    mask = problem.mask if p else None
+    arguments = {**problem.parameters, "mask": mask, "residual": problem.residual}
+    gates = numpy.full(layer.gates_len, 0xA5, numpy.uint8)
+    y, saved = layer.train(x, **arguments)
+    if not layer.has_gates:
+        for refused in (lambda: layer.train(x, **arguments, gates=gates), lambda: layer.backward(grad, x, saved, gates=gates)):
+            with pytest.raises(normdrop.NormdropError, match="RELU have gates"):
+                refused()
+        return
+    same(layer.train(x, **arguments, gates=gates)[0], y)
+    is_open = unpacked(layer, mask) & ((y != 0) if activation == "relu" else True)
+    same(gates, numpy.packbits(is_open.reshape(-1), bitorder="little"))
+    wanted = layer.backward(grad, x, saved, residual_gradient=True, **arguments)
+    weight = problem.parameters["weight"]
+    given = {"weight": weight, "gates": gates}
+    for got, other in zip(layer.backward(grad, x, saved, residual_gradient=True, **given), wanted):
+        same(got, other)
+    if p:
+        # In the place of the mask.
+        over = mask.copy()
+        same(layer.train(x, **{**arguments, "mask": over}, gates=over)[0], y)
+        same(over, gates)
+
+    # In phases, and past the running statistics.
+    of_part = numpy.zeros_like(gates)
+    same(layer.apply(x, saved, **arguments, gates=of_part), y)
+    same(of_part, gates)
+    sums = layer.reduce(grad, x, saved, **arguments)
+    same(layer.reduce(grad, x, saved, **given), sums)
+    samples = x.size // layer.channels
+    same(layer.apply_gradient(grad, x, saved, sums, samples, **given).input,
+         layer.apply_gradient(grad, x, saved, sums, samples, **arguments).input)
+    y = layer.eval(x, **problem.running, **arguments)
+    same(layer.eval(x, **problem.running, **arguments, gates=gates), y)
+    wanted = layer.backward(grad, x, **problem.running, residual_gradient=True, **arguments)
+    for got, other in zip(layer.backward(grad, x, **problem.running, residual_gradient=True, **given), wanted):
+        same(got, other)
+
+
+def test_gates_that_a_call_cannot_take():
+    layer = normdrop.Layer("NCL", (4, 5, 7), "relu", p=0.5, granularity="channel")
+    x = numpy.ones((4, 5, 7), numpy.float32)
+    gates, mask = numpy.zeros(layer.gates_len, numpy.uint8), layer.mask(1)
+    with pytest.raises(normdrop.NormdropError, match="gates must have 18 bytes, but has 17"):
+        layer.train(x, mask=mask, gates=gates[1:].copy())
+    with pytest.raises(normdrop.NormdropError, match="one bit per element"):
+        layer.train(x, mask=gates, gates=gates)
+    gates.flags.writeable = False
+    with pytest.raises(ValueError, match="gates would be written, but is read-only"):
+        layer.train(x, mask=mask, gates=gates)
 
 
 @pytest.mark.parametrize("layout, dimensions", LAYOUTS)

@@ -6,10 +6,12 @@ those of the crate: 4 u for the output and 5 u for the gradient of the input, wi
 """
 
 import copy
+import gc
 import io
 import math
 import shutil
 import warnings
+import weakref
 
 import numpy
 import pytest
@@ -22,6 +24,7 @@ except ImportError:
     missing("torch", "PyTorch is not installed")
 
 import normdrop
+from normdrop import _torch_ops as ops
 from normdrop.torch import LazyNormDrop, NormDrop, fuse
 from normdrop.torch import normdrop as function
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -264,6 +267,87 @@ def test_only_what_is_asked_for_has_a_gradient():
         assert not layer(x).requires_grad
 
 
+@pytest.fixture(params=[True, False])
+def gated(request, monkeypatch):
+    """Whether forward calls write gates, as they do where they can, or never."""
+    if not request.param:
+        monkeypatch.setattr(ops, "gated", lambda activation, seed: False)
+    return request.param
+
+
+def saved_bytes(call):
+    """What `call` gives, and the bytes that the graph keeps for the backward pass, a memory counted once."""
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        return call(), kept
+
+
+@pytest.mark.parametrize("granularity", normdrop.GRANULARITIES)
+@pytest.mark.parametrize("mode", ["train", "frozen"])
+@pytest.mark.parametrize("activation", normdrop.GATED)
+def test_gates_give_the_bits_of_a_call_without_them(activation, mode, granularity, monkeypatch):
+    torch.manual_seed(14)
+    running = (torch.randn(5), torch.rand(5) + 0.5)
+    for shape, memory in [((7, 5), torch.contiguous_format), ((3, 5, 4, 7), torch.contiguous_format), ((3, 5, 4, 7), torch.channels_last)]:
+        for p in (0.0, 0.4, 1.0):
+            tensors = [torch.randn(shape).contiguous(memory_format=memory), torch.randn(5), torch.randn(5), torch.randn(shape)]
+            grad, wanted = torch.randn(shape), None
+            for gated in (True, False):
+                with monkeypatch.context() as patched:
+                    if not gated:
+                        patched.setattr(ops, "gated", lambda activation, seed: False)
+                    x, weight, bias, residual = given = [tensor.clone().requires_grad_() for tensor in tensors]
+                    y = function(
+                        x, *(running if mode == "frozen" else (None, None)), weight, bias, residual=residual, training=mode == "train",
+                        activation=activation, p=p, dropout=True, seed=3, granularity=granularity,
+                    )
+                    found = [y.detach(), *torch.autograd.grad(y, given, grad)]
+                if wanted is not None:
+                    assert all(map(torch.equal, found, wanted))
+                wanted = found
+
+
+def test_a_residual_block_keeps_a_bit_in_place_of_the_residual(monkeypatch):
+    """A block whose residual nobody else needs any more: it is freed after the forward pass."""
+    torch.manual_seed(15)
+    shape, elements = (4, 8, 16, 16), 4 * 8 * 16 * 16
+    kept, found = {}, {}
+    for activation, gated in (("relu", True), ("relu", False), ("identity", True), ("silu", True)):
+        with monkeypatch.context() as patched:
+            if not gated:
+                patched.setattr(ops, "gated", lambda activation, seed: False)
+            torch.manual_seed(16)
+            layer, x = NormDrop(8, activation, p=0.1), torch.randn(shape, requires_grad=True)
+            array = numpy.random.default_rng(1).normal(size=shape).astype(numpy.float32)
+            alive, residual = weakref.ref(array), torch.from_numpy(array)
+            y, memory = saved_bytes(lambda: layer(x, residual))
+            del array, residual
+            gc.collect()
+            assert (alive() is None) == (activation != "silu" and (gated or activation == "identity"))
+            kept[activation, gated] = sum(memory.values()) - 4 * elements  # x itself
+            y.pow(2).sum().backward()
+            found[activation, gated] = x.grad
+    assert torch.equal(found["relu", True], found["relu", False])
+    few = 1000  # the statistics and parameters of eight channels
+    assert elements // 8 <= kept["relu", True] <= elements // 8 + few
+    assert elements // 8 <= kept["identity", True] <= elements // 8 + few
+    for without in (("relu", False), ("silu", True)):
+        assert 4 * elements <= kept[without] <= 4 * elements + few
+
+
+def test_nothing_is_kept_of_a_call_without_a_gradient():
+    layer, x = NormDrop(8, "relu", p=0.1), torch.randn(4, 8)
+    assert ops.gated("relu", None) and ops.gated("identity", 1) and not ops.gated("identity", None) and not ops.gated("silu", 1)
+    with torch.no_grad():
+        assert not ops.gated("relu", 1)
+        assert not layer(x).requires_grad
+
+
 def test_tensors_in_other_orders_are_understood():
     torch.manual_seed(3)
     x = torch.randn(6, 5, 4).transpose(0, 2)
@@ -394,9 +478,14 @@ def samples_of_operators():
             running = (None, None, None) if plain else (torch.randn(3), torch.randn(3) / 2**25, torch.rand(3))
             counter = None if plain else torch.tensor(3)
             operators = torch.ops.normdrop
-            yield operators.train.default, (x, *parameters, *running, counter, *options, 0.1)
-            yield operators.eval.default, (x, *parameters, torch.randn(3), None, torch.rand(3), *options)
-            yield operators.backward.default, (torch.randn_like(x), x, *parameters, None, None, torch.randn(3), None, torch.rand(3), *options, 11)
+            for is_gated in (False, True):
+                options = (options[0], "relu" if is_gated else "tanh", *options[2:])
+                gates = torch.randint(256, ((x.numel() + 7) // 8,), dtype=torch.uint8) if is_gated else None
+                fixed = (torch.randn(3), None, torch.rand(3))
+                yield operators.train.default, (x, *parameters, *running, counter, *options, 0.1, is_gated)
+                yield operators.eval.default, (x, *parameters, *fixed, *options, is_gated)
+                yield operators.backward.default, (torch.randn_like(x), x, *parameters, gates, None, None, *fixed, *options, 11)
+            yield operators.open.default, (x, gates)
             if not plain:
                 for granularity in normdrop.GRANULARITIES:
                     yield operators.keep.default, (x, torch.tensor(7), granularity, 0.25)
@@ -450,8 +539,10 @@ def close(name, got, wanted, within):
 
 @pytest.mark.parametrize("mode", ["train", "frozen"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_second_derivatives_are_those_of_pytorch_in_float64(activation, mode):
+def test_second_derivatives_are_those_of_pytorch_in_float64(activation, mode, gated):
     """Every one of the gradients, differentiated by everything that it depends on; with a mask, a residual and parameters."""
+    if not gated and activation not in normdrop.GATED:
+        return  # the same either way
     for seed, shape, parameters in [(0, (5, 3, 4), True), (1, (9, 2), True), (2, (4, 3), False)]:
         torch.manual_seed(seed)
         x, p = torch.randn(shape), 0.25

@@ -13,6 +13,7 @@ use crate::config::{Config, Granularity};
 use crate::error::{Buffer, Error, check_len};
 use crate::layer::Layer;
 use crate::mask::mask_len;
+use crate::noise::Noise;
 use crate::shape::Shape;
 
 /// What a layer learns and averages, under the names of PyTorch's `BatchNorm1d`: all that a file
@@ -143,6 +144,7 @@ pub struct BatchNormDropout<A> {
     /// With any shape.
     layer: Layer<A>,
     cumulative: bool,
+    noise: After,
     saved_mean: Vec<f32>,
     saved_mean_tail: Vec<f32>,
     saved_inv_std: Vec<f64>,
@@ -152,6 +154,8 @@ pub struct BatchNormDropout<A> {
     /// The input of the last training call, if that kept it.
     input: Vec<f32>,
     scratch: Vec<f64>,
+    /// `dy` after the noise of the training call.
+    grad_output: Vec<f32>,
     /// The statistics of a call that evaluates many times. Between calls they mean nothing, because
     /// `state` may change.
     prepared: Vec<f64>,
@@ -173,6 +177,58 @@ struct Forward {
 enum Kind {
     Batch,
     Fixed,
+}
+
+/// What a call does with its output at the end, and with `dy` at the beginning.
+#[derive(Debug, Clone, Copy, Default)]
+struct After {
+    noise: Option<Noise>,
+    /// Whether dropout is alpha dropout.
+    alpha: bool,
+}
+
+impl After {
+    const fn is_nothing(self) -> bool {
+        self.noise.is_none() && !self.alpha
+    }
+
+    /// The dropout of the call itself.
+    fn dropout<'a, A: Activation>(self, layer: &Layer<A>, mask: &'a mut Mask, seed: u64) -> Result<Dropout<'a>, Error> {
+        // Drawn here, so that no memory is missing later.
+        let dropout = mask.dropout(layer, seed)?;
+        Ok(if self.alpha { Dropout::Off } else { dropout })
+    }
+
+    /// The noise of an output.
+    fn forward<A: Activation>(
+        self,
+        layer: &Layer<A>,
+        mask: &mut Mask,
+        seed: u64,
+        values: &mut [f32],
+    ) -> Result<(), Error> {
+        if self.alpha
+            && let Dropout::Mask(mask) = mask.dropout(layer, seed)?
+        {
+            layer.alpha_dropout(mask, values)?;
+        }
+        self.noise.map_or(Ok(()), |noise| layer.apply_noise(noise, seed, values))
+    }
+
+    /// The noise of its gradient.
+    fn backward<A: Activation>(
+        self,
+        layer: &Layer<A>,
+        mask: &mut Mask,
+        seed: u64,
+        values: &mut [f32],
+    ) -> Result<(), Error> {
+        self.noise.map_or(Ok(()), |noise| layer.apply_noise(noise, seed, values))?;
+        match mask.dropout(layer, seed)? {
+            Dropout::Mask(mask) if self.alpha => layer.alpha_dropout_backward(mask, values),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A mask that knows which it is.
@@ -280,6 +336,7 @@ impl<A: Activation> BatchNormDropout<A> {
             grad_bias: filled(Buffer::GradBias, channels, 0.0)?,
             layer,
             cumulative: false,
+            noise: After::default(),
             saved_mean: filled(Buffer::SavedMean, channels, 0.0)?,
             saved_mean_tail: filled(Buffer::SavedMeanTail, channels, 0.0)?,
             saved_inv_std: filled(Buffer::SavedInvStd, channels, 0.0)?,
@@ -287,6 +344,7 @@ impl<A: Activation> BatchNormDropout<A> {
             gates: Vec::new(),
             input: Vec::new(),
             scratch: Vec::new(),
+            grad_output: Vec::new(),
             prepared: Vec::new(),
             last: None,
         })
@@ -297,6 +355,33 @@ impl<A: Activation> BatchNormDropout<A> {
     #[must_use]
     pub fn with_cumulative_average(self) -> Self {
         Self { cumulative: true, ..self }
+    }
+
+    /// The same layer with noise: every training call multiplies its output by the noise of its seed,
+    /// and its backward call does the same with `dy`; so does [`BatchNormDropout::monte_carlo`].
+    /// Evaluation has no noise.
+    ///
+    /// Noise takes the place of dropout where the layer's `p` is 0. Otherwise the layer does both.
+    /// ```
+    /// use normdrop::{BatchNormDropout, Config, Noise, Relu, Shape};
+    ///
+    /// let mut layer = BatchNormDropout::new(3, Relu, Config::DEFAULT)?.with_noise(Noise::uniform(0.1)?);
+    /// let (shape, x) = (Shape::nc(4, 3)?, [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11.]);
+    /// let (mut y, mut dx) = ([0.0; 12], [0.0; 12]);
+    /// layer.train(shape, 42, &x, &mut y)?;
+    /// layer.backward(&y, &mut dx)?;
+    /// # Ok::<(), normdrop::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_noise(self, noise: Noise) -> Self {
+        Self { noise: After { noise: Some(noise), ..self.noise }, ..self }
+    }
+
+    /// The same layer with alpha dropout in the place of dropout, for a network of
+    /// [`Selu`](crate::Selu): see [`Layer::alpha_dropout`].
+    #[must_use]
+    pub fn with_alpha_dropout(self) -> Self {
+        Self { noise: After { alpha: true, ..self.noise }, ..self }
     }
 
     /// The same layer on `backend`: [`Layer::with_backend`].
@@ -426,7 +511,20 @@ impl<A: Activation> BatchNormDropout<A> {
             Kind::Batch => Statistics::Batch(Saved::new(&self.saved_mean, &self.saved_mean_tail, &self.saved_inv_std)),
             Kind::Fixed => Statistics::Fixed(self.state.running()),
         };
-        let dropout = if layer.has_gates() { Dropout::Gates(&self.gates) } else { self.mask.dropout(&layer, seed)? };
+        let grad_output = if self.noise.is_nothing() {
+            grad_output
+        } else {
+            check_len(Buffer::GradOutput, shape.len(), grad_output.len())?;
+            resize(Buffer::GradOutput, &mut self.grad_output, shape.len(), 0.0)?;
+            self.grad_output.copy_from_slice(grad_output);
+            self.noise.backward(&layer, &mut self.mask, seed, &mut self.grad_output)?;
+            &self.grad_output
+        };
+        let dropout = match layer.has_gates() {
+            true if self.noise.alpha => Dropout::UnscaledGates(&self.gates),
+            true => Dropout::Gates(&self.gates),
+            false => self.noise.dropout(&layer, &mut self.mask, seed)?,
+        };
         layer.backward(Backward {
             parameters: self.state.parameters(),
             dropout,
@@ -491,9 +589,10 @@ impl<A: Activation> BatchNormDropout<A> {
         let parameters = self.state.parameters();
         layer.prepare(Prepare { parameters, ..Prepare::new(self.state.running(), &mut self.prepared) })?;
         for seed in seeds {
-            let dropout = self.mask.dropout(&layer, seed)?;
+            let dropout = self.noise.dropout(&layer, &mut self.mask, seed)?;
             let call = EvalPrepared::new(&self.prepared, input, output, &mut self.scratch);
             layer.eval_prepared(EvalPrepared { dropout, ..call })?;
+            self.noise.forward(&layer, &mut self.mask, seed, output)?;
             each(seed, output);
         }
         Ok(())
@@ -515,11 +614,12 @@ impl<A: Activation> BatchNormDropout<A> {
         self.make_room(layer.eval_scratch_len())?;
         let parameters = self.state.parameters();
         let dropout = match seed {
-            Some(seed) => self.mask.dropout(&layer, seed)?,
+            Some(seed) => self.noise.dropout(&layer, &mut self.mask, seed)?,
             None => Dropout::Off,
         };
         let call = EvalInPlace::new(self.state.running(), values, &mut self.scratch);
-        layer.eval_in_place(EvalInPlace { parameters, dropout, ..call })
+        layer.eval_in_place(EvalInPlace { parameters, dropout, ..call })?;
+        seed.map_or(Ok(()), |seed| self.noise.forward(&layer, &mut self.mask, seed, values))
     }
 
     /// A training call of either kind.
@@ -536,14 +636,14 @@ impl<A: Activation> BatchNormDropout<A> {
         let config = layer.config();
         let dropout = if layer.has_gates() {
             resize(Buffer::Gates, &mut self.gates, mask_len(shape.len()), 0)?;
-            if config.p == 0.0 || config.granularity != Granularity::Element {
-                self.mask.dropout(&layer, seed)?
+            if config.p == 0.0 || config.granularity != Granularity::Element || self.noise.alpha {
+                self.noise.dropout(&layer, &mut self.mask, seed)?
             } else {
                 layer.fill_mask(seed, &mut self.gates)?;
                 Dropout::InGates
             }
         } else {
-            self.mask.dropout(&layer, seed)?
+            self.noise.dropout(&layer, &mut self.mask, seed)?
         };
         if keep {
             self.input.clear();
@@ -562,7 +662,7 @@ impl<A: Activation> BatchNormDropout<A> {
                     if self.cumulative { Average::Cumulative { batches: &mut counted } } else { Average::Exponential };
                 let running = RunningMut { mean_tail, average, ..RunningMut::new(running_mean, running_var) };
                 let saved = SavedMut::new(&mut self.saved_mean, &mut self.saved_mean_tail, &mut self.saved_inv_std);
-                let call = Train::new(input, output, saved, &mut self.scratch);
+                let call = Train::new(input, &mut *output, saved, &mut self.scratch);
                 let call = Train { parameters, running: Some(running), dropout, residual, ..call };
                 if layer.has_gates() { layer.train_with_gates(call, &mut self.gates) } else { layer.train(call) }?;
                 if !shape.is_empty() {
@@ -570,11 +670,12 @@ impl<A: Activation> BatchNormDropout<A> {
                 }
             }
             Kind::Fixed => {
-                let call = Eval::new(self.state.running(), input, output, &mut self.scratch);
+                let call = Eval::new(self.state.running(), input, &mut *output, &mut self.scratch);
                 let call = Eval { parameters: self.state.parameters(), dropout, residual, ..call };
                 if layer.has_gates() { layer.eval_with_gates(call, &mut self.gates) } else { layer.eval(call) }?;
             }
         }
+        self.noise.forward(&layer, &mut self.mask, seed, output)?;
         self.last = Some(Forward { shape, seed, kind, kept: keep });
         Ok(())
     }

@@ -449,6 +449,95 @@ fn environment_contract_noise_and_alpha_dropout_have_the_same_bits_in_every_envi
     }
 }
 
+/// Training, backward and Monte-Carlo calls of the layer that owns its memory, beside those of a layer with the same
+/// buffers. An activation with gates, and one without.
+#[cfg(feature = "alloc")]
+#[test]
+fn noise_contract_an_owned_layer_adds_its_noise_to_every_call_with_a_seed() {
+    use normdrop::{Activation, BatchNormDropout, Relu};
+
+    fn check<A: Activation>(activation: A, p: f64, granularity: Granularity, noise: Option<Noise>, alpha: bool) {
+        let config = Config { p, granularity, ..Config::DEFAULT };
+        let shape = Shape::ncl(4, 3, 5).expect("a small shape");
+        #[expect(clippy::cast_possible_truncation, reason = "any numbers will do")]
+        let tensor = |seed| {
+            let mut random = SplitMix64::new(seed);
+            (0..shape.len()).map(|_| random.next_normal() as f32).collect::<Vec<_>>()
+        };
+        let (x, dy) = (tensor(1), tensor(2));
+        // Without dropout of its own, or with it.
+        let inner = Config { p: if alpha { 0.0 } else { p }, ..config };
+        let new = |config| BatchNormDropout::new(3, activation, config).expect("constants in their ranges");
+        let (mut plain, mut owned) = (new(inner), new(config));
+        let layer = owned.layer(shape).expect("three channels");
+        if let Some(noise) = noise {
+            owned = owned.with_noise(noise);
+        }
+        if alpha {
+            owned = owned.with_alpha_dropout();
+        }
+        let after = |seed, values: &mut [f32]| {
+            let mut mask = vec![0; layer.mask_len()];
+            layer.fill_mask(seed, &mut mask).expect("the mask has the length");
+            if alpha {
+                layer.alpha_dropout(&mask, values).expect("the lengths");
+            }
+            if let Some(noise) = noise {
+                layer.apply_noise(noise, seed, values).expect("the lengths");
+            }
+            mask
+        };
+        for seed in 0..3 {
+            let (mut y, mut expected) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+            owned.train(shape, seed, &x, &mut y).expect("the lengths");
+            plain.train(shape, seed, &x, &mut expected).expect("the lengths");
+            let mask = after(seed, &mut expected);
+            assert_eq!(bits(&y), bits(&expected));
+
+            // A Monte-Carlo pass in between has another mask.
+            let (mut y, mut expected) = (x.clone(), x.clone());
+            owned.monte_carlo_in_place(shape, seed + 9, &mut y).expect("the lengths");
+            plain.monte_carlo_in_place(shape, seed + 9, &mut expected).expect("the lengths");
+            after(seed + 9, &mut expected);
+            assert_eq!(bits(&y), bits(&expected));
+            owned.monte_carlo(shape, [seed + 9], &x, &mut y, |_, _| ()).expect("the lengths");
+            assert_eq!(bits(&y), bits(&expected));
+
+            let (mut noisy, mut dx, mut expected) = (dy.clone(), x.clone(), x.clone());
+            if let Some(noise) = noise {
+                layer.apply_noise(noise, seed, &mut noisy).expect("the lengths");
+            }
+            if alpha {
+                layer.alpha_dropout_backward(&mask, &mut noisy).expect("the lengths");
+            }
+            owned.backward(&dy, &mut dx).expect("after a training call");
+            plain.backward(&noisy, &mut expected).expect("after a training call");
+            assert_eq!(bits(&dx), bits(&expected));
+            assert_eq!(
+                (bits(&owned.grad_weight), bits(&owned.grad_bias)),
+                (bits(&plain.grad_weight), bits(&plain.grad_bias))
+            );
+            assert!(owned.backward(&dy[1..], &mut dx).is_err());
+
+            let (mut y, mut expected) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+            owned.eval(shape, &x, &mut y).expect("the lengths");
+            plain.eval(shape, &x, &mut expected).expect("the lengths");
+            assert_eq!(bits(&y), bits(&expected));
+        }
+    }
+
+    let uniform = Noise::uniform(0.5).ok();
+    for granularity in [Granularity::Element, Granularity::Channel] {
+        check(Selu, 0.0, granularity, uniform, false);
+        check(Selu, 0.3, granularity, uniform, false);
+        check(Selu, 0.3, granularity, None, true);
+        check(Relu, 0.0, granularity, Noise::gaussian_dropout(0.3).ok(), false);
+        check(Relu, 0.3, granularity, uniform, true);
+        check(Relu, 0.3, granularity, uniform, false);
+        check(Relu, 0.0, granularity, None, true);
+    }
+}
+
 /// A tensor large enough to be cut, and not at a block of the generators.
 #[cfg(feature = "rayon")]
 #[test]

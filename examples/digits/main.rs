@@ -32,7 +32,7 @@ use std::process::ExitCode;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::data::{CLASSES, PIXELS, Samples, TEST_SAMPLES};
-use crate::network::{HIDDEN, Variant};
+use crate::network::{HIDDEN, Kind, P_OF_NOISE, Place, Variant};
 use crate::options::{HELP, Options};
 use crate::training::{Plan, run_all};
 
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
     };
     let result = match &options.export {
         Some(folder) => export::run(folder),
+        None if options.noise => compare_noise(&options),
         None => compare(&options),
     };
     match result {
@@ -91,6 +92,30 @@ fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
     );
     picture::write_png(file, &results, &subtitle)?;
     println!("curves: {}", options.out.display());
+    Ok(())
+}
+
+/// Noise of every kind at every place, beside a network without noise.
+fn compare_noise(options: &Options) -> Result<(), Box<dyn Error>> {
+    let &Options { epochs, seeds, train_samples, threads, .. } = options;
+    let noisy = Place::ALL.into_iter().flat_map(|place| Kind::ALL.map(|kind| Variant::Noisy(place, kind)));
+    let variants: Vec<Variant> = [Variant::Noisy(Place::Last, Kind::None)].into_iter().chain(noisy).collect();
+    println!(
+        "Training a {} network with batch norms on {train_samples} of the UCI handwritten digits: \
+         {} variants, {seeds} seeds, {epochs} epochs.",
+        layers(HIDDEN),
+        variants.len(),
+    );
+    println!(
+        "Gaussian and uniform noise have the variance that dropout with p = {P_OF_NOISE} has, and Uout the variance 0.0033.\n"
+    );
+    let plan = |variant| (0..seeds).map(move |seed| Plan { variant, hidden: HIDDEN, seed, epochs, train_samples });
+    let plans: Vec<Plan> = variants.iter().copied().flat_map(plan).collect();
+    let bar = progress_bar(options, plans.len());
+    let runs = run_all(&plans, threads, &Samples::all(), || bar.inc(1))?;
+    bar.finish_and_clear();
+    print!("{}", report::noise_table(&variants, Kind::ALL.len(), &runs, seeds as usize));
+    println!("\ndigest of all final weights: {:016x}", report::digest(runs.iter().flat_map(|run| &run.weights)));
     Ok(())
 }
 

@@ -1,8 +1,8 @@
-//! The network, in the five variants that are compared.
+//! The network, in the variants that are compared.
 
 use std::mem;
 
-use normdrop::{Error, Identity, Relu};
+use normdrop::{Activation, Error, Identity, Noise, Relu};
 use rand_xoshiro::Xoshiro128PlusPlus;
 
 use crate::data::{CLASSES, PIXELS, Samples};
@@ -13,6 +13,56 @@ use crate::stage::Stage;
 pub(crate) const HIDDEN: &[usize] = &[128, 128, 128];
 /// The probability to drop a hidden unit, wherever there is dropout.
 const P: f64 = 0.2;
+
+/// The probability to drop where noise is compared with dropout, and the standard deviation of noise that is as strong.
+pub(crate) const P_OF_NOISE: f64 = 0.5;
+
+/// A kind of noise in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// None: batch norm and ReLU.
+    None,
+    /// Dropout.
+    Bernoulli,
+    /// Gaussian dropout with the variance of dropout.
+    Gaussian,
+    /// Uniform dropout with the variance of dropout.
+    Uniform,
+    /// Uniform dropout with the half width 0.1: "Uout", as its paper has it.
+    Uout,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 4] = [Self::Bernoulli, Self::Gaussian, Self::Uniform, Self::Uout];
+
+    fn stage<A: Activation>(self, width: usize, activation: A, batch_norm: bool) -> Result<Stage<A>, Error> {
+        let p = if self == Self::Bernoulli { P_OF_NOISE } else { 0.0 };
+        let stage = Stage::new(width, activation, batch_norm, p)?;
+        // sqrt(3*p/(1 - p)) for p = 0.5.
+        const HALF_WIDTH: f32 = 1.732_050_8;
+        Ok(match self {
+            Self::None | Self::Bernoulli => stage,
+            Self::Gaussian => stage.with_noise(Noise::gaussian_dropout(P_OF_NOISE)?),
+            Self::Uniform => stage.with_noise(Noise::uniform(HALF_WIDTH)?),
+            Self::Uout => stage.with_noise(Noise::uniform(0.1)?),
+        })
+    }
+}
+
+/// Where noise is, in a network with a batch norm before every ReLU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Right before every batch norm.
+    Before,
+    /// Behind every ReLU, so that a weight layer and a batch norm follow.
+    Behind,
+    /// Behind the last ReLU alone, after the last batch norm.
+    Last,
+}
+
+impl Place {
+    pub(crate) const ALL: [Self; 3] = [Self::Before, Self::Behind, Self::Last];
+}
 
 /// What stands between one weight layer and the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +78,8 @@ pub(crate) enum Variant {
     /// ReLU, batch norm, dropout: batch norm and dropout form the "independent component" layer before the next
     /// weight layer (Chen et al. 2019, arXiv 1905.05928).
     IndependentComponent,
+    /// Batch norm, ReLU, and noise somewhere.
+    Noisy(Place, Kind),
 }
 
 impl Variant {
@@ -41,6 +93,11 @@ impl Variant {
             Self::Dropout => "dropout",
             Self::BatchNormDropout => "batch norm + dropout",
             Self::IndependentComponent => "independent component",
+            Self::Noisy(_, Kind::None) => "no noise",
+            Self::Noisy(_, Kind::Bernoulli) => "dropout",
+            Self::Noisy(_, Kind::Gaussian) => "Gaussian",
+            Self::Noisy(_, Kind::Uniform) => "uniform",
+            Self::Noisy(_, Kind::Uout) => "Uout 0.1",
         }
     }
 
@@ -52,6 +109,10 @@ impl Variant {
             Self::Dropout => "ReLU, dropout",
             Self::BatchNormDropout => "BN, ReLU, dropout",
             Self::IndependentComponent => "ReLU, BN, dropout",
+            Self::Noisy(_, Kind::None) => "BN, ReLU",
+            Self::Noisy(Place::Before, _) => "noise, BN, ReLU",
+            Self::Noisy(Place::Behind, _) => "BN, ReLU, noise",
+            Self::Noisy(Place::Last, _) => "noise behind last BN",
         }
     }
 }
@@ -59,27 +120,44 @@ impl Variant {
 /// A weight layer and what follows it before the next one.
 struct Block {
     linear: Linear,
+    /// Noise before the batch norm.
+    before: Option<Stage<Identity>>,
     relu: Stage<Relu>,
     component: Option<Stage<Identity>>,
 }
 
 impl Block {
-    fn new(inputs: usize, width: usize, variant: Variant, rng: &mut Xoshiro128PlusPlus) -> Result<Self, Error> {
+    fn new(
+        inputs: usize,
+        width: usize,
+        is_last: bool,
+        variant: Variant,
+        rng: &mut Xoshiro128PlusPlus,
+    ) -> Result<Self, Error> {
+        if let Variant::Noisy(place, kind) = variant {
+            let linear = Linear::new(inputs, width, rng);
+            let before = if place == Place::Before { Some(kind.stage(width, Identity, false)?) } else { None };
+            let is_behind = place == Place::Behind || place == Place::Last && is_last;
+            let relu = if is_behind { kind } else { Kind::None }.stage(width, Relu, true)?;
+            return Ok(Self { linear, before, relu, component: None });
+        }
         let (batch_norm, p, component) = match variant {
             Variant::Plain => (false, 0.0, None),
             Variant::BatchNorm => (true, 0.0, None),
             Variant::Dropout => (false, P, None),
             Variant::BatchNormDropout => (true, P, None),
             Variant::IndependentComponent => (false, 0.0, Some(Stage::new(width, Identity, true, P)?)),
+            Variant::Noisy(..) => unreachable!("made above"),
         };
         let relu = Stage::new(width, Relu, batch_norm, p)?;
-        Ok(Self { linear: Linear::new(inputs, width, rng), relu, component })
+        Ok(Self { linear: Linear::new(inputs, width, rng), before: None, relu, component })
     }
 }
 
 /// The inputs of a block's parts in a forward pass, which its backward pass needs.
 struct Trace {
     linear: Vec<f32>,
+    before: Vec<f32>,
     relu: Vec<f32>,
     component: Vec<f32>,
 }
@@ -95,8 +173,10 @@ impl Network {
     /// the same ones.
     pub(crate) fn new(variant: Variant, hidden: &[usize], rng: &mut Xoshiro128PlusPlus) -> Result<Self, Error> {
         let mut inputs = PIXELS;
-        let mut block = |&width: &usize| Block::new(mem::replace(&mut inputs, width), width, variant, rng);
-        let blocks = hidden.iter().map(&mut block).collect::<Result<_, _>>()?;
+        let mut block = |(index, &width): (usize, &usize)| {
+            Block::new(mem::replace(&mut inputs, width), width, index + 1 == hidden.len(), variant, rng)
+        };
+        let blocks = hidden.iter().enumerate().map(&mut block).collect::<Result<_, _>>()?;
         Ok(Self { blocks, output: Linear::new(inputs, CLASSES, rng) })
     }
 
@@ -106,13 +186,17 @@ impl Network {
         let mut values = batch.pixels;
         for (block, mask_seed) in self.blocks.iter_mut().zip(mask_seed..) {
             let linear = values;
-            let relu = block.linear.forward(&linear);
+            let before = block.linear.forward(&linear);
+            let relu = match &mut block.before {
+                Some(stage) => stage.train(&before, mask_seed)?,
+                None => before.clone(),
+            };
             let component = block.relu.train(&relu, mask_seed)?;
             values = match &mut block.component {
                 Some(stage) => stage.train(&component, mask_seed)?,
                 None => component.clone(),
             };
-            traces.push(Trace { linear, relu, component });
+            traces.push(Trace { linear, before, relu, component });
         }
 
         let mut logits = self.output.forward(&values);
@@ -125,6 +209,9 @@ impl Network {
                 stage.backward(&trace.component, &mut gradient)?;
             }
             block.relu.backward(&trace.relu, &mut gradient)?;
+            if let Some(stage) = &mut block.before {
+                stage.backward(&trace.before, &mut gradient)?;
+            }
             block.linear.backward(&trace.linear, &gradient);
             if index > 0 {
                 gradient = block.linear.grad_input(&gradient);
@@ -140,6 +227,9 @@ impl Network {
         for (block, index) in self.blocks.iter_mut().zip(0..) {
             let mask_seed = mask_seed.map(|seed| seed + index);
             values = block.linear.forward(&values);
+            if let Some(stage) = &mut block.before {
+                stage.infer(&mut values, mask_seed)?;
+            }
             block.relu.infer(&mut values, mask_seed)?;
             if let Some(stage) = &mut block.component {
                 stage.infer(&mut values, mask_seed)?;
@@ -155,6 +245,22 @@ impl Network {
             row.iter().enumerate().all(|(digit, &logit)| digit == label || logit < row[label])
         });
         Ok(right.count() as f64 / samples.len() as f64)
+    }
+
+    /// The variance that each batch norm has averaged in training, divided by that of its input in evaluation: the mean
+    /// over the batch norms. 1 is no shift.
+    pub(crate) fn variance_shift(&mut self, pixels: &[f32]) -> Result<f64, Error> {
+        let (mut values, mut ratios) = (pixels.to_vec(), Vec::new());
+        for block in &mut self.blocks {
+            values = block.linear.forward(&values);
+            ratios.extend(block.relu.variances(&values).map(|[running, of_input]| running / of_input));
+            block.relu.infer(&mut values, None)?;
+            if let Some(stage) = &mut block.component {
+                ratios.extend(stage.variances(&values).map(|[running, of_input]| running / of_input));
+                stage.infer(&mut values, None)?;
+            }
+        }
+        Ok(ratios.iter().sum::<f64>() / ratios.len() as f64)
     }
 
     /// Everything that is learned, in a fixed order.
@@ -226,7 +332,8 @@ mod tests {
         const STEP: f32 = 1e-4;
         let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
         let (batch, _) = Samples::all().split(&mut rng, 32);
-        for variant in Variant::ALL {
+        let places = Place::ALL.into_iter().flat_map(|place| Kind::ALL.map(|kind| Variant::Noisy(place, kind)));
+        for variant in Variant::ALL.into_iter().chain(places) {
             let mut network = Network::new(variant, HIDDEN, &mut rng)?;
             network.gradients(batch.clone(), 1)?;
             let gradients: Vec<Vec<f32>> = network.parameters().map(|parameter| parameter.gradient.to_vec()).collect();

@@ -18,6 +18,7 @@ usage: cargo run --release -p digits -- [options]
   --threads N        changes the time and nothing else (all cores)
   --out PATH         the picture to write (digits.png)
   --no-progress      no progress bar
+  --noise            another comparison: dropout, Gaussian and uniform noise before and behind batch norms; no picture
   --export FOLDER    nothing of the above: trains one small network, writes it and images that it has not seen there, for
                      firmware to carry
   --help
@@ -31,6 +32,7 @@ pub(crate) struct Options {
     pub(crate) threads: usize,
     pub(crate) out: PathBuf,
     pub(crate) progress: bool,
+    pub(crate) noise: bool,
     pub(crate) export: Option<PathBuf>,
 }
 
@@ -48,6 +50,7 @@ impl Options {
             threads: thread::available_parallelism().map_or(1, usize::from),
             out: PathBuf::from("digits.png"),
             progress: true,
+            noise: false,
             export: None,
         };
         while let Some(argument) = parser.next()? {
@@ -60,6 +63,7 @@ impl Options {
                 Arg::Long("threads") => options.threads = number(&mut parser, "--threads", 1, 1024)?,
                 Arg::Long("out") => options.out = parser.value()?.into(),
                 Arg::Long("no-progress") => options.progress = false,
+                Arg::Long("noise") => options.noise = true,
                 Arg::Long("export") => options.export = Some(parser.value()?.into()),
                 Arg::Short('h') | Arg::Long("help") => return Ok(None),
                 other => return Err(other.unexpected()),

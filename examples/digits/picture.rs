@@ -29,6 +29,7 @@ const fn colour(variant: Variant) -> RGBColor {
         Variant::Dropout => RGBColor(230, 159, 0),
         Variant::BatchNormDropout => RGBColor(0, 158, 115),
         Variant::IndependentComponent => RGBColor(213, 94, 0),
+        Variant::Noisy(..) => BLACK,
     }
 }
 

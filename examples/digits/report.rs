@@ -89,6 +89,46 @@ pub(crate) fn table(results: &[Outcome]) -> String {
     table + "+- is the standard deviation over the seeds; * compares equal seeds, +- the standard error of the mean.\n"
 }
 
+/// The last epoch of each variant with noise: the first one has none, and then come, for each place, so many kinds, of
+/// which the first is dropout.
+pub(crate) fn noise_table(variants: &[Variant], kinds: usize, runs: &[Run], seeds: usize) -> String {
+    let accuracy = |run: &Run| 100.0 * run.accuracy.last().copied().unwrap_or(f64::NAN);
+    let minus = |of: &[Run], other: &[Run]| {
+        Spread::of(of.iter().zip(other).map(|(run, other)| accuracy(run) - accuracy(other)))
+    };
+    let mut table = format!(
+        "{:<9}  {:<20}  {:>15}  {:>16}  {:>15}  {:>14}  {:>13}\n",
+        "noise", "where", "test accuracy %", "minus no noise *", "minus dropout *", "variance shift", "training loss"
+    );
+    let of_variants: Vec<&[Run]> = runs.chunks_exact(seeds).collect();
+    for (number, (variant, of)) in variants.iter().zip(&of_variants).enumerate() {
+        let dropout = number.checked_sub(1).map_or(0, |number| 1 + number / kinds * kinds);
+        let test = Spread::of(of.iter().map(accuracy));
+        let (plain, dropout) = (minus(of, of_variants[0]), minus(of, of_variants[dropout]));
+        let shift = Spread::of(of.iter().map(|run| run.variance_shift));
+        let loss = Spread::of(of.iter().map(|run| run.loss.last().copied().unwrap_or(f64::NAN)));
+        writeln!(
+            table,
+            "{:<9}  {:<20}  {:>7.2} +- {:>4.2}  {:>+8.2} +- {:>4.2}  {:>+7.2} +- {:>4.2}  {:>6.3} +- {:>4.3}  {:>13.4}",
+            variant.name(),
+            variant.order(),
+            test.mean,
+            test.deviation,
+            plain.mean,
+            plain.error,
+            dropout.mean,
+            dropout.error,
+            shift.mean,
+            shift.deviation,
+            loss.mean
+        )
+        .expect("a string takes every write");
+    }
+    table
+        + "+- is the standard deviation over the seeds; * compares equal seeds, +- the standard error of the mean.\n\
+           variance shift: the running variances of the batch norms, over the variances of their inputs in evaluation.\n"
+}
+
 /// The FNV-1a hash of the bits of all numbers: the same on every machine.
 pub(crate) fn digest<'a>(numbers: impl IntoIterator<Item = &'a f32>) -> u64 {
     let bytes = numbers.into_iter().flat_map(|number| number.to_bits().to_le_bytes());

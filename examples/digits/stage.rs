@@ -1,6 +1,6 @@
 //! One use of the crate's layer, with the memory that Adam needs for it.
 
-use normdrop::{Activation, BackwardStep, BatchNormDropout, Config, Error, ForwardStep, Shape};
+use normdrop::{Activation, BackwardStep, BatchNormDropout, Config, Error, ForwardStep, Noise, Shape};
 
 use crate::linear::{Averages, ParameterMut};
 
@@ -22,6 +22,24 @@ impl<A: Activation> Stage<A> {
         // The running mean is one f32, because the firmware that reads it has no more.
         layer.state.running_mean_tail.clear();
         Ok(Self { layer, batch_norm, averages: [Averages::new(channels), Averages::new(channels)] })
+    }
+
+    /// The same stage, whose outputs are multiplied by noise in training.
+    pub(crate) fn with_noise(self, noise: Noise) -> Self {
+        Self { layer: self.layer.with_noise(noise), ..self }
+    }
+
+    /// The sums over all channels of the running variances and of the variances of this input; none without a batch norm.
+    pub(crate) fn variances(&self, input: &[f32]) -> Option<[f64; 2]> {
+        let (channels, sum) = (self.layer.channels(), |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>());
+        let variance = |channel: usize| {
+            let values = || input.iter().skip(channel).step_by(channels).map(|&value| f64::from(value));
+            let count = (input.len() / channels) as f64;
+            let mean = sum(&mut values()) / count;
+            sum(&mut values().map(|value| (value - mean) * (value - mean))) / (count - 1.0)
+        };
+        let running = sum(&mut self.layer.state.running_var.iter().map(|&var| f64::from(var)));
+        self.batch_norm.then(|| [running, sum(&mut (0..channels).map(variance))])
     }
 
     fn shape(&self, len: usize) -> Result<Shape, Error> {

@@ -37,6 +37,8 @@ pub(crate) struct Run {
     pub(crate) accuracy: Vec<f64>,
     /// The final values of all that was learned.
     pub(crate) weights: Vec<f32>,
+    /// [`Network::variance_shift`] on the training images, at the end.
+    pub(crate) variance_shift: f64,
 }
 
 impl Plan {
@@ -57,7 +59,8 @@ impl Plan {
             after_epoch();
         }
         let weights = training.weights();
-        Ok((training.network, Run { loss, accuracy, weights }, training.test))
+        let variance_shift = training.network.variance_shift(&training.train.pixels)?;
+        Ok((training.network, Run { loss, accuracy, weights, variance_shift }, training.test))
     }
 }
 

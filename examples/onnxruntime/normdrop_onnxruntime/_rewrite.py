@@ -26,7 +26,7 @@ SELU = {"alpha": 1.67326319217681884765625, "gamma": 1.05070102214813232421875}
 # What ONNX Runtime folds a batch norm into, if the weights are constants. Gemm is not among them: seen with 1.32 for every opset.
 FOLDING = {"Conv", "ConvTranspose", "MatMul"}
 
-REMOVED = "ONNX Runtime removes every Dropout of an optimized graph, unless a session has disabled_optimizers=['EliminateDropout']"
+REMOVED = "ONNX Runtime removes a Dropout inside an optimized graph, unless a session has disabled_optimizers=['EliminateDropout']"
 
 Activation = tuple[str, Optional[float]]
 
@@ -248,9 +248,8 @@ class _Rewriter:
             return None
         if not reason:
             [other] = [name for name in node.input if name != chain.value]
-            if self.element(other) != TensorProto.FLOAT:
-                reason = f"the type of {other!r} is not known, or not float32"
-            elif not self.same_shape(chain.nodes[0].input[0], other):
+            # Its type is that of the batch norm: Add has one type.
+            if not self.same_shape(chain.nodes[0].input[0], other):
                 reason = f"the shape of {other!r} is not known to be that of {chain.value!r}, and NormDrop does not broadcast"
         if reason:
             return _left(node, reason)
@@ -363,7 +362,8 @@ class _Rewriter:
 
     def may_drop(self, node: NodeProto) -> bool:
         """Whether a Dropout is, or may be, in training mode."""
-        if self.opset < 12 or len(node.input) < 3 or not node.input[2]:
+        # Before opset 12 there is no such input.
+        if len(node.input) < 3 or not node.input[2]:
             return False
         mode = self.number(node.input[2])
         return mode is None or mode != 0

@@ -199,7 +199,7 @@ class Network:
         for number, of in enumerate(self.norms):
             constants |= {f"n{number}.{name}": array for name, array in of.items()}
             nodes += [node("Gemm", f"{value} w{number}", f"g{number}"), batch_norm(f"g{number}", f"z{number}", f"n{number}."),
-                      node("Relu", f"z{number}", f"a{number}"), node("Dropout", f"a{number} p on", f"d{number}")]  # fmt: skip
+                      node("Relu", f"z{number}", f"a{number}"), node("Dropout", f"a{number} p on", f"d{number}", seed=number)]  # fmt: skip
             value = f"d{number}"
         nodes += [node("Gemm", f"{value} w2 b", "logits"), node("Softmax", "logits", "y", axis=1)]
         return model(nodes, {"x": ["n", 64]}, {"y": ["n", 10]}, constants)
@@ -264,7 +264,8 @@ def test_digits_with_monte_carlo_dropout_have_the_means_and_deviations_of_normdr
 
 
 def test_onnxruntimes_own_dropout_has_the_same_mean_and_deviation_within_their_errors(trained):
-    """Other masks of the same distribution: over 200 masks the means agree within 6 standard errors."""
+    """Other masks of the same distribution: over 200 masks the means agree within 6 standard errors. Where a class is rare, the
+    deviation of 200 answers says too little about it. The seeds of ONNX Runtime are attributes, which `rewrite` does not use."""
     network, unseen, _ = trained
     made = network.onnx(dropout=True)
     few, masks = unseen[:100], 200
@@ -272,7 +273,8 @@ def test_onnxruntimes_own_dropout_has_the_same_mean_and_deviation_within_their_e
     theirs = session(made, ours=False, keep_dropout=True)
     answered = numpy.array([theirs.run(None, {"x": few})[0] for _ in range(masks)], numpy.float64)
     error = numpy.sqrt((deviation**2 + answered.std(0, ddof=1) ** 2) / masks)
-    assert (numpy.abs(mean - answered.mean(0)) <= 6 * error + 1e-4).all()
+    assert (numpy.abs(mean - answered.mean(0)) <= 6 * error + 0.005).all()
+    assert error.max() < 0.05
 
 
 def test_onnxruntime_removes_a_dropout_and_not_ours(trained):

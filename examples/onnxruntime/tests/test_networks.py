@@ -176,10 +176,13 @@ class Network:
                 of["bias"] -= numpy.float32(rate) * gradients.bias
                 grad = gradients.input
 
-    def predict(self, x, seed=None):
+    def predict(self, x, seed=None, generator=None):
+        """Without dropout, with the masks of a seed, or with those of a generator of numpy."""
         for number, of in enumerate(self.norms):
             layer = self.layer(len(x), number)
             mask = layer.mask(normdrop.seed_for(seed, number)) if seed is not None else None
+            if generator is not None:
+                mask = numpy.packbits(generator.random(len(x) * HIDDEN[number]) >= P, bitorder="little")
             x = layer.eval(x @ self.weights[number], of["mean"], of["var"], weight=of["scale"], bias=of["bias"], mask=mask)
         return softmax(x @ self.weights[-1] + self.bias)
 
@@ -263,18 +266,16 @@ def test_digits_with_monte_carlo_dropout_have_the_means_and_deviations_of_normdr
         monte_carlo(of, {"x": unseen}, 0)
 
 
-def test_onnxruntimes_own_dropout_has_the_same_mean_and_deviation_within_their_errors(trained):
-    """Other masks of the same distribution: over 200 masks the means agree within 6 standard errors. Where a class is rare, the
-    deviation of 200 answers says too little about it. The seeds of ONNX Runtime are attributes, which `rewrite` does not use."""
+def test_masks_of_numpys_generator_give_the_same_mean_within_the_errors(trained):
+    """Over 200 masks of either. ONNX Runtime's own Dropout does not: the first elements of its masks follow each other from run to
+    run (`findings/onnxruntime-dropout-repeats-its-first-elements.sh`)."""
     network, unseen, _ = trained
-    made = network.onnx(dropout=True)
-    few, masks = unseen[:100], 200
-    [(mean, deviation)] = monte_carlo(session(rewrite(made).model), {"x": few}, masks)
-    theirs = session(made, ours=False, keep_dropout=True)
-    answered = numpy.array([theirs.run(None, {"x": few})[0] for _ in range(masks)], numpy.float64)
+    few, masks, generator = unseen[:100], 200, numpy.random.default_rng(5)
+    [(mean, deviation)] = monte_carlo(session(rewrite(network.onnx(dropout=True)).model), {"x": few}, masks)
+    answered = numpy.array([network.predict(few, generator=generator) for _ in range(masks)], numpy.float64)
     error = numpy.sqrt((deviation**2 + answered.std(0, ddof=1) ** 2) / masks)
-    assert (numpy.abs(mean - answered.mean(0)) <= 6 * error + 0.005).all()
-    assert error.max() < 0.05
+    distance = (mean - answered.mean(0)) / numpy.maximum(error, 1e-9)
+    assert numpy.abs(distance).max() < 5 and 0.9 < numpy.sqrt((distance**2).mean()) < 1.1
 
 
 def test_onnxruntime_removes_a_dropout_and_not_ours(trained):

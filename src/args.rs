@@ -954,3 +954,41 @@ impl<'a> ApplyGradient<'a> {
         }
     }
 }
+
+/// Which positions of a padded batch are valid. The others are padding.
+///
+/// A sample has as many positions as the tensor has values of one of its channels: `l` of
+/// [`Shape::nlc`](crate::Shape::nlc) and [`Shape::ncl`](crate::Shape::ncl), `h*w` of images, in
+/// memory order; 1 of [`Shape::nc`](crate::Shape::nc).
+#[derive(Debug, Clone, Copy)]
+pub enum Validity<'a> {
+    /// The length of each sample: its first `lengths[sample]` positions are valid.
+    Lengths(&'a [usize]),
+    /// A bit for each position of each sample: 1 is valid. Bit `i % 8` of byte `i / 8` belongs to
+    /// position `i = sample*positions + position`, and [`mask_len`](crate::mask_len) says how many
+    /// bytes there are. Bits after the last position are never read.
+    ///
+    /// It is a validity bitmap of Arrow, and what `numpy.packbits(bitorder="little")` makes of a
+    /// mask that is true where a position is valid. (The `key_padding_mask` of PyTorch is true
+    /// where it is not.)
+    Bitmap(&'a [u8]),
+}
+
+/// What a call over the valid positions of a padded batch needs beside its usual arguments: which
+/// positions are valid, and the place to which it copies their values.
+#[derive(Debug)]
+pub struct Masked<'a> {
+    /// Which positions are valid.
+    pub validity: Validity<'a>,
+    /// At least [`Layer::masked_workspace_len`](crate::Layer::masked_workspace_len) values. Their
+    /// contents do not matter before the call and mean nothing after it.
+    pub workspace: &'a mut [f32],
+}
+
+impl<'a> Masked<'a> {
+    /// The two parts of it.
+    #[must_use]
+    pub const fn new(validity: Validity<'a>, workspace: &'a mut [f32]) -> Self {
+        Self { validity, workspace }
+    }
+}

@@ -16,6 +16,57 @@ pub(crate) fn bit_of(mask: &[u8], bit: usize) -> bool {
     mask.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
 }
 
+/// The most bits that are copied at once: a word of them has room for a shift of up to seven.
+const COPIED: usize = 56;
+
+/// Copies `len` bits: from bit `first` of a mask on to bit `at` of another one on.
+pub(crate) fn copy_bits(from: &[u8], mut first: usize, to: &mut [u8], mut at: usize, len: usize) {
+    let end = at + len;
+    while at < end {
+        let bits = COPIED.min(end - at);
+        let (shift, wanted) = (at % 8, u64::MAX >> (64 - bits));
+        let word = word_at(from, first / 8) >> (first % 8) & wanted;
+        put_word(to, at / 8, wanted << shift, word << shift);
+        (first, at) = (first + bits, at + bits);
+    }
+}
+
+/// Eight bytes; those past the end are 0.
+#[inline(always)]
+fn word_at(bytes: &[u8], first: usize) -> u64 {
+    let bytes = bytes.get(first..).unwrap_or_default();
+    match bytes.first_chunk() {
+        Some(&chunk) => u64::from_le_bytes(chunk),
+        None => last_word(bytes),
+    }
+}
+
+/// The bits of fewer than eight bytes.
+#[cold]
+#[inline(never)]
+fn last_word(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
+}
+
+/// Changes the bits that a mask has in eight bytes.
+#[inline(always)]
+fn put_word(bytes: &mut [u8], first: usize, mask: u64, word: u64) {
+    let bytes = bytes.get_mut(first..).unwrap_or_default();
+    match bytes.first_chunk_mut() {
+        Some(chunk) => *chunk = (u64::from_le_bytes(*chunk) & !mask | word).to_le_bytes(),
+        None => put_last_word(bytes, mask, word),
+    }
+}
+
+/// [`put_word`] of fewer than eight bytes.
+#[cold]
+#[inline(never)]
+fn put_last_word(bytes: &mut [u8], mask: u64, word: u64) {
+    for ((byte, mask), word) in bytes.iter_mut().zip(mask.to_le_bytes()).zip(word.to_le_bytes()) {
+        *byte = *byte & !mask | word;
+    }
+}
+
 /// Sixteen bits of a mask from bit `first` on; bits past its end are 0.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the lowest sixteen bits are the ones wanted")]

@@ -154,11 +154,12 @@ const fn number_of(buffer: Buffer) -> normdrop_buffer {
         Buffer::Sums => NORMDROP_BUFFER_SUMS,
         Buffer::Mask => NORMDROP_BUFFER_MASK,
         Buffer::Gates => NORMDROP_BUFFER_GATES,
-        Buffer::Scratch => NORMDROP_BUFFER_SCRATCH,
+        Buffer::Scratch | Buffer::Workspace => NORMDROP_BUFFER_SCRATCH,
         Buffer::FoldWeights => NORMDROP_BUFFER_FOLD_WEIGHTS,
         Buffer::FoldBias => NORMDROP_BUFFER_FOLD_BIAS,
         Buffer::FoldPadding => NORMDROP_BUFFER_FOLD_PADDING,
-        Buffer::Lengths => NORMDROP_BUFFER_LENGTHS,
+        // The interface for C has no calls over the valid positions of a padded batch.
+        Buffer::Lengths | Buffer::Validity => NORMDROP_BUFFER_LENGTHS,
         Buffer::Prepared => NORMDROP_BUFFER_PREPARED,
     }
 }

@@ -3,15 +3,16 @@
 
 use crate::activation::Formula;
 use crate::args::{
-    Average, Dropout, Finish, Moments, ParameterGradients, Parameters, Prepare, Running, RunningMut, Saved, Statistics,
-    Train,
+    Average, Dropout, Eval, Finish, Masked, Moments, ParameterGradients, Parameters, Prepare, Running, RunningMut,
+    Saved, Statistics, Train, Validity,
 };
 use crate::channel::Normalisation;
 use crate::config::{Granularity, RunningVariance};
 use crate::error::{Buffer, Error, check_len};
 use crate::mask::mask_len;
-use crate::padding;
+use crate::padding::{self, Positions};
 use crate::parts::{moments_len, sums_len};
+use crate::phase::masked;
 use crate::plan::{BackwardCall, ForwardCall, Gradients, Phase, Plan, Target};
 use crate::prepared::{self, prepared_len};
 
@@ -30,6 +31,80 @@ pub(crate) fn train(plan: &Plan, call: &Train<'_>, has_gates: bool) -> Result<()
     scratch(plan.train_scratch_len(), call.scratch.len())?;
     batch_statistics(plan)?;
     if plan.shape.is_empty() { Ok(()) } else { update(plan, call.running.as_ref(), &[plan.shape.samples() as f64]) }
+}
+
+/// Checks a training call over the valid positions of a padded batch.
+pub(crate) fn train_masked(plan: &Plan, call: &Train<'_>, masked: &Masked<'_>, has_gates: bool) -> Result<(), Error> {
+    parameters(plan, call.parameters)?;
+    running_mut(plan, call.running.as_ref())?;
+    // The mask in gates is checked with the gates.
+    if !has_gates || !matches!(call.dropout, Dropout::InGates) {
+        said_dropout(plan, call.dropout)?;
+    }
+    elements(plan, Buffer::Input, call.input.len())?;
+    optional_elements(plan, Buffer::Residual, call.residual)?;
+    elements(plan, Buffer::Output, call.output.len())?;
+    saved(plan, call.saved.as_saved())?;
+    let valid = valid_positions(plan, masked, call.scratch.len())?;
+    batch_statistics_of(plan, valid)?;
+    if valid == 0 { Ok(()) } else { update(plan, call.running.as_ref(), &[valid as f64]) }
+}
+
+/// Checks a forward call with fixed statistics over the valid positions of a padded batch.
+pub(crate) fn eval_masked(plan: &Plan, call: &Eval<'_>, masked: &Masked<'_>) -> Result<(), Error> {
+    parameters(plan, call.parameters)?;
+    running(plan, call.running)?;
+    dropout(plan, call.dropout)?;
+    elements(plan, Buffer::Input, call.input.len())?;
+    optional_elements(plan, Buffer::Residual, call.residual)?;
+    elements(plan, Buffer::Output, call.output.len())?;
+    let valid = valid_positions(plan, masked, call.scratch.len())?;
+    if valid == 0 { Ok(()) } else { each_deviation(plan, call.running.var) }
+}
+
+/// Checks a backward call over the valid positions of a padded batch.
+pub(crate) fn backward_masked(
+    plan: &Plan,
+    formula: &Formula,
+    call: &BackwardCall<'_>,
+    masked: &Masked<'_>,
+) -> Result<(), Error> {
+    gradients(plan, &call.gradients)?;
+    prepared(plan, call.normalisation.statistics)?;
+    parameters(plan, call.normalisation.parameters)?;
+    match call.normalisation.statistics {
+        Statistics::Batch(batch) => saved(plan, batch)?,
+        Statistics::Fixed(fixed) => running(plan, fixed)?,
+        Statistics::Prepared(_) => {}
+    }
+    backward_dropout(plan, formula, call)?;
+    elements(plan, Buffer::Input, call.input.len())?;
+    optional_elements(plan, Buffer::Residual, call.residual)?;
+    parameter_gradients(plan, &call.grad_parameters)?;
+    let valid = valid_positions(plan, masked, call.scratch.len())?;
+    match call.normalisation.statistics {
+        Statistics::Batch(_) => batch_statistics_of(plan, valid),
+        Statistics::Fixed(fixed) if valid != 0 => each_deviation(plan, fixed.var),
+        Statistics::Fixed(_) | Statistics::Prepared(_) => Ok(()),
+    }
+}
+
+/// Checks which positions are valid, and the memory that a call over them needs; returns their
+/// number.
+fn valid_positions(plan: &Plan, masked: &Masked<'_>, scratch_len: usize) -> Result<usize, Error> {
+    match (masked.validity, padding::sequences(plan.shape)) {
+        (Validity::Lengths(lengths), _) => sequences(plan, lengths)?,
+        (Validity::Bitmap(bits), Some(_)) => {
+            check_len(Buffer::Validity, mask_len(plan.shape.samples()), bits.len())?;
+        }
+        (Validity::Bitmap(_), None) => {}
+    }
+    scratch(masked::scratch_len(plan), scratch_len)?;
+    let (expected, actual) = (masked::workspace_len(plan.shape), masked.workspace.len());
+    if actual < expected {
+        return Err(Error::Length { buffer: Buffer::Workspace, expected, actual });
+    }
+    Ok(Positions::valid(plan.shape, masked.validity).count())
 }
 
 /// Checks prepared statistics, if the statistics of a call are.
@@ -332,7 +407,12 @@ fn element_bits(plan: &Plan, gates: &[u8]) -> Result<(), Error> {
 /// Checks the requirements of batch statistics, except for lengths. An empty tensor has no
 /// statistics and no requirements.
 fn batch_statistics(plan: &Plan) -> Result<(), Error> {
-    if plan.config.eps == 0.0 && !plan.shape.is_empty() {
+    batch_statistics_of(plan, plan.shape.len())
+}
+
+/// [`batch_statistics`] of so many values.
+fn batch_statistics_of(plan: &Plan, values: usize) -> Result<(), Error> {
+    if plan.config.eps == 0.0 && values != 0 {
         return Err(Error::Eps { eps: plan.config.eps });
     }
     Ok(())

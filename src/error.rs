@@ -61,6 +61,10 @@ pub enum Buffer {
     FoldPadding,
     /// The lengths of the sequences of a padded batch.
     Lengths,
+    /// The bitmap of the valid positions of a padded batch.
+    Validity,
+    /// The working memory of a call over the valid positions of a padded batch.
+    Workspace,
     /// The fixed statistics and parameters that [`Layer::prepare`](crate::Layer::prepare) has
     /// prepared.
     Prepared,
@@ -97,6 +101,8 @@ impl Buffer {
             Self::FoldBias => "fold bias",
             Self::FoldPadding => "fold padding",
             Self::Lengths => "lengths",
+            Self::Validity => "validity bitmap",
+            Self::Workspace => "workspace",
             Self::Prepared => "prepared",
         }
     }
@@ -104,7 +110,7 @@ impl Buffer {
     /// The unit in which the buffer's length counts.
     const fn unit(self) -> &'static str {
         match self {
-            Self::Mask => "bytes",
+            Self::Mask | Self::Validity => "bytes",
             Self::SavedInvStd | Self::Moments | Self::Sums | Self::Scratch | Self::Prepared => "f64 values",
             Self::Lengths => "values",
             _ => "f32 values",
@@ -360,6 +366,8 @@ impl fmt::Display for Error {
                 let (name, unit) = (buffer.name(), buffer.unit());
                 let (at_least, which) = match buffer {
                     Buffer::Scratch => ("at least ", " (`Layer::scratch_len` is enough for every call)"),
+                    Buffer::Workspace => ("at least ", " (`Layer::masked_workspace_len`)"),
+                    Buffer::Validity => ("", " (eight bits each, a bit for each position of each sample)"),
                     Buffer::Mask => ("", " (eight bits each, a bit for each value that dropout decides about)"),
                     _ => ("", ""),
                 };

@@ -58,8 +58,8 @@ use crate::simd::{CHANNELWISE, Caller, in_default};
 /// register. `docs/guarantees.md` has the architectures.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Layer<A> {
-    plan: Plan,
-    activation: A,
+    pub(crate) plan: Plan,
+    pub(crate) activation: A,
 }
 
 impl<A: Activation> Layer<A> {
@@ -296,8 +296,8 @@ impl<A: Activation> Layer<A> {
     /// padded places, whatever the padding holds, NaN included. [`Layer::reduce`] sums over the
     /// valid places alone if the padding of `x` is finite. With `p = 0` and a mask of
     /// [`Layer::fill_mask`], nothing but the padding is dropped. The gradient of the input needs
-    /// [`Layer::clear_padding`] too. [The guide](crate::guide#padded-sequences) has the complete
-    /// recipe: statistics of valid places, forward and backward.
+    /// [`Layer::clear_padding`] too. [`Layer::train_masked`] is one
+    /// call for all of this, with the statistics of the valid places, and reads no padding.
     ///
     /// The positions of a sample are `l` of [`Shape::nlc`] and [`Shape::ncl`], and `h*w` of images,
     /// in memory order.

@@ -19,6 +19,7 @@ mod error;
 mod fold;
 mod layer;
 mod mask;
+mod masked;
 mod noise;
 #[cfg(feature = "alloc")]
 mod owned;
@@ -42,8 +43,8 @@ pub use activation::{
 };
 pub use args::{
     Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, EvalPrepared,
-    EvalPreparedInPlace, Finish, Moments, ParameterGradients, Parameters, Prepare, Reduce, Running, RunningMut, Saved,
-    SavedArrays, SavedMut, Statistics, Train,
+    EvalPreparedInPlace, Finish, Masked, Moments, ParameterGradients, Parameters, Prepare, Reduce, Running, RunningMut,
+    Saved, SavedArrays, SavedMut, Statistics, Train, Validity,
 };
 pub use backend::Backend;
 pub use config::{Config, Granularity, RunningVariance};

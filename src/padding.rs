@@ -6,6 +6,8 @@
 
 use core::ops::Range;
 
+use crate::args::Validity;
+use crate::bits::bit_of;
 use crate::shape::Shape;
 
 /// The number of sequences of a tensor and the number of positions of each; `None` if the tensor is
@@ -70,7 +72,7 @@ pub(crate) fn drop_from_mask(shape: Shape, lengths: &[usize], mask: &mut [u8]) {
 }
 
 /// Clears a range of the bits of a mask.
-fn clear_bits(bits: Range<usize>, mask: &mut [u8]) {
+pub(crate) fn clear_bits(bits: Range<usize>, mask: &mut [u8]) {
     if bits.is_empty() {
         return;
     }
@@ -93,4 +95,109 @@ fn clear_bits(bits: Range<usize>, mask: &mut [u8]) {
     if let Some(byte) = mask.get_mut(last) {
         *byte &= behind;
     }
+}
+
+/// Neighbouring positions of one sample that are all valid, or all padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) sample: usize,
+    pub(crate) first: usize,
+    pub(crate) len: usize,
+}
+
+/// The valid positions of a tensor that is not empty from some position on, or its padding. The
+/// validity has been checked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Positions<'a> {
+    validity: Validity<'a>,
+    /// Whether valid positions are wanted.
+    valid: bool,
+    samples: usize,
+    /// The number of positions of a sample.
+    positions: usize,
+    sample: usize,
+    position: usize,
+}
+
+impl<'a> Positions<'a> {
+    /// The valid positions; none of an empty tensor.
+    pub(crate) fn valid(shape: Shape, validity: Validity<'a>) -> Self {
+        let (samples, positions) = sequences(shape).unwrap_or((0, 0));
+        Self { validity, valid: true, samples, positions, sample: 0, position: 0 }
+    }
+
+    /// The padding of the same tensor.
+    pub(crate) const fn padding(self) -> Self {
+        Self { valid: !self.valid, ..self }
+    }
+
+    /// The number of these positions.
+    pub(crate) fn count(mut self) -> usize {
+        self.skip(usize::MAX)
+    }
+
+    /// Whether there are no others.
+    pub(crate) fn is_all(self) -> bool {
+        self.padding().take(1).is_none()
+    }
+
+    /// Goes past the next `most` positions, and returns how many there were.
+    pub(crate) fn skip(&mut self, most: usize) -> usize {
+        let mut skipped = 0;
+        while let Some(run) = self.take(most - skipped) {
+            skipped += run.len;
+        }
+        skipped
+    }
+
+    /// The place of the next position that has not been looked at, among the positions of all samples.
+    pub(crate) const fn place(&self) -> usize {
+        self.sample * self.positions + self.position
+    }
+
+    /// The next run of at most `most` positions.
+    pub(crate) fn take(&mut self, most: usize) -> Option<Run> {
+        while most != 0 && self.sample < self.samples {
+            let (first, end) = self.next_run();
+            if first < end {
+                let len = most.min(end - first);
+                self.position = first + len;
+                return Some(Run { sample: self.sample, first, len });
+            }
+            (self.sample, self.position) = (self.sample + 1, 0);
+        }
+        None
+    }
+
+    /// The next positions of the sample; from its end to its end if it has no others.
+    fn next_run(&self) -> (usize, usize) {
+        match self.validity {
+            Validity::Lengths(lengths) => {
+                let length = lengths.get(self.sample).copied().unwrap_or(0);
+                let (first, end) = if self.valid { (0, length) } else { (length, self.positions) };
+                (self.position.max(first), end)
+            }
+            Validity::Bitmap(bits) => {
+                let sample = self.sample * self.positions;
+                let end = sample + self.positions;
+                let first = first_bit(bits, sample + self.position, end, self.valid);
+                (first - sample, first_bit(bits, first, end, !self.valid) - sample)
+            }
+        }
+    }
+}
+
+/// The first bit between `first` and `end` that is `wanted`; `end` if there is none.
+fn first_bit(bits: &[u8], mut first: usize, end: usize, wanted: bool) -> usize {
+    let none = if wanted { 0 } else { u8::MAX };
+    while first < end {
+        if first.is_multiple_of(8) && bits.get(first / 8) == Some(&none) {
+            first += 8;
+        } else if bit_of(bits, first) == wanted {
+            return first;
+        } else {
+            first += 1;
+        }
+    }
+    end
 }

@@ -32,18 +32,22 @@ pub(crate) const fn sums_len(channels: usize) -> usize {
 /// the length of `into` is not a multiple of 3. Nothing is written then.
 pub fn merge_moments(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
     check_both(Buffer::Moments, 3, into.len(), from.len())?;
-    in_default(|| {
-        let (counts, means, m2s) = fields(into);
-        for (channel, ((count, mean), m2)) in counts.iter_mut().zip(means).zip(m2s).enumerate() {
-            let other = channel_moments(from, channel);
-            if other.count != 0.0 {
-                let mut both = channel::Moments { count: *count, mean: *mean, m2: *m2 };
-                both.merge(other);
-                (*count, *mean, *m2) = (both.count, both.mean, both.m2);
-            }
-        }
-    });
+    in_default(|| merge_channels(into, 0, from));
     Ok(())
+}
+
+/// Merges the moments of some channels of a part into those of all channels.
+pub(crate) fn merge_channels(into: &mut [f64], first: usize, from: &[f64]) {
+    let (counts, means, m2s) = fields(into);
+    let into = counts.iter_mut().zip(means).zip(m2s).skip(first);
+    for (channel, ((count, mean), m2)) in into.take(from.len() / 3).enumerate() {
+        let other = channel_moments(from, channel);
+        if other.count != 0.0 {
+            let mut both = channel::Moments { count: *count, mean: *mean, m2: *m2 };
+            both.merge(other);
+            (*count, *mean, *m2) = (both.count, both.mean, both.m2);
+        }
+    }
 }
 
 /// Merges the sums `from` of one part of a batch into the sums `into` of another part: a plain

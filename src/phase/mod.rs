@@ -4,6 +4,7 @@
 pub(crate) mod alpha;
 pub(crate) mod backward;
 pub(crate) mod eval;
+pub(crate) mod masked;
 pub(crate) mod moments;
 pub(crate) mod prepare;
 pub(crate) mod train;

@@ -18,7 +18,7 @@
 //! The properties draw the same cases in every run, because the bounds are measured ones; `PROPTEST_RNG_SEED` and
 //! `PROPTEST_CASES` draw others. `cargo test --test contracts accuracy -- --nocapture` prints the worst error of every class.
 
-use crate::support::{ACTIVATIONS, Differentiated, Oracle, Problem, Visitor, with_activation};
+use crate::support::{ACTIVATIONS, Differentiated, Oracle, Problem, Trained, Visitor, with_activation};
 use normdrop::{Config, Granularity, Identity, Relu, RunningVariance, Statistics};
 use normdrop_reference::classes::{CLASSES, Class, MEASURED, PLACED, class};
 use normdrop_reference::errors::{self, Bounds, CallErrors, PROMISE, StatisticsErrors};
@@ -51,7 +51,7 @@ pub(crate) struct Errors {
 }
 
 impl Errors {
-    fn none(bounds: Bounds) -> Self {
+    pub(crate) fn none(bounds: Bounds) -> Self {
         Self {
             statistics: StatisticsErrors::none(),
             inv_std: Worst::new("inv_std"),
@@ -73,12 +73,12 @@ impl Errors {
     }
 
     /// The worst errors of a line of a table, in the order of [`Errors::each`].
-    fn units(&self) -> String {
+    pub(crate) fn units(&self) -> String {
         self.each().map(|(worst, _)| format!("{:.2}", worst.units())).collect::<Vec<_>>().join(" | ")
     }
 
     /// Whether every result is within its bound, and if not, a sentence each about those that are not.
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let of_call = |number| match number {
             0..3 => "",
             3..8 => "batch statistics: ",
@@ -91,7 +91,7 @@ impl Errors {
         if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
     }
 
-    fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.statistics.merge(&other.statistics);
         self.inv_std.merge(&other.inv_std);
         self.batch.merge(&other.batch);
@@ -100,7 +100,7 @@ impl Errors {
 }
 
 /// A problem as the reference takes it.
-struct Exact<'a> {
+pub(crate) struct Exact<'a> {
     problem: &'a Problem,
     layer: reference::Layer,
     weight: Option<Vec<f64>>,
@@ -112,7 +112,7 @@ struct Exact<'a> {
 }
 
 impl<'a> Exact<'a> {
-    fn new<A: Oracle>(problem: &'a Problem) -> Self {
+    pub(crate) fn new<A: Oracle>(problem: &'a Problem) -> Self {
         Self {
             problem,
             layer: problem.reference::<A>(),
@@ -133,7 +133,7 @@ impl<'a> Exact<'a> {
         }
     }
 
-    fn has_kinks(&self) -> bool {
+    pub(crate) fn has_kinks(&self) -> bool {
         !self.layer.activation.kinks().is_empty()
     }
 
@@ -160,9 +160,22 @@ impl<'a> Exact<'a> {
 
     /// A training call and the backward call after it.
     fn compare_training<A: Oracle>(&self, errors: &mut Errors) {
+        let trained = self.problem.train::<A>();
+        let gradients = self.problem.backward::<A>(Statistics::Batch(trained.saved()));
+        let z = self.has_kinks().then(|| self.problem.sides::<A>().train::<Identity>().y);
+        self.compare_trained(&trained, z.as_deref(), &gradients, errors);
+    }
+
+    /// The results of a training call and of the backward call after it.
+    pub(crate) fn compare_trained(
+        &self,
+        trained: &Trained,
+        z: Option<&[f32]>,
+        gradients: &Differentiated,
+        errors: &mut Errors,
+    ) {
         let moments = self.layer.moments(&self.x);
         let centres = self.layer.batch_statistics(&moments);
-        let trained = self.problem.train::<A>();
         for (channel, _) in moments.iter().enumerate().filter(|(_, moments)| moments.var.is_nan()) {
             assert!(!trained.running_mean[channel].is_finite(), "the mean of what is not finite");
             assert!(trained.running_var[channel].is_nan(), "the variance of what is not finite");
@@ -174,10 +187,8 @@ impl<'a> Exact<'a> {
             errors.inv_std.add(channel, trained.inv_std[channel], centre.inv_std, centre.inv_std, 0.0);
         }
         self.compare_y(&centres, &trained.y, &mut errors.batch);
-        let gradients = self.problem.backward::<A>(Statistics::Batch(trained.saved()));
         let kind = reference::Statistics::Batch;
-        let z = self.has_kinks().then(|| self.problem.sides::<A>().train::<Identity>().y);
-        self.compare_gradients(&centres, kind, z.as_deref(), &gradients, &mut errors.batch);
+        self.compare_gradients(&centres, kind, z, gradients, &mut errors.batch);
     }
 
     /// An evaluation call and the backward call after it.
@@ -212,7 +223,7 @@ impl Visitor for ErrorsOf<'_> {
     }
 }
 
-fn bounds_for(class: &Class) -> Bounds {
+pub(crate) fn bounds_for(class: &Class) -> Bounds {
     if class.name == "heavy tails" { HEAVY_TAILS } else { PROMISE }
 }
 

@@ -11,6 +11,7 @@ mod environment;
 mod fold;
 mod gates;
 mod mask;
+mod masked;
 mod noise;
 #[cfg(feature = "alloc")]
 mod owned;

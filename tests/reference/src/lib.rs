@@ -9,5 +9,6 @@ pub mod fold;
 pub mod layer;
 pub mod mask;
 pub mod noise;
+pub mod padding;
 pub mod random;
 pub mod units;

@@ -7,9 +7,9 @@
 
 use normdrop::{
     Activation, Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Error, Eval, EvalInPlace,
-    EvalPrepared, EvalPreparedInPlace, Finish, Fold, FoldPadding, Layer, Moments, ParameterGradients, Parameters,
-    Prepare, Reduce, Running, RunningMut, Saved, SavedMut, Statistics, Stored, Train, WeightShape, fold_padding,
-    merge_moments, merge_sums,
+    EvalPrepared, EvalPreparedInPlace, Finish, Fold, FoldPadding, Layer, Masked, Moments, ParameterGradients,
+    Parameters, Prepare, Reduce, Running, RunningMut, Saved, SavedMut, Statistics, Stored, Train, WeightShape,
+    fold_padding, merge_moments, merge_sums,
 };
 
 /// The buffers and options of any call. Each buffer has the length that the call asks for, or the call refuses it.
@@ -163,6 +163,41 @@ impl Call<'_> {
         })
     }
 
+    /// [`Layer::train_masked`].
+    pub fn train_masked<A: Activation>(&mut self, layer: &Layer<A>, masked: Masked<'_>) -> Result<(), Error> {
+        let call = Train {
+            parameters: parameters!(self),
+            running: running_mut!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            saved: saved_mut!(self),
+            scratch: &mut *self.scratch,
+        };
+        layer.train_masked(call, masked)
+    }
+
+    /// [`Layer::train_masked_with_gates`], with the mask in the gates.
+    pub fn train_masked_with_gates<A: Activation>(
+        &mut self,
+        layer: &Layer<A>,
+        masked: Masked<'_>,
+        gates: &mut [u8],
+    ) -> Result<(), Error> {
+        let call = Train {
+            parameters: parameters!(self),
+            running: running_mut!(self),
+            dropout: Dropout::InGates,
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            saved: saved_mut!(self),
+            scratch: &mut *self.scratch,
+        };
+        layer.train_masked_with_gates(call, masked, gates)
+    }
+
     /// [`Layer::train_with_gates`].
     pub fn train_with_gates<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
         let train = Train {
@@ -203,6 +238,20 @@ impl Call<'_> {
             output: &mut *self.output,
             scratch: &mut *self.scratch,
         })
+    }
+
+    /// [`Layer::eval_masked`].
+    pub fn eval_masked<A: Activation>(&mut self, layer: &Layer<A>, masked: Masked<'_>) -> Result<(), Error> {
+        let call = Eval {
+            parameters: parameters!(self),
+            running: running!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            scratch: &mut *self.scratch,
+        };
+        layer.eval_masked(call, masked)
     }
 
     /// [`Layer::eval_in_place`], of the output.
@@ -279,6 +328,23 @@ impl Call<'_> {
             grad_parameters: grad_parameters!(self),
             scratch: &mut *self.scratch,
         })
+    }
+
+    /// [`Layer::backward_masked`].
+    pub fn backward_masked<A: Activation>(&mut self, layer: &Layer<A>, masked: Masked<'_>) -> Result<(), Error> {
+        let call = Backward {
+            parameters: parameters!(self),
+            statistics: statistics!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            grad_output: self.grad_output,
+            grad_input: self.grad_input.as_deref_mut(),
+            grad_residual: self.grad_residual.as_deref_mut(),
+            grad_parameters: grad_parameters!(self),
+            scratch: &mut *self.scratch,
+        };
+        layer.backward_masked(call, masked)
     }
 
     /// [`Layer::backward_in_place`], of the output, which has the gradient with respect to the output in it.

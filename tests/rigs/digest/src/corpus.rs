@@ -14,8 +14,8 @@ use core::hash::Hasher;
 use fnv::FnvHasher;
 use normdrop::{
     Activation, Backend, Bernoulli, Config, Elu, Error, Fold, Gelu, GeluTanh, Granularity, HardSwish, Identity, Layer,
-    LeakyRelu, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Stored, Tanh, WeightOrder,
-    WeightShape, fold_into_next, fold_into_previous, mask_len, moments_len, seed_from,
+    LeakyRelu, Masked, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Stored, Tanh,
+    Validity, WeightOrder, WeightShape, fold_into_next, fold_into_previous, mask_len, moments_len, seed_from,
 };
 use normdrop_calls::{Call, front};
 use rand_xoshiro::SplitMix64;
@@ -29,6 +29,8 @@ pub trait Corpus {
     const SHAPES: &'static [[usize; 3]];
     /// Shapes whose size alone is special, and the time that they take: with them, training and its backward call only.
     const LARGE_SHAPES: &'static [[usize; 3]];
+    /// Shapes of padded batches. Their workspace has the place of the gradient of the residual.
+    const MASKED_SHAPES: &'static [[usize; 3]];
     /// The kinds of data.
     const DATA: &'static [Data];
     /// Whether every activation is tried, or Identity and ReLU alone.
@@ -52,6 +54,11 @@ impl Corpus for Small {
         [1, 6, 1],  // one value per channel: no batch statistics
     ];
     const LARGE_SHAPES: &'static [[usize; 3]] = &[];
+    const MASKED_SHAPES: &'static [[usize; 3]] = &[
+        [2, 1, 18], // planar if all positions of a channel are together
+        [9, 4, 1],  // columns: three samples of three positions
+        [4, 2, 2],  // columns: chunks with neighbours of one channel
+    ];
     const DATA: &'static [Data] = &Data::ALL;
     const EVERY_ACTIVATION: bool = true;
 }
@@ -74,6 +81,13 @@ impl Corpus for Large {
     const LARGE_SHAPES: &'static [[usize; 3]] = &[
         [1, 1, 65_600], // planar: a part and a rest
         [4113, 16, 1],  // columns: a part, a block and one more row
+    ];
+    const MASKED_SHAPES: &'static [[usize; 3]] = &[
+        [33, 2, 49],  // planar: chunks over several samples
+        [3, 17, 300], // planar: chunks of thirteen channels and of four
+        [2, 1, 5000], // planar: chunks that are not copied
+        [1038, 3, 1], // columns: a chunk, folded
+        [150, 65, 1], // columns: chunks of 64 channels and of one
     ];
     const DATA: &'static [Data] = &[Data::Ordinary, Data::Offset, Data::Placed];
     const EVERY_ACTIVATION: bool = false;
@@ -150,9 +164,10 @@ pub struct Memory<const LEN: usize, const CHANNELS: usize, const MASK: usize, co
 }
 
 /// The memory of the small corpus.
-pub type SmallMemory = Memory<150, 20, { MASK_BITS / 8 }, { scratch_len(Small::SHAPES, &[]) }>;
+pub type SmallMemory = Memory<150, 20, { MASK_BITS / 8 }, { scratch_len(Small::SHAPES, &[], Small::MASKED_SHAPES) }>;
 /// The memory of either corpus.
-pub type LargeMemory = Memory<65_808, 513, { 65_808 / 8 }, { scratch_len(Large::SHAPES, Large::LARGE_SHAPES) }>;
+pub type LargeMemory =
+    Memory<65_808, 513, { 65_808 / 8 }, { scratch_len(Large::SHAPES, Large::LARGE_SHAPES, Large::MASKED_SHAPES) }>;
 
 impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: usize>
     Memory<LEN, CHANNELS, MASK, SCRATCH>
@@ -221,6 +236,7 @@ impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: 
             run.activation::<C, _>(out, "Softplus", Softplus)?;
         }
         run.channels::<C>(out)?;
+        run.masked::<C>(out)?;
         if C::LARGE_SHAPES.is_empty() {
             run.masks(out)?;
         }
@@ -269,17 +285,26 @@ impl From<fmt::Error> for Failure {
     }
 }
 
-/// The scratch that the largest of some shapes needs.
-const fn scratch_len(shapes: &[[usize; 3]], large: &[[usize; 3]]) -> usize {
+/// The scratch that the largest of some shapes needs, with those of masked calls.
+const fn scratch_len(shapes: &[[usize; 3]], large: &[[usize; 3]], masked: &[[usize; 3]]) -> usize {
     let mut most = 0;
     let mut index = 0;
-    while index < shapes.len() + large.len() {
-        let [outer, channels, inner] = if index < shapes.len() { shapes[index] } else { large[index - shapes.len()] };
+    let plain = shapes.len() + large.len();
+    while index < plain + masked.len() {
+        let [outer, channels, inner] = if index < shapes.len() {
+            shapes[index]
+        } else if index < plain {
+            large[index - shapes.len()]
+        } else {
+            masked[index - plain]
+        };
         if let Ok(shape) = Shape::new(outer, channels, inner)
             && let Ok(layer) = Layer::new(shape, Identity, Config::DEFAULT)
-            && layer.scratch_len() > most
         {
-            most = layer.scratch_len();
+            let len = if index < plain { layer.scratch_len() } else { layer.masked_scratch_len() };
+            if len > most {
+                most = len;
+            }
         }
         index += 1;
     }
@@ -331,6 +356,26 @@ const CHANNEL_CALLS: [&str; 9] = [
     "fold_padding",
     "into_running",
 ];
+
+/// The calls over the valid positions of a padded batch.
+const MASKED_CALLS: [&str; 3] = ["train_masked", "eval_masked", "backward_masked"];
+
+/// Valid positions, a bit for each, of up to 1040.
+const BITMAP: [u8; 130] = {
+    let (mut bytes, mut index) = ([0; 130], 0);
+    while index < bytes.len() {
+        // Stretches of several lengths, and some bytes of all or nothing.
+        bytes[index] = match index % 5 {
+            0 => 0xFF,
+            1 => 0b0011_1011,
+            2 => 0b1110_0000,
+            3 => 0,
+            _ => 0b1000_0111,
+        };
+        index += 1;
+    }
+    bytes
+};
 
 /// The calls that make masks.
 const MASK_CALLS: [&str; 5] = ["fill_mask", "fill_mask_with", "fill", "fill_with", "seed_from"];
@@ -503,6 +548,17 @@ impl Run<'_, '_> {
     }
 
     fn cut<A: Activation>(&mut self, problem: Problem, layer: &Layer<A>) -> Result<Cut<'_>, Failure> {
+        let of_residual = problem.len();
+        self.cut_with(problem, layer, of_residual)
+    }
+
+    /// [`Self::cut`] with so many values in the place of the gradient of the residual.
+    fn cut_with<A: Activation>(
+        &mut self,
+        problem: Problem,
+        layer: &Layer<A>,
+        of_residual: usize,
+    ) -> Result<Cut<'_>, Failure> {
         let (len, c) = (problem.len(), problem.channels());
         let all = &mut *self.buffers;
         let (input, residual, grad) = (&mut all.input[..len], &mut all.residual[..len], &mut all.grad[..len]);
@@ -539,7 +595,7 @@ impl Run<'_, '_> {
             output: &mut all.output[..len],
             grad_output: grad,
             grad_input: None,
-            grad_residual: Some(&mut all.grad_residual[..len]),
+            grad_residual: Some(&mut all.grad_residual[..of_residual]),
             grad_weight: Some(&mut all.grad_weight[..c]),
             grad_bias: Some(&mut all.grad_bias[..c]),
             part: &mut all.moments[..moments_len(c)],
@@ -619,6 +675,31 @@ impl Run<'_, '_> {
             cut.stored(&mut running[column])?;
         }
         print(out, C::NAME, CHANNEL_CALLS, "", C::DATA.len(), &digests)
+    }
+
+    /// The calls over the valid positions of a padded batch: by lengths, or by a bitmap.
+    fn masked<C: Corpus>(&mut self, out: &mut impl Write) -> Result<(), Failure> {
+        let mut digests = Digests::<{ MASKED_CALLS.len() }>::default();
+        for (column, problem) in problems(C::MASKED_SHAPES, C::DATA) {
+            let layer = self.layer(&problem, Relu)?;
+            let mut cut = self.cut_with(problem, &layer, layer.masked_workspace_len())?;
+            let shape = layer.shape();
+            let samples = shape.outer() / shape.positions().max(1);
+            let positions = shape.positions() * shape.inner();
+            let mut lengths = [0; 50];
+            for (sample, length) in lengths.iter_mut().enumerate().take(samples) {
+                *length = positions - (7 * sample + 1) % positions;
+            }
+            let validity = match (lengths.get(..samples), BITMAP.get(..mask_len(shape.samples()))) {
+                (Some(lengths), _) if problem.number % 2 == 0 => Validity::Lengths(lengths),
+                (_, Some(bits)) => Validity::Bitmap(bits),
+                (Some(lengths), None) => Validity::Lengths(lengths),
+                (None, None) => continue,
+            };
+            let [train, eval, backward] = &mut digests;
+            cut.masked(&layer, validity, [&mut train[column], &mut eval[column], &mut backward[column]])?;
+        }
+        print(out, C::NAME, MASKED_CALLS, "Relu", C::DATA.len(), &digests)
     }
 
     /// Masks, which have probabilities in place of data.
@@ -768,6 +849,31 @@ impl Cut<'_> {
         self.gradient_in_output(|call| call.apply_gradient(layer))?;
         digest.add(self.call.output);
         digest.add(self.call.grad_residual.as_deref().unwrap_or_default());
+        Ok(())
+    }
+
+    /// The calls over valid positions.
+    fn masked(
+        &mut self,
+        layer: &Layer<Relu>,
+        validity: Validity<'_>,
+        [train, eval, backward]: [&mut Digest; 3],
+    ) -> Result<(), Failure> {
+        let workspace = self.call.grad_residual.take().unwrap_or_default();
+        workspace.fill(f32::NAN);
+        self.spoil_scratch();
+        self.surrounded(|call| call.eval_masked(layer, Masked::new(validity, workspace)))?;
+        eval.add(self.call.output);
+        self.surrounded(|call| call.train_masked(layer, Masked::new(validity, workspace)))?;
+        for values in [&*self.call.output, self.call.running_mean, self.call.running_var] {
+            train.add(values);
+        }
+        self.add_saved(train);
+        for fixed in [false, true] {
+            self.call.fixed = fixed;
+            self.gradient_in_output(|call| call.backward_masked(layer, Masked::new(validity, workspace)))?;
+            self.add_gradients(backward);
+        }
         Ok(())
     }
 

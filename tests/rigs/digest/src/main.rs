@@ -28,6 +28,7 @@ impl Corpus for Chosen {
     const NAME: &'static str = Small::NAME;
     const SHAPES: &'static [[usize; 3]] = Small::SHAPES;
     const LARGE_SHAPES: &'static [[usize; 3]] = Small::LARGE_SHAPES;
+    const MASKED_SHAPES: &'static [[usize; 3]] = Small::MASKED_SHAPES;
     const DATA: &'static [Data] = Small::DATA;
     const EVERY_ACTIVATION: bool = !cfg!(feature = "few");
 }

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 
 use normdrop::{
     Activation, Backend, Bernoulli, Config, Elu, Error, Fold, Gelu, GeluTanh, Granularity, HardSwish, Identity, Layer,
-    LeakyRelu, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Stored, Tanh, WeightOrder,
-    WeightShape, fold_into_next, fold_into_previous, mask_len, seed_for, seed_from,
+    LeakyRelu, Masked, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Stored, Tanh,
+    Validity, WeightOrder, WeightShape, fold_into_next, fold_into_previous, mask_len, seed_for, seed_from,
 };
 use normdrop_calls::{Call, front};
 use rand_core::TryRng;
@@ -92,7 +92,7 @@ impl Memory {
             part: vec![0.0; layer.moments_len()],
             other: vec![0.0; layer.moments_len()],
             prepared: vec![0.0; layer.prepared_len()],
-            scratch: vec![f64::NAN; layer.scratch_len()],
+            scratch: vec![f64::NAN; layer.masked_scratch_len()],
         }
     }
 
@@ -209,6 +209,17 @@ fn every_call_of<A: Activation>(name: &str, activation: A, dimensions: [usize; 3
         ("merge sums", true, |call, layer| call.merge_sums(layer)),
         ("finish gradients", true, |call, layer| call.finish_gradients(layer)),
         ("apply gradient", true, |call, layer| call.apply_gradient(layer)),
+        ("train masked", true, |call, layer| masked(layer, |masked| call.train_masked(layer, masked))),
+        ("eval masked", false, |call, layer| masked(layer, |masked| call.eval_masked(layer, masked))),
+        ("backward masked", true, |call, layer| masked(layer, |masked| call.backward_masked(layer, masked))),
+        ("train masked with gates", true, |call, layer| {
+            // A bit for each element, as gates have.
+            let config = Config { granularity: Granularity::Element, ..layer.config() };
+            let layer = Layer::new(layer.shape(), Relu, config)?;
+            let mut gates = vec![0; layer.mask_len()];
+            layer.fill_mask(7, &mut gates)?;
+            masked(&layer, |masked| call.train_masked_with_gates(&layer, masked, &mut gates))
+        }),
     ];
     for (what, needs_batch, make) in calls {
         if has_batch || !needs_batch {
@@ -237,6 +248,13 @@ fn every_call_of<A: Activation>(name: &str, activation: A, dimensions: [usize; 3
         assert!(result.is_ok() || placed, "{what}: {result:?}");
         println!("{name} {dimensions:?} {placed} {what}: {:016x} {result:?}", memory.digest());
     }
+}
+
+/// A call over all positions but the first, with a workspace of its own.
+fn masked<A: Activation>(layer: &Layer<A>, call: impl FnOnce(Masked<'_>) -> Result<(), Error>) -> Result<(), Error> {
+    let mut bitmap = vec![0xFF; mask_len(layer.shape().samples())];
+    bitmap[0] = 0xFE;
+    call(Masked::new(Validity::Bitmap(&bitmap), &mut vec![f32::NAN; layer.masked_workspace_len()]))
 }
 
 fn forward_and_backward<A: Activation>(name: &str, activation: A) {

@@ -6,8 +6,8 @@
 
 use normdrop::{
     Activation, Backend, Bernoulli, Buffer, Config, Elu, Error, Fold, Gelu, GeluTanh, Granularity, HardSwish, Identity,
-    Layer, LeakyRelu, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Stored, Tanh,
-    WeightOrder, WeightShape,
+    Layer, LeakyRelu, Masked, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Stored, Tanh,
+    Validity, WeightOrder, WeightShape,
 };
 use rand_core::{Infallible, TryRng};
 
@@ -499,6 +499,60 @@ pub unsafe extern "C" fn normdrop_clear_padding(call: &Call, lengths: Slice<usiz
     // SAFETY: passed on.
     let (lengths, values) = unsafe { (lengths.read(), values.write()) };
     code(call.layer(Relu).and_then(|layer| layer.clear_padding(lengths, values)))
+}
+
+/// The valid positions of a padded batch, and its workspace.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Padded {
+    /// Null: there is a bitmap.
+    lengths: Slice<usize>,
+    bitmap: Slice<u8>,
+    workspace: Slice<f32>,
+}
+
+impl Padded {
+    unsafe fn masked<'a>(self) -> Masked<'a> {
+        // SAFETY: passed on.
+        unsafe {
+            let bitmap = || Validity::Bitmap(self.bitmap.read());
+            Masked::new(self.lengths.get().map_or_else(bitmap, Validity::Lengths), self.workspace.write())
+        }
+    }
+}
+
+macro_rules! masked_calls {
+    ($($name:ident: $method:ident;)*) => {$(
+        #[doc = concat!("`Layer::", stringify!($method), "`.")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(call: &Call, padded: Padded) -> usize {
+            // SAFETY: passed on.
+            code(unsafe { call.make(Relu, |buffers, layer| buffers.$method(layer, padded.masked())) })
+        }
+    )*};
+}
+
+masked_calls! {
+    normdrop_train_masked: train_masked;
+    normdrop_eval_masked: eval_masked;
+    normdrop_backward_masked: backward_masked;
+}
+
+/// `Layer::train_masked_with_gates`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_train_masked_with_gates(call: &Call, padded: Padded, gates: Slice<u8>) -> usize {
+    // SAFETY: passed on.
+    code(unsafe {
+        call.make(Relu, |buffers, layer| buffers.train_masked_with_gates(layer, padded.masked(), gates.write()))
+    })
+}
+
+/// The lengths of the memory of masked calls.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_masked_lengths(call: &Call, scratch: &mut usize, workspace: &mut usize) -> usize {
+    code(call.layer(Relu).map(|layer| {
+        (*scratch, *workspace) = (layer.masked_scratch_len(), layer.masked_workspace_len());
+    }))
 }
 
 /// `seed_from`.

@@ -433,8 +433,8 @@ typedef struct normdrop_train_call {
   /**
    * The gates to write, `normdrop_mask_len(len)` bytes, or left out. The bit of an element is 1 if the
    * element is kept and the derivative of the activation is not 0. `normdrop_backward` takes them in
-   * place of the mask and needs neither the residual nor the bias then. They may be `mask` itself, if
-   * that has a bit per element: the gates take the place of the mask. For the identity and
+   * place of the mask and does not need the residual then. They may be `mask` itself, if that has
+   * a bit per element: the gates take the place of the mask. For the identity and
    * `NORMDROP_ACTIVATION_RELU`; a call that writes gates needs a mask, or a `p` of 0.
    */
   struct normdrop_slice_mut_u8 gates;
@@ -633,9 +633,10 @@ typedef struct normdrop_backward_call {
    */
   struct normdrop_slice_u8 mask;
   /**
-   * The gates of the forward call, `normdrop_mask_len(len)` bytes, or left out. With them `mask`,
-   * `bias` and `residual` are not used; `p` must be that of the forward call. The results have the
-   * same bits.
+   * The gates of the forward call, `normdrop_mask_len(len)` bytes, or left out. With them `mask`
+   * and `residual` are not used; `p` must be that of the forward call. The results have the same
+   * bits. `bias` may be left out, too, if its values are below 2^68: a channel of a larger bias is
+   * computed in double, and only a call that is given the bias knows that.
    */
   struct normdrop_slice_u8 gates;
   /**

@@ -319,6 +319,9 @@ pub enum Dropout<'a> {
     /// forward call again, and does not read the residual. Forward calls write gates if they are asked to
     /// ([`Layer::train_with_gates`](crate::Layer::train_with_gates)), for the activations whose
     /// derivative is 0 or 1: [`Identity`](crate::Identity) and [`Relu`](crate::Relu).
+    ///
+    /// The bias may be left out, too, if its values are below 2^68. A channel of a larger bias is
+    /// computed in f64, with the bits of f64, and only a call that is given the bias knows that.
     Gates(&'a [u8]),
     /// As [`Dropout::Gates`], of a forward call with [`Dropout::Off`]: nothing is scaled, whatever
     /// `p` is.

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Measures the layer against PyTorch's own: the time of a training step, and a network that learns digits with either.
+"""Measures the layer against PyTorch's own: the time of a training step, what gates spare, and a network that learns digits with
+either.
 
-    python compare_torch.py            prints two tables
+    python compare_torch.py            prints three tables
     python compare_torch.py --record   writes them to results.md
 
 A step is forward and backward of batch norm, ReLU and dropout with p = 0.1, as `NormDrop` and as the three modules of PyTorch in a
@@ -21,6 +22,7 @@ import numpy
 import torch
 
 import normdrop
+from normdrop import _torch_ops
 from normdrop.torch import NormDrop
 
 HERE = Path(__file__).resolve().parent
@@ -71,6 +73,49 @@ def speed(seconds):
             least = ours
     yield ""
     yield f"A step costs at least about {least:.1g} ms, which is Python: a tensor as small as G has nothing to gain."
+
+
+class Block(torch.nn.Module):
+    """`NormDrop` behind a sum with a residual; without gates as with an activation that has none."""
+
+    def __init__(self, shape, last, gates):
+        super().__init__()
+        residual = torch.randn(shape)
+        self.residual = torch.nn.Parameter(residual.contiguous(memory_format=torch.channels_last) if last else residual)
+        self.layer, self.gates = NormDrop(shape[1], "relu", P), gates
+
+    def forward(self, x):
+        gated = _torch_ops.gated
+        if not self.gates:
+            _torch_ops.gated = lambda *_: False
+        try:
+            return self.layer(x, self.residual)
+        finally:
+            _torch_ops.gated = gated
+
+
+def kept(module, x):
+    """The bytes that the graph keeps of a step besides `x`."""
+    storages = {}
+
+    def pack(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        module(x)
+    storages.pop(x.untyped_storage().data_ptr())
+    return sum(storages.values())
+
+
+def gates(seconds):
+    yield "| workload, with a residual | kept, MiB | without gates | a step, ms | without gates | ratio |"
+    yield "|---|---|---|---|---|---|"
+    for name, (shape, last) in WORKLOADS.items():
+        blocks = [Block(shape, last, gates) for gates in (True, False)]
+        with_gates, without = milliseconds(blocks, shape, last, seconds)
+        memory = [kept(block, torch.randn(shape, requires_grad=True)) / 2**20 for block in blocks]
+        yield f"| {name} | {memory[0]:.3g} | {memory[1]:.3g} | {with_gates:.3g} | {without:.3g} | {without / with_gates:.2f} |"
 
 
 # The network of examples/digits, its optimiser and its batches.
@@ -158,6 +203,19 @@ def main():
     ]
     print("\n".join(lines))
     for line in speed(arguments.seconds):
+        print(line, flush=True)
+        lines.append(line)
+    title = [
+        "",
+        "## Gates",
+        "",
+        "The same step with a residual that is added before the ReLU, by `NormDrop` with gates, as it is, and without, as with an "
+        "activation that has none: the memory that the graph keeps for the backward pass besides x, and the time, both in turn.",
+        "",
+    ]
+    print("\n".join(title))
+    lines += title
+    for line in gates(arguments.seconds):
         print(line, flush=True)
         lines.append(line)
     title = [

@@ -523,7 +523,11 @@ impl CallOfC {
         let number = usize::from(input.buffer) % self.buffers.len().max(1);
         let others = self.buffers.clone();
         let Some(buffer) = self.buffers.get_mut(number) else { return Expected::AsInRust };
-        let of = names(self.function, buffer.name);
+        let mut of = names(self.function, buffer.name);
+        if self.in_gates && buffer.name == Name::Gates {
+            // A null pointer is not that of the mask, which is looked at first.
+            of.extend(names(self.function, Name::Mask));
+        }
         let by = usize::from(input.by);
         match input.fault {
             Fault::NullBuffer if buffer.len > 0 => {

@@ -60,7 +60,9 @@ fn backward<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>
     for (run, layer) in on_backends(layer).enumerate() {
         let mut memory = Memory::new(case, entry, Lengths::AsGiven, scratch_len(entry, &layer), run);
         memory.add_gates(case, Lengths::AsGiven, Kept::Gates, made.gates.as_deref().unwrap_or_default());
-        (memory.residual, memory.bias) = (None, None);
+        memory.residual = None;
+        // A channel of a larger bias is computed in f64.
+        memory.bias = memory.bias.filter(|bias| bias.iter().any(|bias| bias.abs() > (1u64 << 32) as f32));
         call(case, entry, &layer, &mut memory, plain);
     }
 }

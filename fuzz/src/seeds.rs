@@ -279,6 +279,8 @@ fn gradients() -> Layers {
             "large_gradients".to_owned(),
             LayerInput { dy: Values { class: class("3e38"), ..Values::default() }, ..base() },
         ),
+        // Channels that are computed in f64 with the bias, and would not be without it.
+        ("large_bias".to_owned(), LayerInput { bias: Values { seed: 4, exponent: 93, ..Values::default() }, ..base() }),
     ]
 }
 

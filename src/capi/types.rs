@@ -450,8 +450,8 @@ pub struct normdrop_train_call {
     pub mask: normdrop_slice<u8>,
     /// The gates to write, `normdrop_mask_len(len)` bytes, or left out. The bit of an element is 1 if the
     /// element is kept and the derivative of the activation is not 0. `normdrop_backward` takes them in
-    /// place of the mask and needs neither the residual nor the bias then. They may be `mask` itself, if
-    /// that has a bit per element: the gates take the place of the mask. For the identity and
+    /// place of the mask and does not need the residual then. They may be `mask` itself, if that has
+    /// a bit per element: the gates take the place of the mask. For the identity and
     /// `NORMDROP_ACTIVATION_RELU`; a call that writes gates needs a mask, or a `p` of 0.
     pub gates: normdrop_slice_mut<u8>,
     /// x, len values.
@@ -553,9 +553,10 @@ pub struct normdrop_backward_call {
     pub saved_inv_std: normdrop_slice<f64>,
     /// The mask of the forward call; left out if dropout was off.
     pub mask: normdrop_slice<u8>,
-    /// The gates of the forward call, `normdrop_mask_len(len)` bytes, or left out. With them `mask`,
-    /// `bias` and `residual` are not used; `p` must be that of the forward call. The results have the
-    /// same bits.
+    /// The gates of the forward call, `normdrop_mask_len(len)` bytes, or left out. With them `mask`
+    /// and `residual` are not used; `p` must be that of the forward call. The results have the same
+    /// bits. `bias` may be left out, too, if its values are below 2^68: a channel of a larger bias is
+    /// computed in double, and only a call that is given the bias knows that.
     pub gates: normdrop_slice<u8>,
     /// x of the forward call, len values.
     pub input: normdrop_slice<f32>,

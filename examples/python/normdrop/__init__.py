@@ -22,7 +22,7 @@ The arrays of all calls, for a layer with C channels:
                                  `numpy.packbits(keep, bitorder="little")` makes one
     gates                        uint8 [layer.gates_len], a bit for each element: 1 if it is kept and the derivative of the
                                  activation is 1, not 0. A forward call writes them, `gates=mask` in the place of the mask,
-                                 and the backward call needs no mask, residual and bias then
+                                 and the backward call needs no mask and no residual then
     moments                      float64 [3*C]: the count, mean and sum of squared deviations of each channel of a part
     sums                         float64 [2*C]: the sums of g and of g*xhat over a part, for each channel
     batches                      uint64 [1]: the number of batches so far
@@ -568,8 +568,8 @@ class Layer:
             grad                   float32, the shape of the layer: the gradient of the output
             x, residual, weight,   as in the forward call
             bias, mask
-            gates                  uint8 [gates_len], what the forward call wrote there; with them, mask, residual and bias are not
-                                   used, and the gradients are the same bits
+            gates                  uint8 [gates_len], what the forward call wrote there; with them, mask and residual are not used, and
+                                   the gradients are the same bits; so they are without bias, if it is below 2**68
             saved                  what `train` returned; or instead, after `eval`,
             running_mean,          float32 [C], as in the forward call
             running_var,

@@ -67,7 +67,7 @@ class _Sync(torch.autograd.Function):
             order.array(x), saved, weight=_array(weight), bias=_array(bias), residual=order.array(residual), mask=mask, gates=gates, out=out
         )
         # Gates, or a mask, are a bit for each element. With gates, nothing else is needed.
-        ctx.save_for_backward(x, weight, None if layer.has_gates else bias, None if layer.has_gates else residual)
+        ctx.save_for_backward(x, weight, bias, None if layer.has_gates else residual)
         ctx.layer, ctx.order, ctx.group, ctx.saved, ctx.gates, ctx.mask = layer, order, group, saved, gates, mask
         ctx.samples = merged[0] if len(merged) else 0.0
         return y

@@ -385,7 +385,7 @@ pub enum Statistics<'a> {
 /// # Ok::<(), normdrop::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Train<'a> {
+pub struct Train<'a, X = f32, Y = X> {
     /// Weight and bias.
     pub parameters: Parameters<'a>,
     /// The running statistics to update, if any are kept.
@@ -393,12 +393,12 @@ pub struct Train<'a> {
     /// Which elements to drop.
     pub dropout: Dropout<'a>,
     /// `x`, `len` values.
-    pub input: &'a [f32],
+    pub input: &'a [X],
     /// The residual, `len` values, which is added between normalisation and activation; `None` adds
     /// nothing.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<&'a [X]>,
     /// `y`, `len` values, overwritten.
-    pub output: &'a mut [f32],
+    pub output: &'a mut [Y],
     /// The statistics of the batch for [`Backward`], overwritten.
     pub saved: SavedMut<'a>,
     /// At least [`Layer::train_scratch_len`](crate::Layer::train_scratch_len) values. Their
@@ -406,7 +406,7 @@ pub struct Train<'a> {
     pub scratch: &'a mut [f64],
 }
 
-impl<'a> Train<'a> {
+impl<'a, X, Y> Train<'a, X, Y> {
     /// A call without weight, bias, running statistics and residual.
     ///
     /// Its dropout is [`Dropout::Unset`], which is refused where the layer's `p` is above 0.
@@ -425,7 +425,7 @@ impl<'a> Train<'a> {
     /// # Ok::<(), Error>(())
     /// ```
     #[must_use]
-    pub const fn new(input: &'a [f32], output: &'a mut [f32], saved: SavedMut<'a>, scratch: &'a mut [f64]) -> Self {
+    pub const fn new(input: &'a [X], output: &'a mut [Y], saved: SavedMut<'a>, scratch: &'a mut [f64]) -> Self {
         Self {
             parameters: Parameters { weight: None, bias: None },
             running: None,
@@ -460,7 +460,7 @@ impl<'a> Train<'a> {
 /// # Ok::<(), normdrop::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Eval<'a> {
+pub struct Eval<'a, X = f32, Y = X> {
     /// Weight and bias.
     pub parameters: Parameters<'a>,
     /// The running statistics to normalise with.
@@ -468,18 +468,18 @@ pub struct Eval<'a> {
     /// Which elements to drop.
     pub dropout: Dropout<'a>,
     /// `x`, `len` values.
-    pub input: &'a [f32],
+    pub input: &'a [X],
     /// The residual, `len` values, which is added between normalisation and activation; `None` adds
     /// nothing.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<&'a [X]>,
     /// `y`, `len` values, overwritten.
-    pub output: &'a mut [f32],
+    pub output: &'a mut [Y],
     /// At least [`Layer::eval_scratch_len`](crate::Layer::eval_scratch_len) values. Their contents
     /// do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
 
-impl<'a> Eval<'a> {
+impl<'a, X, Y> Eval<'a, X, Y> {
     /// An evaluation without weight, bias, residual and dropout.
     /// ```
     /// use normdrop::{Config, Eval, Identity, Layer, Running, Shape};
@@ -492,7 +492,7 @@ impl<'a> Eval<'a> {
     /// # Ok::<(), normdrop::Error>(())
     /// ```
     #[must_use]
-    pub const fn new(running: Running<'a>, input: &'a [f32], output: &'a mut [f32], scratch: &'a mut [f64]) -> Self {
+    pub const fn new(running: Running<'a>, input: &'a [X], output: &'a mut [Y], scratch: &'a mut [f64]) -> Self {
         let parameters = Parameters { weight: None, bias: None };
         Self { parameters, running, dropout: Dropout::Unset, input, residual: None, output, scratch }
     }
@@ -500,7 +500,7 @@ impl<'a> Eval<'a> {
 
 /// A forward call with fixed statistics that overwrites its input.
 #[derive(Debug)]
-pub struct EvalInPlace<'a> {
+pub struct EvalInPlace<'a, X = f32> {
     /// Weight and bias.
     pub parameters: Parameters<'a>,
     /// The running statistics to normalise with.
@@ -509,18 +509,18 @@ pub struct EvalInPlace<'a> {
     pub dropout: Dropout<'a>,
     /// The residual, `len` values, which is added between normalisation and activation; `None` adds
     /// nothing.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<&'a [X]>,
     /// `x` before the call and `y` after it, `len` values.
-    pub values: &'a mut [f32],
+    pub values: &'a mut [X],
     /// At least [`Layer::eval_scratch_len`](crate::Layer::eval_scratch_len) values. Their contents
     /// do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
 
-impl<'a> EvalInPlace<'a> {
+impl<'a, X> EvalInPlace<'a, X> {
     /// An evaluation without weight, bias, residual and dropout, as [`Eval::new`].
     #[must_use]
-    pub const fn new(running: Running<'a>, values: &'a mut [f32], scratch: &'a mut [f64]) -> Self {
+    pub const fn new(running: Running<'a>, values: &'a mut [X], scratch: &'a mut [f64]) -> Self {
         let parameters = Parameters { weight: None, bias: None };
         Self { parameters, running, dropout: Dropout::Unset, residual: None, values, scratch }
     }
@@ -565,35 +565,35 @@ impl<'a> Prepare<'a> {
 
 /// A forward call with prepared statistics: [`Eval`] without a square root or a quotient.
 #[derive(Debug)]
-pub struct EvalPrepared<'a> {
+pub struct EvalPrepared<'a, X = f32, Y = X> {
     /// What [`Layer::prepare`](crate::Layer::prepare) has written,
     /// [`Layer::prepared_len`](crate::Layer::prepared_len) values.
     pub prepared: &'a [f64],
     /// Which elements to drop.
     pub dropout: Dropout<'a>,
     /// `x`, `len` values.
-    pub input: &'a [f32],
+    pub input: &'a [X],
     /// The residual, `len` values, which is added between normalisation and activation; `None` adds
     /// nothing.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<&'a [X]>,
     /// `y`, `len` values, overwritten.
-    pub output: &'a mut [f32],
+    pub output: &'a mut [Y],
     /// At least [`Layer::eval_scratch_len`](crate::Layer::eval_scratch_len) values. Their contents
     /// do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
 
-impl<'a> EvalPrepared<'a> {
+impl<'a, X, Y> EvalPrepared<'a, X, Y> {
     /// An evaluation without residual and dropout.
     #[must_use]
-    pub const fn new(prepared: &'a [f64], input: &'a [f32], output: &'a mut [f32], scratch: &'a mut [f64]) -> Self {
+    pub const fn new(prepared: &'a [f64], input: &'a [X], output: &'a mut [Y], scratch: &'a mut [f64]) -> Self {
         Self { prepared, dropout: Dropout::Unset, input, residual: None, output, scratch }
     }
 }
 
 /// A forward call with prepared statistics that overwrites its input.
 #[derive(Debug)]
-pub struct EvalPreparedInPlace<'a> {
+pub struct EvalPreparedInPlace<'a, X = f32> {
     /// What [`Layer::prepare`](crate::Layer::prepare) has written,
     /// [`Layer::prepared_len`](crate::Layer::prepared_len) values.
     pub prepared: &'a [f64],
@@ -601,18 +601,18 @@ pub struct EvalPreparedInPlace<'a> {
     pub dropout: Dropout<'a>,
     /// The residual, `len` values, which is added between normalisation and activation; `None` adds
     /// nothing.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<&'a [X]>,
     /// `x` before the call and `y` after it, `len` values.
-    pub values: &'a mut [f32],
+    pub values: &'a mut [X],
     /// At least [`Layer::eval_scratch_len`](crate::Layer::eval_scratch_len) values. Their contents
     /// do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
 
-impl<'a> EvalPreparedInPlace<'a> {
+impl<'a, X> EvalPreparedInPlace<'a, X> {
     /// An evaluation without residual and dropout, as [`EvalPrepared::new`].
     #[must_use]
-    pub const fn new(prepared: &'a [f64], values: &'a mut [f32], scratch: &'a mut [f64]) -> Self {
+    pub const fn new(prepared: &'a [f64], values: &'a mut [X], scratch: &'a mut [f64]) -> Self {
         Self { prepared, dropout: Dropout::Unset, residual: None, values, scratch }
     }
 }
@@ -665,7 +665,7 @@ impl<'a> ParameterGradients<'a> {
 /// # Ok::<(), normdrop::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Backward<'a> {
+pub struct Backward<'a, X = f32, Y = X> {
     /// The weight and bias of the forward call.
     pub parameters: Parameters<'a>,
     /// The statistics of the forward call.
@@ -673,15 +673,15 @@ pub struct Backward<'a> {
     /// The dropout of the forward call: the same mask, stored or drawn again from the same seed.
     pub dropout: Dropout<'a>,
     /// `x` of the forward call, `len` values.
-    pub input: &'a [f32],
+    pub input: &'a [X],
     /// The residual of the forward call, `len` values.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<&'a [X]>,
     /// `dy`, `len` values.
-    pub grad_output: &'a [f32],
+    pub grad_output: &'a [Y],
     /// `dx`, `len` values, overwritten; `None` if `dx` is not needed.
-    pub grad_input: Option<&'a mut [f32]>,
+    pub grad_input: Option<&'a mut [X]>,
     /// The gradient of the residual, `len` values, overwritten; `None` if it is not needed.
-    pub grad_residual: Option<&'a mut [f32]>,
+    pub grad_residual: Option<&'a mut [X]>,
     /// The gradients of weight and bias.
     pub grad_parameters: ParameterGradients<'a>,
     /// At least [`Layer::backward_scratch_len`](crate::Layer::backward_scratch_len) values. Their
@@ -689,7 +689,7 @@ pub struct Backward<'a> {
     pub scratch: &'a mut [f64],
 }
 
-impl<'a> Backward<'a> {
+impl<'a, X, Y> Backward<'a, X, Y> {
     /// The backward call of a forward call without weight, bias and residual. It computes nothing
     /// until a field says which gradients are wanted.
     /// ```
@@ -705,12 +705,7 @@ impl<'a> Backward<'a> {
     /// # Ok::<(), normdrop::Error>(())
     /// ```
     #[must_use]
-    pub const fn new(
-        statistics: Statistics<'a>,
-        input: &'a [f32],
-        grad_output: &'a [f32],
-        scratch: &'a mut [f64],
-    ) -> Self {
+    pub const fn new(statistics: Statistics<'a>, input: &'a [X], grad_output: &'a [Y], scratch: &'a mut [f64]) -> Self {
         Self {
             parameters: Parameters { weight: None, bias: None },
             statistics,
@@ -728,7 +723,7 @@ impl<'a> Backward<'a> {
 
 /// A backward call that overwrites `grad_output` with `grad_input`.
 #[derive(Debug)]
-pub struct BackwardInPlace<'a> {
+pub struct BackwardInPlace<'a, X = f32, Y = X> {
     /// The weight and bias of the forward call.
     pub parameters: Parameters<'a>,
     /// The statistics of the forward call.
@@ -736,13 +731,13 @@ pub struct BackwardInPlace<'a> {
     /// The dropout of the forward call: the same mask, stored or drawn again from the same seed.
     pub dropout: Dropout<'a>,
     /// `x` of the forward call, `len` values.
-    pub input: &'a [f32],
+    pub input: &'a [X],
     /// The residual of the forward call, `len` values.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<&'a [X]>,
     /// `dy` before the call and `dx` after it, `len` values.
-    pub values: &'a mut [f32],
+    pub values: &'a mut [Y],
     /// The gradient of the residual, `len` values, overwritten; `None` if it is not needed.
-    pub grad_residual: Option<&'a mut [f32]>,
+    pub grad_residual: Option<&'a mut [X]>,
     /// The gradients of weight and bias.
     pub grad_parameters: ParameterGradients<'a>,
     /// At least [`Layer::backward_scratch_len`](crate::Layer::backward_scratch_len) values. Their
@@ -750,16 +745,11 @@ pub struct BackwardInPlace<'a> {
     pub scratch: &'a mut [f64],
 }
 
-impl<'a> BackwardInPlace<'a> {
+impl<'a, X, Y> BackwardInPlace<'a, X, Y> {
     /// The backward call of a forward call without weight, bias and residual. It computes the
     /// gradient of the input alone.
     #[must_use]
-    pub const fn new(
-        statistics: Statistics<'a>,
-        input: &'a [f32],
-        values: &'a mut [f32],
-        scratch: &'a mut [f64],
-    ) -> Self {
+    pub const fn new(statistics: Statistics<'a>, input: &'a [X], values: &'a mut [Y], scratch: &'a mut [f64]) -> Self {
         Self {
             parameters: Parameters { weight: None, bias: None },
             statistics,
@@ -793,9 +783,9 @@ impl<'a> BackwardInPlace<'a> {
 /// # Ok::<(), normdrop::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Moments<'a> {
+pub struct Moments<'a, X = f32> {
     /// `x` of the part, `len` values.
-    pub input: &'a [f32],
+    pub input: &'a [X],
     /// The moments, [`Layer::moments_len`](crate::Layer::moments_len) values, overwritten: `C`
     /// counts, then `C` means, then `C` sums of squared deviations from the mean.
     pub moments: &'a mut [f64],
@@ -804,10 +794,10 @@ pub struct Moments<'a> {
     pub scratch: &'a mut [f64],
 }
 
-impl<'a> Moments<'a> {
+impl<'a, X> Moments<'a, X> {
     /// The call with its three buffers.
     #[must_use]
-    pub const fn new(input: &'a [f32], moments: &'a mut [f64], scratch: &'a mut [f64]) -> Self {
+    pub const fn new(input: &'a [X], moments: &'a mut [f64], scratch: &'a mut [f64]) -> Self {
         Self { input, moments, scratch }
     }
 }
@@ -833,7 +823,7 @@ impl<'a> Finish<'a> {
 
 /// The forward call of a part of a batch, with the statistics of the whole batch.
 #[derive(Debug)]
-pub struct Apply<'a> {
+pub struct Apply<'a, X = f32, Y = X> {
     /// Weight and bias.
     pub parameters: Parameters<'a>,
     /// The statistics of the batch.
@@ -841,22 +831,22 @@ pub struct Apply<'a> {
     /// Which elements of the part to drop.
     pub dropout: Dropout<'a>,
     /// `x` of the part, `len` values.
-    pub input: &'a [f32],
+    pub input: &'a [X],
     /// The residual, `len` values, which is added between normalisation and activation; `None` adds
     /// nothing.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<&'a [X]>,
     /// `y` of the part, `len` values, overwritten.
-    pub output: &'a mut [f32],
+    pub output: &'a mut [Y],
     /// At least [`Layer::eval_scratch_len`](crate::Layer::eval_scratch_len) values. Their contents
     /// do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
 
-impl<'a> Apply<'a> {
+impl<'a, X, Y> Apply<'a, X, Y> {
     /// A call without weight, bias and residual. Its dropout is [`Dropout::Unset`], which is refused
     /// where the layer's `p` is above 0.
     #[must_use]
-    pub const fn new(saved: Saved<'a>, input: &'a [f32], output: &'a mut [f32], scratch: &'a mut [f64]) -> Self {
+    pub const fn new(saved: Saved<'a>, input: &'a [X], output: &'a mut [Y], scratch: &'a mut [f64]) -> Self {
         let parameters = Parameters { weight: None, bias: None };
         Self { parameters, saved, dropout: Dropout::Unset, input, residual: None, output, scratch }
     }
@@ -865,7 +855,7 @@ impl<'a> Apply<'a> {
 /// A call that computes the sums over a part of a batch from which gradients are made, to be merged
 /// with the sums of the other parts.
 #[derive(Debug)]
-pub struct Reduce<'a> {
+pub struct Reduce<'a, X = f32, Y = X> {
     /// The weight and bias of the forward call.
     pub parameters: Parameters<'a>,
     /// The statistics of the forward call.
@@ -873,11 +863,11 @@ pub struct Reduce<'a> {
     /// The dropout of the part's forward call.
     pub dropout: Dropout<'a>,
     /// `x` of the part, `len` values.
-    pub input: &'a [f32],
+    pub input: &'a [X],
     /// The residual of the part's forward call, `len` values.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<&'a [X]>,
     /// `dy` of the part, `len` values.
-    pub grad_output: &'a [f32],
+    pub grad_output: &'a [Y],
     /// The sums, [`Layer::sums_len`](crate::Layer::sums_len) values, overwritten: `C` sums of `g`,
     /// then `C` sums of `g*xhat`.
     pub sums: &'a mut [f64],
@@ -886,13 +876,13 @@ pub struct Reduce<'a> {
     pub scratch: &'a mut [f64],
 }
 
-impl<'a> Reduce<'a> {
+impl<'a, X, Y> Reduce<'a, X, Y> {
     /// The call for a forward call without weight, bias and residual.
     #[must_use]
     pub const fn new(
         statistics: Statistics<'a>,
-        input: &'a [f32],
-        grad_output: &'a [f32],
+        input: &'a [X],
+        grad_output: &'a [Y],
         sums: &'a mut [f64],
         scratch: &'a mut [f64],
     ) -> Self {
@@ -904,7 +894,7 @@ impl<'a> Reduce<'a> {
 
 /// The backward call of a part of a batch, through the statistics of the whole batch.
 #[derive(Debug)]
-pub struct ApplyGradient<'a> {
+pub struct ApplyGradient<'a, X = f32, Y = X> {
     /// The weight and bias of the forward call.
     pub parameters: Parameters<'a>,
     /// The statistics of the batch.
@@ -916,30 +906,30 @@ pub struct ApplyGradient<'a> {
     /// The dropout of the part's forward call.
     pub dropout: Dropout<'a>,
     /// `x` of the part, `len` values.
-    pub input: &'a [f32],
+    pub input: &'a [X],
     /// The residual of the part's forward call, `len` values.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<&'a [X]>,
     /// `dy` of the part, `len` values.
-    pub grad_output: &'a [f32],
+    pub grad_output: &'a [Y],
     /// `dx` of the part, `len` values, overwritten.
-    pub grad_input: &'a mut [f32],
+    pub grad_input: &'a mut [X],
     /// The gradient of the residual, `len` values, overwritten; `None` if it is not needed.
-    pub grad_residual: Option<&'a mut [f32]>,
+    pub grad_residual: Option<&'a mut [X]>,
     /// At least [`Layer::backward_scratch_len`](crate::Layer::backward_scratch_len) values. Their
     /// contents do not matter before the call and mean nothing after it.
     pub scratch: &'a mut [f64],
 }
 
-impl<'a> ApplyGradient<'a> {
+impl<'a, X, Y> ApplyGradient<'a, X, Y> {
     /// The call for a forward call without weight, bias and residual.
     #[must_use]
     pub const fn new(
         saved: Saved<'a>,
         samples: f64,
         sums: &'a [f64],
-        input: &'a [f32],
-        grad_output: &'a [f32],
-        grad_input: &'a mut [f32],
+        input: &'a [X],
+        grad_output: &'a [Y],
+        grad_input: &'a mut [X],
         scratch: &'a mut [f64],
     ) -> Self {
         Self {

@@ -15,7 +15,7 @@ pub enum Backend {
     /// 128-bit registers where the target has them by default (SSE2, NEON, simd128), scalar
     /// arithmetic elsewhere.
     Portable,
-    /// x86-64 with AVX2: 256-bit registers.
+    /// x86-64 with AVX2 and F16C: 256-bit registers.
     Avx2,
     /// x86-64 with AVX-512 F, VL, BW and DQ: 512-bit registers.
     Avx512,

@@ -3,8 +3,8 @@
 
 use crate::activation::Formula;
 use crate::args::{
-    Average, Dropout, Eval, Finish, Masked, Moments, ParameterGradients, Parameters, Prepare, Running, RunningMut,
-    Saved, Statistics, Train, Validity,
+    Average, Dropout, Eval, Finish, Masked, ParameterGradients, Parameters, Prepare, Running, RunningMut, Saved,
+    Statistics, Train, Validity,
 };
 use crate::channel::Normalisation;
 use crate::config::{Granularity, RunningVariance};
@@ -13,20 +13,21 @@ use crate::mask::mask_len;
 use crate::padding::{self, Positions};
 use crate::parts::{moments_len, sums_len};
 use crate::phase::masked;
-use crate::plan::{BackwardCall, ForwardCall, Gradients, Phase, Plan, Target};
+use crate::plan::{BackwardCall, ForwardCall, Gradients, MomentsCall, Phase, Plan, Target, TrainCall};
 use crate::prepared::{self, prepared_len};
+use crate::storage::{Singles, Storage};
 
 /// Checks a training call.
-pub(crate) fn train(plan: &Plan, call: &Train<'_>, has_gates: bool) -> Result<(), Error> {
+pub(crate) fn train<T: Storage>(plan: &Plan, call: &TrainCall<'_, T>, has_gates: bool) -> Result<(), Error> {
     parameters(plan, call.parameters)?;
     running_mut(plan, call.running.as_ref())?;
     // The mask in gates is checked with the gates.
     if !has_gates || !matches!(call.dropout, Dropout::InGates) {
         said_dropout(plan, call.dropout)?;
     }
-    elements(plan, Buffer::Input, call.input.len())?;
-    optional_elements(plan, Buffer::Residual, call.residual)?;
-    elements(plan, Buffer::Output, call.output.len())?;
+    elements(plan, Buffer::Input, T::len(call.input))?;
+    optional_elements::<T>(plan, Buffer::Residual, call.residual)?;
+    elements(plan, Buffer::Output, T::len_mut(&call.output))?;
     saved(plan, call.saved.as_saved())?;
     scratch(plan.train_scratch_len(), call.scratch.len())?;
     batch_statistics(plan)?;
@@ -42,7 +43,7 @@ pub(crate) fn train_masked(plan: &Plan, call: &Train<'_>, masked: &Masked<'_>, h
         said_dropout(plan, call.dropout)?;
     }
     elements(plan, Buffer::Input, call.input.len())?;
-    optional_elements(plan, Buffer::Residual, call.residual)?;
+    optional_elements::<Singles>(plan, Buffer::Residual, call.residual)?;
     elements(plan, Buffer::Output, call.output.len())?;
     saved(plan, call.saved.as_saved())?;
     let valid = valid_positions(plan, masked, call.scratch.len())?;
@@ -56,7 +57,7 @@ pub(crate) fn eval_masked(plan: &Plan, call: &Eval<'_>, masked: &Masked<'_>) -> 
     running(plan, call.running)?;
     dropout(plan, call.dropout)?;
     elements(plan, Buffer::Input, call.input.len())?;
-    optional_elements(plan, Buffer::Residual, call.residual)?;
+    optional_elements::<Singles>(plan, Buffer::Residual, call.residual)?;
     elements(plan, Buffer::Output, call.output.len())?;
     let valid = valid_positions(plan, masked, call.scratch.len())?;
     if valid == 0 { Ok(()) } else { each_deviation(plan, call.running.var) }
@@ -66,7 +67,7 @@ pub(crate) fn eval_masked(plan: &Plan, call: &Eval<'_>, masked: &Masked<'_>) -> 
 pub(crate) fn backward_masked(
     plan: &Plan,
     formula: &Formula,
-    call: &BackwardCall<'_>,
+    call: &BackwardCall<'_, Singles>,
     masked: &Masked<'_>,
 ) -> Result<(), Error> {
     gradients(plan, &call.gradients)?;
@@ -79,7 +80,7 @@ pub(crate) fn backward_masked(
     }
     backward_dropout(plan, formula, call)?;
     elements(plan, Buffer::Input, call.input.len())?;
-    optional_elements(plan, Buffer::Residual, call.residual)?;
+    optional_elements::<Singles>(plan, Buffer::Residual, call.residual)?;
     parameter_gradients(plan, &call.grad_parameters)?;
     let valid = valid_positions(plan, masked, call.scratch.len())?;
     match call.normalisation.statistics {
@@ -125,28 +126,28 @@ pub(crate) fn prepare(plan: &Plan, call: &Prepare<'_>) -> Result<(), Error> {
 
 /// Checks a forward call with given statistics.
 #[inline(always)]
-pub(crate) fn forward<const GATES: bool>(plan: &Plan, call: &ForwardCall<'_>) -> Result<(), Error> {
+pub(crate) fn forward<T: Storage, const GATES: bool>(plan: &Plan, call: &ForwardCall<'_, T>) -> Result<(), Error> {
     normalisation(plan, &call.normalisation)?;
     // The mask in gates is checked with the gates.
     if !GATES || !matches!(call.dropout, Dropout::InGates) {
         dropout_with(plan, call.dropout, call.normalisation.statistics)?;
     }
-    optional_elements(plan, Buffer::Input, call.input)?;
-    optional_elements(plan, Buffer::Residual, call.residual)?;
+    optional_elements::<T>(plan, Buffer::Input, call.input)?;
+    optional_elements::<T>(plan, Buffer::Residual, call.residual)?;
     let output = if call.input.is_some() { Buffer::Output } else { Buffer::Values };
-    elements(plan, output, call.output.len())?;
+    elements(plan, output, T::len_mut(&call.output))?;
     scratch(plan.eval_scratch_len(), call.scratch.len())
 }
 
 /// [`forward`] in a function of its own, so that its stack is free again when the call itself needs
 /// stack.
 #[inline(never)]
-pub(crate) fn forward_apart(plan: &Plan, call: &ForwardCall<'_>) -> Result<(), Error> {
-    forward::<false>(plan, call)
+pub(crate) fn forward_apart<T: Storage>(plan: &Plan, call: &ForwardCall<'_, T>) -> Result<(), Error> {
+    forward::<T, false>(plan, call)
 }
 
 /// Checks a backward call.
-pub(crate) fn backward(plan: &Plan, formula: &Formula, call: &BackwardCall<'_>) -> Result<(), Error> {
+pub(crate) fn backward<T: Storage>(plan: &Plan, formula: &Formula, call: &BackwardCall<'_, T>) -> Result<(), Error> {
     gradients(plan, &call.gradients)?;
     match &call.phase {
         Phase::Whole => {}
@@ -156,8 +157,8 @@ pub(crate) fn backward(plan: &Plan, formula: &Formula, call: &BackwardCall<'_>) 
     prepared(plan, call.normalisation.statistics)?;
     normalisation(plan, &call.normalisation)?;
     backward_dropout(plan, formula, call)?;
-    elements(plan, Buffer::Input, call.input.len())?;
-    optional_elements(plan, Buffer::Residual, call.residual)?;
+    elements(plan, Buffer::Input, T::len(call.input))?;
+    optional_elements::<T>(plan, Buffer::Residual, call.residual)?;
     parameter_gradients(plan, &call.grad_parameters)?;
     scratch(plan.backward_scratch_len(), call.scratch.len())?;
     match call.normalisation.statistics {
@@ -171,20 +172,23 @@ pub(crate) fn backward(plan: &Plan, formula: &Formula, call: &BackwardCall<'_>) 
 }
 
 /// The tensors of a backward call under the names that its caller knows.
-fn gradients(plan: &Plan, gradients: &Gradients<'_>) -> Result<(), Error> {
-    optional_elements(plan, Buffer::GradOutput, gradients.grad_output)?;
+fn gradients<T: Storage>(plan: &Plan, gradients: &Gradients<'_, T>) -> Result<(), Error> {
+    optional_elements::<T>(plan, Buffer::GradOutput, gradients.grad_output)?;
     match (gradients.target, gradients.grad_output) {
         (Target::Nothing, _) => {}
-        (Target::Input, Some(_)) => elements(plan, Buffer::GradInput, gradients.output.len())?,
-        (Target::Input, None) => elements(plan, Buffer::Values, gradients.output.len())?,
-        (Target::Residual, _) => elements(plan, Buffer::GradResidual, gradients.output.len())?,
+        (Target::Input, Some(_)) => elements(plan, Buffer::GradInput, T::len_mut(&gradients.output))?,
+        (Target::Input, None) => elements(plan, Buffer::Values, T::len_mut(&gradients.output))?,
+        (Target::Residual, _) => elements(plan, Buffer::GradResidual, T::len_mut(&gradients.output))?,
     }
-    optional_elements(plan, Buffer::GradResidual, gradients.grad_residual.as_deref())
+    match &gradients.grad_residual {
+        Some(tensor) => elements(plan, Buffer::GradResidual, T::len_mut(tensor)),
+        None => Ok(()),
+    }
 }
 
 /// Checks a call that computes the moments of a part of a batch.
-pub(crate) fn moments(plan: &Plan, call: &Moments<'_>) -> Result<(), Error> {
-    elements(plan, Buffer::Input, call.input.len())?;
+pub(crate) fn moments<T: Storage>(plan: &Plan, call: &MomentsCall<'_, T>) -> Result<(), Error> {
+    elements(plan, Buffer::Input, T::len(call.input))?;
     check_len(Buffer::Moments, moments_len(plan.shape.channels()), call.moments.len())?;
     scratch(plan.train_scratch_len(), call.scratch.len())
 }
@@ -253,8 +257,8 @@ pub(crate) fn alpha(plan: &Plan, mask: &[u8], values: &[f32]) -> Result<(), Erro
 }
 
 /// Checks a call that clears the padding of sequences in a tensor.
-pub(crate) fn clear_padding(plan: &Plan, lengths: &[usize], values: &[f32]) -> Result<(), Error> {
-    elements(plan, Buffer::Values, values.len())?;
+pub(crate) fn clear_padding(plan: &Plan, lengths: &[usize], values: usize) -> Result<(), Error> {
+    elements(plan, Buffer::Values, values)?;
     sequences(plan, lengths)
 }
 
@@ -391,7 +395,7 @@ pub(crate) fn written_gates(plan: &Plan, formula: &Formula, call: Dropout<'_>, g
 }
 
 /// Checks the dropout of a backward call with an activation of this formula.
-fn backward_dropout(plan: &Plan, formula: &Formula, call: &BackwardCall<'_>) -> Result<(), Error> {
+fn backward_dropout<T: Storage>(plan: &Plan, formula: &Formula, call: &BackwardCall<'_, T>) -> Result<(), Error> {
     match call.dropout {
         Dropout::Gates(_) | Dropout::UnscaledGates(_) if formula.curve.is_some() => Err(Error::GatesActivation),
         Dropout::Gates(gates) | Dropout::UnscaledGates(gates) => element_bits(plan, gates),
@@ -422,9 +426,9 @@ fn elements(plan: &Plan, buffer: Buffer, actual: usize) -> Result<(), Error> {
     check_len(buffer, plan.shape.len(), actual)
 }
 
-fn optional_elements(plan: &Plan, buffer: Buffer, tensor: Option<&[f32]>) -> Result<(), Error> {
+fn optional_elements<T: Storage>(plan: &Plan, buffer: Buffer, tensor: Option<T::Ref<'_>>) -> Result<(), Error> {
     match tensor {
-        Some(tensor) => elements(plan, buffer, tensor.len()),
+        Some(tensor) => elements(plan, buffer, T::len(tensor)),
         None => Ok(()),
     }
 }

@@ -14,16 +14,18 @@ use crate::args::{
 use crate::backend::Backend;
 use crate::check;
 use crate::config::Config;
+use crate::element::Element;
 use crate::error::Error;
 use crate::mask::{Bernoulli, mask_len};
 use crate::noise::Noise;
 use crate::padding;
 use crate::parts::{moments_len, sums_len};
-use crate::phase::{alpha, backward, eval, moments, prepare, train};
-use crate::plan::{BackwardCall, ForwardCall, Plan};
+use crate::phase::{Phases, alpha, finish, parameter_gradients, prepare};
+use crate::plan::{BackwardCall, ForwardCall, MomentsCall, Plan, TrainCall};
 use crate::prepared::prepared_len;
 use crate::shape::Shape;
 use crate::simd::{CHANNELWISE, Caller, in_default};
+use crate::storage::{Mixed, Singles};
 
 /// The fused layer `y = dropout(act(batchnorm(x) + residual))`: a plan that can be a constant and
 /// holds no data.
@@ -341,8 +343,8 @@ impl<A: Activation> Layer<A> {
     /// [`Error::Length`] if `values` does not have the elements of the shape or `lengths` not one
     /// value per sample, [`Error::SequenceLength`] if a length is larger than the positions of a
     /// sample. The lengths of an empty tensor are not checked.
-    pub fn clear_padding(&self, lengths: &[usize], values: &mut [f32]) -> Result<(), Error> {
-        check::clear_padding(&self.plan, lengths, values)?;
+    pub fn clear_padding<E: Element>(&self, lengths: &[usize], values: &mut [E]) -> Result<(), Error> {
+        check::clear_padding(&self.plan, lengths, values.len())?;
         padding::clear(self.plan.shape, lengths, values);
         Ok(())
     }
@@ -441,12 +443,12 @@ impl<A: Activation> Layer<A> {
     /// and the call does not say what to drop, [`Error::Eps`] if `eps` is 0. With running statistics
     /// also [`Error::Momentum`] if it is out of its range and used, and [`Error::SingleSample`] if
     /// there is one value per channel and the running variance is the unbiased one.
-    pub fn train(&self, call: Train<'_>) -> Result<(), Error> {
-        in_default(|| {
-            check::train(&self.plan, &call, false)?;
-            train::run::<false>(&self.plan, &self.activation.forward_formula(), call, None);
-            Ok(())
-        })
+    pub fn train<X: Element, Y: Element>(&self, call: Train<'_, X, Y>) -> Result<(), Error> {
+        if X::SINGLE && Y::SINGLE {
+            self.trained::<Singles>(TrainCall::new(call))
+        } else {
+            self.trained::<Mixed>(TrainCall::new(call))
+        }
     }
 
     /// Whether the activation has gates: its derivative is 0 or 1, as that of
@@ -500,14 +502,16 @@ impl<A: Activation> Layer<A> {
     /// As [`Layer::train`], and [`Error::GatesActivation`] if the derivative of the activation has
     /// other values than 0 and 1, [`Error::GatesDirection`] if the dropout is gates, or a mask in
     /// gates that has a bit for many elements.
-    pub fn train_with_gates(&self, call: Train<'_>, gates: &mut [u8]) -> Result<(), Error> {
-        in_default(|| {
-            let formula = self.activation.forward_formula();
-            check::train(&self.plan, &call, true)?;
-            check::written_gates(&self.plan, &formula, call.dropout, gates)?;
-            train::run::<true>(&self.plan, &formula, call, Some(gates));
-            Ok(())
-        })
+    pub fn train_with_gates<X: Element, Y: Element>(
+        &self,
+        call: Train<'_, X, Y>,
+        gates: &mut [u8],
+    ) -> Result<(), Error> {
+        if X::SINGLE && Y::SINGLE {
+            self.trained_with_gates::<Singles>(TrainCall::new(call), gates)
+        } else {
+            self.trained_with_gates::<Mixed>(TrainCall::new(call), gates)
+        }
     }
 
     /// Evaluation forward: fixed (running) statistics, optionally with dropout.
@@ -521,8 +525,12 @@ impl<A: Activation> Layer<A> {
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::Variance`] if a running
     /// variance plus `eps` is not above 0: see [`Running::var`](crate::Running::var). A variance
     /// that is NaN gives NaN in its own channel.
-    pub fn eval(&self, call: Eval<'_>) -> Result<(), Error> {
-        self.forward(ForwardCall::eval(&self.plan, call))
+    pub fn eval<X: Element, Y: Element>(&self, call: Eval<'_, X, Y>) -> Result<(), Error> {
+        if X::SINGLE && Y::SINGLE {
+            self.forward::<Singles>(ForwardCall::eval(&self.plan, call))
+        } else {
+            self.forward::<Mixed>(ForwardCall::eval(&self.plan, call))
+        }
     }
 
     /// [`Layer::eval`] that writes the gates, too, as [`Layer::train_with_gates`]: for training with
@@ -530,16 +538,24 @@ impl<A: Activation> Layer<A> {
     ///
     /// # Errors
     /// As [`Layer::eval`], and for gates as [`Layer::train_with_gates`].
-    pub fn eval_with_gates(&self, call: Eval<'_>, gates: &mut [u8]) -> Result<(), Error> {
-        self.forward_with_gates(ForwardCall::eval(&self.plan, call), gates)
+    pub fn eval_with_gates<X: Element, Y: Element>(&self, call: Eval<'_, X, Y>, gates: &mut [u8]) -> Result<(), Error> {
+        if X::SINGLE && Y::SINGLE {
+            self.forward_with_gates::<Singles>(ForwardCall::eval(&self.plan, call), gates)
+        } else {
+            self.forward_with_gates::<Mixed>(ForwardCall::eval(&self.plan, call), gates)
+        }
     }
 
     /// [`Layer::eval`] that overwrites its input; the results are the same bits.
     ///
     /// # Errors
     /// As [`Layer::eval`].
-    pub fn eval_in_place(&self, call: EvalInPlace<'_>) -> Result<(), Error> {
-        self.forward(ForwardCall::eval_in_place(&self.plan, call))
+    pub fn eval_in_place<X: Element>(&self, call: EvalInPlace<'_, X>) -> Result<(), Error> {
+        if X::SINGLE {
+            self.forward::<Singles>(ForwardCall::eval_in_place(&self.plan, call))
+        } else {
+            self.forward::<Mixed>(ForwardCall::eval_in_place(&self.plan, call))
+        }
     }
 
     /// Prepares fixed statistics: from running statistics and parameters it makes, once, the numbers
@@ -573,16 +589,24 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::NotPrepared`] if `prepared` was
     /// not written by [`Layer::prepare`] of a layer with as many channels.
-    pub fn eval_prepared(&self, call: EvalPrepared<'_>) -> Result<(), Error> {
-        self.forward_prepared(ForwardCall::eval_prepared(&self.plan, call))
+    pub fn eval_prepared<X: Element, Y: Element>(&self, call: EvalPrepared<'_, X, Y>) -> Result<(), Error> {
+        if X::SINGLE && Y::SINGLE {
+            self.forward_prepared::<Singles>(ForwardCall::eval_prepared(&self.plan, call))
+        } else {
+            self.forward_prepared::<Mixed>(ForwardCall::eval_prepared(&self.plan, call))
+        }
     }
 
     /// [`Layer::eval_prepared`] that overwrites its input; the results are the same bits.
     ///
     /// # Errors
     /// As [`Layer::eval_prepared`].
-    pub fn eval_prepared_in_place(&self, call: EvalPreparedInPlace<'_>) -> Result<(), Error> {
-        self.forward_prepared(ForwardCall::eval_prepared_in_place(&self.plan, call))
+    pub fn eval_prepared_in_place<X: Element>(&self, call: EvalPreparedInPlace<'_, X>) -> Result<(), Error> {
+        if X::SINGLE {
+            self.forward_prepared::<Singles>(ForwardCall::eval_prepared_in_place(&self.plan, call))
+        } else {
+            self.forward_prepared::<Mixed>(ForwardCall::eval_prepared_in_place(&self.plan, call))
+        }
     }
 
     /// The gradients of the layer. They flow through batch statistics; fixed statistics are
@@ -605,8 +629,12 @@ impl<A: Activation> Layer<A> {
     /// [`Error::DropoutUnset`] as in [`Layer::train`] and [`Error::Eps`] if `eps` is 0, with fixed
     /// ones [`Error::Variance`] if a running variance plus `eps` is not above 0, with prepared ones
     /// [`Error::NotPrepared`] as [`Layer::eval_prepared`].
-    pub fn backward(&self, call: Backward<'_>) -> Result<(), Error> {
-        self.differentiate(BackwardCall::whole(&self.plan, call))
+    pub fn backward<X: Element, Y: Element>(&self, call: Backward<'_, X, Y>) -> Result<(), Error> {
+        if X::SINGLE && Y::SINGLE {
+            self.differentiate::<Singles>(BackwardCall::whole(&self.plan, call))
+        } else {
+            self.differentiate::<Mixed>(BackwardCall::whole(&self.plan, call))
+        }
     }
 
     /// [`Layer::backward`] that overwrites `grad_output` with `grad_input`; the results are the
@@ -614,8 +642,12 @@ impl<A: Activation> Layer<A> {
     ///
     /// # Errors
     /// As [`Layer::backward`].
-    pub fn backward_in_place(&self, call: BackwardInPlace<'_>) -> Result<(), Error> {
-        self.differentiate(BackwardCall::in_place(&self.plan, call))
+    pub fn backward_in_place<X: Element, Y: Element>(&self, call: BackwardInPlace<'_, X, Y>) -> Result<(), Error> {
+        if X::SINGLE && Y::SINGLE {
+            self.differentiate::<Singles>(BackwardCall::in_place(&self.plan, call))
+        } else {
+            self.differentiate::<Mixed>(BackwardCall::in_place(&self.plan, call))
+        }
     }
 
     /// The moments of a part of a batch: the first phase of [`Layer::train`]. This layer has the
@@ -626,12 +658,12 @@ impl<A: Activation> Layer<A> {
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length.
-    pub fn moments(&self, call: Moments<'_>) -> Result<(), Error> {
-        in_default(|| {
-            check::moments(&self.plan, &call)?;
-            moments::run(&self.plan, call);
-            Ok(())
-        })
+    pub fn moments<X: Element>(&self, call: Moments<'_, X>) -> Result<(), Error> {
+        if X::SINGLE {
+            self.sum_up::<Singles>(MomentsCall::new(call))
+        } else {
+            self.sum_up::<Mixed>(MomentsCall::new(call))
+        }
     }
 
     /// Checks that the merged moments of a batch have a mean and a variance in every channel that
@@ -683,7 +715,7 @@ impl<A: Activation> Layer<A> {
     pub fn finish(&self, call: Finish<'_>) -> Result<(), Error> {
         in_default(|| {
             check::finish(&self.plan, &call)?;
-            train::finish(&self.plan, call);
+            finish(&self.plan, call);
             Ok(())
         })
     }
@@ -697,16 +729,28 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::DropoutUnset`] as in
     /// [`Layer::train`].
-    pub fn apply(&self, call: Apply<'_>) -> Result<(), Error> {
-        self.forward(ForwardCall::apply(&self.plan, call))
+    pub fn apply<X: Element, Y: Element>(&self, call: Apply<'_, X, Y>) -> Result<(), Error> {
+        if X::SINGLE && Y::SINGLE {
+            self.forward::<Singles>(ForwardCall::apply(&self.plan, call))
+        } else {
+            self.forward::<Mixed>(ForwardCall::apply(&self.plan, call))
+        }
     }
 
     /// [`Layer::apply`] that writes the gates of the part, too, as [`Layer::train_with_gates`].
     ///
     /// # Errors
     /// As [`Layer::apply`], and for gates as [`Layer::train_with_gates`].
-    pub fn apply_with_gates(&self, call: Apply<'_>, gates: &mut [u8]) -> Result<(), Error> {
-        self.forward_with_gates(ForwardCall::apply(&self.plan, call), gates)
+    pub fn apply_with_gates<X: Element, Y: Element>(
+        &self,
+        call: Apply<'_, X, Y>,
+        gates: &mut [u8],
+    ) -> Result<(), Error> {
+        if X::SINGLE && Y::SINGLE {
+            self.forward_with_gates::<Singles>(ForwardCall::apply(&self.plan, call), gates)
+        } else {
+            self.forward_with_gates::<Mixed>(ForwardCall::apply(&self.plan, call), gates)
+        }
     }
 
     /// The sums over a part of a batch from which gradients are made: the first phase of
@@ -718,8 +762,12 @@ impl<A: Activation> Layer<A> {
     ///
     /// # Errors
     /// As [`Layer::backward`].
-    pub fn reduce(&self, call: Reduce<'_>) -> Result<(), Error> {
-        self.differentiate(BackwardCall::reduce(&self.plan, call))
+    pub fn reduce<X: Element, Y: Element>(&self, call: Reduce<'_, X, Y>) -> Result<(), Error> {
+        if X::SINGLE && Y::SINGLE {
+            self.differentiate::<Singles>(BackwardCall::reduce(&self.plan, call))
+        } else {
+            self.differentiate::<Mixed>(BackwardCall::reduce(&self.plan, call))
+        }
     }
 
     /// The gradients of weight and bias from the sums over the whole batch.
@@ -729,7 +777,7 @@ impl<A: Activation> Layer<A> {
     pub fn finish_gradients(&self, sums: &[f64], gradients: ParameterGradients<'_>) -> Result<(), Error> {
         in_default(|| {
             check::finish_gradients(&self.plan, sums, &gradients)?;
-            backward::parameter_gradients(sums, gradients);
+            parameter_gradients(sums, gradients);
             Ok(())
         })
     }
@@ -743,64 +791,100 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::DropoutUnset`] as in
     /// [`Layer::train`]; if the part is not empty also [`Error::Eps`] if `eps` is 0 and [`Error::Count`] if `samples` is not a positive number.
-    pub fn apply_gradient(&self, call: ApplyGradient<'_>) -> Result<(), Error> {
-        self.differentiate(BackwardCall::apply(&self.plan, call))
+    pub fn apply_gradient<X: Element, Y: Element>(&self, call: ApplyGradient<'_, X, Y>) -> Result<(), Error> {
+        if X::SINGLE && Y::SINGLE {
+            self.differentiate::<Singles>(BackwardCall::apply(&self.plan, call))
+        } else {
+            self.differentiate::<Mixed>(BackwardCall::apply(&self.plan, call))
+        }
     }
 
-    /// A forward call with given statistics. It is inlined, which saves a frame on the stack.
+    /// A training call. It is inlined, as the functions below are, which saves a frame on the stack.
     #[inline(always)]
-    fn forward(&self, mut call: ForwardCall<'_>) -> Result<(), Error> {
+    fn trained<T: Phases>(&self, call: TrainCall<'_, T>) -> Result<(), Error> {
+        in_default(|| {
+            check::train(&self.plan, &call, false)?;
+            T::train(&self.plan, &self.activation.forward_formula(), call);
+            Ok(())
+        })
+    }
+
+    /// A training call that writes gates.
+    #[inline(always)]
+    fn trained_with_gates<T: Phases>(&self, call: TrainCall<'_, T>, gates: &mut [u8]) -> Result<(), Error> {
+        in_default(|| {
+            let formula = self.activation.forward_formula();
+            check::train(&self.plan, &call, true)?;
+            check::written_gates(&self.plan, &formula, call.dropout, gates)?;
+            T::train_with_gates(&self.plan, &formula, call, gates);
+            Ok(())
+        })
+    }
+
+    /// A call that computes moments.
+    #[inline(always)]
+    fn sum_up<T: Phases>(&self, call: MomentsCall<'_, T>) -> Result<(), Error> {
+        in_default(|| {
+            check::moments(&self.plan, &call)?;
+            T::moments(&self.plan, call);
+            Ok(())
+        })
+    }
+
+    /// A forward call with given statistics.
+    #[inline(always)]
+    fn forward<T: Phases>(&self, mut call: ForwardCall<'_, T>) -> Result<(), Error> {
         if CHANNELWISE {
             // Every function that is called is one of its own, so that the call need not be another
             // one, which would have its place on the stack.
             let _caller = Caller::enter();
             check::forward_apart(&self.plan, &call)?;
-            eval::run::<false>(&self.plan, &self.activation.forward_formula(), &mut call, None);
+            T::forward(&self.plan, &self.activation.forward_formula(), &mut call);
             return Ok(());
         }
         in_default(|| {
-            check::forward::<false>(&self.plan, &call)?;
-            eval::run::<false>(&self.plan, &self.activation.forward_formula(), &mut call, None);
+            check::forward::<T, false>(&self.plan, &call)?;
+            T::forward(&self.plan, &self.activation.forward_formula(), &mut call);
             Ok(())
         })
     }
 
     /// A forward call with given statistics that writes gates.
-    fn forward_with_gates(&self, mut call: ForwardCall<'_>, gates: &mut [u8]) -> Result<(), Error> {
+    fn forward_with_gates<T: Phases>(&self, mut call: ForwardCall<'_, T>, gates: &mut [u8]) -> Result<(), Error> {
         in_default(|| {
             let formula = self.activation.forward_formula();
-            check::forward::<true>(&self.plan, &call)?;
+            check::forward::<T, true>(&self.plan, &call)?;
             check::written_gates(&self.plan, &formula, call.dropout, gates)?;
-            eval::run::<true>(&self.plan, &formula, &mut call, Some(gates));
+            T::forward_with_gates(&self.plan, &formula, &mut call, gates);
             Ok(())
         })
     }
 
-    /// A forward call with prepared statistics. It is inlined, likewise.
+    /// A forward call with prepared statistics.
     #[inline(always)]
-    fn forward_prepared(&self, mut call: ForwardCall<'_>) -> Result<(), Error> {
+    fn forward_prepared<T: Phases>(&self, mut call: ForwardCall<'_, T>) -> Result<(), Error> {
         if CHANNELWISE {
             let _caller = Caller::enter();
             check::prepared(&self.plan, call.normalisation.statistics)?;
             check::forward_apart(&self.plan, &call)?;
-            eval::run_prepared(&self.plan, &self.activation.forward_formula(), &mut call);
+            T::forward_prepared(&self.plan, &self.activation.forward_formula(), &mut call);
             return Ok(());
         }
         in_default(|| {
             check::prepared(&self.plan, call.normalisation.statistics)?;
-            check::forward::<false>(&self.plan, &call)?;
-            eval::run_prepared(&self.plan, &self.activation.forward_formula(), &mut call);
+            check::forward::<T, false>(&self.plan, &call)?;
+            T::forward_prepared(&self.plan, &self.activation.forward_formula(), &mut call);
             Ok(())
         })
     }
 
-    /// A backward call. It is inlined, likewise.
+    /// A backward call.
     #[inline(always)]
-    fn differentiate(&self, mut call: BackwardCall<'_>) -> Result<(), Error> {
+    fn differentiate<T: Phases>(&self, mut call: BackwardCall<'_, T>) -> Result<(), Error> {
         in_default(|| {
             let formula = self.activation.backward_formula();
             check::backward(&self.plan, &formula, &call)?;
-            backward::run(&self.plan, &formula, &mut call);
+            T::backward(&self.plan, &formula, &mut call);
             Ok(())
         })
     }

@@ -15,6 +15,7 @@ pub mod capi;
 mod channel;
 mod check;
 mod config;
+mod element;
 mod error;
 mod fold;
 mod layer;
@@ -32,6 +33,7 @@ mod prepared;
 mod shape;
 mod simd;
 mod slices;
+mod storage;
 mod stored;
 mod target;
 mod tasks;
@@ -48,6 +50,7 @@ pub use args::{
 };
 pub use backend::Backend;
 pub use config::{Config, Granularity, RunningVariance};
+pub use element::{Bf16, Element, F16};
 pub use error::{Buffer, Error};
 pub use fold::{
     Fold, FoldPadding, WeightOrder, WeightShape, first_min_pooled, fold_into_next, fold_into_previous, fold_padding,

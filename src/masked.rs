@@ -7,9 +7,10 @@ use crate::check;
 use crate::error::Error;
 use crate::layer::Layer;
 use crate::padding::Positions;
-use crate::phase::{backward, eval, masked, train};
-use crate::plan::{BackwardCall, ForwardCall};
+use crate::phase::{Phases, masked};
+use crate::plan::{BackwardCall, ForwardCall, TrainCall};
 use crate::simd::in_default;
+use crate::storage::Singles;
 
 impl<A: Activation> Layer<A> {
     /// The number of f64 values of scratch that are enough for every call of this layer over the
@@ -84,7 +85,7 @@ impl<A: Activation> Layer<A> {
             let formula = self.activation.forward_formula();
             let valid = Positions::valid(self.plan.shape, masked.validity);
             if valid.is_all() {
-                train::run::<false>(&self.plan, &formula, call, None);
+                Singles::train(&self.plan, &formula, TrainCall::new(call));
             } else {
                 masked::train::<false>(&self.plan, &formula, valid, call, None, masked.workspace);
             }
@@ -104,7 +105,7 @@ impl<A: Activation> Layer<A> {
             check::written_gates(&self.plan, &formula, call.dropout, gates)?;
             let valid = Positions::valid(self.plan.shape, masked.validity);
             if valid.is_all() {
-                train::run::<true>(&self.plan, &formula, call, Some(gates));
+                Singles::train_with_gates(&self.plan, &formula, TrainCall::new(call), gates);
             } else {
                 masked::train::<true>(&self.plan, &formula, valid, call, Some(gates), masked.workspace);
             }
@@ -123,9 +124,9 @@ impl<A: Activation> Layer<A> {
             check::eval_masked(&self.plan, &call, &masked)?;
             let formula = self.activation.forward_formula();
             let valid = Positions::valid(self.plan.shape, masked.validity);
-            let mut call = ForwardCall::eval(&self.plan, call);
+            let mut call = ForwardCall::<Singles>::eval(&self.plan, call);
             if valid.is_all() {
-                eval::run::<false>(&self.plan, &formula, &mut call, None);
+                Singles::forward(&self.plan, &formula, &mut call);
             } else {
                 masked::forward::<false>(&self.plan, &formula, valid, call, None, masked.workspace);
             }
@@ -168,11 +169,11 @@ impl<A: Activation> Layer<A> {
     pub fn backward_masked(&self, call: Backward<'_>, masked: Masked<'_>) -> Result<(), Error> {
         in_default(|| {
             let formula = self.activation.backward_formula();
-            let mut call = BackwardCall::whole(&self.plan, call);
+            let mut call = BackwardCall::<Singles>::whole(&self.plan, call);
             check::backward_masked(&self.plan, &formula, &call, &masked)?;
             let valid = Positions::valid(self.plan.shape, masked.validity);
             if valid.is_all() {
-                backward::run(&self.plan, &formula, &mut call);
+                Singles::backward(&self.plan, &formula, &mut call);
             } else {
                 masked::backward(&self.plan, &formula, valid, call, masked.workspace);
             }

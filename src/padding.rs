@@ -8,6 +8,7 @@ use core::ops::Range;
 
 use crate::args::Validity;
 use crate::bits::bit_of;
+use crate::element::Element;
 use crate::shape::Shape;
 
 /// The number of sequences of a tensor and the number of positions of each; `None` if the tensor is
@@ -55,10 +56,10 @@ impl<'a> Padding<'a> {
 }
 
 /// Sets the padding of a tensor to +0.0. All lengths have been checked.
-pub(crate) fn clear(shape: Shape, lengths: &[usize], values: &mut [f32]) {
+pub(crate) fn clear<E: Element>(shape: Shape, lengths: &[usize], values: &mut [E]) {
     for padding in Padding::new(shape, lengths).into_iter().flat_map(Padding::ranges) {
         if let Some(values) = values.get_mut(padding) {
-            values.fill(0.0);
+            values.fill(E::default());
         }
     }
 }

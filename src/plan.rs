@@ -6,16 +6,18 @@ use core::num::NonZero;
 
 use crate::args::{
     Apply, ApplyGradient, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, EvalPrepared, EvalPreparedInPlace,
-    ParameterGradients, Parameters, Reduce, Statistics,
+    Moments, ParameterGradients, Parameters, Reduce, RunningMut, SavedMut, Statistics, Train,
 };
 use crate::backend::Backend;
 use crate::channel::Normalisation;
 use crate::config::{Config, Granularity, check_eps};
+use crate::element::Element;
 use crate::error::Error;
 use crate::mask::Bernoulli;
 use crate::pass::keep::{Gates, SharedMask};
 use crate::pass::{apply, moments, reduce};
 use crate::shape::Shape;
+use crate::storage::Storage;
 use crate::tasks::Tasks;
 use crate::walk::Walk;
 
@@ -150,52 +152,93 @@ impl Plan {
 /// Prepared statistics have the parameters in them.
 const NO_PARAMETERS: Parameters<'static> = Parameters { weight: None, bias: None };
 
-/// A forward call with given statistics.
-pub(crate) struct ForwardCall<'a> {
-    /// With any scale.
-    pub(crate) normalisation: Normalisation<'a>,
+/// A training call.
+pub(crate) struct TrainCall<'a, T: Storage> {
+    pub(crate) parameters: Parameters<'a>,
+    pub(crate) running: Option<RunningMut<'a>>,
     pub(crate) dropout: Dropout<'a>,
-    pub(crate) residual: Option<&'a [f32]>,
-    /// `x`; `None` if the output overwrites it.
-    pub(crate) input: Option<&'a [f32]>,
-    pub(crate) output: &'a mut [f32],
+    pub(crate) input: T::Ref<'a>,
+    pub(crate) residual: Option<T::Ref<'a>>,
+    pub(crate) output: T::Mut<'a>,
+    pub(crate) saved: SavedMut<'a>,
     pub(crate) scratch: &'a mut [f64],
 }
 
-impl<'a> ForwardCall<'a> {
+impl<'a, T: Storage> TrainCall<'a, T> {
     #[inline(always)]
-    pub(crate) const fn eval(plan: &Plan, call: Eval<'a>) -> Self {
+    pub(crate) fn new<X: Element, Y: Element>(call: Train<'a, X, Y>) -> Self {
+        let Train { parameters, running, dropout, input, residual, output, saved, scratch } = call;
+        let (input, residual, output) = (T::of(input), residual.map(T::of), T::of_mut(output));
+        Self { parameters, running, dropout, input, residual, output, saved, scratch }
+    }
+}
+
+/// A call that computes the moments of a part.
+pub(crate) struct MomentsCall<'a, T: Storage> {
+    pub(crate) input: T::Ref<'a>,
+    pub(crate) moments: &'a mut [f64],
+    pub(crate) scratch: &'a mut [f64],
+}
+
+impl<'a, T: Storage> MomentsCall<'a, T> {
+    #[inline(always)]
+    pub(crate) fn new<X: Element>(call: Moments<'a, X>) -> Self {
+        let Moments { input, moments, scratch } = call;
+        Self { input: T::of(input), moments, scratch }
+    }
+}
+
+/// A forward call with given statistics.
+pub(crate) struct ForwardCall<'a, T: Storage> {
+    /// With any scale.
+    pub(crate) normalisation: Normalisation<'a>,
+    pub(crate) dropout: Dropout<'a>,
+    pub(crate) residual: Option<T::Ref<'a>>,
+    /// `x`; `None` if the output overwrites it.
+    pub(crate) input: Option<T::Ref<'a>>,
+    pub(crate) output: T::Mut<'a>,
+    pub(crate) scratch: &'a mut [f64],
+}
+
+impl<'a, T: Storage> ForwardCall<'a, T> {
+    #[inline(always)]
+    pub(crate) fn eval<X: Element, Y: Element>(plan: &Plan, call: Eval<'a, X, Y>) -> Self {
         let Eval { parameters, running, dropout, input, residual, output, scratch } = call;
         let normalisation = plan.normalisation(parameters, Statistics::Fixed(running));
-        Self { normalisation, dropout, residual, input: Some(input), output, scratch }
+        let (residual, input, output) = (residual.map(T::of), Some(T::of(input)), T::of_mut(output));
+        Self { normalisation, dropout, residual, input, output, scratch }
     }
 
     #[inline(always)]
-    pub(crate) const fn eval_in_place(plan: &Plan, call: EvalInPlace<'a>) -> Self {
+    pub(crate) fn eval_in_place<X: Element>(plan: &Plan, call: EvalInPlace<'a, X>) -> Self {
         let EvalInPlace { parameters, running, dropout, residual, values: output, scratch } = call;
         let normalisation = plan.normalisation(parameters, Statistics::Fixed(running));
+        let (residual, output) = (residual.map(T::of), T::of_mut(output));
         Self { normalisation, dropout, residual, input: None, output, scratch }
     }
 
     #[inline(always)]
-    pub(crate) const fn eval_prepared(plan: &Plan, call: EvalPrepared<'a>) -> Self {
+    pub(crate) fn eval_prepared<X: Element, Y: Element>(plan: &Plan, call: EvalPrepared<'a, X, Y>) -> Self {
         let EvalPrepared { prepared, dropout, input, residual, output, scratch } = call;
         let normalisation = plan.normalisation(NO_PARAMETERS, Statistics::Prepared(prepared));
-        Self { normalisation, dropout, residual, input: Some(input), output, scratch }
+        let (residual, input, output) = (residual.map(T::of), Some(T::of(input)), T::of_mut(output));
+        Self { normalisation, dropout, residual, input, output, scratch }
     }
 
     #[inline(always)]
-    pub(crate) const fn eval_prepared_in_place(plan: &Plan, call: EvalPreparedInPlace<'a>) -> Self {
+    pub(crate) fn eval_prepared_in_place<X: Element>(plan: &Plan, call: EvalPreparedInPlace<'a, X>) -> Self {
         let EvalPreparedInPlace { prepared, dropout, residual, values: output, scratch } = call;
         let normalisation = plan.normalisation(NO_PARAMETERS, Statistics::Prepared(prepared));
+        let (residual, output) = (residual.map(T::of), T::of_mut(output));
         Self { normalisation, dropout, residual, input: None, output, scratch }
     }
 
     #[inline(always)]
-    pub(crate) const fn apply(plan: &Plan, call: Apply<'a>) -> Self {
+    pub(crate) fn apply<X: Element, Y: Element>(plan: &Plan, call: Apply<'a, X, Y>) -> Self {
         let Apply { parameters, saved, dropout, input, residual, output, scratch } = call;
         let normalisation = plan.normalisation(parameters, Statistics::Batch(saved));
-        Self { normalisation, dropout, residual, input: Some(input), output, scratch }
+        let (residual, input, output) = (residual.map(T::of), Some(T::of(input)), T::of_mut(output));
+        Self { normalisation, dropout, residual, input, output, scratch }
     }
 }
 
@@ -227,33 +270,33 @@ pub(crate) enum Phase<'a> {
 }
 
 /// A backward call.
-pub(crate) struct BackwardCall<'a> {
+pub(crate) struct BackwardCall<'a, T: Storage> {
     /// With any scale.
     pub(crate) normalisation: Normalisation<'a>,
     pub(crate) dropout: Dropout<'a>,
     pub(crate) phase: Phase<'a>,
     /// `x`.
-    pub(crate) input: &'a [f32],
-    pub(crate) residual: Option<&'a [f32]>,
-    pub(crate) gradients: Gradients<'a>,
+    pub(crate) input: T::Ref<'a>,
+    pub(crate) residual: Option<T::Ref<'a>>,
+    pub(crate) gradients: Gradients<'a, T>,
     pub(crate) grad_parameters: ParameterGradients<'a>,
     pub(crate) scratch: &'a mut [f64],
 }
 
 /// The tensors of gradients of a backward call.
-pub(crate) struct Gradients<'a> {
+pub(crate) struct Gradients<'a, T: Storage> {
     pub(crate) target: Target,
     /// `dy`; `None` if the output overwrites it.
-    pub(crate) grad_output: Option<&'a [f32]>,
+    pub(crate) grad_output: Option<T::Ref<'a>>,
     /// The tensor of the gradient that `target` names.
-    pub(crate) output: &'a mut [f32],
+    pub(crate) output: T::Mut<'a>,
     /// The gradient of the residual, if the caller wants it in addition to `dx`.
-    pub(crate) grad_residual: Option<&'a mut [f32]>,
+    pub(crate) grad_residual: Option<T::Mut<'a>>,
 }
 
-impl<'a> BackwardCall<'a> {
+impl<'a, T: Storage> BackwardCall<'a, T> {
     #[inline(always)]
-    pub(crate) fn whole(plan: &Plan, call: Backward<'a>) -> Self {
+    pub(crate) fn whole<X: Element, Y: Element>(plan: &Plan, call: Backward<'a, X, Y>) -> Self {
         let Backward {
             parameters,
             statistics,
@@ -266,25 +309,26 @@ impl<'a> BackwardCall<'a> {
             grad_parameters,
             scratch,
         } = call;
-        let (target, output, grad_residual) = match (grad_input, grad_residual) {
+        let grad_residual = grad_residual.map(T::of_mut);
+        let (target, output, grad_residual) = match (grad_input.map(T::of_mut), grad_residual) {
             (Some(grad_input), grad_residual) => (Target::Input, grad_input, grad_residual),
             (None, Some(grad_residual)) => (Target::Residual, grad_residual, None),
-            (None, None) => (Target::Nothing, &mut [][..], None),
+            (None, None) => (Target::Nothing, T::of_mut::<X>(&mut []), None),
         };
         Self {
             normalisation: plan.normalisation(parameters, statistics),
             dropout,
             phase: Phase::Whole,
-            input,
-            residual,
-            gradients: Gradients { target, grad_output: Some(grad_output), output, grad_residual },
+            input: T::of(input),
+            residual: residual.map(T::of),
+            gradients: Gradients { target, grad_output: Some(T::of(grad_output)), output, grad_residual },
             grad_parameters,
             scratch,
         }
     }
 
     #[inline(always)]
-    pub(crate) fn in_place(plan: &Plan, call: BackwardInPlace<'a>) -> Self {
+    pub(crate) fn in_place<X: Element, Y: Element>(plan: &Plan, call: BackwardInPlace<'a, X, Y>) -> Self {
         let BackwardInPlace {
             parameters,
             statistics,
@@ -300,32 +344,42 @@ impl<'a> BackwardCall<'a> {
             normalisation: plan.normalisation(parameters, statistics),
             dropout,
             phase: Phase::Whole,
-            input,
-            residual,
-            gradients: Gradients { target: Target::Input, grad_output: None, output: values, grad_residual },
+            input: T::of(input),
+            residual: residual.map(T::of),
+            gradients: Gradients {
+                target: Target::Input,
+                grad_output: None,
+                output: T::of_mut(values),
+                grad_residual: grad_residual.map(T::of_mut),
+            },
             grad_parameters,
             scratch,
         }
     }
 
     #[inline(always)]
-    pub(crate) fn reduce(plan: &Plan, call: Reduce<'a>) -> Self {
+    pub(crate) fn reduce<X: Element, Y: Element>(plan: &Plan, call: Reduce<'a, X, Y>) -> Self {
         let Reduce { parameters, statistics, dropout, input, residual, grad_output, sums, scratch } = call;
-        let grad_output = Some(grad_output);
+        let grad_output = Some(T::of(grad_output));
         Self {
             normalisation: plan.normalisation(parameters, statistics),
             dropout,
             phase: Phase::Reduce(sums),
-            input,
-            residual,
-            gradients: Gradients { target: Target::Nothing, grad_output, output: &mut [], grad_residual: None },
+            input: T::of(input),
+            residual: residual.map(T::of),
+            gradients: Gradients {
+                target: Target::Nothing,
+                grad_output,
+                output: T::of_mut::<X>(&mut []),
+                grad_residual: None,
+            },
             grad_parameters: ParameterGradients::default(),
             scratch,
         }
     }
 
     #[inline(always)]
-    pub(crate) fn apply(plan: &Plan, call: ApplyGradient<'a>) -> Self {
+    pub(crate) fn apply<X: Element, Y: Element>(plan: &Plan, call: ApplyGradient<'a, X, Y>) -> Self {
         let ApplyGradient {
             parameters,
             saved,
@@ -339,14 +393,19 @@ impl<'a> BackwardCall<'a> {
             grad_residual,
             scratch,
         } = call;
-        let grad_output = Some(grad_output);
+        let grad_output = Some(T::of(grad_output));
         Self {
             normalisation: plan.normalisation(parameters, Statistics::Batch(saved)),
             dropout,
             phase: Phase::Apply { sums, samples },
-            input,
-            residual,
-            gradients: Gradients { target: Target::Input, grad_output, output: grad_input, grad_residual },
+            input: T::of(input),
+            residual: residual.map(T::of),
+            gradients: Gradients {
+                target: Target::Input,
+                grad_output,
+                output: T::of_mut(grad_input),
+                grad_residual: grad_residual.map(T::of_mut),
+            },
             grad_parameters: ParameterGradients::default(),
             scratch,
         }

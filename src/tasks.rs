@@ -12,7 +12,7 @@ use crate::bits::WrittenGates;
 #[cfg(feature = "rayon")]
 use crate::simd::in_default;
 use crate::simd::{Kernel, LANES, dispatch};
-use crate::slices::take_front;
+use crate::storage::Storage;
 use crate::walk::{Group, LEAST_SHARED, Piece, Tile, Walk, div_ceil};
 
 /// The smallest number of elements of a task: some microseconds of work.
@@ -114,12 +114,12 @@ impl Tasks {
 
     /// The elements of a group. Each task takes some units and writes its part of each tensor.
     #[inline(always)]
-    pub(crate) fn elements<'a>(
+    pub(crate) fn elements<'a, T: Storage>(
         self,
         walk: &Walk,
         group: Group,
-        written: Written<'a>,
-        work: impl Fn(Range<usize>, Written<'a>) + Sync,
+        written: Written<'a, T>,
+        work: impl Fn(Range<usize>, Written<'a, T>) + Sync,
     ) {
         let units = walk.units(group);
         let tasks = self.for_elements(walk.values_in(group));
@@ -224,22 +224,22 @@ impl Cuts {
 
 /// The tensors that a pass over elements writes, from element `base` on.
 #[derive(Debug)]
-pub(crate) struct Written<'a> {
-    pub(crate) output: &'a mut [f32],
+pub(crate) struct Written<'a, T: Storage> {
+    pub(crate) output: T::Mut<'a>,
     /// The gradient of a residual.
-    pub(crate) grad_residual: Option<&'a mut [f32]>,
+    pub(crate) grad_residual: Option<T::Mut<'a>>,
     /// The gates of a forward call.
     pub(crate) gates: Option<WrittenGates<'a>>,
     pub(crate) base: usize,
 }
 
-impl Written<'_> {
+impl<T: Storage> Written<'_, T> {
     /// Takes the elements before `end`.
     #[inline(always)]
     fn split(&mut self, end: usize) -> Self {
-        let len = self.output.len().min(end - self.base);
-        let output = take_front(&mut self.output, len);
-        let grad_residual = self.grad_residual.as_mut().map(|tensor| take_front(tensor, len));
+        let len = T::len_mut(&self.output).min(end - self.base);
+        let output = T::take_front(&mut self.output, len);
+        let grad_residual = self.grad_residual.as_mut().map(|tensor| T::take_front(tensor, len));
         let gates = self.gates.as_mut().map(|gates| gates.take(len));
         let part = Self { output, grad_residual, gates, base: self.base };
         self.base += len;

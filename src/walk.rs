@@ -652,20 +652,20 @@ impl RowBlock {
 
     /// The block's part of one of its rows.
     #[inline(always)]
-    pub(crate) fn row(self, tensor: &[f32], row: usize) -> &[f32] {
+    pub(crate) fn row<T>(self, tensor: &[T], row: usize) -> &[T] {
         range(tensor, self.first() + row * self.width, self.columns)
     }
 
     /// The block's part of each of its rows. `chunks_exact` would not do, because its zip divides
     /// by the width to know its length.
     #[inline(always)]
-    pub(crate) fn rows_of(self, tensor: &[f32]) -> impl Iterator<Item = &[f32]> + Clone {
+    pub(crate) fn rows_of<T>(self, tensor: &[T]) -> impl Iterator<Item = &[T]> + Clone {
         (0..self.rows).map(move |row| self.row(tensor, row))
     }
 
     /// `ROWS` rows of the block; the first row again for rows that the block does not have.
     #[inline(always)]
-    pub(crate) fn array_of<const ROWS: usize>(self, tensor: &[f32]) -> [&[f32]; ROWS] {
+    pub(crate) fn array_of<T, const ROWS: usize>(self, tensor: &[T]) -> [&[T]; ROWS] {
         let mut array = [self.row(tensor, 0); ROWS];
         for (number, row) in array.iter_mut().enumerate().skip(1) {
             if number < self.rows {

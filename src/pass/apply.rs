@@ -9,7 +9,7 @@ use core::ops::Range;
 use core::slice;
 
 use super::keep::{Bits, Keep};
-use super::{Ahead, Elements, OfRuns, PIECE, Place, RowOfRuns, first_bits, of_columns, pair_lane, pieces};
+use super::{Elements, OfRuns, Place, Rooms, RowOfRuns, first_bits, of_columns, pair_lane, pieces, put};
 use crate::activation::{Formula, FormulaCurve};
 use crate::args::Statistics;
 use crate::bits::{BITS, WrittenGates};
@@ -17,29 +17,30 @@ use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, norma
 use crate::prepared::Prepared;
 use crate::shape::Shape;
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, halves, one_at_a_time};
-use crate::slices::{range, range_mut};
+use crate::slices::range;
+use crate::storage::{Ahead, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Columns, Group, Planar, Tile, Unit, Walk};
 
 /// What the elementwise passes do.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Apply<'a> {
+pub(crate) struct Apply<'a, T: Storage> {
     /// The activation in a forward call, its derivative in a backward call.
     pub(crate) formula: &'a Formula,
     pub(crate) normalisation: &'a Normalisation<'a>,
     /// What is added to the normalised values, if anything is.
-    pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) residual: Option<T::Ref<'a>>,
     pub(crate) keep: Keep<'a>,
 }
 
 /// The part of the dropout scale that belongs into the normalisation: all or nothing.
-pub(crate) const fn folded_scale(formula: &Formula, residual: Option<&[f32]>, scale: f32) -> f32 {
-    if formula.homogeneous && residual.is_none() { scale } else { 1.0 }
+pub(crate) const fn folded_scale(formula: &Formula, has_residual: bool, scale: f32) -> f32 {
+    if formula.homogeneous && !has_residual { scale } else { 1.0 }
 }
 
 /// The part of the dropout scale that values are multiplied by after the activation.
-const fn other_scale(formula: &Formula, residual: Option<&[f32]>, scale: f32) -> f32 {
-    if formula.homogeneous && residual.is_none() { 1.0 } else { scale }
+const fn other_scale(formula: &Formula, has_residual: bool, scale: f32) -> f32 {
+    if formula.homogeneous && !has_residual { 1.0 } else { scale }
 }
 
 /// A value, or the gradient of one, where `z` is not below a bound and the element is kept, +0.0 elsewhere.
@@ -49,7 +50,7 @@ pub(super) fn bounded<S: Simd>(s: S, lower: S::F32, bits: u16, z: S::F32, value:
     s.keep(s.unless_less(s.mask(bits), z, lower), value)
 }
 
-impl Apply<'_> {
+impl<T: Storage> Apply<'_, T> {
     /// Whether there is neither a residual nor a curve. Walks have loops of their own for that: without a call in them, they
     /// keep what they know in registers. With `RESIDUAL`, their loops serve everything else: a residual, a curve, or both.
     #[inline(always)]
@@ -72,9 +73,18 @@ impl Apply<'_> {
 
     /// The residuals of a run, or nothing.
     #[inline(always)]
-    pub(crate) fn residuals<const RESIDUAL: bool>(&self, start: usize, len: usize) -> Residuals<'_> {
+    pub(crate) fn residuals<'b, S: Simd, const RESIDUAL: bool>(
+        &'b self,
+        s: S,
+        (start, len): (usize, usize),
+        ahead: Ahead,
+        room: &'b mut T::Room,
+    ) -> Residuals<'b> {
         let residual = if RESIDUAL { self.residual } else { None };
-        let (whole, rest) = residual.map(|residual| range(residual, start, len)).unwrap_or_default().as_chunks();
+        let (whole, rest) = match residual {
+            Some(residual) => T::read(s, T::shorter(residual), (start, len), ahead, room).as_chunks(),
+            None => (&[][..], &[][..]),
+        };
         Residuals { whole, rest }
     }
 
@@ -123,7 +133,7 @@ impl Apply<'_> {
             None => z,
         };
         bounded(Lane::FIRST, self.formula.lower, bits, z, value)
-            * other_scale(self.formula, self.residual, self.keep.scale)
+            * other_scale(self.formula, self.residual.is_some(), self.keep.scale)
     }
 
     /// Whether the activation, one without a curve, has a gradient of 0 at `z`.
@@ -139,17 +149,17 @@ impl Apply<'_> {
         s: S,
         curve: &FormulaCurve,
         (sources, owner): (&mut impl Sources<S>, Owner),
-        (start, x, factors): (usize, &[f32], &[f32]),
+        (residuals, x, factors): (&Residuals<'_>, &[f32], &[f32]),
         strip: &mut [f32],
     ) {
-        s.apart(StripOfZ { apply: self, sources, owner, start, x, strip: &mut *strip });
+        s.apart(StripOfZ { apply: self, sources, owner, residuals, x, strip: &mut *strip });
         s.strip(curve.functions, curve.parameter, factors, strip);
     }
 
     /// `z` of one element in one column.
     #[inline(always)]
     pub(crate) fn z_of(&self, column: &OneColumn, x: f32, element: usize) -> f32 {
-        let residual = self.residual.and_then(|residual| residual.get(element)).copied();
+        let residual = self.residual.map(|residual| T::at(residual, element));
         if let Some(channel) = &column.exactly {
             return channel.z(x, residual);
         }
@@ -168,7 +178,13 @@ pub(crate) struct Residuals<'a> {
     rest: &'a [f32],
 }
 
-impl Residuals<'_> {
+impl<'a> Residuals<'a> {
+    #[inline(always)]
+    pub(crate) fn of(residuals: &'a [f32]) -> Self {
+        let (whole, rest) = residuals.as_chunks();
+        Self { whole, rest }
+    }
+
     /// Those of a whole vector.
     #[inline(always)]
     pub(crate) fn load<S: Simd>(&self, s: S, vector: usize) -> S::F32 {
@@ -189,6 +205,16 @@ impl Residuals<'_> {
         s.load_partial(self.rest)
     }
 
+    /// Those of up to sixteen values.
+    #[inline(always)]
+    pub(crate) fn load_all<S: Simd>(&self, s: S) -> S::F32 {
+        match self.whole {
+            [whole] => s.load(whole),
+            _ if self.rest.is_empty() => s.splat(0.0),
+            _ => s.load_partial(self.rest),
+        }
+    }
+
     /// Those of a whole vector or the last, partial one.
     #[inline(always)]
     pub(crate) fn load_any<S: Simd>(&self, s: S, vector: usize) -> S::F32 {
@@ -198,30 +224,29 @@ impl Residuals<'_> {
 
 /// `z` of some neighbours, into a strip. A function of its own for each kind of sources: inlined, it would be there wherever
 /// a walk has an activation.
-struct StripOfZ<'a, T> {
-    apply: &'a Apply<'a>,
-    sources: &'a mut T,
+struct StripOfZ<'a, 'b, T: Storage, U> {
+    apply: &'a Apply<'b, T>,
+    sources: &'a mut U,
     owner: Owner,
-    start: usize,
+    residuals: &'a Residuals<'a>,
     x: &'a [f32],
     strip: &'a mut [f32],
 }
 
-impl<S: Simd, T: Sources<S>> Work<S> for StripOfZ<'_, T> {
+impl<S: Simd, T: Storage, U: Sources<S>> Work<S> for StripOfZ<'_, '_, T, U> {
     #[inline(always)]
     fn run(self, s: S) {
         self.fill_strip(s);
     }
 }
 
-impl<T> StripOfZ<'_, T> {
+impl<T: Storage, U> StripOfZ<'_, '_, T, U> {
     #[inline(always)]
     fn fill_strip<S: Simd>(self, s: S)
     where
-        T: Sources<S>,
+        U: Sources<S>,
     {
-        let Self { apply, sources, owner, start, x, strip } = self;
-        let residuals = apply.residuals::<true>(start, x.len());
+        let Self { apply, sources, owner, residuals, x, strip } = self;
         let ((x, x_rest), (strip, strip_rest)) = (x.as_chunks(), strip.as_chunks_mut());
         let mut vector = 0;
         for (x, strip) in x.iter().zip(strip) {
@@ -273,7 +298,7 @@ impl FinishStrip<'_> {
         let mut bits = bits.vectors();
         let ((strip, strip_rest), (y, y_rest)) = (strip.as_chunks(), y.as_chunks_mut());
         for ((value, y), bits) in strip.iter().zip(y).zip(bits.by_ref()) {
-            Elements::put(s, stream, s.keep(s.mask(bits), s.load(value)) * s.splat(scale), y);
+            put(s, stream, s.keep(s.mask(bits), s.load(value)) * s.splat(scale), y);
         }
         if let (false, Some(bits)) = (strip_rest.is_empty(), bits.next()) {
             s.store_partial(s.keep(s.mask(bits), s.load_partial(strip_rest)) * s.splat(scale), y_rest);
@@ -568,20 +593,20 @@ pub(crate) fn put_coefficients<S: Simd, const FIELDS: usize>(
 
 /// The output of a group, whose coefficients are in its table.
 #[inline(always)]
-pub(crate) fn elements(
+pub(crate) fn elements<'a, T: Storage>(
     tasks: Tasks,
     walk: &Walk,
     group: Group,
-    apply: &Apply<'_>,
+    apply: &Apply<'_, T>,
     table: &[Tile<FIELDS>],
-    input: Option<&[f32]>,
-    (output, gates): (&mut [f32], Option<WrittenGates<'_>>),
+    input: Option<T::Ref<'_>>,
+    (output, gates): (T::Mut<'a>, Option<WrittenGates<'a>>),
 ) {
-    let written = Written { output, grad_residual: None, gates, base: 0 };
-    tasks.elements(walk, group, written, |units, Written { output, mut gates, base, .. }| {
+    let written = Written::<T> { output, grad_residual: None, gates, base: 0 };
+    tasks.elements(walk, group, written, |units, Written { mut output, mut gates, base, .. }| {
         for tile in walk.tiles_of(group) {
             let (group, table, units) = (tile.group, tile.table(table), tile.units(units.clone()));
-            let elements = Elements::new(input, &mut *output, base);
+            let elements = Elements::new(input.map(|input| T::shorter(input)), T::reborrow(&mut output), base);
             let gates = gates.as_mut().map(WrittenGates::reborrow);
             tasks.run(Forward { walk, group, apply, table, units, elements, gates });
         }
@@ -612,44 +637,46 @@ pub(crate) fn next_segment<S: Simd, const FIELDS: usize>(
 }
 
 /// The output of up to sixteen columns of a row, except for those that need f64.
-struct BesideExact<'a, const RESIDUAL: bool> {
-    apply: &'a Apply<'a>,
+struct BesideExact<'a, 'b, T: Storage, const RESIDUAL: bool> {
+    apply: &'a Apply<'b, T>,
     tile: &'a Tile<FIELDS>,
     owner: Owner,
     start: usize,
     len: usize,
 }
 
-impl<const RESIDUAL: bool> BesideExact<'_, RESIDUAL> {
+impl<T: Storage, const RESIDUAL: bool> BesideExact<'_, '_, T, RESIDUAL> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S, elements: &mut Elements<'_>) {
+    fn run<S: Simd>(self, s: S, elements: &mut Elements<'_, T>, rooms: &mut Rooms<T>) {
         let Self { apply, tile, owner, start, len } = self;
         let (_, exact) = s.load_pair(&tile[EXACT]);
         let (exact, coefficients) = (s.le(s.splat(1.0), exact), tile.coefficients(s));
         let mut buffer = [0; _];
         let bits = apply.keep.bits(start, 1, &mut buffer).vectors().next().unwrap_or_default();
-        let x = s.select(exact, coefficients.mean, s.load_partial(elements.values_of(start, len)));
-        let residual = if RESIDUAL { apply.residual } else { None };
-        let residual = residual.map_or(s.splat(0.0), |residual| s.load_partial(range(residual, start, len)));
+        let x = s.select(exact, coefficients.mean, s.load_partial(elements.values_of(s, start, len, &mut rooms.read)));
+        let residual = apply.residuals::<S, RESIDUAL>(s, (start, len), Ahead::NOT, &mut rooms.residual);
+        let residual = residual.load_all(s);
         let z = apply.z::<S, RESIDUAL>(s, &coefficients, x, residual, owner);
         let (value, _) = apply.finish(s, apply.lower(s), bits, z, RESIDUAL);
-        let y = range_mut(elements.write, start - elements.base, len);
-        s.store_partial(s.select(exact, s.load_partial(y), value), y);
+        let written = (start - elements.base, len);
+        let old = s.load_partial(T::read(s, T::as_ref(&elements.write), written, Ahead::NOT, &mut rooms.read));
+        s.store_partial(s.select(exact, old, value), elements.place(start, len, &mut rooms.write));
+        elements.finish(s, start, len, &rooms.write);
     }
 }
 
 /// The output of some units of a group.
-struct Forward<'a> {
+struct Forward<'a, 'b, T: Storage> {
     walk: &'a Walk,
     group: Group,
-    apply: &'a Apply<'a>,
+    apply: &'a Apply<'b, T>,
     table: &'a [Tile<FIELDS>],
     units: Range<usize>,
-    elements: Elements<'a>,
+    elements: Elements<'a, T>,
     gates: Option<WrittenGates<'a>>,
 }
 
-impl Kernel for Forward<'_> {
+impl<T: Storage> Kernel for Forward<'_, '_, T> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let Some(s) = m.all() else { return };
@@ -667,10 +694,10 @@ impl Kernel for Forward<'_> {
     }
 }
 
-impl Forward<'_> {
+impl<T: Storage> Forward<'_, '_, T> {
     /// Whether pieces need room for their values before the output. To clear it takes longer than a small call.
     #[inline(always)]
-    const fn needs_copy(&self) -> bool {
+    fn needs_copy(&self) -> bool {
         self.elements.read.is_none() || self.apply.formula.curve.is_some()
     }
 
@@ -684,6 +711,7 @@ impl Forward<'_> {
         } else {
             &mut []
         };
+        let mut rooms = Rooms::new();
         let columns = of_columns(self.group, |column| ColumnCoefficients::new(tile, column));
         let mut runs = [self.units.clone(), 0..0];
         if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone())
@@ -691,13 +719,20 @@ impl Forward<'_> {
             && !columns.iter().any(|column| column.exact)
         {
             let of_channels = columns.map(ColumnCoefficients::fields);
-            let ahead = Ahead::next_row(rows.width, self.elements.read.unwrap_or(self.elements.write));
+            let ahead = Ahead::next_row(rows.width, self.elements.len());
             for row in 0..rows.rows {
                 let mut of_runs = planar.of_runs(s, &of_channels);
                 let start = rows.first() + row * rows.width;
                 for piece in pieces(start, rows.columns) {
                     let owner = Owner::Position { group: self.group, inner: planar.inner, position: piece.0 - start };
-                    self.vectors::<S, RESIDUAL>(s, &mut of_runs, owner, &self.apply.keep, (piece, ahead), copy);
+                    self.vectors::<S, RESIDUAL>(
+                        s,
+                        &mut of_runs,
+                        owner,
+                        &self.apply.keep,
+                        (piece, ahead),
+                        (copy, &mut rooms),
+                    );
                 }
             }
             runs = others;
@@ -712,7 +747,8 @@ impl Forward<'_> {
                 let owner = Owner::Channel(self.group.first_channel + column);
                 let keep = self.apply.keep.within(start, len);
                 for piece in pieces(start, len) {
-                    self.vectors::<S, RESIDUAL>(s, &mut repeat(coefficients), owner, &keep, (piece, Ahead::NOT), copy);
+                    let room = (&mut *copy, &mut rooms);
+                    self.vectors::<S, RESIDUAL>(s, &mut repeat(coefficients), owner, &keep, (piece, Ahead::NOT), room);
                 }
             }
         }
@@ -735,11 +771,13 @@ impl Forward<'_> {
         } else {
             &mut []
         };
+        let mut rooms = Rooms::new();
         for (start, len) in columns.rows_of(group, self.units.clone()) {
             let mut tiles = table.iter();
             for piece in pieces(start, len) {
                 let owner = Owner::Column(group, piece.0 - start);
-                self.vectors::<S, RESIDUAL>(s, &mut tiles, owner, &apply.keep, (piece, Ahead::NOT), copy);
+                let room = (&mut *copy, &mut rooms);
+                self.vectors::<S, RESIDUAL>(s, &mut tiles, owner, &apply.keep, (piece, Ahead::NOT), room);
             }
         }
     }
@@ -750,7 +788,7 @@ impl Forward<'_> {
     fn columns_beside_exact<S: Simd, const RESIDUAL: bool>(mut self, s: S, columns: &Columns) {
         let (group, table, keep) = (self.group, self.table, self.apply.keep);
         self.exact_columns(columns);
-        let mut copy = [0.0; PIECE];
+        let (mut copy, mut rooms) = ([0.0; PIECE], Rooms::new());
         let mut next = 0;
         while let Some(segment) = next_segment(s, table, next, [EXACT; 2]) {
             next = segment.end;
@@ -763,16 +801,16 @@ impl Forward<'_> {
                 if is_exact {
                     if let (Some(tile), 1..) = (tiles.first(), len) {
                         let owner = Owner::Column(group, first);
-                        let work = BesideExact::<RESIDUAL> { apply: self.apply, tile, owner, start, len };
-                        work.run(s, &mut self.elements);
+                        let work = BesideExact::<T, RESIDUAL> { apply: self.apply, tile, owner, start, len };
+                        work.run(s, &mut self.elements, &mut rooms);
                     }
                     continue;
                 }
                 let mut sources = tiles.iter();
                 for piece in pieces(start, len) {
                     let owner = Owner::Column(group, first + piece.0 - start);
-                    let ahead = Ahead::NOT;
-                    self.vectors::<S, RESIDUAL>(s, &mut sources, owner, &keep, (piece, ahead), &mut copy);
+                    let (ahead, room) = (Ahead::NOT, (&mut copy[..], &mut rooms));
+                    self.vectors::<S, RESIDUAL>(s, &mut sources, owner, &keep, (piece, ahead), room);
                 }
             }
         }
@@ -791,10 +829,9 @@ impl Forward<'_> {
             }
             for (start, len) in columns.rows_of(group, self.units.clone()) {
                 if column < len {
-                    for (x, y) in self.elements.values(start + column, 1) {
-                        let z = apply.z_of(&one, x, start + column);
-                        *y = apply.y_of(apply.keep.keeps(start + column).into(), z);
-                    }
+                    let element = start + column;
+                    let z = apply.z_of(&one, self.elements.at(element), element);
+                    self.elements.set(element, apply.y_of(apply.keep.keeps(element).into(), z));
                 }
             }
         }
@@ -809,7 +846,7 @@ impl Forward<'_> {
         owner: Owner,
         keep: &Keep<'_>,
         ((start, len), ahead): ((usize, usize), Ahead),
-        copy: &mut [f32],
+        (copy, rooms): (&mut [f32], &mut Rooms<T>),
     ) {
         let (apply, mut buffer) = (self.apply, [0; _]);
         let bits = match &self.gates {
@@ -818,33 +855,38 @@ impl Forward<'_> {
         };
         let mut words = [0; BITS];
         let words = if self.gates.is_some() { &mut words[..] } else { &mut [] };
-        let (stream, in_place) = (self.elements.stream, self.elements.read.is_none());
+        let (stream, in_place) = (self.elements.streams(), self.elements.read.is_none());
+        let residuals = apply.residuals::<S, RESIDUAL>(s, (start, len), ahead, &mut rooms.residual);
         if let Some(curve) = apply.curve_if::<RESIDUAL>() {
             let strip = copy.get_mut(..len).unwrap_or_default();
             // A copy, because what a function is given the address of is not in registers.
             let mut these = sources.clone();
-            apply.curve(s, curve, (&mut these, owner), (start, self.elements.values_of(start, len), &[]), strip);
+            let x = self.elements.values_of(s, start, len, &mut rooms.read);
+            apply.curve(s, curve, (&mut these, owner), (&residuals, x, &[]), strip);
             *sources = these;
-            let scale = other_scale(apply.formula, apply.residual, keep.scale);
-            let y = range_mut(self.elements.write, start - self.elements.base, len);
+            let scale = other_scale(apply.formula, apply.residual.is_some(), keep.scale);
+            let y = self.elements.place(start, len, &mut rooms.write);
             s.apart(FinishStrip { strip, bits, scale, stream, y });
+            self.elements.finish(s, start, len, &rooms.write);
             return;
         }
         let mut bits = bits.vectors();
-        let residuals = apply.residuals::<RESIDUAL>(start, len);
-        let Place { read, write } = self.elements.piece(start, len, copy);
+        let Place { read, write } =
+            self.elements.piece(s, (start, len), ahead, copy, (&mut rooms.read, &mut rooms.write));
         let ((x, x_rest), (y, y_rest)) = (read.as_chunks(), write.as_chunks_mut());
         let (lower, mut vector) = (apply.lower(s), 0);
         for ((x, y), bits) in x.iter().zip(y).zip(bits.by_ref()) {
             let Some(source) = sources.take() else { break };
-            ahead.prefetch(s, if in_place { y } else { x });
-            if RESIDUAL {
+            if T::DIRECT {
+                ahead.prefetch(s, if in_place { y } else { x });
+            }
+            if RESIDUAL && T::DIRECT {
                 residuals.prefetch(s, ahead, vector);
             }
             let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load(x), residual, owner);
             let (of_vector, gate) = apply.finish(s, lower, bits, z, RESIDUAL);
-            Elements::put(s, stream, of_vector, y);
+            put(s, stream, of_vector, y);
             if let Some(word) = words.get_mut(vector) {
                 *word = s.bits(gate);
             }
@@ -862,6 +904,7 @@ impl Forward<'_> {
                 *word = s.bits(gate);
             }
         }
+        self.elements.finish(s, start, len, &rooms.write);
         if let Some(gates) = &mut self.gates {
             gates.put(start, len, words);
         }
@@ -884,10 +927,10 @@ impl Forward<'_> {
                 Some(gates) if gates.has_mask => gates.fill(start, first_bits(&mut bits, len)),
                 _ => keep.fill(start, first_bits(&mut bits, len)),
             }
-            for (offset, (x, y)) in self.elements.values(start, len).enumerate() {
-                let z = apply.z_of(&one, x, start + offset);
+            for offset in 0..len {
+                let z = apply.z_of(&one, self.elements.at(start + offset), start + offset);
                 let word = &mut bits[offset / LANES % BITS];
-                *y = apply.y_of(*word >> (offset % LANES), z);
+                self.elements.set(start + offset, apply.y_of(*word >> (offset % LANES), z));
                 if apply.is_closed(z) {
                     *word &= !(1 << (offset % LANES));
                 }

@@ -21,6 +21,7 @@ use crate::bits::WrittenGates;
 use crate::channel::{ChannelDifferentiate, ChannelNormalise, Channels, GradientSums, Moments};
 use crate::shape::Shape;
 use crate::simd::{LANES, Lane, Lanes};
+use crate::storage::{Load, OfOneType, Storage};
 use crate::walk::{Planar, RowBlock, Walk};
 
 /// The channels of a tensor; none if it is empty.
@@ -30,15 +31,8 @@ pub(crate) fn channels(shape: Shape) -> Range<usize> {
 
 /// A value of a tensor; callers have checked that it is there.
 #[inline(always)]
-fn at(tensor: &[f32], element: usize) -> f32 {
-    tensor.get(element).copied().unwrap_or(0.0)
-}
-
-/// Copies a tensor: to work in place costs less code and stack than to read one and write another.
-pub(crate) fn copy(input: Option<&[f32]>, output: &mut [f32]) {
-    for (to, &from) in output.iter_mut().zip(input.unwrap_or_default()) {
-        *to = from;
-    }
+fn at<E: Load>(tensor: &[E], element: usize) -> f32 {
+    tensor.get(element).map_or(0.0, |value| value.single())
 }
 
 /// Does something for every element of a channel, in order.
@@ -118,7 +112,27 @@ impl Layout {
 }
 
 /// The moments of all values of a channel.
-pub(crate) fn moments(walk: &Walk, shape: Shape, channel: usize, input: &[f32]) -> Moments {
+pub(crate) fn moments<T: Storage>(walk: &Walk, shape: Shape, channel: usize, input: T::Ref<'_>) -> Moments {
+    T::of_one_type(input, OfChannel { walk, shape, channel })
+}
+
+/// [`moments`].
+struct OfChannel<'a> {
+    walk: &'a Walk,
+    shape: Shape,
+    channel: usize,
+}
+
+impl OfOneType for OfChannel<'_> {
+    type Output = Moments;
+
+    #[inline(always)]
+    fn run<E: Load>(self, input: &[E]) -> Moments {
+        moments_of(self.walk, self.shape, self.channel, input)
+    }
+}
+
+fn moments_of<E: Load>(walk: &Walk, shape: Shape, channel: usize, input: &[E]) -> Moments {
     let pivot = PivotPlaces::new(shape).pivots(Lane::FIRST, Channels::one(channel), input);
     let (mut moments, mut next) = (Moments::EMPTY, Some([pivot, 1.0]));
     for _ in 0..=FURTHER_WALKS {
@@ -131,7 +145,7 @@ pub(crate) fn moments(walk: &Walk, shape: Shape, channel: usize, input: &[f32]) 
 
 /// The moments that one walk over a channel finds with a pivot and a unit.
 #[inline(never)]
-fn moments_of_walk(walk: &Walk, channel: usize, input: &[f32], [pivot, unit]: [f32; 2]) -> Moments {
+fn moments_of_walk<E: Load>(walk: &Walk, channel: usize, input: &[E], [pivot, unit]: [f32; 2]) -> Moments {
     let layout = Layout::new(walk);
     let deviations = Deviations::new::<true>(pivot, unit);
     let mut all = Moments::EMPTY;
@@ -160,45 +174,50 @@ fn merge(moments: &mut Moments, other: Moments) {
 }
 
 /// One channel of a tensor, and what its elements are normalised with.
-pub(crate) struct Channel<'a> {
-    apply: &'a Apply<'a>,
+pub(crate) struct Channel<'a, 'b, T: Storage> {
+    apply: &'a Apply<'b, T>,
     channel: usize,
     normalise: ChannelNormalise,
 }
 
-impl<'a> Channel<'a> {
+impl<'a, 'b, T: Storage> Channel<'a, 'b, T> {
     /// A channel of statistics that are not prepared.
-    pub(crate) fn new(apply: &'a Apply<'a>, channel: usize) -> Self {
+    pub(crate) fn new(apply: &'a Apply<'b, T>, channel: usize) -> Self {
         Self::with(apply, channel, apply.normalisation.computed_of_channel(channel))
     }
 
-    pub(crate) const fn with(apply: &'a Apply<'a>, channel: usize, normalise: ChannelNormalise) -> Self {
+    pub(crate) const fn with(apply: &'a Apply<'b, T>, channel: usize, normalise: ChannelNormalise) -> Self {
         Self { apply, channel, normalise }
     }
 
     /// `z` of an element, in f64 where it is needed.
     #[inline(never)]
     fn z(&self, x: f32, element: usize) -> f32 {
-        self.normalise.z(x, self.apply.residual.map(|residual| at(residual, element)))
+        self.normalise.z(x, self.apply.residual.map(|residual| T::at(residual, element)))
     }
 
-    /// The output, in place of the input.
-    pub(crate) fn forward(&self, shape: Shape, values: &mut [f32]) {
+    /// The output, in place of the input if [`Storage::begin`] has copied it or there is none.
+    pub(crate) fn forward(&self, shape: Shape, input: Option<T::Ref<'_>>, output: &mut T::Mut<'_>) {
         each_element(shape, self.channel, |element| {
-            if let Some(value) = values.get_mut(element) {
-                *value = self.y(*value, element);
-            }
+            T::change(input, output, element, |x| self.y(x, element));
         });
     }
 
     /// [`Self::forward`] that writes the gates, too.
-    pub(crate) fn forward_with_gates(&self, shape: Shape, values: &mut [f32], gates: &mut WrittenGates<'_>) {
+    pub(crate) fn forward_with_gates(
+        &self,
+        shape: Shape,
+        input: Option<T::Ref<'_>>,
+        output: &mut T::Mut<'_>,
+        gates: &mut WrittenGates<'_>,
+    ) {
         each_element(shape, self.channel, |element| {
-            let Some(value) = values.get_mut(element) else { return };
-            let kept = if gates.has_mask { gates.keeps(element) } else { self.apply.keep.keeps(element) };
-            let z = self.z(*value, element);
-            *value = self.apply.y_of(kept.into(), z);
-            gates.put(element, 1, &[(kept && !self.apply.is_closed(z)).into()]);
+            T::change(input, output, element, |x| {
+                let kept = if gates.has_mask { gates.keeps(element) } else { self.apply.keep.keeps(element) };
+                let z = self.z(x, element);
+                gates.put(element, 1, &[(kept && !self.apply.is_closed(z)).into()]);
+                self.apply.y_of(kept.into(), z)
+            });
         });
     }
 
@@ -219,12 +238,12 @@ impl<'a> Channel<'a> {
     /// The sums that gradients are made of, with the unit of the deviations; in f64 if they do not
     /// fit f32.
     #[expect(clippy::cast_possible_truncation, reason = "a power of two")]
-    pub(crate) fn sums(&self, walk: &Walk, unit: f64, input: &[f32], grad: &[f32]) -> [f64; 2] {
+    pub(crate) fn sums(&self, walk: &Walk, unit: f64, input: T::Ref<'_>, grad: T::Ref<'_>) -> [f64; 2] {
         let layout = Layout::new(walk);
         let (mean, exact_unit, unit) = (self.normalise.mean, unit, unit as f32);
         let mut summands = |element| {
-            let x = at(input, element);
-            let g = self.g(x, at(grad, element), element);
+            let x = T::at(input, element);
+            let g = self.g(x, T::at(grad, element), element);
             Two { first: g, second: g * ((x - mean) * unit) }
         };
         let (parts, mut all) = (walk.parts(), GradientSums::ZERO);
@@ -243,30 +262,30 @@ impl<'a> Channel<'a> {
         }
         if self.normalise.exact || !all.are_finite() {
             let one = ExactChannel { apply: self.apply, normalise: self.normalise, unit: exact_unit };
-            all = exactly(walk, &one, self.channel, (input, grad));
+            all = exactly(walk, &one, self.channel, (T::shorter(input), T::shorter(grad)));
         }
         [all.g, all.g_deviation]
     }
 
-    /// The gradients of the elements, in place of `dy`; and that of the residual, if it is wanted.
+    /// The gradients of the elements, in place of `dy` as [`Self::forward`]; and that of the residual, if it is wanted.
     pub(crate) fn gradient(
         &self,
         shape: Shape,
-        differentiate: &ChannelDifferentiate,
-        batch: bool,
-        input: &[f32],
-        values: &mut [f32],
-        mut grad_residual: Option<&mut [f32]>,
+        (differentiate, batch): (&ChannelDifferentiate, bool),
+        (input, grad): (T::Ref<'_>, Option<T::Ref<'_>>),
+        output: &mut T::Mut<'_>,
+        mut grad_residual: Option<&mut T::Mut<'_>>,
     ) {
         let scale = self.apply.keep.scale;
         each_element(shape, self.channel, |element| {
-            let Some(value) = values.get_mut(element) else { return };
-            let x = at(input, element);
-            let g = self.g(x, *value, element);
-            *value = differentiate.dx(batch, x, g);
-            if let Some(to) = grad_residual.as_deref_mut().and_then(|tensor| tensor.get_mut(element)) {
-                *to = g * scale;
-            }
+            let x = T::at(input, element);
+            T::change(grad, output, element, |dy| {
+                let g = self.g(x, dy, element);
+                if let Some(tensor) = &mut grad_residual {
+                    T::put(tensor, element, g * scale);
+                }
+                differentiate.dx(batch, x, g)
+            });
         });
     }
 }

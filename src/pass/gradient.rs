@@ -12,26 +12,26 @@ use super::apply::{
 };
 use super::keep::Keep;
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
-use super::{Ahead, Elements, OfRuns, PIECE, Place, first_bits, of_columns, pair_lane, pieces};
+use super::{Elements, OfRuns, Place, Rooms, first_bits, of_columns, pair_lane, pieces, put};
 use crate::bits::BITS;
 use crate::channel::{ChannelDifferentiate, Differential, Differentiation, differentiated, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Machine, Simd};
-use crate::slices::{range, range_mut};
+use crate::storage::{Ahead, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Columns, Group, Planar, Tile, Unit, Walk};
 
 /// What the gradients of elements are made with.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Gradient<'a> {
-    pub(crate) apply: Apply<'a>,
+pub(crate) struct Gradient<'a, T: Storage> {
+    pub(crate) apply: Apply<'a, T>,
     pub(crate) differentiation: Differentiation<'a>,
     /// `x`.
-    pub(crate) input: &'a [f32],
+    pub(crate) input: T::Ref<'a>,
     /// `dy`, or nothing where `dx` overwrites it.
-    pub(crate) grad_output: Option<&'a [f32]>,
+    pub(crate) grad_output: Option<T::Ref<'a>>,
 }
 
-impl Gradient<'_> {
+impl<T: Storage> Gradient<'_, T> {
     /// `g` of a vector, and its input gradient.
     #[inline(always)]
     fn of_one<S: Simd, const RESIDUAL: bool, const GATED: bool>(
@@ -147,33 +147,34 @@ impl<S: Simd> GradientSource<S> for OfRuns<S, 6> {
 
 /// The gradients of a group's elements, whose coefficients are in its table.
 #[inline(always)]
-pub(crate) fn elements(
+pub(crate) fn elements<T: Storage>(
     tasks: Tasks,
     walk: &Walk,
     group: Group,
-    gradient: &Gradient<'_>,
+    gradient: &Gradient<'_, T>,
     table: &[Tile<FIELDS>],
-    written: Written<'_>,
+    written: Written<'_, T>,
 ) {
-    tasks.elements(walk, group, written, |units, Written { output, mut grad_residual, base, .. }| {
+    tasks.elements(walk, group, written, |units, Written { mut output, mut grad_residual, base, .. }| {
         for tile in walk.tiles_of(group) {
             let (group, table, units) = (tile.group, tile.table(table), tile.units(units.clone()));
-            let elements = Elements::new(gradient.grad_output, &mut *output, base);
-            let grad_residual = grad_residual.as_deref_mut();
+            let dy = gradient.grad_output.map(|dy| T::shorter(dy));
+            let elements = Elements::new(dy, T::reborrow(&mut output), base);
+            let grad_residual = grad_residual.as_mut().map(T::reborrow);
             let backward = Backward { walk, group, gradient, table, units, elements, grad_residual };
             match (gradient.apply.is_plain(), backward.is_batch()) {
-                (true, true) if gradient.apply.is_open() => tasks.run(Variant::<false, true, true>(backward)),
-                (true, true) => tasks.run(Variant::<false, false, true>(backward)),
-                (true, false) => tasks.run(Variant::<false, false, false>(backward)),
-                (false, _) => tasks.run(Variant::<true, false, true>(backward)),
+                (true, true) if gradient.apply.is_open() => tasks.run(Variant::<T, false, true, true>(backward)),
+                (true, true) => tasks.run(Variant::<T, false, false, true>(backward)),
+                (true, false) => tasks.run(Variant::<T, false, false, false>(backward)),
+                (false, _) => tasks.run(Variant::<T, true, false, true>(backward)),
             }
         }
     });
 }
 
 /// What single elements of a column are normalised and differentiated with.
-fn source(
-    gradient: &Gradient<'_>,
+fn source<T: Storage>(
+    gradient: &Gradient<'_, T>,
     group: Group,
     table: &[Tile<FIELDS>],
     column: usize,
@@ -206,24 +207,26 @@ fn dx_of(
 }
 
 /// The gradients of some units of a group.
-struct Backward<'a> {
+struct Backward<'a, 'b, T: Storage> {
     walk: &'a Walk,
     group: Group,
-    gradient: &'a Gradient<'a>,
+    gradient: &'a Gradient<'b, T>,
     table: &'a [Tile<FIELDS>],
     units: Range<usize>,
     /// From `dy` to `dx`.
-    elements: Elements<'a>,
+    elements: Elements<'a, T>,
     /// The gradient of the residual, if it is wanted beside `dx`.
-    grad_residual: Option<&'a mut [f32]>,
+    grad_residual: Option<T::Mut<'a>>,
 }
 
 /// The same with or without a residual: a kernel for each, because without optimisation the stack would hold the vectors of
 /// both. Without a residual `BATCH` says whether the gradient goes through batch statistics, and `GATED` that `z` need not be
 /// looked at; with one, it is asked in the loop.
-struct Variant<'a, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(Backward<'a>);
+struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(Backward<'a, 'b, T>);
 
-impl<const RESIDUAL: bool, const GATED: bool, const BATCH: bool> Kernel for Variant<'_, RESIDUAL, GATED, BATCH> {
+impl<T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> Kernel
+    for Variant<'_, '_, T, RESIDUAL, GATED, BATCH>
+{
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let Self(backward) = self;
@@ -240,7 +243,7 @@ impl<const RESIDUAL: bool, const GATED: bool, const BATCH: bool> Kernel for Vari
     }
 }
 
-impl Backward<'_> {
+impl<T: Storage> Backward<'_, '_, T> {
     /// Whether the gradient goes through batch statistics.
     #[inline(always)]
     fn is_batch(&self) -> bool {
@@ -250,7 +253,7 @@ impl Backward<'_> {
     #[inline(always)]
     fn planar<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(mut self, s: S, planar: &Planar) {
         let Some(tile) = self.table.first() else { return };
-        let mut copy = [0.0; PIECE];
+        let (mut copy, mut rooms) = ([0.0; PIECE], (Rooms::new(), Rooms::new()));
         let columns = of_columns(self.group, |column| ColumnGradient::new(tile, column));
         let mut runs = [self.units.clone(), 0..0];
         if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone())
@@ -258,14 +261,15 @@ impl Backward<'_> {
             && !columns.iter().any(|column| column.exact)
         {
             let of_channels = columns.map(ColumnGradient::fields);
-            let ahead = Ahead::next_row(rows.width, self.gradient.input);
+            let ahead = Ahead::next_row(rows.width, T::len(self.gradient.input));
             let keep = &self.gradient.apply.keep;
             for row in 0..rows.rows {
                 let mut of_runs = planar.of_runs(s, &of_channels);
                 let start = rows.first() + row * rows.width;
                 for piece in pieces(start, rows.columns) {
                     let owner = Owner::Position { group: self.group, inner: planar.inner, position: piece.0 - start };
-                    self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut of_runs, owner, keep, (piece, ahead), &mut copy);
+                    let room = (&mut copy, &mut rooms);
+                    self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut of_runs, owner, keep, (piece, ahead), room);
                 }
             }
             runs = others;
@@ -286,7 +290,7 @@ impl Backward<'_> {
                         owner,
                         &keep,
                         (piece, Ahead::NOT),
-                        &mut copy,
+                        (&mut copy, &mut rooms),
                     );
                 }
             }
@@ -303,13 +307,14 @@ impl Backward<'_> {
             }
             return self.columns_beside_exact::<S, RESIDUAL, GATED, BATCH>(s, columns);
         }
-        let mut copy = [0.0; PIECE];
-        let ahead = Ahead::in_sequence(columns.width, self.gradient.input);
+        let (mut copy, mut rooms) = ([0.0; PIECE], (Rooms::new(), Rooms::new()));
+        let ahead = Ahead::in_sequence(columns.width, T::len(self.gradient.input));
         for (start, len) in columns.rows_of(group, self.units.clone()) {
             let mut tiles = table.iter();
             for piece in pieces(start, len) {
                 let owner = Owner::Column(group, piece.0 - start);
-                self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut tiles, owner, &keep, (piece, ahead), &mut copy);
+                let room = (&mut copy, &mut rooms);
+                self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut tiles, owner, &keep, (piece, ahead), room);
             }
         }
     }
@@ -323,7 +328,7 @@ impl Backward<'_> {
     ) {
         let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
         self.exact_columns(columns);
-        let mut copy = [0.0; PIECE];
+        let (mut copy, mut rooms) = ([0.0; PIECE], (Rooms::new(), Rooms::new()));
         let mut next = 0;
         while let Some(segment) = next_segment(s, table, next, [apply::EXACT, OFFSET]) {
             next = segment.end;
@@ -335,14 +340,16 @@ impl Backward<'_> {
                 let (start, len) = (start + first, end.min(len).saturating_sub(first));
                 if is_exact {
                     if let (Some(tile), 1..) = (tiles.first(), len) {
-                        self.beside_exact::<S, RESIDUAL, GATED>(s, tile, Owner::Column(group, first), start, len);
+                        let owner = Owner::Column(group, first);
+                        self.beside_exact::<S, RESIDUAL, GATED>(s, tile, owner, (start, len), &mut rooms);
                     }
                     continue;
                 }
                 let mut sources = tiles.iter();
                 for piece in pieces(start, len) {
                     let (owner, ahead) = (Owner::Column(group, first + piece.0 - start), Ahead::NOT);
-                    self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut sources, owner, &keep, (piece, ahead), &mut copy);
+                    let room = (&mut copy, &mut rooms);
+                    self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut sources, owner, &keep, (piece, ahead), room);
                 }
             }
         }
@@ -355,8 +362,8 @@ impl Backward<'_> {
         s: S,
         tile: &Tile<FIELDS>,
         owner: Owner,
-        start: usize,
-        len: usize,
+        (start, len): (usize, usize),
+        (rooms, others): &mut (Rooms<T>, Rooms<T>),
     ) {
         let (gradient, batch, base) = (self.gradient, self.is_batch(), self.elements.base);
         let (forward, own) = (tile.coefficients(s), tile.gradient_coefficients(s));
@@ -364,19 +371,23 @@ impl Backward<'_> {
         let exact = s.le(s.splat(1.0), flags + own_flags);
         let mut buffer = [0; _];
         let bits = gradient.apply.keep.bits(start, 1, &mut buffer).vectors().next().unwrap_or_default();
-        let x = s.select(exact, forward.mean, s.load_partial(range(gradient.input, start, len)));
-        let dy = s.drop(exact, s.load_partial(self.elements.values_of(start, len)));
-        let residual = if RESIDUAL { gradient.apply.residual } else { None };
-        let residual = residual.map_or(s.splat(0.0), |residual| s.load_partial(range(residual, start, len)));
+        let x = T::read(s, T::shorter(gradient.input), (start, len), Ahead::NOT, &mut others.read);
+        let x = s.select(exact, forward.mean, s.load_partial(x));
+        let dy = s.drop(exact, s.load_partial(self.elements.values_of(s, start, len, &mut rooms.read)));
+        let residual = gradient.apply.residuals::<S, RESIDUAL>(s, (start, len), Ahead::NOT, &mut rooms.residual);
+        let residual = residual.load_all(s);
         let (values, bounds) = ([x, dy, residual], (gradient.apply.lower(s), bits, batch));
         let (g, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(s, (&forward, &own), owner, values, bounds);
-        if let Some(tensor) = self.grad_residual.as_deref_mut() {
-            let to = range_mut(tensor, start - base, len);
+        let at = (start - base, len);
+        if let Some(tensor) = &mut self.grad_residual {
             let g = g * s.splat(gradient.apply.keep.scale);
-            s.store_partial(s.select(exact, s.load_partial(to), g), to);
+            let old = s.load_partial(T::read(s, T::as_ref(tensor), at, Ahead::NOT, &mut others.read));
+            s.store_partial(s.select(exact, old, g), T::place(tensor, at, &mut others.write));
+            T::finish(s, false, tensor, at, &others.write);
         }
-        let to = range_mut(self.elements.write, start - base, len);
-        s.store_partial(s.select(exact, s.load_partial(to), of_one), to);
+        let old = s.load_partial(T::read(s, T::as_ref(&self.elements.write), at, Ahead::NOT, &mut others.read));
+        s.store_partial(s.select(exact, old, of_one), self.elements.place(start, len, &mut rooms.write));
+        self.elements.finish(s, start, len, &rooms.write);
     }
 
     /// The gradients of the columns that need f64, one after the other.
@@ -392,14 +403,15 @@ impl Backward<'_> {
             }
             for (start, len) in columns.rows_of(group, self.units.clone()) {
                 let element = start + column;
-                let (true, Some(&x)) = (column < len, gradient.input.get(element)) else { continue };
-                for (dy, dx) in self.elements.values(element, 1) {
-                    let z = apply.z_of(&one, x, element);
-                    let g = apply.gradient_of(apply.keep.keeps(element).into(), z, dy);
-                    *dx = dx_of(s, &coefficients, exactly.as_ref(), batch, x, g);
-                    if let Some(tensor) = &mut self.grad_residual {
-                        s.store_partial(g * apply.keep.scale, range_mut(tensor, element - base, 1));
-                    }
+                if column >= len {
+                    continue;
+                }
+                let (x, dy) = (T::at(gradient.input, element), self.elements.at(element));
+                let z = apply.z_of(&one, x, element);
+                let g = apply.gradient_of(apply.keep.keeps(element).into(), z, dy);
+                self.elements.set(element, dx_of(s, &coefficients, exactly.as_ref(), batch, x, g));
+                if let Some(tensor) = &mut self.grad_residual {
+                    T::put(tensor, element - base, g * apply.keep.scale);
                 }
             }
         }
@@ -414,35 +426,44 @@ impl Backward<'_> {
         owner: Owner,
         keep: &Keep<'_>,
         ((start, len), ahead): ((usize, usize), Ahead),
-        copy: &mut [f32; PIECE],
+        (copy, (rooms, others)): (&mut [f32; PIECE], &mut (Rooms<T>, Rooms<T>)),
     ) {
         let (gradient, mut buffer) = (self.gradient, [0; _]);
         let batch = if RESIDUAL { self.is_batch() } else { BATCH };
         let mut bits = keep.bits(start, len.div_ceil(LANES), &mut buffer).vectors();
-        let residuals = gradient.apply.residuals::<RESIDUAL>(start, len);
-        let (x, x_rest) = range(gradient.input, start, len).as_chunks();
+        let residuals = gradient.apply.residuals::<S, RESIDUAL>(s, (start, len), ahead, &mut rooms.residual);
+        let all_x = T::read(s, T::shorter(gradient.input), (start, len), ahead, &mut others.read);
+        let (x, x_rest) = all_x.as_chunks();
         let base = self.elements.base;
-        let grad_residual = self.grad_residual.as_deref_mut().map(|tensor| range_mut(tensor, start - base, len));
-        let (grad_residual, grad_residual_rest) = grad_residual.unwrap_or_default().as_chunks_mut();
-        let (stream, in_place) = (self.elements.stream, self.elements.read.is_none());
+        let (stream, in_place) = (self.elements.streams(), self.elements.read.is_none());
+        let (grad_residual, stream_residual) = match &mut self.grad_residual {
+            Some(tensor) => {
+                let stream = self.elements.stream && T::is_direct(tensor);
+                (T::place(tensor, (start - base, len), &mut others.write), stream)
+            }
+            None => (&mut [][..], false),
+        };
+        let (grad_residual, grad_residual_rest) = grad_residual.as_chunks_mut();
         let Place { read, write } = match gradient.apply.curve_if::<RESIDUAL>() {
-            None => self.elements.piece(start, len, copy),
+            None => self.elements.piece(s, (start, len), ahead, &mut copy[..], (&mut rooms.read, &mut rooms.write)),
             Some(curve) => {
                 // From here on `act'(z)*dy` takes the place of `dy`.
-                let (strip, dy) = (copy.get_mut(..len).unwrap_or_default(), self.elements.values_of(start, len));
+                let strip = copy.get_mut(..len).unwrap_or_default();
+                let dy = self.elements.values_of(s, start, len, &mut rooms.read);
                 let mut these = sources.clone();
-                let x = range(gradient.input, start, len);
-                gradient.apply.curve(s, curve, (&mut these, owner), (start, x, dy), strip);
-                Place { read: strip, write: range_mut(self.elements.write, start - base, len) }
+                gradient.apply.curve(s, curve, (&mut these, owner), (&residuals, all_x, dy), strip);
+                Place { read: strip, write: self.elements.place(start, len, &mut rooms.write) }
             }
         };
         let ((dy, dy_rest), (dx, dx_rest)) = (read.as_chunks(), write.as_chunks_mut());
         let (lower, mut vector) = (gradient.apply.lower(s), 0);
         for (((x, dy), dx), bits) in x.iter().zip(dy).zip(dx).zip(bits.by_ref()) {
             let Some(source) = sources.take() else { break };
-            ahead.prefetch(s, x);
-            ahead.prefetch(s, if in_place { dx } else { dy });
-            if RESIDUAL {
+            if T::DIRECT {
+                ahead.prefetch(s, x);
+                ahead.prefetch(s, if in_place { dx } else { dy });
+            }
+            if RESIDUAL && T::DIRECT {
                 residuals.prefetch(s, ahead, vector);
             }
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
@@ -450,9 +471,9 @@ impl Backward<'_> {
             let (g, of_one) =
                 gradient.of_one::<S, RESIDUAL, GATED>(s, coefficients, owner, values, (lower, bits, batch));
             if let Some(grad_residual) = grad_residual.get_mut(vector) {
-                Elements::put(s, stream, g * s.splat(keep.scale), grad_residual);
+                put(s, stream_residual, g * s.splat(keep.scale), grad_residual);
             }
-            Elements::put(s, stream, of_one, dx);
+            put(s, stream, of_one, dx);
             vector += 1;
         }
         // No source is taken if there is no rest: the next piece begins with it.
@@ -470,6 +491,10 @@ impl Backward<'_> {
             }
             s.store_partial(of_one, dx_rest);
         }
+        if let Some(tensor) = &mut self.grad_residual {
+            T::finish(s, self.elements.stream, tensor, (start - base, len), &others.write);
+        }
+        self.elements.finish(s, start, len, &rooms.write);
     }
 
     /// The gradients of a unit, element by element, for columns that need f64.
@@ -483,15 +508,14 @@ impl Backward<'_> {
         for (start, len) in pieces(start, len) {
             let mut bits = [0; BITS];
             keep.fill(start, first_bits(&mut bits, len));
-            let x = range(gradient.input, start, len);
-            let values = x.iter().zip(self.elements.values(start, len));
-            for (offset, (&x, (dy, dx))) in values.enumerate() {
+            for offset in 0..len {
                 let (one, coefficients, exactly) = &sources;
+                let (x, dy) = (T::at(gradient.input, start + offset), self.elements.at(start + offset));
                 let z = apply.z_of(one, x, start + offset);
                 let g = apply.gradient_of(bits[offset / LANES % BITS] >> (offset % LANES), z, dy);
-                *dx = dx_of(s, coefficients, exactly.as_ref(), batch, x, g);
+                self.elements.set(start + offset, dx_of(s, coefficients, exactly.as_ref(), batch, x, g));
                 if let Some(tensor) = &mut self.grad_residual {
-                    s.store_partial(g * keep.scale, range_mut(tensor, start + offset - base, 1));
+                    T::put(tensor, start + offset - base, g * keep.scale);
                 }
                 if step != 0 {
                     column += step;

@@ -14,13 +14,9 @@ use keep::Keep;
 use crate::bits::{BITS, Buffer};
 use crate::channel::Channels;
 use crate::simd::{LANES, Lane, Lanes, Simd, first_lanes};
-use crate::slices::{range, range_mut, take_front};
+use crate::slices::take_front;
+use crate::storage::{Ahead, Load, PIECE, Storage};
 use crate::walk::{BLOCK_VALUES, Group, Planar, RowBlock, Tile};
-
-/// The values of a page of memory, beyond which the hardware does not read ahead.
-const PAGE: usize = 1024;
-/// The values of a tensor that caches of the second level hold.
-const CACHED_TENSOR: usize = 1 << 18;
 
 impl Planar {
     /// What is known of the channels of a group, for one vector after the other of a row of their runs.
@@ -146,58 +142,28 @@ impl Group {
 }
 
 impl RowBlock {
-    /// Asks the second cache for what follows the one row of the block in a tensor that comes from memory.
+    /// [`Self::prefetch_next`] of a tensor of one type.
     #[inline(always)]
-    pub(crate) fn prefetch_next<S: Simd>(self, s: S, tensor: &[f32]) {
+    pub(crate) fn prefetch_next_of<S: Simd, E>(self, s: S, tensor: &[E]) {
         if self.rows == 1 && tensor.len() >= STREAMED_VALUES {
-            for vector in self.row(tensor, 0).as_chunks().0 {
+            for vector in self.row(tensor, 0).as_chunks::<LANES>().0 {
                 s.prefetch_second(vector, 4 * BLOCK_VALUES);
             }
         }
     }
-}
 
-/// Whether the rows of a matrix are best read one after the other, because they are shorter than a page and not in the
-/// caches: the hardware reads ahead where it sees a sequence.
-pub(crate) const fn in_sequence(width: usize, tensor: &[f32]) -> bool {
-    width < PAGE && tensor.len() > CACHED_TENSOR
-}
-
-/// How many values ahead of a vector the first and the second cache are asked for others, if not 0.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ahead {
-    first: usize,
-    second: usize,
-}
-
-impl Ahead {
-    /// Not at all: the caches have them, or the hardware reads ahead.
-    pub(crate) const NOT: Self = Self { first: 0, second: 0 };
-
-    /// In rows of a matrix that follow each other in memory.
-    pub(crate) const fn in_sequence(width: usize, tensor: &[f32]) -> Self {
-        if in_sequence(width, tensor) { Self { first: 128, second: 1024 } } else { Self::NOT }
-    }
-
-    /// In rows of a matrix, of which some columns are worked row by row: those of the next row.
-    pub(crate) const fn next_row(width: usize, tensor: &[f32]) -> Self {
-        if tensor.len() > CACHED_TENSOR { Self { first: 0, second: width } } else { Self::NOT }
-    }
-
+    /// Asks the second cache for what follows the one row of the block in a tensor that comes from memory.
     #[inline(always)]
-    pub(crate) fn prefetch<S: Simd>(self, s: S, from: &Lanes<f32>) {
-        if self.first != 0 {
-            s.prefetch_first(from, self.first);
-        }
-        if self.second != 0 {
-            s.prefetch_second(from, self.second);
+    pub(crate) fn prefetch_next<S: Simd, T: Storage>(self, s: S, tensor: T::Ref<'_>) {
+        if self.rows == 1 && T::len(tensor) >= STREAMED_VALUES {
+            T::prefetch(s, tensor, (self.first(), self.columns), Ahead::second(4 * BLOCK_VALUES));
         }
     }
 }
 
 /// Four rows, sixteen columns at a time. Zips of zips keep one position for all rows.
 #[inline(always)]
-pub(crate) fn four_rows([a, b, c, d]: [&[Lanes<f32>]; 4]) -> impl Iterator<Item = [&Lanes<f32>; 4]> {
+pub(crate) fn four_rows<T>([a, b, c, d]: [&[Lanes<T>]; 4]) -> impl Iterator<Item = [&Lanes<T>; 4]> {
     a.iter().zip(b).zip(c.iter().zip(d)).map(|((a, b), (c, d))| [a, b, c, d])
 }
 
@@ -228,19 +194,19 @@ pub(crate) fn four_bits<'a>(
 
 /// A vector of each of four rows. Neither `map` nor an iterator of an array: they would move the vectors through memory.
 #[inline(always)]
-pub(crate) fn load_four<S: Simd>(s: S, [a, b, c, d]: [&Lanes<f32>; 4]) -> [S::F32; 4] {
-    [s.load(a), s.load(b), s.load(c), s.load(d)]
+pub(crate) fn load_four<S: Simd, E: Load>(s: S, [a, b, c, d]: [&Lanes<E>; 4]) -> [S::F32; 4] {
+    [E::load(s, a), E::load(s, b), E::load(s, c), E::load(s, d)]
 }
 
 /// What is left of each of four rows, up to sixteen values.
 #[inline(always)]
-pub(crate) fn load_partial_four<S: Simd>(s: S, [a, b, c, d]: [&[f32]; 4]) -> [S::F32; 4] {
-    [s.load_partial(a), s.load_partial(b), s.load_partial(c), s.load_partial(d)]
+pub(crate) fn load_partial_four<S: Simd, E: Load>(s: S, [a, b, c, d]: [&[E]; 4]) -> [S::F32; 4] {
+    [E::load_partial(s, a), E::load_partial(s, b), E::load_partial(s, c), E::load_partial(s, d)]
 }
 
 /// Whole vectors of some rows, and what is left of them.
 #[inline(always)]
-pub(crate) fn whole_vectors<const ROWS: usize>(rows: [&[f32]; ROWS]) -> ([&[Lanes<f32>]; ROWS], [&[f32]; ROWS]) {
+pub(crate) fn whole_vectors<T, const ROWS: usize>(rows: [&[T]; ROWS]) -> ([&[Lanes<T>]; ROWS], [&[T]; ROWS]) {
     (rows.map(|row| row.as_chunks().0), rows.map(|row| row.as_chunks::<LANES>().1))
 }
 
@@ -313,9 +279,6 @@ pub(crate) fn pair_lane(pair: &Lanes<f64>, column: usize) -> [f32; 2] {
     [first, second]
 }
 
-/// The elements whose mask bits are made at once.
-pub(crate) const PIECE: usize = BITS * LANES;
-
 /// What is known of each column of a group with sixteen columns at most.
 #[inline(always)]
 pub(crate) fn of_columns<T: Copy>(group: Group, mut of_column: impl FnMut(usize) -> T) -> Lanes<T> {
@@ -343,11 +306,11 @@ pub(crate) fn first_bits(bits: &mut [u16; BITS], elements: usize) -> &mut [u16] 
 
 /// The two tensors that an elementwise pass may have one in place of the other: `x` and `y`, or `dy` and `dx`.
 #[derive(Debug)]
-pub(crate) struct Elements<'a> {
+pub(crate) struct Elements<'a, T: Storage> {
     /// The whole tensor that is read, or nothing where it is overwritten.
-    pub(crate) read: Option<&'a [f32]>,
+    pub(crate) read: Option<T::Ref<'a>>,
     /// The elements from `base` on of the tensor that is written.
-    pub(crate) write: &'a mut [f32],
+    pub(crate) write: T::Mut<'a>,
     pub(crate) base: usize,
     /// Whether they are written past the caches.
     pub(crate) stream: bool,
@@ -364,52 +327,99 @@ pub(crate) struct Place<'a> {
     pub(crate) write: &'a mut [f32],
 }
 
-impl<'a> Elements<'a> {
+/// Stores a vector of a tensor that is written.
+#[inline(always)]
+pub(crate) fn put<S: Simd>(s: S, stream: bool, value: S::F32, to: &mut Lanes<f32>) {
+    if stream { s.stream(value, to) } else { s.store(value, to) }
+}
+
+/// Rooms for the tensors of an elementwise pass.
+pub(crate) struct Rooms<T: Storage> {
+    /// What is read in place of what is written.
+    pub(crate) read: T::Room,
+    pub(crate) write: T::Room,
+    pub(crate) residual: T::Room,
+}
+
+impl<T: Storage> Rooms<T> {
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Self { read: T::room(), write: T::room(), residual: T::room() }
+    }
+}
+
+impl<'a, T: Storage> Elements<'a, T> {
     /// The elements from `base` on. A tensor that is overwritten is in the caches already.
     #[inline(always)]
-    pub(crate) fn new(read: Option<&'a [f32]>, write: &'a mut [f32], base: usize) -> Self {
-        let stream = read.is_some_and(|read| read.len() >= STREAMED_VALUES);
+    pub(crate) fn new(read: Option<T::Ref<'a>>, write: T::Mut<'a>, base: usize) -> Self {
+        let stream = read.is_some_and(|read| T::len(read) >= STREAMED_VALUES);
         Self { read, write, base, stream }
     }
 
-    /// Stores a vector of the tensor that is written.
+    /// The length of the tensor that is read.
     #[inline(always)]
-    pub(crate) fn put<S: Simd>(s: S, stream: bool, value: S::F32, to: &mut Lanes<f32>) {
-        if stream { s.stream(value, to) } else { s.store(value, to) }
+    pub(crate) fn len(&self) -> usize {
+        match self.read {
+            Some(read) => T::len(read),
+            None => T::len_mut(&self.write),
+        }
+    }
+
+    /// Whether the loops over a piece store past the caches.
+    #[inline(always)]
+    pub(crate) fn streams(&self) -> bool {
+        self.stream && T::is_direct(&self.write)
     }
 
     /// The values of some neighbours before anything of them is overwritten.
     #[inline(always)]
-    pub(crate) fn values_of(&self, start: usize, len: usize) -> &[f32] {
+    pub(crate) fn values_of<'b, S: Simd>(&'b self, s: S, start: usize, len: usize, room: &'b mut T::Room) -> &'b [f32] {
         match self.read {
-            Some(read) => range(read, start, len),
-            None => range(self.write, start - self.base, len),
+            Some(read) => T::read(s, T::shorter(read), (start, len), Ahead::NOT, room),
+            None => T::read(s, T::as_ref(&self.write), (start - self.base, len), Ahead::NOT, room),
         }
     }
 
     /// The elements of a piece. Where they are overwritten, what they were is copied to `copy`, so that there is one kind
-    /// of loop.
+    /// of loop. [`Self::finish`] comes after the loop.
     #[inline(always)]
-    pub(crate) fn piece<'b>(&'b mut self, start: usize, len: usize, copy: &'b mut [f32]) -> Place<'b> {
-        let write = range_mut(self.write, start - self.base, len);
-        let read = match self.read {
-            Some(read) => range(read, start, len),
-            None => {
-                let copy = copy.get_mut(..len).unwrap_or_default();
-                for (copy, value) in copy.iter_mut().zip(&*write) {
-                    *copy = *value;
-                }
-                copy
-            }
-        };
+    pub(crate) fn piece<'b, S: Simd>(
+        &'b mut self,
+        s: S,
+        (start, len): (usize, usize),
+        ahead: Ahead,
+        copy: &'b mut [f32],
+        (read, write): (&'b mut T::Room, &'b mut T::Room),
+    ) -> Place<'b> {
+        let tensors = (self.read.map(|read| T::shorter(read)), &mut self.write, self.base);
+        let (read, write) = T::pair(s, tensors, (start, len), ahead, (copy, read, write));
         Place { read, write }
     }
 
-    /// The values of some neighbours one after the other, each with the place for what becomes of it.
+    /// Where the new values of some neighbours are put; [`Self::finish`] comes after it.
     #[inline(always)]
-    pub(crate) fn values(&mut self, start: usize, len: usize) -> impl Iterator<Item = (f32, &mut f32)> {
-        let read = self.read.map(|read| range(read, start, len)).unwrap_or_default();
-        let write = range_mut(self.write, start - self.base, len);
-        write.iter_mut().enumerate().map(move |(index, write)| (read.get(index).copied().unwrap_or(*write), write))
+    pub(crate) fn place<'b>(&'b mut self, start: usize, len: usize, room: &'b mut T::Room) -> &'b mut [f32] {
+        T::place(&mut self.write, (start - self.base, len), room)
+    }
+
+    /// Stores what a loop over a piece has put into a room.
+    #[inline(always)]
+    pub(crate) fn finish<S: Simd>(&mut self, s: S, start: usize, len: usize, room: &T::Room) {
+        T::finish(s, self.stream, &mut self.write, (start - self.base, len), room);
+    }
+
+    /// One value before it is overwritten.
+    #[inline(always)]
+    pub(crate) fn at(&self, element: usize) -> f32 {
+        match self.read {
+            Some(read) => T::at(read, element),
+            None => T::at_mut(&self.write, element - self.base),
+        }
+    }
+
+    /// Writes one value.
+    #[inline(always)]
+    pub(crate) fn set(&mut self, element: usize, value: f32) {
+        T::put(&mut self.write, element - self.base, value);
     }
 }

@@ -24,11 +24,12 @@
 use core::ops::{Add, Mul, Sub};
 
 use super::sums::{LaneSums, PlanarSums, Two, fold_channels};
-use super::{four_rows, in_sequence, load_four, load_partial_four, pair_lane, whole_vectors};
+use super::{four_rows, load_four, load_partial_four, pair_lane, whole_vectors};
 use crate::channel::{BatchMoments, Channels, MergeWeights, Moments, lane_of};
 use crate::shape::Shape;
-use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, first_lanes, load};
+use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, first_lanes};
 use crate::slices::{range, range_mut};
+use crate::storage::{Load, OfOneType, Storage, in_sequence};
 use crate::tasks::Tasks;
 use crate::walk::{BLOCK_VECTORS, Columns, Group, Piece, Planar, Tile, Walk};
 
@@ -85,16 +86,16 @@ impl PivotPlaces {
 
     /// The first pivots of some channels.
     #[inline(always)]
-    pub(crate) fn pivots<S: Simd>(&self, s: S, channels: Channels, input: &[f32]) -> S::F32 {
+    pub(crate) fn pivots<S: Simd, E: Load>(&self, s: S, channels: Channels, input: &[E]) -> S::F32 {
         let mut sum = s.splat_f64(0.0);
         for &element in self.elements.get(..self.count).unwrap_or_default() {
             let first = element + channels.first * self.inner;
             let x = if self.inner == 1 {
-                load(s, range(input, first, channels.len))
+                E::load_any(s, range(input, first, channels.len))
             } else {
                 let mut values = [0.0; LANES];
                 for (lane, value) in values.iter_mut().enumerate().take(channels.len) {
-                    *value = input.get(first + lane * self.inner).copied().unwrap_or(0.0);
+                    *value = input.get(first + lane * self.inner).map_or(0.0, |value| value.single());
                 }
                 s.load(&values)
             };
@@ -182,34 +183,34 @@ impl Deviations<f32> {
 
 /// The summands of the first values of a vector; the other lanes have nothing.
 #[inline(always)]
-fn of_some<S: Simd, const UNIT: bool>(s: S, deviations: &Deviations<S::F32>, x: &[f32]) -> Two<S::F32> {
-    let t = s.keep(s.mask(first_lanes(x.len().min(LANES))), deviations.deviation::<UNIT>(s.load_partial(x)));
+fn of_some<S: Simd, E: Load, const UNIT: bool>(s: S, deviations: &Deviations<S::F32>, x: &[E]) -> Two<S::F32> {
+    let t = s.keep(s.mask(first_lanes(x.len().min(LANES))), deviations.deviation::<UNIT>(E::load_partial(s, x)));
     Two { first: t, second: t * t }
 }
 
 /// Adds a row of at most 256 values.
 #[inline(always)]
-fn add_row<S: Simd, const UNIT: bool>(
+fn add_row<S: Simd, E: Load, const UNIT: bool>(
     s: S,
     deviations: &Deviations<S::F32>,
-    row: &[f32],
+    row: &[E],
     mut sum: Two<S::F32>,
 ) -> Two<S::F32> {
     let (vectors, tail) = row.as_chunks();
     let (fours, rest) = vectors.as_chunks();
     for [a, b, c, d] in fours {
-        sum = sum + deviations.four::<UNIT>([s.load(a), s.load(b), s.load(c), s.load(d)]);
+        sum = sum + deviations.four::<UNIT>([E::load(s, a), E::load(s, b), E::load(s, c), E::load(s, d)]);
     }
     if rest.is_empty() && tail.is_empty() {
         return sum;
     }
-    let last = if tail.is_empty() { Two::both(s.splat(0.0)) } else { of_some::<S, UNIT>(s, deviations, tail) };
+    let last = if tail.is_empty() { Two::both(s.splat(0.0)) } else { of_some::<S, E, UNIT>(s, deviations, tail) };
     // Not as closures: they would be functions of their own, without the CPU feature.
     sum + match rest {
-        [a] => deviations.of::<UNIT>(s.load(a)) + last,
-        [a, b] => (deviations.of::<UNIT>(s.load(a)) + deviations.of::<UNIT>(s.load(b))) + last,
+        [a] => deviations.of::<UNIT>(E::load(s, a)) + last,
+        [a, b] => (deviations.of::<UNIT>(E::load(s, a)) + deviations.of::<UNIT>(E::load(s, b))) + last,
         [a, b, c] => {
-            let (a, b, c) = (s.load(a), s.load(b), s.load(c));
+            let (a, b, c) = (E::load(s, a), E::load(s, b), E::load(s, c));
             (deviations.of::<UNIT>(a) + deviations.of::<UNIT>(b)) + (deviations.of::<UNIT>(c) + last)
         }
         _ => last,
@@ -218,33 +219,65 @@ fn add_row<S: Simd, const UNIT: bool>(
 
 /// The moments of a group, into its table.
 #[inline(always)]
-pub(crate) fn of_group(
+pub(crate) fn of_group<T: Storage>(
     tasks: Tasks,
     (walk, shape): (&Walk, Shape),
     group: Group,
-    input: &[f32],
+    input: T::Ref<'_>,
+    table: &mut [Tile<FIELDS>],
+    parts: &mut [Tile<TASK_FIELDS>],
+) {
+    T::of_one_type(input, OfGroup { tasks, walk, shape, group, table, parts });
+}
+
+/// [`of_group`].
+struct OfGroup<'a> {
+    tasks: Tasks,
+    walk: &'a Walk,
+    shape: Shape,
+    group: Group,
+    table: &'a mut [Tile<FIELDS>],
+    parts: &'a mut [Tile<TASK_FIELDS>],
+}
+
+impl OfOneType for OfGroup<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<E: Load>(self, input: &[E]) {
+        let Self { tasks, walk, shape, group, table, parts } = self;
+        of_group_of(tasks, (walk, shape), group, input, table, parts);
+    }
+}
+
+#[inline(always)]
+fn of_group_of<E: Load>(
+    tasks: Tasks,
+    (walk, shape): (&Walk, Shape),
+    group: Group,
+    input: &[E],
     table: &mut [Tile<FIELDS>],
     parts: &mut [Tile<TASK_FIELDS>],
 ) {
     tasks.run(FirstPivots { shape, group, input, table });
-    walk_group::<false>(tasks, walk, group, input, table, parts);
+    walk_group::<E, false>(tasks, walk, group, input, table, parts);
     for _ in 0..FURTHER_WALKS {
         let (samples, mut unsettled) = (shape.samples() as f64, false);
         tasks.run(Unsettled { walk, group, samples, table, found: &mut unsettled });
         if !unsettled || !next_pivots(walk, group, samples, table) {
             return;
         }
-        walk_group::<true>(tasks, walk, group, input, table, parts);
+        walk_group::<E, true>(tasks, walk, group, input, table, parts);
     }
 }
 
 /// One walk over the values of a group, in the channels whose moments are not final.
 #[inline(always)]
-fn walk_group<const UNIT: bool>(
+fn walk_group<E: Load, const UNIT: bool>(
     tasks: Tasks,
     walk: &Walk,
     group: Group,
-    input: &[f32],
+    input: &[E],
     table: &mut [Tile<FIELDS>],
     parts: &mut [Tile<TASK_FIELDS>],
 ) {
@@ -255,8 +288,8 @@ fn walk_group<const UNIT: bool>(
         parts,
         |(group, piece), table, part| match walk {
             Walk::Empty => {}
-            Walk::Planar(planar) => tasks.run(PlanarPart::<UNIT> { planar, group, piece, input, table, part }),
-            Walk::Columns(columns) => tasks.run(ColumnsPart::<UNIT> { columns, group, piece, input, table, part }),
+            Walk::Planar(planar) => tasks.run(PlanarPart::<E, UNIT> { planar, group, piece, input, table, part }),
+            Walk::Columns(columns) => tasks.run(ColumnsPart::<E, UNIT> { columns, group, piece, input, table, part }),
         },
         |(group, piece), table, part| tasks.run(MergePart::<UNIT> { walk, group, piece, part, table }),
     );
@@ -266,14 +299,14 @@ fn walk_group<const UNIT: bool>(
 }
 
 /// Writes the first pivots of a group into its table.
-struct FirstPivots<'a> {
+struct FirstPivots<'a, E> {
     shape: Shape,
     group: Group,
-    input: &'a [f32],
+    input: &'a [E],
     table: &'a mut [Tile<FIELDS>],
 }
 
-impl Kernel for FirstPivots<'_> {
+impl<E: Load> Kernel for FirstPivots<'_, E> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let Self { shape, group, input, table } = self;
@@ -286,16 +319,16 @@ impl Kernel for FirstPivots<'_> {
 
 /// The sums of some channels of a group in one part, into a table of the part's own. One kernel for
 /// each layout, because without optimisation the stack would hold the vectors of both.
-struct PlanarPart<'a, const UNIT: bool> {
+struct PlanarPart<'a, E, const UNIT: bool> {
     planar: &'a Planar,
     group: Group,
     piece: Piece,
-    input: &'a [f32],
+    input: &'a [E],
     table: &'a [Tile<FIELDS>],
     part: &'a mut [Tile<TASK_FIELDS>],
 }
 
-impl<const UNIT: bool> Kernel for PlanarPart<'_, UNIT> {
+impl<E: Load, const UNIT: bool> Kernel for PlanarPart<'_, E, UNIT> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         if let Some(s) = m.all() {
@@ -304,7 +337,7 @@ impl<const UNIT: bool> Kernel for PlanarPart<'_, UNIT> {
     }
 }
 
-impl<const UNIT: bool> PlanarPart<'_, UNIT> {
+impl<E: Load, const UNIT: bool> PlanarPart<'_, E, UNIT> {
     /// Runs of neighbours: stretch after stretch, each in all channels of the piece, which is the
     /// order of memory.
     #[inline(always)]
@@ -323,10 +356,10 @@ impl<const UNIT: bool> PlanarPart<'_, UNIT> {
                 let deviations = Deviations::new::<UNIT>(s.splat(pivot), s.splat(unit));
                 let mut lanes = LaneSums::load(s, sums);
                 for block in planar.in_channel(stretch, group.first_channel + column).blocks() {
-                    block.prefetch_next(s, input);
+                    block.prefetch_next_of(s, input);
                     let mut sum = Two::both(s.splat(0.0));
                     for row in block.rows_of(input) {
-                        sum = add_row::<S, UNIT>(s, &deviations, row, sum);
+                        sum = add_row::<S, E, UNIT>(s, &deviations, row, sum);
                     }
                     lanes.add(s, sum);
                 }
@@ -338,16 +371,16 @@ impl<const UNIT: bool> PlanarPart<'_, UNIT> {
 }
 
 /// The sums of some columns of a group in one part, into a table of the part's own.
-struct ColumnsPart<'a, const UNIT: bool> {
+struct ColumnsPart<'a, E, const UNIT: bool> {
     columns: &'a Columns,
     group: Group,
     piece: Piece,
-    input: &'a [f32],
+    input: &'a [E],
     table: &'a [Tile<FIELDS>],
     part: &'a mut [Tile<TASK_FIELDS>],
 }
 
-impl<const UNIT: bool> Kernel for ColumnsPart<'_, UNIT> {
+impl<E: Load, const UNIT: bool> Kernel for ColumnsPart<'_, E, UNIT> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         if let Some(s) = m.all() {
@@ -356,7 +389,7 @@ impl<const UNIT: bool> Kernel for ColumnsPart<'_, UNIT> {
     }
 }
 
-impl<const UNIT: bool> ColumnsPart<'_, UNIT> {
+impl<E: Load, const UNIT: bool> ColumnsPart<'_, E, UNIT> {
     /// Columns of a matrix: sixteen rows at a time, along the rows.
     #[inline(always)]
     fn columns_part<S: Simd>(self, s: S) {
@@ -368,8 +401,8 @@ impl<const UNIT: bool> ColumnsPart<'_, UNIT> {
             *part = [[0.0; LANES]; TASK_FIELDS];
         }
         for block in columns.blocks_of(group, piece) {
-            let far = in_sequence(block.width, input);
-            let (whole, rest) = whole_vectors::<BLOCK_VECTORS>(block.array_of(input));
+            let far = in_sequence(block.width, input.len());
+            let (whole, rest) = whole_vectors::<E, BLOCK_VECTORS>(block.array_of(input));
             let tiles = whole.first().map_or(0, |row| row.len());
             let [first, second, third, fourth] = quarters(whole);
             let rows = four_rows(first).zip(four_rows(second)).zip(four_rows(third).zip(four_rows(fourth)));
@@ -556,14 +589,14 @@ fn lanes_or<S: Simd>(s: S, lanes: u16, value: S::F64, other: S::F64) -> S::F64 {
 }
 
 /// Merges the last, shorter row of a matrix: one more value in its columns.
-struct MergeShorterRow<'a> {
+struct MergeShorterRow<'a, E> {
     columns: &'a Columns,
     group: Group,
-    input: &'a [f32],
+    input: &'a [E],
     table: &'a mut [Tile<FIELDS>],
 }
 
-impl Kernel for MergeShorterRow<'_> {
+impl<E: Load> Kernel for MergeShorterRow<'_, E> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let (Self { columns, group, input, table }, Some(s)) = (self, m.all()) else { return };
@@ -574,7 +607,7 @@ impl Kernel for MergeShorterRow<'_> {
             if x.columns == 0 {
                 return;
             }
-            let x = [s.widen(load(s, x.row(input, 0))), s.splat_f64(0.0)];
+            let x = [s.widen(E::load_any(s, x.row(input, 0))), s.splat_f64(0.0)];
             merge_tile(s, tile, false, weights, x, first_lanes(row.tile(number).columns));
         }
     }

@@ -11,17 +11,16 @@ use core::iter::repeat;
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residuals, Source, bounded};
 use super::keep::Bits;
 use super::sums::{LaneSums, PlanarSums, Two, fold_both, fold_channels};
-use super::{
-    FourBits, PIECE, four_bits, four_rows, in_sequence, load_four, of_columns, pair_lane, pieces, whole_vectors,
-};
+use super::{FourBits, four_bits, four_rows, load_four, of_columns, pair_lane, whole_vectors};
 use crate::bits::Buffer;
 use crate::channel::{ChannelNormalise, Channels, GradientSums, any, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, first_lanes, load};
 use crate::slices::range_mut;
+use crate::storage::{Ahead, PIECE, Storage, in_sequence};
 use crate::tasks::Tasks;
 use crate::walk::{BLOCK_VALUES, Columns, Group, Piece, Planar, RowBlock, Tile, Walk};
 
-impl Apply<'_> {
+impl<T: Storage> Apply<'_, T> {
     /// `g` without the dropout scale; a curve is in the gradient already where lanes are worked at once.
     #[inline(always)]
     pub(crate) fn gradient<S: Simd>(&self, s: S, lower: S::F32, bits: u16, z: S::F32, grad: S::F32) -> S::F32 {
@@ -72,12 +71,12 @@ pub(crate) fn forward_fields(tile: &Tile<FIELDS>) -> &Tile<{ apply::FIELDS }> {
 
 /// The sums of a group, into its table, which holds the coefficients.
 #[inline(always)]
-pub(crate) fn of_group(
+pub(crate) fn of_group<T: Storage>(
     tasks: Tasks,
     walk: &Walk,
     group: Group,
-    apply: &Apply<'_>,
-    tensors: (&[f32], &[f32]),
+    apply: &Apply<'_, T>,
+    tensors: (T::Ref<'_>, T::Ref<'_>),
     table: &mut [Tile<FIELDS>],
     parts: &mut [Tile<TASK_FIELDS>],
 ) {
@@ -87,12 +86,12 @@ pub(crate) fn of_group(
         table,
         parts,
         |(group, piece), table, part| {
-            let (input, grad) = tensors;
+            let (input, grad) = (T::shorter(tensors.0), T::shorter(tensors.1));
             let sums = PartSums { walk, group, piece, apply, input, grad, table, part };
             match apply.is_plain() {
-                true if apply.is_open() => tasks.run(Variant::<false, true>(sums)),
-                true => tasks.run(Variant::<false, false>(sums)),
-                false => tasks.run(Variant::<true, false>(sums)),
+                true if apply.is_open() => tasks.run(Variant::<T, false, true>(sums)),
+                true => tasks.run(Variant::<T, false, false>(sums)),
+                false => tasks.run(Variant::<T, true, false>(sums)),
             }
         },
         |(_, piece), table, part| tasks.run(MergePart { piece, part, table }),
@@ -105,8 +104,8 @@ pub(crate) fn of_group(
 }
 
 /// What turns vectors into their summands.
-struct Summands<'a, S: Simd> {
-    apply: &'a Apply<'a>,
+struct Summands<'a, 'b, S: Simd, T: Storage> {
+    apply: &'a Apply<'b, T>,
     owner: Owner,
     forward: Coefficients<S>,
     unit: S::F32,
@@ -114,7 +113,7 @@ struct Summands<'a, S: Simd> {
     lower: S::F32,
 }
 
-impl<S: Simd> Summands<'_, S> {
+impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
     /// The summands of a vector.
     #[inline(always)]
     fn of<const RESIDUAL: bool, const GATED: bool>(
@@ -242,22 +241,22 @@ fn up_to_two(values: &[f32]) -> [&[f32]; 2] {
 }
 
 /// The sums of some columns of a group in one part, into a table of the part's own.
-struct PartSums<'a> {
+struct PartSums<'a, 'b, T: Storage> {
     walk: &'a Walk,
     group: Group,
     piece: Piece,
-    apply: &'a Apply<'a>,
-    input: &'a [f32],
-    grad: &'a [f32],
+    apply: &'a Apply<'b, T>,
+    input: T::Ref<'a>,
+    grad: T::Ref<'a>,
     table: &'a [Tile<FIELDS>],
     part: &'a mut [Tile<TASK_FIELDS>],
 }
 
 /// The same with or without a residual, and without looking at `z` (`GATED`): a kernel for each, because without
 /// optimisation the stack would hold the vectors of all.
-struct Variant<'a, const RESIDUAL: bool, const GATED: bool>(PartSums<'a>);
+struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool, const GATED: bool>(PartSums<'a, 'b, T>);
 
-impl<const RESIDUAL: bool, const GATED: bool> Kernel for Variant<'_, RESIDUAL, GATED> {
+impl<T: Storage, const RESIDUAL: bool, const GATED: bool> Kernel for Variant<'_, '_, T, RESIDUAL, GATED> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let (Self(sums), Some(s)) = (self, m.all()) else { return };
@@ -269,7 +268,27 @@ impl<const RESIDUAL: bool, const GATED: bool> Kernel for Variant<'_, RESIDUAL, G
     }
 }
 
-impl PartSums<'_> {
+/// Rooms for the tensors of a walk that sums.
+struct Rooms<T: Storage> {
+    x: T::Room,
+    dy: T::Room,
+    residual: T::Room,
+}
+
+impl<T: Storage> Rooms<T> {
+    #[inline(always)]
+    fn new() -> Self {
+        Self { x: T::room(), dy: T::room(), residual: T::room() }
+    }
+}
+
+/// The same columns of four rows.
+type Four<'a> = [&'a [f32]; 4];
+
+/// Rooms for what a walk needs again and again.
+type Buffers<'a, T, Strip> = (&'a mut Buffer, &'a mut Option<Strip>, &'a mut Rooms<T>);
+
+impl<'b, T: Storage> PartSums<'_, 'b, T> {
     /// Runs of neighbours: stretch after stretch, each in all channels of the piece, which is the
     /// order of memory.
     #[inline(always)]
@@ -285,17 +304,17 @@ impl PartSums<'_> {
             (ColumnCoefficients::new(forward_fields(tile), column), unit)
         });
         let mut sums: PlanarSums = [[[0.0; LANES]; 2]; LANES];
-        let (mut buffer, mut strip) = ([0; _], None);
+        let (mut buffer, mut strip, mut rooms) = ([0; _], None, Rooms::new());
         for stretch in planar.stretches_of::<LANES>(self.piece.part) {
             for (column, sums) in (first..first + columns).zip(&mut sums) {
                 let mut lanes = LaneSums::load(s, sums);
                 for block in planar.in_channel(stretch, self.group.first_channel + column).blocks() {
-                    block.prefetch_next(s, self.input);
-                    block.prefetch_next(s, self.grad);
+                    block.prefetch_next::<_, T>(s, self.input);
+                    block.prefetch_next::<_, T>(s, self.grad);
                     if let (true, Some(residual)) = (RESIDUAL, self.apply.residual) {
-                        block.prefetch_next(s, residual);
+                        block.prefetch_next::<_, T>(s, residual);
                     }
-                    let buffers = (&mut buffer, &mut strip);
+                    let buffers = (&mut buffer, &mut strip, &mut rooms);
                     let of_column = &of_tile[column % LANES];
                     lanes.add(s, self.block_sums::<_, RESIDUAL, GATED>(s, block, column, of_column, buffers));
                 }
@@ -313,7 +332,7 @@ impl PartSums<'_> {
         block: RowBlock,
         column: usize,
         &(forward, unit): &(ColumnCoefficients, f32),
-        (buffer, strip): (&mut Buffer, &mut Option<[f32; BLOCK_VALUES]>),
+        (buffer, strip, rooms): Buffers<'_, T, [f32; BLOCK_VALUES]>,
     ) -> Two<S::F32> {
         let apply = self.apply;
         let owner = Owner::Channel(self.group.first_channel + column);
@@ -326,17 +345,20 @@ impl PartSums<'_> {
         };
         let (mut first, vectors) = (block.first(), block.columns.div_ceil(LANES));
         let mut sum = Two::both(s.splat(0.0));
-        for (x, dy) in block.rows_of(self.input).zip(block.rows_of(self.grad)) {
+        for _ in 0..block.rows {
+            let place = (first, block.columns);
+            let x = T::read(s, T::shorter(self.input), place, Ahead::NOT, &mut rooms.x);
+            let dy = T::read(s, T::shorter(self.grad), place, Ahead::NOT, &mut rooms.dy);
+            let residuals = apply.residuals::<S, RESIDUAL>(s, place, Ahead::NOT, &mut rooms.residual);
             let dy = match apply.curve_if::<RESIDUAL>() {
                 None => dy,
                 Some(curve) => {
                     let strip = strip.get_or_insert_with(|| [0.0; BLOCK_VALUES]).get_mut(..x.len()).unwrap_or_default();
-                    apply.curve(s, curve, (&mut repeat(forward), owner), (first, x, dy), strip);
+                    apply.curve(s, curve, (&mut repeat(forward), owner), (&residuals, x, dy), strip);
                     strip
                 }
             };
             let keep = apply.keep.within(first, block.columns);
-            let residuals = apply.residuals::<RESIDUAL>(first, x.len());
             sum = summands.add_row::<RESIDUAL, GATED>(s, x, dy, &residuals, keep.bits(first, vectors, buffer), sum);
             first += block.width;
         }
@@ -368,15 +390,17 @@ impl PartSums<'_> {
         table: &[Tile<FIELDS>],
         part: &mut [Tile<TASK_FIELDS>],
     ) {
-        let (mut bits, mut buffer, mut strips) = ([[0; _]; 4], [0; _], None);
+        let (mut bits, mut buffer, mut strips, mut rooms) = ([[0; _]; 4], [0; _], None, Rooms::new());
         for row in (0..block.rows).step_by(4) {
             let four = RowBlock { start: block.start + row * block.width, rows: (block.rows - row).min(4), ..block };
-            for (first, columns) in pieces(0, block.columns) {
+            let step = T::COLUMNS;
+            for first in (0..block.columns).step_by(step) {
+                let columns = step.min(block.columns - first);
                 let tile = first / LANES;
                 let rows = RowBlock { column: four.column + first, columns, ..four };
                 let (table, part) = (table.get(tile..), part.get_mut(tile..));
                 let tiles = (table.unwrap_or_default(), part.unwrap_or_default());
-                let buffers = (&mut bits, &mut buffer, &mut strips);
+                let buffers = (&mut bits, &mut buffer, &mut strips, &mut rooms);
                 self.four_rows::<S, RESIDUAL, GATED>(s, rows, self.piece.first + first, tiles, buffers);
             }
         }
@@ -390,21 +414,31 @@ impl PartSums<'_> {
         rows: RowBlock,
         column: usize,
         (table, part): (&[Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]),
-        (bits, buffer, strips): (&mut FourBits, &mut Buffer, &mut Option<[[f32; PIECE]; 4]>),
+        (bits, buffer, strips, rooms): (&mut FourBits, &mut Buffer, &mut Option<[[f32; PIECE]; 4]>, &mut Rooms<T>),
     ) {
         // The rows that are missing are the first one again, with every element dropped.
         let bits = four_bits(&self.apply.keep, rows, bits, buffer);
-        let residual = if RESIDUAL { self.apply.residual } else { None };
-        let (residual, residual_rest) = whole_vectors::<4>(residual.map_or([&[]; 4], |tensor| rows.array_of(tensor)));
-        let (x, x_rest) = whole_vectors::<4>(rows.array_of(self.input));
-        let (dy, dy_rest) = whole_vectors::<4>(self.four_gradients::<S, RESIDUAL>(s, rows, column, table, strips));
-        let (far, first) = (in_sequence(rows.width, self.grad), column / LANES * LANES);
+        let (far, first) = (in_sequence(rows.width, T::len(self.grad)), column / LANES * LANES);
+        // Of rows that are widened, the next four; others are asked for in the loop.
+        let ahead = if far { Ahead::second(4 * rows.width) } else { Ahead::NOT };
+        let (place, of_rows) = ((rows.first(), rows.columns), (rows.rows, rows.width));
+        let four_residuals = match if RESIDUAL { self.apply.residual } else { None } {
+            Some(tensor) => T::read_rows(s, T::shorter(tensor), place, of_rows, ahead, &mut rooms.residual),
+            None => [&[][..]; 4],
+        };
+        let four_x: [_; 4] = T::read_rows(s, T::shorter(self.input), place, of_rows, ahead, &mut rooms.x);
+        let four_dy: [_; 4] = T::read_rows(s, T::shorter(self.grad), place, of_rows, ahead, &mut rooms.dy);
+        let (residual, residual_rest) = whole_vectors::<_, 4>(four_residuals);
+        let (x, x_rest) = whole_vectors::<_, 4>(four_x);
+        let tensors = [four_x, four_dy, four_residuals];
+        let (dy, dy_rest) =
+            whole_vectors::<_, 4>(self.four_gradients::<S, RESIDUAL>(s, rows, column, table, (tensors, strips)));
         let mut tiles = table.iter().zip(part).zip(bits).enumerate();
         // Rows first: when they are through, no tile must have been taken.
         for ((x, dy), (number, ((tile, part), bits))) in four_rows(x).zip(four_rows(dy)).zip(tiles.by_ref()) {
             let owner = Owner::Column(self.group, column + number * LANES);
             let residual = residual.map(|row| row.get(number).unwrap_or(&[0.0; LANES]));
-            if far {
+            if far && T::DIRECT {
                 // Four vectors of the next four rows, which follow each other in memory.
                 let ahead = 4 * rows.width + 3 * (first + number * LANES);
                 for row in [x[0], dy[0], residual[0]].into_iter().take(if RESIDUAL { 3 } else { 2 }) {
@@ -434,29 +468,28 @@ impl PartSums<'_> {
 
     /// `dy` of four rows, from a column of the table on, or what a curve makes of it.
     #[inline(always)]
-    fn four_gradients<'b, S: Simd, const RESIDUAL: bool>(
-        &'b self,
+    fn four_gradients<'c, S: Simd, const RESIDUAL: bool>(
+        &'c self,
         s: S,
         rows: RowBlock,
         column: usize,
         table: &[Tile<FIELDS>],
-        strips: &'b mut Option<[[f32; PIECE]; 4]>,
-    ) -> [&'b [f32]; 4] {
-        let Some(curve) = self.apply.curve_if::<RESIDUAL>() else { return rows.array_of(self.grad) };
+        ([x, dy, residuals], strips): ([Four<'c>; 3], &'c mut Option<[[f32; PIECE]; 4]>),
+    ) -> [&'c [f32]; 4] {
+        let Some(curve) = self.apply.curve_if::<RESIDUAL>() else { return dy };
         let strips = strips.get_or_insert_with(|| [[0.0; PIECE]; 4]);
         let owner = Owner::Column(self.group, column);
-        let tensors = rows.rows_of(self.input).zip(rows.rows_of(self.grad));
-        for (number, (strip, (x, dy))) in strips.iter_mut().zip(tensors).enumerate() {
-            let first = rows.first() + number * rows.width;
+        let tensors = x.into_iter().zip(dy).zip(residuals).take(rows.rows);
+        for (strip, ((x, dy), residuals)) in strips.iter_mut().zip(tensors) {
             let strip = strip.get_mut(..x.len()).unwrap_or_default();
-            self.apply.curve(s, curve, (&mut table.iter(), owner), (first, x, dy), strip);
+            self.apply.curve(s, curve, (&mut table.iter(), owner), (&Residuals::of(residuals), x, dy), strip);
         }
         strips.each_ref().map(|strip| strip.get(..rows.columns).unwrap_or_default())
     }
 
     /// What turns the vectors of a tile into their summands.
     #[inline(always)]
-    fn summands<S: Simd>(&self, s: S, tile: &Tile<FIELDS>, owner: Owner) -> Summands<'_, S> {
+    fn summands<S: Simd>(&self, s: S, tile: &Tile<FIELDS>, owner: Owner) -> Summands<'_, 'b, S, T> {
         let (_, unit) = s.load_pair(&tile[OFFSET]);
         Summands {
             apply: self.apply,
@@ -552,7 +585,13 @@ impl Kernel for Unsound<'_> {
 /// their group: the sums of a channel are in its first column.
 #[cold]
 #[inline(never)]
-fn exact_channels(walk: &Walk, group: Group, apply: &Apply<'_>, tensors: (&[f32], &[f32]), table: &mut [Tile<FIELDS>]) {
+fn exact_channels<T: Storage>(
+    walk: &Walk,
+    group: Group,
+    apply: &Apply<'_, T>,
+    tensors: (T::Ref<'_>, T::Ref<'_>),
+    table: &mut [Tile<FIELDS>],
+) {
     let s = Lane::FIRST;
     for channel in group.first_channel..group.first_channel + group.channels {
         let [g, g_deviation] = of_channel(group, channel, table);
@@ -576,11 +615,11 @@ fn exact_channels(walk: &Walk, group: Group, apply: &Apply<'_>, tensors: (&[f32]
 /// each column in the order of memory, then the columns in sequence.
 #[cold]
 #[inline(never)]
-pub(crate) fn exactly(
+pub(crate) fn exactly<T: Storage>(
     walk: &Walk,
-    one: &ExactChannel<'_>,
+    one: &ExactChannel<'_, '_, T>,
     channel: usize,
-    (input, grad): (&[f32], &[f32]),
+    (input, grad): (T::Ref<'_>, T::Ref<'_>),
 ) -> GradientSums {
     match *walk {
         Walk::Empty => GradientSums::ZERO,
@@ -602,7 +641,7 @@ pub(crate) fn exactly(
             for column in walk.columns_of(channel) {
                 let mut of_column = GradientSums::ZERO;
                 let mut element = column;
-                while element < input.len() {
+                while element < T::len(input) {
                     let [g, g_deviation] = one.summands(element, input, grad);
                     of_column.g += g;
                     of_column.g_deviation += g_deviation;
@@ -617,14 +656,14 @@ pub(crate) fn exactly(
 }
 
 /// What turns the elements of one channel into summands in f64.
-pub(crate) struct ExactChannel<'a> {
-    pub(crate) apply: &'a Apply<'a>,
+pub(crate) struct ExactChannel<'a, 'b, T: Storage> {
+    pub(crate) apply: &'a Apply<'b, T>,
     pub(crate) normalise: ChannelNormalise,
     pub(crate) unit: f64,
 }
 
-impl<'a> ExactChannel<'a> {
-    fn new(apply: &'a Apply<'a>, channel: usize) -> Self {
+impl<'a, 'b, T: Storage> ExactChannel<'a, 'b, T> {
+    fn new(apply: &'a Apply<'b, T>, channel: usize) -> Self {
         let (s, normalisation) = (Lane::FIRST, apply.normalisation);
         let unit = normalisation.centre(s, Channels::one(channel)).unit(s);
         Self { apply, normalise: normalisation.of_channel(channel), unit }
@@ -632,12 +671,12 @@ impl<'a> ExactChannel<'a> {
 
     /// `g` and `g*(x - mean)*unit`.
     #[inline(never)]
-    fn summands(&self, element: usize, input: &[f32], grad: &[f32]) -> [f64; 2] {
+    fn summands(&self, element: usize, input: T::Ref<'_>, grad: T::Ref<'_>) -> [f64; 2] {
         let Self { apply, normalise, unit } = self;
-        let at = |tensor: &[f32]| tensor.get(element).copied().unwrap_or(0.0);
-        let z = normalise.z(at(input), apply.residual.map(at));
-        let g = f64::from(apply.gradient_of(apply.keep.keeps(element).into(), z, at(grad)));
-        [g, g * ((f64::from(at(input)) - f64::from(normalise.mean)) * unit)]
+        let x = T::at(input, element);
+        let z = normalise.z(x, apply.residual.map(|residual| T::at(residual, element)));
+        let g = f64::from(apply.gradient_of(apply.keep.keeps(element).into(), z, T::at(grad, element)));
+        [g, g * ((f64::from(x) - f64::from(normalise.mean)) * unit)]
     }
 }
 

@@ -6,17 +6,19 @@ use crate::activation::Formula;
 use crate::args::{ParameterGradients, Statistics};
 use crate::channel::{Centre, Channels, Differential, Differentiation, Normalisation, Sums, flags};
 use crate::pass::apply::{self, Apply, folded_scale};
-use crate::pass::channelwise::{Channel, channels, copy};
+use crate::pass::channelwise::{Channel, channels};
 use crate::pass::gradient::{self, Gradient};
 use crate::pass::reduce;
 use crate::pass::tables;
 use crate::plan::{BackwardCall, Gradients, Phase, Plan, Target};
 use crate::simd::{CHANNELWISE, Kernel, Lane, Machine, Simd};
+use crate::storage::Storage;
 use crate::tasks::Written;
 use crate::walk::{Group, Tile};
 
 /// Runs a backward call whose arguments have been checked.
-pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut BackwardCall<'_>) {
+#[inline(always)]
+pub(crate) fn run<T: Storage>(plan: &Plan, formula: &Formula, call: &mut BackwardCall<'_, T>) {
     let BackwardCall { normalisation, dropout, phase, input, residual, gradients, grad_parameters, scratch } = call;
     let input = *input;
     // Gates say all that the activation would: nothing of the forward call is computed again.
@@ -30,16 +32,17 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut BackwardCall<'_>) {
             sums.fill(0.0);
         }
         let ParameterGradients { weight, bias } = core::mem::take(grad_parameters);
-        for gradient in [weight, bias, grad_residual.take()].into_iter().flatten() {
+        for gradient in [weight, bias].into_iter().flatten() {
             gradient.fill(0.0);
         }
-        output.fill(0.0);
+        grad_residual.iter_mut().for_each(T::clear);
+        T::clear(output);
         return;
     };
     let (tasks, walk) = (plan.tasks(), &plan.walk());
-    normalisation.scale = folded_scale(formula, residual, keep.scale);
+    normalisation.scale = folded_scale(formula, residual.is_some(), keep.scale);
     let normalisation = &*normalisation;
-    let apply = Apply { formula, normalisation, residual, keep };
+    let apply = Apply::<T> { formula, normalisation, residual: residual.map(|residual| T::shorter(residual)), keep };
     let differential = match normalisation.statistics {
         _ if target == Target::Residual => Differential::Residual,
         Statistics::Batch(_) => Differential::Batch,
@@ -62,21 +65,25 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut BackwardCall<'_>) {
     };
     if CHANNELWISE {
         if write {
-            copy(grad_output, output);
+            T::begin(grad_output, output);
         }
         for channel in channels(plan.shape) {
             let (s, one) = (Lane::FIRST, Channels::one(channel));
             let this = Channel::with(&apply, channel, normalisation.of_channel(channel));
             let centre = normalisation.centre_of_channel(channel);
             let of_channel = reduce.then(|| {
-                let grad = if write { &**output } else { grad_output.unwrap_or_default() };
-                this.sums(walk, centre.unit(s), input, grad)
+                let grad = match grad_output {
+                    Some(grad) if !(T::DIRECT && write) => T::shorter(grad),
+                    _ => T::as_ref(output),
+                };
+                this.sums(walk, centre.unit(s), T::shorter(input), grad)
             });
             let sums = Wanted { phase, grad_parameters }.sums(s, one, &centre, of_channel, keep.scale);
             if write {
                 let differentiate = differentiation.of_channel(channel, &centre, [sums.g, sums.g_xhat]);
                 let batch = differential == Differential::Batch;
-                this.gradient(plan.shape, &differentiate, batch, input, output, grad_residual.as_deref_mut());
+                let inputs = (T::shorter(input), grad_output.map(|grad| T::shorter(grad)));
+                this.gradient(plan.shape, (&differentiate, batch), inputs, output, grad_residual.as_mut());
             }
         }
         return;
@@ -87,7 +94,8 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut BackwardCall<'_>) {
         let (table, parts) = tables(scratch, group, tasks.count);
         tasks.run(GroupCoefficients { normalisation, group, table });
         if reduce {
-            let tensors = (input, grad_output.unwrap_or(output));
+            let grad = grad_output.map_or(T::as_ref(output), |grad| T::shorter(grad));
+            let tensors = (T::shorter(input), grad);
             reduce::of_group(tasks, walk, group, &apply, tensors, table, parts);
         }
         tasks.run(FinishGroup {
@@ -98,8 +106,10 @@ pub(crate) fn run(plan: &Plan, formula: &Formula, call: &mut BackwardCall<'_>) {
             wanted: Wanted { phase, grad_parameters },
         });
         if write {
-            let gradient = Gradient { apply, differentiation, input, grad_output };
-            let written = Written { output, grad_residual: grad_residual.as_deref_mut(), gates: None, base: 0 };
+            let grad_output = grad_output.map(|grad| T::shorter(grad));
+            let gradient = Gradient::<T> { apply, differentiation, input: T::shorter(input), grad_output };
+            let grad_residual = grad_residual.as_mut().map(T::reborrow);
+            let written = Written::<T> { output: T::reborrow(output), grad_residual, gates: None, base: 0 };
             gradient::elements(tasks, walk, group, &gradient, table, written);
         }
     }

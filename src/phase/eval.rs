@@ -5,37 +5,45 @@ use crate::activation::Formula;
 use crate::args::Dropout;
 use crate::bits::WrittenGates;
 use crate::pass::apply::{self, Apply, GroupCoefficients, folded_scale};
-use crate::pass::channelwise::{Channel, channels, copy};
+use crate::pass::channelwise::{Channel, channels};
 use crate::pass::keep::Gates;
 use crate::pass::table;
 use crate::plan::{ForwardCall, Plan};
 use crate::simd::CHANNELWISE;
+use crate::storage::Storage;
 
 /// Runs a forward call with prepared statistics whose arguments have been checked.
 #[inline(always)]
-pub(crate) fn run_prepared(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_>) {
-    if CHANNELWISE { channelwise_prepared(plan, formula, call) } else { run::<false>(plan, formula, call, None) }
+pub(crate) fn run_prepared<T: Storage>(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_, T>) {
+    if CHANNELWISE { channelwise_prepared(plan, formula, call) } else { run::<T, false>(plan, formula, call, None) }
 }
 
 /// [`run`] of prepared statistics, channel by channel. A function of its own, so that a program without prepared
 /// statistics has no code for them.
 #[inline(never)]
-fn channelwise_prepared(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_>) {
+fn channelwise_prepared<T: Storage>(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_, T>) {
     let ForwardCall { normalisation, dropout, residual, input, output, .. } = call;
     let gates = plan.gates_of(*dropout);
     let Some((gates, scale)) = &gates else {
-        output.fill(0.0);
+        T::clear(output);
         return;
     };
-    copy(*input, output);
-    normalisation.scale = folded_scale(formula, *residual, *scale);
+    T::begin(*input, output);
+    normalisation.scale = folded_scale(formula, residual.is_some(), *scale);
     let Some(scaled) = normalisation.scaled() else { return };
-    if let (Gates::Open, None, None, Some(prepared)) = (gates, *residual, &formula.curve, scaled.only_in_f32()) {
+    if let (Gates::Open, None, None, Some(prepared)) = (gates, *residual, &formula.curve, scaled.only_in_f32())
+        && let Some(output) = T::singles(output)
+    {
         return apply::plain(prepared, plan.shape, formula.lower, output);
     }
-    let apply = Apply { formula, normalisation, residual: *residual, keep: gates.keep(*scale) };
+    let apply = Apply::<T> {
+        formula,
+        normalisation,
+        residual: residual.map(|residual| T::shorter(residual)),
+        keep: gates.keep(*scale),
+    };
     for channel in channels(plan.shape) {
-        Channel::with(&apply, channel, scaled.of_channel(channel)).forward(plan.shape, output);
+        Channel::with(&apply, channel, scaled.of_channel(channel)).forward(plan.shape, *input, output);
     }
 }
 
@@ -43,17 +51,17 @@ fn channelwise_prepared(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'
 /// into the function that sets the floating-point environment. Without `GATES` there is no code for
 /// gates on small targets.
 #[inline(never)]
-pub(crate) fn run<const GATES: bool>(
+pub(crate) fn run<T: Storage, const GATES: bool>(
     plan: &Plan,
     formula: &Formula,
-    call: &mut ForwardCall<'_>,
+    call: &mut ForwardCall<'_, T>,
     written_to: Option<&mut [u8]>,
 ) {
     let ForwardCall { normalisation, dropout, residual, input, output, scratch } = call;
     let (residual, input) = (*residual, *input);
     let gates = plan.gates_of(*dropout);
     let Some((gates, scale)) = &gates else {
-        output.fill(0.0);
+        T::clear(output);
         if GATES {
             close(written_to);
         }
@@ -61,16 +69,16 @@ pub(crate) fn run<const GATES: bool>(
     };
     let mut written = if GATES { written_gates(plan, *dropout, written_to) } else { None };
     let keep = gates.keep(*scale);
-    normalisation.scale = folded_scale(formula, residual, keep.scale);
+    normalisation.scale = folded_scale(formula, residual.is_some(), keep.scale);
     let normalisation = &*normalisation;
-    let apply = Apply { formula, normalisation, residual, keep };
+    let apply = Apply::<T> { formula, normalisation, residual: residual.map(|residual| T::shorter(residual)), keep };
     if CHANNELWISE {
-        copy(input, output);
+        T::begin(input, output);
         for channel in channels(plan.shape) {
             let channel = Channel::new(&apply, channel);
             match &mut written {
-                Some(gates) if GATES => channel.forward_with_gates(plan.shape, output, gates),
-                _ => channel.forward(plan.shape, output),
+                Some(gates) if GATES => channel.forward_with_gates(plan.shape, input, output, gates),
+                _ => channel.forward(plan.shape, input, output),
             }
         }
         return;
@@ -86,7 +94,7 @@ pub(crate) fn run<const GATES: bool>(
             }
         };
         let gates = written.as_mut().map(WrittenGates::reborrow);
-        apply::elements(tasks, walk, group, &apply, table, input, (output, gates));
+        apply::elements(tasks, walk, group, &apply, table, input, (T::reborrow(output), gates));
     }
 }
 

@@ -11,20 +11,19 @@
 use core::num::NonZero;
 
 use crate::activation::Formula;
-use crate::args::{
-    Dropout, Finish, Moments, ParameterGradients, Parameters, Running, Saved, SavedMut, Statistics, Train,
-};
+use crate::args::{Dropout, Finish, ParameterGradients, Parameters, Running, Saved, SavedMut, Statistics, Train};
 use crate::bits::copy_bits;
 use crate::channel::Normalisation;
 use crate::config::{Config, Granularity};
 use crate::padding::{Positions, Run, clear_bits};
 use crate::parts::{merge_channels, moments_len, sums_len};
 use crate::pass::keep::Gates;
-use crate::phase::{backward, eval, moments, train};
-use crate::plan::{BackwardCall, ForwardCall, Gradients, Phase, Plan, Target};
+use crate::phase::{Phases, backward, train};
+use crate::plan::{BackwardCall, ForwardCall, Gradients, MomentsCall, Phase, Plan, Target};
 use crate::prepared::{Field, Prepared, PreparedMut, prepared_len};
 use crate::shape::Shape;
 use crate::slices::{range, range_mut, take_front};
+use crate::storage::Singles;
 
 /// The largest number of elements of a chunk.
 const CHUNK: usize = 4096;
@@ -333,7 +332,7 @@ pub(crate) fn train<const GATES: bool>(
         let [copy, ..] = copies(plan.shape, workspace);
         let (part, scratch) = scratch.split_at_mut_checked(moments_len(chunk.channels)).unwrap_or_default();
         let input = chunk.read(input, copy);
-        moments::run(&chunk.plan(plan), Moments { input, moments: part, scratch });
+        Singles::moments(&chunk.plan(plan), MomentsCall { input, moments: part, scratch });
         merge_channels(moments, chunk.first_channel, part);
     });
     train::finish(plan, Finish { moments, running, saved: SavedMut::new(saved.mean, saved.mean_tail, saved.inv_std) });
@@ -349,7 +348,7 @@ pub(crate) fn forward<const GATES: bool>(
     plan: &Plan,
     formula: &Formula,
     valid: Positions<'_>,
-    call: ForwardCall<'_>,
+    call: ForwardCall<'_, Singles>,
     mut gates: Option<&mut [u8]>,
     workspace: &mut [f32],
 ) {
@@ -382,7 +381,10 @@ pub(crate) fn forward<const GATES: bool>(
             },
             scratch: &mut *scratch,
         };
-        eval::run::<GATES>(&chunk.plan(plan), formula, &mut call, written);
+        match written {
+            Some(gates) if GATES => Singles::forward_with_gates(&chunk.plan(plan), formula, &mut call, gates),
+            _ => Singles::forward(&chunk.plan(plan), formula, &mut call),
+        }
         if place.is_none() {
             chunk.put(values, output);
         }
@@ -405,7 +407,7 @@ pub(crate) fn backward(
     plan: &Plan,
     formula: &Formula,
     valid: Positions<'_>,
-    call: BackwardCall<'_>,
+    call: BackwardCall<'_, Singles>,
     workspace: &mut [f32],
 ) {
     let BackwardCall { normalisation, dropout, input, residual, gradients, grad_parameters, mut scratch, .. } = call;
@@ -433,13 +435,13 @@ pub(crate) fn backward(
                 gradients: Gradients {
                     target: Target::Nothing,
                     grad_output: Some(chunk.read(grad_output, of_grad)),
-                    output: &mut [],
+                    output: &mut [][..],
                     grad_residual: None,
                 },
                 grad_parameters: ParameterGradients::default(),
                 scratch,
             };
-            backward::run(&chunk.plan(plan), formula, &mut call);
+            Singles::backward(&chunk.plan(plan), formula, &mut call);
             let (of_g, of_g_xhat) = range(part, 0, part.len()).split_at_checked(chunk.channels).unwrap_or_default();
             for (sums, part) in [(&mut *g, of_g), (&mut *g_xhat, of_g_xhat)] {
                 for (sum, part) in range_mut(sums, chunk.first_channel, chunk.channels).iter_mut().zip(part) {
@@ -485,7 +487,7 @@ pub(crate) fn backward(
             grad_parameters: ParameterGradients::default(),
             scratch,
         };
-        backward::run(&chunk.plan(plan), formula, &mut call);
+        Singles::backward(&chunk.plan(plan), formula, &mut call);
         if place.is_none() {
             chunk.put(values, output);
             if let Some(gradient) = grad_residual.as_deref_mut() {

@@ -1,16 +1,17 @@
 //! The moments of a part of a batch, top to bottom. For each group of channels: the moments of its
 //! blocks, merged.
 
-use crate::args::Moments;
 use crate::parts::fields;
 use crate::pass::{channelwise, moments, tables};
-use crate::plan::Plan;
+use crate::plan::{MomentsCall, Plan};
 use crate::simd::{CHANNELWISE, Kernel, Machine, Simd};
+use crate::storage::Storage;
 use crate::walk::{Group, Tile, Walk};
 
 /// Computes the moments of a part whose buffers have been checked.
-pub(crate) fn run(plan: &Plan, call: Moments<'_>) {
-    let Moments { input, moments, scratch } = call;
+#[inline(always)]
+pub(crate) fn run<T: Storage>(plan: &Plan, call: MomentsCall<'_, T>) {
+    let MomentsCall { input, moments, scratch } = call;
     if plan.shape.is_empty() {
         moments.fill(0.0);
         return;
@@ -20,14 +21,14 @@ pub(crate) fn run(plan: &Plan, call: Moments<'_>) {
     if CHANNELWISE {
         let (counts, means, m2s) = fields(moments);
         for (channel, ((count, mean), m2)) in counts.iter_mut().zip(means).zip(m2s).enumerate() {
-            let of_channel = channelwise::moments(walk, plan.shape, channel, input);
+            let of_channel = channelwise::moments::<T>(walk, plan.shape, channel, input);
             (*count, *mean, *m2) = (samples, of_channel.mean, of_channel.m2);
         }
         return;
     }
     for group in walk.groups(usize::MAX, tasks.count) {
         let (table, parts) = tables(scratch, group, tasks.count);
-        moments::of_group(tasks, (walk, plan.shape), group, input, table, parts);
+        moments::of_group::<T>(tasks, (walk, plan.shape), group, input, table, parts);
         tasks.run(PutMoments { walk, group, table, samples, moments });
     }
 }

@@ -3,23 +3,25 @@
 //! cache if the group fits it.
 
 use crate::activation::Formula;
-use crate::args::{Finish, RunningMut, SavedMut, Statistics, Train};
+use crate::args::{Finish, RunningMut, SavedMut, Statistics};
 use crate::bits::WrittenGates;
 use crate::channel::{BatchMoments, Centre, Channels, Moments, Normalisation, RunningUpdate};
 use crate::config::Config;
 use crate::pass::apply::{self, Apply, GroupCoefficients, folded_scale};
-use crate::pass::channelwise::{self, Channel, channels, copy};
+use crate::pass::channelwise::{self, Channel, channels};
 use crate::pass::{self, moments, tables};
 use crate::phase::eval::{close, written_gates};
-use crate::plan::Plan;
+use crate::plan::{Plan, TrainCall};
 use crate::simd::{CHANNELWISE, Kernel, Lane, Machine, Simd};
+use crate::storage::Storage;
 use crate::walk::{Group, Tile, Walk};
 
 /// Runs a training call whose arguments have been checked.
-pub(crate) fn run<const GATES: bool>(
+#[inline(always)]
+pub(crate) fn run<T: Storage, const GATES: bool>(
     plan: &Plan,
     formula: &Formula,
-    mut call: Train<'_>,
+    mut call: TrainCall<'_, T>,
     mut written: Option<&mut [u8]>,
 ) {
     if plan.shape.is_empty() {
@@ -30,7 +32,7 @@ pub(crate) fn run<const GATES: bool>(
     let gates = plan.gates_of(call.dropout);
     let keep = gates.as_ref().map(|(gates, scale)| gates.keep(*scale));
     if keep.is_none() {
-        call.output.fill(0.0);
+        T::clear(&mut call.output);
         if GATES {
             close(written.take());
         }
@@ -38,12 +40,12 @@ pub(crate) fn run<const GATES: bool>(
     let mut written = if GATES { written_gates(plan, call.dropout, written) } else { None };
     let (tasks, walk, config) = (plan.tasks(), &plan.walk(), plan.config);
     let update = next_update(config, call.running.as_mut());
-    let Train { parameters, mut running, input, residual, output, mut saved, scratch, .. } = call;
+    let TrainCall { parameters, mut running, input, residual, mut output, mut saved, scratch, .. } = call;
     let samples = plan.shape.samples() as f64;
     if CHANNELWISE {
-        copy(keep.and(Some(input)), output);
+        T::begin(keep.and(Some(input)), &mut output);
         for channel in channels(plan.shape) {
-            let Moments { mean, m2, .. } = channelwise::moments(walk, plan.shape, channel, input);
+            let Moments { mean, m2, .. } = channelwise::moments::<T>(walk, plan.shape, channel, input);
             let mut statistics = ChannelStatistics { update, running: running.as_mut(), saved: &mut saved };
             let moments = BatchMoments { count: samples, mean, m2 };
             statistics.finish(Lane::FIRST, Channels::one(channel), &moments, config.eps);
@@ -52,20 +54,25 @@ pub(crate) fn run<const GATES: bool>(
                 parameters,
                 statistics: Statistics::Batch(saved.as_saved()),
                 eps: config.eps,
-                scale: folded_scale(formula, residual, keep.scale),
+                scale: folded_scale(formula, residual.is_some(), keep.scale),
             };
-            let apply = Apply { formula, normalisation: &normalisation, residual, keep };
+            let apply = Apply::<T> {
+                formula,
+                normalisation: &normalisation,
+                residual: residual.map(|residual| T::shorter(residual)),
+                keep,
+            };
             let channel = Channel::new(&apply, channel);
             match &mut written {
-                Some(gates) if GATES => channel.forward_with_gates(plan.shape, output, gates),
-                _ => channel.forward(plan.shape, output),
+                Some(gates) if GATES => channel.forward_with_gates(plan.shape, Some(input), &mut output, gates),
+                _ => channel.forward(plan.shape, Some(input), &mut output),
             }
         }
         return;
     }
     for group in walk.groups(tasks.cached_values(), tasks.count) {
         let (table, parts) = tables(scratch, group, tasks.count);
-        moments::of_group(tasks, (walk, plan.shape), group, input, table, parts);
+        moments::of_group::<T>(tasks, (walk, plan.shape), group, input, table, parts);
         tasks.run(FinishGroup {
             walk,
             group,
@@ -79,14 +86,19 @@ pub(crate) fn run<const GATES: bool>(
             parameters,
             statistics: Statistics::Batch(saved.as_saved()),
             eps: config.eps,
-            scale: folded_scale(formula, residual, keep.scale),
+            scale: folded_scale(formula, residual.is_some(), keep.scale),
         };
         // The coefficients take the place of the moments.
         let table = pass::table(&mut &mut *scratch, group.tiles());
         tasks.run(GroupCoefficients { normalisation: &normalisation, group, table });
-        let apply = Apply { formula, normalisation: &normalisation, residual, keep };
+        let apply = Apply::<T> {
+            formula,
+            normalisation: &normalisation,
+            residual: residual.map(|residual| T::shorter(residual)),
+            keep,
+        };
         let gates = written.as_mut().map(WrittenGates::reborrow);
-        apply::elements(tasks, walk, group, &apply, table, Some(input), (&mut *output, gates));
+        apply::elements(tasks, walk, group, &apply, table, Some(input), (T::reborrow(&mut output), gates));
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) fn dispatch(requested: Option<Backend>, kernel: impl Kernel) {
                 return unsafe { Avx512::run(kernel) };
             }
             Backend::Avx2 if !cfg!(any(normdrop_backend = "scalar", normdrop_backend = "portable")) => {
-                // SAFETY: `detect` found AVX2 or better, and the operating system saves its
+                // SAFETY: `detect` found AVX2 and F16C or better, and the operating system saves its
                 // registers.
                 return unsafe { Avx2::run(kernel) };
             }
@@ -162,7 +162,7 @@ mod cpuid {
         match found {
             AVX512 => Backend::Avx512,
             AVX2 => Backend::Avx2,
-            _ if cfg!(target_feature = "avx2") => Backend::Avx2,
+            _ if cfg!(all(target_feature = "avx2", target_feature = "f16c")) => Backend::Avx2,
             _ => Backend::Portable,
         }
     }
@@ -185,16 +185,18 @@ mod cpuid {
     /// The fastest backend of a CPU, from its last leaf of CPUID, ECX of leaf 1, EBX of leaf 7 and
     /// XCR0. The last two are functions, called only if the CPU has leaf 7 and XGETBV.
     ///
+    /// Every CPU with AVX2 has F16C, but an emulator may leave it out.
+    ///
     /// The bits are from the Intel Software Developer's Manual, volume 2A, CPUID, and volume 1,
     /// section 14.3 and 15.2 (detection of AVX2 and AVX-512).
     fn best(last_leaf: u32, leaf_1: u32, leaf_7: impl FnOnce() -> u32, saved_state: impl FnOnce() -> u32) -> Backend {
-        const OSXSAVE_AND_AVX: u32 = 1 << 27 | 1 << 28;
+        const OSXSAVE_AVX_AND_F16C: u32 = 1 << 27 | 1 << 28 | 1 << 29;
         const AVX2: u32 = 1 << 5;
         const AVX512: u32 = 1 << 16 | 1 << 17 | 1 << 30 | 1 << 31; // F, DQ, BW, VL
         const YMM_SAVED: u32 = 0b110; // xmm and the upper halves of ymm
         const ZMM_SAVED: u32 = 0b1110_0110; // also mask registers, upper halves and upper registers of zmm
 
-        if last_leaf < 7 || leaf_1 & OSXSAVE_AND_AVX != OSXSAVE_AND_AVX {
+        if last_leaf < 7 || leaf_1 & OSXSAVE_AVX_AND_F16C != OSXSAVE_AVX_AND_F16C {
             return Backend::Portable;
         }
         let (saved, features) = (saved_state(), leaf_7());
@@ -231,7 +233,11 @@ mod cpuid {
 
         /// The bits of a CPU with AVX-512 whose registers the operating system saves, each with
         /// what is left without it.
-        const LEAF_1: [(u32, Backend); 2] = [(0x0800_0000, Backend::Portable), (0x1000_0000, Backend::Portable)];
+        const LEAF_1: [(u32, Backend); 3] = [
+            (0x0800_0000, Backend::Portable), // OSXSAVE
+            (0x1000_0000, Backend::Portable), // AVX
+            (0x2000_0000, Backend::Portable), // F16C
+        ];
         const LEAF_7: [(u32, Backend); 5] = [
             (0x0000_0020, Backend::Portable), // AVX2
             (0x0001_0000, Backend::Avx2),     // AVX-512 F

@@ -4,6 +4,7 @@
 use core::ops::{Add, BitAnd, BitOr, BitXor};
 
 use super::{LANES, Lanes, Simd, StripFunctions, Work, halves, whole};
+use crate::element::{Bf16, F16, Half};
 
 /// One of sixteen lanes.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +72,7 @@ impl Simd for Lane {
     type F64 = f64;
     type U32 = Word;
     type Mask = bool;
+    type Halves = u16;
 
     #[inline(always)]
     fn lanes(self) -> u16 {
@@ -113,6 +115,48 @@ impl Simd for Lane {
         if let Some(to) = to.get_mut(self.number()) {
             *to = value;
         }
+    }
+
+    #[inline(always)]
+    fn load_halves<H: Half>(self, from: &Lanes<H>) -> u16 {
+        from[self.number()].bits()
+    }
+
+    #[inline(always)]
+    fn store_halves<H: Half>(self, halves: u16, to: &mut Lanes<H>) {
+        to[self.number()] = H::of_bits(halves);
+    }
+
+    #[inline(always)]
+    fn load_partial_halves<H: Half>(self, from: &[H]) -> u16 {
+        from.get(self.number()).map_or(0, |half| half.bits())
+    }
+
+    #[inline(always)]
+    fn store_partial_halves<H: Half>(self, halves: u16, to: &mut [H]) {
+        if let Some(to) = to.get_mut(self.number()) {
+            *to = H::of_bits(halves);
+        }
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, halves: u16) -> f32 {
+        F16::from_bits(halves).to_f32()
+    }
+
+    #[inline(always)]
+    fn narrow_f16(self, value: f32) -> u16 {
+        F16::from_f32(value).to_bits()
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, halves: u16) -> f32 {
+        Bf16::from_bits(halves).to_f32()
+    }
+
+    #[inline(always)]
+    fn narrow_bf16(self, value: f32) -> u16 {
+        Bf16::from_f32(value).to_bits()
     }
 
     #[inline(always)]

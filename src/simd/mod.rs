@@ -6,6 +6,8 @@
 //! conversions, compare, select, bit operations). No operation is fused or an estimate, and none adds
 //! one lane to another: `pass/sums.rs` has the only sum across lanes.
 
+#[cfg(test)]
+mod conversions;
 mod detect;
 mod environment;
 mod lane;
@@ -29,6 +31,8 @@ mod wide;
 mod x86;
 
 use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
+
+use crate::element::Half;
 
 #[cfg(not(all(
     any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
@@ -119,6 +123,8 @@ pub(crate) trait Simd: Copy {
         + BitXor<Output = Self::U32>;
     /// A truth value per lane.
     type Mask: Copy + BitAnd<Output = Self::Mask>;
+    /// Sixteen bits per lane: an [`F16`](crate::F16) or a [`Bf16`](crate::Bf16).
+    type Halves: Copy;
 
     /// The bits of these lanes: bit `i` is lane `i`.
     #[inline(always)]
@@ -157,11 +163,50 @@ pub(crate) trait Simd: Copy {
     /// Asks the first-level cache for the values `ahead` places after `from`. There need not be
     /// memory.
     #[inline(always)]
-    fn prefetch_first(self, _from: &Lanes<f32>, _ahead: usize) {}
+    fn prefetch_first<T>(self, _from: &Lanes<T>, _ahead: usize) {}
     /// [`Self::prefetch_first`] for the second-level cache, which can wait for more lines of memory
     /// at a time.
     #[inline(always)]
-    fn prefetch_second(self, _from: &Lanes<f32>, _ahead: usize) {}
+    fn prefetch_second<T>(self, _from: &Lanes<T>, _ahead: usize) {}
+
+    /// The halves of the lanes from memory.
+    fn load_halves<H: Half>(self, from: &Lanes<H>) -> Self::Halves;
+    /// The halves of the lanes to memory.
+    fn store_halves<H: Half>(self, halves: Self::Halves, to: &mut Lanes<H>);
+    /// [`Self::store_halves`] of two vectors, past the caches where [`Self::stream`] would.
+    #[inline(always)]
+    fn stream_halves<H: Half>(self, [first, second]: [Self::Halves; 2], to: &mut [Lanes<H>; 2]) {
+        let [to_first, to_second] = to;
+        self.store_halves(first, to_first);
+        self.store_halves(second, to_second);
+    }
+    /// Up to sixteen halves from memory, and +0.0 in the other lanes.
+    #[inline(always)]
+    fn load_partial_halves<H: Half>(self, from: &[H]) -> Self::Halves {
+        let mut lanes = [H::of_bits(0); LANES];
+        for (lane, &half) in lanes.iter_mut().zip(from) {
+            *lane = half;
+        }
+        self.load_halves(&lanes)
+    }
+    /// The first halves to memory, as many as `to` has.
+    #[inline(always)]
+    fn store_partial_halves<H: Half>(self, halves: Self::Halves, to: &mut [H]) {
+        let mut lanes = [H::of_bits(0); LANES];
+        self.store_halves(halves, &mut lanes);
+        for (half, lane) in to.iter_mut().zip(lanes) {
+            *half = lane;
+        }
+    }
+    /// From [`F16`](crate::F16), exactly.
+    fn widen_f16(self, halves: Self::Halves) -> Self::F32;
+    /// To [`F16`](crate::F16), rounded to nearest even, subnormal numbers kept, NaN quiet.
+    fn narrow_f16(self, value: Self::F32) -> Self::Halves;
+    /// From [`Bf16`](crate::Bf16), exactly.
+    fn widen_bf16(self, halves: Self::Halves) -> Self::F32;
+    /// To [`Bf16`](crate::Bf16), as [`Self::narrow_f16`]. Not by `vcvtneps2bf16`, which flushes
+    /// subnormal numbers to 0.
+    fn narrow_bf16(self, value: Self::F32) -> Self::Halves;
 
     /// `a <= b`, false where either is NaN.
     fn le(self, a: Self::F32, b: Self::F32) -> Self::Mask;

@@ -9,6 +9,7 @@ use wide::{f32x16, u32x16};
 
 use super::strip::{SingleFunction, Strip, StripFunction, StripFunctions, single, strip};
 use super::{LANES, Lanes, Machine, Simd, Work, halves, whole};
+use crate::element::Half;
 
 /// The backend that every target has.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +76,9 @@ const BIT_OF_LANE: u32x16 = {
     u32x16::new(lanes)
 };
 
+/// What an f32 with the bits of an [`F16`](crate::F16) at their place is too small by.
+const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
+
 impl Machine for Portable {
     type Simd = Self;
 
@@ -89,6 +93,7 @@ impl Simd for Portable {
     type F64 = F64;
     type U32 = u32x16;
     type Mask = Mask;
+    type Halves = u32x16;
 
     #[inline(never)]
     fn apart(self, work: impl Work<Self>) {
@@ -121,13 +126,13 @@ impl Simd for Portable {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn prefetch_first(self, from: &Lanes<f32>, ahead: usize) {
+    fn prefetch_first<T>(self, from: &Lanes<T>, ahead: usize) {
         super::x86::prefetch_first(from, ahead);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn prefetch_second(self, from: &Lanes<f32>, ahead: usize) {
+    fn prefetch_second<T>(self, from: &Lanes<T>, ahead: usize) {
         super::x86::prefetch_second(from, ahead);
     }
 
@@ -153,6 +158,67 @@ impl Simd for Portable {
     #[inline(always)]
     fn fence(self) {
         super::x86::fence();
+    }
+
+    #[inline(always)]
+    fn load_halves<H: Half>(self, from: &Lanes<H>) -> u32x16 {
+        let mut words = [0; LANES];
+        for (word, half) in words.iter_mut().zip(from) {
+            *word = u32::from(half.bits());
+        }
+        u32x16::new(words)
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the upper halves are 0")]
+    fn store_halves<H: Half>(self, halves: u32x16, to: &mut Lanes<H>) {
+        for (half, word) in to.iter_mut().zip(halves.to_array()) {
+            *half = H::of_bits(word as u16);
+        }
+    }
+
+    /// The bits at their new place are the number times 2^-112, and the product with 2^112 is exact,
+    /// that of a subnormal number, too.
+    #[inline(always)]
+    fn widen_f16(self, halves: u32x16) -> f32x16 {
+        let magnitude = f32x16::from_bits((halves & u32x16::splat(0x7fff)) << 13) * f32x16::splat(TWO_TO_112);
+        let limit = f32x16::splat(65536.0);
+        // What has the largest exponent is infinite or NaN.
+        let infinite = limit.simd_le(magnitude).to_bits() & u32x16::splat(0x7f80_0000);
+        let nan = limit.simd_lt(magnitude).to_bits() & u32x16::splat(0x7fc0_0000);
+        f32x16::from_bits(magnitude.to_bits() | infinite | nan | ((halves & u32x16::splat(0x8000)) << 16))
+    }
+
+    /// The rounding of [`F16::from_f32`](crate::F16::from_f32), except that a number below 2^-14 is
+    /// rounded by its sum with 0.5, whose last place is 2^-24.
+    #[inline(always)]
+    fn narrow_f16(self, value: f32x16) -> u32x16 {
+        let bits = value.to_bits();
+        let magnitude_bits = bits & u32x16::splat(0x7fff_ffff);
+        let magnitude = f32x16::from_bits(magnitude_bits);
+        let even = (magnitude_bits >> 13) & u32x16::splat(1);
+        let normal = (magnitude_bits + u32x16::splat(0x0fff_u32.wrapping_sub(112 << 23)) + even) >> 13;
+        let small = (magnitude + f32x16::splat(0.5)).to_bits() - u32x16::splat(0x3f00_0000);
+        let is_small = magnitude.simd_lt(f32x16::splat(1.0 / 16384.0)).to_bits();
+        let is_large = !magnitude.simd_lt(f32x16::splat(65536.0)).to_bits();
+        let nan = u32x16::splat(0x0200) | ((magnitude_bits >> 13) & u32x16::splat(0x03ff));
+        let large = u32x16::splat(0x7c00) | (nan & !magnitude.simd_le(magnitude).to_bits());
+        let finite = (small & is_small) | (normal & !is_small);
+        (large & is_large) | (finite & !is_large) | ((bits >> 16) & u32x16::splat(0x8000))
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, halves: u32x16) -> f32x16 {
+        f32x16::from_bits(halves << 16)
+    }
+
+    #[inline(always)]
+    fn narrow_bf16(self, value: f32x16) -> u32x16 {
+        let bits = value.to_bits();
+        let upper = bits >> 16;
+        let rounded = (bits + u32x16::splat(0x7fff) + (upper & u32x16::splat(1))) >> 16;
+        let is_nan = !value.simd_le(value).to_bits();
+        ((upper | u32x16::splat(0x0040)) & is_nan) | (rounded & !is_nan)
     }
 
     #[inline(always)]

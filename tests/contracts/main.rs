@@ -10,6 +10,7 @@ mod digest;
 mod environment;
 mod fold;
 mod gates;
+mod half;
 mod mask;
 mod masked;
 mod noise;

@@ -171,7 +171,7 @@ fn empty_tensors_have_no_padding() {
     for shape in [Shape::nlc(3, 0, 2), Shape::nlc(0, 3, 2), Shape::ncl(3, 2, 0), Shape::ncl(3, 0, 2), Shape::nc(0, 0)] {
         let layer = layer(shape.expect("an empty shape"));
         for lengths in [&[][..], &[0; 3], &[9; 4]] {
-            assert_eq!(layer.clear_padding(lengths, &mut []), Ok(()));
+            assert_eq!(layer.clear_padding(lengths, &mut [0.0_f32; 0]), Ok(()));
             assert_eq!(layer.drop_padding(lengths, &mut []), Ok(()));
         }
         assert!(layer.clear_padding(&[], &mut [1.0]).is_err());

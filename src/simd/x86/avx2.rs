@@ -5,14 +5,15 @@ use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
 
 use super::super::{Kernel, Lanes, Machine, Simd, StripFunctions, Work};
 use super::{begins_line, fence, first_lanes, prefetch_first, prefetch_second, readable};
+use crate::element::Half;
 
-/// The proof that the CPU has AVX2 and that its registers may be used.
+/// The proof that the CPU has AVX2 and F16C and that its registers may be used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx2(());
 
 impl Avx2 {
     /// [`Simd::apart`]. It is not inlined, because its caller does not have the CPU feature.
-    #[target_feature(enable = "avx2")]
+    #[target_feature(enable = "avx2,f16c")]
     fn run_apart(self, work: impl Work<Self>) {
         work.run(self);
     }
@@ -20,8 +21,8 @@ impl Avx2 {
     /// Runs a kernel on AVX2 lanes.
     ///
     /// # Safety
-    /// The CPU has AVX2 and the operating system saves its registers.
-    #[target_feature(enable = "avx2")]
+    /// The CPU has AVX2 and F16C and the operating system saves its registers.
+    #[target_feature(enable = "avx2,f16c")]
     pub(crate) unsafe fn run(kernel: impl Kernel) {
         kernel.run(Self(()));
     }
@@ -56,6 +57,24 @@ lanes!(
     Avx2Mask([__m256; 2])
     BitAnd bitand _mm256_and_ps,
 );
+/// The upper halves of eight f32, rounded to nearest even; those of NaN are quiet.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn upper_halves(value: __m256) -> __m256i {
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let bits = _mm256_castps_si256(value);
+        let upper = _mm256_srli_epi32::<16>(bits);
+        let even = _mm256_and_si256(upper, _mm256_set1_epi32(1));
+        let sum = _mm256_add_epi32(bits, _mm256_add_epi32(even, _mm256_set1_epi32(0x7fff)));
+        let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(value, value));
+        let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x0040));
+        _mm256_blendv_epi8(_mm256_srli_epi32::<16>(sum), quiet, is_nan)
+    }
+}
+
 impl Machine for Avx2 {
     type Simd = Self;
 
@@ -70,6 +89,7 @@ impl Simd for Avx2 {
     type F64 = Avx2F64;
     type U32 = Avx2U32;
     type Mask = Avx2Mask;
+    type Halves = [__m128i; 2];
 
     // This function does not have the CPU feature: a function with the feature would be inlined in
     // spite of `inline(never)`.
@@ -112,12 +132,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn prefetch_first(self, from: &Lanes<f32>, ahead: usize) {
+    fn prefetch_first<T>(self, from: &Lanes<T>, ahead: usize) {
         prefetch_first(from, ahead);
     }
 
     #[inline(always)]
-    fn prefetch_second(self, from: &Lanes<f32>, ahead: usize) {
+    fn prefetch_second<T>(self, from: &Lanes<T>, ahead: usize) {
         prefetch_second(from, ahead);
     }
 
@@ -178,6 +198,77 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn fence(self) {
         fence();
+    }
+
+    #[inline(always)]
+    fn load_halves<H: Half>(self, from: &Lanes<H>) -> [__m128i; 2] {
+        let from = from.as_ptr().cast::<__m128i>();
+        // SAFETY: the token proves AVX2; `from` is sixteen values of sixteen bits.
+        unsafe { [_mm_loadu_si128(from), _mm_loadu_si128(from.add(1))] }
+    }
+
+    #[inline(always)]
+    fn store_halves<H: Half>(self, [low, high]: [__m128i; 2], to: &mut Lanes<H>) {
+        let to = to.as_mut_ptr().cast::<__m128i>();
+        // SAFETY: the token proves AVX2; `to` is sixteen values of sixteen bits, and any bits are a
+        // value.
+        unsafe {
+            _mm_storeu_si128(to, low);
+            _mm_storeu_si128(to.add(1), high);
+        }
+    }
+
+    #[inline(always)]
+    fn stream_halves<H: Half>(self, [first, second]: [[__m128i; 2]; 2], to: &mut [Lanes<H>; 2]) {
+        if !begins_line(to) {
+            let [to_first, to_second] = to;
+            self.store_halves(first, to_first);
+            return self.store_halves(second, to_second);
+        }
+        let to = to.as_mut_ptr().cast::<__m256i>();
+        // SAFETY: the token proves AVX2; `to` is 32 values of sixteen bits, aligned to 64 bytes, and
+        // any bits are a value. `fence` comes before another thread may read them.
+        unsafe {
+            _mm256_stream_si256(to, _mm256_set_m128i(first[1], first[0]));
+            _mm256_stream_si256(to.add(1), _mm256_set_m128i(second[1], second[0]));
+        }
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, [low, high]: [__m128i; 2]) -> Avx2F32 {
+        // SAFETY: the token proves F16C.
+        unsafe { Avx2F32([_mm256_cvtph_ps(low), _mm256_cvtph_ps(high)]) }
+    }
+
+    #[inline(always)]
+    fn narrow_f16(self, value: Avx2F32) -> [__m128i; 2] {
+        const NEAREST_EVEN: i32 = _MM_FROUND_TO_NEAREST_INT;
+        // SAFETY: the token proves F16C. The instruction keeps subnormal halves in every
+        // environment.
+        unsafe { [_mm256_cvtps_ph::<NEAREST_EVEN>(value.0[0]), _mm256_cvtps_ph::<NEAREST_EVEN>(value.0[1])] }
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, [low, high]: [__m128i; 2]) -> Avx2F32 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let (low, high) = (_mm256_cvtepu16_epi32(low), _mm256_cvtepu16_epi32(high));
+            Avx2F32([
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    fn narrow_bf16(self, value: Avx2F32) -> [__m128i; 2] {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let [low, high] = [upper_halves(value.0[0]), upper_halves(value.0[1])];
+            // In each half of a register, four words of both.
+            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
+            [_mm256_castsi256_si128(packed), _mm256_extracti128_si256::<1>(packed)]
+        }
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@ use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
 use super::super::splitmix::{GOLDEN_GAMMA, MULTIPLIERS, SHIFTS};
 use super::super::{Kernel, Lanes, Machine, Simd, StripFunctions, Work};
 use super::{begins_line, fence, prefetch_first, prefetch_second, readable};
+use crate::element::Half;
 
 /// The proof that the CPU has AVX-512 F, VL, BW and DQ and that its registers may be used.
 #[derive(Debug, Clone, Copy)]
@@ -134,6 +135,7 @@ impl Simd for Avx512 {
     type F64 = Avx512F64;
     type U32 = Avx512U32;
     type Mask = Avx512Mask;
+    type Halves = __m256i;
 
     // This function does not have the CPU feature: a function with the feature would be inlined in
     // spite of `inline(never)`.
@@ -168,12 +170,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn prefetch_first(self, from: &Lanes<f32>, ahead: usize) {
+    fn prefetch_first<T>(self, from: &Lanes<T>, ahead: usize) {
         prefetch_first(from, ahead);
     }
 
     #[inline(always)]
-    fn prefetch_second(self, from: &Lanes<f32>, ahead: usize) {
+    fn prefetch_second<T>(self, from: &Lanes<T>, ahead: usize) {
         prefetch_second(from, ahead);
     }
 
@@ -206,6 +208,81 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn fence(self) {
         fence();
+    }
+
+    #[inline(always)]
+    fn load_halves<H: Half>(self, from: &Lanes<H>) -> __m256i {
+        // SAFETY: the token proves AVX-512; `from` is sixteen values of sixteen bits.
+        unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn store_halves<H: Half>(self, halves: __m256i, to: &mut Lanes<H>) {
+        // SAFETY: the token proves AVX-512; `to` is sixteen values of sixteen bits, and any bits
+        // are a value.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), halves) }
+    }
+
+    #[inline(always)]
+    fn load_partial_halves<H: Half>(self, from: &[H]) -> __m256i {
+        // SAFETY: the token proves AVX-512 BW and VL; a masked load touches only as many lanes as
+        // there are values of sixteen bits.
+        unsafe { _mm256_maskz_loadu_epi16(first_bits(from.len()), from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn store_partial_halves<H: Half>(self, halves: __m256i, to: &mut [H]) {
+        // SAFETY: the token proves AVX-512 BW and VL; a masked store touches only as many lanes as
+        // there is room for, and any bits are a value.
+        unsafe { _mm256_mask_storeu_epi16(to.as_mut_ptr().cast(), first_bits(to.len()), halves) }
+    }
+
+    #[inline(always)]
+    fn stream_halves<H: Half>(self, [first, second]: [__m256i; 2], to: &mut [Lanes<H>; 2]) {
+        if !begins_line(to) {
+            let [to_first, to_second] = to;
+            self.store_halves(first, to_first);
+            return self.store_halves(second, to_second);
+        }
+        // SAFETY: the token proves AVX-512; `to` is 32 values of sixteen bits, aligned to 64 bytes,
+        // and any bits are a value. `fence` comes before another thread may read them.
+        unsafe {
+            let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second);
+            _mm512_stream_si512(to.as_mut_ptr().cast(), both);
+        }
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, halves: __m256i) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F32([_mm512_cvtph_ps(halves)]) }
+    }
+
+    #[inline(always)]
+    fn narrow_f16(self, value: Avx512F32) -> __m256i {
+        // SAFETY: the token proves AVX-512. The rounding is to nearest even, and the instruction
+        // keeps subnormal halves in every environment.
+        unsafe { _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(value.0[0]) }
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, halves: __m256i) -> Avx512F32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { Avx512F32([_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))]) }
+    }
+
+    #[inline(always)]
+    fn narrow_bf16(self, value: Avx512F32) -> __m256i {
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            let bits = _mm512_castps_si512(value.0[0]);
+            let upper = _mm512_srli_epi32::<16>(bits);
+            let even = _mm512_and_si512(upper, _mm512_set1_epi32(1));
+            let sum = _mm512_add_epi32(bits, _mm512_add_epi32(even, _mm512_set1_epi32(0x7fff)));
+            let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value.0[0], value.0[0]);
+            let rounded = _mm512_srli_epi32::<16>(sum);
+            _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, is_nan, upper, _mm512_set1_epi32(0x0040)))
+        }
     }
 
     #[inline(always)]

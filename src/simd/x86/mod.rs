@@ -64,20 +64,20 @@ pub(super) fn fence() {
 
 /// Whether `values` begins at a cache line, and so fills one.
 #[inline(always)]
-fn begins_line(values: &Lanes<f32>) -> bool {
-    values.as_ptr().addr().is_multiple_of(64)
+fn begins_line<T>(values: &T) -> bool {
+    core::ptr::from_ref(values).addr().is_multiple_of(64)
 }
 
 /// [`Simd::prefetch_first`](crate::simd::Simd::prefetch_first).
 #[inline(always)]
-pub(super) fn prefetch_first(from: &Lanes<f32>, ahead: usize) {
+pub(super) fn prefetch_first<T>(from: &Lanes<T>, ahead: usize) {
     // SAFETY: SSE is part of x86-64; a prefetch of an unmapped address does nothing.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(ahead).cast()) }
 }
 
 /// [`Simd::prefetch_second`](crate::simd::Simd::prefetch_second).
 #[inline(always)]
-pub(super) fn prefetch_second(from: &Lanes<f32>, ahead: usize) {
+pub(super) fn prefetch_second<T>(from: &Lanes<T>, ahead: usize) {
     // SAFETY: as above.
     unsafe { _mm_prefetch::<_MM_HINT_T1>(from.as_ptr().wrapping_add(ahead).cast()) }
 }

@@ -6,15 +6,15 @@
 #![no_std]
 
 use normdrop::{
-    Activation, Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Error, Eval, EvalInPlace,
+    Activation, Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Element, Error, Eval, EvalInPlace,
     EvalPrepared, EvalPreparedInPlace, Finish, Fold, FoldPadding, Layer, Masked, Moments, ParameterGradients,
     Parameters, Prepare, Reduce, Running, RunningMut, Saved, SavedMut, Statistics, Stored, Train, WeightShape,
     fold_padding, merge_moments, merge_sums,
 };
 
-/// The buffers and options of any call. Each buffer has the length that the call asks for, or the call refuses it.
+/// The buffers and options of any call, with elements of one type. Each buffer has the length that the call asks for, or the call refuses it.
 #[derive(Debug)]
-pub struct Call<'a> {
+pub struct Call<'a, E = f32> {
     /// The learned scale of each channel, if there is one.
     pub weight: Option<&'a [f32]>,
     /// The learned offset of each channel, if there is one.
@@ -44,18 +44,18 @@ pub struct Call<'a> {
     /// The saved inverse standard deviation.
     pub saved_inv_std: &'a mut [f64],
     /// The tensor that comes in.
-    pub input: &'a [f32],
+    pub input: &'a [E],
     /// A tensor that is added before the activation, if there is one.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<&'a [E]>,
     /// The tensor that goes out. A call in place has its values here: the input, or the gradient with respect to the output.
     /// A fold has the weights of its layer here.
-    pub output: &'a mut [f32],
+    pub output: &'a mut [E],
     /// The gradient with respect to the output.
-    pub grad_output: &'a [f32],
+    pub grad_output: &'a [E],
     /// The gradient with respect to the input, if it is asked for.
-    pub grad_input: Option<&'a mut [f32]>,
+    pub grad_input: Option<&'a mut [E]>,
     /// The gradient with respect to the residual, if it is asked for. A fold has the bias of its layer here.
-    pub grad_residual: Option<&'a mut [f32]>,
+    pub grad_residual: Option<&'a mut [E]>,
     /// The gradient with respect to the weight, if it is asked for.
     pub grad_weight: Option<&'a mut [f32]>,
     /// The gradient with respect to the bias, if it is asked for.
@@ -148,7 +148,7 @@ macro_rules! grad_parameters {
 }
 
 #[expect(clippy::missing_errors_doc, reason = "the errors are those of the call of the same name")]
-impl Call<'_> {
+impl<E: Element> Call<'_, E> {
     /// [`Layer::train`].
     pub fn train<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
         layer.train(Train {
@@ -161,41 +161,6 @@ impl Call<'_> {
             saved: saved_mut!(self),
             scratch: &mut *self.scratch,
         })
-    }
-
-    /// [`Layer::train_masked`].
-    pub fn train_masked<A: Activation>(&mut self, layer: &Layer<A>, masked: Masked<'_>) -> Result<(), Error> {
-        let call = Train {
-            parameters: parameters!(self),
-            running: running_mut!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            saved: saved_mut!(self),
-            scratch: &mut *self.scratch,
-        };
-        layer.train_masked(call, masked)
-    }
-
-    /// [`Layer::train_masked_with_gates`], with the mask in the gates.
-    pub fn train_masked_with_gates<A: Activation>(
-        &mut self,
-        layer: &Layer<A>,
-        masked: Masked<'_>,
-        gates: &mut [u8],
-    ) -> Result<(), Error> {
-        let call = Train {
-            parameters: parameters!(self),
-            running: running_mut!(self),
-            dropout: Dropout::InGates,
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            saved: saved_mut!(self),
-            scratch: &mut *self.scratch,
-        };
-        layer.train_masked_with_gates(call, masked, gates)
     }
 
     /// [`Layer::train_with_gates`].
@@ -238,20 +203,6 @@ impl Call<'_> {
             output: &mut *self.output,
             scratch: &mut *self.scratch,
         })
-    }
-
-    /// [`Layer::eval_masked`].
-    pub fn eval_masked<A: Activation>(&mut self, layer: &Layer<A>, masked: Masked<'_>) -> Result<(), Error> {
-        let call = Eval {
-            parameters: parameters!(self),
-            running: running!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            scratch: &mut *self.scratch,
-        };
-        layer.eval_masked(call, masked)
     }
 
     /// [`Layer::eval_in_place`], of the output.
@@ -328,23 +279,6 @@ impl Call<'_> {
             grad_parameters: grad_parameters!(self),
             scratch: &mut *self.scratch,
         })
-    }
-
-    /// [`Layer::backward_masked`].
-    pub fn backward_masked<A: Activation>(&mut self, layer: &Layer<A>, masked: Masked<'_>) -> Result<(), Error> {
-        let call = Backward {
-            parameters: parameters!(self),
-            statistics: statistics!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            grad_output: self.grad_output,
-            grad_input: self.grad_input.as_deref_mut(),
-            grad_residual: self.grad_residual.as_deref_mut(),
-            grad_parameters: grad_parameters!(self),
-            scratch: &mut *self.scratch,
-        };
-        layer.backward_masked(call, masked)
     }
 
     /// [`Layer::backward_in_place`], of the output, which has the gradient with respect to the output in it.
@@ -478,6 +412,75 @@ impl Call<'_> {
             grad_residual: self.grad_residual.as_deref_mut(),
             scratch: &mut *self.scratch,
         })
+    }
+}
+
+#[expect(clippy::missing_errors_doc, reason = "the errors are those of the call of the same name")]
+impl Call<'_> {
+    /// [`Layer::train_masked`].
+    pub fn train_masked<A: Activation>(&mut self, layer: &Layer<A>, masked: Masked<'_>) -> Result<(), Error> {
+        let call = Train {
+            parameters: parameters!(self),
+            running: running_mut!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            saved: saved_mut!(self),
+            scratch: &mut *self.scratch,
+        };
+        layer.train_masked(call, masked)
+    }
+
+    /// [`Layer::train_masked_with_gates`], with the mask in the gates.
+    pub fn train_masked_with_gates<A: Activation>(
+        &mut self,
+        layer: &Layer<A>,
+        masked: Masked<'_>,
+        gates: &mut [u8],
+    ) -> Result<(), Error> {
+        let call = Train {
+            parameters: parameters!(self),
+            running: running_mut!(self),
+            dropout: Dropout::InGates,
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            saved: saved_mut!(self),
+            scratch: &mut *self.scratch,
+        };
+        layer.train_masked_with_gates(call, masked, gates)
+    }
+
+    /// [`Layer::eval_masked`].
+    pub fn eval_masked<A: Activation>(&mut self, layer: &Layer<A>, masked: Masked<'_>) -> Result<(), Error> {
+        let call = Eval {
+            parameters: parameters!(self),
+            running: running!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            scratch: &mut *self.scratch,
+        };
+        layer.eval_masked(call, masked)
+    }
+
+    /// [`Layer::backward_masked`].
+    pub fn backward_masked<A: Activation>(&mut self, layer: &Layer<A>, masked: Masked<'_>) -> Result<(), Error> {
+        let call = Backward {
+            parameters: parameters!(self),
+            statistics: statistics!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            grad_output: self.grad_output,
+            grad_input: self.grad_input.as_deref_mut(),
+            grad_residual: self.grad_residual.as_deref_mut(),
+            grad_parameters: grad_parameters!(self),
+            scratch: &mut *self.scratch,
+        };
+        layer.backward_masked(call, masked)
     }
 
     /// [`normdrop::fold_into_previous`] or [`normdrop::fold_into_next`]: the weights of the other layer are the output, and its

@@ -13,9 +13,10 @@ use core::hash::Hasher;
 
 use fnv::FnvHasher;
 use normdrop::{
-    Activation, Backend, Bernoulli, Config, Elu, Error, Fold, Gelu, GeluTanh, Granularity, HardSwish, Identity, Layer,
-    LeakyRelu, Masked, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Stored, Tanh,
-    Validity, WeightOrder, WeightShape, fold_into_next, fold_into_previous, mask_len, moments_len, seed_from,
+    Activation, Backend, Bernoulli, Bf16, Config, Element, Elu, Error, F16, Fold, Gelu, GeluTanh, Granularity,
+    HardSwish, Identity, Layer, LeakyRelu, Masked, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu,
+    Softplus, Stored, Tanh, Validity, WeightOrder, WeightShape, fold_into_next, fold_into_previous, mask_len,
+    moments_len, seed_from,
 };
 use normdrop_calls::{Call, front};
 use rand_xoshiro::SplitMix64;
@@ -35,6 +36,8 @@ pub trait Corpus {
     const DATA: &'static [Data];
     /// Whether every activation is tried, or Identity and ReLU alone.
     const EVERY_ACTIVATION: bool;
+    /// Whether there are tensors of halves, for which the smallest programs have no room.
+    const HALVES: bool;
 }
 
 /// What fits 16 KiB of RAM: both walks with all that happens at the end of a run, a row and a tile.
@@ -61,6 +64,7 @@ impl Corpus for Small {
     ];
     const DATA: &'static [Data] = &Data::ALL;
     const EVERY_ACTIVATION: bool = true;
+    const HALVES: bool = false;
 }
 
 /// What takes a Megabyte or two: whole blocks, parts, strips, folded rows.
@@ -91,6 +95,7 @@ impl Corpus for Large {
     ];
     const DATA: &'static [Data] = &[Data::Ordinary, Data::Offset, Data::Placed];
     const EVERY_ACTIVATION: bool = false;
+    const HALVES: bool = true;
 }
 
 /// What the values of a tensor are like.
@@ -147,7 +152,8 @@ impl Data {
 
 /// The memory of a run. `LEN`, `CHANNELS`, `MASK` and `SCRATCH` are at least what the shapes of its corpus need.
 #[derive(Debug)]
-pub struct Memory<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: usize> {
+pub struct Memory<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: usize, const HALVES: usize>
+{
     input: [f32; LEN],
     residual: [f32; LEN],
     grad: [f32; LEN],
@@ -161,16 +167,23 @@ pub struct Memory<const LEN: usize, const CHANNELS: usize, const MASK: usize, co
     /// Enough for sixteen channels and more.
     prepared: [[f64; CHANNELS]; 8],
     scratch: [f64; SCRATCH],
+    /// The bits of halves: input, residual, gradient, output, gradient of the residual.
+    halves: [[u16; HALVES]; 5],
 }
 
 /// The memory of the small corpus.
-pub type SmallMemory = Memory<150, 20, { MASK_BITS / 8 }, { scratch_len(Small::SHAPES, &[], Small::MASKED_SHAPES) }>;
+pub type SmallMemory = Memory<150, 20, { MASK_BITS / 8 }, { scratch_len(Small::SHAPES, &[], Small::MASKED_SHAPES) }, 0>;
 /// The memory of either corpus.
-pub type LargeMemory =
-    Memory<65_808, 513, { 65_808 / 8 }, { scratch_len(Large::SHAPES, Large::LARGE_SHAPES, Large::MASKED_SHAPES) }>;
+pub type LargeMemory = Memory<
+    65_808,
+    513,
+    { 65_808 / 8 },
+    { scratch_len(Large::SHAPES, Large::LARGE_SHAPES, Large::MASKED_SHAPES) },
+    65_808,
+>;
 
-impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: usize>
-    Memory<LEN, CHANNELS, MASK, SCRATCH>
+impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: usize, const HALVES: usize>
+    Memory<LEN, CHANNELS, MASK, SCRATCH, HALVES>
 {
     /// Memory with anything in it.
     #[must_use]
@@ -187,6 +200,7 @@ impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: 
             moments: [[[0.0; CHANNELS]; 3]; 2],
             prepared: [[0.0; CHANNELS]; 8],
             scratch: [0.0; SCRATCH],
+            halves: [[0; HALVES]; 5],
         }
     }
 
@@ -235,6 +249,12 @@ impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: 
             run.activation::<C, _>(out, "Mish", Mish)?;
             run.activation::<C, _>(out, "Softplus", Softplus)?;
         }
+        if C::HALVES {
+            let f16 = self.halves.each_mut().map(|bits| F16::from_bits_slice_mut(bits));
+            run.halves::<C, F16, _>(out, "F16", Gelu, f16)?;
+            let bf16 = self.halves.each_mut().map(|bits| Bf16::from_bits_slice_mut(bits));
+            run.halves::<C, Bf16, _>(out, "Bf16", Relu, bf16)?;
+        }
         run.channels::<C>(out)?;
         run.masked::<C>(out)?;
         if C::LARGE_SHAPES.is_empty() {
@@ -244,8 +264,8 @@ impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: 
     }
 }
 
-impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: usize> Default
-    for Memory<LEN, CHANNELS, MASK, SCRATCH>
+impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: usize, const HALVES: usize> Default
+    for Memory<LEN, CHANNELS, MASK, SCRATCH, HALVES>
 {
     fn default() -> Self {
         Self::new()
@@ -323,6 +343,10 @@ impl Digest {
         }
     }
 
+    fn add_halves<E: Half>(&mut self, values: &[E]) {
+        values.iter().for_each(|value| self.add(&[value.single()]));
+    }
+
     fn add_f64(&mut self, values: &[f64]) {
         for value in values {
             let bits = if value.is_nan() { 0x7FF8 << 48 } else { value.to_bits() };
@@ -343,6 +367,35 @@ const CALLS: [&str; 9] = [
     "reduce",
     "apply_gradient",
 ];
+
+/// The calls with tensors of halves.
+const HALF_CALLS: [&str; 4] = ["halves, train", "halves, eval", "halves, backward", "halves, in place"];
+
+/// A half, as the corpus makes and digests it.
+trait Half: Element {
+    fn of(value: f32) -> Self;
+    fn single(self) -> f32;
+}
+
+impl Half for F16 {
+    fn of(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+
+    fn single(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Half for Bf16 {
+    fn of(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+
+    fn single(self) -> f32 {
+        self.to_f32()
+    }
+}
 
 /// The calls whose results do not, and which have data all the same.
 const CHANNEL_CALLS: [&str; 9] = [
@@ -646,6 +699,78 @@ impl Run<'_, '_> {
             }
         }
         print(out, C::NAME, CALLS, name, C::DATA.len(), &digests)
+    }
+
+    /// Calls with tensors of halves, which are made of the f32 of the other calls.
+    fn halves<C: Corpus, E: Half, A: Activation>(
+        &mut self,
+        out: &mut impl Write,
+        name: &str,
+        activation: A,
+        tensors: [&mut [E]; 5],
+    ) -> Result<(), Failure> {
+        let mut digests = Digests::<{ HALF_CALLS.len() }>::default();
+        let [input, residual, grad, output, grad_residual] = tensors;
+        for (column, problem) in problems(C::SHAPES, C::DATA) {
+            let layer = self.layer(&problem, activation)?;
+            let Cut { call: singles, residual: single_residual, .. } = self.cut(problem, &layer)?;
+            let len = problem.len();
+            for (halves, values) in
+                [(&mut *input, singles.input), (&mut *residual, single_residual), (&mut *grad, singles.grad_output)]
+            {
+                halves.iter_mut().zip(values).for_each(|(half, value)| *half = E::of(*value));
+            }
+            let mut call = Call {
+                weight: singles.weight,
+                bias: singles.bias,
+                running_mean: singles.running_mean,
+                running_mean_tail: None,
+                running_var: singles.running_var,
+                updates_running: true,
+                batches: None,
+                mask: singles.mask,
+                fixed: !problem.has_batch(),
+                saved_mean: singles.saved_mean,
+                saved_mean_tail: singles.saved_mean_tail,
+                saved_inv_std: singles.saved_inv_std,
+                input: &input[..len],
+                residual: problem.with_residual.then_some(&residual[..len]),
+                output: &mut output[..len],
+                grad_output: &grad[..len],
+                grad_input: None,
+                grad_residual: Some(&mut grad_residual[..len]),
+                grad_weight: singles.grad_weight,
+                grad_bias: singles.grad_bias,
+                part: singles.part,
+                other: singles.other,
+                gates: singles.gates,
+                in_gates: false,
+                prepared: singles.prepared,
+                samples: singles.samples,
+                scratch: singles.scratch,
+            };
+            let [train, eval, backward, in_place] = &mut digests;
+            surrounded(problem.number, || call.eval(&layer))?;
+            eval[column].add_halves(call.output);
+            if problem.has_batch() {
+                surrounded(problem.number + 1, || call.train(&layer))?;
+                train[column].add_halves(call.output);
+                train[column].add(call.saved_mean);
+                train[column].add_f64(call.saved_inv_std);
+            }
+            call.grad_input = Some(core::mem::take(&mut call.output));
+            surrounded(problem.number + 2, || call.backward(&layer))?;
+            call.output = call.grad_input.take().unwrap_or_default();
+            backward[column].add_halves(call.output);
+            backward[column].add_halves(call.grad_residual.as_deref().unwrap_or_default());
+            for gradient in [&call.grad_weight, &call.grad_bias] {
+                backward[column].add(gradient.as_deref().unwrap_or_default());
+            }
+            call.output.copy_from_slice(call.grad_output);
+            surrounded(problem.number + 3, || call.backward_in_place(&layer))?;
+            in_place[column].add_halves(call.output);
+        }
+        print(out, C::NAME, HALF_CALLS, name, C::DATA.len(), &digests)
     }
 
     /// The calls that have no activation.

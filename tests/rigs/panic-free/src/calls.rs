@@ -5,9 +5,9 @@
 //! the call lasts.
 
 use normdrop::{
-    Activation, Backend, Bernoulli, Buffer, Config, Elu, Error, Fold, Gelu, GeluTanh, Granularity, HardSwish, Identity,
-    Layer, LeakyRelu, Masked, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Stored, Tanh,
-    Validity, WeightOrder, WeightShape,
+    Activation, Backend, Bernoulli, Bf16, Buffer, Config, Element, Elu, Error, F16, Fold, Gelu, GeluTanh, Granularity,
+    HardSwish, Identity, Layer, LeakyRelu, Masked, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu,
+    Softplus, Stored, Tanh, Validity, WeightOrder, WeightShape,
 };
 use rand_core::{Infallible, TryRng};
 
@@ -20,6 +20,11 @@ pub struct Slice<T> {
 }
 
 impl<T> Slice<T> {
+    /// The same memory as values of another type.
+    const fn cast<U>(self) -> Slice<U> {
+        Slice { values: self.values.cast(), len: self.len }
+    }
+
     unsafe fn get<'a>(self) -> Option<&'a [T]> {
         // SAFETY: the caller of the C function says that the pointer and the length belong together.
         if self.values.is_null() { None } else { Some(unsafe { core::slice::from_raw_parts(self.values, self.len) }) }
@@ -117,11 +122,11 @@ impl Call {
         }
     }
 
-    /// Makes a call with the buffers, of a layer of the shape and the options.
-    unsafe fn make<A: Activation>(
+    /// Makes a call with the buffers, whose tensors are of `E`, of a layer of the shape and the options.
+    unsafe fn make<A: Activation, E: Element>(
         &self,
         activation: A,
-        call: impl FnOnce(&mut normdrop_calls::Call<'_>, &Layer<A>) -> Result<(), Error>,
+        call: impl FnOnce(&mut normdrop_calls::Call<'_, E>, &Layer<A>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         // SAFETY: passed on.
         let mut buffers = unsafe { self.buffers() };
@@ -133,7 +138,7 @@ impl Call {
         result
     }
 
-    unsafe fn buffers<'a>(&self) -> normdrop_calls::Call<'a> {
+    unsafe fn buffers<'a, E: Element>(&self) -> normdrop_calls::Call<'a, E> {
         // SAFETY: passed on.
         unsafe {
             normdrop_calls::Call {
@@ -151,12 +156,12 @@ impl Call {
                 saved_mean: self.saved_mean.write(),
                 saved_mean_tail: self.saved_mean_tail.write(),
                 saved_inv_std: self.saved_inv_std.write(),
-                input: self.input.read(),
-                residual: self.residual.get(),
-                output: self.output.write(),
-                grad_output: self.grad_output.read(),
-                grad_input: self.grad_input.get_mut(),
-                grad_residual: self.grad_residual.get_mut(),
+                input: self.input.cast().read(),
+                residual: self.residual.cast().get(),
+                output: self.output.cast().write(),
+                grad_output: self.grad_output.cast().read(),
+                grad_input: self.grad_input.cast().get_mut(),
+                grad_residual: self.grad_residual.cast().get_mut(),
                 grad_weight: self.grad_weight.get_mut(),
                 grad_bias: self.grad_bias.get_mut(),
                 part: self.part.write(),
@@ -201,12 +206,13 @@ fn code(result: Result<(), Error>) -> usize {
 }
 
 macro_rules! calls {
-    ($($name:ident: $method:ident($activation:expr);)*) => {$(
-        #[doc = concat!("`Layer::", stringify!($method), "` with ", stringify!($activation), ".")]
+    ($($name:ident: $method:ident($activation:expr) $(of $element:ty)?;)*) => {$(
+        #[doc = concat!("`Layer::", stringify!($method), "` with ", stringify!($activation), $(", tensors of ", stringify!($element),)? ".")]
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(call: &Call) -> usize {
+            type Buffers<'a> = normdrop_calls::Call<'a $(, $element)?>;
             // SAFETY: passed on.
-            code(unsafe { call.make($activation, |buffers, layer| buffers.$method(layer)) })
+            code(unsafe { call.make($activation, |buffers: &mut Buffers<'_>, layer| buffers.$method(layer)) })
         }
     )*};
 }
@@ -236,6 +242,19 @@ calls! {
     normdrop_eval_with_gates: eval_with_gates(Relu);
     normdrop_apply_with_gates: apply_with_gates(Relu);
     normdrop_backward_with_gates: backward_with_gates(Relu);
+    normdrop_train_bf16: train(Relu) of Bf16;
+    normdrop_eval_bf16: eval(Relu) of Bf16;
+    normdrop_eval_in_place_f16: eval_in_place(Relu) of F16;
+    normdrop_eval_prepared_f16: eval_prepared(Relu) of F16;
+    normdrop_eval_prepared_in_place_bf16: eval_prepared_in_place(Relu) of Bf16;
+    normdrop_backward_bf16: backward(Relu) of Bf16;
+    normdrop_backward_gelu_f16: backward(Gelu) of F16;
+    normdrop_backward_in_place_f16: backward_in_place(Relu) of F16;
+    normdrop_moments_f16: moments(Relu) of F16;
+    normdrop_apply_bf16: apply(Relu) of Bf16;
+    normdrop_train_with_gates_bf16: train_with_gates(Relu) of Bf16;
+    normdrop_reduce_f16: reduce(Relu) of F16;
+    normdrop_apply_gradient_bf16: apply_gradient(Relu) of Bf16;
     // The walks are the same with every activation: two calls each reach all of the others' code.
     normdrop_eval_relu6: eval(Relu6);
     normdrop_backward_relu6: backward(Relu6);
@@ -263,28 +282,38 @@ calls! {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn normdrop_eval_leaky_relu(call: &Call, slope: f32) -> usize {
     // SAFETY: passed on.
-    code(LeakyRelu::new(slope).and_then(|leaky| unsafe { call.make(leaky, |buffers, layer| buffers.eval(layer)) }))
+    code(LeakyRelu::new(slope).and_then(|leaky| unsafe {
+        call.make(leaky, |buffers: &mut normdrop_calls::Call<'_>, layer| buffers.eval(layer))
+    }))
 }
 
 /// `Layer::backward` with a leaky ReLU of any slope.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn normdrop_backward_leaky_relu(call: &Call, slope: f32) -> usize {
     // SAFETY: passed on.
-    code(LeakyRelu::new(slope).and_then(|leaky| unsafe { call.make(leaky, |buffers, layer| buffers.backward(layer)) }))
+    code(LeakyRelu::new(slope).and_then(|leaky| unsafe {
+        call.make(leaky, |buffers: &mut normdrop_calls::Call<'_>, layer| buffers.backward(layer))
+    }))
 }
 
 /// `Layer::eval` with an ELU of any alpha.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn normdrop_eval_elu(call: &Call, alpha: f32) -> usize {
     // SAFETY: passed on.
-    code(Elu::new(alpha).and_then(|elu| unsafe { call.make(elu, |buffers, layer| buffers.eval(layer)) }))
+    code(
+        Elu::new(alpha).and_then(|elu| unsafe {
+            call.make(elu, |buffers: &mut normdrop_calls::Call<'_>, layer| buffers.eval(layer))
+        }),
+    )
 }
 
 /// `Layer::backward` with an ELU of any alpha.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn normdrop_backward_elu(call: &Call, alpha: f32) -> usize {
     // SAFETY: passed on.
-    code(Elu::new(alpha).and_then(|elu| unsafe { call.make(elu, |buffers, layer| buffers.backward(layer)) }))
+    code(Elu::new(alpha).and_then(|elu| unsafe {
+        call.make(elu, |buffers: &mut normdrop_calls::Call<'_>, layer| buffers.backward(layer))
+    }))
 }
 
 impl Call {
@@ -300,7 +329,7 @@ impl Call {
         let groups = self.positions;
         let shape = WeightShape { order, outputs: self.channels, inputs: self.outer, taps: self.inner, groups };
         // SAFETY: passed on.
-        unsafe { self.buffers() }.fold(fold, shape, self.eps)
+        unsafe { self.buffers::<f32>() }.fold(fold, shape, self.eps)
     }
 }
 
@@ -322,7 +351,7 @@ pub unsafe extern "C" fn normdrop_fold_into_next(call: &Call) -> usize {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn normdrop_fold_padding(call: &Call) -> usize {
     // SAFETY: passed on.
-    code(unsafe { call.buffers() }.fold_padding(call.eps))
+    code(unsafe { call.buffers::<f32>() }.fold_padding(call.eps))
 }
 
 /// `Stored::into_running`.
@@ -336,7 +365,7 @@ pub unsafe extern "C" fn normdrop_into_running(call: &Call, form: usize, factor:
         _ => Stored::Sums { factor, eps },
     };
     // SAFETY: passed on.
-    code(unsafe { call.buffers() }.stored(stored))
+    code(unsafe { call.buffers::<f32>() }.stored(stored))
 }
 
 /// `Layer::fill_mask`.
@@ -527,7 +556,7 @@ macro_rules! masked_calls {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(call: &Call, padded: Padded) -> usize {
             // SAFETY: passed on.
-            code(unsafe { call.make(Relu, |buffers, layer| buffers.$method(layer, padded.masked())) })
+            code(unsafe { call.make(Relu, |buffers: &mut normdrop_calls::Call<'_>, layer| buffers.$method(layer, padded.masked())) })
         }
     )*};
 }

@@ -3,7 +3,7 @@
 
 use normdrop::{
     Activation, Backward, Config, Dropout, Error, Eval, Layer, ParameterGradients, Parameters, Running, RunningMut,
-    Saved, SavedMut, Shape, Statistics, Train,
+    Saved, SavedMut, Shape, Statistics, Train, mask_len,
 };
 
 /// What a forward call leaves for its backward call.
@@ -13,10 +13,11 @@ pub(crate) struct Pass<A> {
     kept: Kept,
 }
 
-/// The statistics of a call, and its mask of one bit per element if it had one.
+/// The statistics of a call, and its bits: a gate for each element where the activation has gates, and the mask, if there is
+/// one, where it has none. Gates take the place of the mask, and `z` is not computed again.
 #[derive(Debug)]
 enum Kept {
-    Batch { mean: Vec<f32>, mean_tail: Vec<f32>, inv_std: Vec<f64>, mask: Option<Vec<u8>> },
+    Batch { mean: Vec<f32>, mean_tail: Vec<f32>, inv_std: Vec<f64>, bits: Option<Vec<u8>> },
     // A copy: the running statistics may have changed before the backward call.
     Fixed { mean: Vec<f32>, var: Vec<f32> },
 }
@@ -54,7 +55,7 @@ impl<A: Activation> Pass<A> {
     ) -> Result<(Self, Vec<f32>), Error> {
         let channels = layer.shape().channels();
         let (mut mean, mut mean_tail, mut inv_std) = (vec![0.0; channels], vec![0.0; channels], vec![0.0; channels]);
-        let mask = if layer.config().p > 0.0 {
+        let mut mask = if layer.config().p > 0.0 {
             let mut mask = vec![0; layer.mask_len()];
             layer.fill_mask(mask_seed, &mut mask)?;
             Some(mask)
@@ -62,17 +63,22 @@ impl<A: Activation> Pass<A> {
             None
         };
         let mut output = vec![0.0; input.len()];
-        layer.train(Train {
-            parameters,
-            running: Some(RunningMut::new(running_mean, running_var)),
-            dropout: dropout(mask.as_deref()),
-            input,
-            residual: None,
-            output: &mut output,
-            saved: SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std },
-            scratch: &mut vec![0.0; layer.train_scratch_len()],
-        })?;
-        Ok((Self { layer, kept: Kept::Batch { mean, mean_tail, inv_std, mask } }, output))
+        let mut scratch = vec![0.0; layer.train_scratch_len()];
+        let saved = SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std };
+        let running = Some(RunningMut::new(running_mean, running_var));
+        let call = Train { parameters, running, ..Train::new(input, &mut output, saved, &mut scratch) };
+        let bits = if layer.has_gates() {
+            // In the place of the mask, if that has a bit for each element, too.
+            let over = mask.take_if(|_| layer.mask_bits() == input.len());
+            let dropout = if over.is_some() { Dropout::InGates } else { dropout(mask.as_deref()) };
+            let mut gates = over.unwrap_or_else(|| vec![0; mask_len(input.len())]);
+            layer.train_with_gates(Train { dropout, ..call }, &mut gates)?;
+            Some(gates)
+        } else {
+            layer.train(Train { dropout: dropout(mask.as_deref()), ..call })?;
+            mask
+        };
+        Ok((Self { layer, kept: Kept::Batch { mean, mean_tail, inv_std, bits } }, output))
     }
 
     /// An evaluation: the running statistics, nothing dropped.
@@ -103,11 +109,16 @@ impl<A: Activation> Pass<A> {
         grad_output: &[f32],
         input_wanted: bool,
     ) -> Result<Gradients, Error> {
-        let (statistics, mask) = match &self.kept {
-            Kept::Batch { mean, mean_tail, inv_std, mask } => {
-                (Statistics::Batch(Saved { mean, mean_tail, inv_std }), mask.as_deref())
+        let (statistics, dropout) = match &self.kept {
+            Kept::Batch { mean, mean_tail, inv_std, bits } => {
+                let dropout = match bits {
+                    Some(gates) if self.layer.has_gates() => Dropout::Gates(gates),
+                    mask => dropout(mask.as_deref()),
+                };
+                (Statistics::Batch(Saved { mean, mean_tail, inv_std }), dropout)
             }
-            Kept::Fixed { mean, var } => (Statistics::Fixed(Running::new(mean, var)), None),
+            // Most evaluations have no backward call, and write no gates for one.
+            Kept::Fixed { mean, var } => (Statistics::Fixed(Running::new(mean, var)), Dropout::Off),
         };
         let channels = self.layer.shape().channels();
         let mut gradients = Gradients {
@@ -118,7 +129,7 @@ impl<A: Activation> Pass<A> {
         self.layer.backward(Backward {
             parameters,
             statistics,
-            dropout: dropout(mask),
+            dropout,
             input,
             residual: None,
             grad_output,
@@ -161,4 +172,75 @@ pub(crate) fn mask_seed(seed: u64, rank: u64, step: u64) -> u64 {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use normdrop::{Gelu, Granularity, Identity, Relu};
+
+    /// A batch of the layer, with a kink at about half of its values.
+    fn values(len: usize) -> Vec<f32> {
+        (0..len).map(|i| (i as f32 * 0.7).sin() + (i % 7) as f32 * 0.1).collect()
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    /// A training pass against the plain calls with a mask. The graph keeps gates where the activation has them.
+    fn check<A: Activation>(activation: A, p: f64, granularity: Granularity) {
+        // The bits of channels and samples are in as many bytes as those of elements in the second shape.
+        for shape in [Shape::new(5, 3, 7).unwrap(), Shape::new(2, 3, 1).unwrap(), Shape::new(3, 1, 2).unwrap()] {
+            let layer = Layer::new(shape, activation, Config { p, granularity, ..Config::DEFAULT }).unwrap();
+            let (x, dy, channels) = (values(shape.len()), values(shape.len() + 3)[3..].to_vec(), shape.channels());
+            let (weight, bias) = (vec![1.5; channels], vec![0.1; channels]);
+            let parameters = Parameters::new(&weight, &bias);
+            let (mut mean, mut var) = (vec![0.0; channels], vec![1.0; channels]);
+            let (pass, y) = Pass::train(layer, 9, parameters, [&mut mean, &mut var], &x).unwrap();
+            let gradients = pass.backward(parameters, &x, &dy, true).unwrap();
+
+            let mut mask = vec![0; layer.mask_len()];
+            layer.fill_mask(9, &mut mask).unwrap();
+            let mask = Dropout::Mask(&mask);
+            let (mut output, mut scratch) = (vec![0.0; x.len()], vec![0.0; layer.scratch_len()]);
+            let (mut mean, mut tail, mut inv_std) = (vec![0.0; channels], vec![0.0; channels], vec![0.0; channels]);
+            let saved = SavedMut { mean: &mut mean, mean_tail: &mut tail, inv_std: &mut inv_std };
+            let call = Train::new(&x, &mut output, saved, &mut scratch);
+            layer.train(Train { parameters, dropout: mask, ..call }).unwrap();
+            let statistics = Statistics::Batch(Saved::new(&mean, &tail, &inv_std));
+            let mut dx = vec![0.0; x.len()];
+            let call = Backward::new(statistics, &x, &dy, &mut scratch);
+            layer.backward(Backward { parameters, dropout: mask, grad_input: Some(&mut dx), ..call }).unwrap();
+            assert_eq!(bits(&y), bits(&output));
+            assert_eq!(bits(&gradients.input.unwrap()), bits(&dx));
+
+            let Kept::Batch { bits, .. } = &pass.kept else {
+                panic!("a training pass keeps the statistics of the batch")
+            };
+            let Some(kept) = bits else {
+                assert!(!layer.has_gates() && p == 0.0);
+                continue;
+            };
+            if layer.has_gates() {
+                assert_eq!(kept.len(), mask_len(x.len()));
+                let open = kept.iter().map(|byte| byte.count_ones()).sum::<u32>() as usize;
+                let passed = output.iter().filter(|&&y| y != 0.0).count();
+                assert_eq!(open, passed, "an element is open if something passes");
+            } else {
+                assert_eq!(kept.len(), layer.mask_len());
+            }
+        }
+    }
+
+    #[test]
+    fn gates_in_the_place_of_the_mask_give_the_same_bits() {
+        for granularity in [Granularity::Element, Granularity::Channel, Granularity::Sample] {
+            for p in [0.0, 0.4] {
+                check(Relu, p, granularity);
+                check(Identity, p, granularity);
+                check(Gelu, p, granularity);
+            }
+        }
+    }
 }

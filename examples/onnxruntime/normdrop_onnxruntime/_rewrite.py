@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import numpy
 import onnx
@@ -384,10 +384,10 @@ class _Rewriter:
     def element(self, name: str) -> Optional[int]:
         """The type of the elements."""
         if name in self.initializers:
-            return self.initializers[name].data_type
+            return int(self.initializers[name].data_type)
         if name in self.constants:
-            return self.constants[name].data_type
-        return self.types[name].elem_type or None if name in self.types else None
+            return int(self.constants[name].data_type)
+        return int(self.types[name].elem_type) or None if name in self.types else None
 
     def shape(self, name: str) -> Optional[list[Union[int, str, None]]]:
         if name in self.constants:
@@ -414,7 +414,7 @@ class _Rewriter:
     def fused(self, chain: _Chain, numbers: dict[int, int]) -> NodeProto:
         first = chain.nodes[0]
         activation, alpha = chain.activation
-        attributes: dict[str, Union[str, int, float]] = {"epsilon": _attribute(first, "epsilon", 1e-5), "activation": activation}
+        attributes: dict[str, Any] = {"epsilon": _attribute(first, "epsilon", 1e-5), "activation": activation}
         if alpha is not None:
             attributes["alpha"] = alpha
         if chain.channels is None:
@@ -518,7 +518,7 @@ def _left(node: NodeProto, reason: str) -> Left:
     return Left(_name(node), node.op_type, reason)
 
 
-def _attribute(node: NodeProto, name: str, default):  # type: ignore[no-untyped-def]
+def _attribute(node: NodeProto, name: str, default: Any) -> Any:
     for attribute in node.attribute:
         if attribute.name == name:
             value = helper.get_attribute_value(attribute)
@@ -530,7 +530,8 @@ def _constant(node: NodeProto) -> Optional[TensorProto]:
     """The tensor of a node `Constant`."""
     for attribute in node.attribute:
         if attribute.name == "value":
-            return attribute.t
+            tensor: TensorProto = attribute.t
+            return tensor
         if attribute.name in ("value_float", "value_floats"):
             return numpy_helper.from_array(numpy.array(helper.get_attribute_value(attribute), numpy.float32))
         if attribute.name in ("value_int", "value_ints"):

@@ -16,6 +16,9 @@
 //! | mask | `Layer::fill_mask` alone: one bit per element is drawn and stored |
 //! | train | `Layer::fill_mask` and `Layer::train` together: the whole forward half, with the mask drawn and stored |
 //! | backward | `Layer::backward` through batch statistics: all three gradients, from the stored mask |
+//! | gaussian | `Layer::apply_noise` with Gaussian noise: factors drawn, and a tensor multiplied in place |
+//! | uniform | the same with uniform noise |
+//! | alpha | `Layer::alpha_dropout`: a tensor in place, from the stored mask |
 //! | read | a limit: the sum of one tensor, which is read and not written |
 //! | triad | a limit: the sum of two tensors, element by element, into a third one |
 //! | environment | once, without a workload: `Layer::eval` of one value, where the floating-point environment is the default one and where the call has to set that and put the caller's back; and one read of the register |
@@ -50,8 +53,8 @@ mod environment;
 
 use lexopt::{Arg, Parser, ValueExt};
 use normdrop::{
-    Backend, Backward, Config, Dropout, Eval, EvalPrepared, Layer, ParameterGradients, Parameters, Prepare, Relu,
-    Running, RunningMut, RunningVariance, Saved, SavedMut, Shape, Statistics, Train,
+    Backend, Backward, Config, Dropout, Eval, EvalPrepared, Layer, Noise, ParameterGradients, Parameters, Prepare,
+    Relu, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape, Statistics, Train,
 };
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -63,7 +66,8 @@ usage: cargo bench --bench throughput -- [options]
   --date DATE       the date in that first line (none)
   --reason TEXT     the reason of the run in that first line (none)
   --workload A,C    some of the workloads A to H and S (all)
-  --op train        some of eval, prepared, mask, train, backward, read, triad, environment (all)
+  --op train        some of eval, prepared, mask, train, backward, gaussian, uniform, alpha,
+                    read, triad, environment (all)
   --backend avx2    some of portable, avx2, avx512 (all)
   --rounds N        samples of each op, at least 1 (31)
   --threads 1,2     numbers of threads, with the feature rayon (1)
@@ -269,15 +273,39 @@ enum Op {
     Mask,
     Train,
     Backward,
+    Gaussian,
+    Uniform,
+    Alpha,
     Read,
     Triad,
 }
 
 impl Op {
     /// Those of the layer.
-    const ALL: [Self; 5] = [Self::Eval, Self::Prepared, Self::Mask, Self::Train, Self::Backward];
+    const ALL: [Self; 8] = [
+        Self::Eval,
+        Self::Prepared,
+        Self::Mask,
+        Self::Train,
+        Self::Backward,
+        Self::Gaussian,
+        Self::Uniform,
+        Self::Alpha,
+    ];
     /// The names of all of them.
-    const NAMES: [&str; 8] = ["eval", "prepared", "mask", "train", "backward", "read", "triad", "environment"];
+    const NAMES: [&str; 11] = [
+        "eval",
+        "prepared",
+        "mask",
+        "train",
+        "backward",
+        "gaussian",
+        "uniform",
+        "alpha",
+        "read",
+        "triad",
+        "environment",
+    ];
     /// What memory allows.
     const LIMITS: [Self; 2] = [Self::Read, Self::Triad];
 
@@ -288,6 +316,9 @@ impl Op {
             Self::Mask => "mask",
             Self::Train => "train",
             Self::Backward => "backward",
+            Self::Gaussian => "gaussian",
+            Self::Uniform => "uniform",
+            Self::Alpha => "alpha",
             Self::Read => "read",
             Self::Triad => "triad",
         }
@@ -434,6 +465,16 @@ impl Buffers {
                 scratch: &mut self.scratch,
             })?,
             Op::Mask => self.seed = draw(layer, self.seed, &mut self.mask)?,
+            // Of so small a width that the values stay what they are, however often they are multiplied.
+            Op::Gaussian => {
+                self.seed = self.seed.wrapping_add(1);
+                layer.apply_noise(Noise::gaussian(1e-7)?, self.seed, self.output.values_mut())?;
+            }
+            Op::Uniform => {
+                self.seed = self.seed.wrapping_add(1);
+                layer.apply_noise(Noise::uniform(1e-7)?, self.seed, self.output.values_mut())?;
+            }
+            Op::Alpha => layer.alpha_dropout(black_box(&self.mask), self.output.values_mut())?,
             Op::Read => {
                 black_box(sum(input));
             }

@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 
-use normdrop::{Backend, Bernoulli, Buffer as Name, Config, Error, Layer, Shape, mask_len, seed_from};
+use normdrop::{Backend, Bernoulli, Buffer as Name, Config, Error, Layer, Noise, Shape, mask_len, seed_from};
 use normdrop_reference::mask;
+use normdrop_reference::noise::{self, Law};
 use normdrop_reference::random::SplitMix64;
 use rand_core::TryRng;
 
@@ -50,7 +51,8 @@ fn filled(result: Result<(), Error>, elements: usize, mask: &[u8]) -> bool {
     false
 }
 
-/// `Bernoulli::fill`, `Layer::fill_mask`, `drop_padding` and `clear_padding`.
+/// `Bernoulli::fill`, `Layer::fill_mask`, `drop_padding`, `clear_padding`, `Noise::apply`, `Layer::apply_noise`,
+/// `alpha_dropout` and `alpha_dropout_backward`.
 pub(crate) fn mask(input: &MaskInput) {
     let Some(keep) = bernoulli(input.p) else { return };
     let elements = usize::from(input.elements) % (MOST + 1);
@@ -64,6 +66,7 @@ pub(crate) fn mask(input: &MaskInput) {
     }
 
     check_padding(config, input, elements);
+    check_noise(config, input, elements);
 
     // The layer draws the same from element 0 on, on every backend.
     let shape = Shape::nc(1, elements).expect("the dimensions are small");
@@ -77,6 +80,103 @@ pub(crate) fn mask(input: &MaskInput) {
             assert_eq!(*drawn, expected, "{}", backend.name());
         }
     }
+}
+
+/// Any f32, many of them of ordinary size.
+#[expect(clippy::cast_possible_truncation, reason = "rounded to nearest, or the lower half of a word")]
+fn value(random: &mut SplitMix64) -> f32 {
+    match random.next_below(4) {
+        0 => f32::from_bits(random.next_u64() as u32),
+        _ => random.next_normal() as f32,
+    }
+}
+
+/// Whether two values are the same, any two NaN included.
+fn same(found: f32, expected: f32) -> bool {
+    found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan()
+}
+
+/// Multiplies values by noise whose width comes from the seed, and drops them by alpha dropout, on every backend, and
+/// compares with the reference.
+#[expect(clippy::cast_possible_truncation, reason = "the lower half of a word")]
+fn check_noise(config: Config, input: &MaskInput, elements: usize) {
+    let mut random = SplitMix64::new(input.seed ^ input.first.rotate_left(32));
+    let bits = random.next_u64();
+    let width = if bits >> 63 == 1 { f32::from_bits(bits as u32) } else { random.next_unit() as f32 };
+    let law = if bits >> 62 & 1 == 1 { Law::Gaussian { sigma: width } } else { Law::Uniform { half_width: width } };
+    let made = match law {
+        Law::Gaussian { sigma } => Noise::gaussian(sigma),
+        Law::Uniform { half_width } => Noise::uniform(half_width),
+    };
+    let valid = (0.0..=18_446_744_073_709_551_616.0).contains(&width);
+    let refused =
+        |error: &Error| matches!(error, Error::NoiseWidth { width: found } if found.to_bits() == width.to_bits());
+    assert!(if valid { made.is_ok() } else { made.as_ref().is_err_and(refused) }, "{made:?} of {width:e}");
+
+    let values: Vec<f32> = (0..elements).map(|_| value(&mut random)).collect();
+    let len = elements.saturating_add_signed(isize::from(input.wrong));
+    let memory = |len| Buffer::new(&values, len, 1.0_f32, Place::new(input.guard, input.misalign, 16));
+    let factors =
+        |first: u64| noise::words(input.seed, first.into(), elements).into_iter().map(|word| noise::factor(law, word));
+    let products =
+        |first| values.iter().zip(factors(first)).map(|(x, factor)| if width == 0.0 { *x } else { x * factor });
+    if let Ok(made) = made {
+        let mut found = memory(elements);
+        made.apply(input.seed, input.first, &mut found);
+        let equal = found.iter().zip(products(input.first)).all(|(found, expected)| same(*found, expected));
+        assert!(equal, "{law:?} from {} on", input.first);
+    }
+
+    let shape = Shape::nc(1, elements).expect("the dimensions are small");
+    let layer = Layer::new(shape, normdrop::Identity, config).expect("the constants are valid");
+    let mut kept = vec![0; layer.mask_len()];
+    layer.fill_mask(input.seed, &mut kept).expect("the mask has its length");
+    let p = 1.0 - Bernoulli::new(config.p).map_or(1.0, Bernoulli::keep_probability);
+    let refused = Err(Error::Length { buffer: Name::Values, expected: elements, actual: len });
+    for backend in Backend::ALL.into_iter().filter(|backend| backend.is_available()) {
+        let layer = layer.with_backend(backend).expect("the backend is available");
+        let [mut multiplied, mut forward, mut backward] = [memory(len), memory(len), memory(len)];
+        let results = [
+            made.map_or(Ok(()), |made| layer.apply_noise(made, input.seed, &mut multiplied)),
+            layer.alpha_dropout(&kept, &mut forward),
+            layer.alpha_dropout_backward(&kept, &mut backward),
+        ];
+        if len != elements {
+            assert_eq!((results[1], results[2]), (refused, refused));
+            assert!(made.is_err() || results[0] == refused);
+            let before = memory(len);
+            let untouched = |buffer: &[f32]| buffer.iter().zip(&*before).all(|(found, before)| same(*found, *before));
+            assert!(untouched(&multiplied) && untouched(&forward) && untouched(&backward), "a refused call wrote");
+            continue;
+        }
+        assert_eq!(results, [Ok(()); 3]);
+        if made.is_ok() {
+            let equal = multiplied.iter().zip(products(0)).all(|(found, expected)| same(*found, expected));
+            assert!(equal, "{law:?} on {}", backend.name());
+        }
+        for (element, &x) in values.iter().enumerate() {
+            let is_kept = mask::keeps(&kept, element);
+            let (y, scale) = noise::alpha_dropout(x.into(), is_kept, p);
+            let dx = noise::alpha_dropout_gradient(x.into(), is_kept, p);
+            near(forward[element], y, scale, backend);
+            near(backward[element], dx, dx.abs(), backend);
+        }
+    }
+}
+
+/// Panics unless a value is within 3 units of its scale of the exact one, NaN and infinities included.
+fn near(found: f32, exact: f64, scale: f64, backend: Backend) {
+    let off = (f64::from(found) - exact).abs();
+    // Beyond the largest f32 by a rounding, or below the smallest normal one.
+    let (largest, smallest) = (f64::from(f32::MAX) * (1.0 - 4e-7), f64::from(f32::from_bits(2)));
+    let right = if exact.is_nan() {
+        found.is_nan()
+    } else if scale >= largest {
+        found.is_infinite() || off <= 2e-7 * scale
+    } else {
+        off <= 3.0 * scale / f64::from(1 << 24) + smallest
+    };
+    assert!(right, "{found:e} is not {exact:e} on {}", backend.name());
 }
 
 /// Drops and clears the padding of sequences whose lengths come from the seed, one of them too large now and then, and

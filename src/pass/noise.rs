@@ -16,7 +16,7 @@
 //! if one of its lanes is there. The logarithm is `-k*ln(2) + 2*atanh((m - 1)/(m + 1))` of
 //! `m*2^-k`, with `m` in `[sqrt(1/2), sqrt(2))`.
 
-use super::keep::Keep;
+use super::keep::{Bits, Keep};
 use super::pieces;
 use crate::bits::BITS;
 use crate::mask::{BLOCK, Generators, next_word};
@@ -222,17 +222,24 @@ impl Kernel for Alpha<'_> {
             let (keep, mut buffer) = (keep.within(start, len), [0; 2 * BITS + 2]);
             let bits = keep.bits(start, len.div_ceil(LANES), &mut buffer);
             for s in m.each(LANES) {
-                let [slope, shift, dropped] = [s.splat(slope), s.splat(shift), s.splat(dropped)];
-                let ((whole, tail), mut bits) = (values.as_chunks_mut(), bits.vectors());
-                for (values, bits) in whole.iter_mut().zip(&mut bits) {
-                    one_at_a_time();
-                    s.store(s.select(s.mask(bits), slope * s.load(values) + shift, dropped), values);
-                }
-                if let Some(bits) = bits.next() {
-                    s.store_partial(s.select(s.mask(bits), slope * s.load_partial(tail) + shift, dropped), tail);
-                }
+                alpha_piece(s, [slope, shift, dropped], bits, values);
             }
         }
+    }
+}
+
+/// [`Alpha`] of a piece: `slope`, `shift` and the value of dropped elements.
+#[inline(always)]
+fn alpha_piece<S: Simd>(s: S, coefficients: [f32; 3], bits: Bits<'_>, values: &mut [f32]) {
+    let [slope, shift, dropped] = coefficients;
+    let [slope, shift, dropped] = [s.splat(slope), s.splat(shift), s.splat(dropped)];
+    let ((whole, tail), mut bits) = (values.as_chunks_mut(), bits.vectors());
+    for (values, bits) in whole.iter_mut().zip(&mut bits) {
+        one_at_a_time();
+        s.store(s.select(s.mask(bits), slope * s.load(values) + shift, dropped), values);
+    }
+    if let (Some(bits), false) = (bits.next(), tail.is_empty()) {
+        s.store_partial(s.select(s.mask(bits), slope * s.load_partial(tail) + shift, dropped), tail);
     }
 }
 

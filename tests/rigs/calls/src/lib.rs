@@ -7,7 +7,7 @@
 
 use normdrop::{
     Activation, Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Element, Error, Eval, EvalInPlace,
-    EvalPrepared, EvalPreparedInPlace, Finish, Fold, FoldPadding, Layer, Masked, Moments, ParameterGradients,
+    EvalPrepared, EvalPreparedInPlace, Finish, Fold, FoldPadding, Layer, Masked, Moments, Noise, ParameterGradients,
     Parameters, Prepare, Reduce, Running, RunningMut, Saved, SavedMut, Statistics, Stored, Train, WeightShape,
     fold_padding, merge_moments, merge_sums,
 };
@@ -505,6 +505,21 @@ impl Call<'_> {
             eps,
             padding: front_mut(self.output, channels),
         })
+    }
+
+    /// [`Layer::apply_noise`], of the output.
+    pub fn apply_noise<A: Activation>(&mut self, layer: &Layer<A>, noise: Noise, seed: u64) -> Result<(), Error> {
+        layer.apply_noise(noise, seed, self.output)
+    }
+
+    /// [`Layer::alpha_dropout`], of the output. Without a mask it refuses, unless the mask has no bits.
+    pub fn alpha_dropout<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.alpha_dropout(self.mask.unwrap_or_default(), self.output)
+    }
+
+    /// [`Layer::alpha_dropout_backward`], of the output.
+    pub fn alpha_dropout_backward<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
+        layer.alpha_dropout_backward(self.mask.unwrap_or_default(), self.output)
     }
 
     /// [`Stored::into_running`], of the running statistics.

@@ -14,8 +14,8 @@ use core::hash::Hasher;
 use fnv::FnvHasher;
 use normdrop::{
     Activation, Backend, Bernoulli, Bf16, Config, Element, Elu, Error, F16, Fold, Gelu, GeluTanh, Granularity,
-    HardSwish, Identity, Layer, LeakyRelu, Masked, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu,
-    Softplus, Stored, Tanh, Validity, WeightOrder, WeightShape, fold_into_next, fold_into_previous, mask_len,
+    HardSwish, Identity, Layer, LeakyRelu, Masked, Mish, Noise, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid,
+    Silu, Softplus, Stored, Tanh, Validity, WeightOrder, WeightShape, fold_into_next, fold_into_previous, mask_len,
     moments_len, seed_from,
 };
 use normdrop_calls::{Call, front};
@@ -398,7 +398,7 @@ impl Half for Bf16 {
 }
 
 /// The calls whose results do not, and which have data all the same.
-const CHANNEL_CALLS: [&str; 9] = [
+const CHANNEL_CALLS: [&str; 13] = [
     "moments",
     "merge_moments",
     "finish",
@@ -408,6 +408,10 @@ const CHANNEL_CALLS: [&str; 9] = [
     "fold_into_next",
     "fold_padding",
     "into_running",
+    "noise, gaussian",
+    "noise, uniform",
+    "alpha_dropout",
+    "alpha_dropout_back",
 ];
 
 /// The calls over the valid positions of a padded batch.
@@ -783,13 +787,21 @@ impl Run<'_, '_> {
             let part = Problem::new(problem.number, [outer.div_ceil(2), channels, inner], problem.data)?;
             let part_layer = self.layer(&part, Identity)?;
             let mut cut = self.cut(problem, &layer)?;
-            let [moments, merged, finish, merged_sums, finish_gradients, previous, next, padding, running] =
+            let [moments, merged, finish, merged_sums, finish_gradients, previous, next, padding, running, rest @ ..] =
                 &mut digests;
+            let [gaussian, uniform, alpha, alpha_gradient] = rest;
             cut.moments(&layer, &mut moments[column])?;
             cut.merge_moments(&part_layer, &mut merged[column])?;
             cut.finish(&layer, &mut finish[column])?;
             cut.merge_sums(&layer, &mut merged_sums[column])?;
             cut.finish_gradients(&layer, &mut finish_gradients[column])?;
+            // No more than 2^64, and 0 and 1 are not missing.
+            let width = [0.25, 1.0, 3.0, 1e6, 0.0][problem.number % 5];
+            cut.noise(&layer, Noise::gaussian(width)?, &mut gaussian[column])?;
+            cut.noise(&layer, Noise::gaussian_dropout(problem.config.p)?, &mut gaussian[column])?;
+            cut.noise(&layer, Noise::uniform(width)?, &mut uniform[column])?;
+            cut.alpha_dropout(&layer, false, &mut alpha[column])?;
+            cut.alpha_dropout(&layer, true, &mut alpha_gradient[column])?;
             // The channels of the batch norm are in the middle, whatever side of it the layer is on.
             let layer = |order, outputs, inputs| WeightShape { order, outputs, inputs, taps: inner, groups: 1 };
             let before = layer(WeightOrder::InOutTaps, channels, outer);
@@ -1071,6 +1083,35 @@ impl Cut<'_> {
             Err(error) => return Err(error),
         }
         digest.add(front(self.call.output, self.problem.channels()));
+        Ok(())
+    }
+
+    /// Noise on the input, in place, and on a part of it that begins anywhere.
+    fn noise(&mut self, layer: &Layer<Identity>, noise: Noise, digest: &mut Digest) -> Result<(), Failure> {
+        let number = self.problem.number;
+        self.call.output.copy_from_slice(self.call.input);
+        self.surrounded(|call| call.apply_noise(layer, noise, number as u64))?;
+        digest.add(self.call.output);
+        self.surrounded(|call| {
+            noise.apply(number as u64, 4000 + 7 * number as u64, call.output);
+            Ok(())
+        })?;
+        digest.add(self.call.output);
+        Ok(())
+    }
+
+    /// Alpha dropout of the input, in place, or of the gradient of the output.
+    fn alpha_dropout(&mut self, layer: &Layer<Identity>, backward: bool, digest: &mut Digest) -> Result<(), Failure> {
+        if self.call.mask.is_none() {
+            return Ok(());
+        }
+        self.call.output.copy_from_slice(if backward { self.call.grad_output } else { self.call.input });
+        if backward {
+            self.surrounded(|call| call.alpha_dropout_backward(layer))?;
+        } else {
+            self.surrounded(|call| call.alpha_dropout(layer))?;
+        }
+        digest.add(self.call.output);
         Ok(())
     }
 

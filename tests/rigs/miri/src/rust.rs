@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use normdrop::{
     Activation, Backend, Bernoulli, Config, Elu, Error, Fold, Gelu, GeluTanh, Granularity, HardSwish, Identity, Layer,
-    LeakyRelu, Masked, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Stored, Tanh,
+    LeakyRelu, Masked, Mish, Noise, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Stored, Tanh,
     Validity, WeightOrder, WeightShape, fold_into_next, fold_into_previous, mask_len, seed_for, seed_from,
 };
 use normdrop_calls::{Call, front};
@@ -310,6 +310,20 @@ fn masks() {
     sequences.drop_padding(&[1, 3], &mut mask).expect("two sequences of three positions");
     sequences.clear_padding(&[0, 2], &mut values).expect("two sequences of three positions");
     digest.bytes(&mask);
+    digest.floats(&values);
+    let noise = [Noise::gaussian(0.5), Noise::gaussian_dropout(0.5), Noise::uniform(0.5)];
+    for (noise, first) in noise.into_iter().zip([4085, 0, u64::MAX - 3]) {
+        let mut values = numbers(33, 10, true);
+        noise.expect("a width in its range").apply(7, first, &mut values);
+        digest.floats(&values);
+    }
+    let alpha = layer(SHAPES[1], Identity, 1);
+    let elements = alpha.shape().len();
+    let (mut mask, mut values) = (vec![0; alpha.mask_len()], numbers(elements, 11, true));
+    alpha.fill_mask(3, &mut mask).expect("the mask has the length");
+    alpha.apply_noise(Noise::uniform(2.0).expect("a width in its range"), 8, &mut values).expect("all elements");
+    alpha.alpha_dropout(&mask, &mut values).expect("all elements");
+    alpha.alpha_dropout_backward(&mask, &mut values).expect("all elements");
     digest.floats(&values);
     println!("masks: {:016x}, {} of {:?}", digest.finish(), Backend::detect().name(), keep);
 }

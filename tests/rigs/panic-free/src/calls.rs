@@ -6,8 +6,8 @@
 
 use normdrop::{
     Activation, Backend, Bernoulli, Bf16, Buffer, Config, Element, Elu, Error, F16, Fold, Gelu, GeluTanh, Granularity,
-    HardSwish, Identity, Layer, LeakyRelu, Masked, Mish, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu,
-    Softplus, Stored, Tanh, Validity, WeightOrder, WeightShape,
+    HardSwish, Identity, Layer, LeakyRelu, Masked, Mish, Noise, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid,
+    Silu, Softplus, Stored, Tanh, Validity, WeightOrder, WeightShape,
 };
 use rand_core::{Infallible, TryRng};
 
@@ -582,6 +582,39 @@ pub extern "C" fn normdrop_masked_lengths(call: &Call, scratch: &mut usize, work
     code(call.layer(Relu).map(|layer| {
         (*scratch, *workspace) = (layer.masked_scratch_len(), layer.masked_workspace_len());
     }))
+}
+
+/// `Layer::apply_noise`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_apply_noise(call: &Call, width: f32, seed: u64, values: Slice<f32>) -> usize {
+    // SAFETY: passed on.
+    let values = unsafe { values.write() };
+    code(call.layer(Relu).and_then(|layer| layer.apply_noise(Noise::gaussian(width)?, seed, values)))
+}
+
+/// `Noise::apply`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_noise_apply(law: usize, p: f64, seed: u64, first: u64, values: Slice<f32>) -> usize {
+    // SAFETY: passed on.
+    let values = unsafe { values.write() };
+    let noise = if law == 0 { Noise::gaussian_dropout(p) } else { Noise::uniform(0.5) };
+    code(noise.map(|noise| noise.apply(seed, first, values)))
+}
+
+/// `Layer::alpha_dropout`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_alpha_dropout(call: &Call, mask: Slice<u8>, values: Slice<f32>) -> usize {
+    // SAFETY: passed on.
+    let (mask, values) = unsafe { (mask.read(), values.write()) };
+    code(call.layer(Relu).and_then(|layer| layer.alpha_dropout(mask, values)))
+}
+
+/// `Layer::alpha_dropout_backward`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_alpha_dropout_backward(call: &Call, mask: Slice<u8>, values: Slice<f32>) -> usize {
+    // SAFETY: passed on.
+    let (mask, values) = unsafe { (mask.read(), values.write()) };
+    code(call.layer(Relu).and_then(|layer| layer.alpha_dropout_backward(mask, values)))
 }
 
 /// `seed_from`.

@@ -224,8 +224,9 @@ pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
 
     /// Copies the input into the output, if a call channel by channel works in place from there on.
     fn begin(input: Option<Self::Ref<'_>>, output: &mut Self::Mut<'_>);
-    /// Changes a value of the output; it comes from the input, unless [`Self::begin`] copies or there
-    /// is none.
+    /// What is still read from the input after [`Self::begin`]: nothing if that copies.
+    fn left<'a>(input: Option<Self::Ref<'a>>) -> Option<Self::Ref<'a>>;
+    /// Changes a value of the output; it comes from the input, if there is one.
     fn change(
         input: Option<Self::Ref<'_>>,
         output: &mut Self::Mut<'_>,
@@ -381,6 +382,11 @@ impl Storage for Singles {
         for (to, &from) in output.iter_mut().zip(input.unwrap_or_default()) {
             *to = from;
         }
+    }
+
+    #[inline(always)]
+    fn left<'a>(_: Option<Self::Ref<'a>>) -> Option<Self::Ref<'a>> {
+        None
     }
 
     #[inline(always)]
@@ -641,6 +647,11 @@ impl Storage for Mixed {
 
     #[inline(always)]
     fn begin(_: Option<Values<'_>>, _: &mut ValuesMut<'_>) {}
+
+    #[inline(always)]
+    fn left<'a>(input: Option<Self::Ref<'a>>) -> Option<Self::Ref<'a>> {
+        input
+    }
 
     #[inline(always)]
     fn change(input: Option<Values<'_>>, output: &mut ValuesMut<'_>, element: usize, change: impl FnOnce(f32) -> f32) {

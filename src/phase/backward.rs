@@ -82,7 +82,7 @@ pub(crate) fn run<T: Storage>(plan: &Plan, formula: &Formula, call: &mut Backwar
             if write {
                 let differentiate = differentiation.of_channel(channel, &centre, [sums.g, sums.g_xhat]);
                 let batch = differential == Differential::Batch;
-                let inputs = (T::shorter(input), grad_output.map(|grad| T::shorter(grad)));
+                let inputs = (T::shorter(input), T::left(grad_output.map(|grad| T::shorter(grad))));
                 this.gradient(plan.shape, (&differentiate, batch), inputs, output, grad_residual.as_mut());
             }
         }

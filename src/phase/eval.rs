@@ -29,6 +29,7 @@ fn channelwise_prepared<T: Storage>(plan: &Plan, formula: &Formula, call: &mut F
         return;
     };
     T::begin(*input, output);
+    let input = T::left(*input);
     normalisation.scale = folded_scale(formula, residual.is_some(), *scale);
     let Some(scaled) = normalisation.scaled() else { return };
     if let (Gates::Open, None, None, Some(prepared)) = (gates, *residual, &formula.curve, scaled.only_in_f32())
@@ -43,7 +44,7 @@ fn channelwise_prepared<T: Storage>(plan: &Plan, formula: &Formula, call: &mut F
         keep: gates.keep(*scale),
     };
     for channel in channels(plan.shape) {
-        Channel::with(&apply, channel, scaled.of_channel(channel)).forward(plan.shape, *input, output);
+        Channel::with(&apply, channel, scaled.of_channel(channel)).forward(plan.shape, input, output);
     }
 }
 
@@ -74,6 +75,7 @@ pub(crate) fn run<T: Storage, const GATES: bool>(
     let apply = Apply::<T> { formula, normalisation, residual: residual.map(|residual| T::shorter(residual)), keep };
     if CHANNELWISE {
         T::begin(input, output);
+        let input = T::left(input);
         for channel in channels(plan.shape) {
             let channel = Channel::new(&apply, channel);
             match &mut written {

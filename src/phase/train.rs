@@ -64,8 +64,10 @@ pub(crate) fn run<T: Storage, const GATES: bool>(
             };
             let channel = Channel::new(&apply, channel);
             match &mut written {
-                Some(gates) if GATES => channel.forward_with_gates(plan.shape, Some(input), &mut output, gates),
-                _ => channel.forward(plan.shape, Some(input), &mut output),
+                Some(gates) if GATES => {
+                    channel.forward_with_gates(plan.shape, T::left(Some(input)), &mut output, gates);
+                }
+                _ => channel.forward(plan.shape, T::left(Some(input)), &mut output),
             }
         }
         return;

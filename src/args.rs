@@ -8,6 +8,7 @@
 //! written before it: `Train { residual: Some(&r), ..Train::new(&x, &mut y, saved, &mut scratch) }`.
 
 use crate::error::{Buffer, Error, check_len};
+use crate::simd::{singles, singles_mut};
 
 /// The learned parameters. Each is optional: a missing weight is 1, a missing bias is 0.
 ///
@@ -195,6 +196,15 @@ impl<'a> Saved<'a> {
     pub const fn new(mean: &'a [f32], mean_tail: &'a [f32], inv_std: &'a [f64]) -> Self {
         Self { mean, mean_tail, inv_std }
     }
+
+    /// What [`SavedMut::split`] has made of the same memory.
+    #[must_use]
+    pub fn split(memory: &'a [f64]) -> Self {
+        let channels = memory.len() / 2;
+        let (inv_std, rest) = memory.split_at_checked(channels).unwrap_or_default();
+        let (mean, rest) = singles(rest).split_at_checked(channels).unwrap_or_default();
+        Self { mean, mean_tail: rest.get(..channels).unwrap_or_default(), inv_std }
+    }
 }
 
 /// The buffers in which the training forward pass saves its statistics for the backward pass.
@@ -219,6 +229,34 @@ impl<'a> SavedMut<'a> {
         Self { mean, mean_tail, inv_std }
     }
 
+    /// The three buffers from one slice of [`saved_len`]`(C)` values, for programs that need not know
+    /// what is saved. [`Saved::split`] reads it.
+    ///
+    /// The slice has the `C` values of `inv_std`, and in the memory of the other `C` values `mean` and
+    /// `mean_tail`. A slice of another length makes buffers of another number of channels, which the
+    /// call refuses.
+    ///
+    /// ```
+    /// use normdrop::{Backward, Config, Identity, Layer, Saved, SavedMut, Shape, Statistics, Train};
+    ///
+    /// let layer = Layer::new(Shape::nc(4, 1)?, Identity, Config::DEFAULT)?;
+    /// let (x, mut y, mut dx) = ([0.0, 1.0, 2.0, 5.0], [0.0; 4], [0.0; 4]);
+    /// let (mut saved, mut scratch) = (vec![0.0; layer.saved_len()], vec![0.0; layer.scratch_len()]);
+    ///
+    /// layer.train(Train::new(&x, &mut y, SavedMut::split(&mut saved), &mut scratch))?;
+    /// let statistics = Statistics::Batch(Saved::split(&saved));
+    /// layer.backward(Backward { grad_input: Some(&mut dx), ..Backward::new(statistics, &x, &y, &mut scratch) })?;
+    /// assert_eq!(Saved::split(&saved).mean, [2.0]);
+    /// # Ok::<(), normdrop::Error>(())
+    /// ```
+    #[must_use]
+    pub fn split(memory: &'a mut [f64]) -> Self {
+        let channels = memory.len() / 2;
+        let (inv_std, rest) = memory.split_at_mut_checked(channels).unwrap_or_default();
+        let (mean, rest) = singles_mut(rest).split_at_mut_checked(channels).unwrap_or_default();
+        Self { mean, mean_tail: rest.get_mut(..channels).unwrap_or_default(), inv_std }
+    }
+
     /// Writes the statistics of channels without values.
     pub(crate) fn clear(&mut self) {
         self.mean.fill(0.0);
@@ -231,6 +269,12 @@ impl<'a> SavedMut<'a> {
     pub fn as_saved(&self) -> Saved<'_> {
         Saved { mean: self.mean, mean_tail: self.mean_tail, inv_std: self.inv_std }
     }
+}
+
+/// The number of f64 values of the memory of [`SavedMut::split`] for so many channels: two each.
+#[must_use]
+pub const fn saved_len(channels: usize) -> usize {
+    channels.saturating_mul(2)
 }
 
 /// The memory of [`SavedMut`] for `C` channels, as one value: three arrays that a program need not

@@ -9,7 +9,7 @@ use rand_core::Rng;
 use crate::activation::Activation;
 use crate::args::{
     Apply, ApplyGradient, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, EvalPrepared, EvalPreparedInPlace,
-    Finish, Moments, ParameterGradients, Prepare, Reduce, Train,
+    Finish, Moments, ParameterGradients, Prepare, Reduce, Train, saved_len,
 };
 use crate::backend::Backend;
 use crate::check;
@@ -249,6 +249,13 @@ impl<A: Activation> Layer<A> {
     #[must_use]
     pub const fn moments_len(&self) -> usize {
         moments_len(self.plan.shape.channels())
+    }
+
+    /// The number of f64 values of the saved statistics as one slice, [`saved_len`] of the channels:
+    /// see [`SavedMut::split`](crate::SavedMut::split).
+    #[must_use]
+    pub const fn saved_len(&self) -> usize {
+        saved_len(self.plan.shape.channels())
     }
 
     /// The number of f64 values of the sums of a part of a batch: two per channel.

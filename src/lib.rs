@@ -46,7 +46,7 @@ pub use activation::{
 pub use args::{
     Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, EvalPrepared,
     EvalPreparedInPlace, Finish, Masked, Moments, ParameterGradients, Parameters, Prepare, Reduce, Running, RunningMut,
-    Saved, SavedArrays, SavedMut, Statistics, Train, Validity,
+    Saved, SavedArrays, SavedMut, Statistics, Train, Validity, saved_len,
 };
 pub use backend::Backend;
 pub use config::{Config, Granularity, RunningVariance};

@@ -6,6 +6,7 @@
 //! conversions, compare, select, bit operations). No operation is fused or an estimate, and none adds
 //! one lane to another: `pass/sums.rs` has the only sum across lanes.
 
+mod cast;
 #[cfg(test)]
 mod conversions;
 mod detect;
@@ -44,6 +45,7 @@ pub(crate) use self::scalar::{Portable, PortableStrip};
     not(normdrop_backend = "scalar")
 ))]
 pub(crate) use self::wide::{Portable, PortableStrip};
+pub(crate) use cast::{singles, singles_mut};
 pub(crate) use detect::dispatch;
 pub(crate) use environment::{Caller, in_default, one_at_a_time, rounded};
 pub(crate) use lane::Lane;

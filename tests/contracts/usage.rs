@@ -5,7 +5,7 @@ use normdrop::{
     Activation, AnyActivation, Apply, ApplyGradient, Backward, BackwardInPlace, Config, Dropout, Elu, Error, Eval,
     EvalInPlace, Finish, Gelu, GeluTanh, HardSwish, Identity, Layer, LeakyRelu, Mish, Moments, ParameterGradients,
     Parameters, Reduce, Relu, Relu6, Running, RunningMut, Saved, SavedArrays, SavedMut, Selu, Shape, Sigmoid, Silu,
-    Softplus, Statistics, Tanh, Train,
+    Softplus, Statistics, Tanh, Train, saved_len,
 };
 
 const SAMPLES: usize = 24;
@@ -270,4 +270,33 @@ fn an_activation_of_run_time_gives_the_bits_of_its_own_type() -> Result<(), Erro
     compare(results(Selu), Selu.into())?;
     compare(results(Mish), Mish.into())?;
     compare(results(Softplus), Softplus.into())
+}
+
+#[test]
+fn saved_statistics_fit_one_slice_and_any_other_length_is_refused() {
+    for channels in 0..20 {
+        let mut memory = vec![7.0; saved_len(channels)];
+        let saved = SavedMut::split(&mut memory);
+        assert_eq!([saved.mean.len(), saved.mean_tail.len(), saved.inv_std.len()], [channels; 3]);
+        for channel in 0..channels {
+            let number = channel as f32;
+            (saved.mean[channel], saved.mean_tail[channel]) = (number, -number);
+            saved.inv_std[channel] = f64::from(number) + 0.5;
+        }
+        let saved = Saved::split(&memory);
+        for channel in 0..channels {
+            let number = channel as f32;
+            let read = (saved.mean[channel], saved.mean_tail[channel], saved.inv_std[channel]);
+            assert_eq!(read, (number, -number, f64::from(number) + 0.5));
+        }
+    }
+    let layer = Layer::new(Shape::nc(4, 3).expect("a small shape"), Identity, Config::DEFAULT).expect("constants");
+    assert_eq!(layer.saved_len(), 6);
+    for (len, accepted) in [(0, false), (4, false), (5, false), (6, true), (7, true), (8, false)] {
+        let (mut y, mut memory) = ([7.0; 12], vec![7.0; len]);
+        let mut scratch = vec![0.0; layer.scratch_len()];
+        let call = Train::new(&[1.0; 12], &mut y, SavedMut::split(&mut memory), &mut scratch);
+        assert_eq!(layer.train(call).is_ok(), accepted, "{len} values");
+        assert_eq!(y[0] == 7.0, !accepted);
+    }
 }

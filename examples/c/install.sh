@@ -23,7 +23,7 @@ CARGO_PROFILE_RELEASE_PANIC=abort RUSTFLAGS="${RUSTFLAGS-} $link" cargo rustc --
 built=${CARGO_TARGET_DIR:-target}/$host/release
 
 install -d "$prefix/include" "$prefix/lib/pkgconfig" "$prefix/share/normdrop/cmake"
-install -m 644 include/normdrop.h include/normdrop.hpp "$prefix/include/"
+install -m 644 include/normdrop.h include/normdrop.hpp include/normdrop_module.h "$prefix/include/"
 install -m 644 cmake/*.cmake "$prefix/share/normdrop/cmake/"
 install -m 644 "$built/libnormdrop.a" "$prefix/lib/"
 install -m 755 "$built/libnormdrop.so" "$prefix/lib/libnormdrop.so.$version"

@@ -26,7 +26,7 @@
 //! Memory speed drifts from second to second, so only ratios inside one run mean anything. A round goes through all
 //! ops and backends of a workload, and times a copy (`copy_from_slice` of as many f32, from the input to the output
 //! buffer) before each. `ratio` is the median over the rounds of the op's time over that of its own copy; the two
-//! columns in nanoseconds are medians of their own. Where one call takes less than [`SAMPLE`], a sample is several
+//! columns in nanoseconds are medians of their own. Where one call takes less than [`SAMPLE`](timing::SAMPLE), a sample is several
 //! calls, and as many copies. Time in which the thread waited for a core is subtracted where the kernel tells, so
 //! that other programs disturb no more than the caches and the memory. Every page is touched and every op run before
 //! the first round. Tensors start at a multiple of 64 bytes, as other libraries allocate them; a large `Vec` does not
@@ -40,16 +40,17 @@
 
 use std::env;
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs::File;
 use std::hint::black_box;
 use std::io::{BufWriter, Write};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[path = "../tests/rigs/digest/src/environment.rs"]
 #[expect(dead_code, unreachable_pub, reason = "part of a library of the tests")]
 mod environment;
+mod timing;
 
 use lexopt::{Arg, Parser, ValueExt};
 use normdrop::{
@@ -57,8 +58,9 @@ use normdrop::{
     Relu, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape, Statistics, Train,
 };
 use rand_xoshiro::Xoshiro128PlusPlus;
-use rand_xoshiro::rand_core::{Rng, SeedableRng};
+use rand_xoshiro::rand_core::SeedableRng;
 use serde::Serialize;
+use timing::{About, cpu_model, median, repeats, time, uniform};
 
 const HELP: &str = "\
 usage: cargo bench --bench throughput -- [options]
@@ -86,9 +88,6 @@ const WORKLOADS: [Workload; 9] = [
     Workload::new("H", "NCL 16x32x4096", Shape::ncl(16, 32, 4096)),
     Workload::new("S", "NC 1x256", Shape::nc(1, 256)),
 ];
-
-/// The least time that the calls of one sample take together: long for the clock, short for the scheduler.
-const SAMPLE: Duration = Duration::from_micros(500);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let measure = env::args_os().any(|argument| argument == "--bench");
@@ -194,14 +193,6 @@ impl SmallestCall {
         }
         Ok(Self { op: "environment", ns: median(default), other_environment: median(ratios), read_ns: median(of_read) })
     }
-}
-
-/// The first line of the results.
-#[derive(Serialize)]
-struct About<'a> {
-    date: &'a str,
-    cpu: &'a str,
-    reason: &'a str,
 }
 
 /// One line of the results.
@@ -580,53 +571,6 @@ fn sum(values: &[f32]) -> f32 {
         }
     }
     lanes.iter().sum()
-}
-
-/// The time of some calls together.
-fn time(repeats: u32, mut call: impl FnMut() -> Result<(), normdrop::Error>) -> Result<Duration, normdrop::Error> {
-    let waited_before = waited();
-    let start = Instant::now();
-    for _ in 0..repeats {
-        call()?;
-    }
-    let elapsed = start.elapsed();
-    Ok(elapsed.saturating_sub(waited().saturating_sub(waited_before)))
-}
-
-/// How long this thread has waited for a core since it started, where the kernel tells (Linux with scheduler
-/// statistics); nothing elsewhere.
-fn waited() -> Duration {
-    let statistics = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanoseconds = statistics.split_whitespace().nth(1).and_then(|field| field.parse().ok());
-    Duration::from_nanos(nanoseconds.unwrap_or(0))
-}
-
-/// How many calls together take [`SAMPLE`]: a power of two.
-fn repeats(mut call: impl FnMut() -> Result<(), normdrop::Error>) -> Result<u32, normdrop::Error> {
-    let mut repeats = 1;
-    while time(repeats, &mut call)? < SAMPLE && repeats < 1 << 20 {
-        repeats *= 2;
-    }
-    Ok(repeats)
-}
-
-/// The middle of some values, or the mean of the two in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
-}
-
-fn uniform(rng: &mut impl Rng, low: f32, high: f32) -> f32 {
-    let unit = (rng.next_u32() >> 8) as f32 / (1 << 24) as f32;
-    low + unit * (high - low)
-}
-
-/// The CPU's name, where the system tells.
-fn cpu_model() -> Option<String> {
-    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 /// Whether a name is in a list, where an empty list is everything.

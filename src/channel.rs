@@ -577,6 +577,12 @@ impl ChannelNormalise {
         Self { mean, slope, shift, rounded, exact: exact != 0 }
     }
 
+    /// Slope and shift.
+    #[inline(always)]
+    pub(crate) const fn wide(&self) -> [f64; 2] {
+        [self.slope, self.shift]
+    }
+
     /// `z` of one element, in f64 if it is needed. With a residual, f64 is also needed if the sum
     /// may be finite although one of its terms is not.
     #[inline(always)]
@@ -745,6 +751,12 @@ pub(crate) struct ChannelDifferentiate {
 }
 
 impl ChannelDifferentiate {
+    /// Slope, tilt and offset.
+    #[inline(always)]
+    pub(crate) const fn wide(&self) -> [f64; 3] {
+        [self.slope, self.tilt, self.offset]
+    }
+
     /// `dx` of one element, in f64 if it is needed.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]

@@ -181,7 +181,6 @@ pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
 
     /// A value; callers have checked that it is there.
     fn at(tensor: Self::Ref<'_>, element: usize) -> f32;
-    fn at_mut(tensor: &Self::Mut<'_>, element: usize) -> f32;
     fn put(tensor: &mut Self::Mut<'_>, element: usize, value: f32);
 
     /// Some neighbours as f32: a piece at most.
@@ -298,11 +297,6 @@ impl Storage for Singles {
 
     #[inline(always)]
     fn at(tensor: &[f32], element: usize) -> f32 {
-        tensor.get(element).copied().unwrap_or(0.0)
-    }
-
-    #[inline(always)]
-    fn at_mut(tensor: &&mut [f32], element: usize) -> f32 {
         tensor.get(element).copied().unwrap_or(0.0)
     }
 
@@ -507,11 +501,6 @@ impl Storage for Mixed {
     #[inline(never)]
     fn at(tensor: Values<'_>, element: usize) -> f32 {
         each_type!(Values, tensor, values => values.get(element).map_or(0.0, |value| value.single()))
-    }
-
-    #[inline(always)]
-    fn at_mut(tensor: &ValuesMut<'_>, element: usize) -> f32 {
-        Self::at(Self::as_ref(tensor), element)
     }
 
     #[inline(never)]

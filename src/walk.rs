@@ -102,17 +102,6 @@ pub(crate) struct Group {
     pub(crate) inner: usize,
 }
 
-/// A unit: neighbouring elements that are processed together, a run or a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Unit {
-    pub(crate) start: usize,
-    pub(crate) len: usize,
-    /// The column of the table for the first element.
-    pub(crate) column: usize,
-    /// The number of columns of the table from one element to the next: 0 in a run, 1 in a row.
-    pub(crate) step: usize,
-}
-
 /// A piece of the statistics of a group: some columns of its table, and one part of their values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Piece {
@@ -243,22 +232,6 @@ impl Walk {
             Self::Empty => 0,
             Self::Planar(planar) => planar.run_rows() * group.channels,
             Self::Columns(columns) => columns.all_rows(),
-        }
-    }
-
-    /// Unit number `unit` of a group.
-    pub(crate) fn unit(&self, group: Group, unit: usize) -> Unit {
-        match self {
-            Self::Empty => Unit { start: 0, len: 0, column: 0, step: 0 },
-            Self::Planar(planar) => {
-                let start = self.unit_start(group, unit);
-                let len = planar.run_len().min(planar.outer * planar.channels * planar.inner - start);
-                Unit { start, len, column: unit % group.channels.max(1), step: 0 }
-            }
-            Self::Columns(columns) => {
-                let len = if unit == columns.rows { columns.rest } else { group.columns };
-                Unit { start: unit * columns.width + group.first_column, len, column: 0, step: 1 }
-            }
         }
     }
 
@@ -533,6 +506,58 @@ impl Columns {
             (row * this.width + group.first_column, columns)
         })
     }
+
+    /// The vectors of a tile in the rows `rows` of a group, from column `column` of the group on.
+    #[inline(always)]
+    pub(crate) fn vectors_of(&self, group: Group, rows: Range<usize>, column: usize) -> Vectors {
+        let len = group.columns.saturating_sub(column).min(LANES);
+        let in_shorter = self.rest.saturating_sub(column).min(len);
+        let has_shorter = !rows.is_empty() && rows.end > self.rows;
+        Vectors {
+            start: rows.start * self.width + group.first_column + column,
+            step: self.width,
+            // In the shorter row the tile may have no column.
+            count: rows.len() - usize::from(has_shorter && in_shorter == 0),
+            len,
+            last: if has_shorter && in_shorter != 0 { in_shorter } else { len },
+        }
+    }
+}
+
+/// Vectors of up to sixteen neighbours, with the same distance from one to the next: those of a run,
+/// or those of a tile in some rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Vectors {
+    start: usize,
+    step: usize,
+    count: usize,
+    /// The number of values of a vector.
+    len: usize,
+    /// The number of values of the last vector; at most `len`.
+    last: usize,
+}
+
+impl Vectors {
+    /// The vectors of a run of `len` values, one at least.
+    #[inline(always)]
+    pub(crate) const fn of_run(start: usize, len: usize) -> Self {
+        let count = len.div_ceil(LANES);
+        Self { start, step: LANES, count, len: LANES, last: len + LANES - count * LANES }
+    }
+
+    /// Start and length of vectors that follow each other, at most `most` of them from number `first` on.
+    #[inline(always)]
+    pub(crate) fn from(self, first: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+        let Self { start, step, count, len, last } = self;
+        (first..count.min(first + most))
+            .map(move |number| (start + number * step, if number + 1 == count { last } else { len }))
+    }
+
+    /// The number of vectors.
+    #[inline(always)]
+    pub(crate) const fn count(&self) -> usize {
+        self.count
+    }
 }
 
 impl Group {
@@ -690,3 +715,223 @@ impl RowBlock {
 
 /// The values per tile of a table: sixteen columns, field after field.
 pub(crate) type Tile<const FIELDS: usize> = [Lanes<f64>; FIELDS];
+
+#[cfg(test)]
+mod tests {
+    use super::{Columns, Group, LANES, Piece, Planar, RowBlock, Vectors, Walk};
+    use crate::shape::Shape;
+
+    /// Shapes with every kind of walk: outer, channels, inner.
+    const SHAPES: [[usize; 3]; 24] = [
+        [1, 1, 1],
+        [1, 1, 15],
+        [3, 1, 17],
+        [1, 1, 70_000],
+        [2, 5, 16],
+        [7, 3, 49],
+        [40, 18, 17],
+        [2, 33, 100],
+        [1, 2, 257],
+        [3, 2, 70_000],
+        [300, 2, 16],
+        [2, 1, 300_000],
+        [5, 4, 1],
+        [1, 300, 1],
+        [1000, 3, 1],
+        [1001, 7, 1],
+        [5003, 1, 3],
+        [33, 20, 3],
+        [65, 16, 15],
+        [4200, 16, 1],
+        [9, 5000, 1],
+        [3, 700, 9],
+        [129, 3, 15],
+        [8200, 20, 2],
+    ];
+
+    fn for_each_walk(mut check: impl FnMut(&Walk, [usize; 3], Group)) {
+        for [outer, channels, inner] in SHAPES {
+            let walk = Walk::new(Shape::new(outer, channels, inner).unwrap());
+            for (values, tasks) in [(usize::MAX, 1), (0, 1), (20_000, 1), (usize::MAX, 4)] {
+                let mut next = 0;
+                for group in walk.groups(values, tasks) {
+                    assert_eq!(group.first_channel, next, "groups follow each other");
+                    assert!(group.channels > 0);
+                    next += group.channels;
+                    check(&walk, [outer, channels, inner], group);
+                }
+                assert_eq!(next, channels, "every channel is in a group");
+            }
+        }
+    }
+
+    /// Counts the elements of a tensor.
+    struct Counts {
+        counts: Vec<u8>,
+        shape: [usize; 3],
+    }
+
+    impl Counts {
+        fn new(shape: [usize; 3]) -> Self {
+            Self { counts: vec![0; shape.iter().product()], shape }
+        }
+
+        fn add(&mut self, start: usize, len: usize) {
+            self.counts[start..start + len].iter_mut().for_each(|count| *count += 1);
+        }
+
+        fn add_block(&mut self, block: RowBlock) {
+            (0..block.rows).for_each(|row| self.add(block.elements(row).start, block.columns));
+        }
+
+        /// The elements of the group must have been counted once, and no others.
+        fn check(&self, group: Group, what: &str) {
+            let [_, channels, inner] = self.shape;
+            let of_group = group.first_channel..group.first_channel + group.channels;
+            for (element, &count) in self.counts.iter().enumerate() {
+                let expected = u8::from(of_group.contains(&(element / inner % channels)));
+                assert_eq!(count, expected, "{what}: element {element} of {:?}, {group:?}", self.shape);
+            }
+        }
+    }
+
+    /// Groups of units as a task may get them.
+    fn cuts(units: usize) -> [core::ops::Range<usize>; 3] {
+        [0..units / 3, units / 3..units / 3 + units / 2, units / 3 + units / 2..units]
+    }
+
+    #[test]
+    fn numeric_contract_every_element_is_in_one_block() {
+        for_each_walk(|walk, shape, group| {
+            let mut counts = Counts::new(shape);
+            let mut before = 0.0;
+            for part in 0..walk.parts() {
+                assert_eq!(walk.values_before(part), before, "parts follow each other");
+                let mut in_part = 0;
+                match walk {
+                    Walk::Empty => {}
+                    Walk::Planar(planar) => {
+                        for stretch in planar.stretches_of::<LANES>(part) {
+                            for channel in group.first_channel..group.first_channel + group.channels {
+                                planar.in_channel(stretch, channel).blocks().for_each(|block| counts.add_block(block));
+                            }
+                            in_part += stretch.rows * stretch.columns;
+                        }
+                    }
+                    Walk::Columns(columns) => {
+                        let piece = Piece { part, first: 0, columns: group.columns };
+                        for block in columns.blocks_of(group, piece) {
+                            counts.add_block(block);
+                            in_part += block.rows;
+                        }
+                        columns.shorter_row(group, piece).into_iter().for_each(|row| counts.add_block(row));
+                    }
+                }
+                before += in_part as f64;
+            }
+            counts.check(group, "blocks");
+        });
+    }
+
+    #[test]
+    fn numeric_contract_blocks_of_a_stretch_are_the_blocks_of_its_part() {
+        for_each_walk(|walk, _, _| {
+            let Walk::Planar(planar) = walk else { return };
+            for part in 0..walk.parts() {
+                let places = |block: RowBlock| (block.first(), block.rows, block.columns);
+                let stretched = planar.stretches_of::<LANES>(part).flat_map(RowBlock::blocks).map(places);
+                assert!(stretched.eq(planar.blocks_of(part).map(places)));
+            }
+        });
+    }
+
+    #[test]
+    fn numeric_contract_every_element_is_in_one_unit() {
+        for_each_walk(|walk, shape, group| {
+            let (mut counts, mut in_rows) = (Counts::new(shape), Counts::new(shape));
+            for units in cuts(walk.units(group)) {
+                match walk {
+                    Walk::Empty => {}
+                    Walk::Planar(planar) => {
+                        let mut runs = vec![units.clone()];
+                        if let Some((rows, others)) = planar.rows_of(group, units.clone()) {
+                            in_rows.add_block(rows);
+                            runs = others.to_vec();
+                        }
+                        for (column, start, len) in runs.into_iter().flat_map(|units| planar.runs(group, units)) {
+                            let [_, channels, inner] = shape;
+                            assert_eq!(start / inner % channels, group.first_channel + column);
+                            in_rows.add(start, len);
+                        }
+                        for (_, start, len) in planar.runs(group, units) {
+                            Vectors::of_run(start, len).from(0, usize::MAX).for_each(|(at, len)| counts.add(at, len));
+                        }
+                    }
+                    Walk::Columns(columns) => {
+                        columns.rows_of(group, units.clone()).for_each(|(start, len)| in_rows.add(start, len));
+                        for column in (0..group.columns).step_by(LANES) {
+                            let vectors = columns.vectors_of(group, units.clone(), column);
+                            let (first, second) = (vectors.from(0, 2), vectors.from(2, usize::MAX - 2));
+                            first.chain(second).for_each(|(at, len)| counts.add(at, len));
+                            assert_eq!(vectors.from(0, usize::MAX).count(), vectors.count());
+                            assert!(vectors.from(0, usize::MAX).all(|(_, len)| (1..=LANES).contains(&len)));
+                        }
+                    }
+                }
+            }
+            counts.check(group, "vectors");
+            in_rows.check(group, "rows and runs");
+        });
+    }
+
+    #[test]
+    fn numeric_contract_a_tensor_may_be_cut_before_every_unit() {
+        for_each_walk(|walk, [_, channels, inner], group| {
+            let first_of = |unit: usize| match walk {
+                Walk::Planar(planar) => {
+                    planar.runs(group, unit..unit + 1).map(|(_, start, len)| start..start + len).next()
+                }
+                Walk::Columns(columns) => {
+                    columns.rows_of(group, unit..unit + 1).map(|(start, len)| start..start + len).next()
+                }
+                Walk::Empty => None,
+            };
+            let mut end = 0;
+            for unit in 0..walk.units(group) {
+                let Some(elements) = first_of(unit) else { panic!("unit {unit} has elements") };
+                let cut = walk.unit_start(group, unit);
+                assert!(end <= cut && cut <= elements.start, "{cut} of {channels} x {inner}, {group:?}");
+                end = elements.end;
+            }
+        });
+    }
+
+    #[test]
+    fn numeric_contract_every_column_belongs_to_the_channel_of_its_values() {
+        for_each_walk(|walk, [_, channels, inner], group| {
+            let Walk::Columns(Columns { width, .. }) = *walk else { return };
+            let mut of_channels = vec![0; group.columns];
+            for column in 0..group.columns {
+                let channel = (group.first_column + column) % width / inner % channels;
+                assert_eq!(group.channel_of(column), channel);
+            }
+            for channel in group.first_channel..group.first_channel + group.channels {
+                group.columns_of(channel).for_each(|column| of_channels[column] += 1);
+                assert!(group.columns_of(channel).all(|column| group.channel_of(column) == channel));
+            }
+            assert!(of_channels.iter().all(|&count| count == 1), "every column has one channel");
+        });
+    }
+
+    #[test]
+    fn numeric_contract_an_empty_tensor_has_no_parts() {
+        for shape in [[0, 3, 4], [3, 0, 4], [3, 4, 0]] {
+            let [outer, channels, inner] = shape;
+            let walk = Walk::new(Shape::new(outer, channels, inner).unwrap());
+            assert_eq!((walk, walk.parts()), (Walk::Empty, 0));
+            assert_eq!(walk.groups(usize::MAX, 1).count(), 0);
+        }
+        let planar = Planar::new(1, 1, 16);
+        assert_eq!(planar.blocks_of(1).count(), 0);
+    }
+}

@@ -8,19 +8,20 @@ use core::iter::{Repeat, repeat};
 use core::ops::Range;
 use core::slice;
 
+use super::exact::ExactNormalise;
 use super::keep::{Bits, Keep};
-use super::{Elements, OfRuns, Place, Rooms, RowOfRuns, first_bits, of_columns, pair_lane, pieces, put};
+use super::{Elements, OfRuns, Place, Rooms, RowOfRuns, of_columns, pair_lane, pieces, put};
 use crate::activation::{Formula, FormulaCurve};
 use crate::args::Statistics;
 use crate::bits::{BITS, WrittenGates};
-use crate::channel::{ChannelNormalise, Channels, Normalisation, Normalise, normalised};
+use crate::channel::{Channels, Normalisation, Normalise, any, normalised};
 use crate::prepared::Prepared;
 use crate::shape::Shape;
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, halves, one_at_a_time};
 use crate::slices::range;
 use crate::storage::{Ahead, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
-use crate::walk::{Columns, Group, Planar, Tile, Unit, Walk};
+use crate::walk::{Columns, Group, Planar, Tile, Vectors, Walk};
 
 /// What the elementwise passes do.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +87,15 @@ impl<T: Storage> Apply<'_, T> {
             None => (&[][..], &[][..]),
         };
         Residuals { whole, rest }
+    }
+
+    /// The residuals of one vector, if there is a residual.
+    #[inline(always)]
+    pub(super) fn residual_of<S: Simd>(&self, s: S, start: usize, len: usize, room: &mut T::Room) -> Option<S::F32> {
+        match self.residual {
+            Some(residual) => Some(s.load_partial(T::read(s, T::shorter(residual), (start, len), Ahead::NOT, room))),
+            None => None,
+        }
     }
 
     /// `z` of a vector, which has a residual if `RESIDUAL`.
@@ -155,21 +165,6 @@ impl<T: Storage> Apply<'_, T> {
         s.apart(StripOfZ { apply: self, sources, owner, residuals, x, strip: &mut *strip });
         s.strip(curve.functions, curve.parameter, factors, strip);
     }
-
-    /// `z` of one element in one column.
-    #[inline(always)]
-    pub(crate) fn z_of(&self, column: &OneColumn, x: f32, element: usize) -> f32 {
-        let residual = self.residual.map(|residual| T::at(residual, element));
-        if let Some(channel) = &column.exactly {
-            return channel.z(x, residual);
-        }
-        let z = column.coefficients.coefficients(Lane::FIRST).normalise(x);
-        match residual {
-            None => z,
-            Some(residual) if z.is_finite() => z + residual,
-            Some(_) => self.normalisation.of_channel(column.channel).z(x, residual),
-        }
-    }
 }
 
 /// The residuals of some neighbours.
@@ -203,16 +198,6 @@ impl<'a> Residuals<'a> {
     #[inline(always)]
     pub(crate) fn load_rest<S: Simd>(&self, s: S) -> S::F32 {
         s.load_partial(self.rest)
-    }
-
-    /// Those of up to sixteen values.
-    #[inline(always)]
-    pub(crate) fn load_all<S: Simd>(&self, s: S) -> S::F32 {
-        match self.whole {
-            [whole] => s.load(whole),
-            _ if self.rest.is_empty() => s.splat(0.0),
-            _ => s.load_partial(self.rest),
-        }
     }
 
     /// Those of a whole vector or the last, partial one.
@@ -331,7 +316,7 @@ impl Owner {
     }
 
     /// The channel of a lane, if it has one.
-    fn channel_of(self, lane: usize) -> Option<usize> {
+    pub(super) fn channel_of(self, lane: usize) -> Option<usize> {
         match self {
             Self::Channel(channel) => Some(channel),
             Self::Column(group, column) => (column + lane < group.columns).then(|| group.channel_of(column + lane)),
@@ -449,22 +434,6 @@ impl<S: Simd> Source<S> for &Tile<FIELDS> {
         let [first, second] = self;
         let ((mean, slope), (shift, _)) = (s.load_pair(first), s.load_pair(second));
         Coefficients { mean, slope, shift }
-    }
-}
-
-/// What single elements of a column are normalised with.
-pub(crate) struct OneColumn {
-    channel: usize,
-    coefficients: ColumnCoefficients,
-    /// If it needs f64.
-    exactly: Option<ChannelNormalise>,
-}
-
-impl OneColumn {
-    pub(crate) fn new(normalisation: &Normalisation<'_>, group: Group, tile: &Tile<FIELDS>, column: usize) -> Self {
-        let (channel, coefficients) = (group.channel_of(column), ColumnCoefficients::new(tile, column));
-        let exactly = coefficients.exact.then(|| normalisation.of_channel(channel));
-        Self { channel, coefficients, exactly }
     }
 }
 
@@ -613,55 +582,69 @@ pub(crate) fn elements<'a, T: Storage>(
     });
 }
 
-/// The next segment of the tiles of a table, from tile `start` on: neighbours of which no column needs f64, or one tile where
-/// one does, as the second vectors of two fields say.
+/// The next segment of the tiles of a table, from tile `start` on: neighbours of which no column needs f64, as the second
+/// vectors of two fields say; with `whole`, neighbours of any kind.
 #[inline(always)]
 pub(crate) fn next_segment<S: Simd, const FIELDS: usize>(
     s: S,
     table: &[Tile<FIELDS>],
-    start: usize,
+    mut start: usize,
     [field, other]: [usize; 2],
+    whole: bool,
 ) -> Option<Range<usize>> {
+    while let Some(tile) = table.get(start)
+        && is_exact(s, tile, [field, other])
+    {
+        start += 1;
+    }
     let mut end = start;
-    while let Some(tile) = table.get(end) {
-        let (flags, others) = (s.load_pair(&tile[field % FIELDS]).1, s.load_pair(&tile[other % FIELDS]).1);
-        if s.bits(s.le(s.splat(1.0), flags + others)) != 0 {
-            if end == start {
-                end += 1;
-            }
-            break;
-        }
+    while let Some(tile) = table.get(end)
+        && (whole || !is_exact(s, tile, [field, other]))
+    {
         end += 1;
     }
     (start < end).then_some(start..end)
 }
 
-/// The output of up to sixteen columns of a row, except for those that need f64.
-struct BesideExact<'a, 'b, T: Storage, const RESIDUAL: bool> {
-    apply: &'a Apply<'b, T>,
-    tile: &'a Tile<FIELDS>,
-    owner: Owner,
-    start: usize,
-    len: usize,
+/// Whether a column of a tile needs f64, as the second vectors of two fields say.
+#[inline(always)]
+pub(crate) fn is_exact<S: Simd, const FIELDS: usize>(s: S, tile: &Tile<FIELDS>, [field, other]: [usize; 2]) -> bool {
+    let (flags, others) = (s.load_pair(&tile[field % FIELDS]).1, s.load_pair(&tile[other % FIELDS]).1);
+    any(s, flags + others)
 }
 
-impl<T: Storage, const RESIDUAL: bool> BesideExact<'_, '_, T, RESIDUAL> {
+/// What vectors of which some lanes need f64 are normalised with.
+#[derive(Clone, Copy)]
+pub(super) enum ExactSource<'a> {
+    /// Those of a run: its coefficients in f32, and its slope and shift in f64.
+    Run(ColumnCoefficients, [f64; 2]),
+    /// Those of a tile of columns.
+    Tile(&'a Tile<FIELDS>, Owner),
+}
+
+impl ExactSource<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S, elements: &mut Elements<'_, T>, rooms: &mut Rooms<T>) {
-        let Self { apply, tile, owner, start, len } = self;
-        let (_, exact) = s.load_pair(&tile[EXACT]);
-        let (exact, coefficients) = (s.le(s.splat(1.0), exact), tile.coefficients(s));
-        let mut buffer = [0; _];
-        let bits = apply.keep.bits(start, 1, &mut buffer).vectors().next().unwrap_or_default();
-        let x = s.select(exact, coefficients.mean, s.load_partial(elements.values_of(s, start, len, &mut rooms.read)));
-        let residual = apply.residuals::<S, RESIDUAL>(s, (start, len), Ahead::NOT, &mut rooms.residual);
-        let residual = residual.load_all(s);
-        let z = apply.z::<S, RESIDUAL>(s, &coefficients, x, residual, owner);
-        let (value, _) = apply.finish(s, apply.lower(s), bits, z, RESIDUAL);
-        let written = (start - elements.base, len);
-        let old = s.load_partial(T::read(s, T::as_ref(&elements.write), written, Ahead::NOT, &mut rooms.read));
-        s.store_partial(s.select(exact, old, value), elements.place(start, len, &mut rooms.write));
-        elements.finish(s, start, len, &rooms.write);
+    pub(super) fn normalise<S: Simd, T: Storage>(self, s: S, apply: &Apply<'_, T>) -> ExactNormalise<S> {
+        match self {
+            Self::Run(coefficients, [slope, shift]) => {
+                let Coefficients { mean, slope: rounded, shift: rounded_shift } = coefficients.coefficients(s);
+                let wide = [s.splat_f64(slope), s.splat_f64(shift)];
+                let exact = s.mask(if coefficients.exact { s.lanes() } else { 0 });
+                ExactNormalise { rounded: [mean, rounded, rounded_shift], wide, exact }
+            }
+            Self::Tile(tile, owner) => {
+                let Coefficients { mean, slope, shift } = tile.coefficients(s);
+                let (_, flags) = s.load_pair(&tile[EXACT]);
+                let exact = s.le(s.splat(1.0), flags);
+                // Any `z` that is not finite asks for f64 if there is a residual.
+                let needed = if apply.residual.is_some() { s.lanes() } else { s.bits(exact) };
+                let wide = s.lane_by_lane(LANES, |lane| match owner.channel_of(lane) {
+                    Some(channel) if needed >> lane & 1 == 1 => apply.normalisation.of_channel(channel).wide(),
+                    _ => [0.0; 2],
+                });
+                ExactNormalise { rounded: [mean, slope, shift], wide, exact }
+            }
+        }
     }
 }
 
@@ -713,6 +696,10 @@ impl<T: Storage> Forward<'_, '_, T> {
         };
         let mut rooms = Rooms::new();
         let columns = of_columns(self.group, |column| ColumnCoefficients::new(tile, column));
+        let wide = of_columns(self.group, |column| match columns[column % LANES].exact {
+            true => self.apply.normalisation.of_channel(self.group.channel_of(column)).wide(),
+            false => [0.0; 2],
+        });
         let mut runs = [self.units.clone(), 0..0];
         if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone())
             && self.apply.keep.is_each()
@@ -738,14 +725,16 @@ impl<T: Storage> Forward<'_, '_, T> {
             runs = others;
         }
         for units in runs {
-            for (unit, (column, start, len)) in units.clone().zip(planar.runs(self.group, units)) {
+            for (column, start, len) in planar.runs(self.group, units) {
                 let coefficients = columns[column % LANES];
+                let keep = self.apply.keep.within(start, len);
                 if coefficients.exact {
-                    self.one_by_one(unit);
+                    let (source, vectors) =
+                        (ExactSource::Run(coefficients, wide[column % LANES]), Vectors::of_run(start, len));
+                    s.apart(ExactForward { forward: &mut self, source, keep, vectors });
                     continue;
                 }
                 let owner = Owner::Channel(self.group.first_channel + column);
-                let keep = self.apply.keep.within(start, len);
                 for piece in pieces(start, len) {
                     let room = (&mut *copy, &mut rooms);
                     self.vectors::<S, RESIDUAL>(s, &mut repeat(coefficients), owner, &keep, (piece, Ahead::NOT), room);
@@ -758,10 +747,6 @@ impl<T: Storage> Forward<'_, '_, T> {
     fn columns<S: Simd, const RESIDUAL: bool>(mut self, s: S, columns: &Columns) {
         let (group, table, apply) = (self.group, self.table, self.apply);
         if needs_f64(s, table.iter().map(|tile| &tile[EXACT])) {
-            // Gates of a column would be overwritten by those of its neighbours.
-            if self.gates.is_some() || apply.formula.curve.is_some() {
-                return self.units.clone().for_each(|unit| self.one_by_one(unit));
-            }
             return self.columns_beside_exact::<S, RESIDUAL>(s, columns);
         }
         let mut room;
@@ -782,57 +767,35 @@ impl<T: Storage> Forward<'_, '_, T> {
         }
     }
 
-    /// The output of columns of which some need f64: first these, value by value, then the tiles that have none of them, and
-    /// then the others' columns beside them. So a column that needs f64 costs its own elements more, and hardly others.
+    /// The output of columns of which some need f64: first the tiles that have none of them, then the others. So a column that
+    /// needs f64 costs its own tile more, and hardly others.
     #[inline(always)]
     fn columns_beside_exact<S: Simd, const RESIDUAL: bool>(mut self, s: S, columns: &Columns) {
         let (group, table, keep) = (self.group, self.table, self.apply.keep);
-        self.exact_columns(columns);
-        let (mut copy, mut rooms) = ([0.0; PIECE], Rooms::new());
-        let mut next = 0;
-        while let Some(segment) = next_segment(s, table, next, [EXACT; 2]) {
+        // Whole rows take less time than the tiles between those that need f64. They may write anything where it is written again
+        // below, unless an input or a mask is overwritten.
+        let whole =
+            !RESIDUAL && self.elements.read.is_some() && !self.gates.as_ref().is_some_and(|gates| gates.has_mask);
+        let (mut copy, mut rooms, mut next) = ([0.0; PIECE], Rooms::new(), 0);
+        while let Some(segment) = next_segment(s, table, next, [EXACT; 2], whole) {
             next = segment.end;
             let (first, end) = (segment.start * LANES, segment.end * LANES);
-            let rows = columns.rows_of(group, self.units.clone());
             let Some(tiles) = table.get(segment) else { break };
-            let is_exact = needs_f64(s, tiles.iter().map(|tile| &tile[EXACT]));
-            for (start, len) in rows {
-                let (start, len) = (start + first, end.min(len).saturating_sub(first));
-                if is_exact {
-                    if let (Some(tile), 1..) = (tiles.first(), len) {
-                        let owner = Owner::Column(group, first);
-                        let work = BesideExact::<T, RESIDUAL> { apply: self.apply, tile, owner, start, len };
-                        work.run(s, &mut self.elements, &mut rooms);
-                    }
-                    continue;
-                }
+            for (start, len) in columns.rows_of(group, self.units.clone()) {
                 let mut sources = tiles.iter();
-                for piece in pieces(start, len) {
-                    let owner = Owner::Column(group, first + piece.0 - start);
-                    let (ahead, room) = (Ahead::NOT, (&mut copy[..], &mut rooms));
-                    self.vectors::<S, RESIDUAL>(s, &mut sources, owner, &keep, (piece, ahead), room);
+                for piece in pieces(start + first, end.min(len).saturating_sub(first)) {
+                    let owner = Owner::Column(group, piece.0 - start);
+                    let room = (&mut copy[..], &mut rooms);
+                    self.vectors::<S, RESIDUAL>(s, &mut sources, owner, &keep, (piece, Ahead::NOT), room);
                 }
             }
         }
-    }
-
-    /// The output of the columns that need f64, one after the other.
-    #[cold]
-    #[inline(never)]
-    fn exact_columns(&mut self, columns: &Columns) {
-        let (apply, group) = (self.apply, self.group);
-        for column in 0..group.columns {
-            let Some(tile) = self.table.get(column / LANES) else { break };
-            let one = OneColumn::new(apply.normalisation, group, tile, column);
-            if one.exactly.is_none() {
-                continue;
-            }
-            for (start, len) in columns.rows_of(group, self.units.clone()) {
-                if column < len {
-                    let element = start + column;
-                    let z = apply.z_of(&one, self.elements.at(element), element);
-                    self.elements.set(element, apply.y_of(apply.keep.keeps(element).into(), z));
-                }
+        for (number, tile) in table.iter().enumerate() {
+            if is_exact(s, tile, [EXACT; 2]) {
+                let column = number * LANES;
+                let vectors = columns.vectors_of(group, self.units.clone(), column);
+                let source = ExactSource::Tile(tile, Owner::Column(group, column));
+                s.apart(ExactForward { forward: &mut self, source, keep, vectors });
             }
         }
     }
@@ -909,38 +872,56 @@ impl<T: Storage> Forward<'_, '_, T> {
             gates.put(start, len, words);
         }
     }
+}
 
-    /// The output of a unit, element by element, for columns that need f64.
-    #[inline(never)]
-    fn one_by_one(&mut self, unit: usize) {
-        let (apply, group) = (self.apply, self.group);
-        let Unit { start, len, mut column, step } = self.walk.unit(group, unit);
-        let keep = apply.keep.within(start, len);
-        let source = |column: usize| {
-            let tile = self.table.get(column / LANES).unwrap_or(&[[0.0; LANES]; FIELDS]);
-            OneColumn::new(apply.normalisation, group, tile, column)
-        };
-        let mut one = source(column);
-        for (start, len) in pieces(start, len) {
-            let mut bits = [0; BITS];
-            match &self.gates {
-                Some(gates) if gates.has_mask => gates.fill(start, first_bits(&mut bits, len)),
-                _ => keep.fill(start, first_bits(&mut bits, len)),
+/// The output of vectors of which some lanes need f64. A function of its own, beside the loops that most tensors need.
+struct ExactForward<'a, 'b, 'c, T: Storage> {
+    forward: &'c mut Forward<'a, 'b, T>,
+    source: ExactSource<'a>,
+    keep: Keep<'a>,
+    vectors: Vectors,
+}
+
+impl<S: Simd, T: Storage> Work<S> for ExactForward<'_, '_, '_, T> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        self.exact_output(s);
+    }
+}
+
+impl<T: Storage> ExactForward<'_, '_, '_, T> {
+    #[inline(always)]
+    fn exact_output<S: Simd>(self, s: S) {
+        let Self { forward, source, keep, vectors } = self;
+        let apply = forward.apply;
+        let normalise = source.normalise(s, apply);
+        let (lower, scale) = (apply.lower(s), other_scale(apply.formula, apply.residual.is_some(), keep.scale));
+        let (mut strip, mut rooms) = ([0.0; PIECE], Rooms::<T>::new());
+        for first in (0..vectors.count()).step_by(BITS) {
+            let mut filled = 0;
+            for ((start, len), z) in vectors.from(first, BITS).zip(strip.as_chunks_mut().0) {
+                let x = s.load_partial(forward.elements.values_of(s, start, len, &mut rooms.read));
+                s.store(normalise.z(s, x, apply.residual_of(s, start, len, &mut rooms.residual)), z);
+                filled += LANES;
             }
-            for offset in 0..len {
-                let z = apply.z_of(&one, self.elements.at(start + offset), start + offset);
-                let word = &mut bits[offset / LANES % BITS];
-                self.elements.set(start + offset, apply.y_of(*word >> (offset % LANES), z));
-                if apply.is_closed(z) {
-                    *word &= !(1 << (offset % LANES));
-                }
-                if step != 0 {
-                    column += step;
-                    one = source(column);
-                }
+            if let Some(curve) = &apply.formula.curve {
+                s.strip(curve.functions, curve.parameter, &[], strip.get_mut(..filled).unwrap_or_default());
             }
-            if let Some(gates) = &mut self.gates {
-                gates.put(start, len, first_bits(&mut bits, len));
+            for ((start, len), value) in vectors.from(first, BITS).zip(strip.as_chunks().0) {
+                let mut bits = [keep.of_vector(start)];
+                if let Some(gates) = &forward.gates
+                    && gates.has_mask
+                {
+                    gates.fill(start, &mut bits);
+                }
+                let value = s.load(value);
+                let gate = s.unless_less(s.mask(bits[0]), value, lower);
+                let y = forward.elements.place(start, len, &mut rooms.write);
+                s.store_partial(s.keep(gate, value) * s.splat(scale), y);
+                forward.elements.finish(s, start, len, &rooms.write);
+                if let Some(gates) = &mut forward.gates {
+                    gates.put(start, len, &[s.bits(gate)]);
+                }
             }
         }
     }

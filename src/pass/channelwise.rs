@@ -15,7 +15,6 @@ use core::ops::Range;
 
 use super::apply::Apply;
 use super::moments::{Deviations, FURTHER_WALKS, PivotPlaces, next_walk};
-use super::reduce::{ExactChannel, exactly};
 use super::sums::{InFours, Two, fold_both};
 use crate::bits::WrittenGates;
 use crate::channel::{ChannelDifferentiate, ChannelNormalise, Channels, GradientSums, Moments};
@@ -287,6 +286,69 @@ impl<'a, 'b, T: Storage> Channel<'a, 'b, T> {
                 differentiate.dx(batch, x, g)
             });
         });
+    }
+}
+
+/// The sums of a channel in f64. Planar: each lane in the order of memory, then the fold. Columns:
+/// each column in the order of memory, then the columns in sequence.
+#[cold]
+#[inline(never)]
+fn exactly<T: Storage>(
+    walk: &Walk,
+    one: &ExactChannel<'_, '_, T>,
+    channel: usize,
+    (input, grad): (T::Ref<'_>, T::Ref<'_>),
+) -> GradientSums {
+    match *walk {
+        Walk::Empty => GradientSums::ZERO,
+        Walk::Planar(planar) => {
+            let mut lanes = [[0.0; LANES]; 2];
+            for run in 0..planar.outer {
+                let first = (run * planar.channels + channel) * planar.inner;
+                for position in 0..planar.inner {
+                    let [g, g_deviation] = one.summands(first + position, input, grad);
+                    lanes[0][position % LANES] += g;
+                    lanes[1][position % LANES] += g_deviation;
+                }
+            }
+            let [g, g_deviation] = fold_both(&mut lanes);
+            GradientSums { g, g_deviation }
+        }
+        Walk::Columns(columns) => {
+            let mut sums = GradientSums::ZERO;
+            for column in walk.columns_of(channel) {
+                let mut of_column = GradientSums::ZERO;
+                let mut element = column;
+                while element < T::len(input) {
+                    let [g, g_deviation] = one.summands(element, input, grad);
+                    of_column.g += g;
+                    of_column.g_deviation += g_deviation;
+                    element += columns.width;
+                }
+                sums.g += of_column.g;
+                sums.g_deviation += of_column.g_deviation;
+            }
+            sums
+        }
+    }
+}
+
+/// What turns the elements of one channel into summands in f64.
+struct ExactChannel<'a, 'b, T: Storage> {
+    apply: &'a Apply<'b, T>,
+    normalise: ChannelNormalise,
+    unit: f64,
+}
+
+impl<T: Storage> ExactChannel<'_, '_, T> {
+    /// `g` and `g*(x - mean)*unit`.
+    #[inline(never)]
+    fn summands(&self, element: usize, input: T::Ref<'_>, grad: T::Ref<'_>) -> [f64; 2] {
+        let Self { apply, normalise, unit } = self;
+        let x = T::at(input, element);
+        let z = normalise.z(x, apply.residual.map(|residual| T::at(residual, element)));
+        let g = f64::from(apply.gradient_of(apply.keep.keeps(element).into(), z, T::at(grad, element)));
+        [g, g * ((f64::from(x) - f64::from(normalise.mean)) * unit)]
     }
 }
 

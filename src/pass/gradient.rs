@@ -8,17 +8,19 @@ use core::iter::repeat;
 use core::ops::Range;
 
 use super::apply::{
-    self, Apply, Coefficients, ColumnCoefficients, OneColumn, Owner, Source, Sources, needs_f64, next_segment,
+    self, Apply, Coefficients, ColumnCoefficients, ExactSource as ForwardSource, Owner, Source, Sources, is_exact,
+    needs_f64, next_segment,
 };
+use super::exact::{ExactDifferentiate, ExactNormalise};
 use super::keep::Keep;
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
-use super::{Elements, OfRuns, Place, Rooms, first_bits, of_columns, pair_lane, pieces, put};
+use super::{Elements, OfRuns, Place, Rooms, of_columns, pair_lane, pieces, put};
 use crate::bits::BITS;
-use crate::channel::{ChannelDifferentiate, Differential, Differentiation, differentiated, lane_of};
-use crate::simd::{Kernel, LANES, Lane, Machine, Simd};
+use crate::channel::{Differential, Differentiation, differentiated, lane_of};
+use crate::simd::{Kernel, LANES, Machine, Simd, Work};
 use crate::storage::{Ahead, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
-use crate::walk::{Columns, Group, Planar, Tile, Unit, Walk};
+use crate::walk::{Columns, Group, Planar, Tile, Vectors, Walk};
 
 /// What the gradients of elements are made with.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +34,18 @@ pub(crate) struct Gradient<'a, T: Storage> {
 }
 
 impl<T: Storage> Gradient<'_, T> {
+    /// The coefficients of a channel in f64, from a column of a tile of its group: slope and shift of `z`; slope, tilt and offset
+    /// of `dx`.
+    #[cold]
+    #[inline(never)]
+    fn wide(&self, tile: &Tile<FIELDS>, column: usize, channel: usize) -> [f64; 5] {
+        let sums = [lane_of(&tile[G], column), lane_of(&tile[G_OTHER], column)];
+        let centre = self.apply.normalisation.centre_of_channel(channel);
+        let [slope, shift] = self.apply.normalisation.of_channel(channel).wide();
+        let [own_slope, tilt, offset] = self.differentiation.of_channel(channel, &centre, sums).wide();
+        [slope, shift, own_slope, tilt, offset]
+    }
+
     /// `g` of a vector, and its input gradient.
     #[inline(always)]
     fn of_one<S: Simd, const RESIDUAL: bool, const GATED: bool>(
@@ -80,7 +94,7 @@ struct ColumnGradient {
     slope: f32,
     tilt: f32,
     offset: f32,
-    /// Whether it needs f64.
+    /// Whether `dx` needs f64.
     exact: bool,
 }
 
@@ -89,7 +103,13 @@ impl ColumnGradient {
     fn new(tile: &Tile<FIELDS>, column: usize) -> Self {
         let forward = ColumnCoefficients::new(forward_fields(tile), column);
         let ([slope, tilt], [offset, exact]) = (pair_lane(&tile[SLOPE], column), pair_lane(&tile[OFFSET], column));
-        Self { forward, slope, tilt, offset, exact: forward.exact || exact != 0.0 }
+        Self { forward, slope, tilt, offset, exact: exact != 0.0 }
+    }
+
+    /// Whether `z` or `dx` need f64.
+    #[inline(always)]
+    const fn needs_f64(&self) -> bool {
+        self.forward.exact || self.exact
     }
 
     /// The fields of the forward call, then slope, tilt and offset.
@@ -172,37 +192,50 @@ pub(crate) fn elements<T: Storage>(
     });
 }
 
-/// What single elements of a column are normalised and differentiated with.
-fn source<T: Storage>(
-    gradient: &Gradient<'_, T>,
-    group: Group,
-    table: &[Tile<FIELDS>],
-    column: usize,
-) -> (OneColumn, ColumnGradient, Option<ChannelDifferentiate>) {
-    let tile = table.get(column / LANES).unwrap_or(&[[0.0; LANES]; FIELDS]);
-    let one = OneColumn::new(gradient.apply.normalisation, group, forward_fields(tile), column);
-    let coefficients = ColumnGradient::new(tile, column);
-    let exactly = coefficients.exact.then(|| {
-        let sums = [lane_of(&tile[G], column), lane_of(&tile[G_OTHER], column)];
-        let channel = group.channel_of(column);
-        gradient.differentiation.of_channel(channel, &gradient.apply.normalisation.centre_of_channel(channel), sums)
-    });
-    (one, coefficients, exactly)
+/// What the gradients of vectors of which some lanes need f64 are made with.
+#[derive(Clone, Copy)]
+enum ExactSource<'a> {
+    /// Those of a run: its coefficients in f32, and in f64 as [`Gradient::wide`] has them.
+    Run(ColumnGradient, [f64; 5]),
+    /// Those of a tile of columns.
+    Tile(&'a Tile<FIELDS>, Owner),
 }
 
-/// `dx` of one element, in f64 if it is needed.
-#[inline(always)]
-fn dx_of(
-    s: Lane,
-    coefficients: &ColumnGradient,
-    exactly: Option<&ChannelDifferentiate>,
-    batch: bool,
-    x: f32,
-    g: f32,
-) -> f32 {
-    match exactly {
-        Some(exactly) => exactly.dx(batch, x, g),
-        None => coefficients.gradient_coefficients(s).differentiate(batch, x - coefficients.forward.mean, g),
+impl ExactSource<'_> {
+    #[inline(always)]
+    fn coefficients<S: Simd, T: Storage>(
+        self,
+        s: S,
+        gradient: &Gradient<'_, T>,
+    ) -> (ExactNormalise<S>, ExactDifferentiate<S>) {
+        match self {
+            Self::Run(coefficients, [slope, shift, own_slope, own_tilt, own_offset]) => {
+                let forward = ForwardSource::Run(coefficients.forward, [slope, shift]);
+                let GradientCoefficients { slope, tilt, offset } = coefficients.gradient_coefficients(s);
+                let differentiate = ExactDifferentiate {
+                    mean: s.splat(coefficients.forward.mean),
+                    rounded: [slope, tilt, offset],
+                    wide: [s.splat_f64(own_slope), s.splat_f64(own_tilt), s.splat_f64(own_offset)],
+                    exact: s.mask(if coefficients.exact { s.lanes() } else { 0 }),
+                };
+                (forward.normalise(s, &gradient.apply), differentiate)
+            }
+            Self::Tile(tile, owner) => {
+                let forward = ForwardSource::Tile(forward_fields(tile), owner).normalise(s, &gradient.apply);
+                let GradientCoefficients { slope, tilt, offset } = tile.gradient_coefficients(s);
+                let (_, flags) = s.load_pair(&tile[OFFSET]);
+                let exact = s.le(s.splat(1.0), flags);
+                let needed = s.bits(exact);
+                let [_, _, own_slope, own_tilt, own_offset] =
+                    s.lane_by_lane(LANES, |lane| match owner.channel_of(lane) {
+                        Some(channel) if needed >> lane & 1 == 1 => gradient.wide(tile, lane, channel),
+                        _ => [0.0; 5],
+                    });
+                let [mean, ..] = forward.rounded;
+                let wide = [own_slope, own_tilt, own_offset];
+                (forward, ExactDifferentiate { mean, rounded: [slope, tilt, offset], wide, exact })
+            }
+        }
     }
 }
 
@@ -255,10 +288,14 @@ impl<T: Storage> Backward<'_, '_, T> {
         let Some(tile) = self.table.first() else { return };
         let (mut copy, mut rooms) = ([0.0; PIECE], (Rooms::new(), Rooms::new()));
         let columns = of_columns(self.group, |column| ColumnGradient::new(tile, column));
+        let wide = of_columns(self.group, |column| match columns[column % LANES].needs_f64() {
+            true => self.gradient.wide(tile, column, self.group.channel_of(column)),
+            false => [0.0; 5],
+        });
         let mut runs = [self.units.clone(), 0..0];
         if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone())
             && self.gradient.apply.keep.is_each()
-            && !columns.iter().any(|column| column.exact)
+            && !columns.iter().any(ColumnGradient::needs_f64)
         {
             let of_channels = columns.map(ColumnGradient::fields);
             let ahead = Ahead::next_row(rows.width, T::len(self.gradient.input));
@@ -275,13 +312,15 @@ impl<T: Storage> Backward<'_, '_, T> {
             runs = others;
         }
         for units in runs {
-            for (unit, (column, start, len)) in units.clone().zip(planar.runs(self.group, units)) {
+            for (column, start, len) in planar.runs(self.group, units) {
                 let coefficients = columns[column % LANES];
-                if coefficients.exact {
-                    self.one_by_one(unit);
+                let keep = self.gradient.apply.keep.within(start, len);
+                if coefficients.needs_f64() {
+                    let source = ExactSource::Run(coefficients, wide[column % LANES]);
+                    let vectors = Vectors::of_run(start, len);
+                    s.apart(ExactBackward { backward: &mut self, source, keep, vectors });
                     continue;
                 }
-                let keep = self.gradient.apply.keep.within(start, len);
                 let owner = Owner::Channel(self.group.first_channel + column);
                 for piece in pieces(start, len) {
                     self.vectors::<S, RESIDUAL, GATED, BATCH>(
@@ -302,9 +341,6 @@ impl<T: Storage> Backward<'_, '_, T> {
         let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
         let (forward, own) = (table.iter().map(|tile| &tile[apply::EXACT]), table.iter().map(|tile| &tile[OFFSET]));
         if needs_f64(s, forward) || needs_f64(s, own) {
-            if self.gradient.apply.formula.curve.is_some() {
-                return self.units.clone().for_each(|unit| self.one_by_one(unit));
-            }
             return self.columns_beside_exact::<S, RESIDUAL, GATED, BATCH>(s, columns);
         }
         let (mut copy, mut rooms) = ([0.0; PIECE], (Rooms::new(), Rooms::new()));
@@ -319,7 +355,7 @@ impl<T: Storage> Backward<'_, '_, T> {
         }
     }
 
-    /// The gradients of columns of which some need f64, in the order of the output's: first the columns that need f64.
+    /// The gradients of columns of which some need f64, in the order of the output's: first the tiles that have none of them.
     #[inline(always)]
     fn columns_beside_exact<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(
         mut self,
@@ -327,92 +363,27 @@ impl<T: Storage> Backward<'_, '_, T> {
         columns: &Columns,
     ) {
         let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
-        self.exact_columns(columns);
-        let (mut copy, mut rooms) = ([0.0; PIECE], (Rooms::new(), Rooms::new()));
-        let mut next = 0;
-        while let Some(segment) = next_segment(s, table, next, [apply::EXACT, OFFSET]) {
+        let (whole, flags) = (!RESIDUAL && self.elements.read.is_some(), [apply::EXACT, OFFSET]);
+        let (mut copy, mut rooms, mut next) = ([0.0; PIECE], (Rooms::new(), Rooms::new()), 0);
+        while let Some(segment) = next_segment(s, table, next, flags, whole) {
             next = segment.end;
             let (first, end) = (segment.start * LANES, segment.end * LANES);
             let Some(tiles) = table.get(segment) else { break };
-            let is_exact = needs_f64(s, tiles.iter().map(|tile| &tile[apply::EXACT]))
-                || needs_f64(s, tiles.iter().map(|tile| &tile[OFFSET]));
             for (start, len) in columns.rows_of(group, self.units.clone()) {
-                let (start, len) = (start + first, end.min(len).saturating_sub(first));
-                if is_exact {
-                    if let (Some(tile), 1..) = (tiles.first(), len) {
-                        let owner = Owner::Column(group, first);
-                        self.beside_exact::<S, RESIDUAL, GATED>(s, tile, owner, (start, len), &mut rooms);
-                    }
-                    continue;
-                }
                 let mut sources = tiles.iter();
-                for piece in pieces(start, len) {
-                    let (owner, ahead) = (Owner::Column(group, first + piece.0 - start), Ahead::NOT);
+                for piece in pieces(start + first, end.min(len).saturating_sub(first)) {
+                    let (owner, piece) = (Owner::Column(group, piece.0 - start), (piece, Ahead::NOT));
                     let room = (&mut copy, &mut rooms);
-                    self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut sources, owner, &keep, (piece, ahead), room);
+                    self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut sources, owner, &keep, piece, room);
                 }
             }
         }
-    }
-
-    /// The gradients of up to sixteen columns of a row, except for those that need f64.
-    #[inline(always)]
-    fn beside_exact<S: Simd, const RESIDUAL: bool, const GATED: bool>(
-        &mut self,
-        s: S,
-        tile: &Tile<FIELDS>,
-        owner: Owner,
-        (start, len): (usize, usize),
-        (rooms, others): &mut (Rooms<T>, Rooms<T>),
-    ) {
-        let (gradient, batch, base) = (self.gradient, self.is_batch(), self.elements.base);
-        let (forward, own) = (tile.coefficients(s), tile.gradient_coefficients(s));
-        let (flags, own_flags) = (s.load_pair(&tile[apply::EXACT]).1, s.load_pair(&tile[OFFSET]).1);
-        let exact = s.le(s.splat(1.0), flags + own_flags);
-        let mut buffer = [0; _];
-        let bits = gradient.apply.keep.bits(start, 1, &mut buffer).vectors().next().unwrap_or_default();
-        let x = T::read(s, T::shorter(gradient.input), (start, len), Ahead::NOT, &mut others.read);
-        let x = s.select(exact, forward.mean, s.load_partial(x));
-        let dy = s.drop(exact, s.load_partial(self.elements.values_of(s, start, len, &mut rooms.read)));
-        let residual = gradient.apply.residuals::<S, RESIDUAL>(s, (start, len), Ahead::NOT, &mut rooms.residual);
-        let residual = residual.load_all(s);
-        let (values, bounds) = ([x, dy, residual], (gradient.apply.lower(s), bits, batch));
-        let (g, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(s, (&forward, &own), owner, values, bounds);
-        let at = (start - base, len);
-        if let Some(tensor) = &mut self.grad_residual {
-            let g = g * s.splat(gradient.apply.keep.scale);
-            let old = s.load_partial(T::read(s, T::as_ref(tensor), at, Ahead::NOT, &mut others.read));
-            s.store_partial(s.select(exact, old, g), T::place(tensor, at, &mut others.write));
-            T::finish(s, false, tensor, at, &others.write);
-        }
-        let old = s.load_partial(T::read(s, T::as_ref(&self.elements.write), at, Ahead::NOT, &mut others.read));
-        s.store_partial(s.select(exact, old, of_one), self.elements.place(start, len, &mut rooms.write));
-        self.elements.finish(s, start, len, &rooms.write);
-    }
-
-    /// The gradients of the columns that need f64, one after the other.
-    #[cold]
-    #[inline(never)]
-    fn exact_columns(&mut self, columns: &Columns) {
-        let (s, gradient, group, batch) = (Lane::FIRST, self.gradient, self.group, self.is_batch());
-        let (apply, base) = (&gradient.apply, self.elements.base);
-        for column in 0..group.columns {
-            let (one, coefficients, exactly) = source(gradient, group, self.table, column);
-            if !coefficients.exact {
-                continue;
-            }
-            for (start, len) in columns.rows_of(group, self.units.clone()) {
-                let element = start + column;
-                if column >= len {
-                    continue;
-                }
-                let (x, dy) = (T::at(gradient.input, element), self.elements.at(element));
-                let z = apply.z_of(&one, x, element);
-                let g = apply.gradient_of(apply.keep.keeps(element).into(), z, dy);
-                self.elements.set(element, dx_of(s, &coefficients, exactly.as_ref(), batch, x, g));
-                if let Some(tensor) = &mut self.grad_residual {
-                    T::put(tensor, element - base, g * apply.keep.scale);
-                }
+        for (number, tile) in table.iter().enumerate() {
+            if is_exact(s, tile, flags) {
+                let column = number * LANES;
+                let vectors = columns.vectors_of(group, self.units.clone(), column);
+                let source = ExactSource::Tile(tile, Owner::Column(group, column));
+                s.apart(ExactBackward { backward: &mut self, source, keep, vectors });
             }
         }
     }
@@ -496,31 +467,46 @@ impl<T: Storage> Backward<'_, '_, T> {
         }
         self.elements.finish(s, start, len, &rooms.write);
     }
+}
 
-    /// The gradients of a unit, element by element, for columns that need f64.
-    #[inline(never)]
-    fn one_by_one(&mut self, unit: usize) {
-        let (s, gradient, group, batch) = (Lane::FIRST, self.gradient, self.group, self.is_batch());
-        let (apply, base) = (&gradient.apply, self.elements.base);
-        let Unit { start, len, mut column, step } = self.walk.unit(group, unit);
-        let keep = apply.keep.within(start, len);
-        let mut sources = source(gradient, group, self.table, column);
-        for (start, len) in pieces(start, len) {
-            let mut bits = [0; BITS];
-            keep.fill(start, first_bits(&mut bits, len));
-            for offset in 0..len {
-                let (one, coefficients, exactly) = &sources;
-                let (x, dy) = (T::at(gradient.input, start + offset), self.elements.at(start + offset));
-                let z = apply.z_of(one, x, start + offset);
-                let g = apply.gradient_of(bits[offset / LANES % BITS] >> (offset % LANES), z, dy);
-                self.elements.set(start + offset, dx_of(s, coefficients, exactly.as_ref(), batch, x, g));
-                if let Some(tensor) = &mut self.grad_residual {
-                    T::put(tensor, start + offset - base, g * keep.scale);
+/// The gradients of vectors of which some lanes need f64. A function of its own, beside the loops that most tensors need.
+struct ExactBackward<'a, 'b, 'c, T: Storage> {
+    backward: &'c mut Backward<'a, 'b, T>,
+    source: ExactSource<'a>,
+    keep: Keep<'a>,
+    vectors: Vectors,
+}
+
+impl<S: Simd, T: Storage> Work<S> for ExactBackward<'_, '_, '_, T> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        self.exact_gradients(s);
+    }
+}
+
+impl<T: Storage> ExactBackward<'_, '_, '_, T> {
+    #[inline(always)]
+    fn exact_gradients<S: Simd>(self, s: S) {
+        let Self { backward, source, keep, vectors } = self;
+        let (gradient, batch, base) = (backward.gradient, backward.is_batch(), backward.elements.base);
+        let (normalise, differentiate) = source.coefficients(s, gradient);
+        let (mut strips, mut rooms) = ([[0.0; PIECE]; 2], (Rooms::<T>::new(), Rooms::<T>::new()));
+        for first in (0..vectors.count()).step_by(BITS) {
+            let tensors = (T::shorter(gradient.input), backward.elements.source());
+            let all = (vectors, first);
+            let (rooms, others) = &mut rooms;
+            let to = (&mut strips, [&mut others.read, &mut rooms.read, &mut rooms.residual]);
+            gradient.apply.fill_strip_with_g(s, &normalise, &keep, all, tensors, to);
+            for ((start, len), g) in vectors.from(first, BITS).zip(strips[0].as_chunks().0) {
+                let x = T::read(s, T::shorter(gradient.input), (start, len), Ahead::NOT, &mut others.read);
+                let (x, g, at) = (s.load_partial(x), s.load(g), (start - base, len));
+                if let Some(tensor) = &mut backward.grad_residual {
+                    s.store_partial(g * s.splat(keep.scale), T::place(tensor, at, &mut others.write));
+                    T::finish(s, false, tensor, at, &others.write);
                 }
-                if step != 0 {
-                    column += step;
-                    sources = source(gradient, group, self.table, column);
-                }
+                let dx = differentiate.dx(s, batch, x, g);
+                s.store_partial(dx, backward.elements.place(start, len, &mut rooms.write));
+                backward.elements.finish(s, start, len, &rooms.write);
             }
         }
     }

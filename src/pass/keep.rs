@@ -238,6 +238,14 @@ impl Keep<'_> {
         }
     }
 
+    /// The bits of one vector.
+    #[inline(always)]
+    pub(crate) fn of_vector(&self, first: usize) -> u16 {
+        let mut bits = [0];
+        self.fill(first, &mut bits);
+        bits[0]
+    }
+
     /// Whether one element is kept.
     #[inline(never)]
     pub(crate) fn keeps(&self, element: usize) -> bool {

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod channelwise;
+mod exact;
 pub(crate) mod gradient;
 pub(crate) mod keep;
 pub(crate) mod moments;
@@ -380,6 +381,15 @@ impl<'a, T: Storage> Elements<'a, T> {
         }
     }
 
+    /// The tensor that is read, and the index of its first element.
+    #[inline(always)]
+    pub(crate) fn source(&self) -> (T::Ref<'_>, usize) {
+        match self.read {
+            Some(read) => (T::shorter(read), 0),
+            None => (T::as_ref(&self.write), self.base),
+        }
+    }
+
     /// The elements of a piece. Where they are overwritten, what they were is copied to `copy`, so that there is one kind
     /// of loop. [`Self::finish`] comes after the loop.
     #[inline(always)]
@@ -406,20 +416,5 @@ impl<'a, T: Storage> Elements<'a, T> {
     #[inline(always)]
     pub(crate) fn finish<S: Simd>(&mut self, s: S, start: usize, len: usize, room: &T::Room) {
         T::finish(s, self.stream, &mut self.write, (start - self.base, len), room);
-    }
-
-    /// One value before it is overwritten.
-    #[inline(always)]
-    pub(crate) fn at(&self, element: usize) -> f32 {
-        match self.read {
-            Some(read) => T::at(read, element),
-            None => T::at_mut(&self.write, element - self.base),
-        }
-    }
-
-    /// Writes one value.
-    #[inline(always)]
-    pub(crate) fn set(&mut self, element: usize, value: f32) {
-        T::put(&mut self.write, element - self.base, value);
     }
 }

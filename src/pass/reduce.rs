@@ -8,17 +8,18 @@
 
 use core::iter::repeat;
 
-use super::apply::{self, Apply, Coefficients, ColumnCoefficients, Owner, Residuals, Source, bounded};
-use super::keep::Bits;
+use super::apply::{self, Apply, Coefficients, ColumnCoefficients, ExactSource, Owner, Residuals, Source, bounded};
+use super::exact::ExactNormalise;
+use super::keep::{Bits, Keep};
 use super::sums::{LaneSums, PlanarSums, Two, fold_both, fold_channels};
 use super::{FourBits, four_bits, four_rows, load_four, of_columns, pair_lane, whole_vectors};
-use crate::bits::Buffer;
-use crate::channel::{ChannelNormalise, Channels, GradientSums, any, lane_of};
-use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, first_lanes, load};
+use crate::bits::{BITS, Buffer};
+use crate::channel::{Channels, GradientSums, any, lane_of};
+use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, first_lanes, load};
 use crate::slices::range_mut;
 use crate::storage::{Ahead, PIECE, Storage, in_sequence};
 use crate::tasks::Tasks;
-use crate::walk::{BLOCK_VALUES, Columns, Group, Piece, Planar, RowBlock, Tile, Walk};
+use crate::walk::{BLOCK_VALUES, Columns, Group, Piece, Planar, RowBlock, Tile, Vectors, Walk};
 
 impl<T: Storage> Apply<'_, T> {
     /// `g` without the dropout scale; a curve is in the gradient already where lanes are worked at once.
@@ -29,6 +30,41 @@ impl<T: Storage> Apply<'_, T> {
             _ => grad,
         };
         bounded(s, lower, bits, z, grad)
+    }
+
+    /// `g` of some vectors of which some lanes need f64, without the dropout scale, into the first strip: those of `vectors` from
+    /// number `first` on. Lanes without an element have 0.
+    #[inline(always)]
+    pub(super) fn fill_strip_with_g<S: Simd>(
+        &self,
+        s: S,
+        normalise: &ExactNormalise<S>,
+        keep: &Keep<'_>,
+        (vectors, first): (Vectors, usize),
+        (input, (grad, base)): (T::Ref<'_>, (T::Ref<'_>, usize)),
+        ([strip, factors], [of_x, of_dy, of_residual]): (&mut [[f32; PIECE]; 2], [&mut T::Room; 3]),
+    ) {
+        let mut filled = 0;
+        let strips = strip.as_chunks_mut().0.iter_mut().zip(factors.as_chunks_mut().0);
+        for ((start, len), (z, dy)) in vectors.from(first, BITS).zip(strips) {
+            let x = s.load_partial(T::read(s, T::shorter(input), (start, len), Ahead::NOT, of_x));
+            s.store(normalise.z(s, x, self.residual_of(s, start, len, of_residual)), z);
+            let at = (start - base, len);
+            s.store(s.load_partial(T::read(s, T::shorter(grad), at, Ahead::NOT, of_dy)), dy);
+            filled += LANES;
+        }
+        if let Some(curve) = &self.formula.curve {
+            let (strip, factors) = (strip.get_mut(..filled).unwrap_or_default(), factors.get(..filled));
+            s.strip(curve.functions, curve.parameter, factors.unwrap_or_default(), strip);
+        }
+        let lower = self.lower(s);
+        let strips = strip.as_chunks_mut().0.iter_mut().zip(factors.as_chunks().0);
+        for ((start, len), (strip, dy)) in vectors.from(first, BITS).zip(strips) {
+            let (bits, z) = (keep.of_vector(start) & first_lanes(len), s.load(strip));
+            // What a curve has been through is the gradient, and it has no bound.
+            let gradient = if self.formula.curve.is_some() { z } else { s.load(dy) };
+            s.store(bounded(s, lower, bits, z, gradient), strip);
+        }
     }
 
     /// `g` of one element, without the dropout scale.
@@ -99,7 +135,7 @@ pub(crate) fn of_group<T: Storage>(
     let mut found = false;
     tasks.run(Unsound { group, table, found: &mut found });
     if found {
-        exact_channels(walk, group, apply, tensors, table);
+        exact_channels(tasks, walk, group, apply, tensors, table);
     }
 }
 
@@ -279,6 +315,11 @@ impl<T: Storage> Rooms<T> {
     #[inline(always)]
     fn new() -> Self {
         Self { x: T::room(), dy: T::room(), residual: T::room() }
+    }
+
+    #[inline(always)]
+    const fn each(&mut self) -> [&mut T::Room; 3] {
+        [&mut self.x, &mut self.dy, &mut self.residual]
     }
 }
 
@@ -582,101 +623,156 @@ impl Kernel for Unsound<'_> {
 }
 
 /// Computes the sums of channels in f64 whose numbers leave the range of f32, into the table of
-/// their group: the sums of a channel are in its first column.
+/// their group. Planar: each lane in the order of memory, then the fold. Columns: each column in the
+/// order of memory.
 #[cold]
 #[inline(never)]
 fn exact_channels<T: Storage>(
+    tasks: Tasks,
     walk: &Walk,
     group: Group,
     apply: &Apply<'_, T>,
-    tensors: (T::Ref<'_>, T::Ref<'_>),
+    (input, grad): (T::Ref<'_>, T::Ref<'_>),
     table: &mut [Tile<FIELDS>],
 ) {
-    let s = Lane::FIRST;
+    // Found out for every channel before the first sum is replaced. NaN in all columns of a channel says that its sums are to be
+    // computed.
     for channel in group.first_channel..group.first_channel + group.channels {
         let [g, g_deviation] = of_channel(group, channel, table);
         let column = group.columns_of(channel).next().unwrap_or(0);
         let [_, exact] = table.get(column / LANES).map_or([0.0; 2], |tile| pair_lane(&tile[apply::EXACT], column));
-        if exact == 0.0 && (GradientSums { g, g_deviation }).are_finite() {
-            continue;
+        if exact != 0.0 || !(GradientSums { g, g_deviation }).are_finite() {
+            group.put_f64(Lane::FIRST, Channels::one(channel), table, G, f64::NAN);
         }
-        let sums = exactly(walk, &ExactChannel::new(apply, channel), channel, tensors);
-        let channels = Channels::one(channel);
-        group.put_f64(s, channels, table, G, 0.0);
-        group.put_f64(s, channels, table, G_OTHER, 0.0);
-        if let Some(tile) = table.get_mut(column / LANES) {
-            tile[G][column % LANES] = sums.g;
-            tile[G_OTHER][column % LANES] = sums.g_deviation;
+    }
+    let (input, grad) = (T::shorter(input), T::shorter(grad));
+    tasks.run(ExactSums { walk, group, apply, input, grad, table });
+}
+
+/// The sums of the columns of a group whose sum of `g` is NaN, in f64.
+struct ExactSums<'a, 'b, T: Storage> {
+    walk: &'a Walk,
+    group: Group,
+    apply: &'a Apply<'b, T>,
+    input: T::Ref<'a>,
+    grad: T::Ref<'a>,
+    table: &'a mut [Tile<FIELDS>],
+}
+
+impl<T: Storage> Kernel for ExactSums<'_, '_, T> {
+    #[inline(always)]
+    fn run<M: Machine>(self, m: M) {
+        let Some(s) = m.all() else { return };
+        match *self.walk {
+            Walk::Empty => {}
+            Walk::Planar(planar) => self.exact_runs(s, &planar),
+            Walk::Columns(columns) => self.exact_tiles(s, &columns),
         }
     }
 }
 
-/// The sums of a channel in f64. Planar: each lane in the order of memory, then the fold. Columns:
-/// each column in the order of memory, then the columns in sequence.
-#[cold]
-#[inline(never)]
-pub(crate) fn exactly<T: Storage>(
-    walk: &Walk,
-    one: &ExactChannel<'_, '_, T>,
-    channel: usize,
-    (input, grad): (T::Ref<'_>, T::Ref<'_>),
-) -> GradientSums {
-    match *walk {
-        Walk::Empty => GradientSums::ZERO,
-        Walk::Planar(planar) => {
-            let mut lanes = [[0.0; LANES]; 2];
+impl<T: Storage> ExactSums<'_, '_, T> {
+    #[inline(always)]
+    fn exact_runs<S: Simd>(mut self, s: S, planar: &Planar) {
+        let (group, Some(tile)) = (self.group, core::mem::take(&mut self.table).first_mut()) else { return };
+        for column in 0..group.columns.min(LANES) {
+            if !lane_of(&tile[G], column).is_nan() {
+                continue;
+            }
+            let channel = group.channel_of(column);
+            let [slope, shift, unit] = self.wide(channel);
+            let coefficients = ColumnCoefficients::new(forward_fields(tile), column);
+            let source = ExactSource::Run(coefficients, [slope, shift]);
+            let mut sums = [[0.0; LANES]; 2];
             for run in 0..planar.outer {
-                let first = (run * planar.channels + channel) * planar.inner;
-                for position in 0..planar.inner {
-                    let [g, g_deviation] = one.summands(first + position, input, grad);
-                    lanes[0][position % LANES] += g;
-                    lanes[1][position % LANES] += g_deviation;
-                }
+                let start = (run * planar.channels + channel) * planar.inner;
+                let keep = self.apply.keep.within(start, planar.inner);
+                let vectors = Vectors::of_run(start, planar.inner);
+                let unit = [unit; LANES];
+                s.apart(AddExactly { sums: &mut sums, of: &self, source, unit: &unit, keep, vectors });
             }
-            let [g, g_deviation] = fold_both(&mut lanes);
-            GradientSums { g, g_deviation }
-        }
-        Walk::Columns(columns) => {
-            let mut sums = GradientSums::ZERO;
-            for column in walk.columns_of(channel) {
-                let mut of_column = GradientSums::ZERO;
-                let mut element = column;
-                while element < T::len(input) {
-                    let [g, g_deviation] = one.summands(element, input, grad);
-                    of_column.g += g;
-                    of_column.g_deviation += g_deviation;
-                    element += columns.width;
-                }
-                sums.g += of_column.g;
-                sums.g_deviation += of_column.g_deviation;
-            }
-            sums
+            let [g, g_deviation] = fold_both(&mut sums);
+            (tile[G][column % LANES], tile[G_OTHER][column % LANES]) = (g, g_deviation);
         }
     }
-}
 
-/// What turns the elements of one channel into summands in f64.
-pub(crate) struct ExactChannel<'a, 'b, T: Storage> {
-    pub(crate) apply: &'a Apply<'b, T>,
-    pub(crate) normalise: ChannelNormalise,
-    pub(crate) unit: f64,
-}
-
-impl<'a, 'b, T: Storage> ExactChannel<'a, 'b, T> {
-    fn new(apply: &'a Apply<'b, T>, channel: usize) -> Self {
-        let (s, normalisation) = (Lane::FIRST, apply.normalisation);
-        let unit = normalisation.centre(s, Channels::one(channel)).unit(s);
-        Self { apply, normalise: normalisation.of_channel(channel), unit }
+    #[inline(always)]
+    fn exact_tiles<S: Simd>(mut self, s: S, columns: &Columns) {
+        let group = self.group;
+        let units = self.walk.units(group);
+        for (number, tile) in core::mem::take(&mut self.table).iter_mut().enumerate() {
+            // What is not a number is not less than any.
+            let wanted = !s.less(s.load_f64(&tile[G]) * s.splat_f64(0.0), s.splat_f64(1.0));
+            if wanted == 0 {
+                continue;
+            }
+            let (owner, mut unit) = (Owner::Column(group, number * LANES), [1.0; LANES]);
+            for (lane, unit) in unit.iter_mut().enumerate() {
+                if let (1, Some(channel)) = (wanted >> lane & 1, owner.channel_of(lane)) {
+                    [_, _, *unit] = self.wide(channel);
+                }
+            }
+            let (source, keep) = (ExactSource::Tile(forward_fields(tile), owner), self.apply.keep);
+            let vectors = columns.vectors_of(group, 0..units, number * LANES);
+            let mut sums = [[0.0; LANES]; 2];
+            s.apart(AddExactly { sums: &mut sums, of: &self, source, unit: &unit, keep, vectors });
+            let [g, g_deviation] = sums;
+            for lane in 0..LANES {
+                if wanted >> lane & 1 == 1 {
+                    (tile[G][lane], tile[G_OTHER][lane]) = (g[lane], g_deviation[lane]);
+                }
+            }
+        }
     }
 
-    /// `g` and `g*(x - mean)*unit`.
+    /// Slope and shift of a channel in f64, and the unit of its deviations.
+    #[cold]
     #[inline(never)]
-    fn summands(&self, element: usize, input: T::Ref<'_>, grad: T::Ref<'_>) -> [f64; 2] {
-        let Self { apply, normalise, unit } = self;
-        let x = T::at(input, element);
-        let z = normalise.z(x, apply.residual.map(|residual| T::at(residual, element)));
-        let g = f64::from(apply.gradient_of(apply.keep.keeps(element).into(), z, T::at(grad, element)));
-        [g, g * ((f64::from(x) - f64::from(normalise.mean)) * unit)]
+    fn wide(&self, channel: usize) -> [f64; 3] {
+        let normalisation = self.apply.normalisation;
+        let [slope, shift] = normalisation.of_channel(channel).wide();
+        [slope, shift, normalisation.centre_of_channel(channel).unit(Lane::FIRST)]
+    }
+}
+
+/// Adds the summands of some vectors to sums in f64, lane by lane.
+struct AddExactly<'a, 'b, 'c, T: Storage> {
+    sums: &'c mut [Lanes<f64>; 2],
+    of: &'c ExactSums<'a, 'b, T>,
+    source: ExactSource<'c>,
+    unit: &'c Lanes<f64>,
+    keep: Keep<'c>,
+    vectors: Vectors,
+}
+
+impl<S: Simd, T: Storage> Work<S> for AddExactly<'_, '_, '_, T> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        self.add_exactly(s);
+    }
+}
+
+impl<T: Storage> AddExactly<'_, '_, '_, T> {
+    #[inline(always)]
+    fn add_exactly<S: Simd>(self, s: S) {
+        let Self { sums: [g_sums, other_sums], of: &ExactSums { apply, input, grad, .. }, source, unit, keep, vectors } =
+            self;
+        let normalise = source.normalise(s, apply);
+        let (mean, unit) = (s.widen(normalise.rounded[0]), s.load_f64(unit));
+        let (mut g_sum, mut other_sum) = (s.load_f64(g_sums), s.load_f64(other_sums));
+        let (mut strips, mut rooms) = ([[0.0; PIECE]; 2], Rooms::<T>::new());
+        for first in (0..vectors.count()).step_by(BITS) {
+            let (all, tensors) = ((vectors, first), (T::shorter(input), (T::shorter(grad), 0)));
+            apply.fill_strip_with_g(s, &normalise, &keep, all, tensors, (&mut strips, rooms.each()));
+            for ((start, len), g) in vectors.from(first, BITS).zip(strips[0].as_chunks().0) {
+                let x = T::read(s, T::shorter(input), (start, len), Ahead::NOT, &mut rooms.x);
+                let (x, g) = (s.widen(load(s, x)), s.widen(s.load(g)));
+                g_sum = g_sum + g;
+                other_sum = other_sum + g * ((x - mean) * unit);
+            }
+        }
+        s.store_f64(g_sum, g_sums);
+        s.store_f64(other_sum, other_sums);
     }
 }
 

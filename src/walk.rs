@@ -718,6 +718,11 @@ pub(crate) type Tile<const FIELDS: usize> = [Lanes<f64>; FIELDS];
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
+    use std::vec;
+    use std::vec::Vec;
+
     use super::{Columns, Group, LANES, Piece, Planar, RowBlock, Vectors, Walk};
     use crate::shape::Shape;
 

@@ -92,10 +92,8 @@ impl<T: Storage> Apply<'_, T> {
     /// The residuals of one vector, if there is a residual.
     #[inline(always)]
     pub(super) fn residual_of<S: Simd>(&self, s: S, start: usize, len: usize, room: &mut T::Room) -> Option<S::F32> {
-        match self.residual {
-            Some(residual) => Some(s.load_partial(T::read(s, T::shorter(residual), (start, len), Ahead::NOT, room))),
-            None => None,
-        }
+        let residual = self.residual?;
+        Some(s.load_partial(T::read(s, T::shorter(residual), (start, len), Ahead::NOT, room)))
     }
 
     /// `z` of a vector, which has a residual if `RESIDUAL`.

@@ -674,8 +674,10 @@ impl<T: Storage> Kernel for ExactSums<'_, '_, T> {
 impl<T: Storage> ExactSums<'_, '_, T> {
     #[inline(always)]
     fn exact_runs<S: Simd>(mut self, s: S, planar: &Planar) {
-        let (group, Some(tile)) = (self.group, core::mem::take(&mut self.table).first_mut()) else { return };
-        for column in 0..group.columns.min(LANES) {
+        let (group, table) = (self.group, core::mem::take(&mut self.table));
+        // A group that tasks share has several tiles.
+        for column in 0..group.columns {
+            let Some(tile) = table.get_mut(column / LANES) else { return };
             if !lane_of(&tile[G], column).is_nan() {
                 continue;
             }

@@ -25,8 +25,8 @@ const ATANH: [f32; 5] = [0.333_333_34, 0.199_998_5, 0.142_963_08, 0.108_512_82, 
 const LIFT: u32 = 48;
 /// `2^-LIFT`.
 const DROP: f32 = f32::from_bits((127 - LIFT) << 23);
-/// `2^(LIFT - 126)`.
-const LEAST_POWER: f32 = f32::from_bits((1 + LIFT) << 23);
+/// `2^(LIFT - 60)`.
+const LEAST_POWER: f32 = f32::from_bits((127 + LIFT - 60) << 23);
 /// For `v` below `LEAST`, `v*exp(v)` and `exp(v)` round to zero.
 const LEAST: f32 = -110.0;
 
@@ -137,7 +137,7 @@ impl<S: Simd> Logistic<S> {
     #[inline(always)]
     fn of_base(s: S, v: Reduced<S>, base: f32) -> Self {
         let (one, power) = (s.splat(1.0), v.power(s, LIFT));
-        // `2^n`, or the smallest normal number: beside the base neither counts, and CPUs take long for a subnormal one.
+        // `2^n`, or `2^-60`: beside the base neither counts, and CPUs take long for products that are subnormal.
         let least = s.splat(LEAST_POWER);
         let factor = s.select(s.le(power, least), least, power) * s.splat(DROP);
         let (p, p_rest) = v.exp_m1(s);

@@ -157,3 +157,22 @@ pub fn alpha_dropout(x: f64, kept: bool, p: f64) -> (f64, f64) {
 pub fn alpha_dropout_gradient(dy: f64, kept: bool, p: f64) -> f64 {
     if kept && p != 1.0 { dy / ((ALPHA * ALPHA * p + 1.0) * (1.0 - p)).sqrt() } else { 0.0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{erfinv, uniform};
+
+    /// The digest of the crate's test of the same name, which has the kernels.
+    #[test]
+    fn noise_contract_every_uniform_and_normal_number_has_the_bits_of_the_reference() {
+        let mut digest = 0xCBF2_9CE4_8422_2325_u64;
+        for number in 0..1_u32 << 23 {
+            let index = number & 0xFFFF;
+            let u = uniform(number | index << 23 & 0x7F80_0000 | index << 31);
+            for bits in [u.to_bits(), erfinv(u).to_bits()] {
+                digest = (digest ^ u64::from(bits)).wrapping_mul(0x0100_0000_01B3);
+            }
+        }
+        assert_eq!(digest, 0x2EE6_56C1_27E1_DB47, "{digest:#x}");
+    }
+}

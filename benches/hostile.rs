@@ -41,7 +41,7 @@ use normdrop::{
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use serde::Serialize;
-use timing::{About, cpu_model, median, repeats, time, uniform};
+use timing::{About, cpu_model, median, names, repeats, time, uniform};
 
 const HELP: &str = "\
 usage: cargo bench --bench hostile -- [options]
@@ -467,14 +467,5 @@ impl Options {
 
     fn has_op(&self, name: &str) -> bool {
         self.ops.is_empty() || self.ops.iter().any(|op| op == name)
-    }
-}
-
-/// The value of an option that is a list of known names.
-fn names(parser: &mut Parser, known: &[&'static str]) -> Result<Vec<String>, lexopt::Error> {
-    let names: Vec<String> = parser.value()?.string()?.split(',').map(str::to_owned).collect();
-    match names.iter().find(|name| !known.contains(&name.as_str())) {
-        Some(name) => Err(format!("{name:?} is none of {}", known.join(", ")).into()),
-        None => Ok(names),
     }
 }

@@ -60,7 +60,7 @@ use normdrop::{
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use serde::Serialize;
-use timing::{About, cpu_model, median, repeats, time, uniform};
+use timing::{About, cpu_model, median, names, repeats, time, uniform};
 
 const HELP: &str = "\
 usage: cargo bench --bench throughput -- [options]
@@ -616,9 +616,9 @@ impl Options {
                 Arg::Long("json") => options.json = Some(parser.value()?.into()),
                 Arg::Long("date") => options.date = parser.value()?.string()?,
                 Arg::Long("reason") => options.reason = parser.value()?.string()?,
-                Arg::Long("workload") => options.workloads = names(&mut parser, WORKLOADS.map(|it| it.name))?,
-                Arg::Long("op") => options.ops = names(&mut parser, Op::NAMES)?,
-                Arg::Long("backend") => options.backends = names(&mut parser, Backend::ALL.map(Backend::name))?,
+                Arg::Long("workload") => options.workloads = names(&mut parser, &WORKLOADS.map(|it| it.name))?,
+                Arg::Long("op") => options.ops = names(&mut parser, &Op::NAMES)?,
+                Arg::Long("backend") => options.backends = names(&mut parser, &Backend::ALL.map(Backend::name))?,
                 Arg::Long("rounds") => options.rounds = parser.value()?.parse()?,
                 Arg::Long("threads") => options.threads = numbers(&parser.value()?.string()?)?,
                 Arg::Long("offset") => options.offset = parser.value()?.parse_with(below_16)?,
@@ -628,15 +628,6 @@ impl Options {
             }
         }
         Ok(Some(options))
-    }
-}
-
-/// The value of an option that is a list of known names.
-fn names<const N: usize>(parser: &mut Parser, known: [&'static str; N]) -> Result<Vec<String>, lexopt::Error> {
-    let names: Vec<String> = parser.value()?.string()?.split(',').map(str::to_owned).collect();
-    match names.iter().find(|name| !known.contains(&name.as_str())) {
-        Some(name) => Err(format!("{name:?} is none of {}", known.join(", ")).into()),
-        None => Ok(names),
     }
 }
 

@@ -1,8 +1,10 @@
-//! What the benches that time calls share: the time of calls, medians, data, and what is said about a run.
+//! What the benches that time calls share: the time of calls, medians, data, lists of names on the command line, and what is said
+//! about a run.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
+use lexopt::{Parser, ValueExt};
 use rand_xoshiro::rand_core::Rng;
 use serde::Serialize;
 
@@ -65,4 +67,13 @@ pub(crate) fn cpu_model() -> Option<String> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// The value of an option that is a list of known names.
+pub(crate) fn names(parser: &mut Parser, known: &[&'static str]) -> Result<Vec<String>, lexopt::Error> {
+    let names: Vec<String> = parser.value()?.string()?.split(',').map(str::to_owned).collect();
+    match names.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(format!("{name:?} is none of {}", known.join(", ")).into()),
+        None => Ok(names),
+    }
 }

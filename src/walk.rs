@@ -727,7 +727,7 @@ mod tests {
     use crate::shape::Shape;
 
     /// Shapes with every kind of walk: outer, channels, inner.
-    const SHAPES: [[usize; 3]; 24] = [
+    const SHAPES: [[usize; 3]; 27] = [
         [1, 1, 1],
         [1, 1, 15],
         [3, 1, 17],
@@ -752,6 +752,10 @@ mod tests {
         [3, 700, 9],
         [129, 3, 15],
         [8200, 20, 2],
+        // Folded, with a shorter row that ends in a tile.
+        [1027, 7, 1],
+        [1100, 5, 3],
+        [8203, 20, 2],
     ];
 
     fn for_each_walk(mut check: impl FnMut(&Walk, [usize; 3], Group)) {

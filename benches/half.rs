@@ -1,8 +1,8 @@
 //! The time of the layer on halves, as a ratio to its time on f32 measured right before it.
 //!
 //! ```text
-//! cargo bench --bench half
-//! cargo bench --bench half -- B,C,E
+//! cargo bench --features half-precision --bench half
+//! cargo bench --features half-precision --bench half -- B,C,E
 //! ```
 //!
 //! The layer is that of the bench `throughput`: batch norm with weight and bias, [`Relu`] and dropout with `p = 0.1`. All

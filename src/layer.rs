@@ -25,7 +25,23 @@ use crate::plan::{BackwardCall, ForwardCall, MomentsCall, Plan, TrainCall};
 use crate::prepared::prepared_len;
 use crate::shape::Shape;
 use crate::simd::{CHANNELWISE, Caller, in_default};
-use crate::storage::{Mixed, Singles};
+#[cfg(feature = "half-precision")]
+use crate::storage::Mixed;
+use crate::storage::Singles;
+
+/// A call for the family of its tensors, whose elements have these types. Without the feature
+/// `half-precision` there is one family.
+macro_rules! by_family {
+    ($($element:ty),+; $family:ident => $call:expr) => {{
+        #[cfg(feature = "half-precision")]
+        if !($(<$element>::SINGLE)&&+) {
+            type $family = Mixed;
+            return $call;
+        }
+        type $family = Singles;
+        $call
+    }};
+}
 
 /// The fused layer `y = dropout(act(batchnorm(x) + residual))`: a plan that can be a constant and
 /// holds no data.
@@ -451,11 +467,7 @@ impl<A: Activation> Layer<A> {
     /// also [`Error::Momentum`] if it is out of its range and used, and [`Error::SingleSample`] if
     /// there is one value per channel and the running variance is the unbiased one.
     pub fn train<X: Element, Y: Element>(&self, call: Train<'_, X, Y>) -> Result<(), Error> {
-        if X::SINGLE && Y::SINGLE {
-            self.trained::<Singles>(TrainCall::new(call))
-        } else {
-            self.trained::<Mixed>(TrainCall::new(call))
-        }
+        by_family!(X, Y; Family => self.trained::<Family>(TrainCall::new(call)))
     }
 
     /// Whether the activation has gates: its derivative is 0 or 1, as that of
@@ -514,11 +526,7 @@ impl<A: Activation> Layer<A> {
         call: Train<'_, X, Y>,
         gates: &mut [u8],
     ) -> Result<(), Error> {
-        if X::SINGLE && Y::SINGLE {
-            self.trained_with_gates::<Singles>(TrainCall::new(call), gates)
-        } else {
-            self.trained_with_gates::<Mixed>(TrainCall::new(call), gates)
-        }
+        by_family!(X, Y; Family => self.trained_with_gates::<Family>(TrainCall::new(call), gates))
     }
 
     /// Evaluation forward: fixed (running) statistics, optionally with dropout.
@@ -533,11 +541,7 @@ impl<A: Activation> Layer<A> {
     /// variance plus `eps` is not above 0: see [`Running::var`](crate::Running::var). A variance
     /// that is NaN gives NaN in its own channel.
     pub fn eval<X: Element, Y: Element>(&self, call: Eval<'_, X, Y>) -> Result<(), Error> {
-        if X::SINGLE && Y::SINGLE {
-            self.forward::<Singles>(ForwardCall::eval(&self.plan, call))
-        } else {
-            self.forward::<Mixed>(ForwardCall::eval(&self.plan, call))
-        }
+        by_family!(X, Y; Family => self.forward::<Family>(ForwardCall::eval(&self.plan, call)))
     }
 
     /// [`Layer::eval`] that writes the gates, too, as [`Layer::train_with_gates`]: for training with
@@ -546,11 +550,7 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// As [`Layer::eval`], and for gates as [`Layer::train_with_gates`].
     pub fn eval_with_gates<X: Element, Y: Element>(&self, call: Eval<'_, X, Y>, gates: &mut [u8]) -> Result<(), Error> {
-        if X::SINGLE && Y::SINGLE {
-            self.forward_with_gates::<Singles>(ForwardCall::eval(&self.plan, call), gates)
-        } else {
-            self.forward_with_gates::<Mixed>(ForwardCall::eval(&self.plan, call), gates)
-        }
+        by_family!(X, Y; Family => self.forward_with_gates::<Family>(ForwardCall::eval(&self.plan, call), gates))
     }
 
     /// [`Layer::eval`] that overwrites its input; the results are the same bits.
@@ -558,11 +558,7 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// As [`Layer::eval`].
     pub fn eval_in_place<X: Element>(&self, call: EvalInPlace<'_, X>) -> Result<(), Error> {
-        if X::SINGLE {
-            self.forward::<Singles>(ForwardCall::eval_in_place(&self.plan, call))
-        } else {
-            self.forward::<Mixed>(ForwardCall::eval_in_place(&self.plan, call))
-        }
+        by_family!(X; Family => self.forward::<Family>(ForwardCall::eval_in_place(&self.plan, call)))
     }
 
     /// Prepares fixed statistics: from running statistics and parameters it makes, once, the numbers
@@ -597,11 +593,7 @@ impl<A: Activation> Layer<A> {
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::NotPrepared`] if `prepared` was
     /// not written by [`Layer::prepare`] of a layer with as many channels.
     pub fn eval_prepared<X: Element, Y: Element>(&self, call: EvalPrepared<'_, X, Y>) -> Result<(), Error> {
-        if X::SINGLE && Y::SINGLE {
-            self.forward_prepared::<Singles>(ForwardCall::eval_prepared(&self.plan, call))
-        } else {
-            self.forward_prepared::<Mixed>(ForwardCall::eval_prepared(&self.plan, call))
-        }
+        by_family!(X, Y; Family => self.forward_prepared::<Family>(ForwardCall::eval_prepared(&self.plan, call)))
     }
 
     /// [`Layer::eval_prepared`] that overwrites its input; the results are the same bits.
@@ -609,11 +601,7 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// As [`Layer::eval_prepared`].
     pub fn eval_prepared_in_place<X: Element>(&self, call: EvalPreparedInPlace<'_, X>) -> Result<(), Error> {
-        if X::SINGLE {
-            self.forward_prepared::<Singles>(ForwardCall::eval_prepared_in_place(&self.plan, call))
-        } else {
-            self.forward_prepared::<Mixed>(ForwardCall::eval_prepared_in_place(&self.plan, call))
-        }
+        by_family!(X; Family => self.forward_prepared::<Family>(ForwardCall::eval_prepared_in_place(&self.plan, call)))
     }
 
     /// The gradients of the layer. They flow through batch statistics; fixed statistics are
@@ -637,11 +625,7 @@ impl<A: Activation> Layer<A> {
     /// ones [`Error::Variance`] if a running variance plus `eps` is not above 0, with prepared ones
     /// [`Error::NotPrepared`] as [`Layer::eval_prepared`].
     pub fn backward<X: Element, Y: Element>(&self, call: Backward<'_, X, Y>) -> Result<(), Error> {
-        if X::SINGLE && Y::SINGLE {
-            self.differentiate::<Singles>(BackwardCall::whole(&self.plan, call))
-        } else {
-            self.differentiate::<Mixed>(BackwardCall::whole(&self.plan, call))
-        }
+        by_family!(X, Y; Family => self.differentiate::<Family>(BackwardCall::whole(&self.plan, call)))
     }
 
     /// [`Layer::backward`] that overwrites `grad_output` with `grad_input`; the results are the
@@ -650,11 +634,7 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// As [`Layer::backward`].
     pub fn backward_in_place<X: Element, Y: Element>(&self, call: BackwardInPlace<'_, X, Y>) -> Result<(), Error> {
-        if X::SINGLE && Y::SINGLE {
-            self.differentiate::<Singles>(BackwardCall::in_place(&self.plan, call))
-        } else {
-            self.differentiate::<Mixed>(BackwardCall::in_place(&self.plan, call))
-        }
+        by_family!(X, Y; Family => self.differentiate::<Family>(BackwardCall::in_place(&self.plan, call)))
     }
 
     /// The moments of a part of a batch: the first phase of [`Layer::train`]. This layer has the
@@ -666,11 +646,7 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length.
     pub fn moments<X: Element>(&self, call: Moments<'_, X>) -> Result<(), Error> {
-        if X::SINGLE {
-            self.sum_up::<Singles>(MomentsCall::new(call))
-        } else {
-            self.sum_up::<Mixed>(MomentsCall::new(call))
-        }
+        by_family!(X; Family => self.sum_up::<Family>(MomentsCall::new(call)))
     }
 
     /// Checks that the merged moments of a batch have a mean and a variance in every channel that
@@ -737,11 +713,7 @@ impl<A: Activation> Layer<A> {
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::DropoutUnset`] as in
     /// [`Layer::train`].
     pub fn apply<X: Element, Y: Element>(&self, call: Apply<'_, X, Y>) -> Result<(), Error> {
-        if X::SINGLE && Y::SINGLE {
-            self.forward::<Singles>(ForwardCall::apply(&self.plan, call))
-        } else {
-            self.forward::<Mixed>(ForwardCall::apply(&self.plan, call))
-        }
+        by_family!(X, Y; Family => self.forward::<Family>(ForwardCall::apply(&self.plan, call)))
     }
 
     /// [`Layer::apply`] that writes the gates of the part, too, as [`Layer::train_with_gates`].
@@ -753,11 +725,7 @@ impl<A: Activation> Layer<A> {
         call: Apply<'_, X, Y>,
         gates: &mut [u8],
     ) -> Result<(), Error> {
-        if X::SINGLE && Y::SINGLE {
-            self.forward_with_gates::<Singles>(ForwardCall::apply(&self.plan, call), gates)
-        } else {
-            self.forward_with_gates::<Mixed>(ForwardCall::apply(&self.plan, call), gates)
-        }
+        by_family!(X, Y; Family => self.forward_with_gates::<Family>(ForwardCall::apply(&self.plan, call), gates))
     }
 
     /// The sums over a part of a batch from which gradients are made: the first phase of
@@ -770,11 +738,7 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// As [`Layer::backward`].
     pub fn reduce<X: Element, Y: Element>(&self, call: Reduce<'_, X, Y>) -> Result<(), Error> {
-        if X::SINGLE && Y::SINGLE {
-            self.differentiate::<Singles>(BackwardCall::reduce(&self.plan, call))
-        } else {
-            self.differentiate::<Mixed>(BackwardCall::reduce(&self.plan, call))
-        }
+        by_family!(X, Y; Family => self.differentiate::<Family>(BackwardCall::reduce(&self.plan, call)))
     }
 
     /// The gradients of weight and bias from the sums over the whole batch.
@@ -799,11 +763,7 @@ impl<A: Activation> Layer<A> {
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::DropoutUnset`] as in
     /// [`Layer::train`]; if the part is not empty also [`Error::Eps`] if `eps` is 0 and [`Error::Count`] if `samples` is not a positive number.
     pub fn apply_gradient<X: Element, Y: Element>(&self, call: ApplyGradient<'_, X, Y>) -> Result<(), Error> {
-        if X::SINGLE && Y::SINGLE {
-            self.differentiate::<Singles>(BackwardCall::apply(&self.plan, call))
-        } else {
-            self.differentiate::<Mixed>(BackwardCall::apply(&self.plan, call))
-        }
+        by_family!(X, Y; Family => self.differentiate::<Family>(BackwardCall::apply(&self.plan, call)))
     }
 
     /// A training call. It is inlined, as the functions below are, which saves a frame on the stack.

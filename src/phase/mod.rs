@@ -11,7 +11,9 @@ mod train;
 
 use crate::activation::Formula;
 use crate::plan::{BackwardCall, ForwardCall, MomentsCall, Plan, TrainCall};
-use crate::storage::{Mixed, Singles, Storage};
+#[cfg(feature = "half-precision")]
+use crate::storage::Mixed;
+use crate::storage::{Singles, Storage};
 pub(crate) use backward::parameter_gradients;
 pub(crate) use train::finish;
 
@@ -67,4 +69,5 @@ macro_rules! phases {
 }
 
 phases!(Singles);
+#[cfg(feature = "half-precision")]
 phases!(Mixed);

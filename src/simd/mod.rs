@@ -101,6 +101,7 @@ pub(crate) trait Machine: Copy {
 }
 
 /// The lanes that are processed at once: all sixteen, or one of them.
+#[cfg_attr(not(feature = "half-precision"), expect(dead_code, reason = "only that feature narrows halves"))]
 pub(crate) trait Simd: Copy {
     /// Whether these lanes are all sixteen.
     const AT_ONCE: bool = true;

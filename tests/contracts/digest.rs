@@ -22,7 +22,9 @@ struct Comparison {
 
 impl Comparison {
     fn new(backend: Backend) -> Self {
-        Self { backend, recorded: lines(include_str!("../digest.txt")).into_iter(), line: String::new(), lines: 0 }
+        let mut recorded = lines(include_str!("../digest.txt"));
+        recorded.retain(|line| cfg!(feature = "half-precision") || !line.contains(" halves, "));
+        Self { backend, recorded: recorded.into_iter(), line: String::new(), lines: 0 }
     }
 
     fn compare(&mut self) {

@@ -10,6 +10,7 @@ mod digest;
 mod environment;
 mod fold;
 mod gates;
+#[cfg(feature = "half-precision")]
 mod half;
 mod mask;
 mod masked;

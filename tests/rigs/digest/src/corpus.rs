@@ -13,11 +13,12 @@ use core::hash::Hasher;
 
 use fnv::FnvHasher;
 use normdrop::{
-    Activation, Backend, Bernoulli, Bf16, Config, Element, Elu, Error, F16, Fold, Gelu, GeluTanh, Granularity,
-    HardSwish, Identity, Layer, LeakyRelu, Masked, Mish, Noise, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid,
-    Silu, Softplus, Stored, Tanh, Validity, WeightOrder, WeightShape, fold_into_next, fold_into_previous, mask_len,
-    moments_len, seed_from,
+    Activation, Backend, Bernoulli, Config, Elu, Error, Fold, Gelu, GeluTanh, Granularity, HardSwish, Identity, Layer,
+    LeakyRelu, Masked, Mish, Noise, Relu, Relu6, RunningVariance, Selu, Shape, Sigmoid, Silu, Softplus, Stored, Tanh,
+    Validity, WeightOrder, WeightShape, fold_into_next, fold_into_previous, mask_len, moments_len, seed_from,
 };
+#[cfg(feature = "half-precision")]
+use normdrop::{Bf16, Element, F16};
 use normdrop_calls::{Call, front};
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -37,6 +38,7 @@ pub trait Corpus {
     /// Whether every activation is tried, or Identity and ReLU alone.
     const EVERY_ACTIVATION: bool;
     /// Whether there are tensors of halves, for which the smallest programs have no room.
+    #[cfg(feature = "half-precision")]
     const HALVES: bool;
 }
 
@@ -64,6 +66,7 @@ impl Corpus for Small {
     ];
     const DATA: &'static [Data] = &Data::ALL;
     const EVERY_ACTIVATION: bool = true;
+    #[cfg(feature = "half-precision")]
     const HALVES: bool = false;
 }
 
@@ -95,6 +98,7 @@ impl Corpus for Large {
     ];
     const DATA: &'static [Data] = &[Data::Ordinary, Data::Offset, Data::Placed];
     const EVERY_ACTIVATION: bool = false;
+    #[cfg(feature = "half-precision")]
     const HALVES: bool = true;
 }
 
@@ -168,6 +172,7 @@ pub struct Memory<const LEN: usize, const CHANNELS: usize, const MASK: usize, co
     prepared: [[f64; CHANNELS]; 8],
     scratch: [f64; SCRATCH],
     /// The bits of halves: input, residual, gradient, output, gradient of the residual.
+    #[cfg_attr(not(feature = "half-precision"), expect(dead_code, reason = "for halves alone"))]
     halves: [[u16; HALVES]; 5],
 }
 
@@ -249,6 +254,7 @@ impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: 
             run.activation::<C, _>(out, "Mish", Mish)?;
             run.activation::<C, _>(out, "Softplus", Softplus)?;
         }
+        #[cfg(feature = "half-precision")]
         if C::HALVES {
             let f16 = self.halves.each_mut().map(|bits| F16::from_bits_slice_mut(bits));
             run.halves::<C, F16, _>(out, "F16", Gelu, f16)?;
@@ -343,6 +349,7 @@ impl Digest {
         }
     }
 
+    #[cfg(feature = "half-precision")]
     fn add_halves<E: Half>(&mut self, values: &[E]) {
         values.iter().for_each(|value| self.add(&[value.single()]));
     }
@@ -369,14 +376,17 @@ const CALLS: [&str; 9] = [
 ];
 
 /// The calls with tensors of halves.
+#[cfg(feature = "half-precision")]
 const HALF_CALLS: [&str; 4] = ["halves, train", "halves, eval", "halves, backward", "halves, in place"];
 
 /// A half, as the corpus makes and digests it.
+#[cfg(feature = "half-precision")]
 trait Half: Element {
     fn of(value: f32) -> Self;
     fn single(self) -> f32;
 }
 
+#[cfg(feature = "half-precision")]
 impl Half for F16 {
     fn of(value: f32) -> Self {
         Self::from_f32(value)
@@ -387,6 +397,7 @@ impl Half for F16 {
     }
 }
 
+#[cfg(feature = "half-precision")]
 impl Half for Bf16 {
     fn of(value: f32) -> Self {
         Self::from_f32(value)
@@ -706,6 +717,7 @@ impl Run<'_, '_> {
     }
 
     /// Calls with tensors of halves, which are made of the f32 of the other calls.
+    #[cfg(feature = "half-precision")]
     fn halves<C: Corpus, E: Half, A: Activation>(
         &mut self,
         out: &mut impl Write,

@@ -31,6 +31,7 @@ impl Corpus for Chosen {
     const MASKED_SHAPES: &'static [[usize; 3]] = Small::MASKED_SHAPES;
     const DATA: &'static [Data] = Small::DATA;
     const EVERY_ACTIVATION: bool = !cfg!(feature = "few");
+    #[cfg(feature = "half-precision")]
     const HALVES: bool = false;
 }
 

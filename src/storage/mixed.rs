@@ -1,0 +1,371 @@
+//! Tensors whose types are known at run time, and the one place where halves are read and written.
+//! Only with the feature `half-precision`.
+
+use super::{Ahead, Load, OfOneType, PIECE, Singles, Storage, rows_of};
+use crate::element::{Bf16, Element, F16, Half, Values, ValuesMut};
+use crate::simd::{LANES, Lanes, Simd, Work};
+use crate::slices::{range, range_mut, take_front};
+
+/// A half that is narrowed from lanes of f32.
+trait Store: Load + Half {
+    fn narrow<S: Simd>(s: S, value: S::F32) -> S::Halves;
+    fn of_single(value: f32) -> Self;
+}
+
+/// The conversions of both halves.
+macro_rules! load {
+    ($half:ident, $widen:ident, $narrow:ident) => {
+        impl Load for $half {
+            #[inline(always)]
+            fn load<S: Simd>(s: S, from: &Lanes<Self>) -> S::F32 {
+                s.$widen(s.load_halves(from))
+            }
+
+            #[inline(always)]
+            fn load_partial<S: Simd>(s: S, from: &[Self]) -> S::F32 {
+                s.$widen(s.load_partial_halves(from))
+            }
+
+            #[inline(always)]
+            fn single(self) -> f32 {
+                self.to_f32()
+            }
+        }
+
+        impl Store for $half {
+            #[inline(always)]
+            fn narrow<S: Simd>(s: S, value: S::F32) -> S::Halves {
+                s.$narrow(value)
+            }
+
+            #[inline(always)]
+            fn of_single(value: f32) -> Self {
+                Self::from_f32(value)
+            }
+        }
+    };
+}
+
+load!(F16, widen_f16, narrow_f16);
+load!(Bf16, widen_bf16, narrow_bf16);
+
+/// Tensors of any types.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mixed;
+
+/// The columns of four rows that a room has place for.
+const ROOM_COLUMNS: usize = PIECE / 4;
+
+/// The same for each type of a tensor.
+macro_rules! each_type {
+    ($values:ident, $tensor:expr, $name:ident => $result:expr) => {
+        match $tensor {
+            $values::F32($name) => $result,
+            $values::F16($name) => $result,
+            $values::Bf16($name) => $result,
+        }
+    };
+}
+
+impl Storage for Mixed {
+    const DIRECT: bool = false;
+    const COLUMNS: usize = ROOM_COLUMNS;
+    type Ref<'a> = Values<'a>;
+    type Mut<'a> = ValuesMut<'a>;
+    type Room = [f32; PIECE];
+
+    #[inline(always)]
+    fn of<E: Element>(tensor: &[E]) -> Values<'_> {
+        E::values(tensor)
+    }
+
+    #[inline(always)]
+    fn of_mut<E: Element>(tensor: &mut [E]) -> ValuesMut<'_> {
+        E::values_mut(tensor)
+    }
+
+    #[inline(always)]
+    fn room() -> [f32; PIECE] {
+        [0.0; PIECE]
+    }
+
+    #[inline(always)]
+    fn len(tensor: Values<'_>) -> usize {
+        each_type!(Values, tensor, values => values.len())
+    }
+
+    #[inline(always)]
+    fn len_mut(tensor: &ValuesMut<'_>) -> usize {
+        each_type!(ValuesMut, tensor, values => values.len())
+    }
+
+    #[inline(always)]
+    fn shorter<'a: 'b, 'b>(tensor: Values<'a>) -> Values<'b> {
+        tensor
+    }
+
+    #[inline(always)]
+    fn as_ref<'b>(tensor: &'b ValuesMut<'_>) -> Values<'b> {
+        match tensor {
+            ValuesMut::F32(values) => Values::F32(values),
+            ValuesMut::F16(values) => Values::F16(values),
+            ValuesMut::Bf16(values) => Values::Bf16(values),
+        }
+    }
+
+    #[inline(always)]
+    fn reborrow<'b>(tensor: &'b mut ValuesMut<'_>) -> ValuesMut<'b> {
+        match tensor {
+            ValuesMut::F32(values) => ValuesMut::F32(values),
+            ValuesMut::F16(values) => ValuesMut::F16(values),
+            ValuesMut::Bf16(values) => ValuesMut::Bf16(values),
+        }
+    }
+
+    #[inline(always)]
+    fn take_front<'a>(tensor: &mut Self::Mut<'a>, len: usize) -> Self::Mut<'a> {
+        match tensor {
+            ValuesMut::F32(values) => ValuesMut::F32(take_front(values, len)),
+            ValuesMut::F16(values) => ValuesMut::F16(take_front(values, len)),
+            ValuesMut::Bf16(values) => ValuesMut::Bf16(take_front(values, len)),
+        }
+    }
+
+    fn clear(tensor: &mut ValuesMut<'_>) {
+        each_type!(ValuesMut, tensor, values => values.fill(Default::default()));
+    }
+
+    #[inline(never)]
+    fn at(tensor: Values<'_>, element: usize) -> f32 {
+        each_type!(Values, tensor, values => values.get(element).map_or(0.0, |value| value.single()))
+    }
+
+    #[inline(never)]
+    fn put(tensor: &mut ValuesMut<'_>, element: usize, value: f32) {
+        match tensor {
+            ValuesMut::F32(values) => put(values, element, value),
+            ValuesMut::F16(values) => put(values, element, F16::of_single(value)),
+            ValuesMut::Bf16(values) => put(values, element, Bf16::of_single(value)),
+        }
+    }
+
+    #[inline(always)]
+    fn read<'b, S: Simd>(
+        s: S,
+        tensor: Values<'b>,
+        (start, len): (usize, usize),
+        ahead: Ahead,
+        room: &'b mut [f32; PIECE],
+    ) -> &'b [f32] {
+        match tensor {
+            Values::F32(values) => {
+                Singles::prefetch(s, values, (start, len), ahead);
+                return range(values, start, len);
+            }
+            Values::F16(values) => s.apart(Widen { from: range(values, start, len), to: &mut *room, ahead }),
+            Values::Bf16(values) => s.apart(Widen { from: range(values, start, len), to: &mut *room, ahead }),
+        }
+        room.get(..len).unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn read_rows<'b, S: Simd, const ROWS: usize>(
+        s: S,
+        tensor: Values<'b>,
+        (first, columns): (usize, usize),
+        (rows, width): (usize, usize),
+        ahead: Ahead,
+        room: &'b mut [f32; PIECE],
+    ) -> [&'b [f32]; ROWS] {
+        let all = room.as_chunks_mut::<ROOM_COLUMNS>().0;
+        for (row, to) in all.iter_mut().enumerate().take(rows.min(ROWS)) {
+            let (start, to) = (first + row * width, &mut to[..]);
+            match tensor {
+                Values::F32(values) => Singles::prefetch(s, values, (start, columns), ahead),
+                Values::F16(values) => s.apart(Widen { from: range(values, start, columns), to, ahead }),
+                Values::Bf16(values) => s.apart(Widen { from: range(values, start, columns), to, ahead }),
+            }
+        }
+        if let Values::F32(values) = tensor {
+            return rows_of(values, (first, columns), (rows, width));
+        }
+        let mut array = [&[][..]; ROWS];
+        for (number, row) in array.iter_mut().enumerate() {
+            let of_room = all.get(if number < rows { number } else { 0 }).map(|row| &row[..]);
+            *row = of_room.and_then(|row| row.get(..columns)).unwrap_or_default();
+        }
+        array
+    }
+
+    #[inline(always)]
+    fn place<'b>(
+        tensor: &'b mut ValuesMut<'_>,
+        (start, len): (usize, usize),
+        room: &'b mut [f32; PIECE],
+    ) -> &'b mut [f32] {
+        match tensor {
+            ValuesMut::F32(values) => range_mut(values, start, len),
+            ValuesMut::F16(_) | ValuesMut::Bf16(_) => room.get_mut(..len).unwrap_or_default(),
+        }
+    }
+
+    #[inline(always)]
+    fn finish<S: Simd>(
+        s: S,
+        stream: bool,
+        tensor: &mut ValuesMut<'_>,
+        (start, len): (usize, usize),
+        room: &[f32; PIECE],
+    ) {
+        match tensor {
+            ValuesMut::F32(_) => {}
+            ValuesMut::F16(values) => s.apart(Narrow { from: room, to: range_mut(values, start, len), stream }),
+            ValuesMut::Bf16(values) => s.apart(Narrow { from: room, to: range_mut(values, start, len), stream }),
+        }
+    }
+
+    #[inline(always)]
+    fn is_direct(tensor: &ValuesMut<'_>) -> bool {
+        matches!(tensor, ValuesMut::F32(_))
+    }
+
+    #[inline(always)]
+    fn pair<'b, S: Simd>(
+        s: S,
+        (read, write, base): (Option<Values<'b>>, &'b mut ValuesMut<'_>, usize),
+        (start, len): (usize, usize),
+        ahead: Ahead,
+        (copy, read_room, write_room): (&'b mut [f32], &'b mut [f32; PIECE], &'b mut [f32; PIECE]),
+    ) -> (&'b [f32], &'b mut [f32]) {
+        let at = (start - base, len);
+        let read = match (read, &*write) {
+            (Some(read), _) => Self::read(s, read, (start, len), ahead, read_room),
+            (None, ValuesMut::F32(values)) => {
+                let copy = copy.get_mut(..len).unwrap_or_default();
+                for (copy, value) in copy.iter_mut().zip(range(values, at.0, len)) {
+                    *copy = *value;
+                }
+                copy
+            }
+            (None, ValuesMut::F16(values)) => {
+                s.apart(Widen { from: range(values, at.0, len), to: &mut *read_room, ahead });
+                read_room.get(..len).unwrap_or_default()
+            }
+            (None, ValuesMut::Bf16(values)) => {
+                s.apart(Widen { from: range(values, at.0, len), to: &mut *read_room, ahead });
+                read_room.get(..len).unwrap_or_default()
+            }
+        };
+        (read, Self::place(write, at, write_room))
+    }
+
+    #[inline(always)]
+    fn prefetch<S: Simd>(s: S, tensor: Values<'_>, (start, len): (usize, usize), ahead: Ahead) {
+        each_type!(Values, tensor, values => for vector in range(values, start, len).as_chunks::<LANES>().0 {
+            ahead.prefetch(s, vector);
+        });
+    }
+
+    #[inline(always)]
+    fn of_one_type<W: OfOneType>(tensor: Values<'_>, work: W) -> W::Output {
+        each_type!(Values, tensor, values => work.run(values))
+    }
+
+    #[inline(always)]
+    fn begin(_: Option<Values<'_>>, _: &mut ValuesMut<'_>) {}
+
+    #[inline(always)]
+    fn left<'a>(input: Option<Self::Ref<'a>>) -> Option<Self::Ref<'a>> {
+        input
+    }
+
+    #[inline(always)]
+    fn change(input: Option<Values<'_>>, output: &mut ValuesMut<'_>, element: usize, change: impl FnOnce(f32) -> f32) {
+        let value = Self::at(input.unwrap_or(Self::as_ref(output)), element);
+        Self::put(output, element, change(value));
+    }
+
+    #[inline(always)]
+    fn singles<'b>(_: &'b mut ValuesMut<'_>) -> Option<&'b mut [f32]> {
+        None
+    }
+}
+
+#[inline(always)]
+fn put<T>(values: &mut [T], element: usize, value: T) {
+    if let Some(to) = values.get_mut(element) {
+        *to = value;
+    }
+}
+
+/// Widens some neighbours into a room, whose length is whole vectors.
+struct Widen<'a, H> {
+    from: &'a [H],
+    to: &'a mut [f32],
+    ahead: Ahead,
+}
+
+impl<S: Simd, H: Store> Work<S> for Widen<'_, H> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        self.each_vector(s);
+    }
+}
+
+impl<H: Store> Widen<'_, H> {
+    #[inline(always)]
+    fn each_vector<S: Simd>(self, s: S) {
+        let Self { from, to, ahead } = self;
+        let ((from, rest), mut to) = (from.as_chunks(), to.as_chunks_mut().0.iter_mut());
+        for (from, to) in from.iter().zip(to.by_ref()) {
+            ahead.prefetch(s, from);
+            s.store(H::load(s, from), to);
+        }
+        if let (false, Some(to)) = (rest.is_empty(), to.next()) {
+            s.store(H::load_partial(s, rest), to);
+        }
+    }
+}
+
+/// Narrows the first values of a room into some neighbours.
+struct Narrow<'a, H> {
+    from: &'a [f32],
+    to: &'a mut [H],
+    stream: bool,
+}
+
+impl<S: Simd, H: Store> Work<S> for Narrow<'_, H> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        self.each_vector(s);
+    }
+}
+
+impl<H: Store> Narrow<'_, H> {
+    #[inline(always)]
+    fn each_vector<S: Simd>(self, s: S) {
+        let Self { from, to, stream } = self;
+        let (mut from, (to, rest)) = (from.as_chunks().0, to.as_chunks_mut());
+        let (pairs, last) = to.as_chunks_mut();
+        for to in pairs {
+            let Some(([first, second], others)) = from.split_first_chunk() else { break };
+            from = others;
+            let pair = [H::narrow(s, s.load(first)), H::narrow(s, s.load(second))];
+            if stream {
+                s.stream_halves(pair, to);
+            } else {
+                let ([first, second], [to_first, to_second]) = (pair, to);
+                s.store_halves(first, to_first);
+                s.store_halves(second, to_second);
+            }
+        }
+        // What is written first: its end must not take a vector from the rest.
+        let mut from = from.iter();
+        for (to, from) in last.iter_mut().zip(from.by_ref()) {
+            s.store_halves(H::narrow(s, s.load(from)), to);
+        }
+        if let (false, Some(from)) = (rest.is_empty(), from.next()) {
+            s.store_partial_halves(H::narrow(s, s.load(from)), rest);
+        }
+    }
+}

@@ -210,6 +210,15 @@ typedef struct normdrop_lengths {
    * The number of doubles of `prepared`.
    */
   size_t prepared;
+  /**
+   * The number of doubles of scratch that are enough for every call with a `normdrop_masked`, and for
+   * every other call.
+   */
+  size_t masked_scratch;
+  /**
+   * The number of floats of `workspace` in a `normdrop_masked`.
+   */
+  size_t masked_workspace;
 } normdrop_lengths;
 
 /**
@@ -267,13 +276,13 @@ typedef struct normdrop_error {
    * `SEQUENCE_LENGTH`  the length of the sequence
    * `NOT_FINITE`      the index of the value
    * ACTIVATION, GRANULARITY, `RUNNING_VARIANCE`, BACKEND, TASKS, STATISTICS,
-   * `WEIGHT_ORDER`    the number that was given
+   * `WEIGHT_ORDER`, `NOISE_LAW`  the number that was given
    *
    * and 0 for every other status.
    */
   size_t actual;
   /**
-   * The number that is out of its range: eps, momentum, p, slope or alpha. For VARIANCE it is the
+   * The number that is out of its range: eps, momentum, p, slope, alpha or the width of noise. For VARIANCE it is the
    * running variance, for COUNT the count, for `SEQUENCE_LENGTH` the sample.
    */
   double value;
@@ -350,18 +359,33 @@ typedef struct normdrop_slice_mut_f32 {
 } normdrop_slice_mut_f32;
 
 /**
- * A buffer that a call reads. NULL with the length 0 is no buffer.
+ * The distribution of the factors of noise: one of `NORMDROP_NOISE_LAW_*`.
  */
-typedef struct normdrop_slice_f32 {
+typedef uint32_t normdrop_noise_law;
+
+/**
+ * Noise by which a tensor is multiplied, in the place of dropout: factors with the mean 1.
+ */
+typedef struct normdrop_noise {
   /**
-   * The first value.
+   * `NORMDROP_ABI_VERSION`
    */
-  const float *values;
+  uint32_t version;
   /**
-   * The number of values.
+   * One of `NORMDROP_NOISE_LAW_*`.
    */
-  size_t len;
-} normdrop_slice_f32;
+  normdrop_noise_law law;
+  /**
+   * The probability to drop whose variance `NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT` has, in [0, 1).
+   * Ignored by the other laws.
+   */
+  double p;
+  /**
+   * The standard deviation of `NORMDROP_NOISE_LAW_GAUSSIAN`, or the half width of
+   * `NORMDROP_NOISE_LAW_UNIFORM`, in [0, 2^64]. Ignored by the other law.
+   */
+  float width;
+} normdrop_noise;
 
 /**
  * A buffer that a call reads. NULL with the length 0 is no buffer.
@@ -376,6 +400,20 @@ typedef struct normdrop_slice_u8 {
    */
   size_t len;
 } normdrop_slice_u8;
+
+/**
+ * A buffer that a call reads. NULL with the length 0 is no buffer.
+ */
+typedef struct normdrop_slice_f32 {
+  /**
+   * The first value.
+   */
+  const float *values;
+  /**
+   * The number of values.
+   */
+  size_t len;
+} normdrop_slice_f32;
 
 /**
  * A buffer that a call writes. NULL with the length 0 is no buffer.
@@ -677,6 +715,34 @@ typedef struct normdrop_backward_call {
    */
   struct normdrop_slice_f64 prepared;
 } normdrop_backward_call;
+
+/**
+ * Which positions of a padded batch are valid, and the memory that a call over them needs beside its
+ * own. Position `i` of sample `s` is one of the `positions*inner` positions of a sample.
+ *
+ * Give either `lengths` or `validity`.
+ */
+typedef struct normdrop_masked {
+  /**
+   * `NORMDROP_ABI_VERSION`
+   */
+  uint32_t version;
+  /**
+   * The length of each sample: position `i` of sample `s` is valid where `i < lengths[s]`. Or left
+   * out.
+   */
+  struct normdrop_slice_usize lengths;
+  /**
+   * A bit for each position of each sample, `normdrop_mask_len(samples*positions)` bytes: bit `i % 8`
+   * of byte `i / 8` is 1 if position `i` of all positions is valid, as
+   * `numpy.packbits(bitorder="little")` and Arrow's validity bitmaps have it. Or left out.
+   */
+  struct normdrop_slice_u8 validity;
+  /**
+   * At least `masked_workspace` values. Its contents do not matter.
+   */
+  struct normdrop_slice_mut_f32 workspace;
+} normdrop_masked;
 
 /**
  * The buffers of `normdrop_finish`. C is the number of channels.
@@ -1120,7 +1186,7 @@ typedef struct normdrop_fold_call {
 #define NORMDROP_STATUS_TASKS 17
 
 /**
- * There is no such kind of statistics.
+ * There is no such kind of statistics, or a masked evaluation is given prepared ones.
  */
 #define NORMDROP_STATUS_STATISTICS 18
 
@@ -1199,10 +1265,26 @@ typedef struct normdrop_fold_call {
 
 /**
  * The derivative of the activation has other values than 0 and 1, so there are no gates: only the
- * identity and `NORMDROP_ACTIVATION_RELU` have them. Or a forward call with prepared statistics is
- * asked for gates.
+ * identity and `NORMDROP_ACTIVATION_RELU` have them. Or a masked evaluation, or a forward call with
+ * prepared statistics, is asked for gates.
  */
 #define NORMDROP_STATUS_NO_GATES 32
+
+/**
+ * `buffer` and `other` are both given, and stand for the same thing.
+ */
+#define NORMDROP_STATUS_TWO_BUFFERS 33
+
+/**
+ * `width` of noise is not in [0, 2^64], or `p` of `NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT` rounds to 1,
+ * for which the width would be infinite. `value` is the width.
+ */
+#define NORMDROP_STATUS_NOISE_WIDTH 34
+
+/**
+ * There is no such law of noise. `actual` is its number.
+ */
+#define NORMDROP_STATUS_NOISE_LAW 35
 
 /**
  * No buffer: the error is about something else.
@@ -1345,7 +1427,7 @@ typedef struct normdrop_fold_call {
 #define NORMDROP_BUFFER_LENGTHS 27
 
 /**
- * `values` whose padding is cleared
+ * `values` whose padding is cleared, or to which noise or alpha dropout is applied
  */
 #define NORMDROP_BUFFER_VALUES 28
 
@@ -1368,6 +1450,26 @@ typedef struct normdrop_fold_call {
  * `padding` of a fold
  */
 #define NORMDROP_BUFFER_FOLD_PADDING 32
+
+/**
+ * `validity` of the positions of a padded batch
+ */
+#define NORMDROP_BUFFER_VALIDITY 33
+
+/**
+ * `workspace`
+ */
+#define NORMDROP_BUFFER_WORKSPACE 34
+
+/**
+ * The struct `normdrop_masked`.
+ */
+#define NORMDROP_BUFFER_MASKED 35
+
+/**
+ * The struct `normdrop_noise`.
+ */
+#define NORMDROP_BUFFER_NOISE 36
 
 /**
  * `[outputs, inputs/groups, taps]`
@@ -1508,6 +1610,23 @@ typedef struct normdrop_fold_call {
  * Fixed statistics and parameters, from `prepared`, after `normdrop_eval` with the same.
  */
 #define NORMDROP_STATISTICS_PREPARED 2
+
+/**
+ * `1 + width*n`, where n is normal with the standard deviation 1, of about 2^24 values up to 5.42.
+ */
+#define NORMDROP_NOISE_LAW_GAUSSIAN 0
+
+/**
+ * `1 + sqrt(p/(1 - p))*n`: the variance that dropout with the probability `p` gives. `GaussianDropout`
+ * of Keras.
+ */
+#define NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT 1
+
+/**
+ * `1 + width*u`, where u is uniform in (-1, 1), of 2^24 values. `Uout` of arXiv 1801.05134, whose beta
+ * is `width`.
+ */
+#define NORMDROP_NOISE_LAW_UNIFORM 2
 
 /**
  * The fastest instruction set of this CPU.
@@ -1701,6 +1820,68 @@ normdrop_status normdrop_clear_padding(const struct normdrop_layer *layer,
                                        struct normdrop_error *error);
 
 /**
+ * Multiplies a tensor by noise, in place: Gaussian or uniform dropout. Each factor is a pure function
+ * of `seed`, the law and the index, the same on every machine, and has the mean 1.
+ *
+ * Forward it follows a training call of a layer whose `p` is 0, on `output`. Backward it is the first
+ * step, on `grad_output`, with the same noise and seed. `p` of the layer plays no part. `values` has
+ * the elements of the layer.
+ *
+ * # Safety
+ * As `normdrop_fill_mask`.
+ */
+normdrop_status normdrop_apply_noise(const struct normdrop_layer *layer,
+                                     const struct normdrop_noise *noise,
+                                     uint64_t seed,
+                                     struct normdrop_slice_mut_f32 values,
+                                     struct normdrop_error *error);
+
+/**
+ * Multiplies a part of a tensor by noise, in place: element `first + k` of the noise is the factor of
+ * `values[k]`. Values of 1 become the factors themselves. Any part can be made alone, in any order.
+ *
+ * # Safety
+ * As `normdrop_fill_mask`.
+ */
+normdrop_status normdrop_noise_apply(const struct normdrop_noise *noise,
+                                     uint64_t seed,
+                                     uint64_t first,
+                                     struct normdrop_slice_mut_f32 values,
+                                     struct normdrop_error *error);
+
+/**
+ * Alpha dropout of a tensor, in place: dropout for `NORMDROP_ACTIVATION_SELU`, which leaves a mean of
+ * 0 and a variance of 1 as they are.
+ *
+ * With `p` of the layer, `q = 1 - p`, `alpha = 1.7580993408473766` and
+ * `a = 1/sqrt((alpha^2*p + 1)*q)`, a kept `x` becomes `a*x + alpha*a*p`, and a dropped one `-alpha*a*q`.
+ * With a `p` of 1 every value becomes +0.0. The granularity of the layer says what a bit of the mask
+ * decides about: an element is PyTorch's `AlphaDropout`, a channel its `FeatureAlphaDropout`.
+ *
+ * It follows a training call without dropout, for which another layer has a `p` of 0. `values` has the
+ * elements of the layer.
+ *
+ * # Safety
+ * As `normdrop_fill_mask`.
+ */
+normdrop_status normdrop_alpha_dropout(const struct normdrop_layer *layer,
+                                       struct normdrop_slice_u8 mask,
+                                       struct normdrop_slice_mut_f32 values,
+                                       struct normdrop_error *error);
+
+/**
+ * The gradient of `normdrop_alpha_dropout`, in place: a kept value becomes `a` times itself, a dropped
+ * one +0.0. It is the first step of a backward call.
+ *
+ * # Safety
+ * As `normdrop_fill_mask`.
+ */
+normdrop_status normdrop_alpha_dropout_backward(const struct normdrop_layer *layer,
+                                                struct normdrop_slice_u8 mask,
+                                                struct normdrop_slice_mut_f32 values,
+                                                struct normdrop_error *error);
+
+/**
  * Training forward: batch statistics, optionally with dropout. It updates the running statistics
  * and saves the statistics that `normdrop_backward` needs. Not in place, because the backward call
  * needs the input.
@@ -1752,6 +1933,49 @@ normdrop_status normdrop_eval(const struct normdrop_layer *layer,
 normdrop_status normdrop_backward(const struct normdrop_layer *layer,
                                   const struct normdrop_backward_call *call,
                                   struct normdrop_error *error);
+
+/**
+ * `normdrop_train` over the valid positions of a padded batch, sequences of different lengths in one
+ * tensor: statistics of the valid values alone, and +0.0 in `output` where a position is padding.
+ * What the tensors have in the padding is never read.
+ *
+ * The mask has the bits of the whole tensor. `call` has `masked_scratch` values of scratch. A batch
+ * without a valid position leaves the running statistics as they are, and its saved statistics are 0.
+ * If every position is valid, the results are the bits of `normdrop_train`.
+ *
+ * # Safety
+ * As `normdrop_train`.
+ */
+normdrop_status normdrop_train_masked(const struct normdrop_layer *layer,
+                                      const struct normdrop_train_call *call,
+                                      const struct normdrop_masked *masked,
+                                      struct normdrop_error *error);
+
+/**
+ * `normdrop_eval` over the valid positions of a padded batch: +0.0 in `output` where a position is
+ * padding. Not in place, without gates, and not with prepared statistics. At valid positions the
+ * results are the bits of `normdrop_eval`.
+ *
+ * # Safety
+ * As `normdrop_train`.
+ */
+normdrop_status normdrop_eval_masked(const struct normdrop_layer *layer,
+                                     const struct normdrop_eval_call *call,
+                                     const struct normdrop_masked *masked,
+                                     struct normdrop_error *error);
+
+/**
+ * `normdrop_backward` over the valid positions of a padded batch, after `normdrop_train_masked` or
+ * `normdrop_eval_masked`: `grad_input` and `grad_residual` are +0.0 where a position is padding. Not in
+ * place.
+ *
+ * # Safety
+ * As `normdrop_train`.
+ */
+normdrop_status normdrop_backward_masked(const struct normdrop_layer *layer,
+                                         const struct normdrop_backward_call *call,
+                                         const struct normdrop_masked *masked,
+                                         struct normdrop_error *error);
 
 /**
  * The moments of a part of a batch: counts, means and sums of squared deviations. The layer has

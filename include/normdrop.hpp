@@ -92,8 +92,11 @@ class Error : public std::invalid_argument {
     static std::string text(const normdrop_error &reason) {
         if (reason.status == NORMDROP_STATUS_LENGTH) {
             return std::string(normdrop_buffer_name(reason.buffer)) + " must have " +
-                   (reason.buffer == NORMDROP_BUFFER_SCRATCH ? "at least " : "") + std::to_string(reason.expected) +
-                   (reason.buffer == NORMDROP_BUFFER_MASK ? " bytes" : " values") + ", but has " + std::to_string(reason.actual);
+                   (reason.buffer == NORMDROP_BUFFER_SCRATCH || reason.buffer == NORMDROP_BUFFER_WORKSPACE ? "at least " : "") +
+                   std::to_string(reason.expected) +
+                   (reason.buffer == NORMDROP_BUFFER_MASK || reason.buffer == NORMDROP_BUFFER_GATES || reason.buffer == NORMDROP_BUFFER_VALIDITY
+                        ? " bytes"
+                        : " values") + ", but has " + std::to_string(reason.actual);
         }
         std::string text = normdrop_status_text(reason.status);
         if (reason.buffer != NORMDROP_BUFFER_NONE) {
@@ -163,6 +166,23 @@ enum class WeightOrder : normdrop_weight_order {
     taps_out_in = NORMDROP_WEIGHT_ORDER_TAPS_OUT_IN,
 };
 
+/// Noise by which a tensor is multiplied, in the place of dropout: factors with the mean 1. `normdrop.h` has the laws.
+struct Noise {
+    /// `1 + width*n`, n normal.
+    static Noise gaussian(float width) noexcept { return {NORMDROP_NOISE_LAW_GAUSSIAN, 0.0, width}; }
+    /// `1 + sqrt(p/(1 - p))*n`: with the variance of dropout.
+    static Noise gaussian_dropout(double p) noexcept { return {NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT, p, 0.0f}; }
+    /// `1 + width*u`, u uniform in (-1, 1).
+    static Noise uniform(float width) noexcept { return {NORMDROP_NOISE_LAW_UNIFORM, 0.0, width}; }
+
+    /// One of `NORMDROP_NOISE_LAW_*`.
+    normdrop_noise_law law;
+    /// Of Gaussian dropout.
+    double p;
+    /// Of the others.
+    float width;
+};
+
 namespace detail {
 
 inline normdrop_error new_error() noexcept {
@@ -194,6 +214,14 @@ inline normdrop_slice_usize slice(Span<const std::size_t> values) noexcept { ret
 inline normdrop_slice_mut_f32 slice_mut(Span<float> values) noexcept { return {values.data(), values.size()}; }
 inline normdrop_slice_mut_f64 slice_mut(Span<double> values) noexcept { return {values.data(), values.size()}; }
 inline normdrop_slice_mut_u8 slice_mut(Span<std::uint8_t> values) noexcept { return {values.data(), values.size()}; }
+
+inline normdrop_noise noise(const Noise &of) noexcept {
+    auto noise = new_call<normdrop_noise>();
+    noise.law = of.law;
+    noise.p = of.p;
+    noise.width = of.width;
+    return noise;
+}
 
 /// A generator of C++ as a function of C, through which no exception may pass: it is thrown again after the call.
 template <class Generator> struct Words {
@@ -319,15 +347,28 @@ struct Saved {
 class Scratch {
   public:
     /// At least `len` values, whatever they are.
-    Span<double> of(std::size_t len) {
-        if (values_.size() < len) {
-            values_.resize(len);
-        }
-        return {values_.data(), len};
-    }
+    Span<double> of(std::size_t len) { return at_least(values_, len); }
+    /// The same for the copies of valid values of a padded batch.
+    Span<float> workspace(std::size_t len) { return at_least(copies_, len); }
 
   private:
+    template <class T> static Span<T> at_least(std::vector<T> &values, std::size_t len) {
+        if (values.size() < len) {
+            values.resize(len);
+        }
+        return {values.data(), len};
+    }
+
     std::vector<double> values_;
+    std::vector<float> copies_;
+};
+
+/// Which positions of a padded batch are valid: one of the two.
+struct Validity {
+    /// The number of valid positions of each sample, from its first on.
+    Span<const std::size_t> lengths{};
+    /// A bit for each position of each sample, 1 if it is valid, `mask_len(samples*positions)` bytes.
+    Span<const std::uint8_t> bits{};
 };
 
 /// The buffers of `Layer::train`.
@@ -556,17 +597,30 @@ class Layer {
         detail::call(normdrop_clear_padding, &layer_, detail::slice(lengths), detail::slice_mut(values));
     }
 
+    /// Multiplies a tensor by noise, in place: forward on y, and backward on dy with the same noise and seed.
+    void apply_noise(const Noise &noise, std::uint64_t seed, Span<float> values) const {
+        const normdrop_noise of = detail::noise(noise);
+        detail::call(normdrop_apply_noise, &layer_, &of, seed, detail::slice_mut(values));
+    }
+    /// Alpha dropout of a tensor with the layer's `p`, in place, for networks of `Activation::selu`.
+    void alpha_dropout(Span<const std::uint8_t> mask, Span<float> values) const {
+        detail::call(normdrop_alpha_dropout, &layer_, detail::slice(mask), detail::slice_mut(values));
+    }
+    /// Its gradient, in place.
+    void alpha_dropout_backward(Span<const std::uint8_t> mask, Span<float> values) const {
+        detail::call(normdrop_alpha_dropout_backward, &layer_, detail::slice(mask), detail::slice_mut(values));
+    }
+
     /// Training forward, with the statistics of the batch.
     void train(const Train &buffers, Saved &saved, Scratch &scratch) const {
-        auto call = with_saved(with_parameters(detail::new_call<normdrop_train_call>(), buffers), saved);
-        with_running_mut(call, buffers);
-        call.mask = detail::slice(buffers.mask);
-        call.gates = detail::slice_mut(buffers.gates);
-        call.input = detail::slice(buffers.input);
-        call.residual = detail::slice(buffers.residual);
-        call.output = detail::slice_mut(buffers.output);
-        call.scratch = detail::slice_mut(scratch.of(lengths_.train_scratch));
+        const auto call = train_call(buffers, saved, scratch.of(lengths_.train_scratch));
         detail::call(normdrop_train, &layer_, &call);
+    }
+    /// The same over the valid positions of a padded batch: +0.0 where a position is padding, which is never read.
+    void train_masked(const Train &buffers, const Validity &validity, Saved &saved, Scratch &scratch) const {
+        const auto call = train_call(buffers, saved, scratch.of(lengths_.masked_scratch));
+        const normdrop_masked masked = masked_of(validity, scratch);
+        detail::call(normdrop_train_masked, &layer_, &call, &masked);
     }
     /// The same, with memory of its own.
     Saved train(const Train &buffers) const {
@@ -578,16 +632,14 @@ class Layer {
 
     /// Evaluation forward, with the running statistics.
     void eval(const Eval &buffers, Scratch &scratch) const {
-        auto call = with_parameters(detail::new_call<normdrop_eval_call>(), buffers);
-        with_running(call, buffers);
-        call.mask = detail::slice(buffers.mask);
-        call.gates = detail::slice_mut(buffers.gates);
-        call.input = detail::slice(buffers.input);
-        call.residual = detail::slice(buffers.residual);
-        call.output = detail::slice_mut(buffers.output);
-        call.scratch = detail::slice_mut(scratch.of(lengths_.eval_scratch));
-        call.prepared = detail::slice(buffers.prepared);
+        const auto call = eval_call(buffers, scratch.of(lengths_.eval_scratch));
         detail::call(normdrop_eval, &layer_, &call);
+    }
+    /// The same over the valid positions of a padded batch. Not in place, without gates, not with prepared statistics.
+    void eval_masked(const Eval &buffers, const Validity &validity, Scratch &scratch) const {
+        const auto call = eval_call(buffers, scratch.of(lengths_.masked_scratch));
+        const normdrop_masked masked = masked_of(validity, scratch);
+        detail::call(normdrop_eval_masked, &layer_, &call, &masked);
     }
     /// The same, with memory of its own.
     void eval(const Eval &buffers) const {
@@ -612,14 +664,14 @@ class Layer {
 
     /// The gradients: through the statistics of the batch, or past the running ones.
     void backward(const Backward &buffers, Scratch &scratch) const {
-        auto call = with_gradient(with_parameters(detail::new_call<normdrop_backward_call>(), buffers), buffers);
-        with_statistics(call, buffers);
-        call.grad_input = detail::slice_mut(buffers.grad_input);
-        call.grad_residual = detail::slice_mut(buffers.grad_residual);
-        call.grad_weight = detail::slice_mut(buffers.grad_weight);
-        call.grad_bias = detail::slice_mut(buffers.grad_bias);
-        call.scratch = detail::slice_mut(scratch.of(lengths_.backward_scratch));
+        const auto call = backward_call(buffers, scratch.of(lengths_.backward_scratch));
         detail::call(normdrop_backward, &layer_, &call);
+    }
+    /// The same over the valid positions of a padded batch, after `train_masked` or `eval_masked`. Not in place.
+    void backward_masked(const Backward &buffers, const Validity &validity, Scratch &scratch) const {
+        const auto call = backward_call(buffers, scratch.of(lengths_.masked_scratch));
+        const normdrop_masked masked = masked_of(validity, scratch);
+        detail::call(normdrop_backward_masked, &layer_, &call, &masked);
     }
     /// The same, with memory of its own.
     void backward(const Backward &buffers) const {
@@ -713,6 +765,50 @@ class Layer {
     }
 
   private:
+    normdrop_train_call train_call(const Train &buffers, Saved &saved, Span<double> scratch) const {
+        auto call = with_saved(with_parameters(detail::new_call<normdrop_train_call>(), buffers), saved);
+        with_running_mut(call, buffers);
+        call.mask = detail::slice(buffers.mask);
+        call.gates = detail::slice_mut(buffers.gates);
+        call.input = detail::slice(buffers.input);
+        call.residual = detail::slice(buffers.residual);
+        call.output = detail::slice_mut(buffers.output);
+        call.scratch = detail::slice_mut(scratch);
+        return call;
+    }
+
+    static normdrop_eval_call eval_call(const Eval &buffers, Span<double> scratch) {
+        auto call = with_parameters(detail::new_call<normdrop_eval_call>(), buffers);
+        with_running(call, buffers);
+        call.mask = detail::slice(buffers.mask);
+        call.gates = detail::slice_mut(buffers.gates);
+        call.input = detail::slice(buffers.input);
+        call.residual = detail::slice(buffers.residual);
+        call.output = detail::slice_mut(buffers.output);
+        call.scratch = detail::slice_mut(scratch);
+        call.prepared = detail::slice(buffers.prepared);
+        return call;
+    }
+
+    static normdrop_backward_call backward_call(const Backward &buffers, Span<double> scratch) {
+        auto call = with_gradient(with_parameters(detail::new_call<normdrop_backward_call>(), buffers), buffers);
+        with_statistics(call, buffers);
+        call.grad_input = detail::slice_mut(buffers.grad_input);
+        call.grad_residual = detail::slice_mut(buffers.grad_residual);
+        call.grad_weight = detail::slice_mut(buffers.grad_weight);
+        call.grad_bias = detail::slice_mut(buffers.grad_bias);
+        call.scratch = detail::slice_mut(scratch);
+        return call;
+    }
+
+    normdrop_masked masked_of(const Validity &validity, Scratch &scratch) const {
+        auto masked = detail::new_call<normdrop_masked>();
+        masked.lengths = detail::slice(validity.lengths);
+        masked.validity = detail::slice(validity.bits);
+        masked.workspace = detail::slice_mut(scratch.workspace(lengths_.masked_workspace));
+        return masked;
+    }
+
     // Fields that several structs of C have.
 
     template <class Call, class Buffers> static Call with_parameters(Call call, const Buffers &buffers) {
@@ -804,6 +900,12 @@ template <class Generator> void fill_mask_with(double p, Generator &generator, s
     void *const context = &words;
     detail::call(normdrop_bernoulli_fill_with, p, &detail::Words<Generator>::next, context, bits, detail::slice_mut(mask));
     words.end();
+}
+
+/// Multiplies a part of a tensor by noise, in place: element `first + k` of the noise is the factor of `values[k]`.
+inline void apply_noise(const Noise &noise, std::uint64_t seed, std::uint64_t first, Span<float> values) {
+    const normdrop_noise of = detail::noise(noise);
+    detail::call(normdrop_noise_apply, &of, seed, first, detail::slice_mut(values));
 }
 
 /// The seed of one mask of a training run, from the seed of the run and the numbers of a layer, a step and a rank.

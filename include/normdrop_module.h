@@ -30,6 +30,17 @@
     normdrop_backward((layer), &(normdrop_backward_call){.version = NORMDROP_ABI_VERSION, __VA_ARGS__}, (error))
 #define NORMDROP_PREPARE(layer, error, ...) \
     normdrop_prepare((layer), &(normdrop_prepare_call){.version = NORMDROP_ABI_VERSION, __VA_ARGS__}, (error))
+/* The same over the valid positions of a padded batch: `masked` points to a normdrop_masked, for example NORMDROP_MASKED. */
+#define NORMDROP_TRAIN_MASKED(layer, masked, error, ...) \
+    normdrop_train_masked((layer), &(normdrop_train_call){.version = NORMDROP_ABI_VERSION, __VA_ARGS__}, (masked), (error))
+#define NORMDROP_EVAL_MASKED(layer, masked, error, ...) \
+    normdrop_eval_masked((layer), &(normdrop_eval_call){.version = NORMDROP_ABI_VERSION, __VA_ARGS__}, (masked), (error))
+#define NORMDROP_BACKWARD_MASKED(layer, masked, error, ...) \
+    normdrop_backward_masked((layer), &(normdrop_backward_call){.version = NORMDROP_ABI_VERSION, __VA_ARGS__}, (masked), (error))
+/* Pointers to structs that are made in place: NORMDROP_MASKED(.lengths = NORMDROP_ARRAY(lengths), .workspace = ...), and
+ * NORMDROP_NOISE(.law = NORMDROP_NOISE_LAW_UNIFORM, .width = 0.1f) for normdrop_apply_noise and normdrop_noise_apply. */
+#define NORMDROP_MASKED(...) (&(normdrop_masked){.version = NORMDROP_ABI_VERSION, __VA_ARGS__})
+#define NORMDROP_NOISE(...) (&(normdrop_noise){.version = NORMDROP_ABI_VERSION, __VA_ARGS__})
 #endif
 
 /*

@@ -34,8 +34,8 @@ use crate::activation::{
 };
 use crate::args::{
     Apply, ApplyGradient, Average, Backward, BackwardInPlace, Dropout, Eval, EvalInPlace, EvalPrepared,
-    EvalPreparedInPlace, Finish, Moments, ParameterGradients, Parameters, Prepare, Reduce, Running, RunningMut, Saved,
-    SavedMut, Statistics, Train,
+    EvalPreparedInPlace, Finish, Masked, Moments, ParameterGradients, Parameters, Prepare, Reduce, Running, RunningMut,
+    Saved, SavedMut, Statistics, Train, Validity,
 };
 use crate::backend::Backend;
 use crate::config::{Config, Granularity, RunningVariance};
@@ -43,10 +43,11 @@ use crate::error::{Buffer, Error};
 use crate::fold::{self, Fold, FoldPadding, WeightOrder, WeightShape};
 use crate::layer::Layer;
 use crate::mask::{self, Bernoulli};
+use crate::noise::Noise;
 use crate::parts;
 use crate::shape::Shape;
 
-use buffers::{Region, check_apart, check_struct, read_struct};
+use buffers::{Region, check_apart, check_apart_from, check_struct, read_struct};
 pub use types::*;
 
 type Outcome = Result<(), normdrop_error>;
@@ -95,8 +96,9 @@ impl From<Error> for normdrop_error {
             Error::GatesActivation => Self::new(NORMDROP_STATUS_NO_GATES).of(NORMDROP_BUFFER_GATES),
             Error::Slope { slope } => Self { value: slope.into(), ..Self::new(NORMDROP_STATUS_SLOPE) },
             Error::Alpha { alpha } => Self { value: alpha.into(), ..Self::new(NORMDROP_STATUS_ALPHA) },
-            // No function of C makes noise.
-            Error::NoiseWidth { width } => Self { value: width.into(), ..Self::new(NORMDROP_STATUS_PROBABILITY) },
+            Error::NoiseWidth { width } => {
+                Self { value: width.into(), ..Self::new(NORMDROP_STATUS_NOISE_WIDTH).of(NORMDROP_BUFFER_NOISE) }
+            }
             Error::SingleSample => Self::new(NORMDROP_STATUS_SINGLE_SAMPLE),
             Error::Count { channel, count } => {
                 Self { value: count, ..Self::new(NORMDROP_STATUS_COUNT).counts(0, channel) }
@@ -154,12 +156,13 @@ const fn number_of(buffer: Buffer) -> normdrop_buffer {
         Buffer::Sums => NORMDROP_BUFFER_SUMS,
         Buffer::Mask => NORMDROP_BUFFER_MASK,
         Buffer::Gates => NORMDROP_BUFFER_GATES,
-        Buffer::Scratch | Buffer::Workspace => NORMDROP_BUFFER_SCRATCH,
+        Buffer::Scratch => NORMDROP_BUFFER_SCRATCH,
+        Buffer::Workspace => NORMDROP_BUFFER_WORKSPACE,
         Buffer::FoldWeights => NORMDROP_BUFFER_FOLD_WEIGHTS,
         Buffer::FoldBias => NORMDROP_BUFFER_FOLD_BIAS,
         Buffer::FoldPadding => NORMDROP_BUFFER_FOLD_PADDING,
-        // The interface for C has no calls over the valid positions of a padded batch.
-        Buffer::Lengths | Buffer::Validity => NORMDROP_BUFFER_LENGTHS,
+        Buffer::Lengths => NORMDROP_BUFFER_LENGTHS,
+        Buffer::Validity => NORMDROP_BUFFER_VALIDITY,
         Buffer::Prepared => NORMDROP_BUFFER_PREPARED,
     }
 }
@@ -306,6 +309,156 @@ macro_rules! batch_norm_regions {
     };
 }
 
+impl normdrop_train_call {
+    /// Checks each buffer by itself.
+    fn regions(&self) -> Result<[Region; 15], normdrop_error> {
+        let in_gates = self.mask.is(self.gates);
+        Ok([
+            self.weight.region(NORMDROP_BUFFER_WEIGHT)?,
+            self.bias.region(NORMDROP_BUFFER_BIAS)?,
+            self.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
+            self.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
+            self.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
+            count_of(self.batches).region(NORMDROP_BUFFER_BATCHES)?,
+            if in_gates { Region::NONE } else { self.mask.region(NORMDROP_BUFFER_MASK)? },
+            self.gates.region(NORMDROP_BUFFER_GATES)?,
+            self.input.region(NORMDROP_BUFFER_INPUT)?,
+            self.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
+            self.output.region(NORMDROP_BUFFER_OUTPUT)?,
+            self.saved_mean.region(NORMDROP_BUFFER_SAVED_MEAN)?,
+            self.saved_mean_tail.region(NORMDROP_BUFFER_SAVED_MEAN_TAIL)?,
+            self.saved_inv_std.region(NORMDROP_BUFFER_SAVED_INV_STD)?,
+            self.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
+        ])
+    }
+
+    /// All buffers but the gates.
+    ///
+    /// # Safety
+    /// As `normdrop_slice_mut::optional`, for all.
+    unsafe fn get<'a>(&self) -> Train<'a> {
+        let batches = count_of(self.batches);
+        // SAFETY: passed on.
+        unsafe {
+            Train {
+                parameters: parameters(self.weight, self.bias),
+                running: running_mut(self.running_mean, self.running_mean_tail, self.running_var, batches),
+                dropout: forward_dropout(self.mask.is(self.gates), self.mask),
+                input: self.input.get(),
+                residual: self.residual.optional(),
+                output: self.output.get(),
+                saved: saved_mut(self.saved_mean, self.saved_mean_tail, self.saved_inv_std),
+                scratch: self.scratch.get(),
+            }
+        }
+    }
+}
+
+impl normdrop_backward_call {
+    /// Checks each buffer by itself.
+    fn regions(&self, in_place: bool) -> Result<[Region; 15], normdrop_error> {
+        let [first, second, third] = given_statistics!(self).regions()?;
+        Ok([
+            self.weight.region(NORMDROP_BUFFER_WEIGHT)?,
+            self.bias.region(NORMDROP_BUFFER_BIAS)?,
+            first,
+            second,
+            third,
+            self.mask.region(NORMDROP_BUFFER_MASK)?,
+            self.gates.region(NORMDROP_BUFFER_GATES)?,
+            self.input.region(NORMDROP_BUFFER_INPUT)?,
+            self.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
+            if in_place { Region::NONE } else { self.grad_output.region(NORMDROP_BUFFER_GRAD_OUTPUT)? },
+            self.grad_input.region(NORMDROP_BUFFER_GRAD_INPUT)?,
+            self.grad_residual.region(NORMDROP_BUFFER_GRAD_RESIDUAL)?,
+            self.grad_weight.region(NORMDROP_BUFFER_GRAD_WEIGHT)?,
+            self.grad_bias.region(NORMDROP_BUFFER_GRAD_BIAS)?,
+            self.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
+        ])
+    }
+
+    /// All buffers; no `grad_output` if it is the gradient of the input.
+    ///
+    /// # Safety
+    /// As `normdrop_slice_mut::optional`, for all.
+    unsafe fn get<'a>(&self, in_place: bool) -> Backward<'a> {
+        // SAFETY: passed on.
+        unsafe {
+            Backward {
+                parameters: parameters(self.weight, self.bias),
+                statistics: given_statistics!(self).get(),
+                dropout: backward_dropout(self.mask, self.gates),
+                input: self.input.get(),
+                residual: self.residual.optional(),
+                grad_output: if in_place { &[] } else { self.grad_output.get() },
+                grad_input: self.grad_input.optional(),
+                grad_residual: self.grad_residual.optional(),
+                grad_parameters: ParameterGradients {
+                    weight: self.grad_weight.optional(),
+                    bias: self.grad_bias.optional(),
+                },
+                scratch: self.scratch.get(),
+            }
+        }
+    }
+}
+
+impl normdrop_masked {
+    /// Checks each buffer by itself, against each other and against the other buffers of the call.
+    fn check(&self, others: &[Region]) -> Outcome {
+        let given = [
+            self.lengths.region(NORMDROP_BUFFER_LENGTHS)?,
+            self.validity.region(NORMDROP_BUFFER_VALIDITY)?,
+            self.workspace.region(NORMDROP_BUFFER_WORKSPACE)?,
+        ];
+        if !self.lengths.is_left_out() && !self.validity.is_left_out() {
+            return Err(two_buffers(NORMDROP_BUFFER_LENGTHS, NORMDROP_BUFFER_VALIDITY));
+        }
+        check_apart(others)?;
+        check_apart(&given)?;
+        given.iter().try_for_each(|region| check_apart_from(region, others))
+    }
+
+    /// # Safety
+    /// As `normdrop_slice_mut::optional`, for all.
+    unsafe fn get<'a>(&self) -> Masked<'a> {
+        // SAFETY: passed on.
+        unsafe {
+            let validity = match self.validity.optional() {
+                Some(bits) => Validity::Bitmap(bits),
+                None => Validity::Lengths(self.lengths.get()),
+            };
+            Masked::new(validity, self.workspace.get())
+        }
+    }
+}
+
+impl normdrop_noise {
+    fn get(&self) -> Result<Noise, normdrop_error> {
+        Ok(match self.law {
+            NORMDROP_NOISE_LAW_GAUSSIAN => Noise::gaussian(self.width)?,
+            NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT => Noise::gaussian_dropout(self.p)?,
+            NORMDROP_NOISE_LAW_UNIFORM => Noise::uniform(self.width)?,
+            other => return Err(unknown(NORMDROP_STATUS_NOISE_LAW, other).of(NORMDROP_BUFFER_NOISE)),
+        })
+    }
+}
+
+/// Two buffers that stand for the same thing.
+fn two_buffers(buffer: normdrop_buffer, other: normdrop_buffer) -> normdrop_error {
+    normdrop_error { other, ..normdrop_error::new(NORMDROP_STATUS_TWO_BUFFERS).of(buffer) }
+}
+
+/// The error of a call whose tensor has the name `values` in C, too.
+fn of_values(error: Error) -> normdrop_error {
+    match error {
+        Error::Length { buffer: Buffer::Values, expected, actual } => {
+            normdrop_error::new(NORMDROP_STATUS_LENGTH).of(NORMDROP_BUFFER_VALUES).counts(expected, actual)
+        }
+        other => other.into(),
+    }
+}
+
 const fn backend_of(number: normdrop_backend) -> Option<Backend> {
     match number {
         NORMDROP_BACKEND_PORTABLE => Some(Backend::Portable),
@@ -373,7 +526,9 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
             c"there is no backend of that number, or this CPU or build cannot run it: see normdrop_backend_is_available"
         }
         NORMDROP_STATUS_TASKS => c"several tasks need a library that was built with the feature rayon: set tasks to 1",
-        NORMDROP_STATUS_STATISTICS => c"there are no statistics of that number: see NORMDROP_STATISTICS_*",
+        NORMDROP_STATUS_STATISTICS => {
+            c"there are no statistics of that number (see NORMDROP_STATISTICS_*), or a masked evaluation is given prepared ones"
+        }
         NORMDROP_STATUS_SINGLE_SAMPLE => {
             c"training needs more than one value per channel, because the unbiased variance of one does not exist: give \
               more, keep a biased running variance or none, or normalise with fixed statistics"
@@ -395,7 +550,7 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
             c"only in a mask with one bit per element can padding be dropped, or gates take the place of the mask"
         }
         NORMDROP_STATUS_NO_GATES => {
-            c"only the identity and NORMDROP_ACTIVATION_RELU have gates, and a call with prepared statistics writes none"
+            c"only the identity and NORMDROP_ACTIVATION_RELU have gates, and a masked evaluation and a call with prepared statistics write none"
         }
         NORMDROP_STATUS_MASK_MISSING => {
             c"a training call of a layer that drops elements needs a mask: fill one, or set p to 0"
@@ -403,6 +558,11 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
         NORMDROP_STATUS_NOT_PREPARED => {
             c"prepared must be what normdrop_prepare has written for as many channels as the layer has"
         }
+        NORMDROP_STATUS_TWO_BUFFERS => c"two buffers are given for one thing: leave one of them out",
+        NORMDROP_STATUS_NOISE_WIDTH => {
+            c"the width of noise must be in [0, 2^64], and a p of Gaussian dropout must not round to 1"
+        }
+        NORMDROP_STATUS_NOISE_LAW => c"there is no law of noise of that number: see NORMDROP_NOISE_LAW_*",
         _ => c"unknown status",
     }
     .as_ptr()
@@ -445,6 +605,10 @@ pub extern "C" fn normdrop_buffer_name(buffer: normdrop_buffer) -> *const c_char
         NORMDROP_BUFFER_VALUES => c"values",
         NORMDROP_BUFFER_PREPARED => c"prepared",
         NORMDROP_BUFFER_FOLD_PADDING => c"padding",
+        NORMDROP_BUFFER_VALIDITY => c"validity",
+        NORMDROP_BUFFER_WORKSPACE => c"workspace",
+        NORMDROP_BUFFER_MASKED => c"masked",
+        NORMDROP_BUFFER_NOISE => c"noise",
         _ => c"unknown buffer",
     }
     .as_ptr()
@@ -543,6 +707,8 @@ pub unsafe extern "C" fn normdrop_layer_lengths(
             moments: layer.moments_len(),
             sums: layer.sums_len(),
             prepared: layer.prepared_len(),
+            masked_scratch: layer.masked_scratch_len(),
+            masked_workspace: layer.masked_workspace_len(),
         };
         // SAFETY: checked to be a struct of this version.
         unsafe { lengths.write(answer) };
@@ -751,15 +917,121 @@ pub unsafe extern "C" fn normdrop_clear_padding(
         check_apart(&[lengths.region(NORMDROP_BUFFER_LENGTHS)?, values.region(NORMDROP_BUFFER_VALUES)?])?;
         // SAFETY: both buffers are in order and apart; the rest is passed on.
         let (lengths, values) = unsafe { (lengths.get(), values.get()) };
-        layer.clear_padding(lengths, values).map_err(|error| match error {
-            Error::Length { buffer: Buffer::Values, expected, actual } => {
-                normdrop_error::new(NORMDROP_STATUS_LENGTH).of(NORMDROP_BUFFER_VALUES).counts(expected, actual)
-            }
-            other => other.into(),
-        })
+        layer.clear_padding(lengths, values).map_err(of_values)
     };
     // SAFETY: passed on.
     unsafe { report(error, run) }
+}
+
+/// Multiplies a tensor by noise, in place: Gaussian or uniform dropout. Each factor is a pure function
+/// of `seed`, the law and the index, the same on every machine, and has the mean 1.
+///
+/// Forward it follows a training call of a layer whose `p` is 0, on `output`. Backward it is the first
+/// step, on `grad_output`, with the same noise and seed. `p` of the layer plays no part. `values` has
+/// the elements of the layer.
+///
+/// # Safety
+/// As `normdrop_fill_mask`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_apply_noise(
+    layer: *const normdrop_layer,
+    noise: *const normdrop_noise,
+    seed: u64,
+    values: normdrop_slice_mut<f32>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        // SAFETY: passed on.
+        let noise = unsafe { read_struct(noise, NORMDROP_BUFFER_NOISE)? }.get()?;
+        values.region(NORMDROP_BUFFER_VALUES)?;
+        // SAFETY: the only buffer, in order by itself; the rest is passed on.
+        layer.apply_noise(noise, seed, unsafe { values.get() }).map_err(of_values)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// Multiplies a part of a tensor by noise, in place: element `first + k` of the noise is the factor of
+/// `values[k]`. Values of 1 become the factors themselves. Any part can be made alone, in any order.
+///
+/// # Safety
+/// As `normdrop_fill_mask`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_noise_apply(
+    noise: *const normdrop_noise,
+    seed: u64,
+    first: u64,
+    values: normdrop_slice_mut<f32>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let noise = unsafe { read_struct(noise, NORMDROP_BUFFER_NOISE)? }.get()?;
+        values.region(NORMDROP_BUFFER_VALUES)?;
+        // SAFETY: the only buffer, in order by itself; the rest is passed on.
+        noise.apply(seed, first, unsafe { values.get() });
+        Ok(())
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// Alpha dropout of a tensor, in place: dropout for `NORMDROP_ACTIVATION_SELU`, which leaves a mean of
+/// 0 and a variance of 1 as they are.
+///
+/// With `p` of the layer, `q = 1 - p`, `alpha = 1.7580993408473766` and
+/// `a = 1/sqrt((alpha^2*p + 1)*q)`, a kept `x` becomes `a*x + alpha*a*p`, and a dropped one `-alpha*a*q`.
+/// With a `p` of 1 every value becomes +0.0. The granularity of the layer says what a bit of the mask
+/// decides about: an element is PyTorch's `AlphaDropout`, a channel its `FeatureAlphaDropout`.
+///
+/// It follows a training call without dropout, for which another layer has a `p` of 0. `values` has the
+/// elements of the layer.
+///
+/// # Safety
+/// As `normdrop_fill_mask`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_alpha_dropout(
+    layer: *const normdrop_layer,
+    mask: normdrop_slice<u8>,
+    values: normdrop_slice_mut<f32>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    // SAFETY: passed on.
+    unsafe { report(error, || alpha_dropout(layer, mask, values, Layer::alpha_dropout)) }
+}
+
+/// The gradient of `normdrop_alpha_dropout`, in place: a kept value becomes `a` times itself, a dropped
+/// one +0.0. It is the first step of a backward call.
+///
+/// # Safety
+/// As `normdrop_fill_mask`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_alpha_dropout_backward(
+    layer: *const normdrop_layer,
+    mask: normdrop_slice<u8>,
+    values: normdrop_slice_mut<f32>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    // SAFETY: passed on.
+    unsafe { report(error, || alpha_dropout(layer, mask, values, Layer::alpha_dropout_backward)) }
+}
+
+/// # Safety
+/// As `normdrop_fill_mask`.
+unsafe fn alpha_dropout(
+    layer: *const normdrop_layer,
+    mask: normdrop_slice<u8>,
+    values: normdrop_slice_mut<f32>,
+    run: impl FnOnce(&Layer<Identity>, &[u8], &mut [f32]) -> Result<(), Error>,
+) -> Outcome {
+    // SAFETY: passed on.
+    let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+    check_apart(&[mask.region(NORMDROP_BUFFER_MASK)?, values.region(NORMDROP_BUFFER_VALUES)?])?;
+    // SAFETY: both buffers are in order and apart; the rest is passed on.
+    let (mask, values) = unsafe { (mask.get(), values.get()) };
+    run(&layer, mask, values).map_err(of_values)
 }
 
 /// A random generator of the caller.
@@ -822,39 +1094,9 @@ pub unsafe extern "C" fn normdrop_train(
         let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
         // SAFETY: passed on.
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
-        let (batches, in_gates) = (count_of(call.batches), call.mask.is(call.gates));
-        check_apart(&[
-            call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
-            call.bias.region(NORMDROP_BUFFER_BIAS)?,
-            call.running_mean.region(NORMDROP_BUFFER_RUNNING_MEAN)?,
-            call.running_mean_tail.region(NORMDROP_BUFFER_RUNNING_MEAN_TAIL)?,
-            call.running_var.region(NORMDROP_BUFFER_RUNNING_VAR)?,
-            batches.region(NORMDROP_BUFFER_BATCHES)?,
-            if in_gates { Region::NONE } else { call.mask.region(NORMDROP_BUFFER_MASK)? },
-            call.gates.region(NORMDROP_BUFFER_GATES)?,
-            call.input.region(NORMDROP_BUFFER_INPUT)?,
-            call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
-            call.output.region(NORMDROP_BUFFER_OUTPUT)?,
-            call.saved_mean.region(NORMDROP_BUFFER_SAVED_MEAN)?,
-            call.saved_mean_tail.region(NORMDROP_BUFFER_SAVED_MEAN_TAIL)?,
-            call.saved_inv_std.region(NORMDROP_BUFFER_SAVED_INV_STD)?,
-            call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
-        ])?;
+        check_apart(&call.regions()?)?;
         // SAFETY: all buffers are in order and apart; the rest is passed on.
-        let train = unsafe {
-            Train {
-                parameters: parameters(call.weight, call.bias),
-                running: running_mut(call.running_mean, call.running_mean_tail, call.running_var, batches),
-                dropout: forward_dropout(in_gates, call.mask),
-                input: call.input.get(),
-                residual: call.residual.optional(),
-                output: call.output.get(),
-                saved: saved_mut(call.saved_mean, call.saved_mean_tail, call.saved_inv_std),
-                scratch: call.scratch.get(),
-            }
-        };
-        // SAFETY: as above.
-        let gates = unsafe { call.gates.optional() };
+        let (train, gates) = unsafe { (call.get(), call.gates.optional()) };
         with_layer!(layer, layer => match gates {
             Some(gates) => layer.train_with_gates(train, gates),
             None => layer.train(train),
@@ -1001,39 +1243,20 @@ pub unsafe extern "C" fn normdrop_backward(
         // SAFETY: passed on.
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
         let in_place = call.grad_output.is(call.grad_input);
-        let given = given_statistics!(call);
-        let [first, second, third] = given.regions()?;
-        check_apart(&[
-            call.weight.region(NORMDROP_BUFFER_WEIGHT)?,
-            call.bias.region(NORMDROP_BUFFER_BIAS)?,
-            first,
-            second,
-            third,
-            call.mask.region(NORMDROP_BUFFER_MASK)?,
-            call.gates.region(NORMDROP_BUFFER_GATES)?,
-            call.input.region(NORMDROP_BUFFER_INPUT)?,
-            call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
-            if in_place { Region::NONE } else { call.grad_output.region(NORMDROP_BUFFER_GRAD_OUTPUT)? },
-            call.grad_input.region(NORMDROP_BUFFER_GRAD_INPUT)?,
-            call.grad_residual.region(NORMDROP_BUFFER_GRAD_RESIDUAL)?,
-            call.grad_weight.region(NORMDROP_BUFFER_GRAD_WEIGHT)?,
-            call.grad_bias.region(NORMDROP_BUFFER_GRAD_BIAS)?,
-            call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
-        ])?;
+        check_apart(&call.regions(in_place)?)?;
         // SAFETY: all buffers are in order and apart; the rest is passed on.
-        let (parameters, statistics, dropout, input, residual, grad_input, grad_residual, grad_parameters, scratch) = unsafe {
-            (
-                parameters(call.weight, call.bias),
-                given.get(),
-                backward_dropout(call.mask, call.gates),
-                call.input.get(),
-                call.residual.optional(),
-                call.grad_input.optional(),
-                call.grad_residual.optional(),
-                ParameterGradients { weight: call.grad_weight.optional(), bias: call.grad_bias.optional() },
-                call.scratch.get(),
-            )
-        };
+        let Backward {
+            parameters,
+            statistics,
+            dropout,
+            input,
+            residual,
+            grad_output,
+            grad_input,
+            grad_residual,
+            grad_parameters,
+            scratch,
+        } = unsafe { call.get(in_place) };
         match grad_input {
             Some(values) if in_place => {
                 let backward = BackwardInPlace {
@@ -1061,8 +1284,7 @@ pub unsafe extern "C" fn normdrop_backward(
                     dropout,
                     input,
                     residual,
-                    // SAFETY: as above; the gradient of the input is somewhere else.
-                    grad_output: unsafe { call.grad_output.get() },
+                    grad_output,
                     grad_input,
                     grad_residual,
                     grad_parameters,
@@ -1071,6 +1293,129 @@ pub unsafe extern "C" fn normdrop_backward(
                 with_layer!(layer, layer => layer.backward(backward))
             }
         }
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// `normdrop_train` over the valid positions of a padded batch, sequences of different lengths in one
+/// tensor: statistics of the valid values alone, and +0.0 in `output` where a position is padding.
+/// What the tensors have in the padding is never read.
+///
+/// The mask has the bits of the whole tensor. `call` has `masked_scratch` values of scratch. A batch
+/// without a valid position leaves the running statistics as they are, and its saved statistics are 0.
+/// If every position is valid, the results are the bits of `normdrop_train`.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_train_masked(
+    layer: *const normdrop_layer,
+    call: *const normdrop_train_call,
+    masked: *const normdrop_masked,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
+        // SAFETY: passed on.
+        let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
+        // SAFETY: passed on.
+        let masked = unsafe { read_struct(masked, NORMDROP_BUFFER_MASKED)? };
+        masked.check(&call.regions()?)?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let (train, gates, masked) = unsafe { (call.get(), call.gates.optional(), masked.get()) };
+        with_layer!(layer, layer => match gates {
+            Some(gates) => layer.train_masked_with_gates(train, masked, gates),
+            None => layer.train_masked(train, masked),
+        })
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// `normdrop_eval` over the valid positions of a padded batch: +0.0 in `output` where a position is
+/// padding. Not in place, without gates, and not with prepared statistics. At valid positions the
+/// results are the bits of `normdrop_eval`.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_eval_masked(
+    layer: *const normdrop_layer,
+    call: *const normdrop_eval_call,
+    masked: *const normdrop_masked,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
+        // SAFETY: passed on.
+        let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
+        // SAFETY: passed on.
+        let masked = unsafe { read_struct(masked, NORMDROP_BUFFER_MASKED)? };
+        if !call.gates.values.is_null() {
+            return Err(normdrop_error::new(NORMDROP_STATUS_NO_GATES).of(NORMDROP_BUFFER_GATES));
+        }
+        if !call.prepared.is_left_out() {
+            return Err(normdrop_error::new(NORMDROP_STATUS_STATISTICS).of(NORMDROP_BUFFER_PREPARED));
+        }
+        let [weight, bias, mean, mean_tail, var] = batch_norm_regions!(call);
+        masked.check(&[
+            weight,
+            bias,
+            mean,
+            mean_tail,
+            var,
+            call.mask.region(NORMDROP_BUFFER_MASK)?,
+            call.input.region(NORMDROP_BUFFER_INPUT)?,
+            call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
+            call.output.region(NORMDROP_BUFFER_OUTPUT)?,
+            call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
+        ])?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let (eval, masked) = unsafe {
+            let eval = Eval {
+                parameters: parameters(call.weight, call.bias),
+                running: running(call.running_mean, call.running_mean_tail, call.running_var),
+                dropout: dropout(call.mask),
+                input: call.input.get(),
+                residual: call.residual.optional(),
+                output: call.output.get(),
+                scratch: call.scratch.get(),
+            };
+            (eval, masked.get())
+        };
+        with_layer!(layer, layer => layer.eval_masked(eval, masked))
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// `normdrop_backward` over the valid positions of a padded batch, after `normdrop_train_masked` or
+/// `normdrop_eval_masked`: `grad_input` and `grad_residual` are +0.0 where a position is padding. Not in
+/// place.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_backward_masked(
+    layer: *const normdrop_layer,
+    call: *const normdrop_backward_call,
+    masked: *const normdrop_masked,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
+        // SAFETY: passed on.
+        let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
+        // SAFETY: passed on.
+        let masked = unsafe { read_struct(masked, NORMDROP_BUFFER_MASKED)? };
+        masked.check(&call.regions(false)?)?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let (backward, masked) = unsafe { (call.get(false), masked.get()) };
+        with_layer!(layer, layer => layer.backward_masked(backward, masked))
     };
     // SAFETY: passed on.
     unsafe { report(error, run) }

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::ptr;
 
 use normdrop::capi as c;
-use normdrop::{Buffer as Name, Error, Fold, FoldPadding, Layer, Parameters, Running, WeightOrder, WeightShape};
+use normdrop::{Buffer as Name, Error, Fold, FoldPadding, Layer, Noise, Parameters, Running, WeightOrder, WeightShape};
 
 use crate::buffer::{Bits, Buffer};
 use crate::calls::{Visitor, alone, forward, scratch_len, with_activation};
@@ -49,6 +49,7 @@ impl Visitor for Call<'_> {
             layer: described(&case, input),
             fold: (case.config.eps, fold_shape(&case, function)),
             statistics: u32::from(case.fixed_statistics),
+            noise: noise(&case).0,
             samples: case.merged.samples,
             in_gates: of_c.kept == Kept::InGates,
             buffers: buffers(&case, function, &mut of_c),
@@ -160,6 +161,8 @@ fn check_lengths<A: normdrop::Activation>(case: &Case, layer: &Layer<A>, describ
         moments: 0,
         sums: 0,
         prepared: 0,
+        masked_scratch: 0,
+        masked_workspace: 0,
     };
     let mut error = no_error();
     // SAFETY: the pointers are to what they say.
@@ -171,6 +174,10 @@ fn check_lengths<A: normdrop::Activation>(case: &Case, layer: &Layer<A>, describ
     let expected =
         [layer.eval_scratch_len(), layer.train_scratch_len(), layer.backward_scratch_len(), layer.scratch_len()];
     assert_eq!(of_scratch, expected);
+    assert_eq!(
+        [lengths.masked_scratch, lengths.masked_workspace],
+        [layer.masked_scratch_len(), layer.masked_workspace_len()]
+    );
     let per_channel = [lengths.moments, lengths.sums, lengths.prepared];
     assert_eq!(per_channel, [layer.moments_len(), layer.sums_len(), layer.prepared_len()]);
 }
@@ -180,7 +187,9 @@ fn entry(function: Function) -> Entry {
     match function {
         Function::Train => Entry::Train,
         Function::Eval | Function::FillMask => Entry::Eval,
-        Function::EvalInPlace => Entry::EvalInPlace,
+        Function::EvalInPlace | Function::ApplyNoise | Function::AlphaDropout | Function::AlphaDropoutBackward => {
+            Entry::EvalInPlace
+        }
         Function::Backward => Entry::Backward,
         // The weights that are folded into, and the padding, take the place of gradients.
         Function::BackwardInPlace | Function::FoldIntoPrevious | Function::FoldIntoNext | Function::FoldPadding => {
@@ -241,6 +250,13 @@ fn in_rust<A: normdrop::Activation>(
     let fold = match function {
         Function::CheckMoments => return layer.check_moments(&memory.moments),
         Function::FillMask => return layer.fill_mask(SEED, memory.mask.as_deref_mut().unwrap_or_default()).map(drop),
+        Function::ApplyNoise => return layer.apply_noise(noise(case).1?, SEED, &mut memory.values),
+        Function::AlphaDropout => {
+            return layer.alpha_dropout(memory.mask.as_deref().unwrap_or_default(), &mut memory.values);
+        }
+        Function::AlphaDropoutBackward => {
+            return layer.alpha_dropout_backward(memory.mask.as_deref().unwrap_or_default(), &mut memory.values);
+        }
         Function::MergeMoments => return normdrop::merge_moments(&mut memory.moments, &memory.sums),
         Function::MergeSums => return normdrop::merge_sums(&mut memory.sums, &memory.moments),
         Function::FoldIntoPrevious => normdrop::fold_into_previous,
@@ -273,6 +289,19 @@ fn fold_shape(case: &Case, function: Function) -> WeightShape {
     } else {
         WeightShape { order: WeightOrder::InOutTaps, outputs: channels, inputs: outer, taps, groups: 1 }
     }
+}
+
+/// Noise as C and as Rust describe it: its law and width are any that the layer has constants for.
+fn noise(case: &Case) -> (c::normdrop_noise, Result<Noise, Error>) {
+    let (p, width) = (case.config.p, case.config.eps);
+    let law = [c::NORMDROP_NOISE_LAW_GAUSSIAN, c::NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT, c::NORMDROP_NOISE_LAW_UNIFORM]
+        [case.shape.len() % 3];
+    let made = match law {
+        c::NORMDROP_NOISE_LAW_GAUSSIAN => Noise::gaussian(width),
+        c::NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT => Noise::gaussian_dropout(p),
+        _ => Noise::uniform(width),
+    };
+    (c::normdrop_noise { version: c::NORMDROP_ABI_VERSION, law, p, width }, made)
 }
 
 /// Of masks that are drawn here.
@@ -338,6 +367,8 @@ fn buffers(case: &Case, function: Function, memory: &mut Memory) -> Vec<Pointer>
         Function::FinishGradients => (&[&[Sums]], &[GRADIENTS]),
         Function::ApplyGradient => (&[BACKWARD, SAVED, &[Sums]], &[&[GradInput, GradResidual, Scratch]]),
         Function::FillMask => (&[], &[&[Mask]]),
+        Function::ApplyNoise => (&[], &[&[Values]]),
+        Function::AlphaDropout | Function::AlphaDropoutBackward => (&[&[Mask]], &[&[Values]]),
         Function::MergeMoments => (&[&[Sums]], &[&[Moments]]),
         Function::MergeSums => (&[&[Moments]], &[&[Sums]]),
         Function::FoldIntoPrevious | Function::FoldIntoNext => (&[PARAMETERS, RUNNING], &[&[Values, GradBias]]),
@@ -406,6 +437,7 @@ struct CallOfC {
     /// The `eps` and the shape of a fold.
     fold: (f32, WeightShape),
     statistics: c::normdrop_statistics,
+    noise: c::normdrop_noise,
     samples: f64,
     in_gates: bool,
     buffers: Vec<Pointer>,
@@ -419,8 +451,13 @@ impl CallOfC {
     }
 
     fn has_struct(&self) -> bool {
-        use Function::{CheckMoments, FillMask, FinishGradients, MergeMoments, MergeSums, Moments};
-        !matches!(self.function, CheckMoments | Moments | FinishGradients | FillMask | MergeMoments | MergeSums)
+        use Function::{
+            AlphaDropout, AlphaDropoutBackward, ApplyNoise, CheckMoments, FillMask, FinishGradients, MergeMoments,
+            MergeSums, Moments,
+        };
+        let others = matches!(self.function, AlphaDropout | AlphaDropoutBackward | ApplyNoise);
+        !others
+            && !matches!(self.function, CheckMoments | Moments | FinishGradients | FillMask | MergeMoments | MergeSums)
     }
 
     /// Makes the fault, and says what must come of it. Where a buffer that is read is moved into another one, the buffer of
@@ -799,6 +836,13 @@ impl CallOfC {
                     };
                     c::normdrop_apply_gradient(layer, self.handed_over(&call), error)
                 }
+                Function::ApplyNoise => {
+                    c::normdrop_apply_noise(layer, &raw const self.noise, SEED, self.write(Values), error)
+                }
+                Function::AlphaDropout => c::normdrop_alpha_dropout(layer, self.read(Mask), self.write(Values), error),
+                Function::AlphaDropoutBackward => {
+                    c::normdrop_alpha_dropout_backward(layer, self.read(Mask), self.write(Values), error)
+                }
                 Function::FillMask => c::normdrop_fill_mask(layer, SEED, self.write(Mask), error),
                 Function::MergeMoments => c::normdrop_merge_moments(self.write(Moments), self.read(Sums), error),
                 Function::MergeSums => c::normdrop_merge_sums(self.write(Sums), self.read(Moments), error),
@@ -919,6 +963,12 @@ fn as_c_says(error: Error, function: Function) -> Refusal {
             Refusal { status: c::NORMDROP_STATUS_NOT_AN_ELEMENT_MASK, buffer: "gates".to_owned(), ..none }
         }
         Error::GatesActivation => Refusal { status: c::NORMDROP_STATUS_NO_GATES, buffer: "gates".to_owned(), ..none },
+        Error::NoiseWidth { width } => Refusal {
+            status: c::NORMDROP_STATUS_NOISE_WIDTH,
+            buffer: "noise".to_owned(),
+            value: f64::from(width).to_bits(),
+            ..none
+        },
         other => panic!("no call of a valid layer returns {other:?}"),
     }
 }

@@ -413,6 +413,12 @@ structured! {
         FoldIntoNext,
         /// `normdrop_fold_padding`.
         FoldPadding,
+        /// `normdrop_apply_noise`.
+        ApplyNoise,
+        /// `normdrop_alpha_dropout`.
+        AlphaDropout,
+        /// `normdrop_alpha_dropout_backward`.
+        AlphaDropoutBackward,
     }
 }
 

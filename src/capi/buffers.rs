@@ -8,8 +8,9 @@ use super::types::{
     NORMDROP_ABI_VERSION, NORMDROP_BUFFER_NONE, NORMDROP_STATUS_ALIGNMENT, NORMDROP_STATUS_NULL,
     NORMDROP_STATUS_OVERLAP, NORMDROP_STATUS_SIZE, NORMDROP_STATUS_VERSION, normdrop_apply_call,
     normdrop_apply_gradient_call, normdrop_backward_call, normdrop_buffer, normdrop_error, normdrop_eval_call,
-    normdrop_finish_call, normdrop_fold_call, normdrop_keep, normdrop_layer, normdrop_lengths, normdrop_prepare_call,
-    normdrop_reduce_call, normdrop_slice, normdrop_slice_mut, normdrop_status, normdrop_train_call,
+    normdrop_finish_call, normdrop_fold_call, normdrop_keep, normdrop_layer, normdrop_lengths, normdrop_masked,
+    normdrop_noise, normdrop_prepare_call, normdrop_reduce_call, normdrop_slice, normdrop_slice_mut, normdrop_status,
+    normdrop_train_call,
 };
 
 impl normdrop_error {
@@ -66,6 +67,10 @@ unsafe impl Versioned for normdrop_reduce_call {}
 unsafe impl Versioned for normdrop_apply_gradient_call {}
 // SAFETY: as above.
 unsafe impl Versioned for normdrop_fold_call {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_noise {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_masked {}
 
 /// Checks that a struct can be read or written as a `T`, and that this library knows its version.
 ///
@@ -161,14 +166,20 @@ impl Region {
 pub(super) fn check_apart(regions: &[Region]) -> Result<(), normdrop_error> {
     let mut rest = regions;
     while let Some((region, others)) = rest.split_first() {
-        for other in others {
-            if (region.written || other.written) && region.overlaps(other) {
-                let (buffer, other) =
-                    if region.written { (region.buffer, other.buffer) } else { (other.buffer, region.buffer) };
-                return Err(normdrop_error { other, ..normdrop_error::new(NORMDROP_STATUS_OVERLAP).of(buffer) });
-            }
-        }
+        check_apart_from(region, others)?;
         rest = others;
+    }
+    Ok(())
+}
+
+/// Checks that a buffer shares no memory with others, unless the call writes neither of two.
+pub(super) fn check_apart_from(region: &Region, others: &[Region]) -> Result<(), normdrop_error> {
+    for other in others {
+        if (region.written || other.written) && region.overlaps(other) {
+            let (buffer, other) =
+                if region.written { (region.buffer, other.buffer) } else { (other.buffer, region.buffer) };
+            return Err(normdrop_error { other, ..normdrop_error::new(NORMDROP_STATUS_OVERLAP).of(buffer) });
+        }
     }
     Ok(())
 }

@@ -48,7 +48,7 @@ pub const NORMDROP_STATUS_RUNNING_VARIANCE: normdrop_status = 15;
 pub const NORMDROP_STATUS_BACKEND: normdrop_status = 16;
 /// Several tasks are asked for, and this library was built without threads.
 pub const NORMDROP_STATUS_TASKS: normdrop_status = 17;
-/// There is no such kind of statistics.
+/// There is no such kind of statistics, or a masked evaluation is given prepared ones.
 pub const NORMDROP_STATUS_STATISTICS: normdrop_status = 18;
 /// The running variance averages the unbiased variance, and a channel with one value has no
 /// unbiased variance. The call is possible with the biased running variance, or without running
@@ -85,9 +85,16 @@ pub const NORMDROP_STATUS_NOT_PREPARED: normdrop_status = 30;
 /// `alpha` is not finite.
 pub const NORMDROP_STATUS_ALPHA: normdrop_status = 31;
 /// The derivative of the activation has other values than 0 and 1, so there are no gates: only the
-/// identity and `NORMDROP_ACTIVATION_RELU` have them. Or a forward call with prepared statistics is
-/// asked for gates.
+/// identity and `NORMDROP_ACTIVATION_RELU` have them. Or a masked evaluation, or a forward call with
+/// prepared statistics, is asked for gates.
 pub const NORMDROP_STATUS_NO_GATES: normdrop_status = 32;
+/// `buffer` and `other` are both given, and stand for the same thing.
+pub const NORMDROP_STATUS_TWO_BUFFERS: normdrop_status = 33;
+/// `width` of noise is not in [0, 2^64], or `p` of `NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT` rounds to 1,
+/// for which the width would be infinite. `value` is the width.
+pub const NORMDROP_STATUS_NOISE_WIDTH: normdrop_status = 34;
+/// There is no such law of noise. `actual` is its number.
+pub const NORMDROP_STATUS_NOISE_LAW: normdrop_status = 35;
 
 /// A buffer or struct of a call: one of `NORMDROP_BUFFER_*`.
 pub type normdrop_buffer = u32;
@@ -148,7 +155,7 @@ pub const NORMDROP_BUFFER_FOLD_WEIGHTS: normdrop_buffer = 25;
 pub const NORMDROP_BUFFER_FOLD_BIAS: normdrop_buffer = 26;
 /// `lengths` of the sequences of a padded batch
 pub const NORMDROP_BUFFER_LENGTHS: normdrop_buffer = 27;
-/// `values` whose padding is cleared
+/// `values` whose padding is cleared, or to which noise or alpha dropout is applied
 pub const NORMDROP_BUFFER_VALUES: normdrop_buffer = 28;
 /// `running_mean_tail`
 pub const NORMDROP_BUFFER_RUNNING_MEAN_TAIL: normdrop_buffer = 29;
@@ -158,6 +165,14 @@ pub const NORMDROP_BUFFER_GATES: normdrop_buffer = 31;
 pub const NORMDROP_BUFFER_PREPARED: normdrop_buffer = 30;
 /// `padding` of a fold
 pub const NORMDROP_BUFFER_FOLD_PADDING: normdrop_buffer = 32;
+/// `validity` of the positions of a padded batch
+pub const NORMDROP_BUFFER_VALIDITY: normdrop_buffer = 33;
+/// `workspace`
+pub const NORMDROP_BUFFER_WORKSPACE: normdrop_buffer = 34;
+/// The struct `normdrop_masked`.
+pub const NORMDROP_BUFFER_MASKED: normdrop_buffer = 35;
+/// The struct `normdrop_noise`.
+pub const NORMDROP_BUFFER_NOISE: normdrop_buffer = 36;
 
 /// The order in memory of the dimensions of weights, the innermost last: one of
 /// `NORMDROP_WEIGHT_ORDER_*`.
@@ -237,6 +252,18 @@ pub const NORMDROP_STATISTICS_BATCH: normdrop_statistics = 0;
 pub const NORMDROP_STATISTICS_FIXED: normdrop_statistics = 1;
 /// Fixed statistics and parameters, from `prepared`, after `normdrop_eval` with the same.
 pub const NORMDROP_STATISTICS_PREPARED: normdrop_statistics = 2;
+
+/// The distribution of the factors of noise: one of `NORMDROP_NOISE_LAW_*`.
+pub type normdrop_noise_law = u32;
+
+/// `1 + width*n`, where n is normal with the standard deviation 1, of about 2^24 values up to 5.42.
+pub const NORMDROP_NOISE_LAW_GAUSSIAN: normdrop_noise_law = 0;
+/// `1 + sqrt(p/(1 - p))*n`: the variance that dropout with the probability `p` gives. `GaussianDropout`
+/// of Keras.
+pub const NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT: normdrop_noise_law = 1;
+/// `1 + width*u`, where u is uniform in (-1, 1), of 2^24 values. `Uout` of arXiv 1801.05134, whose beta
+/// is `width`.
+pub const NORMDROP_NOISE_LAW_UNIFORM: normdrop_noise_law = 2;
 
 /// An instruction set: one of `NORMDROP_BACKEND_*`. All give the same bits.
 pub type normdrop_backend = u32;
@@ -318,11 +345,11 @@ pub struct normdrop_error {
     /// `SEQUENCE_LENGTH`  the length of the sequence
     /// `NOT_FINITE`      the index of the value
     /// ACTIVATION, GRANULARITY, `RUNNING_VARIANCE`, BACKEND, TASKS, STATISTICS,
-    /// `WEIGHT_ORDER`    the number that was given
+    /// `WEIGHT_ORDER`, `NOISE_LAW`  the number that was given
     ///
     /// and 0 for every other status.
     pub actual: usize,
-    /// The number that is out of its range: eps, momentum, p, slope or alpha. For VARIANCE it is the
+    /// The number that is out of its range: eps, momentum, p, slope, alpha or the width of noise. For VARIANCE it is the
     /// running variance, for COUNT the count, for `SEQUENCE_LENGTH` the sample.
     pub value: f64,
 }
@@ -409,6 +436,11 @@ pub struct normdrop_lengths {
     pub sums: usize,
     /// The number of doubles of `prepared`.
     pub prepared: usize,
+    /// The number of doubles of scratch that are enough for every call with a `normdrop_masked`, and for
+    /// every other call.
+    pub masked_scratch: usize,
+    /// The number of floats of `workspace` in a `normdrop_masked`.
+    pub masked_workspace: usize,
 }
 
 /// The exact keep probability and the scale that belong to a probability to drop.
@@ -423,6 +455,42 @@ pub struct normdrop_keep {
     pub threshold: u64,
     /// The keep probability, exactly.
     pub probability: f64,
+}
+
+/// Noise by which a tensor is multiplied, in the place of dropout: factors with the mean 1.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct normdrop_noise {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// One of `NORMDROP_NOISE_LAW_*`.
+    pub law: normdrop_noise_law,
+    /// The probability to drop whose variance `NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT` has, in [0, 1).
+    /// Ignored by the other laws.
+    pub p: f64,
+    /// The standard deviation of `NORMDROP_NOISE_LAW_GAUSSIAN`, or the half width of
+    /// `NORMDROP_NOISE_LAW_UNIFORM`, in [0, 2^64]. Ignored by the other law.
+    pub width: f32,
+}
+
+/// Which positions of a padded batch are valid, and the memory that a call over them needs beside its
+/// own. Position `i` of sample `s` is one of the `positions*inner` positions of a sample.
+///
+/// Give either `lengths` or `validity`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct normdrop_masked {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// The length of each sample: position `i` of sample `s` is valid where `i < lengths[s]`. Or left
+    /// out.
+    pub lengths: normdrop_slice<usize>,
+    /// A bit for each position of each sample, `normdrop_mask_len(samples*positions)` bytes: bit `i % 8`
+    /// of byte `i / 8` is 1 if position `i` of all positions is valid, as
+    /// `numpy.packbits(bitorder="little")` and Arrow's validity bitmaps have it. Or left out.
+    pub validity: normdrop_slice<u8>,
+    /// At least `masked_workspace` values. Its contents do not matter.
+    pub workspace: normdrop_slice_mut<f32>,
 }
 
 /// The buffers of `normdrop_train`. C is the number of channels and len is the number of elements.

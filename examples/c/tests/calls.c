@@ -215,17 +215,17 @@ static void test_names(void) {
     normdrop_backend backend;
     CHECK(normdrop_abi_version() == NORMDROP_ABI_VERSION);
     CHECK(strchr(normdrop_version(), '.') != NULL);
-    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_NO_GATES; status++) {
+    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_NOISE_LAW; status++) {
         CHECK(strlen(normdrop_status_text(status)) > 6);
         CHECK(strcmp(normdrop_status_text(status), "unknown status") != 0);
     }
-    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_NO_GATES + 1), "unknown status") == 0);
+    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_NOISE_LAW + 1), "unknown status") == 0);
     CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
-    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_FOLD_PADDING; buffer++) {
+    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_NOISE; buffer++) {
         CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
     }
     CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_SAVED_INV_STD), "saved_inv_std") == 0);
-    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_FOLD_PADDING + 1), "unknown buffer") == 0);
+    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_NOISE + 1), "unknown buffer") == 0);
     backend = normdrop_backend_detect();
     CHECK(backend >= NORMDROP_BACKEND_PORTABLE && backend <= NORMDROP_BACKEND_AVX512);
     CHECK(normdrop_backend_is_available(NORMDROP_BACKEND_FASTEST) == 1);
@@ -258,6 +258,7 @@ static void test_layer(void) {
     CHECK(lengths.moments == 15 && lengths.sums == 10 && lengths.prepared == 32 + 4 * 5 + 2);
     CHECK(lengths.eval_scratch <= lengths.scratch && lengths.train_scratch <= lengths.scratch);
     CHECK(lengths.backward_scratch <= lengths.scratch);
+    CHECK(lengths.masked_scratch >= lengths.scratch && lengths.masked_workspace == 4 * 210);
     layer.granularity = NORMDROP_GRANULARITY_CHANNEL;
     CHECK(lengths_of(&layer).mask_bits == 30 && lengths_of(&layer).mask == 4);
     layer.granularity = NORMDROP_GRANULARITY_SAMPLE;
@@ -1008,6 +1009,338 @@ static void test_phases(void) {
     free_all();
 }
 
+/* ---- noise and alpha dropout ---- */
+
+static normdrop_noise new_noise(normdrop_noise_law law, double p, float width) {
+    normdrop_noise noise;
+    memset(&noise, 0, sizeof noise);
+    noise.version = NORMDROP_ABI_VERSION;
+    noise.law = law;
+    noise.p = p;
+    noise.width = width;
+    return noise;
+}
+
+static void fill(normdrop_slice_mut_f32 values, float value) {
+    size_t i;
+    for (i = 0; i < values.len; i++) {
+        values.values[i] = value;
+    }
+}
+
+static void refused_noise(normdrop_noise noise, normdrop_status status, size_t actual, double value) {
+    normdrop_slice_mut_f32 values = empty_f32(3);
+    normdrop_error error = new_error();
+    fill(values, 1);
+    CHECK(normdrop_noise_apply(&noise, 1, 0, values, &error) == status);
+    CHECK(error.status == status && error.actual == actual && error.value == value);
+    CHECK(values.values[0] == 1 && values.values[1] == 1 && values.values[2] == 1);
+}
+
+static void test_noise(void) {
+    const normdrop_layer layer = new_layer(10, 100, 9, NORMDROP_ACTIVATION_IDENTITY);
+    normdrop_slice_mut_f32 factors = empty_f32(9000), values = empty_f32(9000), part;
+    normdrop_noise noise = new_noise(NORMDROP_NOISE_LAW_UNIFORM, 0, 1), wrong;
+    normdrop_error error = new_error();
+    double sum = 0, squares = 0, fourth = 0;
+    float most = 0;
+    size_t i;
+
+    /* Uniform: 1 + u, with the moments of u and its bounds. */
+    fill(factors, 1);
+    CHECK(normdrop_noise_apply(&noise, 42, 0, factors, &error) == NORMDROP_STATUS_OK);
+    for (i = 0; i < 9000; i++) {
+        double u = (double)factors.values[i] - 1;
+        sum += u;
+        squares += u * u;
+        most = fabs(u) > (double)most ? (float)fabs(u) : most;
+    }
+    CHECK(fabs(sum / 9000) < 0.02 && fabs(squares / 9000 - 1 / 3.0) < 0.015 && most <= 1 && most > 0.99f);
+    /* Half as wide: half as far from 1. Any part can be made alone, and the layer makes all of it. */
+    noise.width = 0.5f;
+    fill(values, 2);
+    CHECK(normdrop_apply_noise(&layer, &noise, 42, values, &error) == NORMDROP_STATUS_OK);
+    for (i = 0; i < 9000; i++) {
+        CHECK(fabs((double)values.values[i] - 2 - ((double)factors.values[i] - 1)) < 4e-7);
+    }
+    part = empty_f32(777);
+    fill(part, 2);
+    CHECK(normdrop_noise_apply(&noise, 42, 4090, part, &error) == NORMDROP_STATUS_OK);
+    CHECK(memcmp(part.values, values.values + 4090, 777 * sizeof(float)) == 0);
+    CHECK(normdrop_noise_apply(&noise, 43, 4090, part, &error) == NORMDROP_STATUS_OK);
+    CHECK(part.values[0] != values.values[4090] || part.values[1] != values.values[4091]);
+
+    /* Gaussian: a variance and a fourth moment that no uniform number has. With a p of 0.5, dropout has a width of 1. */
+    noise = new_noise(NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT, 0.5, -1);
+    fill(factors, 1);
+    CHECK(normdrop_apply_noise(&layer, &noise, 7, factors, &error) == NORMDROP_STATUS_OK);
+    for (i = 0, sum = squares = 0; i < 9000; i++) {
+        double n = (double)factors.values[i] - 1;
+        sum += n;
+        squares += n * n;
+        fourth += n * n * n * n;
+    }
+    CHECK(fabs(sum / 9000) < 0.04 && fabs(squares / 9000 - 1) < 0.06 && fabs(fourth / 9000 - 3) < 0.5);
+    noise = new_noise(NORMDROP_NOISE_LAW_GAUSSIAN, 7, 1);
+    fill(values, 1);
+    CHECK(normdrop_noise_apply(&noise, 7, 0, values, &error) == NORMDROP_STATUS_OK);
+    CHECK(memcmp(values.values, factors.values, 9000 * sizeof(float)) == 0);
+    /* A width of 0 changes nothing. */
+    noise.width = 0;
+    CHECK(normdrop_noise_apply(&noise, 7, 0, values, &error) == NORMDROP_STATUS_OK);
+    CHECK(memcmp(values.values, factors.values, 9000 * sizeof(float)) == 0);
+    CHECK(error.status == NORMDROP_STATUS_OK);
+
+    refused_noise(new_noise(NORMDROP_NOISE_LAW_UNIFORM + 1, 0, 0), NORMDROP_STATUS_NOISE_LAW, 3, 0);
+    refused_noise(new_noise(NORMDROP_NOISE_LAW_UNIFORM, 0, -0.5f), NORMDROP_STATUS_NOISE_WIDTH, 0, -0.5);
+    refused_noise(new_noise(NORMDROP_NOISE_LAW_GAUSSIAN, 0, 3e19f), NORMDROP_STATUS_NOISE_WIDTH, 0, (double)3e19f);
+    refused_noise(new_noise(NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT, 1, 0), NORMDROP_STATUS_NOISE_WIDTH, 0, HUGE_VAL);
+    refused_noise(new_noise(NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT, 1.5, 0), NORMDROP_STATUS_PROBABILITY, 0, 1.5);
+    wrong = noise;
+    wrong.version = NORMDROP_ABI_VERSION + 1;
+    CHECK(normdrop_noise_apply(&wrong, 1, 0, values, &error) == NORMDROP_STATUS_VERSION);
+    CHECK(error.buffer == NORMDROP_BUFFER_NOISE);
+    CHECK(normdrop_noise_apply(NULL, 1, 0, values, &error) == NORMDROP_STATUS_NULL && error.buffer == NORMDROP_BUFFER_NOISE);
+    CHECK(normdrop_apply_noise(&layer, NULL, 1, values, NULL) == NORMDROP_STATUS_NULL);
+    free_all();
+}
+
+static void test_alpha_dropout(void) {
+    normdrop_layer layer = new_layer(6, 5, 7, NORMDROP_ACTIVATION_SELU);
+    const double alpha = 1.7580993408473766, p = 0.375;
+    const double a = 1 / sqrt((alpha * alpha * p + 1) * (1 - p));
+    normdrop_error error = new_error();
+    normdrop_slice_u8 mask = reading_u8(mask_of(&layer, 11));
+    normdrop_slice_mut_f32 x = random_mut_f32(210), y = empty_f32(210);
+    size_t i;
+    memcpy(y.values, x.values, 210 * sizeof(float));
+    CHECK(normdrop_alpha_dropout(&layer, mask, y, &error) == NORMDROP_STATUS_OK);
+    for (i = 0; i < 210; i++) {
+        double wanted = kept(mask, i) ? a * (double)x.values[i] + alpha * a * p : -alpha * a * (1 - p);
+        CHECK(near((double)y.values[i], wanted, 4e-7));
+    }
+    memcpy(y.values, x.values, 210 * sizeof(float));
+    CHECK(normdrop_alpha_dropout_backward(&layer, mask, y, &error) == NORMDROP_STATUS_OK);
+    for (i = 0; i < 210; i++) {
+        CHECK(kept(mask, i) ? near((double)y.values[i], a * (double)x.values[i], 4e-7) : y.values[i] == 0);
+    }
+    /* A bit for each channel of each sample. */
+    layer.granularity = NORMDROP_GRANULARITY_CHANNEL;
+    mask = reading_u8(mask_of(&layer, 12));
+    memcpy(y.values, x.values, 210 * sizeof(float));
+    CHECK(normdrop_alpha_dropout(&layer, mask, y, &error) == NORMDROP_STATUS_OK);
+    for (i = 0; i < 210; i++) {
+        double wanted = kept(mask, i / 7) ? a * (double)x.values[i] + alpha * a * p : -alpha * a * (1 - p);
+        CHECK(near((double)y.values[i], wanted, 4e-7));
+    }
+    CHECK(error.status == NORMDROP_STATUS_OK);
+    free_all();
+}
+
+/* ---- padded batches ---- */
+
+/* The calls over valid positions, with all their buffers. */
+typedef struct {
+    normdrop_layer layer;
+    normdrop_train_call train;
+    normdrop_eval_call eval;
+    normdrop_backward_call backward;
+    normdrop_masked masked;
+} masked_calls;
+
+/* Whether position `at` of all positions is valid, and the place of element `channel` of it. */
+static int is_valid(const masked_calls *of, size_t at) {
+    size_t positions = of->layer.positions * of->layer.inner;
+    if (of->masked.validity.values != NULL) {
+        return kept(of->masked.validity, at);
+    }
+    return at % positions < of->masked.lengths.values[at / positions];
+}
+
+static size_t place_of(const normdrop_layer *layer, size_t at, size_t channel) {
+    return (at / layer->inner * layer->channels + channel) * layer->inner + at % layer->inner;
+}
+
+/* NaN in the padding of a tensor. */
+static void spoil_padding(const masked_calls *of, normdrop_slice_mut_f32 values) {
+    size_t at, channel;
+    for (at = 0; at < of->layer.outer * of->layer.inner; at++) {
+        for (channel = 0; channel < of->layer.channels && !is_valid(of, at); channel++) {
+            values.values[place_of(&of->layer, at, channel)] = (float)NAN;
+        }
+    }
+}
+
+static void make_masked(masked_calls *made, const normdrop_layer *layer, normdrop_masked masked) {
+    normdrop_lengths lengths = lengths_of(layer);
+    size_t channels = layer->channels, len = lengths.elements;
+    normdrop_slice_mut_f32 x = random_mut_f32(len), residual = random_mut_f32(len), dy = random_mut_f32(len);
+    memset(made, 0, sizeof *made);
+    made->layer = *layer;
+    made->masked = masked;
+    made->masked.version = NORMDROP_ABI_VERSION;
+    made->masked.workspace = empty_f32(lengths.masked_workspace);
+    spoil_padding(made, x);
+    spoil_padding(made, residual);
+    spoil_padding(made, dy);
+    made->train.version = made->eval.version = made->backward.version = NORMDROP_ABI_VERSION;
+    made->train.weight = made->eval.weight = made->backward.weight = random_f32(channels);
+    made->train.bias = made->eval.bias = made->backward.bias = random_f32(channels);
+    made->train.running_mean = random_mut_f32(channels);
+    made->train.running_mean_tail = random_tail(channels);
+    made->train.running_var = random_positive(channels);
+    made->train.mask = made->eval.mask = made->backward.mask = reading_u8(mask_of(layer, 7));
+    made->train.input = made->eval.input = made->backward.input = reading(x);
+    made->train.residual = made->eval.residual = made->backward.residual = reading(residual);
+    made->train.output = empty_f32(len);
+    made->train.saved_mean = empty_f32(channels);
+    made->train.saved_mean_tail = empty_f32(channels);
+    made->train.saved_inv_std = empty_f64(channels);
+    made->train.scratch = made->eval.scratch = made->backward.scratch = empty_f64(lengths.masked_scratch);
+    made->eval.running_mean = reading(made->train.running_mean);
+    made->eval.running_mean_tail = reading(made->train.running_mean_tail);
+    made->eval.running_var = reading(made->train.running_var);
+    made->eval.output = empty_f32(len);
+    made->backward.statistics = NORMDROP_STATISTICS_BATCH;
+    made->backward.saved_mean = reading(made->train.saved_mean);
+    made->backward.saved_mean_tail = reading(made->train.saved_mean_tail);
+    made->backward.saved_inv_std = reading_f64(made->train.saved_inv_std);
+    made->backward.grad_output = reading(dy);
+    made->backward.grad_input = empty_f32(len);
+    made->backward.grad_residual = empty_f32(len);
+    made->backward.grad_weight = empty_f32(channels);
+    made->backward.grad_bias = empty_f32(channels);
+}
+
+/* The three calls against the formulas over the valid values alone. */
+static void check_masked(masked_calls *of) {
+    normdrop_error error = new_error();
+    const normdrop_layer *layer = &of->layer;
+    const normdrop_backward_call *call = &of->backward;
+    size_t channel, at, positions = layer->outer * layer->inner, channels = layer->channels, count = 0;
+    double scale = 1 / (1 - layer->p);
+    float old_mean[8], old_var[8];
+    memcpy(old_mean, of->train.running_mean.values, channels * sizeof(float));
+    memcpy(old_var, of->train.running_var.values, channels * sizeof(float));
+    CHECK(normdrop_eval_masked(layer, &of->eval, &of->masked, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_train_masked(layer, &of->train, &of->masked, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_backward_masked(layer, &of->backward, &of->masked, &error) == NORMDROP_STATUS_OK);
+    for (at = 0; at < positions; at++) {
+        count += is_valid(of, at) != 0;
+    }
+    CHECK(count > 1 && count < positions);
+    for (channel = 0; channel < channels; channel++) {
+        double weight = (double)call->weight.values[channel], bias = (double)call->bias.values[channel];
+        double mean = 0, var = 0, inv_std, d_weight = 0, d_bias = 0;
+        double fixed_mean = (double)old_mean[channel];
+        double fixed_inv_std = 1 / sqrt((double)old_var[channel] + (double)layer->eps);
+        int pass;
+        for (at = 0; at < positions; at++) {
+            mean += is_valid(of, at) ? (double)call->input.values[place_of(layer, at, channel)] : 0;
+        }
+        mean /= (double)count;
+        for (at = 0; at < positions; at++) {
+            double off = (double)call->input.values[place_of(layer, at, channel)] - mean;
+            var += is_valid(of, at) ? off * off : 0;
+        }
+        CHECK(near((double)of->train.running_mean.values[channel], 0.9 * (double)old_mean[channel] + 0.1 * mean, 1e-6));
+        CHECK(near((double)of->train.running_var.values[channel],
+                   0.9 * (double)old_var[channel] + 0.1 * var / (double)(count - 1), 1e-6));
+        var /= (double)count;
+        inv_std = 1 / sqrt(var + (double)layer->eps);
+        CHECK(near((double)of->train.saved_mean.values[channel], mean, 1e-6));
+        CHECK(near(of->train.saved_inv_std.values[channel], inv_std, 1e-6));
+        for (pass = 0; pass < 2; pass++) {
+            for (at = 0; at < positions; at++) {
+                size_t i = place_of(layer, at, channel);
+                double x = (double)call->input.values[i], residual = (double)call->residual.values[i];
+                double xhat = (x - mean) * inv_std, z = xhat * weight + bias + residual;
+                double fixed_z = (x - fixed_mean) * fixed_inv_std * weight + bias + residual, g;
+                int keep = kept(call->mask, i);
+                if (!is_valid(of, at)) {
+                    CHECK(of->train.output.values[i] == 0 && of->eval.output.values[i] == 0);
+                    CHECK(call->grad_input.values[i] == 0 && call->grad_residual.values[i] == 0);
+                    continue;
+                }
+                g = keep ? slope_of(layer->activation, 0, z) * scale * (double)call->grad_output.values[i] : 0;
+                if (pass == 0) {
+                    d_weight += g * xhat;
+                    d_bias += g;
+                    continue;
+                }
+                CHECK(near((double)of->train.output.values[i], keep ? act(layer->activation, 0, z) * scale : 0, 2e-6));
+                CHECK(near((double)of->eval.output.values[i], keep ? act(layer->activation, 0, fixed_z) * scale : 0, 2e-6));
+                CHECK(near((double)call->grad_residual.values[i], g, 1e-5));
+                CHECK(near((double)call->grad_input.values[i],
+                           weight * inv_std * (g - (d_bias + xhat * d_weight) / (double)count), 1e-5));
+            }
+        }
+        CHECK(near((double)call->grad_weight.values[channel], d_weight, 1e-5));
+        CHECK(near((double)call->grad_bias.values[channel], d_bias, 1e-5));
+    }
+    CHECK(error.status == NORMDROP_STATUS_OK);
+}
+
+static void test_masked(void) {
+    static const size_t valid[6] = {4, 1, 0, 7, 2, 5};
+    static const uint8_t bits[6] = {0x5A, 0xFF, 0x00, 0x13, 0xE7, 0xFF};
+    static const size_t all[6] = {7, 7, 7, 7, 7, 7};
+    masked_calls of;
+    normdrop_masked masked;
+    normdrop_error error = new_error();
+    normdrop_slice_mut_u8 gates;
+    normdrop_slice_mut_f32 other;
+    int order, form;
+    for (order = 0; order < 2; order++) {
+        normdrop_layer layer = new_layer(order == 0 ? 42 : 6, 5, order == 0 ? 1 : 7, NORMDROP_ACTIVATION_SILU);
+        layer.positions = order == 0 ? 7 : 1;
+        for (form = 0; form < 2; form++) {
+            memset(&masked, 0, sizeof masked);
+            if (form == 0) {
+                masked.lengths.values = valid;
+                masked.lengths.len = 6;
+            } else {
+                masked.validity.values = bits;
+                masked.validity.len = 6;
+            }
+            make_masked(&of, &layer, masked);
+            check_masked(&of);
+            free_all();
+        }
+        /* Without padding: the bits of the plain calls. */
+        memset(&masked, 0, sizeof masked);
+        masked.lengths.values = all;
+        masked.lengths.len = 6;
+        make_masked(&of, &layer, masked);
+        other = of.train.output;
+        memset(&of.train.running_mean, 0, sizeof of.train.running_mean);
+        memset(&of.train.running_mean_tail, 0, sizeof of.train.running_mean_tail);
+        memset(&of.train.running_var, 0, sizeof of.train.running_var);
+        CHECK(normdrop_train_masked(&layer, &of.train, &of.masked, &error) == NORMDROP_STATUS_OK);
+        of.train.output = empty_f32(210);
+        CHECK(normdrop_train(&layer, &of.train, &error) == NORMDROP_STATUS_OK);
+        CHECK(same_f32(other, of.train.output));
+        free_all();
+        /* Gates in the place of the mask: the same gradients. */
+        layer.activation = NORMDROP_ACTIVATION_RELU;
+        masked.lengths.values = valid;
+        make_masked(&of, &layer, masked);
+        gates = gates_of(210, NULL);
+        of.train.gates = gates;
+        CHECK(normdrop_train_masked(&layer, &of.train, &of.masked, &error) == NORMDROP_STATUS_OK);
+        CHECK(normdrop_backward_masked(&layer, &of.backward, &of.masked, &error) == NORMDROP_STATUS_OK);
+        other = of.backward.grad_input;
+        of.backward.grad_input = empty_f32(210);
+        of.backward.gates = reading_u8(gates);
+        memset(&of.backward.mask, 0, sizeof of.backward.mask);
+        memset(&of.backward.residual, 0, sizeof of.backward.residual);
+        CHECK(normdrop_backward_masked(&layer, &of.backward, &of.masked, &error) == NORMDROP_STATUS_OK);
+        CHECK(same_f32(other, of.backward.grad_input));
+        free_all();
+    }
+    CHECK(error.status == NORMDROP_STATUS_OK);
+}
+
 /* `channels` is the number of outputs or inputs: of the dimension that the batch norm has. */
 static normdrop_fold_call make_fold(normdrop_weight_order order, size_t outputs, size_t inputs, size_t taps, size_t channels) {
     normdrop_fold_call made;
@@ -1553,6 +1886,134 @@ static normdrop_status run_fill_with(const normdrop_layer *layer, const void *ca
     return normdrop_bernoulli_fill_with(layer->p, count_words, &words, 210, ((const loose *)call)->mask, error);
 }
 
+static normdrop_status run_alpha_dropout(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_alpha_dropout(layer, reading_u8(((const loose *)call)->mask), ((const loose *)call)->values, error);
+}
+
+static normdrop_status run_alpha_dropout_backward(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_alpha_dropout_backward(layer, reading_u8(((const loose *)call)->mask), ((const loose *)call)->values,
+                                           error);
+}
+
+static normdrop_status run_apply_noise(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    const normdrop_noise noise = new_noise(NORMDROP_NOISE_LAW_UNIFORM, 0, 0.5f);
+    return normdrop_apply_noise(layer, &noise, 1, ((const loose *)call)->values, error);
+}
+
+static normdrop_status run_train_masked(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_train_masked(layer, &((const masked_calls *)call)->train, &((const masked_calls *)call)->masked, error);
+}
+
+static normdrop_status run_eval_masked(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_eval_masked(layer, &((const masked_calls *)call)->eval, &((const masked_calls *)call)->masked, error);
+}
+
+static normdrop_status run_backward_masked(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_backward_masked(layer, &((const masked_calls *)call)->backward, &((const masked_calls *)call)->masked,
+                                    error);
+}
+
+static void test_wrong_masked(void) {
+    static const size_t valid[6] = {4, 1, 0, 7, 2, 5}, too_long[6] = {4, 1, 8, 7, 2, 5};
+    static const field train[] = {
+        READ(masked_calls, masked.lengths, LENGTHS, size_t),
+        WRITTEN(masked_calls, masked.workspace, WORKSPACE, float),
+        READ(masked_calls, train.weight, WEIGHT, float),
+        READ(masked_calls, train.bias, BIAS, float),
+        WRITTEN(masked_calls, train.running_mean, RUNNING_MEAN, float),
+        WRITTEN(masked_calls, train.running_mean_tail, RUNNING_MEAN_TAIL, float),
+        WRITTEN(masked_calls, train.running_var, RUNNING_VAR, float),
+        READ(masked_calls, train.mask, MASK, uint8_t),
+        READ(masked_calls, train.input, INPUT, float),
+        READ(masked_calls, train.residual, RESIDUAL, float),
+        WRITTEN(masked_calls, train.output, OUTPUT, float),
+        WRITTEN(masked_calls, train.saved_mean, SAVED_MEAN, float),
+        WRITTEN(masked_calls, train.saved_mean_tail, SAVED_MEAN_TAIL, float),
+        WRITTEN(masked_calls, train.saved_inv_std, SAVED_INV_STD, double),
+        WRITTEN(masked_calls, train.scratch, SCRATCH, double),
+    };
+    static const field eval[] = {
+        READ(masked_calls, masked.validity, VALIDITY, uint8_t),
+        WRITTEN(masked_calls, masked.workspace, WORKSPACE, float),
+        READ(masked_calls, eval.weight, WEIGHT, float),
+        READ(masked_calls, eval.bias, BIAS, float),
+        READ(masked_calls, eval.running_mean, RUNNING_MEAN, float),
+        READ(masked_calls, eval.running_mean_tail, RUNNING_MEAN_TAIL, float),
+        READ(masked_calls, eval.running_var, RUNNING_VAR, float),
+        READ(masked_calls, eval.mask, MASK, uint8_t),
+        READ(masked_calls, eval.input, INPUT, float),
+        READ(masked_calls, eval.residual, RESIDUAL, float),
+        WRITTEN(masked_calls, eval.output, OUTPUT, float),
+        WRITTEN(masked_calls, eval.scratch, SCRATCH, double),
+    };
+    static const field backward[] = {
+        READ(masked_calls, masked.validity, VALIDITY, uint8_t),
+        WRITTEN(masked_calls, masked.workspace, WORKSPACE, float),
+        READ(masked_calls, backward.weight, WEIGHT, float),
+        READ(masked_calls, backward.bias, BIAS, float),
+        READ(masked_calls, backward.saved_mean, SAVED_MEAN, float),
+        READ(masked_calls, backward.saved_mean_tail, SAVED_MEAN_TAIL, float),
+        READ(masked_calls, backward.saved_inv_std, SAVED_INV_STD, double),
+        READ(masked_calls, backward.mask, MASK, uint8_t),
+        READ(masked_calls, backward.input, INPUT, float),
+        READ(masked_calls, backward.residual, RESIDUAL, float),
+        READ(masked_calls, backward.grad_output, GRAD_OUTPUT, float),
+        WRITTEN(masked_calls, backward.grad_input, GRAD_INPUT, float),
+        WRITTEN(masked_calls, backward.grad_residual, GRAD_RESIDUAL, float),
+        WRITTEN(masked_calls, backward.grad_weight, GRAD_WEIGHT, float),
+        WRITTEN(masked_calls, backward.grad_bias, GRAD_BIAS, float),
+        WRITTEN(masked_calls, backward.scratch, SCRATCH, double),
+    };
+    normdrop_layer layer = new_layer(6, 5, 7, NORMDROP_ACTIVATION_SILU);
+    normdrop_masked masked, wrong;
+    normdrop_error error = new_error();
+    normdrop_slice_mut_u8 bits;
+    masked_calls of;
+    memset(&masked, 0, sizeof masked);
+    masked.lengths.values = valid;
+    masked.lengths.len = 6;
+    make_masked(&of, &layer, masked);
+    check_buffers(run_train_masked, &layer, &of, train, COUNT(train), 0, 0);
+    check_structs(run_train_masked, &layer, &of, 0);
+
+    /* The struct itself, and what it says. */
+    CHECK(normdrop_train_masked(&layer, &of.train, NULL, &error) == NORMDROP_STATUS_NULL);
+    CHECK(error.buffer == NORMDROP_BUFFER_MASKED);
+    wrong = of.masked;
+    wrong.version = 0;
+    CHECK(normdrop_eval_masked(&layer, &of.eval, &wrong, &error) == NORMDROP_STATUS_VERSION);
+    CHECK(error.buffer == NORMDROP_BUFFER_MASKED);
+    CHECK(normdrop_backward_masked(&layer, &of.backward, &wrong, &error) == NORMDROP_STATUS_VERSION);
+    wrong = of.masked;
+    wrong.lengths.values = too_long;
+    CHECK(normdrop_train_masked(&layer, &of.train, &wrong, &error) == NORMDROP_STATUS_SEQUENCE_LENGTH);
+    CHECK(error.buffer == NORMDROP_BUFFER_LENGTHS && error.expected == 7 && error.actual == 8 && error.value == 2);
+    bits.values = (uint8_t *)fresh(6);
+    bits.len = 6;
+    memset(bits.values, 0x5A, 6);
+    wrong = of.masked;
+    wrong.validity = reading_u8(bits);
+    CHECK(normdrop_train_masked(&layer, &of.train, &wrong, &error) == NORMDROP_STATUS_TWO_BUFFERS);
+    CHECK(error.buffer == NORMDROP_BUFFER_LENGTHS && error.other == NORMDROP_BUFFER_VALIDITY);
+    memset(&wrong.lengths, 0, sizeof wrong.lengths);
+    of.masked = wrong;
+    memset(&wrong.validity, 0, sizeof wrong.validity);
+    CHECK(normdrop_train_masked(&layer, &of.train, &wrong, &error) == NORMDROP_STATUS_LENGTH);
+    CHECK(error.buffer == NORMDROP_BUFFER_LENGTHS && error.expected == 6 && error.actual == 0);
+
+    check_buffers(run_eval_masked, &layer, &of, eval, COUNT(eval), 0, 0);
+    check_structs(run_eval_masked, &layer, &of, 0);
+    check_buffers(run_backward_masked, &layer, &of, backward, COUNT(backward), 0, 0);
+    check_structs(run_backward_masked, &layer, &of, 0);
+    of.eval.prepared = reading_f64(empty_f64(3));
+    CHECK(normdrop_eval_masked(&layer, &of.eval, &of.masked, &error) == NORMDROP_STATUS_STATISTICS);
+    CHECK(error.buffer == NORMDROP_BUFFER_PREPARED);
+    of.eval.gates = gates_of(210, NULL);
+    CHECK(normdrop_eval_masked(&layer, &of.eval, &of.masked, &error) == NORMDROP_STATUS_NO_GATES);
+    CHECK(error.buffer == NORMDROP_BUFFER_GATES);
+    free_all();
+}
+
 static void test_wrong_buffers(void) {
     static const field train[] = {
         READ(normdrop_train_call, weight, WEIGHT, float),
@@ -1724,6 +2185,8 @@ static void test_wrong_buffers(void) {
     };
     static const field mask[] = {WRITTEN(loose, mask, MASK, uint8_t)};
     static const field drop_padding[] = {READ(loose, lengths, LENGTHS, size_t), WRITTEN(loose, mask, MASK, uint8_t)};
+    static const field alpha[] = {READ(loose, mask, MASK, uint8_t), WRITTEN(loose, values, VALUES, float)};
+    static const field noise[] = {WRITTEN(loose, values, VALUES, float)};
     static const field clear_padding[] = {READ(loose, lengths, LENGTHS, size_t), WRITTEN(loose, values, VALUES, float)};
     normdrop_error error = new_error();
     problem of;
@@ -1873,6 +2336,12 @@ static void test_wrong_buffers(void) {
         check_structs(run_drop_padding, &of.layer, &others, 0);
         check_buffers(run_clear_padding, &of.layer, &others, clear_padding, COUNT(clear_padding), 0, 0);
         check_structs(run_clear_padding, &of.layer, &others, 0);
+        check_buffers(run_alpha_dropout, &of.layer, &others, alpha, COUNT(alpha), 0, 0);
+        check_structs(run_alpha_dropout, &of.layer, &others, 0);
+        check_buffers(run_alpha_dropout_backward, &of.layer, &others, alpha, COUNT(alpha), 0, 0);
+        check_structs(run_alpha_dropout_backward, &of.layer, &others, 0);
+        check_buffers(run_apply_noise, &of.layer, &others, noise, COUNT(noise), 0, 0);
+        check_structs(run_apply_noise, &of.layer, &others, 0);
         lengths[2] = 8;
         CHECK(normdrop_drop_padding(&of.layer, others.lengths, others.mask, &error) == NORMDROP_STATUS_SEQUENCE_LENGTH);
         CHECK(error.buffer == NORMDROP_BUFFER_LENGTHS && error.expected == 7 && error.actual == 8 && error.value == 2);
@@ -1912,10 +2381,14 @@ int main(void) {
     test_options();
     test_gates();
     test_phases();
+    test_noise();
+    test_alpha_dropout();
+    test_masked();
     test_folds();
     test_weight_orders();
     test_wrong_layers();
     test_wrong_buffers();
+    test_wrong_masked();
     printf("%ld passed, %ld failed\n", checks - failures, failures);
     return failures != 0;
 }

@@ -228,6 +228,40 @@ static void a_call_is_one_line(void) {
     CHECK(module->lengths.prepared <= 128);
     CHECK(NORMDROP_PREPARE(&layer, NULL, .running_mean = NORMDROP_ARRAY(mean), .running_var = NORMDROP_ARRAY(var),
                            .prepared = {prepared, module->lengths.prepared}) == NORMDROP_STATUS_OK);
+    {
+        /* Of five samples the last two are padding: the statistics are those of the first three. */
+        const size_t lengths[ROWS] = {1, 1, 1, 0, 0};
+        normdrop_layer three = layer;
+        float workspace[4 * LEN], y_three[LEN], ones[LEN], factors[LEN];
+        int i;
+        three.outer = 3;
+        CHECK(NORMDROP_TRAIN_MASKED(&layer, NORMDROP_MASKED(.lengths = NORMDROP_ARRAY(lengths), .workspace = NORMDROP_ARRAY(workspace)),
+                                    &error, .input = NORMDROP_ARRAY(x), .output = NORMDROP_ARRAY(y),
+                                    .saved_mean = NORMDROP_ARRAY(mean), .saved_mean_tail = NORMDROP_ARRAY(tail),
+                                    .saved_inv_std = NORMDROP_ARRAY(inv_std), .scratch = NORMDROP_ARRAY(scratch)) == NORMDROP_STATUS_OK);
+        CHECK(NORMDROP_BACKWARD_MASKED(&layer, NORMDROP_MASKED(.lengths = NORMDROP_ARRAY(lengths), .workspace = NORMDROP_ARRAY(workspace)),
+                                       &error, .input = NORMDROP_ARRAY(x), .grad_output = NORMDROP_ARRAY(grad_y),
+                                       .grad_input = NORMDROP_ARRAY(grad_x), .saved_mean = NORMDROP_ARRAY(mean),
+                                       .saved_mean_tail = NORMDROP_ARRAY(tail), .saved_inv_std = NORMDROP_ARRAY(inv_std),
+                                       .scratch = NORMDROP_ARRAY(scratch)) == NORMDROP_STATUS_OK);
+        CHECK(NORMDROP_EVAL(&three, &error, .input = {x, 9}, .output = {y_three, 9}, .running_mean = NORMDROP_ARRAY(mean),
+                            .running_var = NORMDROP_ARRAY(var), .scratch = NORMDROP_ARRAY(scratch)) == NORMDROP_STATUS_OK);
+        for (i = 9; i < LEN; i++) {
+            CHECK(y[i] == 0.0f && grad_x[i] == 0.0f);
+        }
+        CHECK(NORMDROP_EVAL_MASKED(&layer, NORMDROP_MASKED(.lengths = NORMDROP_ARRAY(lengths), .workspace = NORMDROP_ARRAY(workspace)),
+                                   &error, .input = NORMDROP_ARRAY(x), .output = NORMDROP_ARRAY(y),
+                                   .running_mean = NORMDROP_ARRAY(mean), .running_var = NORMDROP_ARRAY(var),
+                                   .scratch = NORMDROP_ARRAY(scratch)) == NORMDROP_STATUS_OK);
+        CHECK(memcmp(y, y_three, 9 * sizeof(float)) == 0 && y[9] == 0.0f);
+        for (i = 0; i < LEN; i++) {
+            ones[i] = factors[i] = 1.0f;
+        }
+        CHECK(normdrop_apply_noise(&layer, NORMDROP_NOISE(.law = NORMDROP_NOISE_LAW_UNIFORM, .width = 0.1f), 42,
+                                   (normdrop_slice_mut_f32)NORMDROP_ARRAY(factors), &error) == NORMDROP_STATUS_OK);
+        CHECK(memcmp(ones, factors, sizeof ones) != 0);
+        CHECK(factors[0] > 0.9f && factors[0] < 1.1f && factors[LEN - 1] > 0.9f && factors[LEN - 1] < 1.1f);
+    }
     /* What is left out is missed. */
     CHECK(NORMDROP_TRAIN(&layer, &error, .input = NORMDROP_ARRAY(x)) != NORMDROP_STATUS_OK);
     normdrop_module_free(module);

@@ -199,6 +199,134 @@ void masks() {
     REQUIRE(same(values, expected_values) && !same(values, problem.x));
 }
 
+void noise_and_alpha_dropout() {
+    const Problem problem;
+    const auto c_noise = [](normdrop_noise_law law, double p, float width) {
+        normdrop_noise noise{};
+        noise.version = NORMDROP_ABI_VERSION;
+        noise.law = law;
+        noise.p = p;
+        noise.width = width;
+        return noise;
+    };
+    const std::array<normdrop::Noise, 3> all{normdrop::Noise::gaussian(0.5f), normdrop::Noise::gaussian_dropout(0.25),
+                                             normdrop::Noise::uniform(0.125f)};
+    const std::array<normdrop_noise, 3> of_c{c_noise(NORMDROP_NOISE_LAW_GAUSSIAN, 0.0, 0.5f),
+                                             c_noise(NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT, 0.25, 0.0f),
+                                             c_noise(NORMDROP_NOISE_LAW_UNIFORM, 0.0, 0.125f)};
+    for (std::size_t law = 0; law < all.size(); ++law) {
+        Floats values = problem.x, expected = problem.x, part = problem.x;
+        problem.layer.apply_noise(all[law], 42, values);
+        OK(normdrop_apply_noise(&problem.c, &of_c[law], 42, out(expected), nullptr));
+        REQUIRE(same(values, expected) && !same(values, problem.x));
+        normdrop::apply_noise(all[law], 42, 77, part);
+        expected = problem.x;
+        OK(normdrop_noise_apply(&of_c[law], 42, 77, out(expected), nullptr));
+        REQUIRE(same(part, expected) && !same(part, values));
+    }
+    Floats values = problem.x, expected = problem.x;
+    REFUSED(problem.layer.apply_noise(normdrop::Noise::uniform(-1.0f), 1, values), NORMDROP_STATUS_NOISE_WIDTH);
+    problem.layer.alpha_dropout(problem.mask, values);
+    OK(normdrop_alpha_dropout(&problem.c, in(problem.mask), out(expected), nullptr));
+    REQUIRE(same(values, expected) && !same(values, problem.x));
+    problem.layer.alpha_dropout_backward(problem.mask, values);
+    OK(normdrop_alpha_dropout_backward(&problem.c, in(problem.mask), out(expected), nullptr));
+    REQUIRE(same(values, expected));
+}
+
+void padded_batches() {
+    const Problem problem;
+    const normdrop::Layer &layer = problem.layer;
+    const std::vector<std::size_t> lengths{21, 20, 0, 3};
+    // The same positions as bits.
+    Bytes bits(normdrop::mask_len(84));
+    for (std::size_t at = 0; at < 84; ++at) {
+        bits[at / 8] = static_cast<std::uint8_t>(bits[at / 8] | (at % 21 < lengths[at / 21] ? 1 << (at % 8) : 0));
+    }
+    normdrop::Scratch scratch;
+    Floats y(problem.len), expected_y(problem.len), dx(problem.len), other_dx(problem.len);
+    normdrop::Saved saved, other;
+    normdrop::Train train;
+    train.weight = problem.weight;
+    train.bias = problem.bias;
+    train.mask = problem.mask;
+    train.input = problem.x;
+    train.output = y;
+    normdrop::Validity by_lengths, by_bits;
+    by_lengths.lengths = lengths;
+    by_bits.bits = bits;
+    layer.train_masked(train, by_lengths, saved, scratch);
+
+    normdrop::Saved expected{Floats(C), Floats(C), Doubles(C)};
+    Doubles memory(layer.lengths().masked_scratch);
+    Floats workspace(layer.lengths().masked_workspace);
+    normdrop_train_call c_train{};
+    c_train.version = NORMDROP_ABI_VERSION;
+    c_train.weight = in(problem.weight);
+    c_train.bias = in(problem.bias);
+    c_train.mask = in(problem.mask);
+    c_train.input = in(problem.x);
+    c_train.output = out(expected_y);
+    c_train.saved_mean = out(expected.mean);
+    c_train.saved_mean_tail = out(expected.mean_tail);
+    c_train.saved_inv_std = out(expected.inv_std);
+    c_train.scratch = out(memory);
+    normdrop_masked masked{};
+    masked.version = NORMDROP_ABI_VERSION;
+    masked.lengths = {lengths.data(), lengths.size()};
+    masked.workspace = out(workspace);
+    OK(normdrop_train_masked(&problem.c, &c_train, &masked, nullptr));
+    REQUIRE(same(y, expected_y) && same(saved, expected));
+    train.output = expected_y;
+    layer.train_masked(train, by_bits, other, scratch);
+    REQUIRE(same(y, expected_y) && same(saved, other));
+
+    normdrop::Backward backward;
+    backward.weight = problem.weight;
+    backward.bias = problem.bias;
+    backward.saved = &saved;
+    backward.mask = problem.mask;
+    backward.input = problem.x;
+    backward.grad_output = problem.dy;
+    backward.grad_input = dx;
+    layer.backward_masked(backward, by_lengths, scratch);
+    normdrop_backward_call c_backward{};
+    c_backward.version = NORMDROP_ABI_VERSION;
+    c_backward.weight = in(problem.weight);
+    c_backward.bias = in(problem.bias);
+    c_backward.saved_mean = in(saved.mean);
+    c_backward.saved_mean_tail = in(saved.mean_tail);
+    c_backward.saved_inv_std = in(saved.inv_std);
+    c_backward.mask = in(problem.mask);
+    c_backward.input = in(problem.x);
+    c_backward.grad_output = in(problem.dy);
+    c_backward.grad_input = out(other_dx);
+    c_backward.scratch = out(memory);
+    OK(normdrop_backward_masked(&problem.c, &c_backward, &masked, nullptr));
+    REQUIRE(same(dx, other_dx));
+
+    // Sample 2 has no valid position, and in sample 0 evaluation knows nothing of padding.
+    normdrop::Eval eval;
+    eval.weight = problem.weight;
+    eval.bias = problem.bias;
+    eval.running_mean = problem.mean;
+    eval.running_var = problem.var;
+    eval.input = problem.x;
+    eval.output = y;
+    layer.eval(eval);
+    eval.output = expected_y;
+    layer.eval_masked(eval, by_bits, scratch);
+    const std::size_t sample = C * 21;
+    REQUIRE(std::memcmp(y.data(), expected_y.data(), sample * sizeof(float)) == 0);
+    for (std::size_t element = 2 * sample; element < 3 * sample; ++element) {
+        REQUIRE(!(expected_y[element] < 0 || expected_y[element] > 0));
+    }
+    normdrop::Validity both = by_bits;
+    both.lengths = lengths;
+    REFUSED(layer.eval_masked(eval, both, scratch), NORMDROP_STATUS_TWO_BUFFERS);
+    REFUSED(layer.eval_masked(eval, normdrop::Validity(), scratch), NORMDROP_STATUS_LENGTH);
+}
+
 void whole_batches() {
     Problem problem;
     const normdrop::Layer &layer = problem.layer;
@@ -698,6 +826,8 @@ int main() {
     shapes_and_constants();
     masks();
     gates();
+    noise_and_alpha_dropout();
+    padded_batches();
     whole_batches();
     batches_in_parts();
     folds();

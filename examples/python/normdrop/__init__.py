@@ -26,6 +26,9 @@ The arrays of all calls, for a layer with C channels:
     moments                      float64 [3*C]: the count, mean and sum of squared deviations of each channel of a part
     sums                         float64 [2*C]: the sums of g and of g*xhat over a part, for each channel
     batches                      uint64 [1]: the number of batches so far
+    lengths, valid               of padded batches, sequences of different lengths in one array: the number of valid positions
+                                 of each sample, integers; or uint8 [(samples*positions + 7)//8], a bit for each position of
+                                 each sample, 1 if it is valid, as `numpy.packbits(valid, bitorder="little")` makes them
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ from ._untraced import untraced
 __version__ = "0.1.0"
 
 __all__ = [
-    "ACTIVATIONS", "BACKENDS", "GATED", "GRANULARITIES", "Generator", "Gradients", "LAYOUTS", "Layer", "NormdropError", "RUNNING_VARIANCES", "Saved",
+    "ACTIVATIONS", "BACKENDS", "GATED", "GRANULARITIES", "Generator", "Gradients", "LAYOUTS", "Layer", "Noise", "NormdropError", "RUNNING_VARIANCES", "Saved",
     "__version__", "backend", "bernoulli", "fill_mask", "fold_into_next", "fold_into_previous", "fold_padding", "library_path", "library_version",
     "merge_moments", "merge_sums", "seed_for",
 ]
@@ -108,6 +111,84 @@ class Generator(Protocol):
 
     def integers(self, low: int, high: int, *, dtype: type[numpy.uint32]) -> Any:
         """An integer that is at least `low` and below `high`, as a `dtype`."""
+
+
+class Noise:
+    """Noise by which an array is multiplied, in the place of dropout: factors with the mean 1. `Noise.gaussian`,
+    `Noise.gaussian_dropout` and `Noise.uniform` make one. It cannot be changed, and equal noises are equal.
+
+    A factor is a pure function of the seed, the noise and the index of the element, the same on every machine. It follows a
+    training call of a layer of `p=0`, on the output, and is the first step backward, on the gradient of the output, with the
+    same seed. Evaluation has no noise.
+    """
+
+    __slots__ = ("_noise",)
+    _noise: _library.CNoise
+
+    def __init__(self) -> None:
+        raise TypeError("Noise.gaussian, Noise.gaussian_dropout and Noise.uniform make noise")
+
+    @classmethod
+    @untraced
+    def gaussian(cls, sigma: Real) -> Noise:
+        """The factor `1 + sigma*n`, where n is normal with the standard deviation 1. `sigma` is in [0, 2**64]."""
+        return cls._of(0, width=real32("sigma", sigma))
+
+    @classmethod
+    @untraced
+    def gaussian_dropout(cls, p: Real) -> Noise:
+        """Gaussian noise with the variance that dropout with the probability `p` gives, as `GaussianDropout(p)` of Keras: a
+        standard deviation of `sqrt(p/(1 - p))`. `p` is in [0, 1), and must not round to 1.
+        """
+        return cls._of(1, p=real("p", p))
+
+    @classmethod
+    @untraced
+    def uniform(cls, half_width: Real) -> Noise:
+        """The factor `1 + half_width*u`, where u is uniform in (-1, 1): "Uout" (arXiv 1801.05134). `half_width` is in [0, 2**64].
+        """
+        return cls._of(2, width=real32("half_width", half_width))
+
+    @classmethod
+    def _of(cls, law: int, p: float = 0.0, width: float = 0.0) -> Noise:
+        noise = object.__new__(cls)
+        object.__setattr__(noise, "_noise", _library.CNoise(version=_library.ABI_VERSION, law=law, p=p, width=width))
+        # A wrong number is refused here, and not only where it is used.
+        _library.call("noise_apply", noise._noise, 0, 0, numpy.empty(0, numpy.float32))
+        return noise
+
+    @untraced
+    def apply(self, values: Floats, seed: SupportsIndex, first: SupportsIndex = 0) -> Floats:
+        """Multiplies `values`, float32 of any shape, by the factors of the elements from `first` on, in place, and returns it.
+        `seed` and `first` are integers from 0 to 2**64 - 1. Ones become the factors.
+        """
+        array = _array("values", values, numpy.float32, written=True, optional=False)
+        _library.call("noise_apply", self._noise, integer("seed", seed), integer("first", first), array)
+        return values
+
+    def _numbers(self) -> tuple[int, float, float]:
+        return self._noise.law, self._noise.p, self._noise.width
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("noise cannot be changed: make another one")
+
+    def __eq__(self, other: object) -> bool:
+        return self._numbers() == other._numbers() if isinstance(other, Noise) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._numbers())
+
+    def __repr__(self) -> str:
+        law, p, width = self._numbers()
+        return f"Noise.{('gaussian', 'gaussian_dropout', 'uniform')[law]}({p if law == 1 else float(str(numpy.float32(width)))!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _noise, self._numbers()
+
+
+def _noise(law: int, p: float, width: float) -> Noise:
+    """What a pickled noise is made with."""
+    return Noise._of(law, p, width)
 
 
 def library_path() -> str:
@@ -444,6 +525,38 @@ class Layer:
         return values
 
     @untraced
+    def apply_noise(self, noise: Noise, seed: SupportsIndex, values: Floats) -> Floats:
+        """Multiplies `values`, float32 of the shape of the layer, by `noise`, in place, and returns it: forward on the output of
+        a layer of `p=0`, and backward on the gradient of the output, with the same `seed`, an integer from 0 to 2**64 - 1.
+        """
+        if not isinstance(noise, Noise):
+            raise TypeError(f"noise must be a normdrop.Noise, not {type(noise).__name__}")
+        array = self._tensor("values", values, True)
+        _library.call("apply_noise", self._layer, noise._noise, integer("seed", seed), array)
+        return values
+
+    @untraced
+    def alpha_dropout(self, values: Floats, mask: Bits) -> Floats:
+        """Alpha dropout of `values`, float32 of the shape of the layer, in place, and returns it: dropout for "selu", which leaves
+        a mean of 0 and a variance of 1 as they are, with `p` of the layer.
+
+        `mask` is uint8 [mask_len]. A layer of `granularity="channel"` has PyTorch's FeatureAlphaDropout. The training call
+        before it is that of a layer of `p=0`.
+        """
+        _library.call("alpha_dropout", self._layer, _array("mask", mask, numpy.uint8, optional=False), self._tensor("values", values, True))
+        return values
+
+    @untraced
+    def alpha_dropout_backward(self, grad: Floats, mask: Bits) -> Floats:
+        """The gradient of `alpha_dropout`: `grad`, float32 of the shape of the layer, the gradient of the output of alpha
+        dropout, becomes that of its input, in place, and is returned. `mask` is uint8 [mask_len], that of the forward call.
+        """
+        _library.call(
+            "alpha_dropout_backward", self._layer, _array("mask", mask, numpy.uint8, optional=False), self._tensor("grad", grad, True)
+        )
+        return grad
+
+    @untraced
     def mask_from(self, generator: Generator) -> Bits:
         """A mask, uint8 [mask_len], from a `generator` of the caller, such as `numpy.random.Generator`."""
         failed: list[BaseException] = []
@@ -465,7 +578,8 @@ class Layer:
     def train(self, x: Floats, *, weight: Floats | None = None, bias: Floats | None = None, running_mean: Floats | None = None,
               running_var: Floats | None = None, running_mean_tail: Floats | None = None, batches: Counter | None = None,
               mask: Bits | None = None, gates: Bits | None = None, residual: Floats | None = None,
-              out: Floats | None = None) -> tuple[Floats, Saved]:
+              out: Floats | None = None, lengths: Iterable[SupportsIndex] | None = None,
+              valid: Bits | None = None) -> tuple[Floats, Saved]:
         """Training forward: the output, and what `backward` needs. Updates the running statistics.
 
             x                    float32, the shape of the layer
@@ -479,8 +593,11 @@ class Layer:
                                  overwrites a mask of elements
             residual             float32, the shape of the layer: added before the activation
             out                  float32, the shape of the layer: where the output is written, not `x` itself
+            lengths, valid       of a padded batch: an integer for each sample, or uint8, a bit for each position; then the
+                                 statistics are those of the valid positions, the output is 0 in the padding, and what the
+                                 arrays have in the padding is never read
 
-        An empty batch leaves the running statistics as they are, and what it saves is 0.
+        An empty batch, or one without a valid position, leaves the running statistics as they are, and what it saves is 0.
 
         `running_mean_tail` holds what `running_mean` as a float32 leaves out. Without it the running mean stops within
         `2**-24 * abs(mean) / momentum` of its limit; with it, evaluation stays as exact as training where the mean is up to
@@ -491,14 +608,15 @@ class Layer:
             "train", _library.CTrain, self._lengths.train_scratch, **self._parameters(weight, bias),
             **self._running(running_mean, running_mean_tail, running_var, True), **_counter(batches), mask=_mask(mask),
             gates=_gates(gates, True), input=self._tensor("x", x), residual=self._optional("residual", residual),
-            output=self._tensor("out", y, True), **_saved(saved, True),
+            output=self._tensor("out", y, True), **_saved(saved, True), masked=self._masked(lengths, valid),
         )
         return y, saved
 
     @untraced
     def eval(self, x: Floats, running_mean: Floats, running_var: Floats, *, running_mean_tail: Floats | None = None,
              weight: Floats | None = None, bias: Floats | None = None, mask: Bits | None = None, gates: Bits | None = None,
-             residual: Floats | None = None, out: Floats | None = None) -> Floats:
+             residual: Floats | None = None, out: Floats | None = None, lengths: Iterable[SupportsIndex] | None = None,
+             valid: Bits | None = None) -> Floats:
         """Evaluation forward with the running statistics: the output.
 
             x                            float32, the shape of the layer
@@ -510,12 +628,14 @@ class Layer:
                                          frozen; with them, a layer of `p` above 0 needs a mask, and `out` is not `x`
             residual                     float32, the shape of the layer: added before the activation
             out                          float32, the shape of the layer: where the output is written; `out=x` is in place
+            lengths, valid               of a padded batch, as in `train`: the output is 0 in the padding; not in place
         """
         y = self._like(out)
         self._run(
             "eval", _library.CEval, self._lengths.eval_scratch, **self._parameters(weight, bias),
             **self._running(running_mean, running_mean_tail, running_var), mask=_mask(mask), gates=_gates(gates, True),
             input=self._tensor("x", x), residual=self._optional("residual", residual), output=self._tensor("out", y, True),
+            masked=self._masked(lengths, valid),
         )
         return y
 
@@ -562,7 +682,8 @@ class Layer:
                  running_var: Floats | None = None, running_mean_tail: Floats | None = None,
                  prepared: Doubles | None = None, weight: Floats | None = None, bias: Floats | None = None,
                  mask: Bits | None = None, gates: Bits | None = None, residual: Floats | None = None, out: Floats | None = None,
-                 input_gradient: bool = True, residual_gradient: bool = False, parameter_gradients: bool = True) -> Gradients:
+                 input_gradient: bool = True, residual_gradient: bool = False, parameter_gradients: bool = True,
+                 lengths: Iterable[SupportsIndex] | None = None, valid: Bits | None = None) -> Gradients:
         """The gradients, through the batch statistics in `saved` or past the running ones.
 
             grad                   float32, the shape of the layer: the gradient of the output
@@ -579,6 +700,8 @@ class Layer:
             input_gradient,        whether the result has the gradient of x, of the residual, and those of weight and
             residual_gradient,     bias; it has None instead
             parameter_gradients
+            lengths, valid         of a padded batch, as in the forward call: the sums are those over valid positions, and the
+                                   gradients of x and of the residual are 0 in the padding; not in place
         """
         dx = self._like(out) if input_gradient else None
         d_residual = self._like(None) if residual_gradient else None
@@ -590,6 +713,7 @@ class Layer:
             residual=self._optional("residual", residual), grad_output=self._tensor("grad", grad),
             grad_input=self._optional("out", dx, True), grad_residual=self._optional("d_residual", d_residual, True),
             grad_weight=_floats("d_weight", d_weight, True), grad_bias=_floats("d_bias", d_bias, True),
+            masked=self._masked(lengths, valid),
         )
         return Gradients(dx, d_weight, d_bias, d_residual)
 
@@ -714,9 +838,24 @@ class Layer:
         )
         return Gradients(dx, None, None, d_residual)
 
-    def _run(self, name: str, struct: type[_library.Call], scratch_len: int, **fields: Any) -> None:
+    def _run(self, name: str, struct: type[_library.Call], scratch_len: int, masked: _library.CMasked | None = None, **fields: Any) -> None:
         # Scratch of its own for each call, so that threads can share the layer.
-        _library.call(name, self._layer, struct(**fields, scratch=numpy.empty(scratch_len)))
+        if masked is None:
+            _library.call(name, self._layer, struct(**fields, scratch=numpy.empty(scratch_len)))
+        else:
+            call = struct(**fields, scratch=numpy.empty(self._lengths.masked_scratch))
+            _library.call(f"{name}_masked", self._layer, call, masked)
+
+    def _masked(self, lengths: Iterable[SupportsIndex] | None, valid: Bits | None) -> _library.CMasked | None:
+        """Which positions are valid, if the call is one over valid positions."""
+        if lengths is None and valid is None:
+            return None
+        if lengths is not None and valid is not None:
+            raise ValueError("give either lengths or valid")
+        return _library.CMasked(
+            lengths=None if lengths is None else _lengths(lengths), validity=_array("valid", valid, numpy.uint8),
+            workspace=numpy.empty(self._lengths.masked_workspace, numpy.float32),
+        )
 
     def _like(self, out: Floats | None) -> Floats:
         return numpy.empty(self.shape, numpy.float32) if out is None else out

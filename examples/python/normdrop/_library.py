@@ -69,13 +69,17 @@ class CLengths(Structure):
         (name, c_size_t)
         for name in (
             "elements", "channels", "mask_bits", "mask", "eval_scratch", "train_scratch", "backward_scratch", "scratch",
-            "moments", "sums", "prepared",
+            "moments", "sums", "prepared", "masked_scratch", "masked_workspace",
         )
     ]
 
 
 class CKeep(Structure):
     _fields_ = [("version", c_uint32), ("scale", c_float), ("threshold", c_uint64), ("probability", c_double)]
+
+
+class CNoise(Structure):
+    _fields_ = [("version", c_uint32), ("law", c_uint32), ("p", c_double), ("width", c_float)]
 
 
 # The names and types of the fields of a struct.
@@ -147,12 +151,17 @@ class CFold(Call):
     )
 
 
+class CMasked(Call):
+    _fields_ = _VERSION + _slices("lengths", "validity", "workspace")
+
+
 # The structs by the names of the header; a test compares them with it.
 STRUCTS: dict[str, type[Structure]] = {
     "normdrop_layer": CLayer, "normdrop_error": CError, "normdrop_lengths": CLengths, "normdrop_keep": CKeep,
     "normdrop_train_call": CTrain, "normdrop_eval_call": CEval, "normdrop_prepare_call": CPrepare,
     "normdrop_backward_call": CBackward, "normdrop_finish_call": CFinish, "normdrop_apply_call": CApply, "normdrop_reduce_call": CReduce,
     "normdrop_apply_gradient_call": CApplyGradient, "normdrop_fold_call": CFold,
+    "normdrop_masked": CMasked, "normdrop_noise": CNoise,
 }
 
 Next = CFUNCTYPE(c_uint32, c_void_p)
@@ -177,7 +186,14 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "seed_for": (c_uint64, [c_uint64, c_uint64, c_uint64, c_uint64]),
     "drop_padding": (c_int32, [_LAYER, Slice, Slice, _ERROR]),
     "clear_padding": (c_int32, [_LAYER, Slice, Slice, _ERROR]),
+    "apply_noise": (c_int32, [_LAYER, POINTER(CNoise), c_uint64, Slice, _ERROR]),
+    "noise_apply": (c_int32, [POINTER(CNoise), c_uint64, c_uint64, Slice, _ERROR]),
+    "alpha_dropout": (c_int32, [_LAYER, Slice, Slice, _ERROR]),
+    "alpha_dropout_backward": (c_int32, [_LAYER, Slice, Slice, _ERROR]),
     "train": (c_int32, [_LAYER, POINTER(CTrain), _ERROR]),
+    "train_masked": (c_int32, [_LAYER, POINTER(CTrain), POINTER(CMasked), _ERROR]),
+    "eval_masked": (c_int32, [_LAYER, POINTER(CEval), POINTER(CMasked), _ERROR]),
+    "backward_masked": (c_int32, [_LAYER, POINTER(CBackward), POINTER(CMasked), _ERROR]),
     "eval": (c_int32, [_LAYER, POINTER(CEval), _ERROR]),
     "prepare": (c_int32, [_LAYER, POINTER(CPrepare), _ERROR]),
     "backward": (c_int32, [_LAYER, POINTER(CBackward), _ERROR]),
@@ -282,6 +298,9 @@ _DETAILS = {
     29: "; p is {value}",
     30: ", {expected}",
     31: ", but is {value}",
+    33: ": {buffer} and {other}",
+    34: ", but is {value}",
+    35: ": {actual}",
 }
 
 
@@ -293,8 +312,8 @@ def _refusal(error: CError) -> NormdropError:
     text: str = library.normdrop_status_text(error.status).decode()
     detail = _DETAILS.get(error.status, "")
     if error.status == _LENGTH:
-        unit = "bytes" if buffer in ("mask", "gates") else "values"
-        text = f"{buffer} must have {'at least ' if buffer == 'scratch' else ''}{error.expected} {unit}, but has {error.actual}"
+        unit = "bytes" if buffer in ("mask", "gates", "validity") else "values"
+        text = f"{buffer} must have {'at least ' if buffer in ('scratch', 'workspace') else ''}{error.expected} {unit}, but has {error.actual}"
     refusal = NormdropError(
         text + detail.format(buffer=buffer, other=other, expected=error.expected, actual=error.actual, value=error.value)
     )

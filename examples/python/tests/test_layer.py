@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import pickle
 import re
 import signal
 import threading
@@ -320,6 +321,125 @@ def test_wrong_lengths_of_sequences():
         channels = normdrop.Layer("NLC", (2, 3, 4), p=0.5, granularity="channel")
         channels.drop_padding([3, 3], channels.mask(0))
     assert (values == 1).all() and (mask == 255).all()
+
+
+@pytest.mark.parametrize("layout", ["NLC", "NCL"])
+@pytest.mark.parametrize("given", ["lengths", "valid"])
+def test_calls_over_the_valid_positions(layout, given):
+    """Against a layer that has the valid rows alone; nothing of the padding is read."""
+    random = numpy.random.default_rng(2)
+    lengths, positions, channels = [4, 0, 7, 1, 5], 7, 3
+    shape = (5, positions, channels) if layout == "NLC" else (5, channels, positions)
+    is_valid = numpy.arange(positions) < numpy.array(lengths)[:, None]
+    if given == "valid":
+        is_valid = random.random((5, positions)) < 0.5
+    arguments = {"lengths": lengths} if given == "lengths" else {"valid": numpy.packbits(is_valid, bitorder="little")}
+    x, grad, residual = random.normal(size=(3, *shape)).astype(numpy.float32)
+    rows = lambda array: numpy.ascontiguousarray((array if layout == "NLC" else array.transpose(0, 2, 1))[is_valid])
+    padding = lambda array: (array if layout == "NLC" else array.transpose(0, 2, 1))[~is_valid]
+    for array in (x, grad, residual):
+        (array if layout == "NLC" else array.transpose(0, 2, 1))[~is_valid] = numpy.nan
+    parameters = {name: random.normal(size=channels).astype(numpy.float32) for name in ("weight", "bias")}
+    running = {name: numpy.ones(channels, numpy.float32) for name in ("running_mean", "running_var")}
+    alone_running = {name: array.copy() for name, array in running.items()}
+    layer, alone = normdrop.Layer(layout, shape, "silu"), normdrop.Layer("NC", (int(is_valid.sum()), channels), "silu")
+
+    y, saved = layer.train(x, residual=residual, **parameters, **running, **arguments)
+    gradients = layer.backward(grad, x, saved, residual=residual, residual_gradient=True, **parameters, **arguments)
+    alone_y, alone_saved = alone.train(rows(x), residual=rows(residual), **parameters, **alone_running)
+    expected = alone.backward(rows(grad), rows(x), alone_saved, residual=rows(residual), residual_gradient=True, **parameters)
+    out = numpy.full(shape, numpy.nan, numpy.float32)
+    assert layer.eval(x, residual=residual, **parameters, **running, **arguments, out=out) is out
+    for array in (y, out, gradients.input, gradients.residual):
+        assert (padding(array) == 0).all() and not numpy.signbit(padding(array)).any()
+    for got, wanted in [
+        (rows(y), alone_y), (rows(gradients.input), expected.input), (rows(gradients.residual), expected.residual),
+        (gradients.weight, expected.weight), (gradients.bias, expected.bias), (saved.mean, alone_saved.mean),
+        (saved.inv_std, alone_saved.inv_std), *((running[name], alone_running[name]) for name in running),
+    ]:
+        numpy.testing.assert_allclose(got, wanted, rtol=1e-5, atol=2e-6)
+    # Fixed statistics are the same for both, and so are the bits.
+    assert (rows(out) == alone.eval(rows(x), residual=rows(residual), **parameters, **running)).all()
+
+
+def test_wrong_valid_positions():
+    layer, x = normdrop.Layer("NLC", (2, 3, 4)), numpy.ones((2, 3, 4), numpy.float32)
+    for arguments, kind, said in [
+        ({"lengths": [3]}, normdrop.NormdropError, "lengths must have 2 values, but has 1"),
+        ({"lengths": [3, 4]}, normdrop.NormdropError, "a sequence is longer than the tensor has positions: that of sample 1 is 4, of 3"),
+        ({"lengths": 3}, TypeError, "lengths must be a sequence of integers"),
+        ({"valid": numpy.zeros(2, numpy.uint8)}, normdrop.NormdropError, "validity must have 1 bytes, but has 2"),
+        ({"valid": numpy.ones((2, 3), bool)}, TypeError, "valid must be an array of uint8, not bool: numpy.packbits"),
+        ({"lengths": [3, 2], "valid": numpy.zeros(1, numpy.uint8)}, ValueError, "give either lengths or valid"),
+        ({"lengths": [3, 2], "out": x}, normdrop.NormdropError, "overlaps another one: output and input"),
+    ]:
+        with pytest.raises(kind, match=said):
+            layer.train(x, **arguments)
+    channel = numpy.ones(4, numpy.float32)
+    with pytest.raises(normdrop.NormdropError, match="overlaps another one: output and input"):
+        layer.eval(x, channel, channel, lengths=[3, 2], out=x)
+    with pytest.raises(normdrop.NormdropError, match="overlaps another one: grad_input and grad_output"):
+        layer.backward(x, x.copy(), running_mean=channel, running_var=channel, lengths=[3, 2], out=x)
+    assert (x == 1).all()
+
+
+def test_noise():
+    ones = lambda *shape: numpy.ones(shape, numpy.float32)
+    layer, uniform = normdrop.Layer("NC", (100, 90)), normdrop.Noise.uniform(0.5)
+    y = ones(100, 90)
+    assert layer.apply_noise(uniform, 42, y) is y
+    assert abs(y.mean() - 1) < 0.01 and abs(y - 1).max() <= 0.5 and abs(y.var() - 1 / 12) < 0.003
+    # Any part alone, from any element on; another seed is another noise.
+    assert (uniform.apply(ones(200), 42, first=4000) == y.ravel()[4000:4200]).all()
+    assert (uniform.apply(ones(9000), 43) != y.ravel()).mean() > 0.99
+    normal, dropout = normdrop.Noise.gaussian(0.5), normdrop.Noise.gaussian_dropout(0.2)
+    factors = normal.apply(ones(9000), 1)
+    # sqrt(0.2/0.8) is 0.5; the keep probability is a multiple of 2^-32.
+    assert numpy.allclose(factors, dropout.apply(ones(9000), 1), rtol=0, atol=1e-6)
+    assert abs(factors.mean() - 1) < 0.02 and abs(factors.var() - 0.25) < 0.02
+    assert (abs(factors - 1) > 1).mean() > 0.03, "a normal variate is beyond two standard deviations in 4.6 % of cases"
+    assert (normdrop.Noise.uniform(0).apply(y.copy(), 5) == y).all()
+    # Backward with the same seed: the derivative of x*factor is factor.
+    assert (layer.apply_noise(normal, 1, ones(100, 90)).ravel() == factors).all()
+
+    assert repr(dropout) == "Noise.gaussian_dropout(0.2)" and repr(uniform) == "Noise.uniform(0.5)"
+    assert pickle.loads(pickle.dumps(normal)) == normal != uniform and len({normal, normdrop.Noise.gaussian(0.5), dropout}) == 2
+    for make, kind, said in [
+        (lambda: normdrop.Noise(), TypeError, "make noise"),
+        (lambda: normdrop.Noise.uniform(-0.5), normdrop.NormdropError, "width of noise must be in .*, but is -0.5"),
+        (lambda: normdrop.Noise.gaussian("1"), TypeError, "sigma must be a real number"),
+        (lambda: normdrop.Noise.gaussian_dropout(1), normdrop.NormdropError, "but is inf"),
+        (lambda: normdrop.Noise.gaussian_dropout(2), normdrop.NormdropError, "must be in .0, 1., but is 2"),
+        (lambda: setattr(normal, "_noise", None), AttributeError, "cannot be changed"),
+        (lambda: uniform.apply(numpy.ones(3), 1), TypeError, "values must be an array of float32"),
+        (lambda: uniform.apply(ones(3), -1), ValueError, "seed must be at least 0"),
+        (lambda: layer.apply_noise(0.5, 1, y), TypeError, "noise must be a normdrop.Noise, not float"),
+        (lambda: layer.apply_noise(uniform, 1, ones(90, 100)), ValueError, "values must have the shape"),
+    ]:
+        with pytest.raises(kind, match=said):
+            make()
+
+
+@pytest.mark.parametrize("granularity", ["element", "channel"])
+def test_alpha_dropout(granularity):
+    layer = normdrop.Layer("NCL", (40, 5, 30), "selu", p=0.3, granularity=granularity)
+    x = numpy.random.default_rng(1).normal(size=layer.shape).astype(numpy.float32)
+    mask = layer.mask(7)
+    bits = numpy.unpackbits(mask, bitorder="little")[:layer.mask_bits].astype(bool)
+    kept = numpy.broadcast_to(bits.reshape(layer.shape if granularity == "element" else (40, 5, 1)), layer.shape)
+    alpha, p = 1.7580993408473766, 0.3
+    a = 1 / numpy.sqrt((alpha**2 * p + 1) * (1 - p))
+    y = x.copy()
+    assert layer.alpha_dropout(y, mask) is y
+    numpy.testing.assert_allclose(y, numpy.where(kept, a * x.astype(float) + alpha * a * p, -alpha * a * (1 - p)), rtol=1e-6, atol=1e-6)
+    assert abs(y.mean()) < 0.1 and abs(y.var() - 1) < 0.15
+    grad = x.copy()
+    assert layer.alpha_dropout_backward(grad, mask) is grad
+    numpy.testing.assert_allclose(grad, numpy.where(kept, a * x.astype(float), 0), rtol=1e-6)
+    with pytest.raises(TypeError, match="mask must be a numpy array, not NoneType"):
+        layer.alpha_dropout(y, None)
+    with pytest.raises(normdrop.NormdropError, match=f"mask must have {layer.mask_len} bytes"):
+        layer.alpha_dropout(y, mask[:-1].copy())
 
 
 def test_masks_from_a_generator():

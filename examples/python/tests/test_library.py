@@ -403,7 +403,7 @@ def test_a_layer_does_not_change():
 def test_a_struct_keeps_its_arrays(struct):
     kinds = {name: numpy.uint64 if name == "batches" else numpy.float32 for name, kind in struct._fields_
              if kind in (_library.Slice, ctypes.c_void_p)}
-    assert len(kinds) > 5
+    assert len(kinds) > 2
     arrays = {name: numpy.zeros(4, kind) for name, kind in kinds.items()}
     addresses = {name: array.ctypes.data for name, array in arrays.items()}
     kept = [weakref.ref(array) for array in arrays.values()]
@@ -429,6 +429,6 @@ def test_every_status_has_a_text_with_what_was_expected_and_what_came():
         text = str(_library._refusal(error))
         assert text and "{" not in text and "unknown status" not in text, name
         details.discard(int(number))
-        if name not in ("OK", "SINGLE_SAMPLE", "NULL", "NOT_AN_ELEMENT_MASK", "OVERLAP", "NOT_PREPARED", "NO_GATES"):
+        if name not in ("OK", "SINGLE_SAMPLE", "NULL", "NOT_AN_ELEMENT_MASK", "OVERLAP", "NOT_PREPARED", "NO_GATES", "TWO_BUFFERS"):
             assert "34" in text or "5.5" in text, f"{name}: {text}"
     assert not details, "a detail of a status that the header does not have"

@@ -103,11 +103,15 @@ impl Memory {
             values.insert(name, Values::Bytes(vec![0x5A; lengths.mask]));
         }
         values.insert("lengths", Values::Lengths(vec![1; OUTER / POSITIONS]));
+        values.insert("valid_lengths", Values::Lengths(vec![2, 1]));
+        values.insert("validity", Values::Bytes(vec![0b1101]));
+        values.insert("workspace", Values::Floats(vec![0.0; lengths.masked_workspace]));
         values.insert("some_bits", Values::Bytes(vec![0; 2]));
         let doubles = [
             ("moments", lengths.moments),
             ("sums", lengths.sums),
             ("scratch", lengths.scratch),
+            ("masked_scratch", lengths.masked_scratch),
             ("prepared", lengths.prepared),
         ];
         for (name, len) in doubles {
@@ -115,7 +119,12 @@ impl Memory {
         }
         values.insert("other_moments", Values::Doubles(vec![2.0; lengths.moments]));
         values.insert("other_sums", Values::Doubles(vec![2.0; lengths.sums]));
-        Self { values, shared: vec![0.0; 2 * lengths.scratch + 2], asked: Vec::new(), fault: None }
+        Self {
+            values,
+            shared: vec![0.0; 2 * lengths.masked_scratch.max(lengths.masked_workspace) + 2],
+            asked: Vec::new(),
+            fault: None,
+        }
     }
 
     /// The pointer to a buffer and its length, with the fault if it is this buffer's.
@@ -157,7 +166,9 @@ impl Memory {
 
     fn digest(&self) -> u64 {
         let mut digest = Digest::new();
-        for (_, values) in self.values.iter().filter(|(name, _)| **name != "scratch") {
+        for (_, values) in
+            self.values.iter().filter(|(name, _)| !["scratch", "masked_scratch", "workspace"].contains(name))
+        {
             match values {
                 Values::Floats(values) => digest.floats(values),
                 Values::Doubles(values) => digest.doubles(values),
@@ -192,6 +203,8 @@ fn lengths(layer: &c::normdrop_layer) -> c::normdrop_lengths {
         moments: 0,
         sums: 0,
         prepared: 0,
+        masked_scratch: 0,
+        masked_workspace: 0,
     };
     // SAFETY: both pointers are to what they say; there need be no error.
     let status = unsafe { c::normdrop_layer_lengths(layer, &raw mut lengths, ptr::null_mut()) };
@@ -220,7 +233,7 @@ unsafe extern "C" fn next(context: *mut c_void) -> u32 {
 type Function = fn(&mut Memory, &c::normdrop_layer, *mut c::normdrop_error) -> c::normdrop_status;
 
 /// In an order in which each finds what it needs.
-const FUNCTIONS: [(&str, Function); 31] = [
+const FUNCTIONS: [(&str, Function); 37] = [
     // SAFETY of all of them: the pointers are to allocations that live as long as the call, nobody else uses them meanwhile, and
     // the ones that are spoilt are those that the interface promises to refuse.
     ("fill_mask", |m, layer, error| {
@@ -253,18 +266,38 @@ const FUNCTIONS: [(&str, Function); 31] = [
         // SAFETY: as above.
         unsafe { c::normdrop_bernoulli_fill_with(0.25, Some(next), (&raw mut state).cast(), 13, mask, error) }
     }),
+    ("apply_noise", |m, layer, error| {
+        let values = m.write("output");
+        // SAFETY: as above.
+        unsafe { c::normdrop_apply_noise(layer, &raw const NOISE, 42, values, error) }
+    }),
+    ("alpha_dropout", |m, layer, error| {
+        let (mask, values) = (m.read("mask"), m.write("output"));
+        // SAFETY: as above.
+        unsafe { c::normdrop_alpha_dropout(layer, mask, values, error) }
+    }),
+    ("alpha_dropout_backward", |m, layer, error| {
+        let (mask, values) = (m.read("mask"), m.write("output"));
+        // SAFETY: as above.
+        unsafe { c::normdrop_alpha_dropout_backward(layer, mask, values, error) }
+    }),
     ("train", |m, layer, error| {
         let mask = m.read("mask");
-        train(m, layer, error, mask, NOT_WRITTEN)
+        train(m, layer, error, mask, NOT_WRITTEN, None)
+    }),
+    ("train, masked", |m, layer, error| {
+        let (mask, lengths) = (m.read("mask"), m.read("valid_lengths"));
+        let masked = masked(m, lengths, NO_GATES);
+        train(m, layer, error, mask, NOT_WRITTEN, Some(masked))
     }),
     ("train, gates beside the mask", |m, layer, error| {
         let (mask, gates) = (m.read("mask"), m.write("gates"));
-        train(m, &with_gates(layer), error, mask, gates)
+        train(m, &with_gates(layer), error, mask, gates, None)
     }),
     ("train, gates over the mask", |m, layer, error| {
         let gates: SliceMut<u8> = m.write("gates");
         let mask = Slice { values: gates.values, len: gates.len };
-        train(m, &with_gates(layer), error, mask, gates)
+        train(m, &with_gates(layer), error, mask, gates, None)
     }),
     ("eval", |m, layer, error| {
         let call = c::normdrop_eval_call {
@@ -284,6 +317,27 @@ const FUNCTIONS: [(&str, Function); 31] = [
         };
         // SAFETY: as above.
         unsafe { c::normdrop_eval(layer, &raw const call, error) }
+    }),
+    ("eval, masked", |m, layer, error| {
+        let call = c::normdrop_eval_call {
+            version: VERSION,
+            weight: m.read("weight"),
+            bias: m.read("bias"),
+            running_mean: m.read("running_mean"),
+            running_mean_tail: m.read("running_mean_tail"),
+            running_var: m.read("running_var"),
+            mask: m.read("mask"),
+            gates: NOT_WRITTEN,
+            input: m.read("input"),
+            residual: m.read("residual"),
+            output: m.write("output"),
+            scratch: m.write("masked_scratch"),
+            prepared: LEFT_OUT,
+        };
+        let validity = m.read("validity");
+        let masked = masked(m, NO_LENGTHS, validity);
+        // SAFETY: as above.
+        unsafe { c::normdrop_eval_masked(layer, &raw const call, &raw const masked, error) }
     }),
     ("eval, in place", |m, layer, error| {
         let values: SliceMut<f32> = m.write("output");
@@ -340,28 +394,34 @@ const FUNCTIONS: [(&str, Function); 31] = [
     ("backward, prepared", |m, layer, error| {
         let (grad_output, grad_input) = (m.read("grad_output"), m.write("grad_input"));
         let bits = [m.read("mask"), NO_GATES];
-        backward(m, layer, error, c::NORMDROP_STATISTICS_PREPARED, bits, grad_output, grad_input)
+        backward(m, layer, error, c::NORMDROP_STATISTICS_PREPARED, bits, (grad_output, grad_input), None)
     }),
     ("backward", |m, layer, error| {
         let (grad_output, grad_input) = (m.read("grad_output"), m.write("grad_input"));
         let bits = [m.read("mask"), NO_GATES];
-        backward(m, layer, error, c::NORMDROP_STATISTICS_BATCH, bits, grad_output, grad_input)
+        backward(m, layer, error, c::NORMDROP_STATISTICS_BATCH, bits, (grad_output, grad_input), None)
+    }),
+    ("backward, masked", |m, layer, error| {
+        let (grad_output, grad_input) = (m.read("grad_output"), m.write("grad_input"));
+        let (bits, validity) = ([m.read("mask"), NO_GATES], m.read("validity"));
+        let masked = masked(m, NO_LENGTHS, validity);
+        backward(m, layer, error, c::NORMDROP_STATISTICS_BATCH, bits, (grad_output, grad_input), Some(masked))
     }),
     ("backward, in place", |m, layer, error| {
         let values: SliceMut<f32> = m.write("grad_input");
         let grad_output = Slice { values: values.values, len: values.len };
         let bits = [m.read("mask"), NO_GATES];
-        backward(m, layer, error, c::NORMDROP_STATISTICS_BATCH, bits, grad_output, values)
+        backward(m, layer, error, c::NORMDROP_STATISTICS_BATCH, bits, (grad_output, values), None)
     }),
     ("backward, gates", |m, layer, error| {
         let (grad_output, grad_input) = (m.read("grad_output"), m.write("grad_input"));
         let bits = [NO_GATES, m.read("gates")];
-        backward(m, &with_gates(layer), error, c::NORMDROP_STATISTICS_BATCH, bits, grad_output, grad_input)
+        backward(m, &with_gates(layer), error, c::NORMDROP_STATISTICS_BATCH, bits, (grad_output, grad_input), None)
     }),
     ("backward, fixed", |m, layer, error| {
         let (grad_output, grad_input) = (m.read("grad_output"), m.write("grad_input"));
         let bits = [m.read("mask"), NO_GATES];
-        backward(m, layer, error, c::NORMDROP_STATISTICS_FIXED, bits, grad_output, grad_input)
+        backward(m, layer, error, c::NORMDROP_STATISTICS_FIXED, bits, (grad_output, grad_input), None)
     }),
     ("moments", |m, layer, error| {
         let (input, moments, scratch) = (m.read("input"), m.write("moments"), m.write("scratch"));
@@ -485,6 +545,7 @@ fn train(
     error: *mut c::normdrop_error,
     mask: Slice<u8>,
     gates: SliceMut<u8>,
+    masked: Option<c::normdrop_masked>,
 ) -> c::normdrop_status {
     let mut batches = 1;
     let call = c::normdrop_train_call {
@@ -503,10 +564,15 @@ fn train(
         saved_mean: m.write("saved_mean"),
         saved_mean_tail: m.write("saved_mean_tail"),
         saved_inv_std: m.write("saved_inv_std"),
-        scratch: m.write("scratch"),
+        scratch: m.write(if masked.is_some() { "masked_scratch" } else { "scratch" }),
     };
     // SAFETY: as above `FUNCTIONS`.
-    unsafe { c::normdrop_train(layer, &raw const call, error) }
+    unsafe {
+        match masked {
+            Some(masked) => c::normdrop_train_masked(layer, &raw const call, &raw const masked, error),
+            None => c::normdrop_train(layer, &raw const call, error),
+        }
+    }
 }
 
 fn backward(
@@ -515,8 +581,8 @@ fn backward(
     error: *mut c::normdrop_error,
     statistics: c::normdrop_statistics,
     [mask, gates]: [Slice<u8>; 2],
-    grad_output: Slice<f32>,
-    grad_input: SliceMut<f32>,
+    (grad_output, grad_input): (Slice<f32>, SliceMut<f32>),
+    masked: Option<c::normdrop_masked>,
 ) -> c::normdrop_status {
     let batch = statistics == c::NORMDROP_STATISTICS_BATCH;
     let fixed = statistics == c::NORMDROP_STATISTICS_FIXED;
@@ -540,11 +606,16 @@ fn backward(
         grad_residual: m.write("grad_residual"),
         grad_weight: m.write("grad_weight"),
         grad_bias: m.write("grad_bias"),
-        scratch: m.write("scratch"),
+        scratch: m.write(if masked.is_some() { "masked_scratch" } else { "scratch" }),
         prepared: of(statistics == c::NORMDROP_STATISTICS_PREPARED, m, "prepared"),
     };
     // SAFETY: as above `FUNCTIONS`.
-    unsafe { c::normdrop_backward(layer, &raw const call, error) }
+    unsafe {
+        match masked {
+            Some(masked) => c::normdrop_backward_masked(layer, &raw const call, &raw const masked, error),
+            None => c::normdrop_backward(layer, &raw const call, error),
+        }
+    }
 }
 
 fn reduce(
@@ -578,6 +649,15 @@ fn reduce(
     // SAFETY: as above `FUNCTIONS`.
     unsafe { c::normdrop_reduce(layer, &raw const call, error) }
 }
+
+/// Which positions are valid, and the memory for their values.
+fn masked(m: &mut Memory, lengths: Slice<usize>, validity: Slice<u8>) -> c::normdrop_masked {
+    c::normdrop_masked { version: VERSION, lengths, validity, workspace: m.write("workspace") }
+}
+
+static NOISE: c::normdrop_noise =
+    c::normdrop_noise { version: VERSION, law: c::NORMDROP_NOISE_LAW_GAUSSIAN, p: 0.0, width: 0.5 };
+const NO_LENGTHS: Slice<usize> = Slice { values: ptr::null(), len: 0 };
 
 /// A buffer that a call is not given.
 const LEFT_OUT: Slice<f64> = Slice { values: ptr::null(), len: 0 };
@@ -702,6 +782,9 @@ fn structs(layer: &c::normdrop_layer, memory: &mut Memory) {
             c::normdrop_fill_mask_with(layer, None, ptr::null_mut(), mask, ptr::null_mut()),
             c::normdrop_train(layer, ptr::null(), ptr::null_mut()),
             c::normdrop_layer_init(ptr::null_mut(), VERSION),
+            c::normdrop_noise_apply(&raw const NOISE, 1, 7, memory.write("output"), ptr::null_mut()),
+            c::normdrop_noise_apply(ptr::null(), 1, 7, memory.write("output"), ptr::null_mut()),
+            c::normdrop_eval_masked(layer, ptr::null(), ptr::null(), ptr::null_mut()),
         ]
     };
     assert_eq!(
@@ -713,6 +796,9 @@ fn structs(layer: &c::normdrop_layer, memory: &mut Memory) {
             c::NORMDROP_STATUS_VERSION,
             c::NORMDROP_STATUS_ALIGNMENT,
             c::NORMDROP_STATUS_NULL,
+            c::NORMDROP_STATUS_NULL,
+            c::NORMDROP_STATUS_NULL,
+            c::NORMDROP_STATUS_OK,
             c::NORMDROP_STATUS_NULL,
             c::NORMDROP_STATUS_NULL,
         ]

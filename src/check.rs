@@ -52,10 +52,13 @@ pub(crate) fn train_masked(plan: &Plan, call: &Train<'_>, masked: &Masked<'_>, h
 }
 
 /// Checks a forward call with fixed statistics over the valid positions of a padded batch.
-pub(crate) fn eval_masked(plan: &Plan, call: &Eval<'_>, masked: &Masked<'_>) -> Result<(), Error> {
+pub(crate) fn eval_masked(plan: &Plan, call: &Eval<'_>, masked: &Masked<'_>, has_gates: bool) -> Result<(), Error> {
     parameters(plan, call.parameters)?;
     running(plan, call.running)?;
-    dropout(plan, call.dropout)?;
+    // The mask in gates is checked with the gates.
+    if !has_gates || !matches!(call.dropout, Dropout::InGates) {
+        dropout(plan, call.dropout)?;
+    }
     elements(plan, Buffer::Input, call.input.len())?;
     optional_elements::<Singles>(plan, Buffer::Residual, call.residual)?;
     elements(plan, Buffer::Output, call.output.len())?;

@@ -121,7 +121,7 @@ impl<A: Activation> Layer<A> {
     /// As [`Layer::eval`], and for the validity, scratch and workspace as [`Layer::train_masked`].
     pub fn eval_masked(&self, call: Eval<'_>, masked: Masked<'_>) -> Result<(), Error> {
         in_default(|| {
-            check::eval_masked(&self.plan, &call, &masked)?;
+            check::eval_masked(&self.plan, &call, &masked, false)?;
             let formula = self.activation.forward_formula();
             let valid = Positions::valid(self.plan.shape, masked.validity);
             let mut call = ForwardCall::<Singles>::eval(&self.plan, call);
@@ -129,6 +129,27 @@ impl<A: Activation> Layer<A> {
                 Singles::forward(&self.plan, &formula, &mut call);
             } else {
                 masked::forward::<false>(&self.plan, &formula, valid, call, None, masked.workspace);
+            }
+            Ok(())
+        })
+    }
+
+    /// [`Layer::eval_masked`] that writes the gates for the backward call, too, as
+    /// [`Layer::eval_with_gates`] does: for frozen statistics. The gates of the padding are 0.
+    ///
+    /// # Errors
+    /// As [`Layer::eval_masked`], and for gates as [`Layer::eval_with_gates`].
+    pub fn eval_masked_with_gates(&self, call: Eval<'_>, masked: Masked<'_>, gates: &mut [u8]) -> Result<(), Error> {
+        in_default(|| {
+            let formula = self.activation.forward_formula();
+            check::eval_masked(&self.plan, &call, &masked, true)?;
+            check::written_gates(&self.plan, &formula, call.dropout, gates)?;
+            let valid = Positions::valid(self.plan.shape, masked.validity);
+            let mut call = ForwardCall::<Singles>::eval(&self.plan, call);
+            if valid.is_all() {
+                Singles::forward_with_gates(&self.plan, &formula, &mut call, gates);
+            } else {
+                masked::forward::<true>(&self.plan, &formula, valid, call, Some(gates), masked.workspace);
             }
             Ok(())
         })

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use crate::activation::Activation;
 use crate::args::{
-    Average, Backward, Dropout, Eval, EvalInPlace, EvalPrepared, ParameterGradients, Parameters, Prepare, Running,
-    RunningMut, Saved, SavedMut, Statistics, Train,
+    Average, Backward, Dropout, Eval, EvalInPlace, EvalPrepared, Masked, ParameterGradients, Parameters, Prepare,
+    Running, RunningMut, Saved, SavedMut, Statistics, Train, Validity,
 };
 use crate::backend::Backend;
 use crate::config::{Config, Granularity};
@@ -14,6 +14,8 @@ use crate::error::{Buffer, Error, check_len};
 use crate::layer::Layer;
 use crate::mask::mask_len;
 use crate::noise::Noise;
+use crate::padding::Positions;
+use crate::phase::masked;
 use crate::shape::Shape;
 
 /// What a layer learns and averages, under the names of PyTorch's `BatchNorm1d`: all that a file
@@ -109,6 +111,24 @@ impl BatchNormState {
 /// # Ok::<(), normdrop::Error>(())
 /// ```
 ///
+/// Sequences of different lengths in one tensor are the same calls with the lengths, or with a bitmap
+/// of the valid positions. The statistics are those of the valid values alone, and the padding is
+/// +0.0 in every output:
+/// ```
+/// use normdrop::{BatchNormDropout, Config, Identity, Shape, Validity};
+///
+/// let mut layer = BatchNormDropout::new(1, Identity, Config::DEFAULT)?;
+/// // Two sequences of at most three positions: [1, 3] and [5].
+/// let (shape, valid, x) = (Shape::nlc(2, 3, 1)?, Validity::Lengths(&[2, 1]), [1.0, 3.0, f32::NAN, 5.0, 0.0, 0.0]);
+/// let (mut y, mut dx) = ([0.0; 6], [0.0; 6]);
+/// layer.train_masked(shape, 42, valid, &x, &mut y)?;
+/// assert_eq!(y, [-1.2247425, 0.0, 0.0, 1.2247425, 0.0, 0.0]);
+/// layer.backward(&[1.0; 6], &mut dx)?; // over the valid positions of the training call
+/// assert_eq!(dx, [0.0; 6]);
+/// layer.eval_masked(shape, valid, &x, &mut y)?;
+/// # Ok::<(), normdrop::Error>(())
+/// ```
+///
 /// For a residual, or to keep the input where it is, there are [`ForwardStep`] and
 /// [`BackwardStep`]. Whatever else a [`Layer`] can do is a call of [`BatchNormDropout::layer`] with
 /// the buffers of `state`:
@@ -154,6 +174,11 @@ pub struct BatchNormDropout<A> {
     /// The input of the last training call, if that kept it.
     input: Vec<f32>,
     scratch: Vec<f64>,
+    /// Where calls over valid positions copy values to.
+    workspace: Vec<f32>,
+    /// The valid positions of the last training call, if it had padding: as lengths or as a bitmap.
+    lengths: Vec<usize>,
+    bitmap: Vec<u8>,
     /// `dy` after the noise of the training call.
     grad_output: Vec<f32>,
     /// The statistics of a call that evaluates many times. Between calls they mean nothing, because
@@ -170,6 +195,15 @@ struct Forward {
     kind: Kind,
     /// Whether the layer has the input.
     kept: bool,
+    valid: Valid,
+}
+
+/// What says which positions of a training call are valid.
+#[derive(Debug, Clone, Copy)]
+enum Valid {
+    All,
+    Lengths,
+    Bitmap,
 }
 
 /// The statistics of a training call.
@@ -287,15 +321,18 @@ pub struct ForwardStep<'a> {
     /// The residual, `shape.len()` values, which is added between normalisation and activation;
     /// `None` adds nothing.
     pub residual: Option<&'a [f32]>,
+    /// Which positions are valid, if the batch is padded: see [`BatchNormDropout::train_masked`].
+    /// `None` says that all are.
+    pub validity: Option<Validity<'a>>,
     /// `y`, `shape.len()` values, overwritten.
     pub output: &'a mut [f32],
 }
 
 impl<'a> ForwardStep<'a> {
-    /// A call without a residual.
+    /// A call without a residual and without padding.
     #[must_use]
     pub const fn new(shape: Shape, seed: u64, input: &'a [f32], output: &'a mut [f32]) -> Self {
-        Self { shape, seed, input, residual: None, output }
+        Self { shape, seed, input, residual: None, validity: None, output }
     }
 }
 
@@ -344,6 +381,9 @@ impl<A: Activation> BatchNormDropout<A> {
             gates: Vec::new(),
             input: Vec::new(),
             scratch: Vec::new(),
+            workspace: Vec::new(),
+            lengths: Vec::new(),
+            bitmap: Vec::new(),
             grad_output: Vec::new(),
             prepared: Vec::new(),
             last: None,
@@ -450,6 +490,28 @@ impl<A: Activation> BatchNormDropout<A> {
         self.forward(Kind::Batch, ForwardStep::new(shape, seed, input, output), true)
     }
 
+    /// [`BatchNormDropout::train`] over the valid positions of a padded batch, as
+    /// [`Layer::train_masked`]: statistics of the valid values alone, and +0.0 in `output` where a
+    /// position is padding. What `input` has there is never read.
+    ///
+    /// The layer keeps a copy of `validity`, and the next backward call is one over the same
+    /// positions: `grad_input` is +0.0 in the padding, and what `grad_output` has there does not
+    /// matter. Noise and alpha dropout leave the padding +0.0.
+    ///
+    /// # Errors
+    /// Those of [`Layer::train_masked`] and [`BatchNormDropout::layer`].
+    pub fn train_masked(
+        &mut self,
+        shape: Shape,
+        seed: u64,
+        validity: Validity<'_>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Result<(), Error> {
+        let step = ForwardStep { validity: Some(validity), ..ForwardStep::new(shape, seed, input, output) };
+        self.forward(Kind::Batch, step, true)
+    }
+
     /// Training forward of a frozen batch norm: the running statistics normalise and stay as they
     /// are, and dropout is on. It keeps a copy of `input`, as [`BatchNormDropout::train`].
     ///
@@ -459,8 +521,8 @@ impl<A: Activation> BatchNormDropout<A> {
         self.forward(Kind::Fixed, ForwardStep::new(shape, seed, input, output), true)
     }
 
-    /// [`BatchNormDropout::train`] with a residual, or without the copy of the input. It is followed
-    /// by [`BatchNormDropout::backward_step`].
+    /// [`BatchNormDropout::train`] or [`BatchNormDropout::train_masked`] with a residual, or without
+    /// the copy of the input. It is followed by [`BatchNormDropout::backward_step`].
     ///
     /// # Errors
     /// As [`BatchNormDropout::train`].
@@ -477,8 +539,8 @@ impl<A: Activation> BatchNormDropout<A> {
         self.forward(Kind::Fixed, step, false)
     }
 
-    /// The gradients of the last call of [`BatchNormDropout::train`] or
-    /// [`BatchNormDropout::train_frozen`]: `dx` into `grad_input`, and those of weight and bias into
+    /// The gradients of the last call of [`BatchNormDropout::train`],
+    /// [`BatchNormDropout::train_masked`] or [`BatchNormDropout::train_frozen`]: `dx` into `grad_input`, and those of weight and bias into
     /// `grad_weight` and `grad_bias`.
     ///
     /// The gradients are overwritten, not added up. Evaluations in between do not matter.
@@ -503,10 +565,18 @@ impl<A: Activation> BatchNormDropout<A> {
     /// # Errors
     /// [`Error::NoForward`] if there was no training call; otherwise those of [`Layer::backward`].
     pub fn backward_step(&mut self, step: BackwardStep<'_>) -> Result<(), Error> {
-        let Some(Forward { shape, seed, kind, .. }) = self.last else { return Err(Error::NoForward) };
+        let Some(Forward { shape, seed, kind, valid, .. }) = self.last else { return Err(Error::NoForward) };
         let BackwardStep { input, residual, grad_output, grad_input, grad_residual } = step;
         let layer = self.layer(shape)?;
-        self.make_room(layer.backward_scratch_len())?;
+        let validity = match valid {
+            Valid::All => None,
+            Valid::Lengths => Some(Validity::Lengths(&self.lengths)),
+            Valid::Bitmap => Some(Validity::Bitmap(&self.bitmap)),
+        };
+        make_room(&mut self.scratch, layer.backward_scratch_len())?;
+        if validity.is_some() {
+            make_masked_room(&mut self.scratch, &mut self.workspace, &layer)?;
+        }
         let statistics = match kind {
             Kind::Batch => Statistics::Batch(Saved::new(&self.saved_mean, &self.saved_mean_tail, &self.saved_inv_std)),
             Kind::Fixed => Statistics::Fixed(self.state.running()),
@@ -517,6 +587,8 @@ impl<A: Activation> BatchNormDropout<A> {
             check_len(Buffer::GradOutput, shape.len(), grad_output.len())?;
             resize(Buffer::GradOutput, &mut self.grad_output, shape.len(), 0.0)?;
             self.grad_output.copy_from_slice(grad_output);
+            // The noise reads the padding, too.
+            clear_padding(shape, validity, &mut self.grad_output);
             self.noise.backward(&layer, &mut self.mask, seed, &mut self.grad_output)?;
             &self.grad_output
         };
@@ -525,7 +597,7 @@ impl<A: Activation> BatchNormDropout<A> {
             true => Dropout::Gates(&self.gates),
             false => self.noise.dropout(&layer, &mut self.mask, seed)?,
         };
-        layer.backward(Backward {
+        let call = Backward {
             parameters: self.state.parameters(),
             dropout,
             residual,
@@ -533,7 +605,11 @@ impl<A: Activation> BatchNormDropout<A> {
             grad_residual,
             grad_parameters: ParameterGradients::new(&mut self.grad_weight, &mut self.grad_bias),
             ..Backward::new(statistics, input, grad_output, &mut self.scratch)
-        })
+        };
+        match validity {
+            Some(validity) => layer.backward_masked(call, Masked::new(validity, &mut self.workspace)),
+            None => layer.backward(call),
+        }
     }
 
     /// Evaluation: the running statistics, and nothing is dropped.
@@ -542,9 +618,31 @@ impl<A: Activation> BatchNormDropout<A> {
     /// Those of [`Layer::eval`] and [`BatchNormDropout::layer`].
     pub fn eval(&mut self, shape: Shape, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
         let layer = self.layer(shape)?;
-        self.make_room(layer.eval_scratch_len())?;
+        make_room(&mut self.scratch, layer.eval_scratch_len())?;
         let parameters = self.state.parameters();
         layer.eval(Eval { parameters, ..Eval::new(self.state.running(), input, output, &mut self.scratch) })
+    }
+
+    /// [`BatchNormDropout::eval`] over the valid positions of a padded batch, as
+    /// [`Layer::eval_masked`]: `output` is +0.0 where a position is padding, and what `input` has
+    /// there is never read.
+    ///
+    /// # Errors
+    /// Those of [`Layer::eval_masked`] and [`BatchNormDropout::layer`].
+    pub fn eval_masked(
+        &mut self,
+        shape: Shape,
+        validity: Validity<'_>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Result<(), Error> {
+        let layer = self.layer(shape)?;
+        check_len(Buffer::Input, shape.len(), input.len())?;
+        check_len(Buffer::Output, shape.len(), output.len())?;
+        make_masked_room(&mut self.scratch, &mut self.workspace, &layer)?;
+        let call = Eval::new(self.state.running(), input, output, &mut self.scratch);
+        let call = Eval { parameters: self.state.parameters(), ..call };
+        layer.eval_masked(call, Masked::new(validity, &mut self.workspace))
     }
 
     /// [`BatchNormDropout::eval`] that overwrites its input.
@@ -584,7 +682,7 @@ impl<A: Activation> BatchNormDropout<A> {
         let layer = self.layer(shape)?;
         check_len(Buffer::Input, shape.len(), input.len())?;
         check_len(Buffer::Output, shape.len(), output.len())?;
-        self.make_room(layer.eval_scratch_len())?;
+        make_room(&mut self.scratch, layer.eval_scratch_len())?;
         resize(Buffer::Prepared, &mut self.prepared, layer.prepared_len(), 0.0)?;
         let parameters = self.state.parameters();
         layer.prepare(Prepare { parameters, ..Prepare::new(self.state.running(), &mut self.prepared) })?;
@@ -611,7 +709,7 @@ impl<A: Activation> BatchNormDropout<A> {
     fn evaluate_in_place(&mut self, shape: Shape, seed: Option<u64>, values: &mut [f32]) -> Result<(), Error> {
         let layer = self.layer(shape)?;
         check_len(Buffer::Values, shape.len(), values.len())?;
-        self.make_room(layer.eval_scratch_len())?;
+        make_room(&mut self.scratch, layer.eval_scratch_len())?;
         let parameters = self.state.parameters();
         let dropout = match seed {
             Some(seed) => self.noise.dropout(&layer, &mut self.mask, seed)?,
@@ -624,12 +722,15 @@ impl<A: Activation> BatchNormDropout<A> {
 
     /// A training call of either kind.
     fn forward(&mut self, kind: Kind, step: ForwardStep<'_>, keep: bool) -> Result<(), Error> {
-        let ForwardStep { shape, seed, input, residual, output } = step;
+        let ForwardStep { shape, seed, input, residual, validity, output } = step;
         let layer = self.layer(shape)?;
         // Before memory is asked for: a wrong shape may be larger than any memory.
         check_len(Buffer::Input, shape.len(), input.len())?;
         check_len(Buffer::Output, shape.len(), output.len())?;
-        self.make_room(layer.scratch_len())?;
+        make_room(&mut self.scratch, layer.scratch_len())?;
+        if validity.is_some() {
+            make_masked_room(&mut self.scratch, &mut self.workspace, &layer)?;
+        }
         // The statistics and the input of the call before are about to be overwritten.
         self.last = None;
         // A mask with a bit for each element is drawn where its gates will be.
@@ -646,10 +747,19 @@ impl<A: Activation> BatchNormDropout<A> {
             self.noise.dropout(&layer, &mut self.mask, seed)?
         };
         if keep {
-            self.input.clear();
-            self.input.try_reserve_exact(input.len()).map_err(|_| out_of_memory(Buffer::Input, input.len()))?;
-            self.input.extend_from_slice(input);
+            copy(Buffer::Input, input, &mut self.input)?;
         }
+        let valid = match validity {
+            None => Valid::All,
+            Some(Validity::Lengths(lengths)) => {
+                copy(Buffer::Lengths, lengths, &mut self.lengths)?;
+                Valid::Lengths
+            }
+            Some(Validity::Bitmap(bitmap)) => {
+                copy(Buffer::Validity, bitmap, &mut self.bitmap)?;
+                Valid::Bitmap
+            }
+        };
         let BatchNormState { weight, bias, running_mean, running_mean_tail, running_var, num_batches_tracked } =
             &mut self.state;
         let parameters = Parameters::new(weight, bias);
@@ -664,27 +774,69 @@ impl<A: Activation> BatchNormDropout<A> {
                 let saved = SavedMut::new(&mut self.saved_mean, &mut self.saved_mean_tail, &mut self.saved_inv_std);
                 let call = Train::new(input, &mut *output, saved, &mut self.scratch);
                 let call = Train { parameters, running: Some(running), dropout, residual, ..call };
-                if layer.has_gates() { layer.train_with_gates(call, &mut self.gates) } else { layer.train(call) }?;
-                if !shape.is_empty() {
+                let gates = layer.has_gates().then_some(&mut self.gates[..]);
+                match (validity.map(|validity| Masked::new(validity, &mut self.workspace)), gates) {
+                    (None, None) => layer.train(call),
+                    (None, Some(gates)) => layer.train_with_gates(call, gates),
+                    (Some(masked), None) => layer.train_masked(call, masked),
+                    (Some(masked), Some(gates)) => layer.train_masked_with_gates(call, masked, gates),
+                }?;
+                let has_values = |validity| Positions::valid(shape, validity).take(1).is_some();
+                if !shape.is_empty() && validity.is_none_or(has_values) {
                     *num_batches_tracked = num_batches_tracked.saturating_add(1);
                 }
             }
             Kind::Fixed => {
                 let call = Eval::new(self.state.running(), input, &mut *output, &mut self.scratch);
                 let call = Eval { parameters: self.state.parameters(), dropout, residual, ..call };
-                if layer.has_gates() { layer.eval_with_gates(call, &mut self.gates) } else { layer.eval(call) }?;
+                let gates = layer.has_gates().then_some(&mut self.gates[..]);
+                match (validity.map(|validity| Masked::new(validity, &mut self.workspace)), gates) {
+                    (None, None) => layer.eval(call),
+                    (None, Some(gates)) => layer.eval_with_gates(call, gates),
+                    (Some(masked), None) => layer.eval_masked(call, masked),
+                    (Some(masked), Some(gates)) => layer.eval_masked_with_gates(call, masked, gates),
+                }?;
             }
         }
-        self.noise.forward(&layer, &mut self.mask, seed, output)?;
-        self.last = Some(Forward { shape, seed, kind, kept: keep });
+        if !self.noise.is_nothing() {
+            self.noise.forward(&layer, &mut self.mask, seed, output)?;
+            clear_padding(shape, validity, output);
+        }
+        self.last = Some(Forward { shape, seed, kind, kept: keep, valid });
         Ok(())
     }
+}
 
-    /// Makes scratch as long as a call needs it. It stays as long as it was.
-    fn make_room(&mut self, scratch: usize) -> Result<(), Error> {
-        let most = self.scratch.len().max(scratch);
-        resize(Buffer::Scratch, &mut self.scratch, most, 0.0)
+/// Makes scratch as long as a call needs it. It stays as long as it was.
+fn make_room(scratch: &mut Vec<f64>, needed: usize) -> Result<(), Error> {
+    let most = scratch.len().max(needed);
+    resize(Buffer::Scratch, scratch, most, 0.0)
+}
+
+/// Makes scratch and workspace as long as calls over valid positions need them.
+fn make_masked_room<A: Activation>(
+    scratch: &mut Vec<f64>,
+    workspace: &mut Vec<f32>,
+    layer: &Layer<A>,
+) -> Result<(), Error> {
+    make_room(scratch, layer.masked_scratch_len())?;
+    let most = workspace.len().max(layer.masked_workspace_len());
+    resize(Buffer::Workspace, workspace, most, 0.0)
+}
+
+/// Sets the padding of a tensor to +0.0, if there is any. The validity has been checked.
+fn clear_padding(shape: Shape, validity: Option<Validity<'_>>, values: &mut [f32]) {
+    if let Some(validity) = validity {
+        masked::clear(shape, Positions::valid(shape, validity), values);
     }
+}
+
+/// Overwrites a buffer with a copy.
+fn copy<T: Copy>(buffer: Buffer, from: &[T], to: &mut Vec<T>) -> Result<(), Error> {
+    to.clear();
+    to.try_reserve_exact(from.len()).map_err(|_| out_of_memory(buffer, from.len()))?;
+    to.extend_from_slice(from);
+    Ok(())
 }
 
 /// A buffer of equal values.

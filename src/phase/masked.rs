@@ -306,7 +306,7 @@ fn copy_values(from: &[f32], to: &mut [f32]) {
 }
 
 /// Sets the padding of a tensor to +0.0.
-fn clear(shape: Shape, valid: Positions<'_>, tensor: &mut [f32]) {
+pub(crate) fn clear(shape: Shape, valid: Positions<'_>, tensor: &mut [f32]) {
     each_element(shape, valid.padding(), |Segment { element, len, .. }| range_mut(tensor, element, len).fill(0.0));
 }
 

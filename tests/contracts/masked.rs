@@ -461,6 +461,51 @@ fn cut(batch: &Batch) -> (usize, usize) {
     (channels, 4096 / channels)
 }
 
+impl<A: Oracle> Of<A> {
+    /// The gates of an evaluation: those of the plain one, shut in the padding, beside the mask and over it.
+    fn of_frozen_gates(&self, batch: &Batch, y: &[f32]) {
+        let (problem, layer) = (&batch.problem, batch.problem.layer::<A>());
+        let batch = batch.with_padding(&[f32::NAN]);
+        let call = |masked: Option<Validity<'_>>, dropout, gates: &mut [u8]| {
+            let (mut y, mut scratch) = (vec![f32::NAN; y.len()], vec![f64::NAN; layer.masked_scratch_len()]);
+            let mut workspace = vec![f32::NAN; layer.masked_workspace_len()];
+            let x = if masked.is_some() { &batch.problem.x } else { &problem.x };
+            let residual = if masked.is_some() { &batch.problem.residual } else { &problem.residual };
+            let call = Eval {
+                parameters: problem.parameters(),
+                dropout,
+                residual: residual.as_deref(),
+                ..Eval::new(problem.running(), x, &mut y, &mut scratch)
+            };
+            let result = match masked {
+                Some(validity) => layer.eval_masked_with_gates(call, Masked::new(validity, &mut workspace), gates),
+                None => layer.eval_with_gates(call, gates),
+            };
+            result.map(|()| y)
+        };
+        let len = mask_len(y.len());
+        if !layer.has_gates() {
+            let refused = batch.validity(batch.form(), |valid| call(Some(valid), Dropout::Off, &mut vec![0; len]));
+            return assert_eq!(refused.map(|y| y.len()), Err(Error::GatesActivation));
+        }
+        let mut plain = vec![0xFF; len];
+        call(None, problem.dropout(), &mut plain).expect("gates");
+        let kept: Vec<bool> = (0..y.len()).map(|element| mask::keeps(&plain, element)).collect();
+        let expected = mask::packed(&batch.padded.with_padding(&kept, || false));
+        let over = layer.config().granularity == Granularity::Element && problem.mask.is_some();
+        for in_gates in [false, true].into_iter().take(1 + usize::from(over)) {
+            let mut gates = vec![0xFF; len];
+            if let (true, Some(mask)) = (in_gates, &problem.mask) {
+                gates.copy_from_slice(mask);
+            }
+            let dropout = if in_gates { Dropout::InGates } else { problem.dropout() };
+            let again = batch.validity(batch.form(), |validity| call(Some(validity), dropout, &mut gates));
+            assert_eq!(bits(&again.expect("gates")), bits(y), "gates change an evaluation");
+            assert_eq!(gates, expected, "the gates of an evaluation, over the mask: {in_gates}");
+        }
+    }
+}
+
 impl<A: Oracle> Checks for Of<A> {
     /// The public phases of dense parts, merged, and applied to the whole tensor.
     fn of_public_phases(&self, batch: &Batch) {
@@ -634,6 +679,7 @@ impl<A: Oracle> Checks for Of<A> {
         let (problem, layer) = (&batch.problem, batch.problem.layer::<A>());
         let y = batch.with_padding(&[f32::NAN]).eval::<A>(batch.form());
         assert_eq!(bits(&y), bits(&batch.padded.with_padding(&problem.eval::<A>(), || 0.0)), "evaluation");
+        self.of_frozen_gates(batch, &y);
         let fixed = batch.backward::<A>(Statistics::Fixed(problem.running()));
         let mut prepared = vec![f64::NAN; layer.prepared_len()];
         let call = Prepare { parameters: problem.parameters(), ..Prepare::new(problem.running(), &mut prepared) };

@@ -3,8 +3,9 @@
 
 use normdrop::{
     Activation, AnyActivation, Average, Backend, Backward, BackwardStep, BatchNormDropout, BatchNormState, Buffer,
-    Config, Dropout, Error, Eval, ForwardStep, Gelu, Granularity, Identity, Layer, LeakyRelu, ParameterGradients,
-    Parameters, Relu, Running, RunningMut, SavedMut, Shape, Statistics, Train,
+    Config, Dropout, Error, Eval, ForwardStep, Gelu, Granularity, Identity, Layer, LeakyRelu, Masked, Noise,
+    ParameterGradients, Parameters, Relu, Running, RunningMut, Saved, SavedArrays, SavedMut, Shape, Statistics, Train,
+    Validity,
 };
 use normdrop_reference::random::SplitMix64;
 
@@ -120,7 +121,7 @@ impl Slices {
                 })
                 .expect("valid arguments");
             let (mean, mean_tail, inv_std) = (&self.mean[..], &self.mean_tail[..], &self.inv_std[..]);
-            Statistics::Batch(normdrop::Saved { mean, mean_tail, inv_std })
+            Statistics::Batch(Saved { mean, mean_tail, inv_std })
         };
         let (mut d_weight, mut d_bias) = (vec![0.0; state.weight.len()], vec![0.0; state.weight.len()]);
         layer
@@ -203,6 +204,199 @@ fn an_owned_layer_gives_the_bits_of_the_layer_on_slices_for_batches_of_any_size(
     compare(Identity, Config::DEFAULT, false);
     compare(AnyActivation::Relu(Relu), Config { p: 1.0, ..Config::DEFAULT }, false);
     compare(LeakyRelu::default(), Config { p: 1.0, momentum: 0.7, ..Config::DEFAULT }, false);
+}
+
+/// Which elements of a padded batch are at valid positions.
+fn valid_elements(shape: Shape, validity: Validity<'_>) -> Vec<bool> {
+    let positions = shape.positions() * shape.inner();
+    let of = |element: usize| {
+        let (sample, position) = if shape.inner() == 1 {
+            (element / (shape.channels() * positions), element / shape.channels() % positions)
+        } else {
+            (element / (shape.channels() * positions), element % positions)
+        };
+        match validity {
+            Validity::Lengths(lengths) => position < lengths[sample],
+            Validity::Bitmap(bits) => {
+                bits[(sample * positions + position) / 8] >> ((sample * positions + position) % 8) & 1 == 1
+            }
+        }
+    };
+    (0..shape.len()).map(of).collect()
+}
+
+/// A training, a frozen and an evaluating step over valid positions, beside the calls on slices. In the padding there is NaN.
+fn compare_masked<A: Activation>(activation: A, config: Config, noise: Option<Noise>, alpha: bool) {
+    let bits_of_positions: Vec<u8> = (0..30).map(|byte: u8| byte.wrapping_mul(77) ^ 0x5A).collect();
+    let cases = [
+        (Shape::nlc(4, 9, CHANNELS), Validity::Lengths(&[9, 0, 4, 7])),
+        (Shape::ncl(3, CHANNELS, 40), Validity::Lengths(&[40, 40, 40])),
+        (Shape::ncl(3, CHANNELS, 40), Validity::Bitmap(&bits_of_positions[..15])),
+        (Shape::nlc(2, 70, CHANNELS), Validity::Bitmap(&bits_of_positions[..18])),
+        (Shape::ncl(5, CHANNELS, 6), Validity::Lengths(&[0, 3, 1, 0, 6])),
+        (Shape::nlc(2, 3, CHANNELS), Validity::Lengths(&[0, 0])),
+    ];
+    let mut owned = owned(activation, config);
+    if let Some(noise) = noise {
+        owned = owned.with_noise(noise);
+    }
+    if alpha {
+        owned = owned.with_alpha_dropout();
+    }
+    let mut expected_state = owned.state.clone();
+    for (seed, (shape, validity)) in (0..).zip(cases) {
+        let shape = shape.expect("a small shape");
+        let valid = valid_elements(shape, validity);
+        let padded = |mut tensor: Vec<f32>, padding: f32| {
+            tensor.iter_mut().zip(&valid).filter(|(_, valid)| !**valid).for_each(|(value, _)| *value = padding);
+            tensor
+        };
+        let [x, dy, r] = [10, 20, 30].map(|data| padded(values(shape.len(), data + seed), f32::NAN));
+        let layer = Layer::new(shape, activation, config).expect("valid constants");
+        let (mut scratch, mut workspace) =
+            (vec![f64::NAN; layer.masked_scratch_len()], vec![f32::NAN; layer.masked_workspace_len()]);
+        let mut mask = vec![0; layer.mask_len()];
+        layer.fill_mask(seed, &mut mask).expect("the mask has the length");
+        let dropout = if alpha { Dropout::Off } else { Dropout::Mask(&mask) };
+        for (frozen, with_residual) in [(false, false), (false, true), (true, false), (true, true)] {
+            let residual = with_residual.then_some(&r[..]);
+            let new = || vec![7.0; shape.len()];
+            // The calls on slices.
+            let (mut y, mut dx, mut dr, mut saved) = (new(), new(), new(), SavedArrays::<CHANNELS>::new());
+            let state = &mut expected_state;
+            let masked = Masked::new(validity, &mut workspace);
+            if frozen {
+                let call = Eval::new(state.running(), &x, &mut y, &mut scratch);
+                let call = Eval { parameters: state.parameters(), dropout, residual, ..call };
+                layer.eval_masked(call, masked).expect("valid");
+            } else {
+                let BatchNormState { weight, bias, running_mean, running_mean_tail, running_var, .. } = &mut *state;
+                let running =
+                    RunningMut { mean_tail: Some(running_mean_tail), ..RunningMut::new(running_mean, running_var) };
+                let call = Train::new(&x, &mut y, saved.as_mut(), &mut scratch);
+                let parameters = Parameters::new(weight, bias);
+                let call = Train { parameters, running: Some(running), dropout, residual, ..call };
+                layer.train_masked(call, masked).expect("valid");
+                state.num_batches_tracked += u64::from(valid.contains(&true));
+            }
+            let mut noisy = padded(dy.clone(), 0.0);
+            if alpha {
+                layer.alpha_dropout(&mask, &mut y).expect("the lengths");
+            }
+            if let Some(noise) = noise {
+                layer.apply_noise(noise, seed, &mut y).expect("the lengths");
+                layer.apply_noise(noise, seed, &mut noisy).expect("the lengths");
+            }
+            if alpha {
+                layer.alpha_dropout_backward(&mask, &mut noisy).expect("the lengths");
+            }
+            let y = padded(y, 0.0);
+            let (mut d_weight, mut d_bias) = (vec![7.0; CHANNELS], vec![7.0; CHANNELS]);
+            let Saved { mean, mean_tail, inv_std } = saved.as_saved();
+            let statistics = if frozen {
+                Statistics::Fixed(state.running())
+            } else {
+                Statistics::Batch(Saved::new(mean, mean_tail, inv_std))
+            };
+            let call = Backward {
+                parameters: state.parameters(),
+                dropout,
+                residual,
+                grad_input: Some(&mut dx),
+                grad_residual: with_residual.then_some(&mut dr),
+                grad_parameters: ParameterGradients::new(&mut d_weight, &mut d_bias),
+                ..Backward::new(statistics, &x, &noisy, &mut scratch)
+            };
+            layer.backward_masked(call, Masked::new(validity, &mut workspace)).expect("valid");
+            let expected =
+                Step { y: bits(&y), dx: bits(&dx), dr: bits(&dr), gradients: [bits(&d_weight), bits(&d_bias)] };
+
+            // The owned layer.
+            let (mut y, mut dx, mut dr) = (new(), new(), new());
+            let step = ForwardStep { residual, validity: Some(validity), ..ForwardStep::new(shape, seed, &x, &mut y) };
+            match (frozen, with_residual) {
+                (true, _) => owned.train_frozen_step(step),
+                (false, true) => owned.train_step(step),
+                (false, false) => owned.train_masked(shape, seed, validity, &x, &mut y),
+            }
+            .expect("valid");
+            // An evaluation in between takes the place of scratch and workspace.
+            let two = Shape::nlc(2, 3, CHANNELS).expect("a small shape");
+            let (other, mut evaluated) = (values(two.len(), 9), vec![7.0; two.len()]);
+            owned.eval_masked(two, Validity::Lengths(&[1, 2]), &other, &mut evaluated).expect("valid");
+            if frozen || with_residual {
+                let residual = residual.filter(|_| !layer.has_gates());
+                let grad_residual = with_residual.then_some(&mut dr[..]);
+                let step =
+                    BackwardStep { residual, grad_input: Some(&mut dx), grad_residual, ..BackwardStep::new(&x, &dy) };
+                owned.backward_step(step).expect("valid");
+            } else {
+                owned.backward(&dy, &mut dx).expect("valid");
+            }
+            let gradients = [bits(&owned.grad_weight), bits(&owned.grad_bias)];
+            let step = Step { y: bits(&y), dx: bits(&dx), dr: bits(&dr), gradients };
+            assert_eq!(step, expected, "{shape:?} {validity:?} frozen {frozen} residual {with_residual}");
+            assert_eq!(owned.state, *state, "{shape:?} {validity:?} frozen {frozen} residual {with_residual}");
+        }
+        // Evaluation has neither noise nor dropout.
+        let (mut y, mut expected) = (vec![7.0; shape.len()], vec![7.0; shape.len()]);
+        owned.eval_masked(shape, validity, &x, &mut y).expect("valid");
+        let state = &expected_state;
+        let call = Eval::new(state.running(), &x, &mut expected, &mut scratch);
+        let call = Eval { parameters: state.parameters(), ..call };
+        layer.eval_masked(call, Masked::new(validity, &mut workspace)).expect("valid");
+        assert_eq!(bits(&y), bits(&expected));
+        // A plain step after a padded one forgets the padding.
+        let (x, dy) = (values(shape.len(), 10), values(shape.len(), 20));
+        let [mut plain, mut fresh] = [new_dx(shape), new_dx(shape)];
+        let mut other = owned.clone();
+        other.train_masked(shape, seed, validity, &x, &mut y).expect("valid");
+        other.train_frozen(shape, seed, &x, &mut y).expect("valid");
+        other.backward(&dy, &mut plain).expect("valid");
+        other.train_frozen(shape, seed, &x, &mut y).expect("valid");
+        other.backward(&dy, &mut fresh).expect("valid");
+        assert!(bits(&plain) == bits(&fresh) && plain.iter().any(|&value| value != 7.0));
+    }
+}
+
+#[test]
+fn an_owned_layer_gives_the_bits_of_masked_calls_on_slices() {
+    for granularity in [Granularity::Element, Granularity::Channel] {
+        compare_masked(Relu, Config { p: 0.3, granularity, ..Config::DEFAULT }, None, false);
+    }
+    compare_masked(Gelu, Config { p: 0.3, ..Config::DEFAULT }, None, false);
+    compare_masked(Identity, Config::DEFAULT, Noise::uniform(3.0).ok(), false);
+    compare_masked(Relu, Config { p: 0.3, ..Config::DEFAULT }, Noise::gaussian(0.5).ok(), true);
+    compare_masked(Gelu, Config { p: 0.3, ..Config::DEFAULT }, None, true);
+}
+
+#[test]
+fn an_owned_layer_refuses_a_validity_that_does_not_fit() -> Result<(), Error> {
+    let mut layer = owned(Relu, Config { p: 0.5, ..Config::DEFAULT });
+    let (shape, before) = (Shape::nlc(2, 4, CHANNELS)?, layer.state.clone());
+    let (x, mut y) = (values(40, 1), vec![7.0; 40]);
+    let lengths = Error::Length { buffer: Buffer::Lengths, expected: 2, actual: 1 };
+    let bits = Error::Length { buffer: Buffer::Validity, expected: 1, actual: 2 };
+    let too_long = Error::SequenceLength { sample: 1, positions: 4, length: 5 };
+    for (validity, error) in
+        [(Validity::Lengths(&[3]), lengths), (Validity::Bitmap(&[1, 2]), bits), (Validity::Lengths(&[1, 5]), too_long)]
+    {
+        assert_eq!(layer.train_masked(shape, 1, validity, &x, &mut y), Err(error));
+        assert_eq!(layer.eval_masked(shape, validity, &x, &mut y), Err(error));
+        assert_eq!(layer.backward(&x, &mut y), Err(Error::NoForward));
+        let step = ForwardStep { validity: Some(validity), ..ForwardStep::new(shape, 1, &x, &mut y) };
+        assert_eq!(layer.train_frozen_step(step), Err(error));
+    }
+    let valid = Validity::Lengths(&[1, 4]);
+    let length = |buffer| Err(Error::Length { buffer, expected: 40, actual: 39 });
+    assert_eq!(layer.train_masked(shape, 1, valid, &x[1..], &mut y), length(Buffer::Input));
+    assert_eq!(layer.eval_masked(shape, valid, &x, &mut y[1..]), length(Buffer::Output));
+    assert_eq!((&layer.state, &y), (&before, &vec![7.0; 40]), "a refused call has written");
+    Ok(())
+}
+
+fn new_dx(shape: Shape) -> Vec<f32> {
+    vec![7.0; shape.len()]
 }
 
 #[test]

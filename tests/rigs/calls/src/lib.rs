@@ -466,6 +466,25 @@ impl Call<'_> {
         layer.eval_masked(call, masked)
     }
 
+    /// [`Layer::eval_masked_with_gates`], with the mask in the gates.
+    pub fn eval_masked_with_gates<A: Activation>(
+        &mut self,
+        layer: &Layer<A>,
+        masked: Masked<'_>,
+        gates: &mut [u8],
+    ) -> Result<(), Error> {
+        let call = Eval {
+            parameters: parameters!(self),
+            running: running!(self),
+            dropout: Dropout::InGates,
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            scratch: &mut *self.scratch,
+        };
+        layer.eval_masked_with_gates(call, masked, gates)
+    }
+
     /// [`Layer::backward_masked`].
     pub fn backward_masked<A: Activation>(&mut self, layer: &Layer<A>, masked: Masked<'_>) -> Result<(), Error> {
         let call = Backward {

@@ -576,6 +576,15 @@ pub unsafe extern "C" fn normdrop_train_masked_with_gates(call: &Call, padded: P
     })
 }
 
+/// `Layer::eval_masked_with_gates`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_eval_masked_with_gates(call: &Call, padded: Padded, gates: Slice<u8>) -> usize {
+    // SAFETY: passed on.
+    code(unsafe {
+        call.make(Relu, |buffers, layer| buffers.eval_masked_with_gates(layer, padded.masked(), gates.write()))
+    })
+}
+
 /// The lengths of the memory of masked calls.
 #[unsafe(no_mangle)]
 pub extern "C" fn normdrop_masked_lengths(call: &Call, scratch: &mut usize, workspace: &mut usize) -> usize {

@@ -28,23 +28,23 @@ impl Coefficients {
 
 /// Alpha dropout of a tensor, in place.
 pub(crate) fn forward(plan: &Plan, mask: &[u8], values: &mut [f32]) {
-    run(plan, mask, values, Coefficients::new(plan.keep.keep_probability()));
+    run(plan, mask, values, |forward| forward);
 }
 
 /// The gradient of alpha dropout, in place.
 pub(crate) fn backward(plan: &Plan, mask: &[u8], values: &mut [f32]) {
-    let coefficients = Coefficients::new(plan.keep.keep_probability());
-    run(plan, mask, values, Coefficients { shift: -0.0, dropped: 0.0, ..coefficients });
+    run(plan, mask, values, |forward| Coefficients { shift: -0.0, dropped: 0.0, ..forward });
 }
 
 /// All lengths have been checked.
 #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
-fn run(plan: &Plan, mask: &[u8], values: &mut [f32], coefficients: Coefficients) {
-    let Coefficients { slope, shift, dropped } = coefficients;
-    let [slope, shift, dropped] = [slope as f32, shift as f32, dropped as f32];
+fn run(plan: &Plan, mask: &[u8], values: &mut [f32], of_forward: impl FnOnce(Coefficients) -> Coefficients) {
+    // Where everything is dropped there are no coefficients: they would divide by 0.
     let Some((gates, _)) = plan.gates_of(Dropout::Mask(mask)).filter(|_| !values.is_empty()) else {
         return values.fill(0.0);
     };
+    let Coefficients { slope, shift, dropped } = of_forward(Coefficients::new(plan.keep.keep_probability()));
+    let [slope, shift, dropped] = [slope as f32, shift as f32, dropped as f32];
     let (tasks, gates): (_, &Gates<'_>) = (plan.tasks(), &gates);
     let step = values.len().div_ceil(tasks.for_elements(values.len()));
     let pieces = values.chunks_mut(step.max(1)).enumerate();

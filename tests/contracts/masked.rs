@@ -16,6 +16,7 @@ use proptest::sample::select;
 
 use crate::accuracy::{Errors, Exact, bounds_for};
 use crate::digest::backends;
+use crate::digest::corpus::environment::{enter, leave, raised};
 use crate::support::{ACTIVATIONS, Differentiated, Oracle, Problem, Trained, Visitor, bits, with_activation};
 
 /// A padded batch, and everything that its calls are given.
@@ -381,7 +382,11 @@ struct Draw {
 }
 
 fn draws() -> impl Strategy<Value = Draw> {
-    let shapes = (1usize..=40, 1usize..=60, 1usize..=80);
+    // Chunks of several samples, and several chunks of one sample: one channel has 4096 positions in a chunk.
+    let shapes = prop_oneof![
+        4 => (1usize..=40, 1usize..=60, 1usize..=80),
+        1 => (1usize..=3, 1usize..=5000, 1usize..=3),
+    ];
     let shapes = shapes.prop_map(|(samples, positions, channels)| {
         let samples = samples.min((12_000 / (positions * channels)).max(1));
         // Two values at least, of which there is a variance.
@@ -739,6 +744,135 @@ proptest! {
     #[test]
     fn masked_contract_a_batch_without_padding_gives_the_bits_of_plain_calls(draw in draws()) {
         draw.with(|checks, batch| checks.of_all_valid(batch));
+    }
+}
+
+/// What `F.batch_norm(x[valid], running_mean, running_var, weight, bias, training=True)` and its gradients are in float64.
+#[test]
+fn masked_results_are_those_of_batch_norm_of_the_valid_positions_in_float64() {
+    let near = |found: f32, expected: f64, scale: f64| {
+        assert!((f64::from(found) - expected).abs() <= 2e-6 * scale, "{found} is not {expected}");
+    };
+    let mut random = SplitMix64::new(5);
+    for (number, shape) in [[5, 33, 3], [2, 4200, 1], [30, 40, 70]].into_iter().enumerate() {
+        for (channels_last, stretch) in [(true, 0), (true, 7), (false, 0), (false, 30)] {
+            let [samples, positions, channels] = shape;
+            let valid = match stretch {
+                0 => Batch::lengths(samples, positions, &mut random),
+                stretch => Batch::positions(samples * positions, stretch, &mut random),
+            };
+            let batch = Batch::new(shape, channels_last, valid, |_| class("normal"), number as u64);
+            let batch = batch.with_padding(&[f32::NAN, 1e30]);
+            let problem = &batch.problem;
+            let trained = batch.train::<Identity>();
+            let gradients = batch.backward::<Identity>(Statistics::Batch(trained.saved()));
+            let elements = batch.padded.elements();
+            let n = (elements.len() / channels) as f64;
+            assert!(n > 1.0, "of one value there is no variance");
+            let of = |values: &Option<Vec<f32>>, channel: usize, default: f64| {
+                values.as_ref().map_or(default, |values| f64::from(values[channel]))
+            };
+            for channel in 0..channels {
+                let (weight, bias) = (of(&problem.weight, channel, 1.0), of(&problem.bias, channel, 0.0));
+                let of_channel: Vec<usize> = elements.iter().copied().skip(channel).step_by(channels).collect();
+                let sum = |value: &dyn Fn(usize) -> f64| of_channel.iter().map(|&element| value(element)).sum::<f64>();
+                let (x, dy) = (|at: usize| f64::from(problem.x[at]), |at: usize| f64::from(problem.dy[at]));
+                let mean = sum(&x) / n;
+                let var = sum(&|at| (x(at) - mean).powi(2)) / n;
+                let inv_std = 1.0 / (var + f64::from(problem.config.eps)).sqrt();
+                let xhat = |at: usize| (x(at) - mean) * inv_std;
+                let (d_bias, d_weight) = (sum(&dy), sum(&|at| dy(at) * xhat(at)));
+                let size = sum(&|at| dy(at).abs() * xhat(at).abs().max(1.0));
+                near(gradients.d_bias[channel], d_bias, size);
+                near(gradients.d_weight[channel], d_weight, size);
+                let momentum = problem.config.momentum;
+                let old = [problem.running_mean[channel], problem.running_var[channel]].map(f64::from);
+                let running = [mean, var * n / (n - 1.0)].map(|new| momentum * new);
+                let expected = [old[0] * (1.0 - momentum) + running[0], old[1] * (1.0 - momentum) + running[1]];
+                near(trained.running_mean[channel], expected[0], old[0].abs() + mean.abs() + var.sqrt());
+                near(trained.running_var[channel], expected[1], old[1].abs() + var);
+                for &at in &of_channel {
+                    near(trained.y[at], xhat(at) * weight + bias, weight.abs() * xhat(at).abs().max(1.0) + bias.abs());
+                    let dx = weight * inv_std * (dy(at) - d_bias / n - xhat(at) * d_weight / n);
+                    near(
+                        gradients.dx[at],
+                        dx,
+                        weight.abs() * inv_std * (dy(at).abs() + size / n * (1.0 + xhat(at).abs())),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Signalling NaN in the padding: whatever computes with one raises the flag of an invalid operation.
+#[test]
+fn environment_contract_masked_calls_of_ordinary_numbers_raise_no_flag_but_inexact_and_underflow() {
+    struct Calls<'a>(&'a Batch, normdrop::Backend);
+    impl Visitor for Calls<'_> {
+        type Result = ();
+
+        fn visit<A: Oracle>(self) {
+            let Self(batch, backend) = self;
+            let layer = batch.problem.layer::<A>().with_backend(backend).expect("an available backend");
+            let quiet = |call: &str| assert!(!raised(), "{call}, {:?}, {backend:?}", A::ACTIVATION);
+            let default = leave(enter(0));
+            assert!(default);
+            // Not twice, because the comparison of two results may raise flags of its own.
+            let (trained, _) = batch.train_once(&layer, batch.form(), None, CONTENTS[1]).expect("no faults");
+            quiet("training");
+            let gates = layer.has_gates().then(|| match (&batch.problem.mask, layer.config().granularity) {
+                (Some(mask), Granularity::Element) => mask.clone(),
+                _ => vec![0; mask_len(batch.problem.x.len())],
+            });
+            batch.train_once(&layer, batch.form(), gates, CONTENTS[1]).expect("no faults");
+            quiet("training with gates");
+            for statistics in [Statistics::Batch(trained.saved()), Statistics::Fixed(batch.problem.running())] {
+                let (mut dx, mut scratch) = (vec![0.0; batch.problem.x.len()], vec![0.0; layer.masked_scratch_len()]);
+                let (mut d_weight, mut d_bias) = (trained.mean.clone(), trained.mean.clone());
+                let mut workspace = vec![0.0; layer.masked_workspace_len()];
+                let call = Backward {
+                    parameters: batch.problem.parameters(),
+                    dropout: batch.problem.dropout(),
+                    residual: batch.problem.residual.as_deref(),
+                    grad_input: Some(&mut dx),
+                    grad_parameters: ParameterGradients::new(&mut d_weight, &mut d_bias),
+                    ..Backward::new(statistics, &batch.problem.x, &batch.problem.dy, &mut scratch)
+                };
+                batch
+                    .validity(batch.form(), |valid| layer.backward_masked(call, Masked::new(valid, &mut workspace)))
+                    .expect("no faults");
+                quiet("backward");
+            }
+            let (mut y, mut scratch) = (vec![0.0; batch.problem.x.len()], vec![0.0; layer.masked_scratch_len()]);
+            let mut workspace = vec![0.0; layer.masked_workspace_len()];
+            let call = Eval {
+                parameters: batch.problem.parameters(),
+                residual: batch.problem.residual.as_deref(),
+                ..Eval::new(batch.problem.running(), &batch.problem.x, &mut y, &mut scratch)
+            };
+            batch
+                .validity(batch.form(), |valid| layer.eval_masked(call, Masked::new(valid, &mut workspace)))
+                .expect("no faults");
+            quiet("evaluation");
+        }
+    }
+    let mut turn = 0;
+    for (seed, &shape) in (0..).zip(SHAPES) {
+        for channels_last in [true, false] {
+            let (mut random, [samples, positions, _]) = (SplitMix64::new(seed), shape);
+            let mut valid = Batch::lengths(samples, positions, &mut random);
+            valid[..2 * positions].fill(true);
+            let mut batch = Batch::new(shape, channels_last, valid, |_| class("normal"), seed);
+            if seed % 2 == 0 {
+                batch.problem = batch.problem.with_residual(class("normal"), seed).with_mask(0.3, seed);
+            }
+            let batch = batch.with_padding(&[f32::from_bits(0x7FA0_0000), f32::INFINITY, f32::from_bits(0xFF80_0001)]);
+            for backend in backends() {
+                with_activation(turn % ACTIVATIONS, Calls(&batch, backend));
+                turn += 1;
+            }
+        }
     }
 }
 

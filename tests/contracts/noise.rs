@@ -18,6 +18,7 @@ use rand_xoshiro::Xoshiro128PlusPlus;
 use serde::Deserialize;
 
 use crate::digest::backends;
+use crate::digest::corpus::environment::{enter, leave, raised};
 use crate::environment::in_every_environment;
 use crate::support::bits;
 
@@ -445,6 +446,38 @@ fn environment_contract_noise_and_alpha_dropout_have_the_same_bits_in_every_envi
         let expected = work();
         for found in in_every_environment(work) {
             assert_eq!(found, expected, "{backend:?}");
+        }
+    }
+}
+
+/// Also those of a width of 0, and of a probability of 0 and 1.
+#[test]
+fn environment_contract_noise_of_ordinary_numbers_raises_no_flag_but_inexact_and_underflow() {
+    #[expect(clippy::cast_possible_truncation, reason = "any numbers will do")]
+    let values: Vec<f32> = {
+        let mut random = SplitMix64::new(1);
+        (0..5000).map(|_| random.next_normal() as f32).collect()
+    };
+    for backend in backends() {
+        for (p, len) in [(0.3, values.len()), (0.0, 33), (1.0, 33), (0.999, 1)] {
+            let layer = layer(nc(1, len), p, Granularity::Element).with_backend(backend).expect("available");
+            let mut mask = vec![0; layer.mask_len()];
+            let default = leave(enter(0));
+            assert!(default);
+            layer.fill_mask(3, &mut mask).expect("the mask has the length");
+            for call in 0..6 {
+                let mut values = values[..len].to_vec();
+                let done = match call {
+                    0 => Noise::gaussian(0.5).and_then(|noise| layer.apply_noise(noise, 5, &mut values)),
+                    1 => Noise::uniform(0.7).and_then(|noise| layer.apply_noise(noise, 5, &mut values)),
+                    2 => Noise::gaussian_dropout(0.3).and_then(|noise| layer.apply_noise(noise, 5, &mut values)),
+                    3 => Noise::uniform(0.0).and_then(|noise| layer.apply_noise(noise, 5, &mut values)),
+                    4 => layer.alpha_dropout(&mask, &mut values),
+                    _ => layer.alpha_dropout_backward(&mask, &mut values),
+                };
+                assert!(!raised(), "call {call}, p = {p}, {backend:?}");
+                done.expect("the lengths");
+            }
         }
     }
 }

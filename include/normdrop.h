@@ -276,7 +276,7 @@ typedef struct normdrop_error {
    * `SEQUENCE_LENGTH`  the length of the sequence
    * `NOT_FINITE`      the index of the value
    * ACTIVATION, GRANULARITY, `RUNNING_VARIANCE`, BACKEND, TASKS, STATISTICS,
-   * `WEIGHT_ORDER`, `NOISE_LAW`  the number that was given
+   * `WEIGHT_ORDER`, `NOISE_LAW`, ELEMENT  the number that was given
    *
    * and 0 for every other status.
    */
@@ -359,6 +359,33 @@ typedef struct normdrop_slice_mut_f32 {
 } normdrop_slice_mut_f32;
 
 /**
+ * The type of elements of half the size of a float: one of `NORMDROP_ELEMENT_*`.
+ *
+ * They are widened exactly, everything in between is computed as for floats, and results are rounded
+ * once, to nearest even, subnormals kept: each result is that of the call with floats, rounded once.
+ * Beyond the largest number of the type it becomes an infinity.
+ */
+typedef uint32_t normdrop_element;
+
+/**
+ * A tensor of halves that a call writes, in the place of one of floats.
+ */
+typedef struct normdrop_halves_mut {
+  /**
+   * The bits of the first element.
+   */
+  uint16_t *values;
+  /**
+   * The number of elements.
+   */
+  size_t len;
+  /**
+   * One of `NORMDROP_ELEMENT_*`; there is no default.
+   */
+  normdrop_element element;
+} normdrop_halves_mut;
+
+/**
  * The distribution of the factors of noise: one of `NORMDROP_NOISE_LAW_*`.
  */
 typedef uint32_t normdrop_noise_law;
@@ -428,6 +455,26 @@ typedef struct normdrop_slice_mut_f64 {
    */
   size_t len;
 } normdrop_slice_mut_f64;
+
+/**
+ * A tensor of halves that a call reads, in the place of one of floats: `input_half` in the place of
+ * `input`, which is left out. Each tensor of a call has its own type. NULL with the length 0 is no
+ * buffer.
+ */
+typedef struct normdrop_halves {
+  /**
+   * The bits of the first element.
+   */
+  const uint16_t *values;
+  /**
+   * The number of elements.
+   */
+  size_t len;
+  /**
+   * One of `NORMDROP_ELEMENT_*`; there is no default.
+   */
+  normdrop_element element;
+} normdrop_halves;
 
 /**
  * The buffers of `normdrop_train`. C is the number of channels and len is the number of elements.
@@ -505,6 +552,18 @@ typedef struct normdrop_train_call {
    * At least `train_scratch` values. Its contents do not matter.
    */
   struct normdrop_slice_mut_f64 scratch;
+  /**
+   * `input` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves input_half;
+  /**
+   * `residual` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves residual_half;
+  /**
+   * `output` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves_mut output_half;
 } normdrop_train_call;
 
 /**
@@ -613,6 +672,18 @@ typedef struct normdrop_eval_call {
    * are ignored: `prepared` has them.
    */
   struct normdrop_slice_f64 prepared;
+  /**
+   * `input` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves input_half;
+  /**
+   * `residual` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves residual_half;
+  /**
+   * `output` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves_mut output_half;
 } normdrop_eval_call;
 
 /**
@@ -714,6 +785,26 @@ typedef struct normdrop_backward_call {
    * `bias` are not used with it.
    */
   struct normdrop_slice_f64 prepared;
+  /**
+   * `input` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves input_half;
+  /**
+   * `residual` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves residual_half;
+  /**
+   * `grad_output` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves grad_output_half;
+  /**
+   * `grad_input` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves_mut grad_input_half;
+  /**
+   * `grad_residual` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves_mut grad_residual_half;
 } normdrop_backward_call;
 
 /**
@@ -842,6 +933,18 @@ typedef struct normdrop_apply_call {
    * At least `eval_scratch` values. Its contents do not matter.
    */
   struct normdrop_slice_mut_f64 scratch;
+  /**
+   * `input` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves input_half;
+  /**
+   * `residual` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves residual_half;
+  /**
+   * `output` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves_mut output_half;
 } normdrop_apply_call;
 
 /**
@@ -923,6 +1026,18 @@ typedef struct normdrop_reduce_call {
    * `bias` are not used with it.
    */
   struct normdrop_slice_f64 prepared;
+  /**
+   * `input` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves input_half;
+  /**
+   * `residual` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves residual_half;
+  /**
+   * `grad_output` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves grad_output_half;
 } normdrop_reduce_call;
 
 /**
@@ -994,6 +1109,26 @@ typedef struct normdrop_apply_gradient_call {
    * At least `backward_scratch` values. Its contents do not matter.
    */
   struct normdrop_slice_mut_f64 scratch;
+  /**
+   * `input` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves input_half;
+  /**
+   * `residual` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves residual_half;
+  /**
+   * `grad_output` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves grad_output_half;
+  /**
+   * `grad_input` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves_mut grad_input_half;
+  /**
+   * `grad_residual` as halves, which takes its place; or left out.
+   */
+  struct normdrop_halves_mut grad_residual_half;
 } normdrop_apply_gradient_call;
 
 /**
@@ -1271,7 +1406,8 @@ typedef struct normdrop_fold_call {
 #define NORMDROP_STATUS_NO_GATES 32
 
 /**
- * `buffer` and `other` are both given, and stand for the same thing.
+ * `buffer` and `other` are both given, and stand for the same thing; or both are one tensor, which is
+ * given as floats and as halves.
  */
 #define NORMDROP_STATUS_TWO_BUFFERS 33
 
@@ -1285,6 +1421,11 @@ typedef struct normdrop_fold_call {
  * There is no such law of noise. `actual` is its number.
  */
 #define NORMDROP_STATUS_NOISE_LAW 35
+
+/**
+ * There is no such type of elements, or a masked call is given halves. `actual` is the number.
+ */
+#define NORMDROP_STATUS_ELEMENT 36
 
 /**
  * No buffer: the error is about something else.
@@ -1648,6 +1789,16 @@ typedef struct normdrop_fold_call {
  */
 #define NORMDROP_BACKEND_AVX512 3
 
+/**
+ * IEEE binary16: `_Float16` of C23, `numpy.float16`, `torch.float16`. The largest number is 65504.
+ */
+#define NORMDROP_ELEMENT_F16 1
+
+/**
+ * The upper half of a float: `__bf16`, `ml_dtypes.bfloat16`, `torch.bfloat16`.
+ */
+#define NORMDROP_ELEMENT_BF16 2
+
 
 
 /**
@@ -1818,6 +1969,17 @@ normdrop_status normdrop_clear_padding(const struct normdrop_layer *layer,
                                        struct normdrop_slice_usize lengths,
                                        struct normdrop_slice_mut_f32 values,
                                        struct normdrop_error *error);
+
+/**
+ * `normdrop_clear_padding` of halves.
+ *
+ * # Safety
+ * As `normdrop_fill_mask`.
+ */
+normdrop_status normdrop_clear_padding_half(const struct normdrop_layer *layer,
+                                            struct normdrop_slice_usize lengths,
+                                            struct normdrop_halves_mut values,
+                                            struct normdrop_error *error);
 
 /**
  * Multiplies a tensor by noise, in place: Gaussian or uniform dropout. Each factor is a pure function
@@ -1992,6 +2154,18 @@ normdrop_status normdrop_moments(const struct normdrop_layer *layer,
                                  struct normdrop_error *error);
 
 /**
+ * `normdrop_moments` of halves.
+ *
+ * # Safety
+ * As `normdrop_train`.
+ */
+normdrop_status normdrop_moments_half(const struct normdrop_layer *layer,
+                                      struct normdrop_halves input,
+                                      struct normdrop_slice_mut_f64 moments,
+                                      struct normdrop_slice_mut_f64 scratch,
+                                      struct normdrop_error *error);
+
+/**
  * Merges the moments of one part of a batch into the moments of another part: afterwards `into`
  * has the moments of both parts.
  *
@@ -2134,6 +2308,11 @@ normdrop_status normdrop_fold_padding(const struct normdrop_fold_call *call,
  * for memory that was allocated write `{values, len}`.
  */
 #define NORMDROP_ARRAY(array) {(array), sizeof(array) / sizeof((array)[0])}
+/**
+ * The same of halves: `.input_half = NORMDROP_BF16_ARRAY(x)` of an array of uint16_t.
+ */
+#define NORMDROP_F16_ARRAY(array) {(array), sizeof(array) / sizeof((array)[0]), NORMDROP_ELEMENT_F16}
+#define NORMDROP_BF16_ARRAY(array) {(array), sizeof(array) / sizeof((array)[0]), NORMDROP_ELEMENT_BF16}
 
 #ifdef __cplusplus
 }

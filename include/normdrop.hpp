@@ -166,6 +166,38 @@ enum class WeightOrder : normdrop_weight_order {
     taps_out_in = NORMDROP_WEIGHT_ORDER_TAPS_OUT_IN,
 };
 
+/// The type of elements of half the size of a float.
+enum class Element : normdrop_element {
+    f16 = NORMDROP_ELEMENT_F16,
+    bf16 = NORMDROP_ELEMENT_BF16,
+};
+
+/// A tensor of halves that a call reads, in the place of one of floats: the bits of its elements, and their type.
+struct Halves {
+    /// No buffer.
+    constexpr Halves() noexcept = default;
+    /// The bits, which are somewhere else.
+    constexpr Halves(Span<const std::uint16_t> bits_, Element element_) noexcept : bits(bits_), element(element_) {}
+
+    /// The bits.
+    Span<const std::uint16_t> bits;
+    /// The type.
+    Element element = Element::f16;
+};
+
+/// A tensor of halves that a call writes.
+struct HalvesMut {
+    /// No buffer.
+    constexpr HalvesMut() noexcept = default;
+    /// The bits, which are somewhere else.
+    constexpr HalvesMut(Span<std::uint16_t> bits_, Element element_) noexcept : bits(bits_), element(element_) {}
+
+    /// The bits.
+    Span<std::uint16_t> bits;
+    /// The type.
+    Element element = Element::f16;
+};
+
 /// Noise by which a tensor is multiplied, in the place of dropout: factors with the mean 1. `normdrop.h` has the laws.
 struct Noise {
     /// `1 + width*n`, n normal.
@@ -214,6 +246,13 @@ inline normdrop_slice_usize slice(Span<const std::size_t> values) noexcept { ret
 inline normdrop_slice_mut_f32 slice_mut(Span<float> values) noexcept { return {values.data(), values.size()}; }
 inline normdrop_slice_mut_f64 slice_mut(Span<double> values) noexcept { return {values.data(), values.size()}; }
 inline normdrop_slice_mut_u8 slice_mut(Span<std::uint8_t> values) noexcept { return {values.data(), values.size()}; }
+
+inline normdrop_halves halves(const Halves &of) noexcept {
+    return {of.bits.data(), of.bits.size(), static_cast<normdrop_element>(of.element)};
+}
+inline normdrop_halves_mut halves_mut(const HalvesMut &of) noexcept {
+    return {of.bits.data(), of.bits.size(), static_cast<normdrop_element>(of.element)};
+}
 
 inline normdrop_noise noise(const Noise &of) noexcept {
     auto noise = new_call<normdrop_noise>();
@@ -391,6 +430,9 @@ struct Train {
     Span<const float> residual;
     /// y, len values, apart from `input`.
     Span<float> output;
+    /// Tensors of halves, each in the place of the one of floats, which is left out.
+    Halves input_half{}, residual_half{};
+    HalvesMut output_half{};
 };
 
 /// The buffers of `Layer::eval`.
@@ -411,6 +453,9 @@ struct Eval {
     Span<float> output;
     /// What `Layer::prepare` returned, in place of `weight`, `bias` and `running_*`, or left out.
     Span<const double> prepared{};
+    /// Tensors of halves, each in the place of the one of floats, which is left out.
+    Halves input_half{}, residual_half{};
+    HalvesMut output_half{};
 };
 
 /// The buffers of `Layer::prepare`.
@@ -445,6 +490,9 @@ struct Backward {
     Span<float> grad_weight, grad_bias;
     /// After `eval` with it: in place of `weight`, `bias` and `running_*`, or left out.
     Span<const double> prepared{};
+    /// Tensors of halves, each in the place of the one of floats, which is left out.
+    Halves input_half{}, residual_half{}, grad_output_half{};
+    HalvesMut grad_input_half{}, grad_residual_half{};
 };
 
 /// The buffers of `Layer::finish`.
@@ -471,6 +519,9 @@ struct Apply {
     Span<const float> input, residual;
     /// y of the part, len values, apart from `input`.
     Span<float> output;
+    /// Tensors of halves, each in the place of the one of floats, which is left out.
+    Halves input_half{}, residual_half{};
+    HalvesMut output_half{};
 };
 
 /// The buffers of `Layer::reduce`.
@@ -491,6 +542,8 @@ struct Reduce {
     Span<const float> grad_output;
     /// After `eval` with it: in place of `weight`, `bias` and `running_*`, or left out.
     Span<const double> prepared{};
+    /// Tensors of halves, each in the place of the one of floats, which is left out.
+    Halves input_half{}, residual_half{}, grad_output_half{};
 };
 
 /// The buffers of `Layer::apply_gradient`.
@@ -515,6 +568,9 @@ struct ApplyGradient {
     Span<float> grad_input;
     /// len values, or left out.
     Span<float> grad_residual;
+    /// Tensors of halves, each in the place of the one of floats, which is left out.
+    Halves input_half{}, residual_half{}, grad_output_half{};
+    HalvesMut grad_input_half{}, grad_residual_half{};
 };
 
 /// The buffers of `fold_into_previous` and `fold_into_next`.
@@ -595,6 +651,11 @@ class Layer {
     /// Sets the padding of a tensor to +0.0.
     void clear_padding(Span<const std::size_t> lengths, Span<float> values) const {
         detail::call(normdrop_clear_padding, &layer_, detail::slice(lengths), detail::slice_mut(values));
+    }
+
+    /// The same of halves.
+    void clear_padding(Span<const std::size_t> lengths, const HalvesMut &values) const {
+        detail::call(normdrop_clear_padding_half, &layer_, detail::slice(lengths), detail::halves_mut(values));
     }
 
     /// Multiplies a tensor by noise, in place: forward on y, and backward on dy with the same noise and seed.
@@ -693,6 +754,11 @@ class Layer {
         detail::call(normdrop_moments, &layer_, detail::slice(input), detail::slice_mut(moments),
                      detail::slice_mut(scratch.of(lengths_.train_scratch)));
     }
+    /// The same of halves.
+    void moments(const Halves &input, Span<double> moments, Scratch &scratch) const {
+        detail::call(normdrop_moments_half, &layer_, detail::halves(input), detail::slice_mut(moments),
+                     detail::slice_mut(scratch.of(lengths_.train_scratch)));
+    }
     /// Refuses moments of a whole batch whose means or variances do not fit a float, before `finish` averages them.
     void check_moments(Span<const double> moments) const {
         detail::call(normdrop_check_moments, &layer_, detail::slice(moments));
@@ -719,6 +785,9 @@ class Layer {
         call.input = detail::slice(buffers.input);
         call.residual = detail::slice(buffers.residual);
         call.output = detail::slice_mut(buffers.output);
+        call.input_half = detail::halves(buffers.input_half);
+        call.residual_half = detail::halves(buffers.residual_half);
+        call.output_half = detail::halves_mut(buffers.output_half);
         call.scratch = detail::slice_mut(scratch.of(lengths_.eval_scratch));
         detail::call(normdrop_apply, &layer_, &call);
     }
@@ -755,6 +824,8 @@ class Layer {
         call.sums = detail::slice(buffers.sums);
         call.grad_input = detail::slice_mut(buffers.grad_input);
         call.grad_residual = detail::slice_mut(buffers.grad_residual);
+        call.grad_input_half = detail::halves_mut(buffers.grad_input_half);
+        call.grad_residual_half = detail::halves_mut(buffers.grad_residual_half);
         call.scratch = detail::slice_mut(scratch.of(lengths_.backward_scratch));
         detail::call(normdrop_apply_gradient, &layer_, &call);
     }
@@ -773,6 +844,9 @@ class Layer {
         call.input = detail::slice(buffers.input);
         call.residual = detail::slice(buffers.residual);
         call.output = detail::slice_mut(buffers.output);
+        call.input_half = detail::halves(buffers.input_half);
+        call.residual_half = detail::halves(buffers.residual_half);
+        call.output_half = detail::halves_mut(buffers.output_half);
         call.scratch = detail::slice_mut(scratch);
         return call;
     }
@@ -785,6 +859,9 @@ class Layer {
         call.input = detail::slice(buffers.input);
         call.residual = detail::slice(buffers.residual);
         call.output = detail::slice_mut(buffers.output);
+        call.input_half = detail::halves(buffers.input_half);
+        call.residual_half = detail::halves(buffers.residual_half);
+        call.output_half = detail::halves_mut(buffers.output_half);
         call.scratch = detail::slice_mut(scratch);
         call.prepared = detail::slice(buffers.prepared);
         return call;
@@ -795,6 +872,8 @@ class Layer {
         with_statistics(call, buffers);
         call.grad_input = detail::slice_mut(buffers.grad_input);
         call.grad_residual = detail::slice_mut(buffers.grad_residual);
+        call.grad_input_half = detail::halves_mut(buffers.grad_input_half);
+        call.grad_residual_half = detail::halves_mut(buffers.grad_residual_half);
         call.grad_weight = detail::slice_mut(buffers.grad_weight);
         call.grad_bias = detail::slice_mut(buffers.grad_bias);
         call.scratch = detail::slice_mut(scratch);
@@ -854,6 +933,9 @@ class Layer {
         call.input = detail::slice(buffers.input);
         call.residual = detail::slice(buffers.residual);
         call.grad_output = detail::slice(buffers.grad_output);
+        call.input_half = detail::halves(buffers.input_half);
+        call.residual_half = detail::halves(buffers.residual_half);
+        call.grad_output_half = detail::halves(buffers.grad_output_half);
         return call;
     }
 

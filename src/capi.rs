@@ -38,16 +38,20 @@ use crate::args::{
     Saved, SavedMut, Statistics, Train, Validity,
 };
 use crate::backend::Backend;
+use crate::channel::Normalisation;
 use crate::config::{Config, Granularity, RunningVariance};
+use crate::element::{Values, ValuesMut};
 use crate::error::{Buffer, Error};
 use crate::fold::{self, Fold, FoldPadding, WeightOrder, WeightShape};
 use crate::layer::Layer;
 use crate::mask::{self, Bernoulli};
 use crate::noise::Noise;
 use crate::parts;
+use crate::plan::{BackwardCall, ForwardCall, Gradients, MomentsCall, Phase, Target, TrainCall};
 use crate::shape::Shape;
+use crate::storage::Mixed;
 
-use buffers::{Region, check_apart, check_apart_from, check_struct, read_struct};
+use buffers::{Region, Tensor, TensorMut, check_apart, check_apart_from, check_struct, read_struct};
 pub use types::*;
 
 type Outcome = Result<(), normdrop_error>;
@@ -280,6 +284,32 @@ macro_rules! with_layer {
     }};
 }
 
+/// A tensor that a call reads, of floats or of halves.
+macro_rules! tensor {
+    ($call:expr, input) => {
+        Tensor { single: $call.input, half: $call.input_half }
+    };
+    ($call:expr, residual) => {
+        Tensor { single: $call.residual, half: $call.residual_half }
+    };
+    ($call:expr, grad_output) => {
+        Tensor { single: $call.grad_output, half: $call.grad_output_half }
+    };
+}
+
+/// A tensor that a call writes, of floats or of halves.
+macro_rules! tensor_mut {
+    ($call:expr, output) => {
+        TensorMut { single: $call.output, half: $call.output_half }
+    };
+    ($call:expr, grad_input) => {
+        TensorMut { single: $call.grad_input, half: $call.grad_input_half }
+    };
+    ($call:expr, grad_residual) => {
+        TensorMut { single: $call.grad_residual, half: $call.grad_residual_half }
+    };
+}
+
 /// The statistics of a struct with the buffers of a call.
 macro_rules! given_statistics {
     ($call:expr) => {
@@ -322,14 +352,47 @@ impl normdrop_train_call {
             count_of(self.batches).region(NORMDROP_BUFFER_BATCHES)?,
             if in_gates { Region::NONE } else { self.mask.region(NORMDROP_BUFFER_MASK)? },
             self.gates.region(NORMDROP_BUFFER_GATES)?,
-            self.input.region(NORMDROP_BUFFER_INPUT)?,
-            self.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
-            self.output.region(NORMDROP_BUFFER_OUTPUT)?,
+            tensor!(self, input).region(NORMDROP_BUFFER_INPUT)?,
+            tensor!(self, residual).region(NORMDROP_BUFFER_RESIDUAL)?,
+            tensor_mut!(self, output).region(NORMDROP_BUFFER_OUTPUT)?,
             self.saved_mean.region(NORMDROP_BUFFER_SAVED_MEAN)?,
             self.saved_mean_tail.region(NORMDROP_BUFFER_SAVED_MEAN_TAIL)?,
             self.saved_inv_std.region(NORMDROP_BUFFER_SAVED_INV_STD)?,
             self.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
         ])
+    }
+
+    fn has_halves(&self) -> bool {
+        tensor!(self, input).is_of_halves()
+            || tensor!(self, residual).is_of_halves()
+            || tensor_mut!(self, output).is_of_halves()
+    }
+
+    /// The call with tensors of any types.
+    ///
+    /// # Safety
+    /// As `normdrop_slice_mut::optional`, for all.
+    #[inline(never)]
+    unsafe fn run_mixed(&self, layer: &normdrop_layer) -> Outcome {
+        let batches = count_of(self.batches);
+        // SAFETY: passed on.
+        let (train, gates) = unsafe {
+            let train = TrainCall::<Mixed> {
+                parameters: parameters(self.weight, self.bias),
+                running: running_mut(self.running_mean, self.running_mean_tail, self.running_var, batches),
+                dropout: forward_dropout(self.mask.is(self.gates), self.mask),
+                input: tensor!(self, input).get(),
+                residual: tensor!(self, residual).optional(),
+                output: tensor_mut!(self, output).get(),
+                saved: saved_mut(self.saved_mean, self.saved_mean_tail, self.saved_inv_std),
+                scratch: self.scratch.get(),
+            };
+            (train, self.gates.optional())
+        };
+        with_layer!(layer, layer => match gates {
+            Some(gates) => layer.trained_with_gates(train, gates),
+            None => layer.trained(train),
+        })
     }
 
     /// All buffers but the gates.
@@ -354,6 +417,56 @@ impl normdrop_train_call {
     }
 }
 
+impl normdrop_eval_call {
+    fn has_halves(&self) -> bool {
+        tensor!(self, input).is_of_halves()
+            || tensor!(self, residual).is_of_halves()
+            || tensor_mut!(self, output).is_of_halves()
+    }
+
+    /// The call with tensors of any types.
+    ///
+    /// # Safety
+    /// As `normdrop_slice_mut::optional`, for all, but for the input if the call is in place.
+    #[inline(never)]
+    unsafe fn run_mixed(&self, layer: &normdrop_layer, in_place: bool) -> Outcome {
+        let is_prepared = !self.prepared.is_left_out();
+        if is_prepared && !self.gates.values.is_null() {
+            return Err(normdrop_error::new(NORMDROP_STATUS_NO_GATES).of(NORMDROP_BUFFER_GATES));
+        }
+        // SAFETY: passed on.
+        let (mut eval, gates) = unsafe {
+            let (parameters, statistics) = if is_prepared {
+                (Parameters::default(), Statistics::Prepared(self.prepared.get()))
+            } else {
+                let running = running(self.running_mean, self.running_mean_tail, self.running_var);
+                (parameters(self.weight, self.bias), Statistics::Fixed(running))
+            };
+            let eval = ForwardCall::<Mixed> {
+                normalisation: Normalisation { parameters, statistics, eps: layer.eps, scale: 1.0 },
+                dropout: forward_dropout(self.mask.is(self.gates), self.mask),
+                residual: tensor!(self, residual).optional(),
+                input: None,
+                output: tensor_mut!(self, output).get(),
+                scratch: self.scratch.get(),
+            };
+            (eval, self.gates.optional())
+        };
+        if !in_place {
+            // SAFETY: passed on.
+            eval.input = Some(unsafe { tensor!(self, input).get() });
+        }
+        if is_prepared {
+            return with_layer!(layer, layer => layer.forward_prepared(eval));
+        }
+        with_layer!(layer, layer => match gates {
+            Some(_) if is_unscaled(&eval.dropout, layer.config().p) => Err(Error::DropoutUnset { p: layer.config().p }),
+            Some(gates) => layer.forward_with_gates(eval, gates),
+            None => layer.forward(eval),
+        })
+    }
+}
+
 impl normdrop_backward_call {
     /// Checks each buffer by itself.
     fn regions(&self, in_place: bool) -> Result<[Region; 15], normdrop_error> {
@@ -366,15 +479,63 @@ impl normdrop_backward_call {
             third,
             self.mask.region(NORMDROP_BUFFER_MASK)?,
             self.gates.region(NORMDROP_BUFFER_GATES)?,
-            self.input.region(NORMDROP_BUFFER_INPUT)?,
-            self.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
-            if in_place { Region::NONE } else { self.grad_output.region(NORMDROP_BUFFER_GRAD_OUTPUT)? },
-            self.grad_input.region(NORMDROP_BUFFER_GRAD_INPUT)?,
-            self.grad_residual.region(NORMDROP_BUFFER_GRAD_RESIDUAL)?,
+            tensor!(self, input).region(NORMDROP_BUFFER_INPUT)?,
+            tensor!(self, residual).region(NORMDROP_BUFFER_RESIDUAL)?,
+            if in_place { Region::NONE } else { tensor!(self, grad_output).region(NORMDROP_BUFFER_GRAD_OUTPUT)? },
+            tensor_mut!(self, grad_input).region(NORMDROP_BUFFER_GRAD_INPUT)?,
+            tensor_mut!(self, grad_residual).region(NORMDROP_BUFFER_GRAD_RESIDUAL)?,
             self.grad_weight.region(NORMDROP_BUFFER_GRAD_WEIGHT)?,
             self.grad_bias.region(NORMDROP_BUFFER_GRAD_BIAS)?,
             self.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
         ])
+    }
+
+    fn has_halves(&self) -> bool {
+        tensor!(self, input).is_of_halves()
+            || tensor!(self, residual).is_of_halves()
+            || tensor!(self, grad_output).is_of_halves()
+            || tensor_mut!(self, grad_input).is_of_halves()
+            || tensor_mut!(self, grad_residual).is_of_halves()
+    }
+
+    /// The call with tensors of any types.
+    ///
+    /// # Safety
+    /// As `normdrop_slice_mut::optional`, for all, but for `grad_output` if the call is in place.
+    #[inline(never)]
+    unsafe fn run_mixed(&self, layer: &normdrop_layer, in_place: bool) -> Outcome {
+        // SAFETY: passed on.
+        let backward = unsafe {
+            let normalisation = Normalisation {
+                parameters: parameters(self.weight, self.bias),
+                statistics: given_statistics!(self).get(),
+                eps: layer.eps,
+                scale: 1.0,
+            };
+            BackwardCall::<Mixed> {
+                normalisation,
+                dropout: backward_dropout(self.mask, self.gates),
+                phase: Phase::Whole,
+                input: tensor!(self, input).get(),
+                residual: tensor!(self, residual).optional(),
+                gradients: Gradients::of(
+                    if in_place { None } else { Some(tensor!(self, grad_output).get()) },
+                    tensor_mut!(self, grad_input).optional(),
+                    tensor_mut!(self, grad_residual).optional(),
+                ),
+                grad_parameters: ParameterGradients {
+                    weight: self.grad_weight.optional(),
+                    bias: self.grad_bias.optional(),
+                },
+                scratch: self.scratch.get(),
+            }
+        };
+        with_layer!(layer, layer => layer.differentiate(backward).map_err(|error| match error {
+            Error::Length { buffer: Buffer::Values, expected, actual } => {
+                Error::Length { buffer: Buffer::GradInput, expected, actual }
+            }
+            other => other,
+        }))
     }
 
     /// All buffers; no `grad_output` if it is the gradient of the input.
@@ -400,6 +561,106 @@ impl normdrop_backward_call {
                 scratch: self.scratch.get(),
             }
         }
+    }
+}
+
+impl normdrop_apply_call {
+    /// The call with tensors of any types.
+    ///
+    /// # Safety
+    /// As `normdrop_slice_mut::optional`, for all.
+    #[inline(never)]
+    unsafe fn run_mixed(&self, layer: &normdrop_layer) -> Outcome {
+        // SAFETY: passed on.
+        let (apply, gates) = unsafe {
+            let statistics = Statistics::Batch(saved(self.saved_mean, self.saved_mean_tail, self.saved_inv_std));
+            let parameters = parameters(self.weight, self.bias);
+            let apply = ForwardCall::<Mixed> {
+                normalisation: Normalisation { parameters, statistics, eps: layer.eps, scale: 1.0 },
+                dropout: forward_dropout(self.mask.is(self.gates), self.mask),
+                residual: tensor!(self, residual).optional(),
+                input: Some(tensor!(self, input).get()),
+                output: tensor_mut!(self, output).get(),
+                scratch: self.scratch.get(),
+            };
+            (apply, self.gates.optional())
+        };
+        with_layer!(layer, layer => match gates {
+            Some(gates) => layer.forward_with_gates(apply, gates),
+            None => layer.forward(apply),
+        })
+    }
+}
+
+impl normdrop_reduce_call {
+    /// The call with tensors of any types.
+    ///
+    /// # Safety
+    /// As `normdrop_slice_mut::optional`, for all.
+    #[inline(never)]
+    unsafe fn run_mixed(&self, layer: &normdrop_layer) -> Outcome {
+        // SAFETY: passed on.
+        let reduce = unsafe {
+            let (parameters, statistics) = (parameters(self.weight, self.bias), given_statistics!(self).get());
+            BackwardCall::<Mixed> {
+                normalisation: Normalisation { parameters, statistics, eps: layer.eps, scale: 1.0 },
+                dropout: backward_dropout(self.mask, self.gates),
+                phase: Phase::Reduce(self.sums.get()),
+                input: tensor!(self, input).get(),
+                residual: tensor!(self, residual).optional(),
+                gradients: Gradients::of(Some(tensor!(self, grad_output).get()), None, None),
+                grad_parameters: ParameterGradients::default(),
+                scratch: self.scratch.get(),
+            }
+        };
+        with_layer!(layer, layer => layer.differentiate(reduce))
+    }
+}
+
+impl normdrop_apply_gradient_call {
+    /// The call with tensors of any types.
+    ///
+    /// # Safety
+    /// As `normdrop_slice_mut::optional`, for all.
+    #[inline(never)]
+    unsafe fn run_mixed(&self, layer: &normdrop_layer) -> Outcome {
+        // SAFETY: passed on.
+        let apply = unsafe {
+            let statistics = Statistics::Batch(saved(self.saved_mean, self.saved_mean_tail, self.saved_inv_std));
+            let parameters = parameters(self.weight, self.bias);
+            let grad_input = tensor_mut!(self, grad_input).get();
+            BackwardCall::<Mixed> {
+                normalisation: Normalisation { parameters, statistics, eps: layer.eps, scale: 1.0 },
+                dropout: backward_dropout(self.mask, self.gates),
+                phase: Phase::Apply { sums: self.sums.get(), samples: self.samples },
+                input: tensor!(self, input).get(),
+                residual: tensor!(self, residual).optional(),
+                gradients: Gradients::of(
+                    Some(tensor!(self, grad_output).get()),
+                    Some(grad_input),
+                    tensor_mut!(self, grad_residual).optional(),
+                ),
+                grad_parameters: ParameterGradients::default(),
+                scratch: self.scratch.get(),
+            }
+        };
+        with_layer!(layer, layer => layer.differentiate(apply))
+    }
+}
+
+impl Gradients<'_, Mixed> {
+    /// As a call of Rust makes them of what the caller gives.
+    fn of<'a>(
+        grad_output: Option<Values<'a>>,
+        grad_input: Option<ValuesMut<'a>>,
+        grad_residual: Option<ValuesMut<'a>>,
+    ) -> Gradients<'a, Mixed> {
+        let (target, output, grad_residual) = match (grad_input, grad_residual) {
+            (Some(grad_input), grad_residual) => (Target::Input, grad_input, grad_residual),
+            (None, Some(grad_residual)) => (Target::Residual, grad_residual, None),
+            (None, None) => (Target::Nothing, ValuesMut::F32(&mut []), None),
+        };
+        Gradients { target, grad_output, output, grad_residual }
     }
 }
 
@@ -442,6 +703,11 @@ impl normdrop_noise {
             other => return Err(unknown(NORMDROP_STATUS_NOISE_LAW, other).of(NORMDROP_BUFFER_NOISE)),
         })
     }
+}
+
+/// A call over valid positions has no tensors of halves.
+const fn masked_halves() -> normdrop_error {
+    normdrop_error::new(NORMDROP_STATUS_ELEMENT).of(NORMDROP_BUFFER_MASKED)
 }
 
 /// Two buffers that stand for the same thing.
@@ -561,6 +827,9 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
         NORMDROP_STATUS_TWO_BUFFERS => c"two buffers are given for one thing: leave one of them out",
         NORMDROP_STATUS_NOISE_WIDTH => {
             c"the width of noise must be in [0, 2^64], and a p of Gaussian dropout must not round to 1"
+        }
+        NORMDROP_STATUS_ELEMENT => {
+            c"there is no type of elements of that number (see NORMDROP_ELEMENT_*), or a masked call is given halves"
         }
         NORMDROP_STATUS_NOISE_LAW => c"there is no law of noise of that number: see NORMDROP_NOISE_LAW_*",
         _ => c"unknown status",
@@ -923,6 +1192,35 @@ pub unsafe extern "C" fn normdrop_clear_padding(
     unsafe { report(error, run) }
 }
 
+/// `normdrop_clear_padding` of halves.
+///
+/// # Safety
+/// As `normdrop_fill_mask`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_clear_padding_half(
+    layer: *const normdrop_layer,
+    lengths: normdrop_slice<usize>,
+    values: normdrop_halves_mut,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        let values = TensorMut { single: NO_FLOATS_MUT, half: values };
+        check_apart(&[lengths.region(NORMDROP_BUFFER_LENGTHS)?, values.region(NORMDROP_BUFFER_VALUES)?])?;
+        // SAFETY: both buffers are in order and apart; the rest is passed on.
+        let (lengths, values) = unsafe { (lengths.get(), values.get()) };
+        match values {
+            ValuesMut::F32(values) => layer.clear_padding(lengths, values),
+            ValuesMut::F16(values) => layer.clear_padding(lengths, values),
+            ValuesMut::Bf16(values) => layer.clear_padding(lengths, values),
+        }
+        .map_err(of_values)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
 /// Multiplies a tensor by noise, in place: Gaussian or uniform dropout. Each factor is a pure function
 /// of `seed`, the law and the index, the same on every machine, and has the mean 1.
 ///
@@ -1095,7 +1393,11 @@ pub unsafe extern "C" fn normdrop_train(
         // SAFETY: passed on.
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
         check_apart(&call.regions()?)?;
-        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        if call.has_halves() {
+            // SAFETY: all buffers are in order and apart; the rest is passed on.
+            return unsafe { call.run_mixed(&layer) };
+        }
+        // SAFETY: as above.
         let (train, gates) = unsafe { (call.get(), call.gates.optional()) };
         with_layer!(layer, layer => match gates {
             Some(gates) => layer.train_with_gates(train, gates),
@@ -1161,7 +1463,7 @@ pub unsafe extern "C" fn normdrop_eval(
         // SAFETY: passed on.
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
         // The backward call that gates are for needs the input.
-        let in_place = call.input.is(call.output) && call.gates.values.is_null();
+        let in_place = tensor!(call, input).is(tensor_mut!(call, output)) && call.gates.values.is_null();
         let in_gates = call.mask.is(call.gates);
         let is_prepared = !call.prepared.is_left_out();
         // Of prepared statistics nothing else is used, nor checked.
@@ -1179,12 +1481,16 @@ pub unsafe extern "C" fn normdrop_eval(
             fifth,
             if in_gates { Region::NONE } else { call.mask.region(NORMDROP_BUFFER_MASK)? },
             call.gates.region(NORMDROP_BUFFER_GATES)?,
-            if in_place { Region::NONE } else { call.input.region(NORMDROP_BUFFER_INPUT)? },
-            call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
-            call.output.region(NORMDROP_BUFFER_OUTPUT)?,
+            if in_place { Region::NONE } else { tensor!(call, input).region(NORMDROP_BUFFER_INPUT)? },
+            tensor!(call, residual).region(NORMDROP_BUFFER_RESIDUAL)?,
+            tensor_mut!(call, output).region(NORMDROP_BUFFER_OUTPUT)?,
             call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
         ])?;
-        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        if call.has_halves() {
+            // SAFETY: all buffers are in order and apart; the rest is passed on.
+            return unsafe { call.run_mixed(&layer, in_place) };
+        }
+        // SAFETY: as above.
         let (dropout, residual, output, scratch) = unsafe {
             (forward_dropout(in_gates, call.mask), call.residual.optional(), call.output.get(), call.scratch.get())
         };
@@ -1242,8 +1548,12 @@ pub unsafe extern "C" fn normdrop_backward(
         let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
         // SAFETY: passed on.
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
-        let in_place = call.grad_output.is(call.grad_input);
+        let in_place = tensor!(call, grad_output).is(tensor_mut!(call, grad_input));
         check_apart(&call.regions(in_place)?)?;
+        if call.has_halves() {
+            // SAFETY: all buffers are in order and apart; the rest is passed on.
+            return unsafe { call.run_mixed(&layer, in_place) };
+        }
         // SAFETY: all buffers are in order and apart; the rest is passed on.
         let Backward {
             parameters,
@@ -1322,6 +1632,9 @@ pub unsafe extern "C" fn normdrop_train_masked(
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
         // SAFETY: passed on.
         let masked = unsafe { read_struct(masked, NORMDROP_BUFFER_MASKED)? };
+        if call.has_halves() {
+            return Err(masked_halves());
+        }
         masked.check(&call.regions()?)?;
         // SAFETY: all buffers are in order and apart; the rest is passed on.
         let (train, gates, masked) = unsafe { (call.get(), call.gates.optional(), masked.get()) };
@@ -1354,6 +1667,9 @@ pub unsafe extern "C" fn normdrop_eval_masked(
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
         // SAFETY: passed on.
         let masked = unsafe { read_struct(masked, NORMDROP_BUFFER_MASKED)? };
+        if call.has_halves() {
+            return Err(masked_halves());
+        }
         if !call.gates.values.is_null() {
             return Err(normdrop_error::new(NORMDROP_STATUS_NO_GATES).of(NORMDROP_BUFFER_GATES));
         }
@@ -1368,9 +1684,9 @@ pub unsafe extern "C" fn normdrop_eval_masked(
             mean_tail,
             var,
             call.mask.region(NORMDROP_BUFFER_MASK)?,
-            call.input.region(NORMDROP_BUFFER_INPUT)?,
-            call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
-            call.output.region(NORMDROP_BUFFER_OUTPUT)?,
+            tensor!(call, input).region(NORMDROP_BUFFER_INPUT)?,
+            tensor!(call, residual).region(NORMDROP_BUFFER_RESIDUAL)?,
+            tensor_mut!(call, output).region(NORMDROP_BUFFER_OUTPUT)?,
             call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
         ])?;
         // SAFETY: all buffers are in order and apart; the rest is passed on.
@@ -1412,6 +1728,9 @@ pub unsafe extern "C" fn normdrop_backward_masked(
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
         // SAFETY: passed on.
         let masked = unsafe { read_struct(masked, NORMDROP_BUFFER_MASKED)? };
+        if call.has_halves() {
+            return Err(masked_halves());
+        }
         masked.check(&call.regions(false)?)?;
         // SAFETY: all buffers are in order and apart; the rest is passed on.
         let (backward, masked) = unsafe { (call.get(false), masked.get()) };
@@ -1446,6 +1765,36 @@ pub unsafe extern "C" fn normdrop_moments(
         // SAFETY: all buffers are in order and apart; the rest is passed on.
         let call = unsafe { Moments { input: input.get(), moments: moments.get(), scratch: scratch.get() } };
         Ok(layer.moments(call)?)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// `normdrop_moments` of halves.
+///
+/// # Safety
+/// As `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_moments_half(
+    layer: *const normdrop_layer,
+    input: normdrop_halves,
+    moments: normdrop_slice_mut<f64>,
+    scratch: normdrop_slice_mut<f64>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        let input = Tensor { single: NO_FLOATS, half: input };
+        check_apart(&[
+            input.region(NORMDROP_BUFFER_INPUT)?,
+            moments.region(NORMDROP_BUFFER_MOMENTS)?,
+            scratch.region(NORMDROP_BUFFER_SCRATCH)?,
+        ])?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let call =
+            unsafe { MomentsCall::<Mixed> { input: input.get(), moments: moments.get(), scratch: scratch.get() } };
+        Ok(layer.sum_up(call)?)
     };
     // SAFETY: passed on.
     unsafe { report(error, run) }
@@ -1555,12 +1904,18 @@ pub unsafe extern "C" fn normdrop_apply(
             call.saved_inv_std.region(NORMDROP_BUFFER_SAVED_INV_STD)?,
             if in_gates { Region::NONE } else { call.mask.region(NORMDROP_BUFFER_MASK)? },
             call.gates.region(NORMDROP_BUFFER_GATES)?,
-            call.input.region(NORMDROP_BUFFER_INPUT)?,
-            call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
-            call.output.region(NORMDROP_BUFFER_OUTPUT)?,
+            tensor!(call, input).region(NORMDROP_BUFFER_INPUT)?,
+            tensor!(call, residual).region(NORMDROP_BUFFER_RESIDUAL)?,
+            tensor_mut!(call, output).region(NORMDROP_BUFFER_OUTPUT)?,
             call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
         ])?;
-        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        if [tensor!(call, input), tensor!(call, residual)].iter().any(|tensor| tensor.is_of_halves())
+            || tensor_mut!(call, output).is_of_halves()
+        {
+            // SAFETY: all buffers are in order and apart; the rest is passed on.
+            return unsafe { call.run_mixed(&layer) };
+        }
+        // SAFETY: as above.
         let apply = unsafe {
             Apply {
                 parameters: parameters(call.weight, call.bias),
@@ -1609,13 +1964,20 @@ pub unsafe extern "C" fn normdrop_reduce(
             third,
             call.mask.region(NORMDROP_BUFFER_MASK)?,
             call.gates.region(NORMDROP_BUFFER_GATES)?,
-            call.input.region(NORMDROP_BUFFER_INPUT)?,
-            call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
-            call.grad_output.region(NORMDROP_BUFFER_GRAD_OUTPUT)?,
+            tensor!(call, input).region(NORMDROP_BUFFER_INPUT)?,
+            tensor!(call, residual).region(NORMDROP_BUFFER_RESIDUAL)?,
+            tensor!(call, grad_output).region(NORMDROP_BUFFER_GRAD_OUTPUT)?,
             call.sums.region(NORMDROP_BUFFER_SUMS)?,
             call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
         ])?;
-        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        if [tensor!(call, input), tensor!(call, residual), tensor!(call, grad_output)]
+            .iter()
+            .any(|tensor| tensor.is_of_halves())
+        {
+            // SAFETY: all buffers are in order and apart; the rest is passed on.
+            return unsafe { call.run_mixed(&layer) };
+        }
+        // SAFETY: as above.
         let reduce = unsafe {
             Reduce {
                 parameters: parameters(call.weight, call.bias),
@@ -1704,14 +2066,24 @@ pub unsafe extern "C" fn normdrop_apply_gradient(
             call.sums.region(NORMDROP_BUFFER_SUMS)?,
             call.mask.region(NORMDROP_BUFFER_MASK)?,
             call.gates.region(NORMDROP_BUFFER_GATES)?,
-            call.input.region(NORMDROP_BUFFER_INPUT)?,
-            call.residual.region(NORMDROP_BUFFER_RESIDUAL)?,
-            call.grad_output.region(NORMDROP_BUFFER_GRAD_OUTPUT)?,
-            call.grad_input.region(NORMDROP_BUFFER_GRAD_INPUT)?,
-            call.grad_residual.region(NORMDROP_BUFFER_GRAD_RESIDUAL)?,
+            tensor!(call, input).region(NORMDROP_BUFFER_INPUT)?,
+            tensor!(call, residual).region(NORMDROP_BUFFER_RESIDUAL)?,
+            tensor!(call, grad_output).region(NORMDROP_BUFFER_GRAD_OUTPUT)?,
+            tensor_mut!(call, grad_input).region(NORMDROP_BUFFER_GRAD_INPUT)?,
+            tensor_mut!(call, grad_residual).region(NORMDROP_BUFFER_GRAD_RESIDUAL)?,
             call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
         ])?;
-        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        if [tensor!(call, input), tensor!(call, residual), tensor!(call, grad_output)]
+            .iter()
+            .any(|tensor| tensor.is_of_halves())
+            || [tensor_mut!(call, grad_input), tensor_mut!(call, grad_residual)]
+                .iter()
+                .any(|tensor| tensor.is_of_halves())
+        {
+            // SAFETY: all buffers are in order and apart; the rest is passed on.
+            return unsafe { call.run_mixed(&layer) };
+        }
+        // SAFETY: as above.
         let apply_gradient = unsafe {
             ApplyGradient {
                 parameters: parameters(call.weight, call.bias),
@@ -1846,6 +2218,10 @@ unsafe fn merge(
     // SAFETY: both are in order and apart; the rest is passed on.
     Ok(merge(unsafe { into.get() }, unsafe { from.get() })?)
 }
+
+/// Where a function has a tensor of halves alone.
+const NO_FLOATS: normdrop_slice<f32> = normdrop_slice { values: core::ptr::null(), len: 0 };
+const NO_FLOATS_MUT: normdrop_slice_mut<f32> = normdrop_slice_mut { values: core::ptr::null_mut(), len: 0 };
 
 /// The counter of batches, as a buffer of one value.
 fn count_of(batches: *mut u64) -> normdrop_slice_mut<u64> {

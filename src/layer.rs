@@ -768,7 +768,7 @@ impl<A: Activation> Layer<A> {
 
     /// A training call. It is inlined, as the functions below are, which saves a frame on the stack.
     #[inline(always)]
-    fn trained<T: Phases>(&self, call: TrainCall<'_, T>) -> Result<(), Error> {
+    pub(crate) fn trained<T: Phases>(&self, call: TrainCall<'_, T>) -> Result<(), Error> {
         in_default(|| {
             check::train(&self.plan, &call, false)?;
             T::train(&self.plan, &self.activation.forward_formula(), call);
@@ -778,7 +778,7 @@ impl<A: Activation> Layer<A> {
 
     /// A training call that writes gates.
     #[inline(always)]
-    fn trained_with_gates<T: Phases>(&self, call: TrainCall<'_, T>, gates: &mut [u8]) -> Result<(), Error> {
+    pub(crate) fn trained_with_gates<T: Phases>(&self, call: TrainCall<'_, T>, gates: &mut [u8]) -> Result<(), Error> {
         in_default(|| {
             let formula = self.activation.forward_formula();
             check::train(&self.plan, &call, true)?;
@@ -790,7 +790,7 @@ impl<A: Activation> Layer<A> {
 
     /// A call that computes moments.
     #[inline(always)]
-    fn sum_up<T: Phases>(&self, call: MomentsCall<'_, T>) -> Result<(), Error> {
+    pub(crate) fn sum_up<T: Phases>(&self, call: MomentsCall<'_, T>) -> Result<(), Error> {
         in_default(|| {
             check::moments(&self.plan, &call)?;
             T::moments(&self.plan, call);
@@ -800,7 +800,7 @@ impl<A: Activation> Layer<A> {
 
     /// A forward call with given statistics.
     #[inline(always)]
-    fn forward<T: Phases>(&self, mut call: ForwardCall<'_, T>) -> Result<(), Error> {
+    pub(crate) fn forward<T: Phases>(&self, mut call: ForwardCall<'_, T>) -> Result<(), Error> {
         if CHANNELWISE {
             // Every function that is called is one of its own, so that the call need not be another
             // one, which would have its place on the stack.
@@ -817,7 +817,11 @@ impl<A: Activation> Layer<A> {
     }
 
     /// A forward call with given statistics that writes gates.
-    fn forward_with_gates<T: Phases>(&self, mut call: ForwardCall<'_, T>, gates: &mut [u8]) -> Result<(), Error> {
+    pub(crate) fn forward_with_gates<T: Phases>(
+        &self,
+        mut call: ForwardCall<'_, T>,
+        gates: &mut [u8],
+    ) -> Result<(), Error> {
         in_default(|| {
             let formula = self.activation.forward_formula();
             check::forward::<T, true>(&self.plan, &call)?;
@@ -829,7 +833,7 @@ impl<A: Activation> Layer<A> {
 
     /// A forward call with prepared statistics.
     #[inline(always)]
-    fn forward_prepared<T: Phases>(&self, mut call: ForwardCall<'_, T>) -> Result<(), Error> {
+    pub(crate) fn forward_prepared<T: Phases>(&self, mut call: ForwardCall<'_, T>) -> Result<(), Error> {
         if CHANNELWISE {
             let _caller = Caller::enter();
             check::prepared(&self.plan, call.normalisation.statistics)?;
@@ -847,7 +851,7 @@ impl<A: Activation> Layer<A> {
 
     /// A backward call.
     #[inline(always)]
-    fn differentiate<T: Phases>(&self, mut call: BackwardCall<'_, T>) -> Result<(), Error> {
+    pub(crate) fn differentiate<T: Phases>(&self, mut call: BackwardCall<'_, T>) -> Result<(), Error> {
         in_default(|| {
             let formula = self.activation.backward_formula();
             check::backward(&self.plan, &formula, &call)?;

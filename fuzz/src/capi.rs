@@ -703,6 +703,9 @@ impl CallOfC {
                         saved_mean_tail: self.write(SavedMeanTail),
                         saved_inv_std: self.write(SavedInvStd),
                         scratch: self.write(Scratch),
+                        input_half: Default::default(),
+                        residual_half: Default::default(),
+                        output_half: Default::default(),
                     };
                     c::normdrop_train(layer, self.handed_over(&call), error)
                 }
@@ -721,6 +724,9 @@ impl CallOfC {
                         output: self.write(output),
                         scratch: self.write(Scratch),
                         prepared: c::normdrop_slice { values: ptr::null(), len: 0 },
+                        input_half: Default::default(),
+                        residual_half: Default::default(),
+                        output_half: Default::default(),
                     };
                     c::normdrop_eval(layer, self.handed_over(&call), error)
                 }
@@ -747,6 +753,11 @@ impl CallOfC {
                         grad_bias: self.write(GradBias),
                         scratch: self.write(Scratch),
                         prepared: nobody_looks(),
+                        input_half: Default::default(),
+                        residual_half: Default::default(),
+                        grad_output_half: Default::default(),
+                        grad_input_half: Default::default(),
+                        grad_residual_half: Default::default(),
                     };
                     c::normdrop_backward(layer, self.handed_over(&call), error)
                 }
@@ -782,6 +793,9 @@ impl CallOfC {
                         residual: self.read(Residual),
                         output: self.write(Output),
                         scratch: self.write(Scratch),
+                        input_half: Default::default(),
+                        residual_half: Default::default(),
+                        output_half: Default::default(),
                     };
                     c::normdrop_apply(layer, self.handed_over(&call), error)
                 }
@@ -805,6 +819,9 @@ impl CallOfC {
                         sums: self.write(Sums),
                         scratch: self.write(Scratch),
                         prepared: nobody_looks(),
+                        input_half: Default::default(),
+                        residual_half: Default::default(),
+                        grad_output_half: Default::default(),
                     };
                     c::normdrop_reduce(layer, self.handed_over(&call), error)
                 }
@@ -833,6 +850,11 @@ impl CallOfC {
                         grad_input: self.write(GradInput),
                         grad_residual: self.write(GradResidual),
                         scratch: self.write(Scratch),
+                        input_half: Default::default(),
+                        residual_half: Default::default(),
+                        grad_output_half: Default::default(),
+                        grad_input_half: Default::default(),
+                        grad_residual_half: Default::default(),
                     };
                     c::normdrop_apply_gradient(layer, self.handed_over(&call), error)
                 }

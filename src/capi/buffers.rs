@@ -4,13 +4,16 @@
 
 use core::ptr::NonNull;
 
+use crate::element::{Bf16, F16, Values, ValuesMut};
+
 use super::types::{
-    NORMDROP_ABI_VERSION, NORMDROP_BUFFER_NONE, NORMDROP_STATUS_ALIGNMENT, NORMDROP_STATUS_NULL,
-    NORMDROP_STATUS_OVERLAP, NORMDROP_STATUS_SIZE, NORMDROP_STATUS_VERSION, normdrop_apply_call,
-    normdrop_apply_gradient_call, normdrop_backward_call, normdrop_buffer, normdrop_error, normdrop_eval_call,
-    normdrop_finish_call, normdrop_fold_call, normdrop_keep, normdrop_layer, normdrop_lengths, normdrop_masked,
-    normdrop_noise, normdrop_prepare_call, normdrop_reduce_call, normdrop_slice, normdrop_slice_mut, normdrop_status,
-    normdrop_train_call,
+    NORMDROP_ABI_VERSION, NORMDROP_BUFFER_NONE, NORMDROP_ELEMENT_BF16, NORMDROP_ELEMENT_F16, NORMDROP_STATUS_ALIGNMENT,
+    NORMDROP_STATUS_ELEMENT, NORMDROP_STATUS_NULL, NORMDROP_STATUS_OVERLAP, NORMDROP_STATUS_SIZE,
+    NORMDROP_STATUS_TWO_BUFFERS, NORMDROP_STATUS_VERSION, normdrop_apply_call, normdrop_apply_gradient_call,
+    normdrop_backward_call, normdrop_buffer, normdrop_element, normdrop_error, normdrop_eval_call,
+    normdrop_finish_call, normdrop_fold_call, normdrop_halves, normdrop_halves_mut, normdrop_keep, normdrop_layer,
+    normdrop_lengths, normdrop_masked, normdrop_noise, normdrop_prepare_call, normdrop_reduce_call, normdrop_slice,
+    normdrop_slice_mut, normdrop_status, normdrop_train_call,
 };
 
 impl normdrop_error {
@@ -187,10 +190,134 @@ pub(super) fn check_apart_from(region: &Region, others: &[Region]) -> Result<(),
 /// The value types that C has too. Every bit pattern is a value.
 pub(super) trait Number {}
 impl Number for f32 {}
+impl Number for u16 {}
 impl Number for f64 {}
 impl Number for u64 {}
 impl Number for u8 {}
 impl Number for usize {}
+
+/// A tensor that a call reads: of floats, or of halves.
+#[derive(Clone, Copy)]
+pub(super) struct Tensor {
+    pub(super) single: normdrop_slice<f32>,
+    pub(super) half: normdrop_halves,
+}
+
+/// A tensor that a call writes.
+#[derive(Clone, Copy)]
+pub(super) struct TensorMut {
+    pub(super) single: normdrop_slice_mut<f32>,
+    pub(super) half: normdrop_halves_mut,
+}
+
+/// Checks that halves have a type that there is, and do not stand beside floats.
+fn check_element(element: normdrop_element, has_single: bool, buffer: normdrop_buffer) -> Result<(), normdrop_error> {
+    match element {
+        _ if has_single => {
+            let two = normdrop_error::new(NORMDROP_STATUS_TWO_BUFFERS).of(buffer);
+            Err(normdrop_error { other: buffer, ..two })
+        }
+        NORMDROP_ELEMENT_F16 | NORMDROP_ELEMENT_BF16 => Ok(()),
+        other => Err(normdrop_error::new(NORMDROP_STATUS_ELEMENT).of(buffer).counts(0, other as usize)),
+    }
+}
+
+impl Tensor {
+    const fn bits(self) -> normdrop_slice<u16> {
+        normdrop_slice { values: self.half.values, len: self.half.len }
+    }
+
+    pub(super) fn is_of_halves(self) -> bool {
+        !self.bits().is_left_out()
+    }
+
+    /// Checks the tensor by itself.
+    pub(super) fn region(self, buffer: normdrop_buffer) -> Result<Region, normdrop_error> {
+        if !self.is_of_halves() {
+            return self.single.region(buffer);
+        }
+        check_element(self.half.element, !self.single.is_left_out(), buffer)?;
+        self.bits().region(buffer)
+    }
+
+    /// Whether the call is asked to overwrite exactly the values of this tensor.
+    pub(super) fn is(self, written: TensorMut) -> bool {
+        match (self.is_of_halves(), written.is_of_halves()) {
+            (false, false) => self.single.is(written.single),
+            (true, true) => {
+                let same_element = self.half.element == written.half.element;
+                self.single.is_left_out() && self.bits().is(written.bits()) && same_element
+            }
+            _ => false,
+        }
+    }
+
+    /// The values, or `None` if there is no buffer.
+    ///
+    /// # Safety
+    /// As `normdrop_slice::optional`, with [`Self::region`].
+    pub(super) unsafe fn optional<'a>(self) -> Option<Values<'a>> {
+        // SAFETY: passed on.
+        let (single, bits) = unsafe { (self.single.optional(), self.bits().optional()) };
+        match (bits, self.half.element) {
+            (Some(bits), NORMDROP_ELEMENT_F16) => Some(Values::F16(F16::from_bits_slice(bits))),
+            (Some(bits), _) => Some(Values::Bf16(Bf16::from_bits_slice(bits))),
+            (None, _) => single.map(Values::F32),
+        }
+    }
+
+    /// The values, an empty slice if there is no buffer.
+    ///
+    /// # Safety
+    /// As [`Self::optional`].
+    pub(super) unsafe fn get<'a>(self) -> Values<'a> {
+        // SAFETY: passed on.
+        unsafe { self.optional() }.unwrap_or(Values::F32(&[]))
+    }
+}
+
+impl TensorMut {
+    const fn bits(self) -> normdrop_slice_mut<u16> {
+        normdrop_slice_mut { values: self.half.values, len: self.half.len }
+    }
+
+    pub(super) fn is_of_halves(self) -> bool {
+        !self.half.values.is_null() || self.half.len != 0
+    }
+
+    /// Checks the tensor by itself.
+    pub(super) fn region(self, buffer: normdrop_buffer) -> Result<Region, normdrop_error> {
+        if !self.is_of_halves() {
+            return self.single.region(buffer);
+        }
+        let has_single = !self.single.values.is_null() || self.single.len != 0;
+        check_element(self.half.element, has_single, buffer)?;
+        self.bits().region(buffer)
+    }
+
+    /// The values, or `None` if there is no buffer.
+    ///
+    /// # Safety
+    /// As `normdrop_slice_mut::optional`, with [`Self::region`].
+    pub(super) unsafe fn optional<'a>(self) -> Option<ValuesMut<'a>> {
+        // SAFETY: passed on.
+        let (single, bits) = unsafe { (self.single.optional(), self.bits().optional()) };
+        match (bits, self.half.element) {
+            (Some(bits), NORMDROP_ELEMENT_F16) => Some(ValuesMut::F16(F16::from_bits_slice_mut(bits))),
+            (Some(bits), _) => Some(ValuesMut::Bf16(Bf16::from_bits_slice_mut(bits))),
+            (None, _) => single.map(ValuesMut::F32),
+        }
+    }
+
+    /// The values, an empty slice if there is no buffer.
+    ///
+    /// # Safety
+    /// As [`Self::optional`].
+    pub(super) unsafe fn get<'a>(self) -> ValuesMut<'a> {
+        // SAFETY: passed on.
+        unsafe { self.optional() }.unwrap_or(ValuesMut::F32(&mut []))
+    }
+}
 
 impl<T> normdrop_slice<T> {
     /// Checks the buffer by itself.

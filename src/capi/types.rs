@@ -88,13 +88,17 @@ pub const NORMDROP_STATUS_ALPHA: normdrop_status = 31;
 /// identity and `NORMDROP_ACTIVATION_RELU` have them. Or a masked evaluation, or a forward call with
 /// prepared statistics, is asked for gates.
 pub const NORMDROP_STATUS_NO_GATES: normdrop_status = 32;
-/// `buffer` and `other` are both given, and stand for the same thing.
+/// `buffer` and `other` are both given, and stand for the same thing; or both are one tensor, which is
+/// given as floats and as halves.
 pub const NORMDROP_STATUS_TWO_BUFFERS: normdrop_status = 33;
 /// `width` of noise is not in [0, 2^64], or `p` of `NORMDROP_NOISE_LAW_GAUSSIAN_DROPOUT` rounds to 1,
 /// for which the width would be infinite. `value` is the width.
 pub const NORMDROP_STATUS_NOISE_WIDTH: normdrop_status = 34;
 /// There is no such law of noise. `actual` is its number.
 pub const NORMDROP_STATUS_NOISE_LAW: normdrop_status = 35;
+
+/// There is no such type of elements, or a masked call is given halves. `actual` is the number.
+pub const NORMDROP_STATUS_ELEMENT: normdrop_status = 36;
 
 /// A buffer or struct of a call: one of `NORMDROP_BUFFER_*`.
 pub type normdrop_buffer = u32;
@@ -297,6 +301,58 @@ pub struct normdrop_slice_mut<T> {
     pub len: usize,
 }
 
+/// The type of elements of half the size of a float: one of `NORMDROP_ELEMENT_*`.
+///
+/// They are widened exactly, everything in between is computed as for floats, and results are rounded
+/// once, to nearest even, subnormals kept: each result is that of the call with floats, rounded once.
+/// Beyond the largest number of the type it becomes an infinity.
+pub type normdrop_element = u32;
+
+/// IEEE binary16: `_Float16` of C23, `numpy.float16`, `torch.float16`. The largest number is 65504.
+pub const NORMDROP_ELEMENT_F16: normdrop_element = 1;
+/// The upper half of a float: `__bf16`, `ml_dtypes.bfloat16`, `torch.bfloat16`.
+pub const NORMDROP_ELEMENT_BF16: normdrop_element = 2;
+
+/// A tensor of halves that a call reads, in the place of one of floats: `input_half` in the place of
+/// `input`, which is left out. Each tensor of a call has its own type. NULL with the length 0 is no
+/// buffer.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct normdrop_halves {
+    /// The bits of the first element.
+    pub values: *const u16,
+    /// The number of elements.
+    pub len: usize,
+    /// One of `NORMDROP_ELEMENT_*`; there is no default.
+    pub element: normdrop_element,
+}
+
+/// A tensor of halves that a call writes, in the place of one of floats.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct normdrop_halves_mut {
+    /// The bits of the first element.
+    pub values: *mut u16,
+    /// The number of elements.
+    pub len: usize,
+    /// One of `NORMDROP_ELEMENT_*`; there is no default.
+    pub element: normdrop_element,
+}
+
+impl Default for normdrop_halves {
+    /// No buffer.
+    fn default() -> Self {
+        Self { values: core::ptr::null(), len: 0, element: 0 }
+    }
+}
+
+impl Default for normdrop_halves_mut {
+    /// No buffer.
+    fn default() -> Self {
+        Self { values: core::ptr::null_mut(), len: 0, element: 0 }
+    }
+}
+
 /// A random generator of the caller, which returns the next 32 random bits. It must return, without
 /// an exception or a `longjmp`, and must not touch the mask.
 pub type normdrop_next = Option<unsafe extern "C" fn(context: *mut c_void) -> u32>;
@@ -345,7 +401,7 @@ pub struct normdrop_error {
     /// `SEQUENCE_LENGTH`  the length of the sequence
     /// `NOT_FINITE`      the index of the value
     /// ACTIVATION, GRANULARITY, `RUNNING_VARIANCE`, BACKEND, TASKS, STATISTICS,
-    /// `WEIGHT_ORDER`, `NOISE_LAW`  the number that was given
+    /// `WEIGHT_ORDER`, `NOISE_LAW`, ELEMENT  the number that was given
     ///
     /// and 0 for every other status.
     pub actual: usize,
@@ -537,6 +593,12 @@ pub struct normdrop_train_call {
     pub saved_inv_std: normdrop_slice_mut<f64>,
     /// At least `train_scratch` values. Its contents do not matter.
     pub scratch: normdrop_slice_mut<f64>,
+    /// `input` as halves, which takes its place; or left out.
+    pub input_half: normdrop_halves,
+    /// `residual` as halves, which takes its place; or left out.
+    pub residual_half: normdrop_halves,
+    /// `output` as halves, which takes its place; or left out.
+    pub output_half: normdrop_halves_mut,
 }
 
 /// The buffers of `normdrop_eval`. C is the number of channels and len is the number of elements.
@@ -571,6 +633,12 @@ pub struct normdrop_eval_call {
     /// As `normdrop_prepare` wrote it, or left out. If it is given, `weight`, `bias` and `running_*`
     /// are ignored: `prepared` has them.
     pub prepared: normdrop_slice<f64>,
+    /// `input` as halves, which takes its place; or left out.
+    pub input_half: normdrop_halves,
+    /// `residual` as halves, which takes its place; or left out.
+    pub residual_half: normdrop_halves,
+    /// `output` as halves, which takes its place; or left out.
+    pub output_half: normdrop_halves_mut,
 }
 
 /// The buffers of `normdrop_prepare`. C is the number of channels.
@@ -645,6 +713,16 @@ pub struct normdrop_backward_call {
     /// As `normdrop_prepare` wrote it. Only with prepared statistics, ignored otherwise. `weight` and
     /// `bias` are not used with it.
     pub prepared: normdrop_slice<f64>,
+    /// `input` as halves, which takes its place; or left out.
+    pub input_half: normdrop_halves,
+    /// `residual` as halves, which takes its place; or left out.
+    pub residual_half: normdrop_halves,
+    /// `grad_output` as halves, which takes its place; or left out.
+    pub grad_output_half: normdrop_halves,
+    /// `grad_input` as halves, which takes its place; or left out.
+    pub grad_input_half: normdrop_halves_mut,
+    /// `grad_residual` as halves, which takes its place; or left out.
+    pub grad_residual_half: normdrop_halves_mut,
 }
 
 /// The buffers of `normdrop_finish`. C is the number of channels.
@@ -703,6 +781,12 @@ pub struct normdrop_apply_call {
     pub output: normdrop_slice_mut<f32>,
     /// At least `eval_scratch` values. Its contents do not matter.
     pub scratch: normdrop_slice_mut<f64>,
+    /// `input` as halves, which takes its place; or left out.
+    pub input_half: normdrop_halves,
+    /// `residual` as halves, which takes its place; or left out.
+    pub residual_half: normdrop_halves,
+    /// `output` as halves, which takes its place; or left out.
+    pub output_half: normdrop_halves_mut,
 }
 
 /// The buffers of `normdrop_reduce`. C is the number of channels and len is the number of elements
@@ -748,6 +832,12 @@ pub struct normdrop_reduce_call {
     /// As `normdrop_prepare` wrote it. Only with prepared statistics, ignored otherwise. `weight` and
     /// `bias` are not used with it.
     pub prepared: normdrop_slice<f64>,
+    /// `input` as halves, which takes its place; or left out.
+    pub input_half: normdrop_halves,
+    /// `residual` as halves, which takes its place; or left out.
+    pub residual_half: normdrop_halves,
+    /// `grad_output` as halves, which takes its place; or left out.
+    pub grad_output_half: normdrop_halves,
 }
 
 /// The buffers of `normdrop_apply_gradient`. C is the number of channels and len is the number of
@@ -787,6 +877,16 @@ pub struct normdrop_apply_gradient_call {
     pub grad_residual: normdrop_slice_mut<f32>,
     /// At least `backward_scratch` values. Its contents do not matter.
     pub scratch: normdrop_slice_mut<f64>,
+    /// `input` as halves, which takes its place; or left out.
+    pub input_half: normdrop_halves,
+    /// `residual` as halves, which takes its place; or left out.
+    pub residual_half: normdrop_halves,
+    /// `grad_output` as halves, which takes its place; or left out.
+    pub grad_output_half: normdrop_halves,
+    /// `grad_input` as halves, which takes its place; or left out.
+    pub grad_input_half: normdrop_halves_mut,
+    /// `grad_residual` as halves, which takes its place; or left out.
+    pub grad_residual_half: normdrop_halves_mut,
 }
 
 /// The buffers of `normdrop_fold_into_previous` and `normdrop_fold_into_next`. C is the number of

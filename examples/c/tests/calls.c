@@ -26,7 +26,7 @@ static void check(int holds, const char *what, const char *file, int line) {
 
 /* ---- buffers ---- */
 
-enum { LIMIT = 128 };
+enum { LIMIT = 256 };
 
 static void *allocations[LIMIT];
 static size_t allocated[LIMIT];
@@ -215,11 +215,11 @@ static void test_names(void) {
     normdrop_backend backend;
     CHECK(normdrop_abi_version() == NORMDROP_ABI_VERSION);
     CHECK(strchr(normdrop_version(), '.') != NULL);
-    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_NOISE_LAW; status++) {
+    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_ELEMENT; status++) {
         CHECK(strlen(normdrop_status_text(status)) > 6);
         CHECK(strcmp(normdrop_status_text(status), "unknown status") != 0);
     }
-    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_NOISE_LAW + 1), "unknown status") == 0);
+    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_ELEMENT + 1), "unknown status") == 0);
     CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
     for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_NOISE; buffer++) {
         CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
@@ -1007,6 +1007,235 @@ static void test_phases(void) {
     CHECK(all.finish.running_mean.values[0] == all.finish.saved_mean.values[0]);
     CHECK(error.status == NORMDROP_STATUS_OK);
     free_all();
+}
+
+/* ---- halves ---- */
+
+static float of_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static uint32_t bits_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static float widened(uint16_t half, normdrop_element element) {
+    int exponent = half >> 10 & 31, mantissa = half & 1023;
+    double value;
+    if (element == NORMDROP_ELEMENT_BF16) {
+        return of_bits((uint32_t)half << 16);
+    }
+    value = exponent == 31 ? (mantissa == 0 ? HUGE_VAL : NAN)
+            : exponent == 0 ? ldexp(mantissa, -24)
+                            : ldexp(mantissa + 1024, exponent - 25);
+    return (float)(half >> 15 ? -value : value);
+}
+
+/* Rounded once, to nearest even. */
+static uint16_t narrowed(float value, normdrop_element element) {
+    uint32_t bits = bits_of(value);
+    int exponent;
+    double magnitude = fabs((double)value), steps;
+    if (element == NORMDROP_ELEMENT_BF16) {
+        return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+    }
+    if (magnitude >= 65520) {
+        return (uint16_t)(bits >> 16 & 0x8000) | 0x7C00;
+    }
+    frexp(magnitude, &exponent);
+    exponent = magnitude == 0 || exponent < -13 ? -13 : exponent;
+    /* Steps of the numbers of this exponent; the next exponent begins where they end. */
+    steps = rint(ldexp(magnitude, 11 - exponent));
+    return (uint16_t)((uint32_t)(bits >> 16 & 0x8000) + (uint32_t)((exponent + 13) * 1024) + (uint32_t)steps);
+}
+
+/* Random halves, and the same values as floats. Some are subnormal. */
+static normdrop_halves random_halves(size_t len, normdrop_element element, normdrop_slice_f32 *floats) {
+    normdrop_halves halves;
+    uint16_t *bits = (uint16_t *)fresh(len * sizeof(uint16_t));
+    normdrop_slice_mut_f32 same = empty_f32(len);
+    size_t i;
+    for (i = 0; i < len; i++) {
+        bits[i] = narrowed(i % 17 == 3 ? ldexpf(number(), -16) : number(), element);
+        same.values[i] = widened(bits[i], element);
+    }
+    halves.values = bits;
+    halves.len = len;
+    halves.element = element;
+    *floats = reading(same);
+    return halves;
+}
+
+static normdrop_halves_mut empty_halves(size_t len, normdrop_element element) {
+    normdrop_halves_mut halves;
+    halves.values = (uint16_t *)fresh(len * sizeof(uint16_t));
+    halves.len = len;
+    halves.element = element;
+    return halves;
+}
+
+static normdrop_halves reading_halves(normdrop_halves_mut written) {
+    normdrop_halves halves;
+    halves.values = written.values;
+    halves.len = written.len;
+    halves.element = written.element;
+    return halves;
+}
+
+/* Whether halves are floats, each rounded once. */
+static int are_rounded(normdrop_halves_mut halves, normdrop_slice_mut_f32 floats) {
+    size_t i, same = 0;
+    for (i = 0; i < floats.len; i++) {
+        same += halves.values[i] == narrowed(floats.values[i], halves.element);
+    }
+    return halves.len == floats.len && same == floats.len;
+}
+
+/* What a call of floats has given must come from one of halves, rounded once: with every tensor of its own type. */
+static void check_halves(normdrop_element one, normdrop_element other, size_t outer, size_t channels, size_t inner,
+                         normdrop_activation activation) {
+    static const normdrop_slice_f32 none = {NULL, 0};
+    static const normdrop_slice_mut_f32 none_mut = {NULL, 0};
+    problem of, half;
+    phases parts, part;
+    normdrop_error error = new_error();
+    normdrop_slice_mut_f32 mean, tail, var, in_place;
+    normdrop_halves_mut values;
+    size_t i, len = outer * channels * inner;
+    double moments[64], sums[64];
+    make_problem(&of, outer, channels, inner, activation);
+    half = of;
+    half.train.input_half = half.eval.input_half = half.backward.input_half = random_halves(len, one, &of.train.input);
+    half.train.residual_half = half.eval.residual_half = half.backward.residual_half = random_halves(len, other, &of.train.residual);
+    half.backward.grad_output_half = random_halves(len, one, &of.backward.grad_output);
+    of.eval.input = of.backward.input = of.train.input;
+    of.eval.residual = of.backward.residual = of.train.residual;
+    half.train.input = half.eval.input = half.backward.input = half.backward.grad_output = none;
+    half.train.residual = half.eval.residual = half.backward.residual = none;
+    half.train.output = half.eval.output = half.backward.grad_input = half.backward.grad_residual = none_mut;
+    half.train.output_half = empty_halves(len, other);
+    half.eval.output_half = empty_halves(len, one);
+    half.backward.grad_input_half = empty_halves(len, other);
+    half.backward.grad_residual_half = empty_halves(len, one);
+    half.backward.grad_weight = empty_f32(channels);
+    half.backward.grad_bias = empty_f32(channels);
+    /* The statistics are the same bits. */
+    mean = empty_f32(channels), tail = empty_f32(channels), var = empty_f32(channels);
+    memcpy(mean.values, of.train.running_mean.values, channels * sizeof(float));
+    memcpy(tail.values, of.train.running_mean_tail.values, channels * sizeof(float));
+    memcpy(var.values, of.train.running_var.values, channels * sizeof(float));
+    half.train.running_mean = mean;
+    half.train.running_mean_tail = tail;
+    half.train.running_var = var;
+    CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_backward(&of.layer, &of.backward, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_train(&half.layer, &half.train, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_backward(&half.layer, &half.backward, &error) == NORMDROP_STATUS_OK);
+    CHECK(same_f32(mean, of.train.running_mean) && same_f32(tail, of.train.running_mean_tail));
+    CHECK(same_f32(var, of.train.running_var) && are_rounded(half.train.output_half, of.train.output));
+    CHECK(are_rounded(half.backward.grad_input_half, of.backward.grad_input));
+    CHECK(are_rounded(half.backward.grad_residual_half, of.backward.grad_residual));
+    CHECK(same_f32(half.backward.grad_weight, of.backward.grad_weight));
+    CHECK(same_f32(half.backward.grad_bias, of.backward.grad_bias));
+    /* Backward in place: dy becomes dx. */
+    values = empty_halves(len, one);
+    memcpy(values.values, half.backward.grad_output_half.values, len * sizeof(uint16_t));
+    half.backward.grad_output_half = reading_halves(values);
+    half.backward.grad_input_half = values;
+    CHECK(normdrop_backward(&half.layer, &half.backward, &error) == NORMDROP_STATUS_OK);
+    CHECK(are_rounded(values, of.backward.grad_input));
+    half.backward.grad_output_half = random_halves(len, one, &of.backward.grad_output);
+
+    /* Evaluation, into another tensor, in place, and from prepared statistics; into floats: not rounded. */
+    CHECK(normdrop_eval(&of.layer, &of.eval, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_eval(&half.layer, &half.eval, &error) == NORMDROP_STATUS_OK);
+    CHECK(are_rounded(half.eval.output_half, of.eval.output));
+    CHECK(normdrop_prepare(&of.layer, &of.prepare, &error) == NORMDROP_STATUS_OK);
+    half.eval.prepared = reading_f64(of.prepare.prepared);
+    values = empty_halves(len, one);
+    memcpy(values.values, half.eval.input_half.values, len * sizeof(uint16_t));
+    half.eval.input_half = reading_halves(values);
+    half.eval.output_half = values;
+    CHECK(normdrop_eval(&half.layer, &half.eval, &error) == NORMDROP_STATUS_OK);
+    CHECK(are_rounded(values, of.eval.output));
+    in_place = empty_f32(len);
+    half.eval.input_half = half.train.input_half;
+    memset(&half.eval.output_half, 0, sizeof half.eval.output_half);
+    half.eval.output = in_place;
+    CHECK(normdrop_eval(&half.layer, &half.eval, &error) == NORMDROP_STATUS_OK);
+    CHECK(same_f32(in_place, of.eval.output));
+
+    /* The phases, of one part. */
+    make_phases(&parts, &of, outer);
+    part = parts;
+    CHECK(channels * 3 <= 64);
+    CHECK(normdrop_moments(&parts.layer, of.train.input, parts.moments, parts.train_scratch, &error) == NORMDROP_STATUS_OK);
+    memcpy(moments, parts.moments.values, 3 * channels * sizeof(double));
+    CHECK(normdrop_moments_half(&parts.layer, half.train.input_half, parts.moments, parts.train_scratch, &error) ==
+          NORMDROP_STATUS_OK);
+    CHECK(memcmp(moments, parts.moments.values, 3 * channels * sizeof(double)) == 0);
+    parts.apply.input = parts.reduce.input = parts.apply_gradient.input = of.train.input;
+    parts.apply.residual = parts.reduce.residual = parts.apply_gradient.residual = of.train.residual;
+    parts.reduce.grad_output = parts.apply_gradient.grad_output = of.backward.grad_output;
+    CHECK(normdrop_finish(&parts.layer, &parts.finish, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_apply(&parts.layer, &parts.apply, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_reduce(&parts.layer, &parts.reduce, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_apply_gradient(&parts.layer, &parts.apply_gradient, &error) == NORMDROP_STATUS_OK);
+    memcpy(sums, parts.sums.values, 2 * channels * sizeof(double));
+    part.apply.input = part.reduce.input = part.apply_gradient.input = none;
+    part.apply.residual = part.reduce.residual = part.apply_gradient.residual = none;
+    part.reduce.grad_output = part.apply_gradient.grad_output = none;
+    part.apply.output = part.apply_gradient.grad_input = part.apply_gradient.grad_residual = none_mut;
+    part.apply.input_half = part.reduce.input_half = part.apply_gradient.input_half = half.train.input_half;
+    part.apply.residual_half = part.reduce.residual_half = part.apply_gradient.residual_half = half.train.residual_half;
+    part.reduce.grad_output_half = part.apply_gradient.grad_output_half = half.backward.grad_output_half;
+    part.apply.output_half = empty_halves(len, other);
+    part.apply_gradient.grad_input_half = empty_halves(len, one);
+    part.apply_gradient.grad_residual_half = empty_halves(len, other);
+    CHECK(normdrop_apply(&part.layer, &part.apply, &error) == NORMDROP_STATUS_OK);
+    CHECK(are_rounded(part.apply.output_half, parts.apply.output));
+    CHECK(normdrop_reduce(&part.layer, &part.reduce, &error) == NORMDROP_STATUS_OK);
+    CHECK(memcmp(sums, part.sums.values, 2 * channels * sizeof(double)) == 0);
+    CHECK(normdrop_apply_gradient(&part.layer, &part.apply_gradient, &error) == NORMDROP_STATUS_OK);
+    CHECK(are_rounded(part.apply_gradient.grad_input_half, parts.apply_gradient.grad_input));
+    CHECK(are_rounded(part.apply_gradient.grad_residual_half, parts.apply_gradient.grad_residual));
+
+    {
+        size_t lengths[64];
+        normdrop_slice_usize all;
+        normdrop_layer rows = new_layer(len, 1, 1, NORMDROP_ACTIVATION_IDENTITY);
+        CHECK(outer <= 64);
+        rows.outer = outer, rows.channels = channels, rows.inner = inner;
+        for (i = 0; i < outer; i++) {
+            lengths[i] = i % (inner + 1);
+        }
+        all.values = lengths;
+        all.len = outer;
+        memcpy(values.values, half.train.input_half.values, len * sizeof(uint16_t));
+        CHECK(normdrop_clear_padding_half(&rows, all, values, &error) == NORMDROP_STATUS_OK);
+        for (i = 0; i < len; i++) {
+            int padding = i % inner >= lengths[i / (channels * inner)];
+            CHECK(values.values[i] == (padding ? 0 : half.train.input_half.values[i]));
+        }
+    }
+    CHECK(error.status == NORMDROP_STATUS_OK);
+    free_all();
+}
+
+static void test_halves(void) {
+    const normdrop_element f16 = NORMDROP_ELEMENT_F16, bf16 = NORMDROP_ELEMENT_BF16;
+    CHECK(widened(0x3C00, f16) == 1 && widened(0x0001, f16) == ldexpf(1, -24) && widened(0xFBFF, f16) == -65504);
+    CHECK(narrowed(1, f16) == 0x3C00 && narrowed(65519.9f, f16) == 0x7BFF && narrowed(65520, f16) == 0x7C00);
+    CHECK(narrowed(ldexpf(3, -25), f16) == 2 && narrowed(ldexpf(1, -25), f16) == 0 && narrowed(2047.5f, f16) == 0x6800);
+    CHECK(narrowed(-1.00390625f, bf16) == 0xBF80 && narrowed(1.01171875f, bf16) == 0x3F82);
+    check_halves(f16, bf16, 6, 5, 7, NORMDROP_ACTIVATION_RELU);
+    check_halves(bf16, f16, 37, 19, 1, NORMDROP_ACTIVATION_SILU);
+    check_halves(bf16, bf16, 2, 3, 600, NORMDROP_ACTIVATION_IDENTITY);
+    check_halves(f16, f16, 9, 4, 33, NORMDROP_ACTIVATION_GELU);
 }
 
 /* ---- noise and alpha dropout ---- */
@@ -1913,6 +2142,119 @@ static normdrop_status run_backward_masked(const normdrop_layer *layer, const vo
                                     error);
 }
 
+static void test_wrong_halves(void) {
+    static const field train[] = {
+        READ(normdrop_train_call, weight, WEIGHT, float),
+        READ(normdrop_train_call, bias, BIAS, float),
+        WRITTEN(normdrop_train_call, running_mean, RUNNING_MEAN, float),
+        WRITTEN(normdrop_train_call, running_mean_tail, RUNNING_MEAN_TAIL, float),
+        WRITTEN(normdrop_train_call, running_var, RUNNING_VAR, float),
+        READ(normdrop_train_call, mask, MASK, uint8_t),
+        READ(normdrop_train_call, input_half, INPUT, uint16_t),
+        READ(normdrop_train_call, residual, RESIDUAL, float),
+        WRITTEN(normdrop_train_call, output_half, OUTPUT, uint16_t),
+        WRITTEN(normdrop_train_call, saved_mean, SAVED_MEAN, float),
+        WRITTEN(normdrop_train_call, saved_mean_tail, SAVED_MEAN_TAIL, float),
+        WRITTEN(normdrop_train_call, saved_inv_std, SAVED_INV_STD, double),
+        WRITTEN(normdrop_train_call, scratch, SCRATCH, double),
+    };
+    static const field eval[] = {
+        READ(normdrop_eval_call, weight, WEIGHT, float),
+        READ(normdrop_eval_call, bias, BIAS, float),
+        READ(normdrop_eval_call, running_mean, RUNNING_MEAN, float),
+        READ(normdrop_eval_call, running_mean_tail, RUNNING_MEAN_TAIL, float),
+        READ(normdrop_eval_call, running_var, RUNNING_VAR, float),
+        READ(normdrop_eval_call, mask, MASK, uint8_t),
+        READ(normdrop_eval_call, input_half, INPUT, uint16_t),
+        READ(normdrop_eval_call, residual_half, RESIDUAL, uint16_t),
+        WRITTEN(normdrop_eval_call, output_half, OUTPUT, uint16_t),
+        WRITTEN(normdrop_eval_call, scratch, SCRATCH, double),
+    };
+    static const field backward[] = {
+        READ(normdrop_backward_call, weight, WEIGHT, float),
+        READ(normdrop_backward_call, bias, BIAS, float),
+        READ(normdrop_backward_call, saved_mean, SAVED_MEAN, float),
+        READ(normdrop_backward_call, saved_mean_tail, SAVED_MEAN_TAIL, float),
+        READ(normdrop_backward_call, saved_inv_std, SAVED_INV_STD, double),
+        READ(normdrop_backward_call, mask, MASK, uint8_t),
+        READ(normdrop_backward_call, input_half, INPUT, uint16_t),
+        READ(normdrop_backward_call, residual, RESIDUAL, float),
+        READ(normdrop_backward_call, grad_output_half, GRAD_OUTPUT, uint16_t),
+        WRITTEN(normdrop_backward_call, grad_input_half, GRAD_INPUT, uint16_t),
+        WRITTEN(normdrop_backward_call, grad_residual_half, GRAD_RESIDUAL, uint16_t),
+        WRITTEN(normdrop_backward_call, grad_weight, GRAD_WEIGHT, float),
+        WRITTEN(normdrop_backward_call, grad_bias, GRAD_BIAS, float),
+        WRITTEN(normdrop_backward_call, scratch, SCRATCH, double),
+    };
+    const normdrop_element f16 = NORMDROP_ELEMENT_F16, bf16 = NORMDROP_ELEMENT_BF16;
+    normdrop_error error = new_error();
+    normdrop_slice_f32 floats;
+    normdrop_masked masked;
+    problem of;
+    make_problem(&of, 6, 5, 7, NORMDROP_ACTIVATION_RELU);
+    of.train.input_half = of.eval.input_half = of.backward.input_half = random_halves(210, bf16, &floats);
+    of.eval.residual_half = random_halves(210, f16, &floats);
+    of.backward.grad_output_half = random_halves(210, f16, &floats);
+    of.train.output_half = empty_halves(210, f16);
+    of.eval.output_half = empty_halves(210, bf16);
+    of.backward.grad_input_half = empty_halves(210, f16);
+    of.backward.grad_residual_half = empty_halves(210, bf16);
+
+    /* Floats and halves of one tensor, one after the other. */
+    CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_TWO_BUFFERS);
+    CHECK(error.buffer == NORMDROP_BUFFER_INPUT && error.other == NORMDROP_BUFFER_INPUT);
+    memset(&of.train.input, 0, sizeof of.train.input);
+    CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_TWO_BUFFERS && error.buffer == NORMDROP_BUFFER_OUTPUT);
+    memset(&of.train.output, 0, sizeof of.train.output);
+    /* In place as floats does not hide it. */
+    floats = of.eval.input;
+    of.eval.input = reading(of.eval.output);
+    CHECK(normdrop_eval(&of.layer, &of.eval, &error) == NORMDROP_STATUS_TWO_BUFFERS && error.buffer == NORMDROP_BUFFER_INPUT);
+    memset(&of.eval.output_half, 0, sizeof of.eval.output_half);
+    CHECK(normdrop_eval(&of.layer, &of.eval, &error) == NORMDROP_STATUS_TWO_BUFFERS && error.buffer == NORMDROP_BUFFER_INPUT);
+    of.eval.output_half = empty_halves(210, bf16);
+    memset(&of.eval.input, 0, sizeof of.eval.input);
+    memset(&of.eval.residual, 0, sizeof of.eval.residual);
+    memset(&of.eval.output, 0, sizeof of.eval.output);
+    memset(&of.backward.input, 0, sizeof of.backward.input);
+    memset(&of.backward.grad_output, 0, sizeof of.backward.grad_output);
+    memset(&of.backward.grad_input, 0, sizeof of.backward.grad_input);
+    CHECK(normdrop_backward(&of.layer, &of.backward, &error) == NORMDROP_STATUS_TWO_BUFFERS);
+    CHECK(error.buffer == NORMDROP_BUFFER_GRAD_RESIDUAL);
+    memset(&of.backward.grad_residual, 0, sizeof of.backward.grad_residual);
+
+    initialised = 1;
+    check_buffers(run_train, &of.layer, &of.train, train, COUNT(train), 0, 0);
+    check_buffers(run_eval, &of.layer, &of.eval, eval, COUNT(eval), NORMDROP_BUFFER_INPUT, NORMDROP_BUFFER_OUTPUT);
+    check_buffers(run_backward, &of.layer, &of.backward, backward, COUNT(backward), NORMDROP_BUFFER_GRAD_OUTPUT,
+                  NORMDROP_BUFFER_GRAD_INPUT);
+
+    /* Types that there are not; 0, of a struct that was not filled in, is none. */
+    take_snapshot();
+    of.train.input_half.element = 0;
+    CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_ELEMENT);
+    CHECK(error.buffer == NORMDROP_BUFFER_INPUT && error.actual == 0);
+    of.train.input_half.element = bf16;
+    of.train.output_half.element = 3;
+    CHECK(normdrop_train(&of.layer, &of.train, &error) == NORMDROP_STATUS_ELEMENT);
+    CHECK(error.buffer == NORMDROP_BUFFER_OUTPUT && error.actual == 3);
+    of.backward.grad_input_half.element = 77;
+    CHECK(normdrop_backward(&of.layer, &of.backward, &error) == NORMDROP_STATUS_ELEMENT && error.actual == 77);
+    /* The same memory as another type is not in place. */
+    of.eval.output_half.values = (uint16_t *)of.eval.input_half.values;
+    of.eval.output_half.element = f16;
+    CHECK(normdrop_eval(&of.layer, &of.eval, &error) == NORMDROP_STATUS_OVERLAP);
+    memset(&masked, 0, sizeof masked);
+    masked.version = NORMDROP_ABI_VERSION;
+    CHECK(normdrop_eval_masked(&of.layer, &of.eval, &masked, &error) == NORMDROP_STATUS_ELEMENT);
+    CHECK(error.buffer == NORMDROP_BUFFER_MASKED);
+    CHECK(normdrop_train_masked(&of.layer, &of.train, &masked, &error) == NORMDROP_STATUS_ELEMENT);
+    CHECK(normdrop_backward_masked(&of.layer, &of.backward, &masked, &error) == NORMDROP_STATUS_ELEMENT);
+    CHECK(nothing_written());
+    free(snapshot);
+    free_all();
+}
+
 static void test_wrong_masked(void) {
     static const size_t valid[6] = {4, 1, 0, 7, 2, 5}, too_long[6] = {4, 1, 8, 7, 2, 5};
     static const field train[] = {
@@ -2381,6 +2723,7 @@ int main(void) {
     test_options();
     test_gates();
     test_phases();
+    test_halves();
     test_noise();
     test_alpha_dropout();
     test_masked();
@@ -2388,6 +2731,7 @@ int main(void) {
     test_weight_orders();
     test_wrong_layers();
     test_wrong_buffers();
+    test_wrong_halves();
     test_wrong_masked();
     printf("%ld passed, %ld failed\n", checks - failures, failures);
     return failures != 0;

@@ -199,6 +199,131 @@ void masks() {
     REQUIRE(same(values, expected_values) && !same(values, problem.x));
 }
 
+void halves() {
+    const Problem problem;
+    const normdrop::Layer &layer = problem.layer;
+    using Words = std::vector<std::uint16_t>;
+    // The upper halves of floats: bf16.
+    const auto upper = [](const Floats &floats) {
+        Words words(floats.size());
+        for (std::size_t i = 0; i < floats.size(); ++i) {
+            std::uint32_t bits;
+            std::memcpy(&bits, &floats[i], sizeof bits);
+            words[i] = static_cast<std::uint16_t>(bits >> 16);
+        }
+        return words;
+    };
+    const Words x = upper(problem.x), residual = upper(problem.residual), dy = upper(problem.dy);
+    Words y(problem.len), expected_y(problem.len), dx(problem.len), expected_dx(problem.len), dr(problem.len), expected_dr(problem.len);
+    const auto in_half = [](const Words &words) { return normdrop_halves{words.data(), words.size(), NORMDROP_ELEMENT_BF16}; };
+    const auto out_half = [](Words &words) { return normdrop_halves_mut{words.data(), words.size(), NORMDROP_ELEMENT_F16}; };
+    const normdrop::Element bf16 = normdrop::Element::bf16, f16 = normdrop::Element::f16;
+    normdrop::Train train;
+    train.mask = problem.mask;
+    train.input_half = {x, bf16};
+    train.residual_half = {residual, bf16};
+    train.output_half = {y, f16};
+    const normdrop::Saved saved = layer.train(train);
+    normdrop::Saved expected{Floats(C), Floats(C), Doubles(C)};
+    Doubles scratch = problem.scratch;
+    normdrop_train_call c_train{};
+    c_train.version = NORMDROP_ABI_VERSION;
+    c_train.mask = in(problem.mask);
+    c_train.input_half = in_half(x);
+    c_train.residual_half = in_half(residual);
+    c_train.output_half = out_half(expected_y);
+    c_train.saved_mean = out(expected.mean);
+    c_train.saved_mean_tail = out(expected.mean_tail);
+    c_train.saved_inv_std = out(expected.inv_std);
+    c_train.scratch = out(scratch);
+    OK(normdrop_train(&problem.c, &c_train, nullptr));
+    REQUIRE(same(y, expected_y) && same(saved, expected));
+    normdrop::Backward backward;
+    backward.saved = &saved;
+    backward.mask = problem.mask;
+    backward.input_half = {x, bf16};
+    backward.residual_half = {residual, bf16};
+    backward.grad_output_half = {dy, bf16};
+    backward.grad_input_half = {dx, f16};
+    backward.grad_residual_half = {dr, f16};
+    layer.backward(backward);
+    normdrop_backward_call c_backward{};
+    c_backward.version = NORMDROP_ABI_VERSION;
+    c_backward.mask = in(problem.mask);
+    c_backward.saved_mean = in(saved.mean);
+    c_backward.saved_mean_tail = in(saved.mean_tail);
+    c_backward.saved_inv_std = in(saved.inv_std);
+    c_backward.input_half = in_half(x);
+    c_backward.residual_half = in_half(residual);
+    c_backward.grad_output_half = in_half(dy);
+    c_backward.grad_input_half = out_half(expected_dx);
+    c_backward.grad_residual_half = out_half(expected_dr);
+    c_backward.scratch = out(scratch);
+    OK(normdrop_backward(&problem.c, &c_backward, nullptr));
+    REQUIRE(same(dx, expected_dx) && same(dr, expected_dr) && !same(dx, dr));
+
+    // The phases of one part give the same; floats are as good as halves where nothing is rounded.
+    normdrop::Scratch memory;
+    Doubles moments(layer.lengths().moments);
+    layer.moments(normdrop::Halves(x, bf16), moments, memory);
+    normdrop::Finish finish;
+    finish.moments = moments;
+    const normdrop::Saved finished = layer.finish(finish);
+    REQUIRE(same(finished, saved));
+    normdrop::Apply apply;
+    apply.saved = &finished;
+    apply.mask = problem.mask;
+    apply.input_half = {x, bf16};
+    apply.residual_half = {residual, bf16};
+    apply.output_half = {y, f16};
+    layer.apply(apply);
+    REQUIRE(same(y, expected_y));
+    normdrop::Reduce reduce;
+    reduce.saved = &finished;
+    reduce.mask = problem.mask;
+    reduce.input_half = {x, bf16};
+    reduce.residual_half = {residual, bf16};
+    reduce.grad_output_half = {dy, bf16};
+    const Doubles sums = layer.reduce(reduce);
+    normdrop::ApplyGradient apply_gradient;
+    apply_gradient.saved = &finished;
+    apply_gradient.samples = moments[0];
+    apply_gradient.sums = sums;
+    apply_gradient.mask = problem.mask;
+    apply_gradient.input_half = {x, bf16};
+    apply_gradient.residual_half = {residual, bf16};
+    apply_gradient.grad_output_half = {dy, bf16};
+    apply_gradient.grad_input_half = {dx, f16};
+    apply_gradient.grad_residual_half = {dr, f16};
+    layer.apply_gradient(apply_gradient);
+    REQUIRE(same(dx, expected_dx) && same(dr, expected_dr));
+
+    normdrop::Eval eval;
+    eval.running_mean = problem.mean;
+    eval.running_var = problem.var;
+    eval.input_half = {x, bf16};
+    Floats floats(problem.len), other_floats(problem.len), widened(problem.len);
+    eval.output = floats;
+    layer.eval(eval);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+        const std::uint32_t bits = static_cast<std::uint32_t>(x[i]) << 16;
+        std::memcpy(&widened[i], &bits, sizeof bits);
+    }
+    eval.input_half = {};
+    eval.input = widened;
+    eval.output = other_floats;
+    layer.eval(eval);
+    REQUIRE(same(floats, other_floats));
+    eval.input_half = {x, bf16};
+    REFUSED(layer.eval(eval), NORMDROP_STATUS_TWO_BUFFERS);
+
+    const std::vector<std::size_t> lengths{21, 20, 0, 3};
+    Words cleared = x, expected_cleared = x;
+    layer.clear_padding(lengths, normdrop::HalvesMut(cleared, bf16));
+    OK(normdrop_clear_padding_half(&problem.c, {lengths.data(), lengths.size()}, out_half(expected_cleared), nullptr));
+    REQUIRE(same(cleared, expected_cleared) && !same(cleared, x));
+}
+
 void noise_and_alpha_dropout() {
     const Problem problem;
     const auto c_noise = [](normdrop_noise_law law, double p, float width) {
@@ -826,6 +951,7 @@ int main() {
     shapes_and_constants();
     masks();
     gates();
+    halves();
     noise_and_alpha_dropout();
     padded_batches();
     whole_batches();

@@ -32,6 +32,25 @@ class Slice(Structure):
         return cls(array.ctypes.data, array.size)
 
 
+class Halves(Structure):
+    """Like a slice, of elements of 16 bits, with the number of their type."""
+
+    _fields_ = [("values", c_void_p), ("len", c_size_t), ("element", c_uint32)]
+
+    @classmethod
+    def from_param(cls, array: NDArray[Any]) -> Halves:
+        return cls(array.ctypes.data, array.size, element_of(array.dtype))
+
+
+# The numbers of `NORMDROP_ELEMENT_*` by the names of numpy's and ml_dtypes' types.
+_ELEMENTS = {"float16": 1, "bfloat16": 2}
+
+
+def element_of(dtype: numpy.dtype[Any]) -> int:
+    """The number of the type of halves, or 0 of any other type."""
+    return _ELEMENTS.get(dtype.name, 0) if dtype.itemsize == 2 else 0
+
+
 class Call(Structure):
     """A struct with buffers, made of arrays, which it keeps as long as it lives. Without an array a buffer is empty."""
 
@@ -44,6 +63,8 @@ class Call(Structure):
                     setattr(self, name, value)
             elif name == "batches":
                 self.batches = value.ctypes.data
+            elif element_of(value.dtype):
+                setattr(self, f"{name}_half", Halves.from_param(value))
             else:
                 setattr(self, name, Slice.from_param(value))
 
@@ -90,6 +111,10 @@ def _slices(*names: str) -> Fields:
     return [(name, Slice) for name in names]
 
 
+def _halves(*names: str) -> Fields:
+    return [(f"{name}_half", Halves) for name in names]
+
+
 _PARAMETERS = _slices("weight", "bias")
 _RUNNING = _slices("running_mean", "running_mean_tail", "running_var")
 _SAVED = _slices("saved_mean", "saved_mean_tail", "saved_inv_std")
@@ -99,12 +124,15 @@ _VERSION: Fields = [("version", c_uint32)]
 class CTrain(Call):
     _fields_ = (
         _VERSION + _PARAMETERS + _RUNNING + [("batches", c_void_p)] + _slices("mask", "gates", "input", "residual", "output")
-        + _SAVED + _slices("scratch")
+        + _SAVED + _slices("scratch") + _halves("input", "residual", "output")
     )
 
 
 class CEval(Call):
-    _fields_ = _VERSION + _PARAMETERS + _RUNNING + _slices("mask", "gates", "input", "residual", "output", "scratch", "prepared")
+    _fields_ = (
+        _VERSION + _PARAMETERS + _RUNNING + _slices("mask", "gates", "input", "residual", "output", "scratch", "prepared")
+        + _halves("input", "residual", "output")
+    )
 
 
 class CPrepare(Call):
@@ -118,6 +146,7 @@ class CBackward(Call):
             "mask", "gates", "input", "residual", "grad_output", "grad_input", "grad_residual", "grad_weight", "grad_bias", "scratch",
             "prepared",
         )
+        + _halves("input", "residual", "grad_output", "grad_input", "grad_residual")
     )
 
 
@@ -126,13 +155,17 @@ class CFinish(Call):
 
 
 class CApply(Call):
-    _fields_ = _VERSION + _PARAMETERS + _SAVED + _slices("mask", "gates", "input", "residual", "output", "scratch")
+    _fields_ = (
+        _VERSION + _PARAMETERS + _SAVED + _slices("mask", "gates", "input", "residual", "output", "scratch")
+        + _halves("input", "residual", "output")
+    )
 
 
 class CReduce(Call):
     _fields_ = (
         _VERSION + [("statistics", c_uint32)] + _PARAMETERS + _RUNNING + _SAVED
         + _slices("mask", "gates", "input", "residual", "grad_output", "sums", "scratch", "prepared")
+        + _halves("input", "residual", "grad_output")
     )
 
 
@@ -140,6 +173,7 @@ class CApplyGradient(Call):
     _fields_ = (
         _VERSION + _PARAMETERS + _SAVED + [("samples", c_double)]
         + _slices("sums", "mask", "gates", "input", "residual", "grad_output", "grad_input", "grad_residual", "scratch")
+        + _halves("input", "residual", "grad_output", "grad_input", "grad_residual")
     )
 
 
@@ -186,6 +220,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "seed_for": (c_uint64, [c_uint64, c_uint64, c_uint64, c_uint64]),
     "drop_padding": (c_int32, [_LAYER, Slice, Slice, _ERROR]),
     "clear_padding": (c_int32, [_LAYER, Slice, Slice, _ERROR]),
+    "clear_padding_half": (c_int32, [_LAYER, Slice, Halves, _ERROR]),
     "apply_noise": (c_int32, [_LAYER, POINTER(CNoise), c_uint64, Slice, _ERROR]),
     "noise_apply": (c_int32, [POINTER(CNoise), c_uint64, c_uint64, Slice, _ERROR]),
     "alpha_dropout": (c_int32, [_LAYER, Slice, Slice, _ERROR]),
@@ -198,6 +233,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "prepare": (c_int32, [_LAYER, POINTER(CPrepare), _ERROR]),
     "backward": (c_int32, [_LAYER, POINTER(CBackward), _ERROR]),
     "moments": (c_int32, [_LAYER, Slice, Slice, Slice, _ERROR]),
+    "moments_half": (c_int32, [_LAYER, Halves, Slice, Slice, _ERROR]),
     "merge_moments": (c_int32, [Slice, Slice, _ERROR]),
     "check_moments": (c_int32, [_LAYER, Slice, _ERROR]),
     "finish": (c_int32, [_LAYER, POINTER(CFinish), _ERROR]),
@@ -301,6 +337,7 @@ _DETAILS = {
     33: ": {buffer} and {other}",
     34: ", but is {value}",
     35: ": {actual}",
+    36: ": {actual}",
 }
 
 

@@ -44,15 +44,16 @@ def header():
 def test_structs_are_those_of_the_header():
     found = dict(re.findall(r"typedef struct (\w+) \{(.*?)\} \1;", header(), re.S))
     numbers = {name for _, name in re.findall(r"typedef (\w+) (\w+);", header())}
-    slices = {name for name in found if name.startswith("normdrop_slice")}
-    assert found.keys() - slices == _library.STRUCTS.keys()
-    for name in slices:
-        assert re.findall(r"(\w+);", found[name]) == [field for field, _ in _library.Slice._fields_], name
+    slices = {name: _library.Slice for name in found if name.startswith("normdrop_slice")}
+    slices |= {name: _library.Halves for name in found if name.startswith("normdrop_halves")}
+    assert found.keys() - slices.keys() == _library.STRUCTS.keys()
+    for name, slice_ in slices.items():
+        assert re.findall(r"(\w+);", found[name]) == [field for field, _ in slice_._fields_], name
     for name, struct in _library.STRUCTS.items():
         fields = []
         for kind, pointer, field in re.findall(r"(?:const )?(?:struct )?(\w+) (\*?)(\w+);", found[name]):
             if kind in slices:
-                fields.append((field, _library.Slice))
+                fields.append((field, slices[kind]))
             elif kind in numbers:
                 fields.append((field, ctypes.c_int32 if kind == "normdrop_status" else ctypes.c_uint32))
             else:

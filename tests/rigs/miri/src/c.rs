@@ -21,6 +21,7 @@ enum Values {
     Floats(Vec<f32>),
     Doubles(Vec<f64>),
     Bytes(Vec<u8>),
+    Halves(Vec<u16>),
     Lengths(Vec<usize>),
 }
 
@@ -30,6 +31,7 @@ impl Values {
             Self::Floats(values) => values.is_empty(),
             Self::Doubles(values) => values.is_empty(),
             Self::Bytes(values) => values.is_empty(),
+            Self::Halves(values) => values.is_empty(),
             Self::Lengths(values) => values.is_empty(),
         }
     }
@@ -56,6 +58,7 @@ macro_rules! element {
 element!(f32: Floats);
 element!(f64: Doubles);
 element!(u8: Bytes);
+element!(u16: Halves);
 element!(usize: Lengths);
 
 /// What is wrong with a pointer.
@@ -92,6 +95,11 @@ impl Memory {
         }
         for (seed, name) in (11..).zip(["input", "residual", "output", "grad_output", "grad_input", "grad_residual"]) {
             values.insert(name, Values::Floats(numbers(lengths.elements, seed, false)));
+        }
+        for (seed, name) in (31_u16..).zip(["input_half", "output_half", "grad_output_half", "grad_input_half"]) {
+            // Between 1 and 2 in bf16, and small numbers in f16.
+            let bits = (0..lengths.elements).map(|index| 0x3F80 + u16::try_from(index).expect("small") * seed % 128);
+            values.insert(name, Values::Halves(bits.collect()));
         }
         values.insert("weights", Values::Floats(numbers(lengths.elements, 21, false)));
         values.insert("weights_bias_next", Values::Floats(numbers(OUTER, 22, false)));
@@ -164,6 +172,16 @@ impl Memory {
         SliceMut { values, len }
     }
 
+    fn read_halves(&mut self, name: &'static str) -> c::normdrop_halves {
+        let (values, len) = self.pointer(name, false);
+        c::normdrop_halves { values, len, element: c::NORMDROP_ELEMENT_BF16 }
+    }
+
+    fn write_halves(&mut self, name: &'static str) -> c::normdrop_halves_mut {
+        let (values, len) = self.pointer(name, true);
+        c::normdrop_halves_mut { values, len, element: c::NORMDROP_ELEMENT_F16 }
+    }
+
     fn digest(&self) -> u64 {
         let mut digest = Digest::new();
         for (_, values) in
@@ -173,6 +191,7 @@ impl Memory {
                 Values::Floats(values) => digest.floats(values),
                 Values::Doubles(values) => digest.doubles(values),
                 Values::Bytes(values) => digest.bytes(values),
+                Values::Halves(values) => values.iter().for_each(|bits| digest.bytes(&bits.to_le_bytes())),
                 Values::Lengths(values) => values.iter().for_each(|&len| digest.bytes(&(len as u64).to_le_bytes())),
             }
         }
@@ -233,7 +252,7 @@ unsafe extern "C" fn next(context: *mut c_void) -> u32 {
 type Function = fn(&mut Memory, &c::normdrop_layer, *mut c::normdrop_error) -> c::normdrop_status;
 
 /// In an order in which each finds what it needs.
-const FUNCTIONS: [(&str, Function); 37] = [
+const FUNCTIONS: [(&str, Function); 41] = [
     // SAFETY of all of them: the pointers are to allocations that live as long as the call, nobody else uses them meanwhile, and
     // the ones that are spoilt are those that the interface promises to refuse.
     ("fill_mask", |m, layer, error| {
@@ -314,9 +333,70 @@ const FUNCTIONS: [(&str, Function); 37] = [
             output: m.write("output"),
             scratch: m.write("scratch"),
             prepared: LEFT_OUT,
+            input_half: Default::default(),
+            residual_half: Default::default(),
+            output_half: Default::default(),
         };
         // SAFETY: as above.
         unsafe { c::normdrop_eval(layer, &raw const call, error) }
+    }),
+    ("train, halves", |m, layer, error| {
+        let call = c::normdrop_train_call {
+            version: VERSION,
+            weight: m.read("weight"),
+            bias: m.read("bias"),
+            running_mean: m.write("running_mean"),
+            running_mean_tail: m.write("running_mean_tail"),
+            running_var: m.write("running_var"),
+            batches: ptr::null_mut(),
+            mask: m.read("mask"),
+            gates: NOT_WRITTEN,
+            input: NO_FLOATS,
+            residual: m.read("residual"),
+            output: NO_FLOATS_MUT,
+            saved_mean: m.write("saved_mean"),
+            saved_mean_tail: m.write("saved_mean_tail"),
+            saved_inv_std: m.write("saved_inv_std"),
+            scratch: m.write("scratch"),
+            input_half: m.read_halves("input_half"),
+            residual_half: Default::default(),
+            output_half: m.write_halves("output_half"),
+        };
+        // SAFETY: as above.
+        unsafe { c::normdrop_train(layer, &raw const call, error) }
+    }),
+    ("eval, halves in place", |m, layer, error| {
+        let values = m.write_halves("output_half");
+        let call = c::normdrop_eval_call {
+            version: VERSION,
+            weight: m.read("weight"),
+            bias: m.read("bias"),
+            running_mean: m.read("running_mean"),
+            running_mean_tail: m.read("running_mean_tail"),
+            running_var: m.read("running_var"),
+            mask: m.read("mask"),
+            gates: NOT_WRITTEN,
+            input: NO_FLOATS,
+            residual: m.read("residual"),
+            output: NO_FLOATS_MUT,
+            scratch: m.write("scratch"),
+            prepared: LEFT_OUT,
+            input_half: c::normdrop_halves { values: values.values, len: values.len, element: values.element },
+            residual_half: Default::default(),
+            output_half: values,
+        };
+        // SAFETY: as above.
+        unsafe { c::normdrop_eval(layer, &raw const call, error) }
+    }),
+    ("moments, halves", |m, layer, error| {
+        let (input, moments, scratch) = (m.read_halves("input_half"), m.write("moments"), m.write("scratch"));
+        // SAFETY: as above.
+        unsafe { c::normdrop_moments_half(layer, input, moments, scratch, error) }
+    }),
+    ("clear_padding, halves", |m, layer, error| {
+        let (lengths, values) = (m.read("lengths"), m.write_halves("output_half"));
+        // SAFETY: as above.
+        unsafe { c::normdrop_clear_padding_half(layer, lengths, values, error) }
     }),
     ("eval, masked", |m, layer, error| {
         let call = c::normdrop_eval_call {
@@ -333,6 +413,9 @@ const FUNCTIONS: [(&str, Function); 37] = [
             output: m.write("output"),
             scratch: m.write("masked_scratch"),
             prepared: LEFT_OUT,
+            input_half: Default::default(),
+            residual_half: Default::default(),
+            output_half: Default::default(),
         };
         let validity = m.read("validity");
         let masked = masked(m, NO_LENGTHS, validity);
@@ -355,6 +438,9 @@ const FUNCTIONS: [(&str, Function); 37] = [
             output: values,
             scratch: m.write("scratch"),
             prepared: LEFT_OUT,
+            input_half: Default::default(),
+            residual_half: Default::default(),
+            output_half: Default::default(),
         };
         // SAFETY: as above.
         unsafe { c::normdrop_eval(layer, &raw const call, error) }
@@ -387,6 +473,9 @@ const FUNCTIONS: [(&str, Function); 37] = [
             output: m.write("output"),
             scratch: m.write("scratch"),
             prepared: m.read("prepared"),
+            input_half: Default::default(),
+            residual_half: Default::default(),
+            output_half: Default::default(),
         };
         // SAFETY: as above.
         unsafe { c::normdrop_eval(layer, &raw const call, error) }
@@ -462,6 +551,9 @@ const FUNCTIONS: [(&str, Function); 37] = [
             residual: m.read("residual"),
             output: m.write("output"),
             scratch: m.write("scratch"),
+            input_half: Default::default(),
+            residual_half: Default::default(),
+            output_half: Default::default(),
         };
         // SAFETY: as above.
         unsafe { c::normdrop_apply(layer, &raw const call, error) }
@@ -497,6 +589,11 @@ const FUNCTIONS: [(&str, Function); 37] = [
             grad_input: m.write("grad_input"),
             grad_residual: m.write("grad_residual"),
             scratch: m.write("scratch"),
+            input_half: Default::default(),
+            residual_half: Default::default(),
+            grad_output_half: Default::default(),
+            grad_input_half: Default::default(),
+            grad_residual_half: Default::default(),
         };
         // SAFETY: as above.
         unsafe { c::normdrop_apply_gradient(layer, &raw const call, error) }
@@ -565,6 +662,9 @@ fn train(
         saved_mean_tail: m.write("saved_mean_tail"),
         saved_inv_std: m.write("saved_inv_std"),
         scratch: m.write(if masked.is_some() { "masked_scratch" } else { "scratch" }),
+        input_half: Default::default(),
+        residual_half: Default::default(),
+        output_half: Default::default(),
     };
     // SAFETY: as above `FUNCTIONS`.
     unsafe {
@@ -608,6 +708,11 @@ fn backward(
         grad_bias: m.write("grad_bias"),
         scratch: m.write(if masked.is_some() { "masked_scratch" } else { "scratch" }),
         prepared: of(statistics == c::NORMDROP_STATISTICS_PREPARED, m, "prepared"),
+        input_half: Default::default(),
+        residual_half: Default::default(),
+        grad_output_half: Default::default(),
+        grad_input_half: Default::default(),
+        grad_residual_half: Default::default(),
     };
     // SAFETY: as above `FUNCTIONS`.
     unsafe {
@@ -645,6 +750,9 @@ fn reduce(
         sums: m.write("sums"),
         scratch: m.write("scratch"),
         prepared: of(statistics == c::NORMDROP_STATISTICS_PREPARED, m, "prepared"),
+        input_half: Default::default(),
+        residual_half: Default::default(),
+        grad_output_half: Default::default(),
     };
     // SAFETY: as above `FUNCTIONS`.
     unsafe { c::normdrop_reduce(layer, &raw const call, error) }
@@ -657,6 +765,8 @@ fn masked(m: &mut Memory, lengths: Slice<usize>, validity: Slice<u8>) -> c::norm
 
 static NOISE: c::normdrop_noise =
     c::normdrop_noise { version: VERSION, law: c::NORMDROP_NOISE_LAW_GAUSSIAN, p: 0.0, width: 0.5 };
+const NO_FLOATS: Slice<f32> = Slice { values: ptr::null(), len: 0 };
+const NO_FLOATS_MUT: SliceMut<f32> = SliceMut { values: ptr::null_mut(), len: 0 };
 const NO_LENGTHS: Slice<usize> = Slice { values: ptr::null(), len: 0 };
 
 /// A buffer that a call is not given.

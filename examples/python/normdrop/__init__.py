@@ -1,4 +1,5 @@
-"""normdrop for numpy: `y = dropout(act(batchnorm(x) + residual))`, forward and backward, on float32 arrays.
+"""normdrop for numpy: `y = dropout(act(batchnorm(x) + residual))`, forward and backward, on arrays of float32, float16 and
+bfloat16.
 
     import numpy, normdrop
 
@@ -8,12 +9,13 @@
     y, saved = layer.train(x, mask=mask)
     gradients = layer.backward(numpy.ones_like(x), x, saved, mask=mask)
 
-Arrays are read and written where they are: they must be float32 (masks uint8, moments and sums float64) and C-contiguous, and
-what is not is refused, not copied. `normdrop.torch` has the layer as a PyTorch module.
+Arrays are read and written where they are: they must be of the types below and C-contiguous, and what is not is refused, not
+copied. `normdrop.torch` has the layer as a PyTorch module.
 
 The arrays of all calls, for a layer with C channels:
 
-    x, residual, grad, out       float32, the shape of the layer
+    x, residual, grad, out       float32, float16 or `ml_dtypes.bfloat16`, the shape of the layer, each of a type of its own; a
+                                 result is that of float32, rounded once, and has the type of x unless there is an `out`
     weight, bias                 float32 [C]; 1 and 0 if left out
     running_mean, running_var    float32 [C]; a new layer starts with zeros and ones
     running_mean_tail            float32 [C]; the exact running mean minus `running_mean`, zeros at first
@@ -36,13 +38,13 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple, Optional, Protocol, SupportsFloat, SupportsIndex, Union
+from typing import Any, Literal, NamedTuple, Optional, Protocol, SupportsFloat, SupportsIndex, TypeVar, Union
 
 import numpy
 from numpy.typing import NDArray
 
 from . import _library
-from ._arguments import SIZE_BITS, array as _array, choice, integer, real, real32, sequence
+from ._arguments import SIZE_BITS, array as _array, choice, element_of, integer, real, real32, sequence
 from ._library import NormdropError
 from ._untraced import untraced
 
@@ -65,6 +67,9 @@ Bits = NDArray[numpy.uint8]
 Floats = NDArray[numpy.float32]
 Doubles = NDArray[numpy.float64]
 Counter = NDArray[numpy.uint64]
+# An array of the shape of the layer; of bfloat16, for which numpy has no type, a type checker knows nothing.
+Tensor = Union[NDArray[numpy.float32], NDArray[numpy.float16]]
+_Element = TypeVar("_Element", numpy.float32, numpy.float16)
 # What `float` takes, but for text.
 Real = Union[SupportsFloat, SupportsIndex]
 
@@ -96,14 +101,14 @@ class Saved(NamedTuple):
 class Gradients(NamedTuple):
     """The gradients of a backward call. What was not asked for is None."""
 
-    input: Optional[Floats]
-    """float32, the shape of the layer."""
+    input: Optional[NDArray[Any]]
+    """The type of x, the shape of the layer."""
     weight: Optional[Floats]
     """float32 [C]."""
     bias: Optional[Floats]
     """float32 [C]."""
-    residual: Optional[Floats]
-    """float32, the shape of the layer."""
+    residual: Optional[NDArray[Any]]
+    """The type of the residual, or of x if that is not given; the shape of the layer."""
 
 
 class Generator(Protocol):
@@ -515,13 +520,13 @@ class Layer:
         return mask
 
     @untraced
-    def clear_padding(self, lengths: Iterable[SupportsIndex], values: Floats) -> Floats:
-        """Sets the padding of `values`, a float32 array of the shape of this layer, to 0, in place, and returns it.
+    def clear_padding(self, lengths: Iterable[SupportsIndex], values: NDArray[_Element]) -> NDArray[_Element]:
+        """Sets the padding of `values`, an array of float32 or halves of the shape of this layer, to 0, in place, and returns it.
 
         `lengths` has an integer for each sample: the positions from the first on that are not padding. See `drop_padding`.
         """
-        array = _array("values", values, numpy.float32, shape=self.shape, written=True, optional=False)
-        _library.call("clear_padding", self._layer, _lengths(lengths), array)
+        array = self._tensor("values", values, True)
+        _library.call(f"clear_padding{_half(array)}", self._layer, _lengths(lengths), array)
         return values
 
     @untraced
@@ -531,7 +536,7 @@ class Layer:
         """
         if not isinstance(noise, Noise):
             raise TypeError(f"noise must be a normdrop.Noise, not {type(noise).__name__}")
-        array = self._tensor("values", values, True)
+        array = self._singles("values", values)
         _library.call("apply_noise", self._layer, noise._noise, integer("seed", seed), array)
         return values
 
@@ -543,7 +548,7 @@ class Layer:
         `mask` is uint8 [mask_len]. A layer of `granularity="channel"` has PyTorch's FeatureAlphaDropout. The training call
         before it is that of a layer of `p=0`.
         """
-        _library.call("alpha_dropout", self._layer, _array("mask", mask, numpy.uint8, optional=False), self._tensor("values", values, True))
+        _library.call("alpha_dropout", self._layer, _array("mask", mask, numpy.uint8, optional=False), self._singles("values", values))
         return values
 
     @untraced
@@ -552,7 +557,7 @@ class Layer:
         dropout, becomes that of its input, in place, and is returned. `mask` is uint8 [mask_len], that of the forward call.
         """
         _library.call(
-            "alpha_dropout_backward", self._layer, _array("mask", mask, numpy.uint8, optional=False), self._tensor("grad", grad, True)
+            "alpha_dropout_backward", self._layer, _array("mask", mask, numpy.uint8, optional=False), self._singles("grad", grad)
         )
         return grad
 
@@ -575,14 +580,14 @@ class Layer:
         return mask
 
     @untraced
-    def train(self, x: Floats, *, weight: Floats | None = None, bias: Floats | None = None, running_mean: Floats | None = None,
+    def train(self, x: NDArray[_Element], *, weight: Floats | None = None, bias: Floats | None = None, running_mean: Floats | None = None,
               running_var: Floats | None = None, running_mean_tail: Floats | None = None, batches: Counter | None = None,
-              mask: Bits | None = None, gates: Bits | None = None, residual: Floats | None = None,
-              out: Floats | None = None, lengths: Iterable[SupportsIndex] | None = None,
-              valid: Bits | None = None) -> tuple[Floats, Saved]:
+              mask: Bits | None = None, gates: Bits | None = None, residual: Tensor | None = None,
+              out: NDArray[_Element] | None = None, lengths: Iterable[SupportsIndex] | None = None,
+              valid: Bits | None = None) -> tuple[NDArray[_Element], Saved]:
         """Training forward: the output, and what `backward` needs. Updates the running statistics.
 
-            x                    float32, the shape of the layer
+            x                    float32 or a half, the shape of the layer
             weight, bias         float32 [C], 1 and 0 if left out
             running_mean,        float32 [C], both updated in place, or both left out; a new layer starts with zeros
             running_var          and ones
@@ -591,8 +596,8 @@ class Layer:
             mask                 uint8 [mask_len]; needed if `p` is above 0: a layer of `p=0` trains without dropout
             gates                uint8 [gates_len]: where the gates are written, for `backward`, if `has_gates`; `gates=mask`
                                  overwrites a mask of elements
-            residual             float32, the shape of the layer: added before the activation
-            out                  float32, the shape of the layer: where the output is written, not `x` itself
+            residual             float32 or a half, the shape of the layer: added before the activation
+            out                  float32 or a half, the shape of the layer: where the output is written, not `x` itself
             lengths, valid       of a padded batch: an integer for each sample, or uint8, a bit for each position; then the
                                  statistics are those of the valid positions, the output is 0 in the padding, and what the
                                  arrays have in the padding is never read
@@ -603,7 +608,7 @@ class Layer:
         `2**-24 * abs(mean) / momentum` of its limit; with it, evaluation stays as exact as training where the mean is up to
         1e7 standard deviations. Where it is used it belongs to `running_mean` in every call.
         """
-        y, saved = self._like(out), self._new_saved()
+        y, saved = self._like(out, x), self._new_saved()
         self._run(
             "train", _library.CTrain, self._lengths.train_scratch, **self._parameters(weight, bias),
             **self._running(running_mean, running_mean_tail, running_var, True), **_counter(batches), mask=_mask(mask),
@@ -613,24 +618,24 @@ class Layer:
         return y, saved
 
     @untraced
-    def eval(self, x: Floats, running_mean: Floats, running_var: Floats, *, running_mean_tail: Floats | None = None,
+    def eval(self, x: NDArray[_Element], running_mean: Floats, running_var: Floats, *, running_mean_tail: Floats | None = None,
              weight: Floats | None = None, bias: Floats | None = None, mask: Bits | None = None, gates: Bits | None = None,
-             residual: Floats | None = None, out: Floats | None = None, lengths: Iterable[SupportsIndex] | None = None,
-             valid: Bits | None = None) -> Floats:
+             residual: Tensor | None = None, out: NDArray[_Element] | None = None, lengths: Iterable[SupportsIndex] | None = None,
+             valid: Bits | None = None) -> NDArray[_Element]:
         """Evaluation forward with the running statistics: the output.
 
-            x                            float32, the shape of the layer
+            x                            float32 or a half, the shape of the layer
             running_mean, running_var    float32 [C]
             running_mean_tail            float32 [C], if training had one
             weight, bias                 float32 [C], 1 and 0 if left out
             mask                         uint8 [mask_len]: Monte-Carlo dropout; if left out, dropout is off
             gates                        uint8 [gates_len]: where the gates are written, as in `train`, for a layer that is
                                          frozen; with them, a layer of `p` above 0 needs a mask, and `out` is not `x`
-            residual                     float32, the shape of the layer: added before the activation
-            out                          float32, the shape of the layer: where the output is written; `out=x` is in place
+            residual                     float32 or a half, the shape of the layer: added before the activation
+            out                          float32 or a half, the shape of the layer: where the output is written; `out=x` is in place
             lengths, valid               of a padded batch, as in `train`: the output is 0 in the padding; not in place
         """
-        y = self._like(out)
+        y = self._like(out, x)
         self._run(
             "eval", _library.CEval, self._lengths.eval_scratch, **self._parameters(weight, bias),
             **self._running(running_mean, running_mean_tail, running_var), mask=_mask(mask), gates=_gates(gates, True),
@@ -662,15 +667,15 @@ class Layer:
         return prepared
 
     @untraced
-    def eval_prepared(self, x: Floats, prepared: Doubles, *, mask: Bits | None = None, residual: Floats | None = None,
-                      out: Floats | None = None) -> Floats:
+    def eval_prepared(self, x: NDArray[_Element], prepared: Doubles, *, mask: Bits | None = None, residual: Tensor | None = None,
+                      out: NDArray[_Element] | None = None) -> NDArray[_Element]:
         """`eval` with prepared statistics: the output.
 
             x, mask, residual   as in `eval`
             prepared            what `prepare` returned
-            out                 float32, the shape of the layer: where the output is written; `out=x` is in place
+            out                 float32 or a half, the shape of the layer: where the output is written; `out=x` is in place
         """
-        y = self._like(out)
+        y = self._like(out, x)
         self._run(
             "eval", _library.CEval, self._lengths.eval_scratch, prepared=_prepared(prepared), mask=_mask(mask),
             input=self._tensor("x", x), residual=self._optional("residual", residual), output=self._tensor("out", y, True),
@@ -678,15 +683,15 @@ class Layer:
         return y
 
     @untraced
-    def backward(self, grad: Floats, x: Floats, saved: Saved | None = None, *, running_mean: Floats | None = None,
+    def backward(self, grad: Tensor, x: Tensor, saved: Saved | None = None, *, running_mean: Floats | None = None,
                  running_var: Floats | None = None, running_mean_tail: Floats | None = None,
                  prepared: Doubles | None = None, weight: Floats | None = None, bias: Floats | None = None,
-                 mask: Bits | None = None, gates: Bits | None = None, residual: Floats | None = None, out: Floats | None = None,
+                 mask: Bits | None = None, gates: Bits | None = None, residual: Tensor | None = None, out: Tensor | None = None,
                  input_gradient: bool = True, residual_gradient: bool = False, parameter_gradients: bool = True,
                  lengths: Iterable[SupportsIndex] | None = None, valid: Bits | None = None) -> Gradients:
         """The gradients, through the batch statistics in `saved` or past the running ones.
 
-            grad                   float32, the shape of the layer: the gradient of the output
+            grad                   float32 or a half, the shape of the layer: the gradient of the output
             x, residual, weight,   as in the forward call
             bias, mask
             gates                  uint8 [gates_len], what the forward call wrote there; with them, mask and residual are not used, and
@@ -696,15 +701,15 @@ class Layer:
             running_var,
             running_mean_tail
             prepared               what `prepare` returned, instead of those and of weight and bias
-            out                    float32, the shape of the layer: where the gradient of x is written; `out=grad` is in place
+            out                    float32 or a half, the shape of the layer: where the gradient of x is written; `out=grad` is in place
             input_gradient,        whether the result has the gradient of x, of the residual, and those of weight and
             residual_gradient,     bias; it has None instead
             parameter_gradients
             lengths, valid         of a padded batch, as in the forward call: the sums are those over valid positions, and the
                                    gradients of x and of the residual are 0 in the padding; not in place
         """
-        dx = self._like(out) if input_gradient else None
-        d_residual = self._like(None) if residual_gradient else None
+        dx = self._like(out, x) if input_gradient else None
+        d_residual = self._like(None, x if residual is None else residual) if residual_gradient else None
         d_weight, d_bias = (self._new_channels(), self._new_channels()) if parameter_gradients else (None, None)
         self._run(
             "backward", _library.CBackward, self._lengths.backward_scratch, **self._parameters(weight, bias),
@@ -720,12 +725,13 @@ class Layer:
     # Batches in parts. The shape of the layer is that of the part.
 
     @untraced
-    def moments(self, x: Floats) -> Doubles:
-        """The moments of a part of a batch, `x`, float32 of the shape of the layer: C counts, C means and C sums of squared
+    def moments(self, x: Tensor) -> Doubles:
+        """The moments of a part of a batch, `x`, float32 or halves of the shape of the layer: C counts, C means and C sums of squared
         deviations, float64 [3*C].
         """
         moments, scratch = numpy.empty(self._lengths.moments), numpy.empty(self._lengths.train_scratch)
-        _library.call("moments", self._layer, self._tensor("x", x), moments, scratch)
+        array = self._tensor("x", x)
+        _library.call(f"moments{_half(array)}", self._layer, array, moments, scratch)
         return moments
 
     @untraced
@@ -757,19 +763,19 @@ class Layer:
         return saved
 
     @untraced
-    def apply(self, x: Floats, saved: Saved, *, weight: Floats | None = None, bias: Floats | None = None, mask: Bits | None = None,
-              gates: Bits | None = None, residual: Floats | None = None, out: Floats | None = None) -> Floats:
+    def apply(self, x: NDArray[_Element], saved: Saved, *, weight: Floats | None = None, bias: Floats | None = None, mask: Bits | None = None,
+              gates: Bits | None = None, residual: Tensor | None = None, out: NDArray[_Element] | None = None) -> NDArray[_Element]:
         """The output of a part, with the statistics of the whole batch.
 
-            x               float32, the shape of the layer, which is that of the part
+            x               float32 or a half, the shape of the layer, which is that of the part
             saved           what `finish` returned
             weight, bias    float32 [C], 1 and 0 if left out
             mask            uint8 [mask_len], that of the part; needed if `p` is above 0
             gates           uint8 [gates_len]: where the gates of the part are written, as in `train`
-            residual        float32, the shape of the layer: added before the activation
-            out             float32, the shape of the layer: where the output is written, not `x` itself
+            residual        float32 or a half, the shape of the layer: added before the activation
+            out             float32 or a half, the shape of the layer: where the output is written, not `x` itself
         """
-        y = self._like(out)
+        y = self._like(out, x)
         self._run(
             "apply", _library.CApply, self._lengths.eval_scratch, **self._parameters(weight, bias), **_saved(saved),
             mask=_mask(mask), gates=_gates(gates, True), input=self._tensor("x", x),
@@ -778,13 +784,13 @@ class Layer:
         return y
 
     @untraced
-    def reduce(self, grad: Floats, x: Floats, saved: Saved | None = None, *, running_mean: Floats | None = None,
+    def reduce(self, grad: Tensor, x: Tensor, saved: Saved | None = None, *, running_mean: Floats | None = None,
                running_var: Floats | None = None, running_mean_tail: Floats | None = None,
                prepared: Doubles | None = None, weight: Floats | None = None, bias: Floats | None = None,
-               mask: Bits | None = None, gates: Bits | None = None, residual: Floats | None = None) -> Doubles:
+               mask: Bits | None = None, gates: Bits | None = None, residual: Tensor | None = None) -> Doubles:
         """The sums over a part that gradients are made of: C sums of g, then C sums of g*xhat, float64 [2*C].
 
-            grad                   float32, the shape of the layer: the gradient of the part's output
+            grad                   float32 or a half, the shape of the layer: the gradient of the part's output
             x, residual, weight,   as in the forward call of the part
             bias, mask
             gates                  uint8 [gates_len], those of the part, as in `backward`
@@ -812,23 +818,23 @@ class Layer:
         return d_weight, d_bias
 
     @untraced
-    def apply_gradient(self, grad: Floats, x: Floats, saved: Saved, sums: Doubles, samples: Real, *, weight: Floats | None = None,
-                       bias: Floats | None = None, mask: Bits | None = None, gates: Bits | None = None, residual: Floats | None = None,
-                       out: Floats | None = None, residual_gradient: bool = False) -> Gradients:
+    def apply_gradient(self, grad: Tensor, x: Tensor, saved: Saved, sums: Doubles, samples: Real, *, weight: Floats | None = None,
+                       bias: Floats | None = None, mask: Bits | None = None, gates: Bits | None = None, residual: Tensor | None = None,
+                       out: Tensor | None = None, residual_gradient: bool = False) -> Gradients:
         """The gradients of the elements of a part; those of weight and bias are None, because `finish_gradients` has them.
 
-            grad                   float32, the shape of the layer: the gradient of the part's output
+            grad                   float32 or a half, the shape of the layer: the gradient of the part's output
             x, residual, weight,   as in the forward call of the part
             bias, mask
             gates                  uint8 [gates_len], those of the part, as in `backward`
             saved                  what `finish` returned
             sums                   float64 [2*C], those of all parts, merged by `merge_sums`
             samples                the number of values per channel of the whole batch: the first of its moments
-            out                    float32, the shape of the layer: where the gradient of x is written, not `grad` itself
+            out                    float32 or a half, the shape of the layer: where the gradient of x is written, not `grad` itself
             residual_gradient      whether the result has the gradient of the residual; it has None instead
         """
-        dx = self._like(out)
-        d_residual = self._like(None) if residual_gradient else None
+        dx = self._like(out, x)
+        d_residual = self._like(None, x if residual is None else residual) if residual_gradient else None
         self._run(
             "apply_gradient", _library.CApplyGradient, self._lengths.backward_scratch, **self._parameters(weight, bias),
             **_saved(saved), samples=real("samples", samples), sums=_array("sums", sums, numpy.float64, optional=False),
@@ -857,8 +863,12 @@ class Layer:
             workspace=numpy.empty(self._lengths.masked_workspace, numpy.float32),
         )
 
-    def _like(self, out: Floats | None) -> Floats:
-        return numpy.empty(self.shape, numpy.float32) if out is None else out
+    def _like(self, out: NDArray[Any] | None, like: object) -> NDArray[Any]:
+        """Where a result is written: `out`, or a new array of the type of another one, whose own type is still to be checked."""
+        if out is not None:
+            return out
+        is_half = isinstance(like, numpy.ndarray) and element_of(like.dtype) != 0
+        return numpy.empty(self.shape, like.dtype if is_half and isinstance(like, numpy.ndarray) else numpy.float32)
 
     def _new_channels(self) -> Floats:
         return numpy.empty(self.channels, numpy.float32)
@@ -868,11 +878,14 @@ class Layer:
         floats = numpy.zeros((2, self.channels), numpy.float32)
         return Saved(floats[0], floats[1], numpy.zeros(self.channels))
 
-    def _tensor(self, name: str, array: Floats, written: bool = False) -> Any:
-        return _array(name, array, numpy.float32, shape=self.shape, written=written, optional=False)
+    def _tensor(self, name: str, array: Tensor, written: bool = False) -> Any:
+        return _array(name, array, numpy.float32, shape=self.shape, written=written, optional=False, halves=True)
 
-    def _optional(self, name: str, array: Floats | None, written: bool = False) -> Any:
-        return _array(name, array, numpy.float32, shape=self.shape, written=written)
+    def _optional(self, name: str, array: Tensor | None, written: bool = False) -> Any:
+        return _array(name, array, numpy.float32, shape=self.shape, written=written, halves=True)
+
+    def _singles(self, name: str, array: Floats) -> Any:
+        return _array(name, array, numpy.float32, shape=self.shape, written=True, optional=False)
 
     def _parameters(self, weight: Floats | None, bias: Floats | None) -> dict[str, Any]:
         return {"weight": _floats("weight", weight), "bias": _floats("bias", bias)}
@@ -920,6 +933,11 @@ def _saved(saved: Saved, written: bool = False) -> dict[str, Any]:
         "saved_mean_tail": _floats("saved.mean_tail", mean_tail, written),
         "saved_inv_std": _array("saved.inv_std", inv_std, numpy.float64, written=written),
     }
+
+
+def _half(array: NDArray[Any]) -> str:
+    """The end of the name of a function of C that takes such an array."""
+    return "_half" if element_of(array.dtype) else ""
 
 
 def _prepared(prepared: Doubles) -> Any:

@@ -69,10 +69,25 @@ def real32(name: str, value: Any) -> float:
     return float(str(numpy.float32(rounded)))
 
 
+# The type of arrays of bfloat16 where there is no ml_dtypes, which has a type for them: their bits, with a note.
+BFLOAT16: Any = numpy.dtype(numpy.uint16, metadata={"element": "bfloat16"})
+
+# The numbers of `NORMDROP_ELEMENT_*`.
+_ELEMENTS = {"float16": 1, "bfloat16": 2}
+
+
+def element_of(dtype: numpy.dtype[Any]) -> int:
+    """The number of the type of halves, or 0 of any other type."""
+    if dtype.itemsize != 2:
+        return 0
+    noted: dict[str, Any] = dict(dtype.metadata or {})
+    return _ELEMENTS.get(noted.get("element", dtype.name), 0)
+
+
 def array(name: str, value: Any, dtype: type[numpy.generic], *, shape: tuple[int, ...] | None = None, written: bool = False,
-          optional: bool = True) -> Any:
+          optional: bool = True, halves: bool = False) -> Any:
     """An array that C can read, or write, where it is. C checks its length, its alignment and that it overlaps no other
-    array; here is checked what C does not see.
+    array; here is checked what C does not see. With `halves`, it may be one of float16 or bfloat16, too.
     """
     if value is None and optional:
         return None
@@ -80,8 +95,9 @@ def array(name: str, value: Any, dtype: type[numpy.generic], *, shape: tuple[int
         raise TypeError(f"{name} must be a numpy array, not {type(value).__name__}")
     if isinstance(value, numpy.ma.MaskedArray):
         raise TypeError(f"{name} must be an array without a mask, not {type(value).__name__}: fill in its masked values")
-    if value.dtype != dtype:
-        raise TypeError(f"{name} must be an array of {numpy.dtype(dtype).name}, not {_of_dtype(value.dtype, dtype)}")
+    if value.dtype != dtype and not (halves and value.dtype.isnative and element_of(value.dtype)):
+        wanted = numpy.dtype(dtype).name + (", float16 or bfloat16" if halves else "")
+        raise TypeError(f"{name} must be an array of {wanted}, not {_of_dtype(value.dtype, dtype)}")
     # As many elements in another order would not be an error in C.
     if shape is not None and value.shape != shape:
         raise ValueError(f"{name} must have the shape {shape}, not {value.shape}")

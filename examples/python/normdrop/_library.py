@@ -14,6 +14,8 @@ from typing import Any, List, Tuple
 import numpy
 from numpy.typing import NDArray
 
+from ._arguments import element_of
+
 ABI_VERSION = 1
 
 
@@ -40,15 +42,6 @@ class Halves(Structure):
     @classmethod
     def from_param(cls, array: NDArray[Any]) -> Halves:
         return cls(array.ctypes.data, array.size, element_of(array.dtype))
-
-
-# The numbers of `NORMDROP_ELEMENT_*` by the names of numpy's and ml_dtypes' types.
-_ELEMENTS = {"float16": 1, "bfloat16": 2}
-
-
-def element_of(dtype: numpy.dtype[Any]) -> int:
-    """The number of the type of halves, or 0 of any other type."""
-    return _ELEMENTS.get(dtype.name, 0) if dtype.itemsize == 2 else 0
 
 
 class Call(Structure):

@@ -14,6 +14,7 @@ import pytest
 
 import normdrop
 from conftest import missing
+from normdrop._arguments import BFLOAT16
 
 # In units of 2^-24 of the scale of each result; the crate's documentation promises 4 and 5, the rest is for the activation.
 U = 2.0**-24
@@ -323,6 +324,112 @@ def test_wrong_lengths_of_sequences():
     assert (values == 1).all() and (mask == 255).all()
 
 
+def bfloat16():
+    """The type of arrays of bfloat16: that of ml_dtypes, which is not needed for anything else."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        return None
+    return numpy.dtype(ml_dtypes.bfloat16)
+
+
+HALVES = [numpy.dtype(numpy.float16), BFLOAT16] + ([] if bfloat16() is None else [bfloat16()])
+
+
+def rounded(values, dtype):
+    """Float32 values in a type of halves, rounded once, to nearest even."""
+    if dtype == numpy.float16 or dtype.name == "bfloat16":
+        with numpy.errstate(over="ignore"):
+            return values.astype(dtype)
+    bits = values.view(numpy.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(numpy.uint16).view(dtype)
+
+
+def widened(array):
+    """Halves as float32, exactly."""
+    if array.dtype == numpy.uint16:
+        return (array.astype(numpy.uint32) << 16).view(numpy.float32)
+    return array.astype(numpy.float32)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("layout, shape", [("NCHW", (4, 3, 5, 7)), ("NC", (37, 19)), ("NLC", (5, 9, 3))])
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_halves_give_what_float32_gives_rounded_once(dtype, layout, shape, activation):
+    """Each call, to the bit; and by that the bounds of float32 and half a unit of the half type."""
+    random = numpy.random.default_rng(3)
+    layer = normdrop.Layer(layout, shape, activation, p=0.25)
+    channels = layer.channels
+    x, residual, grad = (rounded(array, dtype) for array in random.normal(size=(3, *shape)).astype(numpy.float32))
+    x32, residual32, grad32 = widened(x), widened(residual), widened(grad)
+    parameters = {name: random.normal(size=channels).astype(numpy.float32) for name in ("weight", "bias")}
+    running = [{name: numpy.ones(channels, numpy.float32) for name in ("running_mean", "running_var")} for _ in range(2)]
+    mask = layer.mask(5)
+
+    def same(halves, floats):
+        assert halves.dtype == dtype and halves.dtype.metadata == dtype.metadata and floats.dtype == numpy.float32
+        assert (halves.view(numpy.uint16) == rounded(floats, dtype).view(numpy.uint16)).all()
+
+    y, saved = layer.train(x, residual=residual, mask=mask, **parameters, **running[0])
+    y32, saved32 = layer.train(x32, residual=residual32, mask=mask, **parameters, **running[1])
+    same(y, y32)
+    for one, other in [*zip(saved, saved32), *((running[0][name], running[1][name]) for name in running[0])]:
+        assert (one == other).all()
+    arguments = {"mask": mask, "residual_gradient": True, **parameters}
+    gradients = layer.backward(grad, x, saved, residual=residual, **arguments)
+    gradients32 = layer.backward(grad32, x32, saved, residual=residual32, **arguments)
+    same(gradients.input, gradients32.input)
+    same(gradients.residual, gradients32.residual)
+    assert (gradients.weight == gradients32.weight).all() and (gradients.bias == gradients32.bias).all()
+    in_place = grad.copy()
+    assert layer.backward(in_place, x, saved, residual=residual, **arguments, out=in_place).input is in_place
+    same(in_place, gradients32.input)
+
+    # Types are mixed: a float32 output is not rounded.
+    assert (layer.eval(x, **running[0], out=numpy.empty(shape, numpy.float32)) == layer.eval(x32, **running[0])).all()
+    same(layer.eval(x32, **running[0], out=numpy.empty(shape, dtype)), layer.eval(x32, **running[0]))
+    prepared = layer.prepare(**running[0], **parameters)
+    values = x.copy()
+    assert layer.eval_prepared(values, prepared, out=values) is values
+    same(values, layer.eval_prepared(x32, prepared))
+
+    moments = layer.moments(x)
+    assert (moments == layer.moments(x32)).all()
+    same(layer.apply(x, saved, mask=mask), layer.apply(x32, saved, mask=mask))
+    sums = layer.reduce(grad, x, saved, mask=mask)
+    assert (sums == layer.reduce(grad32, x32, saved, mask=mask)).all()
+    parts = layer.apply_gradient(grad, x, saved, sums, moments[0], mask=mask, residual_gradient=True)
+    parts32 = layer.apply_gradient(grad32, x32, saved, sums, moments[0], mask=mask, residual_gradient=True)
+    same(parts.input, parts32.input)
+    same(parts.residual, parts32.residual)
+    if layout == "NLC":
+        cleared = layer.clear_padding([9, 0, 3, 4, 8], x.copy())
+        same(cleared, layer.clear_padding([9, 0, 3, 4, 8], x32.copy()))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_halves_are_within_half_a_unit_of_float64(dtype):
+    """Against the formulas in float64: half a unit of the half type, and the bound of float32."""
+    random = numpy.random.default_rng(4)
+    x, grad = (rounded(array, dtype) for array in random.normal(3, 2, size=(2, 1000, 5)).astype(numpy.float32))
+    layer = normdrop.Layer("NC", (1000, 5), "relu")
+    y, saved = layer.train(x)
+    dx = layer.backward(grad, x, saved).input
+    exact, exact_grad = widened(x).astype(float), widened(grad).astype(float)
+    inv_std = 1 / numpy.sqrt(exact.var(axis=0) + float(numpy.float32(1e-5)))
+    xhat = (exact - exact.mean(axis=0)) * inv_std
+    g = numpy.where(xhat > 0, exact_grad, 0)
+    exact_dx = inv_std * (g - g.mean(axis=0) - xhat * (g * xhat).mean(axis=0))
+    digits = 11 if dtype == numpy.float16 else 8
+    scale = numpy.maximum(abs(xhat), 1)
+    for got, wanted, bound in [(y, numpy.maximum(xhat, 0), 4 * U * scale), (dx, exact_dx, 5 * U * 8 * scale * inv_std)]:
+        unit = 2.0 ** (numpy.floor(numpy.log2(abs(wanted) + 1e-30)) + 1 - digits)
+        off = abs(widened(got).astype(float) - wanted)
+        # A value next to a power of two is rounded in the units of the larger side.
+        assert (off <= 0.5 * unit * (1 + 2.0**-10) + bound + 2.0**-25).all()
+        assert (off > 0.3 * unit).mean() > 0.1, "halves are not this exact"
+
+
 @pytest.mark.parametrize("layout", ["NLC", "NCL"])
 @pytest.mark.parametrize("given", ["lengths", "valid"])
 def test_calls_over_the_valid_positions(layout, given):
@@ -371,6 +478,7 @@ def test_wrong_valid_positions():
         ({"valid": numpy.zeros(2, numpy.uint8)}, normdrop.NormdropError, "validity must have 1 bytes, but has 2"),
         ({"valid": numpy.ones((2, 3), bool)}, TypeError, "valid must be an array of uint8, not bool: numpy.packbits"),
         ({"lengths": [3, 2], "valid": numpy.zeros(1, numpy.uint8)}, ValueError, "give either lengths or valid"),
+        ({"lengths": [3, 2], "residual": x.astype(numpy.float16)}, normdrop.NormdropError, "a masked call is given halves"),
         ({"lengths": [3, 2], "out": x}, normdrop.NormdropError, "overlaps another one: output and input"),
     ]:
         with pytest.raises(kind, match=said):

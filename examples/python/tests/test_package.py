@@ -86,7 +86,7 @@ def test_every_argument_is_annotated_and_documented(name):
 def test_help_has_the_type_and_the_shape_of_each_array():
     for name in ("train", "eval", "backward", "apply", "reduce"):
         _, documentation = CALLS[f"normdrop.Layer.{name}"]
-        assert "float32, the shape of the layer" in documentation and "float32 [C]" in documentation, name
+        assert "float32 or a half, the shape of the layer" in documentation and "float32 [C]" in documentation, name
     assert "uint8 [layer.mask_len]" in normdrop.__doc__
 
 
@@ -111,7 +111,9 @@ y, saved = layer.train(x, mask=mask)
 gradients = layer.backward(numpy.ones_like(x), x, saved, mask=mask)
 wrong: str = y  # type: ignore[assignment]
 wrong = saved.inv_std  # type: ignore[assignment]
-layer.train(numpy.ones(3))  # type: ignore[arg-type]
+layer.train(numpy.ones(3))  # type: ignore[type-var]
+half, _ = layer.train(x.astype(numpy.float16), mask=mask)
+wrong = half  # type: ignore[assignment]
 layer.train([1.0])  # type: ignore[arg-type]
 normdrop.Layer("NCHX", (1, 2, 3, 4))  # type: ignore[arg-type]
 normdrop.Layer("NC", (1, 2), activation="rellu")  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ import numpy
 import torch
 
 from . import GATED, Layer, Saved, bernoulli
+from ._arguments import BFLOAT16
 
 # By the number of dimensions: channels first, and the memory order of torch.channels_last and
 # channels_last_3d.
@@ -70,11 +71,14 @@ class _Order:
         if tensor is None:
             return None
         tensor = tensor.detach().contiguous(memory_format=self.memory)
-        return (tensor.permute(0, *range(2, tensor.dim()), 1) if self.last else tensor).numpy()
+        tensor = tensor.permute(0, *range(2, tensor.dim()), 1) if self.last else tensor
+        # numpy has no bfloat16.
+        return tensor.view(torch.int16).numpy().view(BFLOAT16) if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
     def tensor(self, array):
         """The other way round."""
-        tensor = torch.from_numpy(array)
+        is_bfloat16 = array.dtype == BFLOAT16
+        tensor = torch.from_numpy(array.view(numpy.int16)).view(torch.bfloat16) if is_bfloat16 else torch.from_numpy(array)
         return tensor.permute(0, tensor.dim() - 1, *range(1, tensor.dim() - 1)) if self.last else tensor
 
     def like(self, x):
@@ -171,8 +175,8 @@ def _(x, weight, bias, residual, running_mean, running_mean_tail, running_var, *
     channels = x.shape[1]
     new = sum(statistic is not None for statistic in (running_mean, running_mean_tail, running_var))
     return (
-        torch.empty_like(x, memory_format=_Order(x).memory), x.new_empty((2, channels)),
-        x.new_empty(channels, dtype=torch.float64), x.new_empty((new, channels)), _new_gates(x, others[-1]),
+        torch.empty_like(x, memory_format=_Order(x).memory), x.new_empty((2, channels), dtype=torch.float32),
+        x.new_empty(channels, dtype=torch.float64), x.new_empty((new, channels), dtype=torch.float32), _new_gates(x, others[-1]),
     )
 
 
@@ -198,6 +202,10 @@ def _(x, *others):
     return torch.empty_like(x, memory_format=_Order(x).memory), _new_gates(x, others[-1])
 
 
+def _no_floats(x, channels=0):
+    return x.new_empty(channels, dtype=torch.float32)
+
+
 @torch.library.impl(_library, "backward", "CPU")
 def _(grad, x, weight, bias, residual, gates, means, inv_std, running_mean, running_mean_tail, running_var, seed, activation, granularity, p,
       eps, slope, alpha, tasks, wanted):
@@ -221,8 +229,8 @@ def _(grad, x, weight, bias, residual, gates, means, inv_std, running_mean, runn
     )
     return (
         dx,
-        torch.from_numpy(gradients.weight) if wanted & WEIGHT else x.new_empty(0),
-        torch.from_numpy(gradients.bias) if wanted & BIAS else x.new_empty(0),
+        torch.from_numpy(gradients.weight) if wanted & WEIGHT else _no_floats(x),
+        torch.from_numpy(gradients.bias) if wanted & BIAS else _no_floats(x),
         order.tensor(gradients.residual) if wanted & RESIDUAL else x.new_empty(0),
     )
 
@@ -234,7 +242,7 @@ def _(grad, x, *others):
     def like(bit):
         return torch.empty_like(x, memory_format=memory) if wanted & bit else x.new_empty(0)
 
-    return like(INPUT), *(x.new_empty(x.shape[1] if wanted & bit else 0) for bit in (WEIGHT, BIAS)), like(RESIDUAL)
+    return like(INPUT), *(_no_floats(x, x.shape[1] if wanted & bit else 0) for bit in (WEIGHT, BIAS)), like(RESIDUAL)
 
 
 @torch.library.impl(_library, "keep", "CPU")
@@ -400,7 +408,7 @@ class _Forward(torch.autograd.Function):
         *tensors, mean, mean_tail, var, seed = ctx.saved_tensors
         statistics = None if mean is None else (mean, mean_tail, var)
         formulas = _Formulas(*tensors, None, statistics, seed, *ctx.options[:-1])
-        return formulas.tangent(*tangents[:4]).float(), *(None,) * ctx.others
+        return formulas.tangent(*tangents[:4]).to(tensors[0].dtype), *(None,) * ctx.others
 
     @classmethod
     def derivatives(cls, ctx, grad):
@@ -492,7 +500,7 @@ class _Backward(torch.autograd.Function):
             values = dict(zip(given, values))
             grad, *others = (values.get(i) for i in range(5))
             gradients = _Formulas(*others, gates, statistics, seed, *ctx.options).gradients(grad)
-            return tuple(gradients[i].float() for i in results)
+            return tuple(gradients[i].to(others[0].dtype if 1 << i & (INPUT | RESIDUAL) else torch.float32) for i in results)
 
         return gradients, tuple(tensors[i] for i in given), given
 

@@ -95,8 +95,9 @@ def normdrop(x: torch.Tensor, running_mean: Optional[torch.Tensor] = None, runni
     a seed is in the order of the memory: the same values in `torch.channels_last` have another one.
     `granularity`, `slope`, `alpha` and `tasks` are those of `normdrop.Layer`.
 
-    The computation is in float32. Tensors in bfloat16 and float16 are converted, and the output has
-    the type of x.
+    `x` and `residual` may be bfloat16 or float16. They are read where they are, everything in between
+    is computed in float32, and the output, which has the type of x, and the gradients are rounded
+    once. Parameters and statistics of these types are converted.
     """
     tensors = (x, running_mean, running_var, weight, bias, residual, running_mean_tail)
     if has_torch_function(tensors):
@@ -124,12 +125,18 @@ def normdrop(x: torch.Tensor, running_mean: Optional[torch.Tensor] = None, runni
         drawn = torch.randint(2**63 - 1, (), device=x.device)
     options = (drawn, activation, granularity, p, float(eps), float(slope), float(alpha), int(tasks))
     gated = ops.gated(activation, drawn)
-    inputs = map(_float, (x, weight, bias, residual, *state.values()))
+    if residual is not None and residual.dtype != x.dtype:
+        # The operators have one type for both. A type that has the values of both loses nothing.
+        common = torch.promote_types(x.dtype, residual.dtype)
+        given, x, residual = x.dtype, x.to(common), residual.to(common)
+    else:
+        given = x.dtype
+    inputs = (x, *map(_float, (weight, bias)), residual, *map(_float, state.values()))
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("without batch statistics, running_mean and running_var are needed")
         y: torch.Tensor = ops.evaluate(*inputs, *options, gated)[0]
-        return y if y.dtype == x.dtype else y.to(x.dtype)
+        return y if y.dtype == given else y.to(given)
     tracked = running_mean is not None or running_var is not None
     if momentum is None and tracked and batches is None:
         raise ValueError("momentum=None, the mean of all batches, needs their number, batches")
@@ -151,7 +158,7 @@ def normdrop(x: torch.Tensor, running_mean: Optional[torch.Tensor] = None, runni
             ) from error
         if batches is not None:
             batches.add_(1)
-    return y if y.dtype == x.dtype else y.to(x.dtype)
+    return y if y.dtype == given else y.to(given)
 
 
 def _called_by(*functions: str) -> bool:

@@ -833,6 +833,70 @@ def test_half_precision_is_float32_rounded_once(dtype):
                 equal(got, wanted.to(got.dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_halves_are_read_and_written_where_they_are(monkeypatch, dtype, memory):
+    """No copy in float32: the calls get the memory of the tensors, and the graph keeps halves."""
+    given = {}
+    for name in ("train", "backward", "eval"):
+        original = getattr(normdrop.Layer, name)
+
+        def recorded(layer, *arrays, name=name, original=original, **options):
+            tensors = [*arrays[:2], options["out"]] if name == "backward" else [arrays[0], options.get("residual"), options["out"]]
+            given[name] = [None if array is None else (array.ctypes.data, array.itemsize) for array in tensors]
+            return original(layer, *arrays, **options)
+
+        monkeypatch.setattr(normdrop.Layer, name, recorded)
+    layer = NormDrop(4, "silu", p=0.25)
+    x, residual = (torch.randn(8, 4, 3, 3).to(dtype, memory_format=memory).requires_grad_() for _ in range(2))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        y = layer(x, residual)
+    assert given["train"] == [(tensor.data_ptr(), 2) for tensor in (x, residual, y)]
+    assert [tensor.dtype for tensor in kept if tensor.shape == x.shape] == [dtype, dtype]
+    grad = torch.randn(8, 4, 3, 3).to(dtype, memory_format=memory)
+    dx, dr = torch.autograd.grad(y, (x, residual), grad)
+    assert given["backward"] == [(tensor.data_ptr(), 2) for tensor in (grad, x, dx)]
+    assert dx.dtype == dr.dtype == dtype
+    layer.eval()
+    with torch.no_grad():
+        y = layer(x, residual)
+    assert given["eval"] == [(tensor.data_ptr(), 2) for tensor in (x, residual, y)] and y.dtype == dtype
+
+
+def test_types_of_x_and_of_the_residual_may_differ():
+    torch.manual_seed(13)
+    x, residual = torch.randn(8, 4).bfloat16(), torch.randn(8, 4)
+    found = []
+    for layer, to in ((NormDrop(4, "relu"), torch.bfloat16), (NormDrop(4, "relu"), torch.float32)):
+        given = [x.detach().clone().to(to).requires_grad_(), residual.clone().requires_grad_()]
+        y = layer(*given)
+        y.backward(torch.ones_like(y))
+        assert y.dtype == to and given[1].grad.dtype == torch.float32
+        found.append([y, given[0].grad, given[1].grad])
+    for got, wanted in zip(*found):
+        equal(got, wanted.to(got.dtype))
+
+
+@pytest.mark.parametrize("dtype, digits", [(torch.bfloat16, 8), (torch.float16, 11)])
+def test_halves_are_within_half_a_unit_of_float64(dtype, digits):
+    """Of the exact values of PyTorch in float64: half a unit of the half type, and the bound of float32."""
+    torch.manual_seed(14)
+    x, grad = (torch.randn(500, 6).mul(2).add(3).to(dtype) for _ in range(2))
+    ours, exact = NormDrop(6, "relu"), torch.nn.BatchNorm1d(6, eps=float(numpy.float32(1e-5))).double()
+    given = [x.clone().requires_grad_(), x.double().requires_grad_()]
+    results = [ours(given[0]), torch.relu(exact(given[1]))]
+    results[0].backward(grad)
+    results[1].backward(grad.double())
+    scale = exact(given[1]).detach().abs().clamp(min=1)
+    for got, wanted, bound in [(*results, 4 * 2.0**-24 * scale), (given[0].grad, given[1].grad, 5 * 2.0**-24 * 8 * scale)]:
+        wanted = wanted.detach()
+        unit = torch.exp2(torch.floor(torch.log2(wanted.abs() + 1e-30)) + 1 - digits)
+        off = (got.detach().double() - wanted).abs()
+        assert (off <= 0.5 * unit * (1 + 2.0**-10) + bound + 2.0**-25).all()
+        assert (off > 0.3 * unit).double().mean() > 0.1, "halves are not this exact"
+
+
 def test_autocast():
     """As with BatchNorm: bfloat16 comes in and goes out, and the parameters stay in float32."""
     torch.manual_seed(12)

@@ -1400,8 +1400,8 @@ typedef struct normdrop_fold_call {
 
 /**
  * The derivative of the activation has other values than 0 and 1, so there are no gates: only the
- * identity and `NORMDROP_ACTIVATION_RELU` have them. Or a masked evaluation, or a forward call with
- * prepared statistics, is asked for gates.
+ * identity and `NORMDROP_ACTIVATION_RELU` have them. Or a forward call with prepared statistics is
+ * asked for gates.
  */
 #define NORMDROP_STATUS_NO_GATES 32
 
@@ -2115,7 +2115,7 @@ normdrop_status normdrop_train_masked(const struct normdrop_layer *layer,
 
 /**
  * `normdrop_eval` over the valid positions of a padded batch: +0.0 in `output` where a position is
- * padding. Not in place, without gates, and not with prepared statistics. At valid positions the
+ * padding. Not in place, and not with prepared statistics. At valid positions the
  * results are the bits of `normdrop_eval`.
  *
  * # Safety

@@ -696,7 +696,7 @@ class Layer {
         const auto call = eval_call(buffers, scratch.of(lengths_.eval_scratch));
         detail::call(normdrop_eval, &layer_, &call);
     }
-    /// The same over the valid positions of a padded batch. Not in place, without gates, not with prepared statistics.
+    /// The same over the valid positions of a padded batch. Not in place, not with prepared statistics.
     void eval_masked(const Eval &buffers, const Validity &validity, Scratch &scratch) const {
         const auto call = eval_call(buffers, scratch.of(lengths_.masked_scratch));
         const normdrop_masked masked = masked_of(validity, scratch);

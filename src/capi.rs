@@ -816,7 +816,7 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
             c"only in a mask with one bit per element can padding be dropped, or gates take the place of the mask"
         }
         NORMDROP_STATUS_NO_GATES => {
-            c"only the identity and NORMDROP_ACTIVATION_RELU have gates, and a masked evaluation and a call with prepared statistics write none"
+            c"only the identity and NORMDROP_ACTIVATION_RELU have gates, and a call with prepared statistics writes none"
         }
         NORMDROP_STATUS_MASK_MISSING => {
             c"a training call of a layer that drops elements needs a mask: fill one, or set p to 0"
@@ -1648,7 +1648,7 @@ pub unsafe extern "C" fn normdrop_train_masked(
 }
 
 /// `normdrop_eval` over the valid positions of a padded batch: +0.0 in `output` where a position is
-/// padding. Not in place, without gates, and not with prepared statistics. At valid positions the
+/// padding. Not in place, and not with prepared statistics. At valid positions the
 /// results are the bits of `normdrop_eval`.
 ///
 /// # Safety
@@ -1670,12 +1670,10 @@ pub unsafe extern "C" fn normdrop_eval_masked(
         if call.has_halves() {
             return Err(masked_halves());
         }
-        if !call.gates.values.is_null() {
-            return Err(normdrop_error::new(NORMDROP_STATUS_NO_GATES).of(NORMDROP_BUFFER_GATES));
-        }
         if !call.prepared.is_left_out() {
             return Err(normdrop_error::new(NORMDROP_STATUS_STATISTICS).of(NORMDROP_BUFFER_PREPARED));
         }
+        let in_gates = call.mask.is(call.gates);
         let [weight, bias, mean, mean_tail, var] = batch_norm_regions!(call);
         masked.check(&[
             weight,
@@ -1683,26 +1681,31 @@ pub unsafe extern "C" fn normdrop_eval_masked(
             mean,
             mean_tail,
             var,
-            call.mask.region(NORMDROP_BUFFER_MASK)?,
+            if in_gates { Region::NONE } else { call.mask.region(NORMDROP_BUFFER_MASK)? },
+            call.gates.region(NORMDROP_BUFFER_GATES)?,
             tensor!(call, input).region(NORMDROP_BUFFER_INPUT)?,
             tensor!(call, residual).region(NORMDROP_BUFFER_RESIDUAL)?,
             tensor_mut!(call, output).region(NORMDROP_BUFFER_OUTPUT)?,
             call.scratch.region(NORMDROP_BUFFER_SCRATCH)?,
         ])?;
         // SAFETY: all buffers are in order and apart; the rest is passed on.
-        let (eval, masked) = unsafe {
+        let (eval, masked, gates) = unsafe {
             let eval = Eval {
                 parameters: parameters(call.weight, call.bias),
                 running: running(call.running_mean, call.running_mean_tail, call.running_var),
-                dropout: dropout(call.mask),
+                dropout: forward_dropout(in_gates, call.mask),
                 input: call.input.get(),
                 residual: call.residual.optional(),
                 output: call.output.get(),
                 scratch: call.scratch.get(),
             };
-            (eval, masked.get())
+            (eval, masked.get(), call.gates.optional())
         };
-        with_layer!(layer, layer => layer.eval_masked(eval, masked))
+        with_layer!(layer, layer => match gates {
+            Some(_) if is_unscaled(&eval.dropout, layer.config().p) => Err(Error::DropoutUnset { p: layer.config().p }),
+            Some(gates) => layer.eval_masked_with_gates(eval, masked, gates),
+            None => layer.eval_masked(eval, masked),
+        })
     };
     // SAFETY: passed on.
     unsafe { report(error, run) }

@@ -85,8 +85,8 @@ pub const NORMDROP_STATUS_NOT_PREPARED: normdrop_status = 30;
 /// `alpha` is not finite.
 pub const NORMDROP_STATUS_ALPHA: normdrop_status = 31;
 /// The derivative of the activation has other values than 0 and 1, so there are no gates: only the
-/// identity and `NORMDROP_ACTIVATION_RELU` have them. Or a masked evaluation, or a forward call with
-/// prepared statistics, is asked for gates.
+/// identity and `NORMDROP_ACTIVATION_RELU` have them. Or a forward call with prepared statistics is
+/// asked for gates.
 pub const NORMDROP_STATUS_NO_GATES: normdrop_status = 32;
 /// `buffer` and `other` are both given, and stand for the same thing; or both are one tensor, which is
 /// given as floats and as halves.

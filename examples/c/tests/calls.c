@@ -1565,6 +1565,24 @@ static void test_masked(void) {
         memset(&of.backward.residual, 0, sizeof of.backward.residual);
         CHECK(normdrop_backward_masked(&layer, &of.backward, &of.masked, &error) == NORMDROP_STATUS_OK);
         CHECK(same_f32(other, of.backward.grad_input));
+        /* The same with fixed statistics, whose gates take the place of the mask. */
+        of.backward.statistics = NORMDROP_STATISTICS_FIXED;
+        of.backward.running_mean = of.eval.running_mean;
+        of.backward.running_mean_tail = of.eval.running_mean_tail;
+        of.backward.running_var = of.eval.running_var;
+        of.backward.mask = of.eval.mask;
+        of.backward.residual = of.eval.residual;
+        memset(&of.backward.gates, 0, sizeof of.backward.gates);
+        CHECK(normdrop_backward_masked(&layer, &of.backward, &of.masked, &error) == NORMDROP_STATUS_OK);
+        memcpy(other.values, of.backward.grad_input.values, 210 * sizeof(float));
+        gates = gates_of(210, &of.eval.mask);
+        of.eval.gates = gates;
+        of.eval.mask = reading_u8(gates);
+        CHECK(normdrop_eval_masked(&layer, &of.eval, &of.masked, &error) == NORMDROP_STATUS_OK);
+        of.backward.gates = reading_u8(gates);
+        memset(&of.backward.mask, 0, sizeof of.backward.mask);
+        CHECK(normdrop_backward_masked(&layer, &of.backward, &of.masked, &error) == NORMDROP_STATUS_OK);
+        CHECK(same_f32(other, of.backward.grad_input));
         free_all();
     }
     CHECK(error.status == NORMDROP_STATUS_OK);
@@ -2350,9 +2368,13 @@ static void test_wrong_masked(void) {
     of.eval.prepared = reading_f64(empty_f64(3));
     CHECK(normdrop_eval_masked(&layer, &of.eval, &of.masked, &error) == NORMDROP_STATUS_STATISTICS);
     CHECK(error.buffer == NORMDROP_BUFFER_PREPARED);
+    memset(&of.eval.prepared, 0, sizeof of.eval.prepared);
     of.eval.gates = gates_of(210, NULL);
     CHECK(normdrop_eval_masked(&layer, &of.eval, &of.masked, &error) == NORMDROP_STATUS_NO_GATES);
     CHECK(error.buffer == NORMDROP_BUFFER_GATES);
+    layer.activation = NORMDROP_ACTIVATION_RELU;
+    memset(&of.eval.mask, 0, sizeof of.eval.mask);
+    CHECK(normdrop_eval_masked(&layer, &of.eval, &of.masked, &error) == NORMDROP_STATUS_MASK_MISSING);
     free_all();
 }
 

@@ -19,6 +19,7 @@
 //! | gaussian | `Layer::apply_noise` with Gaussian noise: factors drawn, and a tensor multiplied in place |
 //! | uniform | the same with uniform noise |
 //! | alpha | `Layer::alpha_dropout`: a tensor in place, from the stored mask |
+//! | train-masked, eval-masked, backward-masked | the calls over the valid positions of a padded batch, otherwise as above; of [n, c] a position is a sample |
 //! | read | a limit: the sum of one tensor, which is read and not written |
 //! | triad | a limit: the sum of two tensors, element by element, into a third one |
 //! | environment | once, without a workload: `Layer::eval` of one value, where the floating-point environment is the default one and where the call has to set that and put the caller's back; and one read of the register |
@@ -31,6 +32,9 @@
 //! that other programs disturb no more than the caches and the memory. Every page is touched and every op run before
 //! the first round. Tensors start at a multiple of 64 bytes, as other libraries allocate them; a large `Vec` does not
 //! (16 bytes past one with glibc), and `--offset 4` measures that.
+//!
+//! Of the positions of a padded batch, half are valid: lengths are drawn between 0 and all positions. `--valid 95` draws them
+//! between 90 and 100 percent, and so on. The time is that per element of the whole tensor, and so is the copy.
 //!
 //! With several threads the copy is cut into as many parts as there are threads, too. Time in which other threads than the
 //! first wait for a core is not subtracted.
@@ -54,8 +58,8 @@ mod timing;
 
 use lexopt::{Arg, Parser, ValueExt};
 use normdrop::{
-    Backend, Backward, Config, Dropout, Eval, EvalPrepared, Layer, Noise, ParameterGradients, Parameters, Prepare,
-    Relu, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape, Statistics, Train,
+    Backend, Backward, Config, Dropout, Eval, EvalPrepared, Layer, Masked, Noise, ParameterGradients, Parameters,
+    Prepare, Relu, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape, Statistics, Train, Validity,
 };
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
@@ -67,9 +71,10 @@ usage: cargo bench --bench throughput -- [options]
   --json PATH       also write the results there, one JSON object a line; the first one is about the run
   --date DATE       the date in that first line (none)
   --reason TEXT     the reason of the run in that first line (none)
-  --workload A,C    some of the workloads A to H and S (all)
+  --workload A,C    some of the workloads A to H, S, X and Y (all)
   --op train        some of eval, prepared, mask, train, backward, gaussian, uniform, alpha,
-                    read, triad, environment (all)
+                    train-masked, eval-masked, backward-masked, read, triad, environment (all)
+  --valid PERCENT   valid positions of a padded batch, 50 to 100 (50)
   --backend avx2    some of portable, avx2, avx512 (all)
   --rounds N        samples of each op, at least 1 (31)
   --threads 1,2     numbers of threads, with the feature rayon (1)
@@ -77,7 +82,7 @@ usage: cargo bench --bench throughput -- [options]
   --help
 ";
 
-const WORKLOADS: [Workload; 9] = [
+const WORKLOADS: [Workload; 11] = [
     Workload::new("A", "NC 256x1024", Shape::nc(256, 1024)),
     Workload::new("B", "NC 4096x4096", Shape::nc(4096, 4096)),
     Workload::new("C", "NCHW 32x64x56x56", Shape::nchw(32, 64, 56, 56)),
@@ -87,6 +92,8 @@ const WORKLOADS: [Workload; 9] = [
     Workload::new("G", "NC 32x64", Shape::nc(32, 64)),
     Workload::new("H", "NCL 16x32x4096", Shape::ncl(16, 32, 4096)),
     Workload::new("S", "NC 1x256", Shape::nc(1, 256)),
+    Workload::new("X", "NLC 64x128x256", Shape::nlc(64, 128, 256)),
+    Workload::new("Y", "NCL 64x256x50", Shape::ncl(64, 256, 50)),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -115,13 +122,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!(
-        "{:<20} {:<8} {:<8} {:>7} {:>10} {:>15} {:>6}",
+        "{:<20} {:<15} {:<8} {:>7} {:>10} {:>15} {:>6}",
         "workload", "op", "backend", "threads", "ns/element", "copy ns/element", "ratio"
     );
     for workload in WORKLOADS.iter().filter(|workload| chosen(&options.workloads, workload.name)) {
         for result in workload.measure(&options, &backends)? {
             println!(
-                "{:<20} {:<8} {:<8} {:>7} {:>10.4} {:>15.4} {:>6.2}",
+                "{:<20} {:<15} {:<8} {:>7} {:>10.4} {:>15.4} {:>6.2}",
                 format!("{} {}", workload.name, workload.layout),
                 result.op,
                 result.backend,
@@ -228,7 +235,7 @@ impl Workload {
         let layer = Layer::new(self.shape, Relu, config)?;
         let threads = if options.threads.is_empty() { &[NonZeroUsize::MIN][..] } else { &options.threads };
         let most = threads.iter().copied().max().unwrap_or(NonZeroUsize::MIN);
-        let mut buffers = Buffers::new(&in_tasks(layer, most), options.offset)?;
+        let mut buffers = Buffers::new(&in_tasks(layer, most), options)?;
         let mut series = Vec::new();
         let limits = Op::LIMITS.map(|op| (op, None, NonZeroUsize::MIN));
         let of_backend = |backend: Backend| {
@@ -267,13 +274,16 @@ enum Op {
     Gaussian,
     Uniform,
     Alpha,
+    TrainMasked,
+    EvalMasked,
+    BackwardMasked,
     Read,
     Triad,
 }
 
 impl Op {
     /// Those of the layer.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 11] = [
         Self::Eval,
         Self::Prepared,
         Self::Mask,
@@ -282,9 +292,12 @@ impl Op {
         Self::Gaussian,
         Self::Uniform,
         Self::Alpha,
+        Self::TrainMasked,
+        Self::EvalMasked,
+        Self::BackwardMasked,
     ];
     /// The names of all of them.
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 14] = [
         "eval",
         "prepared",
         "mask",
@@ -293,6 +306,9 @@ impl Op {
         "gaussian",
         "uniform",
         "alpha",
+        "train-masked",
+        "eval-masked",
+        "backward-masked",
         "read",
         "triad",
         "environment",
@@ -310,6 +326,9 @@ impl Op {
             Self::Gaussian => "gaussian",
             Self::Uniform => "uniform",
             Self::Alpha => "alpha",
+            Self::TrainMasked => "train-masked",
+            Self::EvalMasked => "eval-masked",
+            Self::BackwardMasked => "backward-masked",
             Self::Read => "read",
             Self::Triad => "triad",
         }
@@ -393,15 +412,27 @@ struct Buffers {
     grad_bias: Vec<f32>,
     prepared: Vec<f64>,
     scratch: Vec<f64>,
+    lengths: Vec<usize>,
+    workspace: Vec<f32>,
 }
 
 impl Buffers {
     /// Buffers whose pages are all in memory, after one training call.
-    fn new(layer: &Layer<Relu>, offset: usize) -> Result<Self, normdrop::Error> {
+    fn new(layer: &Layer<Relu>, options: &Options) -> Result<Self, normdrop::Error> {
         let (elements, channels) = (layer.shape().len(), layer.shape().channels());
         let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
         let mut values = |len, low, high| -> Vec<f32> { (0..len).map(|_| uniform(&mut rng, low, high)).collect() };
+        let (offset, shape) = (options.offset, layer.shape());
+        let positions = (shape.positions() * shape.inner()).max(1);
+        let lengths = (0..shape.samples() / positions).map(|sample| {
+            // Evenly between the least length and all positions, in an order that the hardware cannot foresee.
+            let part = (sample as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+            let least = positions * (2 * options.valid - 100) / 100;
+            least + (((positions - least + 1) as u64 * part) >> 24) as usize
+        });
         let mut buffers = Self {
+            lengths: lengths.collect(),
+            workspace: vec![1.0; layer.masked_workspace_len()],
             input: Tensor::new(&values(elements, -1.0, 2.0), offset),
             grad_output: Tensor::new(&values(elements, -1.0, 1.0), offset),
             output: Tensor::new(&values(elements, 0.0, 1.0), offset),
@@ -418,7 +449,7 @@ impl Buffers {
             grad_weight: vec![1.0; channels],
             grad_bias: vec![1.0; channels],
             prepared: vec![1.0; layer.prepared_len()],
-            scratch: vec![1.0; layer.scratch_len()],
+            scratch: vec![1.0; layer.scratch_len().max(layer.masked_scratch_len())],
         };
         buffers.run(layer, Op::Train)?;
         layer.prepare(Prepare {
@@ -437,16 +468,23 @@ impl Buffers {
     fn run(&mut self, layer: &Layer<Relu>, op: Op) -> Result<(), normdrop::Error> {
         let parameters = Parameters { weight: Some(&self.weight), bias: Some(&self.bias) };
         let input = black_box(self.input.values());
+        let masked = Masked::new(Validity::Lengths(&self.lengths), &mut self.workspace);
         match op {
-            Op::Eval => layer.eval(Eval {
-                parameters,
-                running: Running::new(&self.running_mean, &self.running_var),
-                dropout: Dropout::Off,
-                input,
-                output: self.output.values_mut(),
-                residual: None,
-                scratch: &mut self.scratch,
-            })?,
+            Op::Eval | Op::EvalMasked => {
+                let eval = Eval {
+                    parameters,
+                    running: Running::new(&self.running_mean, &self.running_var),
+                    dropout: Dropout::Off,
+                    input,
+                    output: self.output.values_mut(),
+                    residual: None,
+                    scratch: &mut self.scratch,
+                };
+                match op {
+                    Op::EvalMasked => layer.eval_masked(eval, masked)?,
+                    _ => layer.eval(eval)?,
+                }
+            }
             Op::Prepared => layer.eval_prepared(EvalPrepared {
                 prepared: black_box(&self.prepared),
                 dropout: Dropout::Off,
@@ -475,9 +513,9 @@ impl Buffers {
                     *output = x + dy;
                 }
             }
-            Op::Train => {
+            Op::Train | Op::TrainMasked => {
                 self.seed = draw(layer, self.seed, &mut self.mask)?;
-                layer.train(Train {
+                let train = Train {
                     parameters,
                     running: Some(RunningMut::new(&mut self.running_mean, &mut self.running_var)),
                     dropout: Dropout::Mask(&self.mask),
@@ -490,27 +528,37 @@ impl Buffers {
                     },
                     residual: None,
                     scratch: &mut self.scratch,
-                })?;
+                };
+                match op {
+                    Op::TrainMasked => layer.train_masked(train, masked)?,
+                    _ => layer.train(train)?,
+                }
             }
-            Op::Backward => layer.backward(Backward {
-                parameters,
-                statistics: Statistics::Batch(Saved {
-                    mean: &self.saved_mean,
-                    mean_tail: &self.saved_mean_tail,
-                    inv_std: &self.saved_inv_std,
-                }),
-                dropout: Dropout::Mask(black_box(&self.mask)),
-                input,
-                grad_output: black_box(self.grad_output.values()),
-                grad_input: Some(self.output.values_mut()),
-                grad_parameters: ParameterGradients {
-                    weight: Some(&mut self.grad_weight),
-                    bias: Some(&mut self.grad_bias),
-                },
-                residual: None,
-                grad_residual: None,
-                scratch: &mut self.scratch,
-            })?,
+            Op::Backward | Op::BackwardMasked => {
+                let backward = Backward {
+                    parameters,
+                    statistics: Statistics::Batch(Saved {
+                        mean: &self.saved_mean,
+                        mean_tail: &self.saved_mean_tail,
+                        inv_std: &self.saved_inv_std,
+                    }),
+                    dropout: Dropout::Mask(black_box(&self.mask)),
+                    input,
+                    grad_output: black_box(self.grad_output.values()),
+                    grad_input: Some(self.output.values_mut()),
+                    grad_parameters: ParameterGradients {
+                        weight: Some(&mut self.grad_weight),
+                        bias: Some(&mut self.grad_bias),
+                    },
+                    residual: None,
+                    grad_residual: None,
+                    scratch: &mut self.scratch,
+                };
+                match op {
+                    Op::BackwardMasked => layer.backward_masked(backward, masked)?,
+                    _ => layer.backward(backward)?,
+                }
+            }
         }
         black_box(self);
         Ok(())
@@ -589,6 +637,8 @@ struct Options {
     rounds: NonZeroU32,
     threads: Vec<NonZeroUsize>,
     offset: usize,
+    /// The percentage of valid positions of a padded batch.
+    valid: usize,
     smoke: bool,
 }
 
@@ -604,6 +654,7 @@ impl Options {
         rounds: NonZeroU32::MIN,
         threads: Vec::new(),
         offset: 0,
+        valid: 50,
         smoke: true,
     };
 
@@ -622,6 +673,7 @@ impl Options {
                 Arg::Long("rounds") => options.rounds = parser.value()?.parse()?,
                 Arg::Long("threads") => options.threads = numbers(&parser.value()?.string()?)?,
                 Arg::Long("offset") => options.offset = parser.value()?.parse_with(below_16)?,
+                Arg::Long("valid") => options.valid = parser.value()?.parse_with(half_or_more)?,
                 Arg::Long("bench") => {}
                 Arg::Long("help") | Arg::Short('h') => return Ok(None),
                 other => return Err(other.unexpected()),
@@ -640,6 +692,13 @@ fn numbers(list: &str) -> Result<Vec<NonZeroUsize>, lexopt::Error> {
         return Err("more than one thread needs the feature rayon".into());
     }
     Ok(numbers)
+}
+
+fn half_or_more(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 50..=100) => Ok(number),
+        _ => Err("not a percentage between 50 and 100".to_owned()),
+    }
 }
 
 fn below_16(text: &str) -> Result<usize, String> {

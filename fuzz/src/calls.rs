@@ -8,12 +8,21 @@ use crate::bounds::{self, Comparison};
 use crate::buffer::same_bits;
 use crate::case::{Case, Entry, ForwardResult, Lengths, Memory, written};
 use crate::gates;
+use crate::halves;
 use crate::input::{Activation, LayerInput};
+use crate::padded::{self, Padding};
 
 /// Fuzzes one entry.
 pub(crate) fn entry(entry: Entry, input: &LayerInput) {
     let mut case = Case::new(input);
     with_activation(case.activation, Call { case: &mut case, entry });
+    halves::check(input, entry);
+    // Once more over some of the positions.
+    let mut case = Case::new(input);
+    case.padding = Padding::new(&case, input);
+    if case.padding.is_some() && matches!(entry, Entry::Train | Entry::Eval | Entry::Backward) {
+        with_activation(case.activation, Call { case: &mut case, entry });
+    }
 }
 
 /// What is done with an activation.
@@ -61,7 +70,21 @@ fn call<A: normdrop::Activation>(case: &mut Case, entry: Entry, activation: A) {
     if matches!(entry, Entry::Backward | Entry::BackwardInPlace) {
         case.forward = forward(case, &layer);
     }
+    if case.padding.is_some() {
+        padded::refuse(case, entry, &layer);
+    }
     let Some(memory) = on_every_backend(case, entry, &layer) else { return };
+    if let Some(padding) = case.padding.clone() {
+        if entry == Entry::Backward {
+            check_subset(case, &memory, &layer);
+        }
+        let (dense, memory) = padding.dense(case, entry, &memory);
+        return match entry {
+            Entry::Train => check_train(&dense, &memory),
+            Entry::Eval => check_eval(&dense, &memory),
+            _ => check_backward(&dense, &memory),
+        };
+    }
     match entry {
         Entry::Train => check_train(case, &memory),
         Entry::Eval => check_eval(case, &memory),
@@ -96,14 +119,12 @@ fn call<A: normdrop::Activation>(case: &mut Case, entry: Entry, activation: A) {
 /// All must return the same, leave the same bits, and write nothing that is not theirs. Gives back the memory of the
 /// first, or nothing if the call was refused.
 pub(crate) fn on_every_backend<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>) -> Option<Memory> {
-    let backends = Backend::ALL.into_iter().filter(|backend| backend.is_available());
-    let layers = backends.map(|backend| layer.with_backend(backend).expect("the backend is available"));
     let mut first: Option<Memory> = None;
-    for (run, layer) in std::iter::once(*layer).chain(layers).enumerate() {
-        let mut memory = Memory::new(case, entry, Lengths::AsGiven, scratch_len(entry, &layer), run);
+    for (run, layer) in on_backends(layer).enumerate() {
+        let mut memory = Memory::new(case, entry, Lengths::AsGiven, scratch_len(case, entry, &layer), run);
         let before = memory.clone();
         let result = memory.call(case, entry, &layer);
-        let refusals = memory.refusals(case, entry, scratch_len(entry, &layer));
+        let refusals = memory.refusals(case, entry, scratch_len(case, entry, &layer));
         match result {
             Ok(()) => assert!(refusals.is_empty(), "the call succeeded in spite of {refusals:?}"),
             Err(error) => assert!(refusals.contains(&error), "{error:?} is none of {refusals:?}"),
@@ -129,7 +150,18 @@ pub(crate) fn on_every_backend<A: normdrop::Activation>(case: &Case, entry: Entr
     first
 }
 
-pub(crate) fn scratch_len<A: normdrop::Activation>(entry: Entry, layer: &Layer<A>) -> usize {
+/// The layer on the fastest backend and on each of this machine.
+pub(crate) fn on_backends<A: normdrop::Activation>(layer: &Layer<A>) -> impl Iterator<Item = Layer<A>> {
+    let backends = Backend::ALL.into_iter().filter(|backend| backend.is_available());
+    let layer = *layer;
+    std::iter::once(layer)
+        .chain(backends.map(move |backend| layer.with_backend(backend).expect("the backend is available")))
+}
+
+pub(crate) fn scratch_len<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>) -> usize {
+    if case.padding.is_some() {
+        return layer.masked_scratch_len();
+    }
     let len = match entry {
         Entry::Train | Entry::Moments => layer.train_scratch_len(),
         Entry::Eval | Entry::EvalInPlace | Entry::Apply => layer.eval_scratch_len(),
@@ -142,7 +174,7 @@ pub(crate) fn scratch_len<A: normdrop::Activation>(entry: Entry, layer: &Layer<A
 
 /// Calls an entry on buffers of the right lengths; the call may still be refused.
 pub(crate) fn alone<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>) -> (Memory, bool) {
-    let mut memory = Memory::new(case, entry, Lengths::Right, scratch_len(entry, layer), 1);
+    let mut memory = Memory::new(case, entry, Lengths::Right, scratch_len(case, entry, layer), 1);
     let result = memory.call(case, entry, layer);
     (memory, result.is_ok())
 }

@@ -206,7 +206,7 @@ fn entry(function: Function) -> Entry {
 
 fn memory<A: normdrop::Activation>(case: &Case, input: &CapiInput, layer: &Layer<A>) -> Memory {
     let (function, entry) = (input.function, entry(input.function));
-    let mut memory = Memory::new(case, entry, Lengths::AsGiven, scratch_len(entry, layer), 1);
+    let mut memory = Memory::new(case, entry, Lengths::AsGiven, scratch_len(case, entry, layer), 1);
     // What is merged into moments has their length, and their place is that of sums.
     let copy =
         |values: &[f64], name| Buffer::new(values, case.len(Lengths::AsGiven, name, values.len()), 1.0, case.place);

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use normdrop::{
     Apply, ApplyGradient, Average, Backward, BackwardInPlace, Bernoulli, Buffer as Name, Config, Dropout, Error, Eval,
-    EvalInPlace, Finish, Layer, Moments, Parameters, Reduce, Running, RunningMut, RunningVariance, Saved, SavedMut,
-    Shape, Statistics, Train,
+    EvalInPlace, Finish, Layer, Masked, Moments, Parameters, Reduce, Running, RunningMut, RunningVariance, Saved,
+    SavedMut, Shape, Statistics, Train, Validity,
 };
 use normdrop_reference::classes::CLASSES;
 use normdrop_reference::layer as reference;
@@ -14,6 +14,7 @@ use normdrop_reference::random::SplitMix64;
 
 use crate::buffer::{Bits, Buffer, Place};
 use crate::input::{Activation, Eps, Fraction, Granularity, LayerInput, Mask, Size, Values, WrongLength};
+use crate::padded::Padding;
 
 /// The public entries that a [`Case`] can be called through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub(crate) struct Case {
     pub(crate) place: Place,
     scratch_extra: usize,
     wrong: [WrongLength; 2],
+    /// Which positions are valid, if the call is one over valid positions.
+    pub(crate) padding: Option<Padding>,
     /// What a forward call left for the backward call.
     pub(crate) forward: ForwardResult,
     /// What other parts of the batch left for a phase.
@@ -191,6 +194,7 @@ impl Case {
             place: Place::new(input.guard, input.misalign, 17),
             scratch_extra: usize::from(input.scratch_extra),
             wrong: input.wrong.clone(),
+            padding: None,
             forward: ForwardResult::default(),
             merged: Merged::default(),
         }
@@ -284,13 +288,49 @@ impl Case {
     pub(crate) fn variance_without_deviation(&self) -> Option<Error> {
         let lacks = |&(_, &var): &(usize, &f32)| f64::from(var) + f64::from(self.config.eps) <= 0.0;
         let (channel, &var) = self.running_var.iter().enumerate().find(lacks)?;
-        (!self.shape.is_empty()).then_some(Error::Variance { channel, var })
+        (!self.is_empty()).then_some(Error::Variance { channel, var })
     }
 
     /// Whether a batch moves the running variance towards its unbiased variance.
     fn takes_unbiased(&self) -> bool {
         let moves = self.batches.is_some() || self.config.momentum != 0.0;
         self.has_running && moves && self.config.running_var == RunningVariance::Unbiased
+    }
+
+    /// The values per channel that count.
+    pub(crate) fn values(&self) -> usize {
+        self.padding.as_ref().map_or(self.shape.samples(), Padding::valid)
+    }
+
+    /// Whether there is nothing to normalise.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.shape.is_empty() || self.values() == 0
+    }
+
+    /// The call on the valid values alone, channels last, which has the results of the call over valid positions.
+    pub(crate) fn dense(&self, padding: &Padding) -> Self {
+        let (channels, values) = (self.shape.channels(), padding.valid());
+        let mask = self.mask_of_elements.as_deref().map(|mask| {
+            let all: Vec<bool> = (0..self.shape.len()).map(|element| keeps(mask, element)).collect();
+            mask::packed(&padding.take(&all))
+        });
+        let mut forward = self.forward.clone();
+        if !forward.z.is_empty() {
+            forward.z = padding.take(&forward.z);
+        }
+        Self {
+            shape: Shape::nc(values, channels).expect("the dimensions are small"),
+            config: Config { granularity: normdrop::Granularity::Element, ..self.config },
+            x: padding.take(&self.x),
+            dy: padding.take(&self.dy),
+            residual: self.residual.as_deref().map(|residual| padding.take(residual)),
+            mask: mask.clone(),
+            mask_of_elements: mask,
+            mask_bits: values * channels,
+            padding: None,
+            forward,
+            ..self.clone()
+        }
     }
 
     /// The running mean with its tail.
@@ -481,6 +521,8 @@ pub(crate) struct Memory {
     pub(crate) gates: Option<Buffer<u8>>,
     pub(crate) kept: Kept,
     pub(crate) scratch: Buffer<f64>,
+    /// The workspace of a call over valid positions.
+    pub(crate) workspace: Buffer<f32>,
     pub(crate) moments: Buffer<f64>,
     pub(crate) sums: Buffer<f64>,
 }
@@ -496,6 +538,9 @@ impl Memory {
         let (elements, channels) = (case.shape.len(), case.shape.channels());
         let buffer =
             |name, values: &[f32], right| Buffer::new(values, case.len(lengths, name, right), garbage32, case.place);
+        // What is in the padding does not matter.
+        let padded =
+            |values: &Vec<f32>| case.padding.as_ref().map_or(values.clone(), |it| it.filled(values, garbage32));
         // What a training call does not write keeps its content: that of the saved statistics is known.
         let forward = &case.forward;
         let values: &[f32] = match entry {
@@ -506,12 +551,12 @@ impl Memory {
         let merged =
             |name, values: &[f64], right| Buffer::new(values, case.len(lengths, name, right), garbage, case.place);
         Self {
-            input: buffer(Name::Input, &case.x, elements),
+            input: buffer(Name::Input, &padded(&case.x), elements),
             output: buffer(Name::Output, &[], elements),
             values: buffer(Name::Values, values, elements),
-            grad_output: buffer(Name::GradOutput, &case.dy, elements),
+            grad_output: buffer(Name::GradOutput, &padded(&case.dy), elements),
             grad_input: case.wants_input.then(|| buffer(Name::GradInput, &[], elements)),
-            residual: case.residual.as_ref().map(|residual| buffer(Name::Residual, residual, elements)),
+            residual: case.residual.as_ref().map(|residual| buffer(Name::Residual, &padded(residual), elements)),
             grad_residual: case.wants_residual.then(|| buffer(Name::GradResidual, &[], elements)),
             weight: case.weight.as_ref().map(|weight| buffer(Name::Weight, weight, channels)),
             bias: case.bias.as_ref().map(|bias| buffer(Name::Bias, bias, channels)),
@@ -548,6 +593,7 @@ impl Memory {
                 garbage,
                 case.place,
             ),
+            workspace: Buffer::new(&[], case.padding.as_ref().map_or(0, Padding::workspace_len), garbage32, case.place),
             moments: merged(Name::Moments, &case.merged.moments, 3 * channels),
             sums: merged(Name::Sums, &case.merged.sums, 2 * channels),
         }
@@ -591,6 +637,9 @@ impl Memory {
             weight: self.grad_weight.as_deref_mut(),
             bias: self.grad_bias.as_deref_mut(),
         };
+        let masked =
+            |workspace| Masked::new(case.padding.as_ref().map_or(Validity::Bitmap(&[]), Padding::validity), workspace);
+        let workspace = case.padding.is_some().then_some(&mut *self.workspace);
         match entry {
             Entry::Train => {
                 let train = Train {
@@ -612,17 +661,21 @@ impl Memory {
                     },
                     scratch,
                 };
-                match written {
-                    Some(gates) => layer.train_with_gates(train, gates),
-                    None => layer.train(train),
+                match (workspace.map(masked), written) {
+                    (None, Some(gates)) => layer.train_with_gates(train, gates),
+                    (None, None) => layer.train(train),
+                    (Some(masked), Some(gates)) => layer.train_masked_with_gates(train, masked, gates),
+                    (Some(masked), None) => layer.train_masked(train, masked),
                 }
             }
             Entry::Eval => {
                 let output = &mut self.output;
                 let eval = Eval { parameters, running, dropout, input, residual, output, scratch };
-                match written {
-                    Some(gates) => layer.eval_with_gates(eval, gates),
-                    None => layer.eval(eval),
+                match (workspace.map(masked), written) {
+                    (None, Some(gates)) => layer.eval_with_gates(eval, gates),
+                    (None, None) => layer.eval(eval),
+                    (Some(masked), Some(gates)) => layer.eval_masked_with_gates(eval, masked, gates),
+                    (Some(masked), None) => layer.eval_masked(eval, masked),
                 }
             }
             Entry::EvalInPlace => layer.eval_in_place(EvalInPlace {
@@ -633,18 +686,24 @@ impl Memory {
                 residual,
                 scratch,
             }),
-            Entry::Backward => layer.backward(Backward {
-                parameters,
-                statistics,
-                dropout,
-                input,
-                residual,
-                grad_output: &self.grad_output,
-                grad_input: self.grad_input.as_deref_mut(),
-                grad_residual: self.grad_residual.as_deref_mut(),
-                grad_parameters,
-                scratch,
-            }),
+            Entry::Backward => {
+                let backward = Backward {
+                    parameters,
+                    statistics,
+                    dropout,
+                    input,
+                    residual,
+                    grad_output: &self.grad_output,
+                    grad_input: self.grad_input.as_deref_mut(),
+                    grad_residual: self.grad_residual.as_deref_mut(),
+                    grad_parameters,
+                    scratch,
+                };
+                match workspace.map(masked) {
+                    None => layer.backward(backward),
+                    Some(masked) => layer.backward_masked(backward, masked),
+                }
+            }
             Entry::BackwardInPlace => layer.backward_in_place(BackwardInPlace {
                 parameters,
                 statistics,
@@ -775,9 +834,9 @@ impl Memory {
         }
         let given = (fixed || is(&[Eval, EvalInPlace])) && self.running_var.len() == channels;
         refusals.extend(case.variance_without_deviation().filter(|_| given));
-        let samples = if is(&[Finish, ApplyGradient]) { case.merged.samples } else { case.shape.samples() as f64 };
+        let samples = if is(&[Finish, ApplyGradient]) { case.merged.samples } else { case.values() as f64 };
         // What is empty has no statistics and needs none; to apply them nothing but they themselves is needed.
-        let empty = if entry == Finish { channels == 0 || samples == 0.0 } else { case.shape.is_empty() };
+        let empty = if entry == Finish { channels == 0 || samples == 0.0 } else { case.is_empty() };
         if case.is_batch(entry) && entry != Apply && !empty {
             if case.config.eps == 0.0 {
                 refusals.push(Error::Eps { eps: 0.0 });
@@ -833,7 +892,7 @@ pub(crate) fn written(case: &Case, entry: Entry) -> &'static [Name] {
     };
     match entry {
         // An empty batch has no statistics, and what is saved of it is 0.
-        Entry::Train if case.shape.is_empty() => &[Output, SavedMean, SavedMeanTail, SavedInvStd],
+        Entry::Train if case.is_empty() => &[Output, SavedMean, SavedMeanTail, SavedInvStd],
         Entry::Train if case.has_running => {
             &[Output, RunningMean, RunningMeanTail, RunningVar, SavedMean, SavedMeanTail, SavedInvStd]
         }

@@ -1,9 +1,9 @@
 //! Gates: a forward call that writes them, a backward call that is given them, and calls that must refuse them.
 
-use normdrop::{Backend, Error, Layer};
+use normdrop::{Error, Layer};
 use normdrop_reference::mask::keeps;
 
-use crate::calls::{scratch_len, sides};
+use crate::calls::{on_backends, scratch_len, sides};
 use crate::case::{Case, Entry, Kept, Lengths, Memory, written};
 use crate::input::Activation;
 
@@ -25,7 +25,7 @@ fn forward<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>,
     let z = case.has_gates().then(|| sides(&mut case.clone(), entry));
     for (kept, bytes) in std::iter::once((Kept::Mask, &[][..])).chain(over) {
         for (run, layer) in on_backends(layer).enumerate() {
-            let mut memory = Memory::new(case, entry, Lengths::AsGiven, scratch_len(entry, &layer), run);
+            let mut memory = Memory::new(case, entry, Lengths::AsGiven, scratch_len(case, entry, &layer), run);
             memory.add_gates(case, Lengths::AsGiven, kept, bytes);
             if !call(case, entry, &layer, &mut memory, plain) {
                 continue;
@@ -35,7 +35,8 @@ fn forward<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>,
             for (element, z) in z.iter().enumerate() {
                 // `z <= 0` is false for NaN, which a ReLU passes.
                 let shut = case.activation == Activation::Relu && *z <= 0.0;
-                let open = case.keeps(element) && !shut;
+                let valid = case.padding.as_ref().is_none_or(|padding| padding.is_valid(element));
+                let open = valid && case.keeps(element) && !shut;
                 assert_eq!(keeps(gates, element), open, "the gate of {element}, whose z is {z:e}, {kept:?}");
             }
             // Bits past the last element: none, if there are as many elements as bits.
@@ -51,14 +52,14 @@ fn backward<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>
     refuse_direction(case, entry, layer, &[Kept::InGates]);
     // The phases call it with what is saved, which may come from no training call.
     let of_forward = if case.is_batch(entry) { Entry::Apply } else { Entry::Eval };
-    let mut made = Memory::new(case, of_forward, Lengths::Right, scratch_len(of_forward, layer), 1);
+    let mut made = Memory::new(case, of_forward, Lengths::Right, scratch_len(case, of_forward, layer), 1);
     made.add_gates(case, Lengths::Right, Kept::Mask, &[]);
     let accepted = made.call(case, of_forward, layer).is_ok();
     if !accepted && case.has_gates() {
         return;
     }
     for (run, layer) in on_backends(layer).enumerate() {
-        let mut memory = Memory::new(case, entry, Lengths::AsGiven, scratch_len(entry, &layer), run);
+        let mut memory = Memory::new(case, entry, Lengths::AsGiven, scratch_len(case, entry, &layer), run);
         memory.add_gates(case, Lengths::AsGiven, Kept::Gates, made.gates.as_deref().unwrap_or_default());
         memory.residual = None;
         // A channel of a larger bias is computed in f64.
@@ -78,7 +79,7 @@ fn call<A: normdrop::Activation>(
 ) -> bool {
     let before = memory.clone();
     let result = memory.call(case, entry, layer);
-    let refusals = memory.refusals(case, entry, scratch_len(entry, layer));
+    let refusals = memory.refusals(case, entry, scratch_len(case, entry, layer));
     match result {
         Ok(()) => assert!(refusals.is_empty(), "the call with gates succeeded in spite of {refusals:?}"),
         Err(error) => {
@@ -101,21 +102,13 @@ fn call<A: normdrop::Activation>(
 /// Calls of the right lengths that are given gates, or a mask in gates, where they have none.
 fn refuse_direction<A: normdrop::Activation>(case: &Case, entry: Entry, layer: &Layer<A>, wrong: &[Kept]) {
     for &kept in wrong {
-        let mut memory = Memory::new(case, entry, Lengths::Right, scratch_len(entry, layer), 1);
+        let mut memory = Memory::new(case, entry, Lengths::Right, scratch_len(case, entry, layer), 1);
         memory.kept = kept;
         let before = memory.clone();
-        let mut refusals = before.refusals(case, entry, scratch_len(entry, layer));
+        let mut refusals = before.refusals(case, entry, scratch_len(case, entry, layer));
         refusals.push(Error::GatesDirection);
         let result = memory.call(case, entry, layer);
         assert!(result.is_err_and(|error| refusals.contains(&error)), "{entry:?} of {kept:?}: {result:?}");
         assert_eq!(memory.contents(), before.contents(), "a refused call wrote");
     }
-}
-
-/// The layer on the fastest backend and on each of this machine.
-fn on_backends<A: normdrop::Activation>(layer: &Layer<A>) -> impl Iterator<Item = Layer<A>> {
-    let backends = Backend::ALL.into_iter().filter(|backend| backend.is_available());
-    let layer = *layer;
-    std::iter::once(layer)
-        .chain(backends.map(move |backend| layer.with_backend(backend).expect("the backend is available")))
 }

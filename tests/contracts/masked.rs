@@ -225,7 +225,7 @@ impl Batch {
         dropout: Dropout<'_>,
     ) -> Result<Differentiated, Error> {
         let (problem, has_residual) = (&self.problem, self.problem.residual.is_some());
-        let call = |wants: [bool; 3], (scratch, workspace): (f64, f32)| {
+        let call = |wants: [bool; 4], (scratch, workspace): (f64, f32)| {
             let mut result = Differentiated {
                 dx: vec![f32::NAN; problem.x.len()],
                 d_residual: vec![f32::NAN; if has_residual { problem.x.len() } else { 0 }],
@@ -234,24 +234,32 @@ impl Batch {
             };
             let (mut scratch, mut workspace) =
                 (vec![scratch; layer.masked_scratch_len()], vec![workspace; layer.masked_workspace_len()]);
-            let gradients = ParameterGradients::new(&mut result.d_weight, &mut result.d_bias);
+            let grad_parameters = ParameterGradients {
+                weight: wants[2].then_some(&mut result.d_weight),
+                bias: wants[3].then_some(&mut result.d_bias),
+            };
             let call = Backward {
                 parameters: problem.parameters(),
                 dropout,
                 residual: problem.residual.as_deref(),
                 grad_input: wants[0].then_some(&mut result.dx),
                 grad_residual: (wants[1] && has_residual).then_some(&mut result.d_residual),
-                grad_parameters: if wants[2] { gradients } else { ParameterGradients::default() },
+                grad_parameters,
                 ..Backward::new(statistics, &problem.x, &problem.dy, &mut scratch)
             };
             self.validity(form, |validity| layer.backward_masked(call, Masked::new(validity, &mut workspace)))?;
             Ok(result)
         };
-        let all = call([true; 3], CONTENTS[0])?;
-        for wants in 0..8 {
-            let wants = [0, 1, 2].map(|bit| wants >> bit & 1 == 1);
+        let all = call([true; 4], CONTENTS[0])?;
+        for wants in 0..16 {
+            let wants = [0, 1, 2, 3].map(|bit| wants >> bit & 1 == 1);
             let some = call(wants, CONTENTS[1])?;
-            let pairs = [(&some.dx, &all.dx), (&some.d_residual, &all.d_residual), (&some.d_weight, &all.d_weight)];
+            let pairs = [
+                (&some.dx, &all.dx),
+                (&some.d_residual, &all.d_residual),
+                (&some.d_weight, &all.d_weight),
+                (&some.d_bias, &all.d_bias),
+            ];
             for (want, (some, all)) in wants.into_iter().zip(pairs) {
                 let nan = vec![f32::NAN; some.len()];
                 assert_eq!(

@@ -39,11 +39,11 @@ def evaluate(x, grad):
 def parts(x, grad):
     moments = LAYER.moments(x * 2)
     normdrop.merge_moments(moments, LAYER.moments(grad + 1))
-    saved = LAYER.finish(moments)
-    sums = LAYER.reduce(grad + 1, x * 2, saved)
+    saved, mask = LAYER.finish(moments), LAYER.mask(7)
+    sums = LAYER.reduce(grad + 1, x * 2, saved, mask=mask)
     normdrop.merge_sums(sums, sums * 2)
-    dx = LAYER.apply_gradient(grad + 1, x * 2, saved, sums + 1, 48).input
-    return moments + 1, LAYER.apply(x * 2, saved), dx, *LAYER.finish_gradients(sums * 2)
+    dx = LAYER.apply_gradient(grad + 1, x * 2, saved, sums + 1, 48, mask=mask).input
+    return moments + 1, LAYER.apply(x * 2, saved, mask=mask), dx, *LAYER.finish_gradients(sums * 2)
 
 
 def made_inside(x, grad):

@@ -5,7 +5,9 @@ use std::ffi::CStr;
 use std::ptr;
 
 use normdrop::capi as c;
-use normdrop::{Buffer as Name, Error, Fold, FoldPadding, Layer, Noise, Parameters, Running, WeightOrder, WeightShape};
+use normdrop::{
+    Bf16, Buffer as Name, Error, F16, Fold, FoldPadding, Layer, Noise, Parameters, Running, WeightOrder, WeightShape,
+};
 
 use crate::buffer::{Bits, Buffer};
 use crate::calls::{Visitor, alone, forward, scratch_len, with_activation};
@@ -41,7 +43,8 @@ impl Visitor for Call<'_> {
 
         let function = input.function;
         let mut of_rust = memory(&case, input, &layer);
-        let mut of_c = memory(&case, input, &layer);
+        round_tensors(input, &mut of_rust);
+        let mut of_c = of_rust.clone();
         let before = of_c.clone();
         let mut call = CallOfC {
             function,
@@ -53,9 +56,12 @@ impl Visitor for Call<'_> {
             samples: case.merged.samples,
             in_gates: of_c.kept == Kept::InGates,
             buffers: buffers(&case, function, &mut of_c),
+            halves: Vec::new(),
             batches: of_c.batches.as_mut().filter(|_| case.has_running).map_or(ptr::null_mut(), ptr::from_mut),
         };
         let expected = call.spoil(input, &case, &mut of_rust);
+        call.store_as_halves(input);
+        let stored = call.halves.clone();
         let mut error = no_error();
         if input.fault == Fault::VersionOfError {
             error.version += 1 + u32::from(input.by);
@@ -78,9 +84,19 @@ impl Visitor for Call<'_> {
         }
         let result = in_rust(&mut of_rust, &case, function, &layer);
         for ((name, after), ((_, was), (_, of_rust))) in after.iter().zip(was.iter().zip(&contents(&of_rust))) {
-            let written = call.buffers.iter().any(|buffer| buffer.written && buffer.name == *name);
+            let is_half = call.halves.iter().any(|half| half.name == *name);
+            let written = !is_half && call.buffers.iter().any(|buffer| buffer.written && buffer.name == *name);
             let expected = if written { of_rust } else { was };
             assert_eq!(after, expected, "{name:?} is not as after the call from Rust, which returned {result:?}");
+        }
+        for (after, before) in call.halves.iter().zip(&stored) {
+            let written = call.buffers.iter().any(|buffer| buffer.written && buffer.name == after.name);
+            let expected = match tensor(&mut of_rust, after.name) {
+                Some(values) if written && result.is_ok() => values.iter().map(|&value| after.rounded(value)).collect(),
+                _ => before.widened(),
+            };
+            let same = after.widened().iter().map(|value| value.bits()).eq(expected.iter().map(|value| value.bits()));
+            assert!(same, "{:?} of halves is not that of floats, rounded once", after.name);
         }
         let Err(refusal) = result else {
             assert_eq!(text(status), text(c::NORMDROP_STATUS_OK));
@@ -93,6 +109,89 @@ impl Visitor for Call<'_> {
         if input.fault != Fault::NullError {
             assert_eq!(described_error(error), refusal);
         }
+    }
+}
+
+/// The tensors of a call, each of which may be one of halves.
+const TENSORS: [Name; 7] =
+    [Name::Input, Name::Residual, Name::Output, Name::Values, Name::GradOutput, Name::GradInput, Name::GradResidual];
+
+fn tensor(memory: &mut Memory, name: Name) -> Option<&mut Buffer<f32>> {
+    match name {
+        Name::Input => Some(&mut memory.input),
+        Name::Residual => memory.residual.as_mut(),
+        Name::Output => Some(&mut memory.output),
+        Name::Values => Some(&mut memory.values),
+        Name::GradOutput => Some(&mut memory.grad_output),
+        Name::GradInput => memory.grad_input.as_mut(),
+        Name::GradResidual => memory.grad_residual.as_mut(),
+        _ => None,
+    }
+}
+
+/// The type of the halves that a tensor of the call is of, if it is: where nothing is wrong with the call, what says how
+/// wrong it is says that. The tensors that are read, and those that are written, have types of their own.
+fn element(input: &CapiInput, name: Name) -> Option<c::normdrop_element> {
+    let has_halves = matches!(
+        input.function,
+        Function::Train
+            | Function::Eval
+            | Function::EvalInPlace
+            | Function::Backward
+            | Function::BackwardInPlace
+            | Function::Moments
+            | Function::Apply
+            | Function::Reduce
+            | Function::ApplyGradient
+    );
+    let bits = input.by >> (2 * usize::from(matches!(name, Name::Output | Name::GradInput)));
+    if input.fault != Fault::Nothing || !has_halves || !TENSORS.contains(&name) {
+        return None;
+    }
+    [None, Some(c::NORMDROP_ELEMENT_F16), Some(c::NORMDROP_ELEMENT_BF16), None][usize::from(bits % 4)]
+}
+
+/// A number rounded to a type of halves.
+fn rounded(value: f32, element: c::normdrop_element) -> (u16, f32) {
+    if element == c::NORMDROP_ELEMENT_F16 {
+        let half = F16::from_f32(value);
+        (half.to_bits(), half.to_f32())
+    } else {
+        let half = Bf16::from_f32(value);
+        (half.to_bits(), half.to_f32())
+    }
+}
+
+/// Rounds the tensors that C gets as halves, so that floats have the same values.
+fn round_tensors(input: &CapiInput, memory: &mut Memory) {
+    for name in TENSORS {
+        if let (Some(element), Some(values)) = (element(input, name), tensor(memory, name)) {
+            values.iter_mut().for_each(|value| *value = rounded(*value, element).1);
+        }
+    }
+}
+
+/// A tensor of halves.
+#[derive(Debug, Clone)]
+struct HalfTensor {
+    name: Name,
+    element: c::normdrop_element,
+    bits: Vec<u16>,
+    /// The first of the bits, for C to write.
+    values: *mut u16,
+}
+
+impl HalfTensor {
+    fn rounded(&self, value: f32) -> f32 {
+        rounded(value, self.element).1
+    }
+
+    fn widened(&self) -> Vec<f32> {
+        let widened = |&bits: &u16| match self.element {
+            c::NORMDROP_ELEMENT_F16 => F16::from_bits(bits).to_f32(),
+            _ => Bf16::from_bits(bits).to_f32(),
+        };
+        self.bits.iter().map(widened).collect()
     }
 }
 
@@ -441,6 +540,8 @@ struct CallOfC {
     samples: f64,
     in_gates: bool,
     buffers: Vec<Pointer>,
+    /// The tensors that are not those of `buffers`, but of halves.
+    halves: Vec<HalfTensor>,
     batches: *mut u64,
 }
 
@@ -621,6 +722,34 @@ impl CallOfC {
         }
     }
 
+    /// Copies tensors into halves, which take their place.
+    fn store_as_halves(&mut self, input: &CapiInput) {
+        for buffer in &self.buffers {
+            let Some(element) = element(input, buffer.name) else { continue };
+            // SAFETY: nothing is wrong with the call, and so the buffer is a tensor of so many values.
+            let values = unsafe { std::slice::from_raw_parts(buffer.values.cast::<f32>(), buffer.len) };
+            let mut bits: Vec<u16> = values.iter().map(|&value| rounded(value, element).0).collect();
+            let values = bits.as_mut_ptr();
+            self.halves.push(HalfTensor { name: buffer.name, element, bits, values });
+        }
+    }
+
+    /// A tensor of halves that is read, or none.
+    fn read_half(&self, name: Name) -> c::normdrop_halves {
+        let c::normdrop_halves_mut { values, len, element } = self.write_half(name);
+        c::normdrop_halves { values, len, element }
+    }
+
+    /// A tensor of halves that is written, or none.
+    fn write_half(&self, name: Name) -> c::normdrop_halves_mut {
+        let half = self.halves.iter().find(|half| half.name == name);
+        half.map_or_else(Default::default, |half| c::normdrop_halves_mut {
+            values: half.values,
+            len: half.bits.len(),
+            element: half.element,
+        })
+    }
+
     /// A buffer that is read, or none.
     fn read<T>(&self, name: Name) -> c::normdrop_slice<T> {
         let c::normdrop_slice_mut { values, len } = self.write(name);
@@ -629,7 +758,8 @@ impl CallOfC {
 
     /// A buffer that is written, or none.
     fn write<T>(&self, name: Name) -> c::normdrop_slice_mut<T> {
-        match self.buffers.iter().find(|buffer| buffer.name == name) {
+        let is_half = self.halves.iter().any(|half| half.name == name);
+        match self.buffers.iter().find(|buffer| buffer.name == name && !is_half) {
             Some(buffer) => c::normdrop_slice_mut { values: buffer.values.cast(), len: buffer.len },
             None => c::normdrop_slice_mut { values: ptr::null_mut(), len: 0 },
         }
@@ -703,9 +833,9 @@ impl CallOfC {
                         saved_mean_tail: self.write(SavedMeanTail),
                         saved_inv_std: self.write(SavedInvStd),
                         scratch: self.write(Scratch),
-                        input_half: Default::default(),
-                        residual_half: Default::default(),
-                        output_half: Default::default(),
+                        input_half: self.read_half(Input),
+                        residual_half: self.read_half(Residual),
+                        output_half: self.write_half(Output),
                     };
                     c::normdrop_train(layer, self.handed_over(&call), error)
                 }
@@ -724,9 +854,9 @@ impl CallOfC {
                         output: self.write(output),
                         scratch: self.write(Scratch),
                         prepared: c::normdrop_slice { values: ptr::null(), len: 0 },
-                        input_half: Default::default(),
-                        residual_half: Default::default(),
-                        output_half: Default::default(),
+                        input_half: self.read_half(input),
+                        residual_half: self.read_half(Residual),
+                        output_half: self.write_half(output),
                     };
                     c::normdrop_eval(layer, self.handed_over(&call), error)
                 }
@@ -753,16 +883,21 @@ impl CallOfC {
                         grad_bias: self.write(GradBias),
                         scratch: self.write(Scratch),
                         prepared: nobody_looks(),
-                        input_half: Default::default(),
-                        residual_half: Default::default(),
-                        grad_output_half: Default::default(),
-                        grad_input_half: Default::default(),
-                        grad_residual_half: Default::default(),
+                        input_half: self.read_half(input),
+                        residual_half: self.read_half(Residual),
+                        grad_output_half: self.read_half(grad_output),
+                        grad_input_half: self.write_half(grad_input),
+                        grad_residual_half: self.write_half(GradResidual),
                     };
                     c::normdrop_backward(layer, self.handed_over(&call), error)
                 }
                 Function::Moments => {
-                    c::normdrop_moments(layer, self.read(Input), self.write(Moments), self.write(Scratch), error)
+                    let (moments, scratch) = (self.write(Moments), self.write(Scratch));
+                    if self.halves.is_empty() {
+                        c::normdrop_moments(layer, self.read(Input), moments, scratch, error)
+                    } else {
+                        c::normdrop_moments_half(layer, self.read_half(Input), moments, scratch, error)
+                    }
                 }
                 Function::CheckMoments => c::normdrop_check_moments(layer, self.read(Moments), error),
                 Function::Finish => {
@@ -793,9 +928,9 @@ impl CallOfC {
                         residual: self.read(Residual),
                         output: self.write(Output),
                         scratch: self.write(Scratch),
-                        input_half: Default::default(),
-                        residual_half: Default::default(),
-                        output_half: Default::default(),
+                        input_half: self.read_half(Input),
+                        residual_half: self.read_half(Residual),
+                        output_half: self.write_half(Output),
                     };
                     c::normdrop_apply(layer, self.handed_over(&call), error)
                 }
@@ -819,9 +954,9 @@ impl CallOfC {
                         sums: self.write(Sums),
                         scratch: self.write(Scratch),
                         prepared: nobody_looks(),
-                        input_half: Default::default(),
-                        residual_half: Default::default(),
-                        grad_output_half: Default::default(),
+                        input_half: self.read_half(Input),
+                        residual_half: self.read_half(Residual),
+                        grad_output_half: self.read_half(GradOutput),
                     };
                     c::normdrop_reduce(layer, self.handed_over(&call), error)
                 }
@@ -850,11 +985,11 @@ impl CallOfC {
                         grad_input: self.write(GradInput),
                         grad_residual: self.write(GradResidual),
                         scratch: self.write(Scratch),
-                        input_half: Default::default(),
-                        residual_half: Default::default(),
-                        grad_output_half: Default::default(),
-                        grad_input_half: Default::default(),
-                        grad_residual_half: Default::default(),
+                        input_half: self.read_half(Input),
+                        residual_half: self.read_half(Residual),
+                        grad_output_half: self.read_half(GradOutput),
+                        grad_input_half: self.write_half(GradInput),
+                        grad_residual_half: self.write_half(GradResidual),
                     };
                     c::normdrop_apply_gradient(layer, self.handed_over(&call), error)
                 }

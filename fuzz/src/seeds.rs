@@ -346,6 +346,24 @@ fn calls_of_c() -> Vec<(String, CapiInput)> {
             seeds.push((format!("{function:?}_{fault:?}"), input));
         }
     }
+    // Halves: of the tensors that are read (bf16, f16 or none), and of those that are written.
+    let with_halves = [
+        Function::Train,
+        Function::Eval,
+        Function::EvalInPlace,
+        Function::Backward,
+        Function::BackwardInPlace,
+        Function::Moments,
+        Function::Apply,
+        Function::Reduce,
+        Function::ApplyGradient,
+    ];
+    for (number, function) in with_halves.into_iter().enumerate() {
+        for (way, by) in [("both", 0b0110), ("others", 0b1001), ("read", 0b0010), ("written", 0b0100)] {
+            let input = CapiInput { by, ..of(number, function, Fault::Nothing) };
+            seeds.push((format!("{function:?}_halves_{way}"), input));
+        }
+    }
     for (number, &fault) in Fault::ALL.iter().enumerate().filter(|(_, fault)| !of_buffers.contains(fault)) {
         let function = [Function::Backward, Function::Reduce, Function::Train][number % 3];
         let function = if fault == Fault::Statistics { Function::Backward } else { function };

@@ -741,12 +741,11 @@ impl<T: Storage> Forward<'_, '_, T> {
         }
     }
 
+    /// First the tiles of which no column needs f64, then the others. So a column that needs f64 costs its own tile more, and
+    /// hardly others.
     #[inline(always)]
     fn columns<S: Simd, const RESIDUAL: bool>(mut self, s: S, columns: &Columns) {
-        let (group, table, apply) = (self.group, self.table, self.apply);
-        if needs_f64(s, table.iter().map(|tile| &tile[EXACT])) {
-            return self.columns_beside_exact::<S, RESIDUAL>(s, columns);
-        }
+        let (group, table, keep) = (self.group, self.table, self.apply.keep);
         let mut room;
         let copy: &mut [f32] = if self.needs_copy() {
             room = [0.0; PIECE];
@@ -754,28 +753,13 @@ impl<T: Storage> Forward<'_, '_, T> {
         } else {
             &mut []
         };
-        let mut rooms = Rooms::new();
-        for (start, len) in columns.rows_of(group, self.units.clone()) {
-            let mut tiles = table.iter();
-            for piece in pieces(start, len) {
-                let owner = Owner::Column(group, piece.0 - start);
-                let room = (&mut *copy, &mut rooms);
-                self.vectors::<S, RESIDUAL>(s, &mut tiles, owner, &apply.keep, (piece, Ahead::NOT), room);
-            }
-        }
-    }
-
-    /// The output of columns of which some need f64: first the tiles that have none of them, then the others. So a column that
-    /// needs f64 costs its own tile more, and hardly others.
-    #[inline(always)]
-    fn columns_beside_exact<S: Simd, const RESIDUAL: bool>(mut self, s: S, columns: &Columns) {
-        let (group, table, keep) = (self.group, self.table, self.apply.keep);
+        let (mut rooms, mut next) = (Rooms::new(), 0);
+        let has_exact = needs_f64(s, table.iter().map(|tile| &tile[EXACT]));
         // Whole rows take less time than the tiles between those that need f64. They may write anything where it is written again
         // below, unless an input or a mask is overwritten.
-        let whole =
+        let rewritable =
             !RESIDUAL && self.elements.read.is_some() && !self.gates.as_ref().is_some_and(|gates| gates.has_mask);
-        let (mut copy, mut rooms, mut next) = ([0.0; PIECE], Rooms::new(), 0);
-        while let Some(segment) = next_segment(s, table, next, [EXACT; 2], whole) {
+        while let Some(segment) = next_segment(s, table, next, [EXACT; 2], !has_exact || rewritable) {
             next = segment.end;
             let (first, end) = (segment.start * LANES, segment.end * LANES);
             let Some(tiles) = table.get(segment) else { break };
@@ -783,10 +767,13 @@ impl<T: Storage> Forward<'_, '_, T> {
                 let mut sources = tiles.iter();
                 for piece in pieces(start + first, end.min(len).saturating_sub(first)) {
                     let owner = Owner::Column(group, piece.0 - start);
-                    let room = (&mut copy[..], &mut rooms);
+                    let room = (&mut *copy, &mut rooms);
                     self.vectors::<S, RESIDUAL>(s, &mut sources, owner, &keep, (piece, Ahead::NOT), room);
                 }
             }
+        }
+        if !has_exact {
+            return;
         }
         for (number, tile) in table.iter().enumerate() {
             if is_exact(s, tile, [EXACT; 2]) {

@@ -336,35 +336,16 @@ impl<T: Storage> Backward<'_, '_, T> {
         }
     }
 
+    /// In the order of the output's: first the tiles of which no column needs f64.
     #[inline(always)]
     fn columns<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(mut self, s: S, columns: &Columns) {
         let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
-        let (forward, own) = (table.iter().map(|tile| &tile[apply::EXACT]), table.iter().map(|tile| &tile[OFFSET]));
-        if needs_f64(s, forward) || needs_f64(s, own) {
-            return self.columns_beside_exact::<S, RESIDUAL, GATED, BATCH>(s, columns);
-        }
-        let (mut copy, mut rooms) = ([0.0; PIECE], (Rooms::new(), Rooms::new()));
-        let ahead = Ahead::in_sequence(columns.width, T::len(self.gradient.input));
-        for (start, len) in columns.rows_of(group, self.units.clone()) {
-            let mut tiles = table.iter();
-            for piece in pieces(start, len) {
-                let owner = Owner::Column(group, piece.0 - start);
-                let room = (&mut copy, &mut rooms);
-                self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut tiles, owner, &keep, (piece, ahead), room);
-            }
-        }
-    }
-
-    /// The gradients of columns of which some need f64, in the order of the output's: first the tiles that have none of them.
-    #[inline(always)]
-    fn columns_beside_exact<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(
-        mut self,
-        s: S,
-        columns: &Columns,
-    ) {
-        let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
-        let (whole, flags) = (!RESIDUAL && self.elements.read.is_some(), [apply::EXACT, OFFSET]);
         let (mut copy, mut rooms, mut next) = ([0.0; PIECE], (Rooms::new(), Rooms::new()), 0);
+        let flags = [apply::EXACT, OFFSET];
+        let (forward, own) = (table.iter().map(|tile| &tile[apply::EXACT]), table.iter().map(|tile| &tile[OFFSET]));
+        let has_exact = needs_f64(s, forward) || needs_f64(s, own);
+        let whole = !has_exact || !RESIDUAL && self.elements.read.is_some();
+        let ahead = if whole { Ahead::in_sequence(columns.width, T::len(self.gradient.input)) } else { Ahead::NOT };
         while let Some(segment) = next_segment(s, table, next, flags, whole) {
             next = segment.end;
             let (first, end) = (segment.start * LANES, segment.end * LANES);
@@ -372,11 +353,14 @@ impl<T: Storage> Backward<'_, '_, T> {
             for (start, len) in columns.rows_of(group, self.units.clone()) {
                 let mut sources = tiles.iter();
                 for piece in pieces(start + first, end.min(len).saturating_sub(first)) {
-                    let (owner, piece) = (Owner::Column(group, piece.0 - start), (piece, Ahead::NOT));
+                    let owner = Owner::Column(group, piece.0 - start);
                     let room = (&mut copy, &mut rooms);
-                    self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut sources, owner, &keep, piece, room);
+                    self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut sources, owner, &keep, (piece, ahead), room);
                 }
             }
+        }
+        if !has_exact {
+            return;
         }
         for (number, tile) in table.iter().enumerate() {
             if is_exact(s, tile, flags) {

@@ -694,14 +694,19 @@ impl<T: Storage> Forward<'_, '_, T> {
         };
         let mut rooms = Rooms::new();
         let columns = of_columns(self.group, |column| ColumnCoefficients::new(tile, column));
-        let wide = of_columns(self.group, |column| match columns[column % LANES].exact {
-            true => self.apply.normalisation.of_channel(self.group.channel_of(column)).wide(),
-            false => [0.0; 2],
-        });
+        // Nothing to clear where no channel needs them.
+        let wide = if columns.iter().any(|column| column.exact) {
+            Some(of_columns(self.group, |column| match columns[column % LANES].exact {
+                true => self.apply.normalisation.of_channel(self.group.channel_of(column)).wide(),
+                false => [0.0; 2],
+            }))
+        } else {
+            None
+        };
         let mut runs = [self.units.clone(), 0..0];
         if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone())
             && self.apply.keep.is_each()
-            && !columns.iter().any(|column| column.exact)
+            && wide.is_none()
         {
             let of_channels = columns.map(ColumnCoefficients::fields);
             let ahead = Ahead::next_row(rows.width, self.elements.len());
@@ -726,7 +731,9 @@ impl<T: Storage> Forward<'_, '_, T> {
             for (column, start, len) in planar.runs(self.group, units) {
                 let coefficients = columns[column % LANES];
                 let keep = self.apply.keep.within(start, len);
-                if coefficients.exact {
+                if let Some(wide) = &wide
+                    && coefficients.exact
+                {
                     let (source, vectors) =
                         (ExactSource::Run(coefficients, wide[column % LANES]), Vectors::of_run(start, len));
                     s.apart(ExactForward { forward: &mut self, source, keep, vectors });
@@ -775,12 +782,14 @@ impl<T: Storage> Forward<'_, '_, T> {
         if !has_exact {
             return;
         }
+        // Moved, because what a function is given the address of is not in registers.
+        let mut moved = self;
         for (number, tile) in table.iter().enumerate() {
             if is_exact(s, tile, [EXACT; 2]) {
                 let column = number * LANES;
-                let vectors = columns.vectors_of(group, self.units.clone(), column);
+                let vectors = columns.vectors_of(group, moved.units.clone(), column);
                 let source = ExactSource::Tile(tile, Owner::Column(group, column));
-                s.apart(ExactForward { forward: &mut self, source, keep, vectors });
+                s.apart(ExactForward { forward: &mut moved, source, keep, vectors });
             }
         }
     }

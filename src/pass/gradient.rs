@@ -277,6 +277,12 @@ impl<T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> Ker
 }
 
 impl<T: Storage> Backward<'_, '_, T> {
+    /// Whether pieces need room for their values before the output. To clear it takes longer than a small call.
+    #[inline(always)]
+    fn needs_copy(&self) -> bool {
+        self.elements.read.is_none() || self.gradient.apply.formula.curve.is_some()
+    }
+
     /// Whether the gradient goes through batch statistics.
     #[inline(always)]
     fn is_batch(&self) -> bool {
@@ -286,16 +292,28 @@ impl<T: Storage> Backward<'_, '_, T> {
     #[inline(always)]
     fn planar<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(mut self, s: S, planar: &Planar) {
         let Some(tile) = self.table.first() else { return };
-        let (mut copy, mut rooms) = ([0.0; PIECE], (Rooms::new(), Rooms::new()));
+        let mut room;
+        let copy: &mut [f32] = if self.needs_copy() {
+            room = [0.0; PIECE];
+            &mut room
+        } else {
+            &mut []
+        };
+        let mut rooms = (Rooms::new(), Rooms::new());
         let columns = of_columns(self.group, |column| ColumnGradient::new(tile, column));
-        let wide = of_columns(self.group, |column| match columns[column % LANES].needs_f64() {
-            true => self.gradient.wide(tile, column, self.group.channel_of(column)),
-            false => [0.0; 5],
-        });
+        // Nothing to clear where no channel needs them.
+        let wide = if columns.iter().any(ColumnGradient::needs_f64) {
+            Some(of_columns(self.group, |column| match columns[column % LANES].needs_f64() {
+                true => self.gradient.wide(tile, column, self.group.channel_of(column)),
+                false => [0.0; 5],
+            }))
+        } else {
+            None
+        };
         let mut runs = [self.units.clone(), 0..0];
         if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone())
             && self.gradient.apply.keep.is_each()
-            && !columns.iter().any(ColumnGradient::needs_f64)
+            && wide.is_none()
         {
             let of_channels = columns.map(ColumnGradient::fields);
             let ahead = Ahead::next_row(rows.width, T::len(self.gradient.input));
@@ -305,7 +323,7 @@ impl<T: Storage> Backward<'_, '_, T> {
                 let start = rows.first() + row * rows.width;
                 for piece in pieces(start, rows.columns) {
                     let owner = Owner::Position { group: self.group, inner: planar.inner, position: piece.0 - start };
-                    let room = (&mut copy, &mut rooms);
+                    let room = (&mut *copy, &mut rooms);
                     self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut of_runs, owner, keep, (piece, ahead), room);
                 }
             }
@@ -315,7 +333,9 @@ impl<T: Storage> Backward<'_, '_, T> {
             for (column, start, len) in planar.runs(self.group, units) {
                 let coefficients = columns[column % LANES];
                 let keep = self.gradient.apply.keep.within(start, len);
-                if coefficients.needs_f64() {
+                if let Some(wide) = &wide
+                    && coefficients.needs_f64()
+                {
                     let source = ExactSource::Run(coefficients, wide[column % LANES]);
                     let vectors = Vectors::of_run(start, len);
                     s.apart(ExactBackward { backward: &mut self, source, keep, vectors });
@@ -329,23 +349,47 @@ impl<T: Storage> Backward<'_, '_, T> {
                         owner,
                         &keep,
                         (piece, Ahead::NOT),
-                        (&mut copy, &mut rooms),
+                        (&mut *copy, &mut rooms),
                     );
                 }
             }
         }
     }
 
-    /// In the order of the output's: first the tiles of which no column needs f64.
     #[inline(always)]
     fn columns<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(mut self, s: S, columns: &Columns) {
         let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
-        let (mut copy, mut rooms, mut next) = ([0.0; PIECE], (Rooms::new(), Rooms::new()), 0);
-        let flags = [apply::EXACT, OFFSET];
         let (forward, own) = (table.iter().map(|tile| &tile[apply::EXACT]), table.iter().map(|tile| &tile[OFFSET]));
-        let has_exact = needs_f64(s, forward) || needs_f64(s, own);
-        let whole = !has_exact || !RESIDUAL && self.elements.read.is_some();
-        let ahead = if whole { Ahead::in_sequence(columns.width, T::len(self.gradient.input)) } else { Ahead::NOT };
+        if needs_f64(s, forward) || needs_f64(s, own) {
+            return s.apart(BesideExact { backward: self, columns });
+        }
+        let mut room;
+        let copy: &mut [f32] = if self.needs_copy() {
+            room = [0.0; PIECE];
+            &mut room
+        } else {
+            &mut []
+        };
+        let mut rooms = (Rooms::new(), Rooms::new());
+        let ahead = Ahead::in_sequence(columns.width, T::len(self.gradient.input));
+        for (start, len) in columns.rows_of(group, self.units.clone()) {
+            let mut tiles = table.iter();
+            for piece in pieces(start, len) {
+                let owner = Owner::Column(group, piece.0 - start);
+                let room = (&mut *copy, &mut rooms);
+                self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut tiles, owner, &keep, (piece, ahead), room);
+            }
+        }
+    }
+
+    /// The gradients of columns of which some need f64, in the order of the output's: first the tiles that have none of them.
+    #[inline(always)]
+    fn columns_beside_exact<S: Simd>(mut self, s: S, columns: &Columns) {
+        let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
+        let whole =
+            self.gradient.apply.residual.is_none() && self.grad_residual.is_none() && self.elements.read.is_some();
+        let flags = [apply::EXACT, OFFSET];
+        let (mut copy, mut rooms, mut next) = ([0.0; PIECE], (Rooms::new(), Rooms::new()), 0);
         while let Some(segment) = next_segment(s, table, next, flags, whole) {
             next = segment.end;
             let (first, end) = (segment.start * LANES, segment.end * LANES);
@@ -353,14 +397,12 @@ impl<T: Storage> Backward<'_, '_, T> {
             for (start, len) in columns.rows_of(group, self.units.clone()) {
                 let mut sources = tiles.iter();
                 for piece in pieces(start + first, end.min(len).saturating_sub(first)) {
-                    let owner = Owner::Column(group, piece.0 - start);
-                    let room = (&mut copy, &mut rooms);
-                    self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut sources, owner, &keep, (piece, ahead), room);
+                    let (owner, piece) = (Owner::Column(group, piece.0 - start), (piece, Ahead::NOT));
+                    let room = (&mut copy[..], &mut rooms);
+                    // Serves what the others serve, with the same bits.
+                    self.vectors::<S, true, false, true>(s, &mut sources, owner, &keep, piece, room);
                 }
             }
-        }
-        if !has_exact {
-            return;
         }
         for (number, tile) in table.iter().enumerate() {
             if is_exact(s, tile, flags) {
@@ -381,7 +423,7 @@ impl<T: Storage> Backward<'_, '_, T> {
         owner: Owner,
         keep: &Keep<'_>,
         ((start, len), ahead): ((usize, usize), Ahead),
-        (copy, (rooms, others)): (&mut [f32; PIECE], &mut (Rooms<T>, Rooms<T>)),
+        (copy, (rooms, others)): (&mut [f32], &mut (Rooms<T>, Rooms<T>)),
     ) {
         let (gradient, mut buffer) = (self.gradient, [0; _]);
         let batch = if RESIDUAL { self.is_batch() } else { BATCH };
@@ -400,7 +442,7 @@ impl<T: Storage> Backward<'_, '_, T> {
         };
         let (grad_residual, grad_residual_rest) = grad_residual.as_chunks_mut();
         let Place { read, write } = match gradient.apply.curve_if::<RESIDUAL>() {
-            None => self.elements.piece(s, (start, len), ahead, &mut copy[..], (&mut rooms.read, &mut rooms.write)),
+            None => self.elements.piece(s, (start, len), ahead, copy, (&mut rooms.read, &mut rooms.write)),
             Some(curve) => {
                 // From here on `act'(z)*dy` takes the place of `dy`.
                 let strip = copy.get_mut(..len).unwrap_or_default();
@@ -450,6 +492,19 @@ impl<T: Storage> Backward<'_, '_, T> {
             T::finish(s, self.elements.stream, tensor, (start - base, len), &others.write);
         }
         self.elements.finish(s, start, len, &rooms.write);
+    }
+}
+
+/// The gradients of columns of which some need f64. One function for all variants: a matrix that has such columns is rare.
+struct BesideExact<'a, 'b, 'c, T: Storage> {
+    backward: Backward<'a, 'b, T>,
+    columns: &'c Columns,
+}
+
+impl<S: Simd, T: Storage> Work<S> for BesideExact<'_, '_, '_, T> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        self.backward.columns_beside_exact(s, self.columns);
     }
 }
 

@@ -386,8 +386,7 @@ impl<T: Storage> Backward<'_, '_, T> {
     #[inline(always)]
     fn columns_beside_exact<S: Simd>(mut self, s: S, columns: &Columns) {
         let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
-        let whole =
-            self.gradient.apply.residual.is_none() && self.grad_residual.is_none() && self.elements.read.is_some();
+        let whole = self.gradient.apply.is_plain() && self.elements.read.is_some();
         let flags = [apply::EXACT, OFFSET];
         let (mut copy, mut rooms, mut next) = ([0.0; PIECE], (Rooms::new(), Rooms::new()), 0);
         while let Some(segment) = next_segment(s, table, next, flags, whole) {

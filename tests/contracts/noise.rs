@@ -359,10 +359,12 @@ fn noise_contract_special_values() {
     // A width of 0 leaves every bit as it was, NaN with its payload included.
     let mut values = quiet.clone();
     values.extend([f32::INFINITY, f32::from_bits(0x7F80_0001), f32::from_bits(0xFFC0_1234)]);
-    let before = bits(&values);
-    for noise in [Noise::gaussian(0.0), Noise::uniform(-0.0), Noise::gaussian_dropout(0.0)] {
+    // Not `support::bits`, for which every NaN is the same.
+    let all_bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    let before = all_bits(&values);
+    for noise in [Noise::gaussian(0.0), Noise::uniform(-0.0), Noise::uniform(0.0), Noise::gaussian_dropout(0.0)] {
         noise.expect("a width in its range").apply(1, 2, &mut values);
-        assert_eq!(bits(&values), before);
+        assert_eq!(all_bits(&values), before);
     }
     // The largest factors are finite, and so is everything whose product is.
     for law in [Law::Gaussian { sigma: 18_446_744_073_709_551_616.0 }, Law::Uniform { half_width: 0.5 }] {
@@ -399,6 +401,19 @@ fn noise_contract_alpha_dropout_of_nothing_and_of_everything() {
     }
 }
 
+#[test]
+fn noise_contract_empty_tensors_are_left_alone() {
+    for shape in [Shape::ncl(0, 3, 5), Shape::ncl(2, 0, 5), Shape::ncl(2, 3, 0)] {
+        for granularity in [Granularity::Element, Granularity::Channel, Granularity::Sample] {
+            let layer = layer(shape.expect("an empty shape"), 0.3, granularity);
+            let mask = vec![0; layer.mask_len()];
+            assert_eq!(layer.alpha_dropout(&mask, &mut []), Ok(()));
+            assert_eq!(layer.alpha_dropout_backward(&mask, &mut []), Ok(()));
+            assert_eq!(layer.apply_noise(noise(Law::Gaussian { sigma: 1.0 }), 1, &mut []), Ok(()));
+        }
+    }
+}
+
 /// Of a tensor with the mean 0 and the variance 1: by the exact expectation over the bit of each element.
 #[test]
 fn noise_contract_alpha_dropout_leaves_mean_0_and_variance_1() {
@@ -430,9 +445,10 @@ fn environment_contract_noise_and_alpha_dropout_have_the_same_bits_in_every_envi
         let mut mask = vec![0; layer.mask_len()];
         layer.fill_mask(3, &mut mask).expect("the mask has the length");
         let work = || {
-            [0, 1, 2, 3].map(|call| {
+            [0, 1, 2, 3, 4].map(|call| {
                 let mut values = values.clone();
                 let done = match call {
+                    4 => Noise::gaussian(0.3).map(|noise| noise.apply(5, 9, &mut values)),
                     0 => layer.apply_noise(Noise::gaussian_dropout(0.3).expect("below 1"), 5, &mut values),
                     1 => layer.apply_noise(Noise::uniform(0.7).expect("a width"), 5, &mut values),
                     2 => layer.alpha_dropout(&mask, &mut values),

@@ -6,13 +6,15 @@ use std::ptr;
 
 use normdrop::capi as c;
 use normdrop::{
-    Bf16, Buffer as Name, Error, F16, Fold, FoldPadding, Layer, Noise, Parameters, Running, WeightOrder, WeightShape,
+    Bf16, Buffer as Name, Error, F16, Fold, FoldPadding, Layer, Noise, Parameters, Running, Validity, WeightOrder,
+    WeightShape,
 };
 
 use crate::buffer::{Bits, Buffer};
 use crate::calls::{Visitor, alone, forward, scratch_len, with_activation};
 use crate::case::{Case, Entry, Kept, Lengths, Memory, Merged};
 use crate::input::{CapiInput, Fault, Function, Gates};
+use crate::padded::Padding;
 
 /// One call of a function of the C interface, and of what it stands for in Rust.
 ///
@@ -39,6 +41,9 @@ impl Visitor for Call<'_> {
         }
         let layer = case.layer(activation);
         prepare(&mut case, &layer);
+        if is_masked(input) {
+            case.padding = Padding::new(&case, &input.layer);
+        }
         check_lengths(&case, &layer, described(&case, input));
 
         let function = input.function;
@@ -57,6 +62,7 @@ impl Visitor for Call<'_> {
             in_gates: of_c.kept == Kept::InGates,
             buffers: buffers(&case, function, &mut of_c),
             halves: Vec::new(),
+            masked: case.padding.as_ref().map(|padding| masked(padding, &mut of_c.workspace)),
             batches: of_c.batches.as_mut().filter(|_| case.has_running).map_or(ptr::null_mut(), ptr::from_mut),
         };
         let expected = call.spoil(input, &case, &mut of_rust);
@@ -145,10 +151,29 @@ fn element(input: &CapiInput, name: Name) -> Option<c::normdrop_element> {
             | Function::ApplyGradient
     );
     let bits = input.by >> (2 * usize::from(matches!(name, Name::Output | Name::GradInput)));
-    if input.fault != Fault::Nothing || !has_halves || !TENSORS.contains(&name) {
+    if input.fault != Fault::Nothing || !has_halves || is_masked(input) || !TENSORS.contains(&name) {
         return None;
     }
     [None, Some(c::NORMDROP_ELEMENT_F16), Some(c::NORMDROP_ELEMENT_BF16), None][usize::from(bits % 4)]
+}
+
+/// Whether the call is one over the valid positions of a padded batch, if the shape has any: where nothing is wrong with
+/// it, the number of the other buffer says that.
+fn is_masked(input: &CapiInput) -> bool {
+    let has_masked = matches!(input.function, Function::Train | Function::Eval | Function::Backward);
+    has_masked && input.fault == Fault::Nothing && input.other % 2 == 1
+}
+
+/// The valid positions as C has them.
+fn masked(padding: &Padding, workspace: &mut [f32]) -> c::normdrop_masked {
+    let (mut lengths, mut validity) =
+        (c::normdrop_slice { values: ptr::null(), len: 0 }, c::normdrop_slice { values: ptr::null(), len: 0 });
+    match padding.validity() {
+        Validity::Lengths(of_samples) => (lengths.values, lengths.len) = (of_samples.as_ptr(), of_samples.len()),
+        Validity::Bitmap(bits) => (validity.values, validity.len) = (bits.as_ptr(), bits.len()),
+    }
+    let workspace = c::normdrop_slice_mut { values: workspace.as_mut_ptr(), len: workspace.len() };
+    c::normdrop_masked { version: c::NORMDROP_ABI_VERSION, lengths, validity, workspace }
 }
 
 /// A number rounded to a type of halves.
@@ -542,6 +567,8 @@ struct CallOfC {
     buffers: Vec<Pointer>,
     /// The tensors that are not those of `buffers`, but of halves.
     halves: Vec<HalfTensor>,
+    /// Of a call over the valid positions of a padded batch.
+    masked: Option<c::normdrop_masked>,
     batches: *mut u64,
 }
 
@@ -837,7 +864,10 @@ impl CallOfC {
                         residual_half: self.read_half(Residual),
                         output_half: self.write_half(Output),
                     };
-                    c::normdrop_train(layer, self.handed_over(&call), error)
+                    match &self.masked {
+                        Some(masked) => c::normdrop_train_masked(layer, self.handed_over(&call), masked, error),
+                        None => c::normdrop_train(layer, self.handed_over(&call), error),
+                    }
                 }
                 Function::Eval | Function::EvalInPlace => {
                     let call = c::normdrop_eval_call {
@@ -858,7 +888,10 @@ impl CallOfC {
                         residual_half: self.read_half(Residual),
                         output_half: self.write_half(output),
                     };
-                    c::normdrop_eval(layer, self.handed_over(&call), error)
+                    match &self.masked {
+                        Some(masked) => c::normdrop_eval_masked(layer, self.handed_over(&call), masked, error),
+                        None => c::normdrop_eval(layer, self.handed_over(&call), error),
+                    }
                 }
                 Function::Backward | Function::BackwardInPlace => {
                     let call = c::normdrop_backward_call {
@@ -889,7 +922,10 @@ impl CallOfC {
                         grad_input_half: self.write_half(grad_input),
                         grad_residual_half: self.write_half(GradResidual),
                     };
-                    c::normdrop_backward(layer, self.handed_over(&call), error)
+                    match &self.masked {
+                        Some(masked) => c::normdrop_backward_masked(layer, self.handed_over(&call), masked, error),
+                        None => c::normdrop_backward(layer, self.handed_over(&call), error),
+                    }
                 }
                 Function::Moments => {
                     let (moments, scratch) = (self.write(Moments), self.write(Scratch));

@@ -360,8 +360,20 @@ fn calls_of_c() -> Vec<(String, CapiInput)> {
     ];
     for (number, function) in with_halves.into_iter().enumerate() {
         for (way, by) in [("both", 0b0110), ("others", 0b1001), ("read", 0b0010), ("written", 0b0100)] {
-            let input = CapiInput { by, ..of(number, function, Fault::Nothing) };
+            let input = CapiInput { by, other: 0, ..of(number, function, Fault::Nothing) };
             seeds.push((format!("{function:?}_halves_{way}"), input));
+        }
+    }
+    for (number, function) in [Function::Train, Function::Eval, Function::Backward].into_iter().enumerate() {
+        for (way, gates, seed) in [
+            ("lengths", Gates::LeftOut, 1),
+            ("bits", Gates::LeftOut, 2),
+            ("gates", Gates::Over, 3),
+            ("gates_beside", Gates::Beside, 4),
+        ] {
+            let mut input = CapiInput { other: 1, by: 0, gates, ..of(number, function, Fault::Nothing) };
+            input.layer.mask_seed = seed;
+            seeds.push((format!("{function:?}_masked_{way}"), input));
         }
     }
     for (number, &fault) in Fault::ALL.iter().enumerate().filter(|(_, fault)| !of_buffers.contains(fault)) {

@@ -2,8 +2,8 @@
 //! frameworks have in common.
 
 use normdrop::{
-    Activation, Backward, Config, Dropout, Error, Eval, Layer, ParameterGradients, Parameters, Running, RunningMut,
-    Saved, SavedMut, Shape, Statistics, Train, mask_len,
+    Activation, Backward, Config, Dropout, Element, Error, Eval, Layer, ParameterGradients, Parameters, Running,
+    RunningMut, Saved, SavedMut, Shape, Statistics, Train, mask_len,
 };
 
 /// What a forward call leaves for its backward call.
@@ -22,10 +22,10 @@ enum Kept {
     Fixed { mean: Vec<f32>, var: Vec<f32> },
 }
 
-/// What a backward call computes.
+/// What a backward call computes: the gradient of the input in the input's type.
 #[derive(Debug)]
-pub(crate) struct Gradients {
-    pub(crate) input: Option<Vec<f32>>,
+pub(crate) struct Gradients<E> {
+    pub(crate) input: Option<Vec<E>>,
     pub(crate) weight: Vec<f32>,
     pub(crate) bias: Vec<f32>,
 }
@@ -46,13 +46,13 @@ pub(crate) fn shape_of(dims: &[usize]) -> Option<Result<Shape, Error>> {
 
 impl<A: Activation> Pass<A> {
     /// A training call: batch statistics, running statistics updated in place, dropout with the mask of this seed.
-    pub(crate) fn train(
+    pub(crate) fn train<E: Element>(
         layer: Layer<A>,
         mask_seed: u64,
         parameters: Parameters<'_>,
         [running_mean, running_var]: [&mut [f32]; 2],
-        input: &[f32],
-    ) -> Result<(Self, Vec<f32>), Error> {
+        input: &[E],
+    ) -> Result<(Self, Vec<E>), Error> {
         let channels = layer.shape().channels();
         let (mut mean, mut mean_tail, mut inv_std) = (vec![0.0; channels], vec![0.0; channels], vec![0.0; channels]);
         let mut mask = if layer.config().p > 0.0 {
@@ -62,7 +62,7 @@ impl<A: Activation> Pass<A> {
         } else {
             None
         };
-        let mut output = vec![0.0; input.len()];
+        let mut output = vec![E::default(); input.len()];
         let mut scratch = vec![0.0; layer.train_scratch_len()];
         let saved = SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std };
         let running = Some(RunningMut::new(running_mean, running_var));
@@ -82,13 +82,13 @@ impl<A: Activation> Pass<A> {
     }
 
     /// An evaluation: the running statistics, nothing dropped.
-    pub(crate) fn eval(
+    pub(crate) fn eval<E: Element>(
         layer: Layer<A>,
         parameters: Parameters<'_>,
         [mean, var]: [Vec<f32>; 2],
-        input: &[f32],
-    ) -> Result<(Self, Vec<f32>), Error> {
-        let mut output = vec![0.0; input.len()];
+        input: &[E],
+    ) -> Result<(Self, Vec<E>), Error> {
+        let mut output = vec![E::default(); input.len()];
         layer.eval(Eval {
             parameters,
             running: Running::new(&mean, &var),
@@ -102,13 +102,13 @@ impl<A: Activation> Pass<A> {
     }
 
     /// The gradients of either call; that of the input only if it is wanted, which spares memory and time in a first layer.
-    pub(crate) fn backward(
+    pub(crate) fn backward<E: Element>(
         &self,
         parameters: Parameters<'_>,
-        input: &[f32],
-        grad_output: &[f32],
+        input: &[E],
+        grad_output: &[E],
         input_wanted: bool,
-    ) -> Result<Gradients, Error> {
+    ) -> Result<Gradients<E>, Error> {
         let (statistics, dropout) = match &self.kept {
             Kept::Batch { mean, mean_tail, inv_std, bits } => {
                 let dropout = match bits {
@@ -122,7 +122,7 @@ impl<A: Activation> Pass<A> {
         };
         let channels = self.layer.shape().channels();
         let mut gradients = Gradients {
-            input: input_wanted.then(|| vec![0.0; input.len()]),
+            input: input_wanted.then(|| vec![E::default(); input.len()]),
             weight: vec![0.0; channels],
             bias: vec![0.0; channels],
         };

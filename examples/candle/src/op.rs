@@ -3,8 +3,11 @@
 use std::ops::Deref;
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp3, Device, Error, Layout, Result, Shape, Storage, Tensor, Var, bail};
-use normdrop::{Activation, Layer, Parameters};
+use candle_core::{
+    CpuStorage, CustomOp3, DType, Device, Error, Layout, Result, Shape, Storage, Tensor, Var, WithDType, bail,
+};
+use half::{bf16, f16};
+use normdrop::{Activation, Element, Layer, Parameters};
 
 use crate::pass::Pass;
 
@@ -49,7 +52,38 @@ impl<A: Activation> CustomOp3 for Op<A> {
     ) -> Result<(CpuStorage, Shape)> {
         let parameters =
             Parameters { weight: Some(values(weight, weight_layout)?), bias: Some(values(bias, bias_layout)?) };
-        let input = values(input, input_layout)?;
+        // A type that the layer does not take is refused as a tensor that is not f32.
+        let output = match input {
+            CpuStorage::BF16(_) => CpuStorage::BF16(self.forward(parameters, values(input, input_layout)?)?),
+            CpuStorage::F16(_) => CpuStorage::F16(self.forward(parameters, values(input, input_layout)?)?),
+            _ => CpuStorage::F32(self.forward(parameters, values(input, input_layout)?)?),
+        };
+        Ok((output, input_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        input: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _output: &Tensor,
+        grad_output: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let Some(pass) = self.pass.get() else { bail!("batch-norm-dropout has no forward pass to go back through") };
+        // candle adds gradients up into contiguous tensors, so there is nothing to copy; but it promises that nowhere.
+        let grad_output = grad_output.contiguous()?;
+        let tensors = [input, weight, bias, &grad_output];
+        match input.dtype() {
+            DType::BF16 => gradients::<bf16, A>(pass, tensors),
+            DType::F16 => gradients::<f16, A>(pass, tensors),
+            _ => gradients::<f32, A>(pass, tensors),
+        }
+    }
+}
+
+impl<A: Activation> Op<A> {
+    /// The forward call, on an input of any type; the pass is kept for the backward call.
+    fn forward<E: Element>(&self, parameters: Parameters<'_>, input: &[E]) -> Result<Vec<E>> {
         // Vectors of one number per channel, written back once nothing can fail any more.
         let [mut mean, mut var] = [self.running_mean.to_vec1::<f32>()?, self.running_var.to_vec1::<f32>()?];
         let (pass, output) = match self.mode {
@@ -66,36 +100,29 @@ impl<A: Activation> CustomOp3 for Op<A> {
         if self.pass.set(pass).is_err() {
             bail!("a batch-norm-dropout operation belongs to one node of the graph")
         }
-        Ok((CpuStorage::F32(output), input_layout.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        input: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _output: &Tensor,
-        grad_output: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let Some(pass) = self.pass.get() else { bail!("batch-norm-dropout has no forward pass to go back through") };
-        // candle adds gradients up into contiguous tensors, so there is nothing to copy; but it promises that nowhere.
-        let grad_output = grad_output.contiguous()?;
-        let input_tracked = input.track_op();
-        let gradients = {
-            let [input, weight, bias, grad_output] =
-                [input, weight, bias, &grad_output].map(Tensor::storage_and_layout);
-            let parameters = Parameters { weight: Some(of_cpu(&weight)?), bias: Some(of_cpu(&bias)?) };
-            pass.backward(parameters, of_cpu(&input)?, of_cpu(&grad_output)?, input_tracked).map_err(Error::wrap)?
-        };
-        let grad_input =
-            gradients.input.map(|values| Tensor::from_vec(values, input.shape(), &Device::Cpu)).transpose()?;
-        let of_channels = |values: Vec<f32>| Tensor::from_vec(values, weight.shape(), &Device::Cpu);
-        Ok((grad_input, Some(of_channels(gradients.weight)?), Some(of_channels(gradients.bias)?)))
+        Ok(output)
     }
 }
 
+/// The gradients of input, weight and bias, from these three and the gradient of the output, which has the input's type.
+fn gradients<E: Element + WithDType, A: Activation>(
+    pass: &Pass<A>,
+    tensors: [&Tensor; 4],
+) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+    let [input, weight, ..] = tensors;
+    let gradients = {
+        let [input, weight, bias, grad_output] = tensors.map(Tensor::storage_and_layout);
+        let parameters = Parameters { weight: Some(of_cpu(&weight)?), bias: Some(of_cpu(&bias)?) };
+        let (values, grad_output) = (of_cpu::<E>(&input)?, of_cpu(&grad_output)?);
+        pass.backward(parameters, values, grad_output, tensors[0].track_op()).map_err(Error::wrap)?
+    };
+    let grad_input = gradients.input.map(|values| Tensor::from_vec(values, input.shape(), &Device::Cpu)).transpose()?;
+    let of_channels = |values: Vec<f32>| Tensor::from_vec(values, weight.shape(), &Device::Cpu);
+    Ok((grad_input, Some(of_channels(gradients.weight)?), Some(of_channels(gradients.bias)?)))
+}
+
 /// The numbers of a tensor, where they are.
-fn of_cpu<'a>((storage, layout): &'a (impl Deref<Target = Storage>, &Layout)) -> Result<&'a [f32]> {
+fn of_cpu<'a, E: WithDType>((storage, layout): &'a (impl Deref<Target = Storage>, &Layout)) -> Result<&'a [E]> {
     match &**storage {
         Storage::Cpu(storage) => values(storage, layout),
         _ => bail!("batch-norm-dropout works on the CPU"),
@@ -103,9 +130,9 @@ fn of_cpu<'a>((storage, layout): &'a (impl Deref<Target = Storage>, &Layout)) ->
 }
 
 /// The numbers of a contiguous tensor.
-fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+fn values<'a, E: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [E]> {
     let Some((from, to)) = layout.contiguous_offsets() else { bail!("batch-norm-dropout needs contiguous tensors") };
-    match storage.as_slice::<f32>()?.get(from..to) {
+    match storage.as_slice::<E>()?.get(from..to) {
         Some(values) => Ok(values),
         None => bail!("batch-norm-dropout: the layout of a tensor reaches beyond its storage"),
     }

@@ -147,6 +147,38 @@ fn evaluation_uses_the_running_statistics_and_drops_nothing() -> Result<()> {
 }
 
 #[test]
+fn halves_give_the_results_of_f32_rounded_once() -> Result<()> {
+    let config = Config { p: 0.3, ..CONFIG };
+    for dtype in [DType::BF16, DType::F16] {
+        for (seed, dims) in [(20, &[64, 24][..]), (21, &[5, 6, 7, 3])] {
+            let mut case = Case::of(dims, seed);
+            // What the halves are, as f32.
+            let rounded = |values: &[f32]| -> Result<Vec<f32>> {
+                flat(&Tensor::from_slice(values, values.len(), &CPU)?.to_dtype(dtype)?.to_dtype(DType::F32)?)
+            };
+            (case.x, case.grad_output) = (rounded(&case.x)?, rounded(&case.grad_output)?);
+            for train in [true, false] {
+                let expected = run(&layer_of(&case, config)?.0, &case, train)?;
+                let x = Var::from_tensor(&Tensor::from_slice(&case.x, dims, &CPU)?.to_dtype(dtype)?)?;
+                let (layer, _variables) = layer_of(&case, config)?;
+                let y = layer.forward_t(&x, train)?;
+                let grad_output = Tensor::from_slice(&case.grad_output, dims, &CPU)?.to_dtype(dtype)?;
+                let gradients = (&y * grad_output)?.sum_all()?.backward()?;
+                let dx = gradients.get(&x).expect("x is part of the graph");
+                assert_eq!((y.dtype(), dx.dtype()), (dtype, dtype));
+                assert_eq!(flat(&y.to_dtype(DType::F32)?)?, rounded(&expected.y)?);
+                assert_eq!(flat(&dx.to_dtype(DType::F32)?)?, rounded(&expected.dx)?);
+                let of = |tensor: &Tensor| flat(gradients.get(tensor).expect("the tensor is part of the graph"));
+                assert_eq!([of(layer.weight())?, of(layer.bias())?], [expected.d_weight, expected.d_bias]);
+                let running = [flat(layer.running_mean())?, flat(layer.running_var())?];
+                assert_eq!(running, [expected.running_mean, expected.running_var]);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_view_gives_the_bits_of_its_copy() -> Result<()> {
     let case = Case::of(&[5, 6, 7, 3], 4);
     let config = Config { p: 0.3, ..CONFIG };

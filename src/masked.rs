@@ -52,9 +52,10 @@ impl<A: Activation> Layer<A> {
     /// statistics are added up depends on the shape and on the valid positions alone. They are as
     /// accurate as those of [`Layer::train`].
     ///
-    /// Memory: as [`Layer::train`] for the valid positions, and `y` is written once in the padding. Some
-    /// of the values are copied, a few thousand at a time. The call runs on the calling thread, unless
-    /// every position is valid.
+    /// Memory: as [`Layer::train`] for the valid positions, and `y` is written once in the padding.
+    /// Values that do not lie side by side are copied, a few thousand at a time. The statistics are made
+    /// on the calling thread; what comes after them is shared by tasks where many valid values lie side by
+    /// side. A batch without padding is a plain call.
     ///
     /// ```
     /// use normdrop::{Config, Identity, Layer, Masked, SavedArrays, Shape, Train, Validity};

@@ -4,8 +4,9 @@
 //! in the padding is never read. The moments and the sums of the chunks are merged as those of the
 //! parts of a batch are.
 //!
-//! A chunk stays in the first or second cache, so that the copies cost little. The constants here
-//! decide which values are added in which order, and so the bits of results.
+//! A chunk stays in the first or second cache, so that the copies cost little. The sizes of chunks
+//! decide which values are added in which order, and so the bits of results. Elementwise work is cut
+//! otherwise, into parts that are not copied where valid values are neighbours.
 
 #[cfg(feature = "rayon")]
 use core::num::NonZero;
@@ -31,6 +32,8 @@ const CHUNK: usize = 4096;
 const ROWS: usize = 64;
 /// The fewest positions of a chunk, channels first: a block of each channel.
 const RUN: usize = 256;
+/// The fewest neighbours of one channel that are worth a call of their own.
+const LONG: usize = 1024;
 /// The tensors of a call that are copied at the same time: `x`, the residual, `dy` and the gradient
 /// of the residual.
 const TENSORS: usize = 4;
@@ -84,7 +87,8 @@ pub(crate) const fn scratch_len(plan: &Plan) -> usize {
     }
     let of_batch = moments_len(plan.shape.channels());
     let of_chunk = moments_len(channels) + prepared_len(channels) + tables;
-    larger(of_call(plan), of_batch.saturating_add(of_chunk))
+    // Elementwise work has pieces of all channels, too.
+    of_batch.saturating_add(larger(of_chunk, of_call(plan)))
 }
 
 /// The shape of a chunk in the layout of `shape`.
@@ -97,7 +101,7 @@ const fn chunk_shape(shape: Shape, channels: usize, positions: usize) -> Shape {
     }
 }
 
-/// The plan for a chunk, whose mask has a bit for each element.
+/// The plan for a chunk, whose mask has a bit for each element, on the calling thread.
 const fn of_shape(plan: &Plan, shape: Shape) -> Plan {
     Plan {
         shape,
@@ -141,6 +145,63 @@ fn each_chunk<'a>(shape: Shape, positions: Positions<'a>, mut work: impl FnMut(&
         for first_channel in (0..shape.channels()).step_by(channels.max(1)) {
             let channels = channels.min(shape.channels() - first_channel);
             work(&Chunk { shape, from, positions, end: rest.place(), first_channel, channels });
+        }
+    }
+}
+
+/// The parts of elementwise work, whose results do not depend on how it is cut. They are neighbours in the tensor wherever
+/// valid values are, so that nothing is copied; elsewhere they are chunks. `limited` says that a part has no more elements
+/// than a chunk, because bits are copied.
+fn each_part<'a>(shape: Shape, positions: Positions<'a>, limited: bool, mut work: impl FnMut(&Chunk<'a>)) {
+    let (cut_channels, most) = cut(shape);
+    let (channels, inner) = (shape.channels(), shape.inner());
+    // The elements that all channels have at one position, channels last, or at all positions of a sample.
+    let unit = channels * inner;
+    let fits = !limited || unit <= CHUNK;
+    // Whether a run is a part without a copy, and how many of its positions are.
+    let alone = |run: Run| {
+        if inner == 1 && fits {
+            let longest = CHUNK.checked_div(channels).filter(|_| limited).unwrap_or(usize::MAX);
+            Some((channels, longest))
+        } else if inner != 1 && fits && run.len == inner && unit >= LONG {
+            Some((channels, inner))
+        } else if inner != 1 && run.len >= LONG {
+            Some((1, CHUNK))
+        } else {
+            None
+        }
+    };
+    let mut rest = positions;
+    loop {
+        let from = rest;
+        let Some(run) = { rest }.take(usize::MAX) else { return };
+        let (channels, positions) = match alone(run) {
+            Some((channels, longest)) => {
+                let mut taken = rest.take(longest).map_or(0, |run| run.len);
+                // Channels last, the next sample may begin where this one ends.
+                while inner == 1 && taken < longest {
+                    let (mut ahead, end) = (rest, rest.place());
+                    match ahead.take(longest - taken) {
+                        Some(run) if run.sample * shape.positions() + run.first == end => {
+                            (rest, taken) = (ahead, taken + run.len);
+                        }
+                        _ => break,
+                    }
+                }
+                (channels, taken)
+            }
+            None => {
+                let mut taken = 0;
+                while taken < most && { rest }.take(usize::MAX).is_some_and(|run| alone(run).is_none()) {
+                    taken += rest.take(most - taken).map_or(0, |run| run.len);
+                }
+                (cut_channels, taken)
+            }
+        };
+        let end = rest.place();
+        for first_channel in (0..shape.channels()).step_by(channels.max(1)) {
+            let channels = channels.min(shape.channels() - first_channel);
+            work(&Chunk { shape, from, positions, end, first_channel, channels });
         }
     }
 }
@@ -199,8 +260,22 @@ impl Chunk<'_> {
         self.channels * self.positions
     }
 
+    /// Whether the chunk has every channel.
+    const fn is_wide(&self) -> bool {
+        self.channels == self.shape.channels()
+    }
+
     fn plan(&self, plan: &Plan) -> Plan {
         of_shape(plan, chunk_shape(self.shape, self.channels, self.positions))
+    }
+
+    /// The plan of a part of elementwise work: in tasks, if its elements are neighbours.
+    fn elementwise_plan(&self, plan: &Plan) -> Plan {
+        let of_part = self.plan(plan);
+        match self.neighbours() {
+            Some(_) => Plan { shape: of_part.shape, config: of_part.config, ..*plan },
+            None => of_part,
+        }
     }
 
     /// The values of the chunk: where they are, or copied.
@@ -247,6 +322,7 @@ impl Chunk<'_> {
                 mean_tail: mean_tail.map(|tail| self.of(tail)),
                 var: self.of(var),
             }),
+            Statistics::Prepared(all) if self.is_wide() => Statistics::Prepared(all),
             Statistics::Prepared(all) => {
                 let (all, prepared) = (Prepared::of(all), range_mut(prepared, 0, prepared_len(self.channels)));
                 let mut of_chunk = PreparedMut::new(prepared, self.channels);
@@ -263,27 +339,33 @@ impl Chunk<'_> {
         Normalisation { parameters: self.parameters(normalisation.parameters), statistics, ..*normalisation }
     }
 
-    /// The bits of the elements of the chunk, of a mask or of gates.
-    fn bits<'a>(&self, gates: &Gates<'_>, bits: &'a mut [u8; CHUNK / 8]) -> Option<&'a [u8]> {
-        match gates {
-            Gates::Open => return None,
-            Gates::Each(mask) => self.each_segment(|Segment { element, place, len }| {
-                copy_bits(mask, element, bits, place, len);
-            }),
-            shared @ Gates::Shared(_) => {
-                let keep = shared.keep(1.0);
-                self.each_segment(|Segment { element, place, len }| {
-                    for at in 0..len {
-                        copy_bits(&[u8::from(keep.keeps(element + at))], 0, bits, place + at, 1);
-                    }
-                });
+    /// The bits of the elements of the chunk, of a mask or of gates: where they are, if they begin with a byte, or copied.
+    fn bits<'a>(&self, gates: &Gates<'a>, bits: &'a mut [u8; CHUNK / 8]) -> Option<&'a [u8]> {
+        match (gates, self.neighbours()) {
+            (Gates::Open, _) => None,
+            (Gates::Each(mask), Some(first)) if first.is_multiple_of(8) => {
+                Some(range(mask, first / 8, self.len().div_ceil(8)))
             }
+            _ => Some(self.copy_bits(gates, bits)),
         }
-        Some(range(bits, 0, self.len().div_ceil(8)))
     }
 
-    /// The dropout of the chunk; its bits are copied.
-    fn dropout<'a>(&self, plan: &Plan, dropout: Dropout<'_>, bits: &'a mut [u8; CHUNK / 8]) -> Dropout<'a> {
+    /// A copy of the bits of the elements of the chunk, which has no more of them than the copy.
+    fn copy_bits<'a>(&self, gates: &Gates<'_>, bits: &'a mut [u8; CHUNK / 8]) -> &'a [u8] {
+        let keep = gates.keep(1.0);
+        self.each_segment(|Segment { element, place, len }| match gates {
+            Gates::Each(mask) => copy_bits(mask, element, bits, place, len),
+            Gates::Open | Gates::Shared(_) => {
+                for at in 0..len {
+                    copy_bits(&[u8::from(keep.keeps(element + at))], 0, bits, place + at, 1);
+                }
+            }
+        });
+        range(bits, 0, self.len().div_ceil(8))
+    }
+
+    /// The dropout of the chunk.
+    fn dropout<'a>(&self, plan: &Plan, dropout: Dropout<'a>, bits: &'a mut [u8; CHUNK / 8]) -> Dropout<'a> {
         // A call that drops everything reads no mask, but asks for one.
         let Some((gates, _)) = plan.gates_of(dropout) else { return Dropout::Mask(&[]) };
         let bits = self.bits(&gates, bits);
@@ -302,6 +384,17 @@ fn copy_values(from: &[f32], to: &mut [f32]) {
     let len = from.len().min(to.len());
     if let (Some(from), Some(to)) = (from.get(..len), to.get_mut(..len)) {
         to.copy_from_slice(from);
+    }
+}
+
+/// Whether the bits of some elements have to be copied: those of a mask that has no bit for each, or of parts that do not
+/// begin with a byte.
+fn copies_bits(plan: &Plan, dropout: Dropout<'_>) -> bool {
+    let unit = plan.shape.channels() * plan.shape.inner();
+    match plan.gates_of(dropout) {
+        None | Some((Gates::Open, _)) => false,
+        Some((Gates::Each(_), _)) => !unit.is_multiple_of(8),
+        Some((Gates::Shared(_), _)) => true,
     }
 }
 
@@ -325,12 +418,12 @@ pub(crate) fn train<const GATES: bool>(
     gates: Option<&mut [u8]>,
     workspace: &mut [f32],
 ) {
-    let Train { parameters, running, dropout, input, residual, output, saved, mut scratch } = call;
-    let moments = take_front(&mut scratch, moments_len(plan.shape.channels()));
+    let Train { parameters, running, dropout, input, residual, output, saved, scratch } = call;
+    let (moments, of_chunks) = scratch.split_at_mut_checked(moments_len(plan.shape.channels())).unwrap_or_default();
     moments.fill(0.0);
     each_chunk(plan.shape, valid, |chunk| {
         let [copy, ..] = copies(plan.shape, workspace);
-        let (part, scratch) = scratch.split_at_mut_checked(moments_len(chunk.channels)).unwrap_or_default();
+        let (part, scratch) = of_chunks.split_at_mut_checked(moments_len(chunk.channels)).unwrap_or_default();
         let input = chunk.read(input, copy);
         Singles::moments(&chunk.plan(plan), MomentsCall { input, moments: part, scratch });
         merge_channels(moments, chunk.first_channel, part);
@@ -355,14 +448,16 @@ pub(crate) fn forward<const GATES: bool>(
     let ForwardCall { normalisation, dropout, residual, input, output, scratch } = call;
     let input = input.unwrap_or_default();
     clear(plan.shape, valid, output);
-    each_chunk(plan.shape, valid, |chunk| {
+    // Gates are written to a place of their own first.
+    let limited = GATES && gates.is_some() || copies_bits(plan, dropout);
+    each_part(plan.shape, valid, limited, |chunk| {
         let [values, of_residual, ..] = copies(plan.shape, workspace);
         let (mut bits, mut gate_bits) = ([0; CHUNK / 8], [0; CHUNK / 8]);
         let place = chunk.neighbours();
         let mut written = None;
         let dropout = match (dropout, &gates) {
             (Dropout::InGates, Some(mask)) => {
-                chunk.bits(&Gates::Each(mask), &mut gate_bits);
+                chunk.copy_bits(&Gates::Each(mask), &mut gate_bits);
                 Dropout::InGates
             }
             _ => chunk.dropout(plan, dropout, &mut bits),
@@ -382,8 +477,10 @@ pub(crate) fn forward<const GATES: bool>(
             scratch: &mut *scratch,
         };
         match written {
-            Some(gates) if GATES => Singles::forward_with_gates(&chunk.plan(plan), formula, &mut call, gates),
-            _ => Singles::forward(&chunk.plan(plan), formula, &mut call),
+            Some(gates) if GATES => {
+                Singles::forward_with_gates(&chunk.elementwise_plan(plan), formula, &mut call, gates);
+            }
+            _ => Singles::forward(&chunk.elementwise_plan(plan), formula, &mut call),
         }
         if place.is_none() {
             chunk.put(values, output);
@@ -458,14 +555,17 @@ pub(crate) fn backward(
     for gradient in [Some(&mut *output), grad_residual.as_deref_mut()].into_iter().flatten() {
         clear(plan.shape, valid, gradient);
     }
-    each_chunk(plan.shape, valid, |chunk| {
+    let limited = copies_bits(plan, dropout);
+    each_part(plan.shape, valid, limited, |chunk| {
         let [of_input, of_residual, values, of_grad_residual] = copies(plan.shape, workspace);
         let mut bits = [0; CHUNK / 8];
         let place = chunk.neighbours();
-        let (part, scratch) = scratch.split_at_mut_checked(sums_len(chunk.channels)).unwrap_or_default();
+        let len = if chunk.is_wide() { 0 } else { sums_len(chunk.channels) };
+        let (part, scratch) = scratch.split_at_mut_checked(len).unwrap_or_default();
         let (of_g, of_g_xhat) = sums.split_at_checked(channels).unwrap_or_default();
         let of_chunk = chunk.of(of_g).iter().chain(chunk.of(of_g_xhat));
         part.iter_mut().zip(of_chunk).for_each(|(part, &sum)| *part = sum);
+        let part = if chunk.is_wide() { &*sums } else { part };
         let mut call = BackwardCall {
             normalisation: chunk.normalisation(&normalisation, prepared),
             dropout: chunk.dropout(plan, dropout, &mut bits),
@@ -487,7 +587,7 @@ pub(crate) fn backward(
             grad_parameters: ParameterGradients::default(),
             scratch,
         };
-        Singles::backward(&chunk.plan(plan), formula, &mut call);
+        Singles::backward(&chunk.elementwise_plan(plan), formula, &mut call);
         if place.is_none() {
             chunk.put(values, output);
             if let Some(gradient) = grad_residual.as_deref_mut() {
@@ -512,6 +612,18 @@ mod tests {
                     let statistics = moments_len(channels) + moments_len(most) + prepared_len(most);
                     assert!(scratch_len(&plan) >= statistics);
                     let room = scratch_len(&plan) - statistics;
+                    // Parts of elementwise work: of all channels, and of one.
+                    let all = shape.channels();
+                    let (longest_part, least) =
+                        if shape.inner() == 1 { (samples * positions, 1) } else { (positions, positions) };
+                    for positions in least..=longest_part {
+                        for channels in [all, 1] {
+                            let plan = of_shape(&plan, chunk_shape(shape, channels, positions));
+                            let needed = plan.eval_scratch_len().max(plan.backward_scratch_len());
+                            let room = scratch_len(&Plan::new(shape, Config::DEFAULT)?) - moments_len(all);
+                            assert!(needed <= room, "{positions} positions of {channels} channels, of {shape:?}");
+                        }
+                    }
                     for channels in [most, channels % most] {
                         for positions in 1..=longest {
                             let plan = of_shape(&plan, chunk_shape(shape, channels, positions));

@@ -76,9 +76,6 @@ const BIT_OF_LANE: u32x16 = {
     u32x16::new(lanes)
 };
 
-/// What an f32 with the bits of an [`F16`](crate::F16) at their place is too small by.
-const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
-
 impl Machine for Portable {
     type Simd = Self;
 
@@ -181,6 +178,8 @@ impl Simd for Portable {
     /// that of a subnormal number, too.
     #[inline(always)]
     fn widen_f16(self, halves: u32x16) -> f32x16 {
+        const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
+
         let magnitude = f32x16::from_bits((halves & u32x16::splat(0x7fff)) << 13) * f32x16::splat(TWO_TO_112);
         let limit = f32x16::splat(65536.0);
         // What has the largest exponent is infinite or NaN.

@@ -57,23 +57,6 @@ lanes!(
     Avx2Mask([__m256; 2])
     BitAnd bitand _mm256_and_ps,
 );
-/// The upper halves of eight f32, rounded to nearest even; those of NaN are quiet.
-///
-/// # Safety
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn upper_halves(value: __m256) -> __m256i {
-    // SAFETY: the caller has AVX2.
-    unsafe {
-        let bits = _mm256_castps_si256(value);
-        let upper = _mm256_srli_epi32::<16>(bits);
-        let even = _mm256_and_si256(upper, _mm256_set1_epi32(1));
-        let sum = _mm256_add_epi32(bits, _mm256_add_epi32(even, _mm256_set1_epi32(0x7fff)));
-        let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(value, value));
-        let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x0040));
-        _mm256_blendv_epi8(_mm256_srli_epi32::<16>(sum), quiet, is_nan)
-    }
-}
 
 impl Machine for Avx2 {
     type Simd = Self;
@@ -262,6 +245,24 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn narrow_bf16(self, value: Avx2F32) -> [__m128i; 2] {
+        /// The upper halves of eight f32, rounded to nearest even; those of NaN are quiet.
+        ///
+        /// # Safety
+        /// The CPU has AVX2.
+        #[inline(always)]
+        unsafe fn upper_halves(value: __m256) -> __m256i {
+            // SAFETY: the caller has AVX2.
+            unsafe {
+                let bits = _mm256_castps_si256(value);
+                let upper = _mm256_srli_epi32::<16>(bits);
+                let even = _mm256_and_si256(upper, _mm256_set1_epi32(1));
+                let sum = _mm256_add_epi32(bits, _mm256_add_epi32(even, _mm256_set1_epi32(0x7fff)));
+                let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(value, value));
+                let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x0040));
+                _mm256_blendv_epi8(_mm256_srli_epi32::<16>(sum), quiet, is_nan)
+            }
+        }
+
         // SAFETY: the token proves AVX2.
         unsafe {
             let [low, high] = [upper_halves(value.0[0]), upper_halves(value.0[1])];

@@ -1423,7 +1423,8 @@ typedef struct normdrop_fold_call {
 #define NORMDROP_STATUS_NOISE_LAW 35
 
 /**
- * There is no such type of elements, or a masked call is given halves. `actual` is the number.
+ * There is no such type of elements, the library has no halves (it was built without the feature
+ * `half-precision`), or a masked call is given halves. `actual` is the number.
  */
 #define NORMDROP_STATUS_ELEMENT 36
 

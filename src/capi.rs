@@ -40,7 +40,8 @@ use crate::args::{
 use crate::backend::Backend;
 use crate::channel::Normalisation;
 use crate::config::{Config, Granularity, RunningVariance};
-use crate::element::{Values, ValuesMut};
+#[cfg(feature = "half-precision")]
+use crate::element::ValuesMut;
 use crate::error::{Buffer, Error};
 use crate::fold::{self, Fold, FoldPadding, WeightOrder, WeightShape};
 use crate::layer::Layer;
@@ -49,9 +50,11 @@ use crate::noise::Noise;
 use crate::parts;
 use crate::plan::{BackwardCall, ForwardCall, Gradients, MomentsCall, Phase, Target, TrainCall};
 use crate::shape::Shape;
-use crate::storage::Mixed;
+use crate::storage::Storage;
 
-use buffers::{Region, Tensor, TensorMut, check_apart, check_apart_from, check_struct, read_struct};
+use buffers::{
+    Read, Region, Tensor, TensorMut, Tensors, Write, check_apart, check_apart_from, check_struct, read_struct,
+};
 pub use types::*;
 
 type Outcome = Result<(), normdrop_error>;
@@ -377,7 +380,7 @@ impl normdrop_train_call {
         let batches = count_of(self.batches);
         // SAFETY: passed on.
         let (train, gates) = unsafe {
-            let train = TrainCall::<Mixed> {
+            let train = TrainCall::<Tensors> {
                 parameters: parameters(self.weight, self.bias),
                 running: running_mut(self.running_mean, self.running_mean_tail, self.running_var, batches),
                 dropout: forward_dropout(self.mask.is(self.gates), self.mask),
@@ -442,7 +445,7 @@ impl normdrop_eval_call {
                 let running = running(self.running_mean, self.running_mean_tail, self.running_var);
                 (parameters(self.weight, self.bias), Statistics::Fixed(running))
             };
-            let eval = ForwardCall::<Mixed> {
+            let eval = ForwardCall::<Tensors> {
                 normalisation: Normalisation { parameters, statistics, eps: layer.eps, scale: 1.0 },
                 dropout: forward_dropout(self.mask.is(self.gates), self.mask),
                 residual: tensor!(self, residual).optional(),
@@ -512,7 +515,7 @@ impl normdrop_backward_call {
                 eps: layer.eps,
                 scale: 1.0,
             };
-            BackwardCall::<Mixed> {
+            BackwardCall::<Tensors> {
                 normalisation,
                 dropout: backward_dropout(self.mask, self.gates),
                 phase: Phase::Whole,
@@ -575,7 +578,7 @@ impl normdrop_apply_call {
         let (apply, gates) = unsafe {
             let statistics = Statistics::Batch(saved(self.saved_mean, self.saved_mean_tail, self.saved_inv_std));
             let parameters = parameters(self.weight, self.bias);
-            let apply = ForwardCall::<Mixed> {
+            let apply = ForwardCall::<Tensors> {
                 normalisation: Normalisation { parameters, statistics, eps: layer.eps, scale: 1.0 },
                 dropout: forward_dropout(self.mask.is(self.gates), self.mask),
                 residual: tensor!(self, residual).optional(),
@@ -602,7 +605,7 @@ impl normdrop_reduce_call {
         // SAFETY: passed on.
         let reduce = unsafe {
             let (parameters, statistics) = (parameters(self.weight, self.bias), given_statistics!(self).get());
-            BackwardCall::<Mixed> {
+            BackwardCall::<Tensors> {
                 normalisation: Normalisation { parameters, statistics, eps: layer.eps, scale: 1.0 },
                 dropout: backward_dropout(self.mask, self.gates),
                 phase: Phase::Reduce(self.sums.get()),
@@ -629,7 +632,7 @@ impl normdrop_apply_gradient_call {
             let statistics = Statistics::Batch(saved(self.saved_mean, self.saved_mean_tail, self.saved_inv_std));
             let parameters = parameters(self.weight, self.bias);
             let grad_input = tensor_mut!(self, grad_input).get();
-            BackwardCall::<Mixed> {
+            BackwardCall::<Tensors> {
                 normalisation: Normalisation { parameters, statistics, eps: layer.eps, scale: 1.0 },
                 dropout: backward_dropout(self.mask, self.gates),
                 phase: Phase::Apply { sums: self.sums.get(), samples: self.samples },
@@ -648,17 +651,17 @@ impl normdrop_apply_gradient_call {
     }
 }
 
-impl Gradients<'_, Mixed> {
+impl Gradients<'_, Tensors> {
     /// As a call of Rust makes them of what the caller gives.
     fn of<'a>(
-        grad_output: Option<Values<'a>>,
-        grad_input: Option<ValuesMut<'a>>,
-        grad_residual: Option<ValuesMut<'a>>,
-    ) -> Gradients<'a, Mixed> {
+        grad_output: Option<Read<'a>>,
+        grad_input: Option<Write<'a>>,
+        grad_residual: Option<Write<'a>>,
+    ) -> Gradients<'a, Tensors> {
         let (target, output, grad_residual) = match (grad_input, grad_residual) {
             (Some(grad_input), grad_residual) => (Target::Input, grad_input, grad_residual),
             (None, Some(grad_residual)) => (Target::Residual, grad_residual, None),
-            (None, None) => (Target::Nothing, ValuesMut::F32(&mut []), None),
+            (None, None) => (Target::Nothing, Tensors::of_mut::<f32>(&mut []), None),
         };
         Gradients { target, grad_output, output, grad_residual }
     }
@@ -1210,6 +1213,11 @@ pub unsafe extern "C" fn normdrop_clear_padding_half(
         check_apart(&[lengths.region(NORMDROP_BUFFER_LENGTHS)?, values.region(NORMDROP_BUFFER_VALUES)?])?;
         // SAFETY: both buffers are in order and apart; the rest is passed on.
         let (lengths, values) = unsafe { (lengths.get(), values.get()) };
+        #[cfg(not(feature = "half-precision"))]
+        {
+            layer.clear_padding(lengths, values).map_err(of_values)
+        }
+        #[cfg(feature = "half-precision")]
         match values {
             ValuesMut::F32(values) => layer.clear_padding(lengths, values),
             ValuesMut::F16(values) => layer.clear_padding(lengths, values),
@@ -1796,7 +1804,7 @@ pub unsafe extern "C" fn normdrop_moments_half(
         ])?;
         // SAFETY: all buffers are in order and apart; the rest is passed on.
         let call =
-            unsafe { MomentsCall::<Mixed> { input: input.get(), moments: moments.get(), scratch: scratch.get() } };
+            unsafe { MomentsCall::<Tensors> { input: input.get(), moments: moments.get(), scratch: scratch.get() } };
         Ok(layer.sum_up(call)?)
     };
     // SAFETY: passed on.

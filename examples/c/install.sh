@@ -19,7 +19,7 @@ link="-Clink-arg=-Wl,-soname,$soname"
 # Nothing unwinds into C. The target is named so that RUSTFLAGS are for the library alone.
 host=$(rustc -vV | sed -n 's/^host: //p')
 CARGO_PROFILE_RELEASE_PANIC=abort RUSTFLAGS="${RUSTFLAGS-} $link" cargo rustc --release --locked \
-    --target "$host" --features capi --crate-type cdylib,staticlib "$@"
+    --target "$host" --features capi,half-precision --crate-type cdylib,staticlib "$@"
 built=${CARGO_TARGET_DIR:-target}/$host/release
 
 install -d "$prefix/include" "$prefix/lib/pkgconfig" "$prefix/share/normdrop/cmake"

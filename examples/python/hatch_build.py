@@ -59,7 +59,7 @@ class CustomBuildHook(BuildHookInterface):
             # The threads run the library's code, so that it stays in memory.
             link = ["--", "-Clink-arg=-Wl,-soname,libnormdrop.so", "-Clink-arg=-Wl,-z,nodelete"]
         messages = cargo(
-            "rustc", "--release", "--locked", "--features", "capi,rayon", "--crate-type", "cdylib",
+            "rustc", "--release", "--locked", "--features", "capi,half-precision,rayon", "--crate-type", "cdylib",
             "--message-format", "json-render-diagnostics", *link, folder=crate, **environment,
         )
         artifacts = (json.loads(line) for line in messages.splitlines())

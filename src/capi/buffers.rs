@@ -4,7 +4,18 @@
 
 use core::ptr::NonNull;
 
+#[cfg(feature = "half-precision")]
 use crate::element::{Bf16, F16, Values, ValuesMut};
+#[cfg(feature = "half-precision")]
+pub(super) use crate::storage::Mixed as Tensors;
+#[cfg(not(feature = "half-precision"))]
+pub(super) use crate::storage::Singles as Tensors;
+use crate::storage::Storage;
+
+/// A tensor of floats or of halves that is read.
+pub(super) type Read<'a> = <Tensors as Storage>::Ref<'a>;
+/// A tensor of floats or of halves that is written.
+pub(super) type Write<'a> = <Tensors as Storage>::Mut<'a>;
 
 use super::types::{
     NORMDROP_ABI_VERSION, NORMDROP_BUFFER_NONE, NORMDROP_ELEMENT_BF16, NORMDROP_ELEMENT_F16, NORMDROP_STATUS_ALIGNMENT,
@@ -210,14 +221,14 @@ pub(super) struct TensorMut {
     pub(super) half: normdrop_halves_mut,
 }
 
-/// Checks that halves have a type that there is, and do not stand beside floats.
+/// Checks that halves have a type that this library has, and do not stand beside floats.
 fn check_element(element: normdrop_element, has_single: bool, buffer: normdrop_buffer) -> Result<(), normdrop_error> {
     match element {
         _ if has_single => {
             let two = normdrop_error::new(NORMDROP_STATUS_TWO_BUFFERS).of(buffer);
             Err(normdrop_error { other: buffer, ..two })
         }
-        NORMDROP_ELEMENT_F16 | NORMDROP_ELEMENT_BF16 => Ok(()),
+        NORMDROP_ELEMENT_F16 | NORMDROP_ELEMENT_BF16 if cfg!(feature = "half-precision") => Ok(()),
         other => Err(normdrop_error::new(NORMDROP_STATUS_ELEMENT).of(buffer).counts(0, other as usize)),
     }
 }
@@ -227,13 +238,14 @@ impl Tensor {
         normdrop_slice { values: self.half.values, len: self.half.len }
     }
 
+    /// Never in a library without halves, where [`Self::region`] refuses them.
     pub(super) fn is_of_halves(self) -> bool {
-        !self.bits().is_left_out()
+        cfg!(feature = "half-precision") && !self.bits().is_left_out()
     }
 
     /// Checks the tensor by itself.
     pub(super) fn region(self, buffer: normdrop_buffer) -> Result<Region, normdrop_error> {
-        if !self.is_of_halves() {
+        if self.bits().is_left_out() {
             return self.single.region(buffer);
         }
         check_element(self.half.element, !self.single.is_left_out(), buffer)?;
@@ -256,10 +268,16 @@ impl Tensor {
     ///
     /// # Safety
     /// As `normdrop_slice::optional`, with [`Self::region`].
-    pub(super) unsafe fn optional<'a>(self) -> Option<Values<'a>> {
+    pub(super) unsafe fn optional<'a>(self) -> Option<Read<'a>> {
         // SAFETY: passed on.
-        let (single, bits) = unsafe { (self.single.optional(), self.bits().optional()) };
-        match (bits, self.half.element) {
+        let single = unsafe { self.single.optional() };
+        #[cfg(not(feature = "half-precision"))]
+        {
+            single
+        }
+        // SAFETY: passed on.
+        #[cfg(feature = "half-precision")]
+        match (unsafe { self.bits().optional() }, self.half.element) {
             (Some(bits), NORMDROP_ELEMENT_F16) => Some(Values::F16(F16::from_bits_slice(bits))),
             (Some(bits), _) => Some(Values::Bf16(Bf16::from_bits_slice(bits))),
             (None, _) => single.map(Values::F32),
@@ -270,9 +288,9 @@ impl Tensor {
     ///
     /// # Safety
     /// As [`Self::optional`].
-    pub(super) unsafe fn get<'a>(self) -> Values<'a> {
+    pub(super) unsafe fn get<'a>(self) -> Read<'a> {
         // SAFETY: passed on.
-        unsafe { self.optional() }.unwrap_or(Values::F32(&[]))
+        unsafe { self.optional() }.unwrap_or(Tensors::of::<f32>(&[]))
     }
 }
 
@@ -281,13 +299,18 @@ impl TensorMut {
         normdrop_slice_mut { values: self.half.values, len: self.half.len }
     }
 
+    /// Never in a library without halves, where [`Self::region`] refuses them.
     pub(super) fn is_of_halves(self) -> bool {
+        cfg!(feature = "half-precision") && self.has_bits()
+    }
+
+    fn has_bits(self) -> bool {
         !self.half.values.is_null() || self.half.len != 0
     }
 
     /// Checks the tensor by itself.
     pub(super) fn region(self, buffer: normdrop_buffer) -> Result<Region, normdrop_error> {
-        if !self.is_of_halves() {
+        if !self.has_bits() {
             return self.single.region(buffer);
         }
         let has_single = !self.single.values.is_null() || self.single.len != 0;
@@ -299,10 +322,16 @@ impl TensorMut {
     ///
     /// # Safety
     /// As `normdrop_slice_mut::optional`, with [`Self::region`].
-    pub(super) unsafe fn optional<'a>(self) -> Option<ValuesMut<'a>> {
+    pub(super) unsafe fn optional<'a>(self) -> Option<Write<'a>> {
         // SAFETY: passed on.
-        let (single, bits) = unsafe { (self.single.optional(), self.bits().optional()) };
-        match (bits, self.half.element) {
+        let single = unsafe { self.single.optional() };
+        #[cfg(not(feature = "half-precision"))]
+        {
+            single
+        }
+        // SAFETY: passed on.
+        #[cfg(feature = "half-precision")]
+        match (unsafe { self.bits().optional() }, self.half.element) {
             (Some(bits), NORMDROP_ELEMENT_F16) => Some(ValuesMut::F16(F16::from_bits_slice_mut(bits))),
             (Some(bits), _) => Some(ValuesMut::Bf16(Bf16::from_bits_slice_mut(bits))),
             (None, _) => single.map(ValuesMut::F32),
@@ -313,9 +342,9 @@ impl TensorMut {
     ///
     /// # Safety
     /// As [`Self::optional`].
-    pub(super) unsafe fn get<'a>(self) -> ValuesMut<'a> {
+    pub(super) unsafe fn get<'a>(self) -> Write<'a> {
         // SAFETY: passed on.
-        unsafe { self.optional() }.unwrap_or(ValuesMut::F32(&mut []))
+        unsafe { self.optional() }.unwrap_or(Tensors::of_mut::<f32>(&mut []))
     }
 }
 

@@ -97,7 +97,8 @@ pub const NORMDROP_STATUS_NOISE_WIDTH: normdrop_status = 34;
 /// There is no such law of noise. `actual` is its number.
 pub const NORMDROP_STATUS_NOISE_LAW: normdrop_status = 35;
 
-/// There is no such type of elements, or a masked call is given halves. `actual` is the number.
+/// There is no such type of elements, the library has no halves (it was built without the feature
+/// `half-precision`), or a masked call is given halves. `actual` is the number.
 pub const NORMDROP_STATUS_ELEMENT: normdrop_status = 36;
 
 /// A buffer or struct of a call: one of `NORMDROP_BUFFER_*`.

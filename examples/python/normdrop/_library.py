@@ -263,7 +263,7 @@ def _load() -> tuple[ctypes.CDLL, str]:
         raise ImportError(
             "the shared library of normdrop was not found. `pip install` of this folder builds it. Without an installation, build it in the "
             "root of the repository with\n"
-            "    cargo rustc --release --features capi,rayon --crate-type cdylib\n"
+            "    cargo rustc --release --features capi,half-precision,rayon --crate-type cdylib\n"
             "or install it with `cargo cinstall`, or name the file in the environment variable NORMDROP_LIBRARY"
         )
     try:

@@ -78,7 +78,7 @@ fn main() {
     }
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     let memory = match target.split('-').next() {
-        Some("thumbv6m") if env::var_os("CARGO_FEATURE_SMALL").is_some() => MICROBIT,
+        Some("thumbv6m") if env::var_os("CARGO_FEATURE_MICROBIT").is_some() => MICROBIT,
         Some("thumbv6m" | "thumbv7m" | "thumbv7em") => MPS2,
         Some("thumbv8m.main") if flags.contains("cortex-m55") => MPS3,
         Some("thumbv8m.main") => MPS2_TRUSTZONE,

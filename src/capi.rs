@@ -48,13 +48,10 @@ use crate::layer::Layer;
 use crate::mask::{self, Bernoulli};
 use crate::noise::Noise;
 use crate::parts;
-use crate::plan::{BackwardCall, ForwardCall, Gradients, MomentsCall, Phase, Target, TrainCall};
+use crate::plan::{BackwardCall, ForwardCall, Gradients, MomentsCall, Phase, TrainCall};
 use crate::shape::Shape;
-use crate::storage::Storage;
 
-use buffers::{
-    Read, Region, Tensor, TensorMut, Tensors, Write, check_apart, check_apart_from, check_struct, read_struct,
-};
+use buffers::{Region, Tensor, TensorMut, Tensors, check_apart, check_apart_from, check_struct, read_struct};
 pub use types::*;
 
 type Outcome = Result<(), normdrop_error>;
@@ -521,7 +518,7 @@ impl normdrop_backward_call {
                 phase: Phase::Whole,
                 input: tensor!(self, input).get(),
                 residual: tensor!(self, residual).optional(),
-                gradients: Gradients::of(
+                gradients: Gradients::new(
                     if in_place { None } else { Some(tensor!(self, grad_output).get()) },
                     tensor_mut!(self, grad_input).optional(),
                     tensor_mut!(self, grad_residual).optional(),
@@ -533,12 +530,7 @@ impl normdrop_backward_call {
                 scratch: self.scratch.get(),
             }
         };
-        with_layer!(layer, layer => layer.differentiate(backward).map_err(|error| match error {
-            Error::Length { buffer: Buffer::Values, expected, actual } => {
-                Error::Length { buffer: Buffer::GradInput, expected, actual }
-            }
-            other => other,
-        }))
+        with_layer!(layer, layer => layer.differentiate(backward).map_err(of_grad_input))
     }
 
     /// All buffers; no `grad_output` if it is the gradient of the input.
@@ -611,7 +603,7 @@ impl normdrop_reduce_call {
                 phase: Phase::Reduce(self.sums.get()),
                 input: tensor!(self, input).get(),
                 residual: tensor!(self, residual).optional(),
-                gradients: Gradients::of(Some(tensor!(self, grad_output).get()), None, None),
+                gradients: Gradients::new(Some(tensor!(self, grad_output).get()), None, None),
                 grad_parameters: ParameterGradients::default(),
                 scratch: self.scratch.get(),
             }
@@ -638,7 +630,7 @@ impl normdrop_apply_gradient_call {
                 phase: Phase::Apply { sums: self.sums.get(), samples: self.samples },
                 input: tensor!(self, input).get(),
                 residual: tensor!(self, residual).optional(),
-                gradients: Gradients::of(
+                gradients: Gradients::new(
                     Some(tensor!(self, grad_output).get()),
                     Some(grad_input),
                     tensor_mut!(self, grad_residual).optional(),
@@ -648,22 +640,6 @@ impl normdrop_apply_gradient_call {
             }
         };
         with_layer!(layer, layer => layer.differentiate(apply))
-    }
-}
-
-impl Gradients<'_, Tensors> {
-    /// As a call of Rust makes them of what the caller gives.
-    fn of<'a>(
-        grad_output: Option<Read<'a>>,
-        grad_input: Option<Write<'a>>,
-        grad_residual: Option<Write<'a>>,
-    ) -> Gradients<'a, Tensors> {
-        let (target, output, grad_residual) = match (grad_input, grad_residual) {
-            (Some(grad_input), grad_residual) => (Target::Input, grad_input, grad_residual),
-            (None, Some(grad_residual)) => (Target::Residual, grad_residual, None),
-            (None, None) => (Target::Nothing, Tensors::of_mut::<f32>(&mut []), None),
-        };
-        Gradients { target, grad_output, output, grad_residual }
     }
 }
 
@@ -716,6 +692,16 @@ const fn masked_halves() -> normdrop_error {
 /// Two buffers that stand for the same thing.
 fn two_buffers(buffer: normdrop_buffer, other: normdrop_buffer) -> normdrop_error {
     normdrop_error { other, ..normdrop_error::new(NORMDROP_STATUS_TWO_BUFFERS).of(buffer) }
+}
+
+/// The error of a backward call in place, whose tensor is `grad_input` in C.
+fn of_grad_input(error: Error) -> Error {
+    match error {
+        Error::Length { buffer: Buffer::Values, expected, actual } => {
+            Error::Length { buffer: Buffer::GradInput, expected, actual }
+        }
+        other => other,
+    }
 }
 
 /// The error of a call whose tensor has the name `values` in C, too.
@@ -1563,20 +1549,19 @@ pub unsafe extern "C" fn normdrop_backward(
             return unsafe { call.run_mixed(&layer, in_place) };
         }
         // SAFETY: all buffers are in order and apart; the rest is passed on.
-        let Backward {
-            parameters,
-            statistics,
-            dropout,
-            input,
-            residual,
-            grad_output,
-            grad_input,
-            grad_residual,
-            grad_parameters,
-            scratch,
-        } = unsafe { call.get(in_place) };
-        match grad_input {
-            Some(values) if in_place => {
+        match unsafe { call.get(in_place) } {
+            Backward {
+                parameters,
+                statistics,
+                dropout,
+                input,
+                residual,
+                grad_input: Some(values),
+                grad_residual,
+                grad_parameters,
+                scratch,
+                ..
+            } if in_place => {
                 let backward = BackwardInPlace {
                     parameters,
                     statistics,
@@ -1588,26 +1573,9 @@ pub unsafe extern "C" fn normdrop_backward(
                     grad_parameters,
                     scratch,
                 };
-                with_layer!(layer, layer => layer.backward_in_place(backward).map_err(|error| match error {
-                    Error::Length { buffer: Buffer::Values, expected, actual } => {
-                        Error::Length { buffer: Buffer::GradInput, expected, actual }
-                    }
-                    other => other,
-                }))
+                with_layer!(layer, layer => layer.backward_in_place(backward).map_err(of_grad_input))
             }
-            grad_input => {
-                let backward = Backward {
-                    parameters,
-                    statistics,
-                    dropout,
-                    input,
-                    residual,
-                    grad_output,
-                    grad_input,
-                    grad_residual,
-                    grad_parameters,
-                    scratch,
-                };
+            backward => {
                 with_layer!(layer, layer => layer.backward(backward))
             }
         }

@@ -540,8 +540,8 @@ impl<A: Activation> BatchNormDropout<A> {
     }
 
     /// The gradients of the last call of [`BatchNormDropout::train`],
-    /// [`BatchNormDropout::train_masked`] or [`BatchNormDropout::train_frozen`]: `dx` into `grad_input`, and those of weight and bias into
-    /// `grad_weight` and `grad_bias`.
+    /// [`BatchNormDropout::train_masked`] or [`BatchNormDropout::train_frozen`]: `dx` into
+    /// `grad_input`, and those of weight and bias into `grad_weight` and `grad_bias`.
     ///
     /// The gradients are overwritten, not added up. Evaluations in between do not matter.
     ///

@@ -294,6 +294,23 @@ pub(crate) struct Gradients<'a, T: Storage> {
     pub(crate) grad_residual: Option<T::Mut<'a>>,
 }
 
+impl<'a, T: Storage> Gradients<'a, T> {
+    /// Those that a caller wants. Without `grad_output`, `grad_input` has it and is overwritten.
+    #[inline(always)]
+    pub(crate) fn new(
+        grad_output: Option<T::Ref<'a>>,
+        grad_input: Option<T::Mut<'a>>,
+        grad_residual: Option<T::Mut<'a>>,
+    ) -> Self {
+        let (target, output, grad_residual) = match (grad_input, grad_residual) {
+            (Some(grad_input), grad_residual) => (Target::Input, grad_input, grad_residual),
+            (None, Some(grad_residual)) => (Target::Residual, grad_residual, None),
+            (None, None) => (Target::Nothing, T::of_mut::<f32>(&mut []), None),
+        };
+        Self { target, grad_output, output, grad_residual }
+    }
+}
+
 impl<'a, T: Storage> BackwardCall<'a, T> {
     #[inline(always)]
     pub(crate) fn whole<X: Element, Y: Element>(plan: &Plan, call: Backward<'a, X, Y>) -> Self {
@@ -309,19 +326,17 @@ impl<'a, T: Storage> BackwardCall<'a, T> {
             grad_parameters,
             scratch,
         } = call;
-        let grad_residual = grad_residual.map(T::of_mut);
-        let (target, output, grad_residual) = match (grad_input.map(T::of_mut), grad_residual) {
-            (Some(grad_input), grad_residual) => (Target::Input, grad_input, grad_residual),
-            (None, Some(grad_residual)) => (Target::Residual, grad_residual, None),
-            (None, None) => (Target::Nothing, T::of_mut::<X>(&mut []), None),
-        };
         Self {
             normalisation: plan.normalisation(parameters, statistics),
             dropout,
             phase: Phase::Whole,
             input: T::of(input),
             residual: residual.map(T::of),
-            gradients: Gradients { target, grad_output: Some(T::of(grad_output)), output, grad_residual },
+            gradients: Gradients::new(
+                Some(T::of(grad_output)),
+                grad_input.map(T::of_mut),
+                grad_residual.map(T::of_mut),
+            ),
             grad_parameters,
             scratch,
         }

@@ -142,63 +142,13 @@ pub struct Bf16(u16);
 half!(F16);
 half!(Bf16);
 
+/// What makes a type, a transparent u16, an element: `$name` is which of the two it is.
 #[cfg(feature = "half-precision")]
 macro_rules! element {
-    ($name:ident) => {
-        impl Element for $name {}
+    ($element:ty, $name:ident) => {
+        impl Element for $element {}
 
-        impl sealed::Sealed for $name {
-            const SINGLE: bool = false;
-
-            #[inline(always)]
-            fn singles(_: &[Self]) -> Option<&[f32]> {
-                None
-            }
-
-            #[inline(always)]
-            fn singles_mut(_: &mut [Self]) -> Option<&mut [f32]> {
-                None
-            }
-
-            #[inline(always)]
-            fn values(values: &[Self]) -> Values<'_> {
-                Values::$name(values)
-            }
-
-            #[inline(always)]
-            fn values_mut(values: &mut [Self]) -> ValuesMut<'_> {
-                ValuesMut::$name(values)
-            }
-        }
-    };
-}
-
-#[cfg(feature = "half-precision")]
-element!(F16);
-#[cfg(feature = "half-precision")]
-element!(Bf16);
-
-/// The types of the crate `half`.
-#[cfg(feature = "half")]
-macro_rules! of_crate {
-    ($name:ident, $half:ident) => {
-        impl From<::half::$half> for $name {
-            #[inline]
-            fn from(value: ::half::$half) -> Self {
-                Self(value.to_bits())
-            }
-        }
-
-        impl From<$name> for ::half::$half {
-            #[inline]
-            fn from(value: $name) -> Self {
-                Self::from_bits(value.0)
-            }
-        }
-
-        impl Element for ::half::$half {}
-
-        impl sealed::Sealed for ::half::$half {
+        impl sealed::Sealed for $element {
             const SINGLE: bool = false;
 
             #[inline(always)]
@@ -223,6 +173,33 @@ macro_rules! of_crate {
                 ValuesMut::$name(unsafe { core::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) })
             }
         }
+    };
+}
+
+#[cfg(feature = "half-precision")]
+element!(F16, F16);
+#[cfg(feature = "half-precision")]
+element!(Bf16, Bf16);
+
+/// The types of the crate `half`.
+#[cfg(feature = "half")]
+macro_rules! of_crate {
+    ($name:ident, $half:ident) => {
+        impl From<::half::$half> for $name {
+            #[inline]
+            fn from(value: ::half::$half) -> Self {
+                Self(value.to_bits())
+            }
+        }
+
+        impl From<$name> for ::half::$half {
+            #[inline]
+            fn from(value: $name) -> Self {
+                Self::from_bits(value.0)
+            }
+        }
+
+        element!(::half::$half, $name);
     };
 }
 

@@ -1,5 +1,6 @@
 //! The images: handwritten digits that the network was not trained on.
 
+use crate::linear::Activation;
 use crate::network::PIXELS;
 
 /// An image and what it shows.
@@ -29,21 +30,21 @@ pub fn all() -> impl ExactSizeIterator<Item = Digit> + Clone {
 }
 
 impl Digit {
-    /// What the camera sees, from 0 for paper to 1 for ink.
-    pub fn pixels(&self, camera: Camera, pixels: &mut [f32; PIXELS]) {
+    /// What the camera sees, from 0 for paper to 1 for ink: numbers of four bits, which a half has as they are.
+    pub fn pixels<E: Activation>(&self, camera: Camera, pixels: &mut [E; PIXELS]) {
         let (rows, _) = self.ink.as_chunks::<8>();
         let (seen, _) = pixels.as_chunks_mut::<8>();
         for (y, row) in rows.iter().enumerate() {
             match camera {
                 Camera::Upright => {
                     for (pixel, &ink) in seen.iter_mut().skip(y).take(1).flatten().zip(row) {
-                        *pixel = f32::from(ink) / 16.0;
+                        *pixel = E::nearest(f32::from(ink) / 16.0);
                     }
                 }
                 Camera::Turned => {
                     // A row from left to right is a column from top to bottom, the first row the last column.
                     for (pixel, &ink) in seen.iter_mut().filter_map(|row| row.iter_mut().rev().nth(y)).zip(row) {
-                        *pixel = f32::from(ink) / 16.0;
+                        *pixel = E::nearest(f32::from(ink) / 16.0);
                     }
                 }
             }

@@ -8,7 +8,7 @@ use normdrop::{
 
 use crate::classify::Buffers;
 use crate::digits::{self, Camera, Digit};
-use crate::linear::{Linear, add_scaled};
+use crate::linear::{Activation, Linear, add_scaled};
 use crate::network::{BatchNorm, CLASSES, HIDDEN, Network, PIXELS, TRAINED, layer};
 use crate::platform::Platform;
 use crate::print::{Digest, Print};
@@ -19,33 +19,35 @@ const BATCH: usize = 16;
 const LEARNED: usize = 160;
 /// The times that each of them is looked at.
 const EPOCHS: u32 = 20;
+/// The steps of a training.
+pub const STEPS: u64 = EPOCHS as u64 * (LEARNED / BATCH) as u64;
 /// The learning rate.
 const RATE: f32 = 0.1;
 /// The layer for the images of one step.
 const LAYER: Layer<Relu> = layer(BATCH);
 
-/// All memory of the program `learn`.
+/// All memory of the program `learn`, which keeps its activations as `E`.
 #[derive(Debug)]
-pub struct Memory {
+pub struct Memory<E> {
     network: Network,
     gradients: Network,
     /// One image, to ask about.
     buffers: Buffers,
-    step: Step,
+    step: Step<E>,
 }
 
 /// The images of a step, what the network makes of them, and the gradients of that.
 #[derive(Debug)]
-struct Step {
+struct Step<E> {
     labels: [u8; BATCH],
-    pixels: [[f32; PIXELS]; BATCH],
+    pixels: [[E; PIXELS]; BATCH],
     /// Before the layer.
-    hidden: [[f32; HIDDEN]; BATCH],
+    hidden: [[E; HIDDEN]; BATCH],
     /// After the layer.
-    active: [[f32; HIDDEN]; BATCH],
+    active: [[E; HIDDEN]; BATCH],
     outputs: [[f32; CLASSES]; BATCH],
     /// Of `active`, then of `hidden`.
-    grad_hidden: [[f32; HIDDEN]; BATCH],
+    grad_hidden: [[E; HIDDEN]; BATCH],
     mask: [u8; LAYER.mask_len()],
     mean: [f32; HIDDEN],
     mean_tail: [f32; HIDDEN],
@@ -53,7 +55,7 @@ struct Step {
     scratch: [f64; LAYER.scratch_len()],
 }
 
-impl Memory {
+impl<E: Activation> Memory<E> {
     /// Memory, empty.
     pub const fn new() -> Self {
         Self {
@@ -62,11 +64,11 @@ impl Memory {
             buffers: Buffers::new(),
             step: Step {
                 labels: [0; BATCH],
-                pixels: [[0.0; PIXELS]; BATCH],
-                hidden: [[0.0; HIDDEN]; BATCH],
-                active: [[0.0; HIDDEN]; BATCH],
+                pixels: [[E::ZERO; PIXELS]; BATCH],
+                hidden: [[E::ZERO; HIDDEN]; BATCH],
+                active: [[E::ZERO; HIDDEN]; BATCH],
                 outputs: [[0.0; CLASSES]; BATCH],
-                grad_hidden: [[0.0; HIDDEN]; BATCH],
+                grad_hidden: [[E::ZERO; HIDDEN]; BATCH],
                 mask: [0; LAYER.mask_len()],
                 mean: [0.0; HIDDEN],
                 mean_tail: [0.0; HIDDEN],
@@ -77,13 +79,51 @@ impl Memory {
     }
 }
 
-impl Default for Memory {
+impl<E: Activation> Memory<E> {
+    /// Trains the network of the desktop on turned images, and tells of each epoch and its mean loss. The mask of each step
+    /// has a seed, from `seed` on.
+    ///
+    /// # Errors
+    /// None: all lengths are right.
+    pub fn learn(&mut self, mut seed: u64, mut tell: impl FnMut(u32, f32)) -> Result<(), Error> {
+        let Self { network, gradients, step, .. } = self;
+        network.copy_from(&TRAINED);
+        for epoch in 1..=EPOCHS {
+            let mut loss = 0.0;
+            let mut digits = digits::all().take(LEARNED);
+            for _ in 0..LEARNED / BATCH {
+                step.look_at(digits.by_ref().take(BATCH));
+                loss += step.gradients(network, gradients, seed)?;
+                descend(network, gradients);
+                seed = seed.wrapping_add(1);
+            }
+            tell(epoch, loss / (LEARNED / BATCH) as f32);
+        }
+        Ok(())
+    }
+
+    /// How many of the images that were not learned from the network gets right. One image takes no memory to speak of: its
+    /// activations are f32.
+    ///
+    /// # Errors
+    /// None: all lengths are right.
+    pub fn right(&mut self) -> Result<u32, Error> {
+        let mut right = 0;
+        for digit in digits::all().skip(LEARNED) {
+            digit.pixels(Camera::Turned, self.buffers.pixels());
+            right += u32::from(self.buffers.unfolded(&self.network)? == digit.label);
+        }
+        Ok(right)
+    }
+}
+
+impl<E: Activation> Default for Memory<E> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Step {
+impl<E: Activation> Step<E> {
     /// Takes images for the step.
     fn look_at(&mut self, digits: impl Iterator<Item = Digit>) {
         for ((digit, pixels), label) in digits.zip(&mut self.pixels).zip(&mut self.labels) {
@@ -95,8 +135,12 @@ impl Step {
     /// Sets the gradients of a network and returns its mean loss. The seed alone decides which hidden units are dropped.
     fn gradients(&mut self, network: &mut Network, gradients: &mut Network, seed: u64) -> Result<f32, Error> {
         // Forward.
+        let mut sums = [0.0; HIDDEN];
         for (pixels, hidden) in self.pixels.iter().zip(&mut self.hidden) {
-            network.hidden.forward(pixels, hidden);
+            network.hidden.forward(pixels, &mut sums);
+            for (hidden, &sum) in hidden.iter_mut().zip(&sums) {
+                *hidden = E::nearest(sum);
+            }
         }
         LAYER.fill_mask(seed, &mut self.mask)?;
         let BatchNorm { weight, bias, mean, var } = &mut network.norm;
@@ -185,49 +229,29 @@ fn cross_entropy(outputs: &mut [f32; CLASSES], label: u8) -> f32 {
     libm::logf(sum) - of_label
 }
 
-/// How many of the images that were not learned from the network gets right.
-fn right(network: &Network, buffers: &mut Buffers) -> Result<u32, Error> {
-    let mut right = 0;
-    for digit in digits::all().skip(LEARNED) {
-        digit.pixels(Camera::Turned, buffers.pixels());
-        right += u32::from(buffers.unfolded(network)? == digit.label);
-    }
-    Ok(right)
-}
-
 /// Learns, and prints how it goes.
 ///
 /// # Errors
 /// None: all lengths are right.
-pub fn run(memory: &mut Memory, platform: &mut impl Platform) -> Result<(), Error> {
-    let Memory { network, gradients, buffers, step } = memory;
-    network.copy_from(&TRAINED);
-    print_right(platform, "before: ", right(network, buffers)?);
+pub fn run(memory: &mut Memory<impl Activation>, platform: &mut impl Platform) -> Result<(), Error> {
+    memory.network.copy_from(&TRAINED);
+    print_right(platform, "before: ", memory.right()?);
 
     // The step is measured for what it takes, and made once more by the loop.
+    let Memory { network, gradients, step, .. } = memory;
     step.look_at(digits::all());
     platform.measure("step", || step.gradients(network, gradients, 0))?;
-    network.copy_from(&TRAINED);
-    let mut seed = 0;
-    for epoch in 1..=EPOCHS {
-        let mut loss = 0.0;
-        let mut digits = digits::all().take(LEARNED);
-        for _ in 0..LEARNED / BATCH {
-            step.look_at(digits.by_ref().take(BATCH));
-            loss += step.gradients(network, gradients, seed)?;
-            descend(network, gradients);
-            seed += 1;
-        }
+    memory.learn(0, |epoch, loss| {
         platform.print("epoch ");
         platform.number(epoch);
         platform.print(": loss ");
-        platform.decimal(loss / (LEARNED / BATCH) as f32);
+        platform.decimal(loss);
         platform.print("\n");
-    }
+    })?;
 
-    print_right(platform, "after: ", right(network, buffers)?);
+    print_right(platform, "after: ", memory.right()?);
     let mut digest = Digest::default();
-    digest.add(network.numbers());
+    digest.add(memory.network.numbers());
     platform.print("digest of all that was learned ");
     platform.hex(digest.value());
     platform.print("\n");

@@ -1,5 +1,32 @@
 //! Weight layers in plain loops: one order of all sums, and nothing fused.
 
+use normdrop::{Bf16, Element};
+
+/// How activations are stored. Sums of them are f32, and are rounded once when they are stored.
+pub trait Activation: Element + Into<f32> {
+    /// Zero.
+    const ZERO: Self;
+
+    /// The number nearest to `value`.
+    fn nearest(value: f32) -> Self;
+}
+
+impl Activation for f32 {
+    const ZERO: Self = 0.0;
+
+    fn nearest(value: f32) -> Self {
+        value
+    }
+}
+
+impl Activation for Bf16 {
+    const ZERO: Self = Self::ZERO;
+
+    fn nearest(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+}
+
 /// `y = x*W + b`.
 #[derive(Debug)]
 pub struct Linear<const IN: usize, const OUT: usize> {
@@ -28,28 +55,29 @@ impl<const IN: usize, const OUT: usize> Linear<IN, OUT> {
     }
 
     /// The output for one input.
-    pub fn forward(&self, x: &[f32; IN], y: &mut [f32; OUT]) {
+    pub fn forward(&self, x: &[impl Activation; IN], y: &mut [f32; OUT]) {
         *y = self.bias;
         for (&x, weight) in x.iter().zip(&self.weight) {
-            add_scaled(x, weight, y);
+            add_scaled(x.into(), weight, y);
         }
     }
 
     /// Adds the gradients of weight and bias for one input to `gradient`.
-    pub fn add_gradient(x: &[f32; IN], dy: &[f32; OUT], gradient: &mut Self) {
+    pub fn add_gradient(x: &[impl Activation; IN], dy: &[impl Activation; OUT], gradient: &mut Self) {
         for (&x, gradient) in x.iter().zip(&mut gradient.weight) {
-            add_scaled(x, dy, gradient);
+            add_scaled(x.into(), dy, gradient);
         }
         add_scaled(1.0, dy, &mut gradient.bias);
     }
 
     /// The gradient of one input.
-    pub fn grad_input(&self, dy: &[f32; OUT], dx: &mut [f32; IN]) {
+    pub fn grad_input<E: Activation>(&self, dy: &[f32; OUT], dx: &mut [E; IN]) {
         for (dx, weight) in dx.iter_mut().zip(&self.weight) {
-            *dx = 0.0;
+            let mut sum = 0.0;
             for (&weight, &dy) in weight.iter().zip(dy) {
-                *dx += weight * dy;
+                sum += weight * dy;
             }
+            *dx = E::nearest(sum);
         }
     }
 
@@ -61,8 +89,9 @@ impl<const IN: usize, const OUT: usize> Linear<IN, OUT> {
 }
 
 /// `y += factor*x`.
-pub fn add_scaled(factor: f32, x: &[f32], y: &mut [f32]) {
+pub fn add_scaled(factor: f32, x: &[impl Activation], y: &mut [f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
+        let x: f32 = x.into();
         *y += factor * x;
     }
 }

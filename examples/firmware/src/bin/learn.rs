@@ -8,11 +8,11 @@ use firmware::platform::This;
 #[cortex_m_rt::entry]
 fn main() -> ! {
     // `entry` makes a `&mut` of it.
-    static mut MEMORY: Memory = Memory::new();
+    static mut MEMORY: Memory<f32> = Memory::new();
     This::run(|device| run(MEMORY, device))
 }
 
 #[cfg(not(target_os = "none"))]
 fn main() -> std::process::ExitCode {
-    This::run(|desktop| run(&mut Memory::new(), desktop))
+    This::run(|desktop| run(&mut Memory::<f32>::new(), desktop))
 }

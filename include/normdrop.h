@@ -1228,7 +1228,34 @@ typedef struct normdrop_fold_call {
   struct normdrop_slice_mut_f32 weights_bias;
 } normdrop_fold_call;
 
+/**
+ * The form in which a file has the fixed statistics of a batch norm: one of
+ * `NORMDROP_STORED_FORM_*`.
+ */
+typedef uint32_t normdrop_stored_form;
 
+/**
+ * The form in which a file has the fixed statistics of a batch norm.
+ */
+typedef struct normdrop_stored {
+  /**
+   * `NORMDROP_ABI_VERSION`
+   */
+  uint32_t version;
+  /**
+   * One of `NORMDROP_STORED_FORM_*`.
+   */
+  normdrop_stored_form form;
+  /**
+   * What `NORMDROP_STORED_FORM_SUMS` divides by. Ignored by the other forms.
+   */
+  float factor;
+  /**
+   * The `eps` of the other program, for `NORMDROP_STORED_FORM_EPS_OUTSIDE` and
+   * `NORMDROP_STORED_FORM_SUMS`. Ignored by the other forms.
+   */
+  float eps;
+} normdrop_stored;
 
 /**
  * The call succeeded.
@@ -1427,6 +1454,11 @@ typedef struct normdrop_fold_call {
  * `half-precision`), or a masked call is given halves. `actual` is the number.
  */
 #define NORMDROP_STATUS_ELEMENT 36
+
+/**
+ * There is no such form of stored statistics. `actual` is its number.
+ */
+#define NORMDROP_STATUS_STORED_FORM 37
 
 /**
  * No buffer: the error is about something else.
@@ -1752,6 +1784,29 @@ typedef struct normdrop_fold_call {
  * Fixed statistics and parameters, from `prepared`, after `normdrop_eval` with the same.
  */
 #define NORMDROP_STATISTICS_PREPARED 2
+
+/**
+ * A variance whose root is taken before `eps` is added: `1/(sqrt(var) + eps)`. Darknet (YOLO), with
+ * an `eps` of 1e-6.
+ */
+#define NORMDROP_STORED_FORM_EPS_OUTSIDE 1
+
+/**
+ * A standard deviation `s`, in the normalisation `1/s`.
+ */
+#define NORMDROP_STORED_FORM_DEVIATION 2
+
+/**
+ * An inverse standard deviation `r`, by which the centred values are multiplied: the saved `invstd`
+ * of PyTorch and cuDNN.
+ */
+#define NORMDROP_STORED_FORM_INVERSE_DEVIATION 3
+
+/**
+ * Sums of means and variances, which `factor` divides: blobs 0, 1 and 2 of Caffe's `BatchNorm`, whose
+ * `eps` is 1e-5 unless the layer names another. With a factor of 0, Caffe takes 0 for both.
+ */
+#define NORMDROP_STORED_FORM_SUMS 4
 
 /**
  * `1 + width*n`, where n is normal with the standard deviation 1, of about 2^24 values up to 5.42.
@@ -2302,6 +2357,51 @@ normdrop_status normdrop_fold_into_next(const struct normdrop_fold_call *call, s
  */
 normdrop_status normdrop_fold_padding(const struct normdrop_fold_call *call,
                                       struct normdrop_slice_mut_f32 padding,
+                                      struct normdrop_error *error);
+
+/**
+ * The first channel whose max-pooling between a batch norm and the weight layer after it has to become
+ * min-pooling, if the batch norm is folded by `normdrop_fold_into_next`: the first one with a `weight`
+ * below 0. If there is none, so that max-pooling stays, `channel` becomes the length of `weight`, 0 if
+ * `weight` is left out.
+ *
+ * # Safety
+ * `weight` has the values that it names, which nobody writes while the call lasts. `channel` points to
+ * a `size_t` that nobody else uses meanwhile. `error` is as for `normdrop_train`.
+ */
+normdrop_status normdrop_first_min_pooled(struct normdrop_slice_f32 weight,
+                                          size_t *channel,
+                                          struct normdrop_error *error);
+
+/**
+ * Turns the statistics of another program into a running mean, a running variance and the `eps` that
+ * belongs to them. `mean` and `spread` have one value per channel and are overwritten by the running
+ * mean and the running variance. `mean` changes only for sums.
+ *
+ *     NORMDROP_STORED_FORM_EPS_OUTSIDE          var = (sqrt(spread) + stored.eps)^2     eps = 0
+ *     NORMDROP_STORED_FORM_DEVIATION            var = spread^2                          eps = 0
+ *     NORMDROP_STORED_FORM_INVERSE_DEVIATION    var = 1/spread^2                        eps = 0
+ *     NORMDROP_STORED_FORM_SUMS                 mean/factor, var = spread/factor        eps = stored.eps
+ *
+ * The arithmetic is double and each result is rounded once. A NaN stays NaN. The call refuses, and
+ * writes nothing then:
+ *
+ * - a negative variance or deviation, and a channel with nothing to divide by: a deviation of 0, or a
+ *   variance and an `eps` of 0 (`NORMDROP_STATUS_VARIANCE`). An inverse deviation of 0 becomes an infinite
+ *   variance, whose channel is its bias. Sums may be negative.
+ * - a factor that is not finite, and a variance that does not fit a float or would be 0 by rounding
+ *   (`NORMDROP_STATUS_NOT_FINITE`).
+ * - an `eps` that is negative or not finite (`NORMDROP_STATUS_EPS`).
+ *
+ * # Safety
+ * `stored` is NULL or points to a `normdrop_stored`. The buffers have the values that they name, and
+ * `eps` points to a float; nobody else uses them while the call lasts. `error` is as for
+ * `normdrop_train`.
+ */
+normdrop_status normdrop_into_running(const struct normdrop_stored *stored,
+                                      struct normdrop_slice_mut_f32 mean,
+                                      struct normdrop_slice_mut_f32 spread,
+                                      float *eps,
                                       struct normdrop_error *error);
 
 /**

@@ -166,6 +166,14 @@ enum class WeightOrder : normdrop_weight_order {
     taps_out_in = NORMDROP_WEIGHT_ORDER_TAPS_OUT_IN,
 };
 
+/// The form in which a file has the fixed statistics of a batch norm.
+enum class StoredForm : normdrop_stored_form {
+    eps_outside = NORMDROP_STORED_FORM_EPS_OUTSIDE,
+    deviation = NORMDROP_STORED_FORM_DEVIATION,
+    inverse_deviation = NORMDROP_STORED_FORM_INVERSE_DEVIATION,
+    sums = NORMDROP_STORED_FORM_SUMS,
+};
+
 /// The type of elements of half the size of a float.
 enum class Element : normdrop_element {
     f16 = NORMDROP_ELEMENT_F16,
@@ -1044,6 +1052,26 @@ inline void fold_into_next(const Fold &buffers) {
 inline void fold_padding(const Fold &buffers, Span<float> padding) {
     const normdrop_fold_call call = detail::fold_call(buffers);
     detail::call(normdrop_fold_padding, &call, detail::slice_mut(padding));
+}
+
+/// The first channel whose max-pooling between a batch norm and the layer after it has to become min-pooling after
+/// `fold_into_next`, or the length of `weight` if there is none.
+inline std::size_t first_min_pooled(Span<const float> weight) {
+    std::size_t channel = 0;
+    detail::call(normdrop_first_min_pooled, detail::slice(weight), &channel);
+    return channel;
+}
+
+/// Turns the statistics of another program into a running mean and a running variance, in place, and returns the `eps` that
+/// belongs to them; `normdrop.h` has the forms. `factor` is for sums, `eps` for sums and for an `eps` outside the root.
+inline float into_running(StoredForm form, Span<float> mean, Span<float> spread, float eps = 0.0f, float factor = 1.0f) {
+    auto stored = detail::new_call<normdrop_stored>();
+    stored.form = static_cast<normdrop_stored_form>(form);
+    stored.factor = factor;
+    stored.eps = eps;
+    float running_eps = 0.0f;
+    detail::call(normdrop_into_running, &stored, detail::slice_mut(mean), detail::slice_mut(spread), &running_eps);
+    return running_eps;
 }
 
 /// The version of the library, such as "0.1.0".

@@ -50,6 +50,7 @@ use crate::noise::Noise;
 use crate::parts;
 use crate::plan::{BackwardCall, ForwardCall, Gradients, MomentsCall, Phase, TrainCall};
 use crate::shape::Shape;
+use crate::stored::Stored;
 
 use buffers::{Region, Tensor, TensorMut, Tensors, check_apart, check_apart_from, check_struct, read_struct};
 pub use types::*;
@@ -684,6 +685,19 @@ impl normdrop_noise {
     }
 }
 
+impl normdrop_stored {
+    fn get(&self) -> Result<Stored, normdrop_error> {
+        let Self { form, factor, eps, .. } = *self;
+        Ok(match form {
+            NORMDROP_STORED_FORM_EPS_OUTSIDE => Stored::EpsOutside { eps },
+            NORMDROP_STORED_FORM_DEVIATION => Stored::Deviation,
+            NORMDROP_STORED_FORM_INVERSE_DEVIATION => Stored::InverseDeviation,
+            NORMDROP_STORED_FORM_SUMS => Stored::Sums { factor, eps },
+            other => return Err(unknown(NORMDROP_STATUS_STORED_FORM, other).of(NORMDROP_BUFFER_CALL)),
+        })
+    }
+}
+
 /// A call over valid positions has no tensors of halves.
 const fn masked_halves() -> normdrop_error {
     normdrop_error::new(NORMDROP_STATUS_ELEMENT).of(NORMDROP_BUFFER_MASKED)
@@ -821,6 +835,9 @@ pub extern "C" fn normdrop_status_text(status: normdrop_status) -> *const c_char
             c"there is no type of elements of that number (see NORMDROP_ELEMENT_*), or a masked call is given halves"
         }
         NORMDROP_STATUS_NOISE_LAW => c"there is no law of noise of that number: see NORMDROP_NOISE_LAW_*",
+        NORMDROP_STATUS_STORED_FORM => {
+            c"there is no form of stored statistics of that number: see NORMDROP_STORED_FORM_*"
+        }
         _ => c"unknown status",
     }
     .as_ptr()
@@ -2156,6 +2173,79 @@ pub unsafe extern "C" fn normdrop_fold_padding(
             }
         };
         Ok(fold::fold_padding(arguments)?)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// The first channel whose max-pooling between a batch norm and the weight layer after it has to become
+/// min-pooling, if the batch norm is folded by `normdrop_fold_into_next`: the first one with a `weight`
+/// below 0. If there is none, so that max-pooling stays, `channel` becomes the length of `weight`, 0 if
+/// `weight` is left out.
+///
+/// # Safety
+/// `weight` has the values that it names, which nobody writes while the call lasts. `channel` points to
+/// a `size_t` that nobody else uses meanwhile. `error` is as for `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_first_min_pooled(
+    weight: normdrop_slice<f32>,
+    channel: *mut usize,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let channel = normdrop_slice_mut { values: channel, len: 1 };
+    let run = || {
+        check_apart(&[weight.region(NORMDROP_BUFFER_WEIGHT)?, channel.region(NORMDROP_BUFFER_RESULT)?])?;
+        // SAFETY: both are in order and apart; the rest is passed on.
+        let (weight, channel) = unsafe { (weight.optional(), channel.get()) };
+        let first = fold::first_min_pooled(Parameters { weight, bias: None });
+        channel.fill(first.unwrap_or(weight.map_or(0, <[f32]>::len)));
+        Ok(())
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// Turns the statistics of another program into a running mean, a running variance and the `eps` that
+/// belongs to them. `mean` and `spread` have one value per channel and are overwritten by the running
+/// mean and the running variance. `mean` changes only for sums.
+///
+///     NORMDROP_STORED_FORM_EPS_OUTSIDE          var = (sqrt(spread) + stored.eps)^2     eps = 0
+///     NORMDROP_STORED_FORM_DEVIATION            var = spread^2                          eps = 0
+///     NORMDROP_STORED_FORM_INVERSE_DEVIATION    var = 1/spread^2                        eps = 0
+///     NORMDROP_STORED_FORM_SUMS                 mean/factor, var = spread/factor        eps = stored.eps
+///
+/// The arithmetic is double and each result is rounded once. A NaN stays NaN. The call refuses, and
+/// writes nothing then:
+///
+/// - a negative variance or deviation, and a channel with nothing to divide by: a deviation of 0, or a
+///   variance and an `eps` of 0 (`NORMDROP_STATUS_VARIANCE`). An inverse deviation of 0 becomes an infinite
+///   variance, whose channel is its bias. Sums may be negative.
+/// - a factor that is not finite, and a variance that does not fit a float or would be 0 by rounding
+///   (`NORMDROP_STATUS_NOT_FINITE`).
+/// - an `eps` that is negative or not finite (`NORMDROP_STATUS_EPS`).
+///
+/// # Safety
+/// `stored` is NULL or points to a `normdrop_stored`. The buffers have the values that they name, and
+/// `eps` points to a float; nobody else uses them while the call lasts. `error` is as for
+/// `normdrop_train`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_into_running(
+    stored: *const normdrop_stored,
+    mean: normdrop_slice_mut<f32>,
+    spread: normdrop_slice_mut<f32>,
+    eps: *mut f32,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let eps = normdrop_slice_mut { values: eps, len: 1 };
+    let run = || {
+        // SAFETY: passed on.
+        let stored = unsafe { read_struct(stored, NORMDROP_BUFFER_CALL)? }.get()?;
+        let (of_mean, of_var) = (NORMDROP_BUFFER_RUNNING_MEAN, NORMDROP_BUFFER_RUNNING_VAR);
+        check_apart(&[mean.region(of_mean)?, spread.region(of_var)?, eps.region(NORMDROP_BUFFER_RESULT)?])?;
+        // SAFETY: all are in order and apart; the rest is passed on.
+        let (mean, spread, eps) = unsafe { (mean.get(), spread.get(), eps.get()) };
+        eps.fill(stored.into_running(mean, spread)?);
+        Ok(())
     };
     // SAFETY: passed on.
     unsafe { report(error, run) }

@@ -24,7 +24,7 @@ use super::types::{
     normdrop_backward_call, normdrop_buffer, normdrop_element, normdrop_error, normdrop_eval_call,
     normdrop_finish_call, normdrop_fold_call, normdrop_halves, normdrop_halves_mut, normdrop_keep, normdrop_layer,
     normdrop_lengths, normdrop_masked, normdrop_noise, normdrop_prepare_call, normdrop_reduce_call, normdrop_slice,
-    normdrop_slice_mut, normdrop_status, normdrop_train_call,
+    normdrop_slice_mut, normdrop_status, normdrop_stored, normdrop_train_call,
 };
 
 impl normdrop_error {
@@ -83,6 +83,8 @@ unsafe impl Versioned for normdrop_apply_gradient_call {}
 unsafe impl Versioned for normdrop_fold_call {}
 // SAFETY: as above.
 unsafe impl Versioned for normdrop_noise {}
+// SAFETY: as above.
+unsafe impl Versioned for normdrop_stored {}
 // SAFETY: as above.
 unsafe impl Versioned for normdrop_masked {}
 

@@ -100,6 +100,8 @@ pub const NORMDROP_STATUS_NOISE_LAW: normdrop_status = 35;
 /// There is no such type of elements, the library has no halves (it was built without the feature
 /// `half-precision`), or a masked call is given halves. `actual` is the number.
 pub const NORMDROP_STATUS_ELEMENT: normdrop_status = 36;
+/// There is no such form of stored statistics. `actual` is its number.
+pub const NORMDROP_STATUS_STORED_FORM: normdrop_status = 37;
 
 /// A buffer or struct of a call: one of `NORMDROP_BUFFER_*`.
 pub type normdrop_buffer = u32;
@@ -257,6 +259,22 @@ pub const NORMDROP_STATISTICS_BATCH: normdrop_statistics = 0;
 pub const NORMDROP_STATISTICS_FIXED: normdrop_statistics = 1;
 /// Fixed statistics and parameters, from `prepared`, after `normdrop_eval` with the same.
 pub const NORMDROP_STATISTICS_PREPARED: normdrop_statistics = 2;
+
+/// The form in which a file has the fixed statistics of a batch norm: one of
+/// `NORMDROP_STORED_FORM_*`.
+pub type normdrop_stored_form = u32;
+
+/// A variance whose root is taken before `eps` is added: `1/(sqrt(var) + eps)`. Darknet (YOLO), with
+/// an `eps` of 1e-6.
+pub const NORMDROP_STORED_FORM_EPS_OUTSIDE: normdrop_stored_form = 1;
+/// A standard deviation `s`, in the normalisation `1/s`.
+pub const NORMDROP_STORED_FORM_DEVIATION: normdrop_stored_form = 2;
+/// An inverse standard deviation `r`, by which the centred values are multiplied: the saved `invstd`
+/// of PyTorch and cuDNN.
+pub const NORMDROP_STORED_FORM_INVERSE_DEVIATION: normdrop_stored_form = 3;
+/// Sums of means and variances, which `factor` divides: blobs 0, 1 and 2 of Caffe's `BatchNorm`, whose
+/// `eps` is 1e-5 unless the layer names another. With a factor of 0, Caffe takes 0 for both.
+pub const NORMDROP_STORED_FORM_SUMS: normdrop_stored_form = 4;
 
 /// The distribution of the factors of noise: one of `NORMDROP_NOISE_LAW_*`.
 pub type normdrop_noise_law = u32;
@@ -528,6 +546,21 @@ pub struct normdrop_noise {
     /// The standard deviation of `NORMDROP_NOISE_LAW_GAUSSIAN`, or the half width of
     /// `NORMDROP_NOISE_LAW_UNIFORM`, in [0, 2^64]. Ignored by the other law.
     pub width: f32,
+}
+
+/// The form in which a file has the fixed statistics of a batch norm.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct normdrop_stored {
+    /// `NORMDROP_ABI_VERSION`
+    pub version: u32,
+    /// One of `NORMDROP_STORED_FORM_*`.
+    pub form: normdrop_stored_form,
+    /// What `NORMDROP_STORED_FORM_SUMS` divides by. Ignored by the other forms.
+    pub factor: f32,
+    /// The `eps` of the other program, for `NORMDROP_STORED_FORM_EPS_OUTSIDE` and
+    /// `NORMDROP_STORED_FORM_SUMS`. Ignored by the other forms.
+    pub eps: f32,
 }
 
 /// Which positions of a padded batch are valid, and the memory that a call over them needs beside its

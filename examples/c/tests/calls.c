@@ -215,11 +215,11 @@ static void test_names(void) {
     normdrop_backend backend;
     CHECK(normdrop_abi_version() == NORMDROP_ABI_VERSION);
     CHECK(strchr(normdrop_version(), '.') != NULL);
-    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_ELEMENT; status++) {
+    for (status = NORMDROP_STATUS_OK; status <= NORMDROP_STATUS_STORED_FORM; status++) {
         CHECK(strlen(normdrop_status_text(status)) > 6);
         CHECK(strcmp(normdrop_status_text(status), "unknown status") != 0);
     }
-    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_ELEMENT + 1), "unknown status") == 0);
+    CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_STORED_FORM + 1), "unknown status") == 0);
     CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
     for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_NOISE; buffer++) {
         CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
@@ -1696,6 +1696,83 @@ static void test_folds(void) {
     free_all();
 }
 
+static normdrop_stored new_stored(normdrop_stored_form form, float factor, float eps) {
+    normdrop_stored made;
+    made.version = NORMDROP_ABI_VERSION;
+    made.form = form;
+    made.factor = factor;
+    made.eps = eps;
+    return made;
+}
+
+/* Statistics as other programs store them, and the channels that max-pooling stands in the way of. */
+static void test_stored(void) {
+    static const struct {
+        normdrop_stored_form form;
+        float factor, eps, mean, spread, running_mean, running_var, running_eps;
+    } cases[] = {
+        {NORMDROP_STORED_FORM_EPS_OUTSIDE, 7, 0.5f, 3, 4, 3, 6.25f, 0},
+        {NORMDROP_STORED_FORM_DEVIATION, 7, -1, 3, 4, 3, 16, 0},
+        {NORMDROP_STORED_FORM_INVERSE_DEVIATION, 7, -1, 3, 4, 3, 0.0625f, 0},
+        {NORMDROP_STORED_FORM_SUMS, 8, 1e-3f, 3, 4, 0.375f, 0.5f, 1e-3f},
+    };
+    normdrop_slice_mut_f32 mean = empty_f32(2), spread = empty_f32(2), weight = empty_f32(3);
+    normdrop_slice_f32 left_out = {NULL, 0};
+    normdrop_error error = new_error();
+    normdrop_stored stored;
+    float eps = 7;
+    size_t i, channel = 7;
+    for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        stored = new_stored(cases[i].form, cases[i].factor, cases[i].eps);
+        mean.values[0] = mean.values[1] = cases[i].mean;
+        spread.values[0] = spread.values[1] = cases[i].spread;
+        CHECK(normdrop_into_running(&stored, mean, spread, &eps, &error) == NORMDROP_STATUS_OK);
+        CHECK(mean.values[1] == cases[i].running_mean && spread.values[1] == cases[i].running_var);
+        CHECK(eps == cases[i].running_eps);
+    }
+    /* What is refused writes nothing. */
+    eps = 7;
+    mean.values[0] = 3;
+    spread.values[0] = 1;
+    spread.values[1] = -1;
+    stored = new_stored(NORMDROP_STORED_FORM_DEVIATION, 0, 0);
+    CHECK(normdrop_into_running(&stored, mean, spread, &eps, &error) == NORMDROP_STATUS_VARIANCE);
+    CHECK(error.buffer == NORMDROP_BUFFER_RUNNING_VAR && error.actual == 1 && error.value == -1);
+    stored = new_stored(NORMDROP_STORED_FORM_SUMS, (float)HUGE_VAL, 0);
+    CHECK(normdrop_into_running(&stored, mean, spread, &eps, &error) == NORMDROP_STATUS_NOT_FINITE);
+    stored = new_stored(NORMDROP_STORED_FORM_SUMS, 1, -1);
+    CHECK(normdrop_into_running(&stored, mean, spread, &eps, &error) == NORMDROP_STATUS_EPS && error.value == -1);
+    stored = new_stored(NORMDROP_STORED_FORM_SUMS + 1, 1, 0);
+    CHECK(normdrop_into_running(&stored, mean, spread, &eps, &error) == NORMDROP_STATUS_STORED_FORM);
+    CHECK(error.buffer == NORMDROP_BUFFER_CALL && error.actual == NORMDROP_STORED_FORM_SUMS + 1);
+    stored = new_stored(0, 1, 0);
+    CHECK(normdrop_into_running(&stored, mean, spread, &eps, NULL) == NORMDROP_STATUS_STORED_FORM);
+    stored = new_stored(NORMDROP_STORED_FORM_SUMS, 1, 0);
+    CHECK(normdrop_into_running(NULL, mean, spread, &eps, &error) == NORMDROP_STATUS_NULL && error.buffer == NORMDROP_BUFFER_CALL);
+    CHECK(normdrop_into_running(&stored, mean, spread, NULL, &error) == NORMDROP_STATUS_NULL);
+    CHECK(error.buffer == NORMDROP_BUFFER_RESULT);
+    CHECK(normdrop_into_running(&stored, mean, mean, &eps, &error) == NORMDROP_STATUS_OVERLAP);
+    CHECK(normdrop_into_running(&stored, mean, spread, mean.values, &error) == NORMDROP_STATUS_OVERLAP);
+    spread.len = 1;
+    CHECK(normdrop_into_running(&stored, mean, spread, &eps, &error) == NORMDROP_STATUS_LENGTH);
+    CHECK(error.buffer == NORMDROP_BUFFER_RUNNING_VAR && error.expected == 2 && error.actual == 1);
+    stored.version = 0;
+    CHECK(normdrop_into_running(&stored, mean, spread, &eps, &error) == NORMDROP_STATUS_VERSION);
+    CHECK(mean.values[0] == 3 && spread.values[0] == 1 && spread.values[1] == -1 && eps == 7);
+
+    weight.values[0] = 1;
+    weight.values[1] = weight.values[2] = -0.0f;
+    CHECK(normdrop_first_min_pooled(reading(weight), &channel, &error) == NORMDROP_STATUS_OK && channel == 3);
+    weight.values[2] = -1e-40f;
+    CHECK(normdrop_first_min_pooled(reading(weight), &channel, NULL) == NORMDROP_STATUS_OK && channel == 2);
+    CHECK(normdrop_first_min_pooled(left_out, &channel, NULL) == NORMDROP_STATUS_OK && channel == 0);
+    CHECK(normdrop_first_min_pooled(reading(weight), NULL, &error) == NORMDROP_STATUS_NULL);
+    CHECK(error.buffer == NORMDROP_BUFFER_RESULT);
+    left_out.len = 1;
+    CHECK(normdrop_first_min_pooled(left_out, &channel, &error) == NORMDROP_STATUS_NULL && error.buffer == NORMDROP_BUFFER_WEIGHT);
+    free_all();
+}
+
 /* Which output and which input a weight has, in each order, with two groups. */
 static void test_weight_orders(void) {
     enum { OUTPUTS = 4, INPUTS = 6, TAPS = 3, GROUPS = 2, O = OUTPUTS / GROUPS, I = INPUTS / GROUPS, LEN = OUTPUTS * I * TAPS };
@@ -2750,6 +2827,7 @@ int main(void) {
     test_alpha_dropout();
     test_masked();
     test_folds();
+    test_stored();
     test_weight_orders();
     test_wrong_layers();
     test_wrong_buffers();

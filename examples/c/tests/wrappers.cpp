@@ -811,6 +811,19 @@ void folds() {
     }
 }
 
+void stored() {
+    const Floats weight{1.0f, 0.5f, -0.5f};
+    REQUIRE(normdrop::first_min_pooled(weight) == 2);
+    Floats mean{3.0f, 8.0f}, spread{4.0f, 2.0f};
+    REQUIRE(normdrop::into_running(normdrop::StoredForm::sums, mean, spread, 1e-3f, 8.0f) == 1e-3f);
+    REQUIRE((same(mean, Floats{0.375f, 1.0f}) && same(spread, Floats{0.5f, 0.25f})));
+    REQUIRE(normdrop::into_running(normdrop::StoredForm::eps_outside, mean, spread, 0.5f) == 0.0f);
+    REQUIRE(spread[1] == 1.0f);
+    spread[0] = -1.0f;
+    REFUSED(normdrop::into_running(normdrop::StoredForm::deviation, mean, spread), NORMDROP_STATUS_VARIANCE);
+    REQUIRE(spread[1] == 1.0f);
+}
+
 void refusals() {
     Problem problem;
     Floats y(problem.len, 7.0f);
@@ -957,6 +970,7 @@ int main() {
     whole_batches();
     batches_in_parts();
     folds();
+    stored();
     refusals();
     spans();
     library();

@@ -35,6 +35,7 @@ The arrays of all calls, for a layer with C channels:
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import math
 from collections.abc import Iterable, Sequence
@@ -52,8 +53,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ACTIVATIONS", "BACKENDS", "GATED", "GRANULARITIES", "Generator", "Gradients", "LAYOUTS", "Layer", "Noise", "NormdropError", "RUNNING_VARIANCES", "Saved",
-    "__version__", "backend", "bernoulli", "fill_mask", "fold_into_next", "fold_into_previous", "fold_padding", "library_path", "library_version",
-    "merge_moments", "merge_sums", "seed_for",
+    "__version__", "backend", "bernoulli", "fill_mask", "first_min_pooled", "fold_into_next", "fold_into_previous", "fold_padding",
+    "into_running", "library_path", "library_version", "merge_moments", "merge_sums", "seed_for",
 ]
 
 Activation = Literal["identity", "relu", "relu6", "leaky_relu", "hard_swish", "sigmoid", "tanh", "silu", "gelu_tanh",
@@ -61,6 +62,7 @@ Activation = Literal["identity", "relu", "relu6", "leaky_relu", "hard_swish", "s
 Granularity = Literal["element", "channel", "sample"]
 Backend = Literal["fastest", "portable", "avx2", "avx512"]
 RunningVariance = Literal["unbiased", "biased"]
+StoredForm = Literal["eps_outside", "deviation", "inverse_deviation", "sums"]
 Layout = Literal["NC", "NCL", "NCHW", "NCDHW", "NLC", "NHWC", "NDHWC"]
 
 Bits = NDArray[numpy.uint8]
@@ -335,6 +337,40 @@ def fold_padding(running_mean: Floats, running_var: Floats, *, weight: Floats | 
     )
     _library.call("fold_padding", call, padding)
     return padding
+
+
+@untraced
+def first_min_pooled(weight: Floats) -> int | None:
+    """The first channel whose max-pooling between a batch norm and the layer after it has to become min-pooling after
+    `fold_into_next`: the first one with a `weight` below 0; None if max-pooling stays."""
+    channel = ctypes.c_size_t()
+    _library.call("first_min_pooled", _floats("weight", weight), channel)
+    return channel.value if channel.value < weight.size else None
+
+
+# The forms of stored statistics: their numbers in C begin with 1.
+_STORED_FORMS = ("eps_outside", "deviation", "inverse_deviation", "sums")
+
+
+@untraced
+def into_running(form: StoredForm, mean: Floats, spread: Floats, *, eps: Real = 0.0, factor: Real = 1.0) -> float:
+    """Turns the statistics of another program into a running mean and a running variance, in place, and returns the `eps` that
+    belongs to them.
+
+        "eps_outside"          1/(sqrt(spread) + eps): Darknet, eps 1e-6
+        "deviation"            a standard deviation
+        "inverse_deviation"    an inverse one: `invstd` of PyTorch and cuDNN
+        "sums"                 sums that `factor` divides: blobs 0, 1 and 2 of Caffe, eps 1e-5
+
+    A negative spread, and one of 0 with nothing added to it, is refused; sums may be negative.
+    """
+    form_number = choice("form", form, _STORED_FORMS) + 1
+    stored = _library.CStored(
+        version=_library.ABI_VERSION, form=form_number, factor=real32("factor", factor), eps=real32("eps", eps),
+    )
+    running_eps = ctypes.c_float()
+    _library.call("into_running", stored, _floats("mean", mean, True), _floats("spread", spread, True), running_eps)
+    return running_eps.value
 
 
 # The orders of weights by their numbers in C, K for the axes of the kernel, and which dimension has all groups.

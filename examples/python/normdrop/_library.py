@@ -96,6 +96,10 @@ class CNoise(Structure):
     _fields_ = [("version", c_uint32), ("law", c_uint32), ("p", c_double), ("width", c_float)]
 
 
+class CStored(Structure):
+    _fields_ = [("version", c_uint32), ("form", c_uint32), ("factor", c_float), ("eps", c_float)]
+
+
 # The names and types of the fields of a struct.
 Fields = List[Tuple[str, Any]]
 
@@ -188,7 +192,7 @@ STRUCTS: dict[str, type[Structure]] = {
     "normdrop_train_call": CTrain, "normdrop_eval_call": CEval, "normdrop_prepare_call": CPrepare,
     "normdrop_backward_call": CBackward, "normdrop_finish_call": CFinish, "normdrop_apply_call": CApply, "normdrop_reduce_call": CReduce,
     "normdrop_apply_gradient_call": CApplyGradient, "normdrop_fold_call": CFold,
-    "normdrop_masked": CMasked, "normdrop_noise": CNoise,
+    "normdrop_masked": CMasked, "normdrop_noise": CNoise, "normdrop_stored": CStored,
 }
 
 Next = CFUNCTYPE(c_uint32, c_void_p)
@@ -238,6 +242,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "fold_into_previous": (c_int32, [POINTER(CFold), _ERROR]),
     "fold_into_next": (c_int32, [POINTER(CFold), _ERROR]),
     "fold_padding": (c_int32, [POINTER(CFold), Slice, _ERROR]),
+    "first_min_pooled": (c_int32, [Slice, POINTER(c_size_t), _ERROR]),
+    "into_running": (c_int32, [POINTER(CStored), Slice, Slice, POINTER(c_float), _ERROR]),
 }
 
 
@@ -331,6 +337,7 @@ _DETAILS = {
     34: ", but is {value}",
     35: ": {actual}",
     36: ": {actual}",
+    37: ": {actual}",
 }
 
 

@@ -622,6 +622,24 @@ def test_the_mean_of_all_batches():
     close(mean, numpy.mean(means, 0), 1e-6)
 
 
+def test_statistics_of_other_programs():
+    mean, spread = numpy.array([3, 8], numpy.float32), numpy.array([4, 2], numpy.float32)
+    assert normdrop.into_running("sums", mean, spread, eps=1e-3, factor=8) == numpy.float32(1e-3)
+    assert mean.tolist() == [0.375, 1] and spread.tolist() == [0.5, 0.25]
+    for form, wanted in (("eps_outside", [1, 2.25]), ("deviation", [0.0625, 1]), ("inverse_deviation", [16, 1])):
+        spread[:] = 0.25, 1
+        assert normdrop.into_running(form, mean, spread, eps=0.5) == 0
+        assert spread.tolist() == wanted, form
+    spread[1] = -1
+    with pytest.raises(normdrop.NormdropError, match="that of channel 1 is -1"):
+        normdrop.into_running("deviation", mean, spread)
+    with pytest.raises(ValueError, match="form must be one of eps_outside, deviation"):
+        normdrop.into_running("variance", mean, spread)
+    assert spread.tolist() == [16, -1] and mean.tolist() == [0.375, 1]
+    of = lambda *weight: normdrop.first_min_pooled(numpy.array(weight, numpy.float32))
+    assert (of(1, 0, -0.0), of(), of(1, -1e-40, -1)) == (None, None, 1)
+
+
 @pytest.mark.parametrize("phases", [False, True])
 def test_the_running_mean_as_a_pair(phases):
     """The cumulative average of {99999, 100001} and then of {100004, 100006}: a float32 alone stops at 100000."""

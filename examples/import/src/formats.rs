@@ -8,7 +8,12 @@ pub mod ncnn;
 pub mod npz;
 mod numbers;
 pub mod onnx;
+pub mod paddle;
+mod pickle;
+mod prototxt;
+pub mod saved_model;
 pub mod state_dict;
+pub mod torch;
 
 use std::path::Path;
 
@@ -20,6 +25,10 @@ use crate::model::{Fault, Model};
 /// Says what about the file is wrong or not supported.
 pub fn read(path: &Path, eps: Option<f32>) -> Result<Model, Fault> {
     let bytes = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    if path.is_dir() {
+        let model = saved_model::read(&path.join("variables"), eps);
+        return model.map_err(|fault| format!("{}: {fault}", path.display()));
+    }
     let model = match path.extension().and_then(|extension| extension.to_str()) {
         Some("safetensors") => state_dict::read(&bytes(path)?, eps),
         Some("onnx") => onnx::read(&bytes(path)?),
@@ -30,15 +39,24 @@ pub fn read(path: &Path, eps: Option<f32>) -> Result<Model, Fault> {
             let text = std::fs::read_to_string(&cfg).map_err(|error| format!("{}: {error}", cfg.display()))?;
             darknet::read(&text, &bytes(path)?)
         }
-        Some("pdparams" | "pdiparams") => Err(
-            "only Paddle's state dicts in safetensors are read: safetensors.paddle.save_file(layer.state_dict(), FILE)"
+        Some("pdparams") => paddle::read(&bytes(path)?, eps),
+        Some("pdiparams") => Err(
+            "the numbers of a program, without names: paddle.save(paddle.jit.load(PREFIX).state_dict(), 'FILE.pdparams')"
                 .into(),
         ),
-        Some("pth" | "pt") => {
-            Err("a pickle can run any code, and none is read: safetensors.torch.save_file(module.state_dict(), FILE)"
-                .into())
+        Some("pt" | "pth" | "bin" | "ckpt" | "tar") => torch::read(&bytes(path)?, eps),
+        Some("pb") => saved_model::read(&path.with_file_name("variables"), eps),
+        Some("index") => saved_model::read_checkpoint(path, eps),
+        Some("caffemodel") => {
+            // `NAME.prototxt`, unless there is none.
+            let prototxt = path.with_extension("prototxt");
+            let text = match std::fs::read_to_string(&prototxt) {
+                Ok(text) => Some(text),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                Err(error) => return Err(format!("{}: {error}", prototxt.display())),
+            };
+            caffe::read(&bytes(path)?, text.as_deref())
         }
-        Some("caffemodel") => caffe::read(&bytes(path)?),
         Some("h5") => keras::read_weights(bytes(path)?, eps),
         Some("params") => {
             // `NAME-0000.params`, with the number of an epoch.
@@ -53,8 +71,7 @@ pub fn read(path: &Path, eps: Option<f32>) -> Result<Model, Fault> {
             ncnn::read(&text, &bytes(&path.with_extension("bin"))?)
         }
         _ => {
-            Err("none of .safetensors, .onnx, .keras, .npz, .param (with its .bin) and .weights (with its .cfg)"
-                .to_owned())
+            Err("the name of the file ends in none of the extensions that --help lists".to_owned())
         }
     };
     model.map_err(|fault| format!("{}: {fault}", path.display()))

@@ -264,18 +264,22 @@ impl Model {
 
     /// Pairs by name what a file without a graph leaves open: `bn1` with `conv1`, `features.1` with `features.0`.
     pub fn guess(&mut self) {
+        self.guess_from(previous_names, "because of the names");
+    }
+
+    /// Pairs each batch norm with the first layer of those that `names` has for it, and says why.
+    pub(crate) fn guess_from(&mut self, names: impl Fn(&str) -> Vec<String>, why: &str) {
         for batch_norm in 0..self.batch_norms.len() {
             let name = self.batch_norms[batch_norm].name.clone();
-            let names = previous_names(&name);
+            let names = names(&name);
             let channels = self.batch_norms[batch_norm].mean.len();
             let fits = |layer: &&WeightLayer| names.contains(&layer.name) && layer.shape.outputs == channels;
             let Some(layer) = self.layers.iter().find(fits).map(|layer| layer.name.clone()) else {
-                self.remarks.push(format!("{name}: no neighbour known by its name; say --previous or --next"));
+                self.remarks.push(format!("{name}: no neighbour known; say --previous or --next"));
                 continue;
             };
             if self.pair(&name, &layer, Side::Previous).is_ok() {
-                self.remarks
-                    .push(format!("{name}: taken for the batch norm directly after {layer}, because of the names"));
+                self.remarks.push(format!("{name}: taken for the batch norm directly after {layer}, {why}"));
             }
         }
     }

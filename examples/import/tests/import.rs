@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use normdrop::WeightOrder;
-use normdrop_import::formats::{self, caffe, darknet, mxnet, ncnn};
+use normdrop_import::formats::{self, caffe, darknet, mxnet, ncnn, paddle, torch};
 use normdrop_import::model::{Between, Model, Side, WeightLayer};
 use normdrop_import::write::{self, Language};
 
@@ -155,7 +155,7 @@ fn a_state_dict_of_pytorch_is_paired_by_its_names_and_by_what_is_said() {
     let mut model = read("torch.safetensors");
     // bn3 is before conv3, which no name says: the guess is refused where the channels do not fit.
     assert_eq!(sides(&model), [("bn1", "conv1", Side::Previous), ("bn2", "conv2", Side::Previous)]);
-    assert!(model.remarks.iter().any(|remark| remark.starts_with("bn3: no neighbour")), "{:?}", model.remarks);
+    assert!(model.remarks.iter().any(|remark| remark.starts_with("bn3: no neighbour known")), "{:?}", model.remarks);
     assert!(model.pair("bn3", "conv1", BEFORE_CONV3).is_err() && model.pair("bn4", "conv1", BEFORE_CONV3).is_err());
     model.pair("bn3", "conv3", BEFORE_CONV3).expect("three channels");
     check(model, "torch.json", false);
@@ -257,6 +257,203 @@ fn a_state_dict_of_paddle_has_other_names_and_linear_weights_the_other_way_round
     check(model, "paddle.json", false);
 }
 
+/// Everything of a model but its remarks.
+fn contents(model: &Model) -> String {
+    format!("{:?}\n{:?}", model.batch_norms, model.layers)
+}
+
+#[test]
+fn what_torch_and_paddle_save_is_the_state_dict_in_safetensors() {
+    for (name, expected, prefix) in [
+        ("torch.pt", "torch.safetensors", ""),
+        // Of before PyTorch 1.6.
+        ("torch-old.pth", "torch.safetensors", ""),
+        // Among other things, and with weights whose channels are innermost in memory.
+        ("torch-checkpoint.pth", "torch.safetensors", "state_dict."),
+        ("paddle.pdparams", "paddle.safetensors", ""),
+        ("paddle-protocol-2.pdparams", "paddle.safetensors", ""),
+    ] {
+        let model = read(name);
+        assert_eq!(model.batch_norms.len(), 3, "{name}");
+        assert!(model.batch_norms.iter().all(|bn| bn.name.starts_with(prefix)), "{name}");
+        let found = contents(&model).replace(&format!("\"{prefix}"), "\"");
+        assert_eq!(found, contents(&read(expected)), "{name}");
+        assert_eq!(sides(&model).len(), 2, "{name}: the names are as good as those in safetensors");
+    }
+}
+
+#[test]
+fn a_pickle_with_anything_but_tensors_is_refused_and_nothing_of_it_is_called() {
+    let module = formats::read(&file("torch-module.pth"), None).expect_err("a whole module");
+    assert!(module.contains("torch.nn.modules.conv.Conv2d") && module.contains("save the state dict"), "{module}");
+    let fault = |pickle: &[u8]| paddle::read(pickle, None).expect_err("nothing that can be read");
+    let remove = fault(b"\x80\x02cos\nremove\nX\x01\x00\x00\x00x\x85R.");
+    assert!(remove.contains("os.remove"), "{remove}");
+    // The same by the names of protocol 4, by a class of a persistent number, by an instance, and by an extension.
+    assert!(fault(b"\x80\x04\x8c\x02os\x8c\x06remove\x93.").contains("os.remove"));
+    for (pickle, instruction) in [
+        (&b"\x80\x02(ios\nremove\n."[..], "0x69"),
+        (b"\x80\x02)\x81.", "0x81"),
+        (b"\x80\x02P1\n.", "0x50"),
+        (b"\x80\x02\x82\x01.", "0x82"),
+        (b"\x80\x02I1\n.", "0x49"),
+    ] {
+        assert!(fault(pickle).contains(&format!("instruction {instruction}")), "{}", fault(pickle));
+    }
+    assert!(fault(b"\x80\x05N.").contains("protocol 5"));
+    assert!(fault(b"\x80\x02N.N").contains("1 bytes are left"));
+    // Wrong arguments, an empty stack, values below a mark, an integer that is too large.
+    for pickle in [
+        &b"\x80\x02."[..],
+        b"\x80\x02N(.",
+        b"\x80\x02e.",
+        b"\x80\x02}NNNu.",
+        b"\x80\x02h\x07.",
+        b"\x80\x02]N(NNNs.",
+        b"\x80\x02ccollections\nOrderedDict\nN\x85R.",
+        b"\x80\x02cnumpy\ndtype\n)R.",
+        b"\x80\x02NR.",
+        b"\x80\x02NQ.",
+        b"\x80\x02)Q.",
+        b"\x80\x02\x8a\x09\x01\x01\x01\x01\x01\x01\x01\x01\x01.",
+        b"\x80\x02B\xff\xff\xff\xff.",
+        b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\xff.",
+    ] {
+        fault(pickle);
+    }
+}
+
+/// A pickle of Paddle with one array, whose numbers many names have.
+fn many_names(count: usize, dims: &[u8], fortran: u8) -> Vec<u8> {
+    let mut pickle = b"\x80\x02}(".to_vec();
+    for index in 0..count {
+        let name = format!("bn{index}.running_mean");
+        pickle.push(0x8C);
+        pickle.push(u8::try_from(name.len()).expect("short"));
+        pickle.extend(name.bytes());
+        if index > 0 {
+            pickle.extend(b"h\x01");
+            continue;
+        }
+        pickle.extend(b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87Rq\x01(K\x01");
+        pickle.push(b'(');
+        dims.iter().for_each(|&dim| pickle.extend([b'K', dim]));
+        pickle.extend(
+            b"tcnumpy\ndtype\n\x8c\x02f4\x89\x88\x87R(K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb",
+        );
+        pickle.push(fortran);
+        pickle.extend(b"B\xa0\x00\x00\x00");
+        pickle.extend([0; 160]);
+        pickle.extend(b"tb");
+    }
+    pickle.extend(b"u.");
+    pickle
+}
+
+#[test]
+fn a_small_pickle_does_not_fill_the_memory() {
+    let read = |pickle: &[u8]| paddle::read(pickle, None).map(|model| model.batch_norms.len());
+    let fault = |pickle: &[u8]| read(pickle).expect_err("too much");
+    // What is counted here is right: it lacks its variance alone.
+    assert!(fault(&many_names(1, &[40], 0x89)).contains("no running_var"));
+    assert!(fault(&many_names(3, &[4, 10], 0x89)).contains("no running_var"));
+    assert!(fault(&many_names(3000, &[40], 0x89)).contains("more than four times"));
+    assert!(fault(&many_names(1, &[40], 0x88)).contains("Fortran"));
+    for dims in [&[41][..], &[255, 255, 255, 255, 255, 255, 255, 255], &[0]] {
+        assert!(fault(&many_names(1, dims, 0x89)).contains("which its dimensions"), "{dims:?}");
+    }
+    assert!(fault(&many_names(1, &[1; 9], 0x89)).contains("other arguments"));
+    let repeated =
+        |start: &[u8], middle: &[u8], count: usize| [b"\x80\x02", start, &middle.repeat(count), b"."].concat();
+    for middle in [&b"N"[..], b"]", b"(", b"h\x00", b"r\x00\x00\x00\x00", b"\x94"] {
+        let bomb = repeated(b"}q\x00", middle, 1 << 21);
+        assert!(fault(&bomb).contains("more than 1048576 values"), "{middle:?}");
+    }
+    // A text that is encoded again and again, a name that is far too long, dictionaries within dictionaries, and a
+    // dictionary that holds itself.
+    let text = [b"X\x00\x10\x00\x00", &[b'a'; 4096][..], b"q\x01"].concat();
+    let encode = b"c_codecs\nencode\nh\x01X\x06\x00\x00\x00latin1\x86R0";
+    assert!(fault(&repeated(&text, &encode[..encode.len() - 1], 1000)).contains("more bytes than it has"));
+    assert!(fault(&[b"\x80\x02}", &text[..], b"}s."].concat()).contains("a name of 4096 bytes"));
+    let deep = [b"\x80\x02".to_vec(), b"}K\x00".repeat(9), b"}".to_vec(), b"s".repeat(9), b".".to_vec()].concat();
+    assert!(fault(&deep).contains("deeper than 8"));
+    assert_eq!(read(b"\x80\x02}q\x00K\x01h\x00s."), Ok(0));
+}
+
+#[test]
+fn a_saved_model_has_the_names_of_its_layers() {
+    for (name, prefix) in [("keras-2", ""), ("keras-3", "sequential/")] {
+        let mut model = read(&format!("{name}/variables.index"));
+        assert_eq!((model.batch_norms.len(), model.layers.len()), (3, 3), "{name}: {:?}", model.remarks);
+        assert!(model.remarks[0].contains("1e-3"), "{:?}", model.remarks);
+        let named = |short: &str| format!("{prefix}{short}");
+        // Keras 2 numbers its layers, Keras 3 has their names alone.
+        let found: Vec<_> = sides(&model).iter().map(|(bn, layer, _)| (bn.to_string(), layer.to_string())).collect();
+        assert_eq!(found, [(named("bn1"), named("conv1")), (named("bn2"), named("conv2"))], "{name}");
+        model.pair(&named("bn3"), &named("conv3"), BEFORE_CONV3).expect("three channels");
+        model.layers.iter_mut().for_each(|layer| layer.name = layer.name.trim_start_matches(prefix).to_owned());
+        check(model, &format!("{name}.json"), true);
+    }
+    // The folder of a SavedModel, its graph, and a folder without variables.
+    let work = std::env::temp_dir().join(format!("normdrop-import-{}", std::process::id()));
+    std::fs::create_dir_all(work.join("variables")).expect("a folder");
+    for part in ["variables.index", "variables.data-00000-of-00001"] {
+        std::fs::copy(file("keras-2").join(part), work.join("variables").join(part)).expect("two files");
+    }
+    let expected = contents(&read("keras-2/variables.index"));
+    for path in [work.clone(), work.join("saved_model.pb")] {
+        assert_eq!(formats::read(&path, None).map(|model| contents(&model)), Ok(expected.clone()), "{path:?}");
+    }
+    // Cut off, each of the two, and with bytes that were changed.
+    let index = work.join("variables/variables.index");
+    let data = work.join("variables/variables.data-00000-of-00001");
+    for path in [index, data] {
+        let whole = std::fs::read(&path).expect("a copy");
+        for len in (0..whole.len()).step_by(31).chain([whole.len() - 1]) {
+            std::fs::write(&path, &whole[..len]).expect("a copy");
+            formats::read(&work, None).expect_err("cut off");
+        }
+        for at in (0..whole.len()).step_by(3) {
+            let mut changed = whole.clone();
+            changed[at] ^= [0xFF, 0x80, 0x01][at % 3];
+            std::fs::write(&path, &changed).expect("a copy");
+            // Either it is refused, or another number was read.
+            let _ = formats::read(&work, None);
+        }
+        std::fs::write(&path, &whole).expect("a copy");
+    }
+    std::fs::remove_dir_all(&work).expect("its own folder");
+    assert!(formats::read(&file(""), None).expect_err("no variables").contains("variables.index"));
+}
+
+#[test]
+fn files_of_torch_and_paddle_that_are_cut_off_or_changed_are_refused_or_read() {
+    type Read = fn(&[u8], Option<f32>) -> Result<Model, String>;
+    for (name, read) in [
+        ("torch.pt", torch::read as Read),
+        ("torch-old.pth", torch::read),
+        ("torch-checkpoint.pth", torch::read),
+        ("paddle.pdparams", paddle::read),
+        ("paddle-protocol-2.pdparams", paddle::read),
+    ] {
+        let whole = std::fs::read(file(name)).expect("written by make.py");
+        // An archive is longer, and takes longer to be opened.
+        let step = if whole.starts_with(b"PK") { 37 } else { 1 };
+        for len in (0..whole.len()).step_by(step).chain([whole.len() - 1]) {
+            read(&whole[..len], None).expect_err("cut off");
+        }
+        for at in (0..whole.len()).step_by(step) {
+            let mut changed = whole.clone();
+            changed[at] ^= [0xFF, 0x80, 0x01, 0x20][at % 4];
+            // Either it is refused, or another number was read; nothing panics.
+            if let Ok(mut model) = read(&changed, None) {
+                let _ = model.fold(false);
+            }
+        }
+    }
+    assert!(torch::read(b"nothing", None).expect_err("no file of PyTorch").contains("no file of torch.save"));
+}
+
 #[test]
 fn mxnet_fixes_the_weights_and_has_an_eps_of_1e_3_unless_the_graph_says_otherwise() {
     let model = read("mxnet-0000.params");
@@ -301,15 +498,41 @@ fn caffes_sums_are_divided_and_its_scale_belongs_to_the_batch_norm() {
     check(model, "caffe.json", false);
 
     let bytes = std::fs::read(file("caffe.caffemodel")).expect("written by make.py");
-    assert!(caffe::read(&[]).expect_err("empty").contains("no layer"));
+    assert!(caffe::read(&[], None).expect_err("empty").contains("no layer"));
     // A layer of the old form: field 2.
-    assert!(caffe::read(&[18, 0]).expect_err("old").contains("upgrade_net_proto_binary"));
+    assert!(caffe::read(&[18, 0], None).expect_err("old").contains("upgrade_net_proto_binary"));
+    // With a .prototxt: its layers and its eps, and the numbers by the names of the layers.
+    let text = std::fs::read_to_string(file("caffe-deploy.prototxt")).expect("written by make.py");
+    let with = |text: &str| caffe::read(&bytes, Some(text));
+    assert_eq!(sides(&with(&text).expect("the same network")), expected);
+    check(with(&text).expect("the same network"), "caffe.json", false);
+    let other_eps = with(&text.replace("eps: 0.001", "eps: 0.01")).expect("another eps");
+    assert_eq!([0, 1, 2].map(|index: usize| other_eps.batch_norms[index].eps), [1e-5, 1e-2, 1e-5]);
+    let unpadded = with(&text.replace("pad: 1", "pad: 0")).expect("another convolution");
+    assert_eq!(sides(&unpadded)[2].2, Side::Next { max_pooling: false, padding: false });
+    // What stands between in the one and not in the other.
+    let pooled = text.replace("type: \"Dropout\"", "type: \"Pooling\" pooling_param { pool: MAX kernel_size: 2 }");
+    assert_eq!(sides(&with(&pooled).expect("max-pooling"))[2].2, Side::Next { max_pooling: true, padding: true });
+    // A layer of training alone, and one of the .caffemodel that the other does not have.
+    let training = text.replace("type: \"Dropout\"", "type: \"Power\" include { phase: TRAIN }");
+    assert_eq!(sides(&with(&training).expect("not there")), expected);
+    let fewer = with(&text.replace("name: \"bn2_scale\"", "name: \"other\""));
+    assert!(fewer.expect_err("no numbers").contains("other lacks its blob 0"));
+    let renamed = with(&text.replace("name: \"conv3\"", "name: \"conv4\""));
+    assert!(renamed.expect_err("no weights").contains("conv4 has no weights"));
+    assert!(with("layers { name: 'a' }").expect_err("old").contains("upgrade_net_proto_text"));
+    assert!(with("").expect_err("empty").contains("no layer"));
+    assert!(with(&text.replace("eps: 0.001", "eps: small")).expect_err("no number").contains("bn2: eps is \"small\""));
+    for len in 0..text.len() {
+        let _ = with(&text[..len]);
+    }
+
     // A dimension of conv1's weights, 4 of [4, 2, 3, 3], becomes 5.
     let dims = [4, 2, 3, 3];
     let at = bytes.windows(4).position(|window| window == dims).expect("the shape of conv1");
     let mut other = bytes.clone();
     other[at] = 5;
-    assert!(caffe::read(&other).expect_err("a wrong shape").contains("conv1, blob 0"));
+    assert!(caffe::read(&other, None).expect_err("a wrong shape").contains("conv1, blob 0"));
 }
 
 #[test]
@@ -430,17 +653,15 @@ fn files_that_are_cut_off_or_foreign_are_refused() {
                 Some("keras") => formats::keras::read(cut),
                 Some("h5") => formats::keras::read_weights(cut.to_vec(), None),
                 Some("npz") => formats::npz::read(cut, None),
-                Some("caffemodel") => caffe::read(cut),
+                Some("caffemodel") => caffe::read(cut, None),
                 _ => darknet::read("[net]\nchannels=2\n[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\n", cut),
             };
             assert!(result.is_err(), "{len} bytes of {name}");
         }
     }
     // What is not read, with what to do instead.
-    for name in ["none.pdparams", "none.pth"] {
-        let path = std::env::temp_dir().join(name);
-        assert!(formats::read(&path, None).expect_err("not read").contains("save_file"), "{name}");
-    }
+    let path = std::env::temp_dir().join("none.pdiparams");
+    assert!(formats::read(&path, None).expect_err("not read").contains("paddle.jit.load"));
     assert!(formats::read(&file("darknet.cfg"), None).expect_err("no model").contains("none of"));
 }
 

@@ -2,6 +2,7 @@
 """The files of this folder, each written by the framework itself, with the framework's own output.
 
     python make.py torch     torch==2.15.0 safetensors==0.8.0 numpy
+    python make.py tensorflow  tensorflow-cpu==2.21.0 tf-keras==2.21.0 keras==3.15.1 (KERAS_BACKEND=tensorflow)
     python make.py onnx      onnx==1.23.2 onnxruntime==1.32.0
     python make.py keras     keras==3.15.0 jax==0.10.2 (KERAS_BACKEND=jax)
     python make.py flax      flax==0.12.8 jax==0.10.2
@@ -70,8 +71,16 @@ def make_torch():
     network = Network().eval()
     network.load_state_dict({name: torch.from_numpy(value) for name, value in values.items()}, strict=False)
     save_file(network.state_dict(), FILES / "torch.safetensors")
+    torch.save(network.state_dict(), FILES / "torch.pt")
+    torch.save(network.state_dict(), FILES / "torch-old.pth", _use_new_zipfile_serialization=False)
     with torch.no_grad():
         write("torch", x, network(torch.from_numpy(x)))
+    # As training scripts do it: among other things, and with weights whose channels are innermost in memory.
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    torch.save({"epoch": 3, "best": 0.5, "done": False, "note": None, "state_dict": network.state_dict(),
+                "optimizer": optimizer.state_dict()}, FILES / "torch-checkpoint.pth")
+    torch.save(network.conv2, FILES / "torch-module.pth")
 
 
 def make_onnx():
@@ -126,6 +135,45 @@ def make_keras():
     network.save_weights(FILES / "keras.weights.h5")
     x = x.transpose(0, 2, 3, 1)
     write("keras", x, network.predict(x, verbose=0))
+
+
+def make_tensorflow():
+    """Variables alone: of a SavedModel of Keras 2, and of one of Keras 3."""
+    import shutil
+    import tempfile
+
+    import keras
+    import tensorflow as tf
+    import tf_keras
+
+    values, x = numbers()
+    x = x.transpose(0, 2, 3, 1)
+    for name, of in (("keras-2", tf_keras), ("keras-3", keras)):
+        layers = of.layers
+        network = of.Sequential([
+            of.Input((5, 4, 2)), layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv1"),
+            layers.BatchNormalization(name="bn1"), layers.ReLU(), layers.Conv2D(3, 1, name="conv2"),
+            layers.BatchNormalization(name="bn2"), layers.ReLU(), layers.BatchNormalization(name="bn3"), layers.Dropout(0.5),
+            layers.Conv2D(2, 3, padding="same", name="conv3")])
+        network.build((None, 5, 4, 2))
+        for layer in network.layers:
+            of_layer = [values[f"{layer.name}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
+                        if f"{layer.name}.{part}" in values]
+            if of_layer:
+                layer.set_weights([value.transpose(2, 3, 1, 0) if value.ndim == 4 else value for value in of_layer])
+        with tempfile.TemporaryDirectory() as work:
+            if name == "keras-2":
+                # With what an optimiser keeps for each variable.
+                network.compile(tf_keras.optimizers.SGD(0.0, momentum=0.9), "mse")
+                network.trainable = False
+                network.save(f"{work}/model", save_format="tf")
+            else:
+                network.export(f"{work}/model", verbose=False)
+            (FILES / name).mkdir(exist_ok=True)
+            for file in Path(f"{work}/model/variables").iterdir():
+                shutil.copy(file, FILES / name)
+            run = tf.saved_model.load(f"{work}/model").signatures["serving_default" if name == "keras-2" else "serve"]
+            write(name, x, next(iter(run(tf.constant(x)).values())).numpy())
 
 
 def make_flax():
@@ -235,6 +283,8 @@ def make_paddle():
     network.eval()
     network.set_state_dict(state)
     save_file(network.state_dict(), str(FILES / "paddle.safetensors"))
+    paddle.save(network.state_dict(), str(FILES / "paddle.pdparams"))
+    paddle.save(network.state_dict(), str(FILES / "paddle-protocol-2.pdparams"), protocol=2)
     write("paddle", x, network(paddle.to_tensor(x)).numpy())
 
 
@@ -317,6 +367,7 @@ def make_caffe():
     layer("dropout", "Dropout", "d", "d")
     conv("conv3", "d", "y", 3)
     (FILES / "caffe.caffemodel").write_bytes(field(1, "network") + layers)
+    (FILES / "caffe-deploy.prototxt").write_text("\n".join(text) + "\n")
     prototxt = "\n".join(text).encode()
     network = cv2.dnn.readNetFromCaffe(np.frombuffer(prototxt, np.uint8), np.fromfile(FILES / "caffe.caffemodel", np.uint8))
     network.setInput(x)

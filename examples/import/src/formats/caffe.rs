@@ -1,4 +1,5 @@
-//! Caffe: a `.caffemodel`, which has the layers of the network and their numbers.
+//! Caffe: a `.caffemodel`, which has the layers of the network and their numbers. A `.prototxt` with it has the layers as
+//! they are run, and then the `.caffemodel` gives the numbers alone, by the names of the layers: so Caffe does it.
 //!
 //! The messages are those of `caffe.proto`, with the fields that are read here. A `BatchNorm` has sums and a factor by
 //! which they are divided; its weight and bias are those of a `Scale` layer after it.
@@ -8,6 +9,8 @@ use std::collections::HashMap;
 use normdrop::{Stored, WeightOrder, WeightShape};
 use prost::Message;
 
+use super::numbers::product;
+use super::prototxt::{self, Fields};
 use crate::graph::{Graph, Node, Role};
 use crate::model::{BatchNorm, Fault, Model, WeightLayer};
 
@@ -145,21 +148,103 @@ impl LayerParameter {
     }
 }
 
-/// Reads a `.caffemodel` as `caffe train` writes it, of version 1.0.
+/// The layers of a `.prototxt` without their numbers, as far as they are run in evaluation.
+fn layers(text: &str) -> Result<Vec<LayerParameter>, Fault> {
+    let network = prototxt::parse(text)?;
+    if network.messages("layers").next().is_some() {
+        return Err(format!("the .prototxt: {OLD}"));
+    }
+    let mut layers = Vec::new();
+    for of in network.messages("layer") {
+        let trains = |rule: &Fields| rule.text("phase") == Some("TRAIN");
+        let tests = |rule: &Fields| rule.text("phase") == Some("TEST");
+        let included = of.messages("include").next().is_none() || !of.messages("include").all(trains);
+        if !included || of.messages("exclude").any(tests) {
+            continue;
+        }
+        layers.push(LayerParameter::from_text(of)?);
+    }
+    Ok(layers)
+}
+
+impl LayerParameter {
+    fn from_text(of: &Fields) -> Result<Self, Fault> {
+        let name = of.text("name").unwrap_or_default().to_owned();
+        let at = |fault: Fault| format!("the .prototxt, layer {name}: {fault}");
+        let texts = |key: &str| of.texts(key).map(str::to_owned).collect();
+        let mut layer = Self {
+            kind: of.text("type").unwrap_or_default().to_owned(),
+            bottom: texts("bottom"),
+            top: texts("top"),
+            ..Self::default()
+        };
+        if let Some(of) = of.messages("convolution_param").next() {
+            layer.convolution_param = Some(ConvolutionParameter {
+                pad: of.numbers("pad").map_err(at)?,
+                group: of.number("group").map_err(at)?,
+                pad_h: of.number("pad_h").map_err(at)?.unwrap_or_default(),
+                pad_w: of.number("pad_w").map_err(at)?.unwrap_or_default(),
+            });
+        }
+        if let Some(of) = of.messages("inner_product_param").next() {
+            let transpose = of.text("transpose") == Some("true");
+            layer.inner_product_param = Some(InnerProductParameter { axis: of.number("axis").map_err(at)?, transpose });
+        }
+        if let Some(of) = of.messages("pooling_param").next() {
+            layer.pooling_param = Some(PoolingParameter {
+                pool: match of.text("pool") {
+                    None | Some("MAX" | "0") => 0,
+                    Some("AVE" | "1") => 1,
+                    Some(_) => 2,
+                },
+                pad: of.number("pad").map_err(at)?.unwrap_or_default(),
+                pad_h: of.number("pad_h").map_err(at)?.unwrap_or_default(),
+                pad_w: of.number("pad_w").map_err(at)?.unwrap_or_default(),
+                global_pooling: of.text("global_pooling") == Some("true"),
+            });
+        }
+        if let Some(of) = of.messages("batch_norm_param").next() {
+            layer.batch_norm_param = Some(BatchNormParameter { eps: of.number("eps").map_err(at)? });
+        }
+        if let Some(of) = of.messages("scale_param").next() {
+            let (axis, num_axes) = (of.number("axis").map_err(at)?, of.number("num_axes").map_err(at)?);
+            layer.scale_param = Some(ScaleParameter { axis, num_axes });
+        }
+        layer.name = name;
+        Ok(layer)
+    }
+}
+
+const OLD: &str = "its layers are of the form of before 2014: upgrade_net_proto_binary and upgrade_net_proto_text turn it \
+                   into the new one";
+
+/// Reads a `.caffemodel` as `caffe train` writes it, of version 1.0, with the layers of a `.prototxt` if there is one.
 ///
 /// # Errors
 /// Names the layer.
-pub fn read(bytes: &[u8]) -> Result<Model, Fault> {
-    let network = NetParameter::decode(bytes).map_err(|error| error.to_string())?;
+pub fn read(bytes: &[u8], prototxt: Option<&str>) -> Result<Model, Fault> {
+    let mut network = NetParameter::decode(bytes).map_err(|error| error.to_string())?;
     if !network.layers.is_empty() {
-        return Err(
-            "its layers are of the form of before 2014: upgrade_net_proto_binary turns it into the new one".into()
-        );
+        return Err(OLD.to_owned());
     }
     if network.layer.is_empty() {
         return Err("there is no layer in it".to_owned());
     }
     let (mut model, mut graph) = (Model::default(), Graph::default());
+    if let Some(text) = prototxt {
+        let mut layers = layers(text)?;
+        if layers.is_empty() {
+            return Err("there is no layer in the .prototxt".to_owned());
+        }
+        model.remarks.push("the layers and their eps are those of the .prototxt".to_owned());
+        for with_numbers in network.layer.into_iter().filter(|layer| !layer.blobs.is_empty()) {
+            match layers.iter_mut().find(|layer| layer.name == with_numbers.name) {
+                Some(layer) => layer.blobs = with_numbers.blobs,
+                None => model.remarks.push(format!("{} is not in the .prototxt: not read", with_numbers.name)),
+            }
+        }
+        network.layer = layers;
+    }
     // A layer may write over the blob that it reads: what is in a blob has the number of the layer that wrote it.
     let mut written: HashMap<&str, String> = HashMap::new();
     for (index, layer) in network.layer.iter().enumerate() {
@@ -206,7 +291,7 @@ fn add(layer: &LayerParameter, model: &mut Model) -> Result<Role, Fault> {
         "Convolution" | "Deconvolution" | "InnerProduct" => {
             let (mut dims, weights) = layer.blob(0)?.ok_or_else(|| format!("{name} has no weights"))?;
             let of = layer.convolution_param.clone().unwrap_or_default();
-            let product = layer.inner_product_param.clone().unwrap_or_default();
+            let linear_param = layer.inner_product_param.clone().unwrap_or_default();
             let linear = layer.kind == "InnerProduct";
             if linear {
                 // Old files have [1, 1, out, in].
@@ -220,14 +305,14 @@ fn add(layer: &LayerParameter, model: &mut Model) -> Result<Role, Fault> {
             let second = second.checked_mul(groups).filter(|_| divided);
             let second = second.ok_or_else(|| format!("{name}: {groups} groups do not divide its weights"))?;
             let transposed = layer.kind == "Deconvolution";
-            let (order, outputs, inputs) = match (transposed, product.transpose) {
+            let (order, outputs, inputs) = match (transposed, linear_param.transpose) {
                 (false, false) => (WeightOrder::OutInTaps, *first, second),
                 _ => (WeightOrder::InOutTaps, second, *first),
             };
-            let shape = WeightShape { order, outputs, inputs, taps: taps.iter().product(), groups };
+            let shape = WeightShape { order, outputs, inputs, taps: product(taps), groups };
             let bias = layer.blob(1)?.map(|(_, values)| values);
             // Behind a flattened image the pixels are within the channels.
-            let shape = if linear && product.transpose {
+            let shape = if linear && linear_param.transpose {
                 WeightShape { order: WeightOrder::InTapsOut, ..shape }
             } else {
                 shape
@@ -235,7 +320,7 @@ fn add(layer: &LayerParameter, model: &mut Model) -> Result<Role, Fault> {
             model.layers.push(WeightLayer { name, dims, shape, weights, bias });
             match (transposed, linear) {
                 (true, _) => Role::Transposed { activated: false },
-                (_, true) if product.axis.unwrap_or(1) != 1 => Role::Other,
+                (_, true) if linear_param.axis.unwrap_or(1) != 1 => Role::Other,
                 _ => {
                     let pads = of.pad.iter().any(|&pad| pad != 0) || of.pad_h != 0 || of.pad_w != 0;
                     Role::Weights { pads, activated: false }

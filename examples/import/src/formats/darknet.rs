@@ -5,7 +5,7 @@
 
 use normdrop::{Stored, WeightOrder, WeightShape};
 
-use super::numbers::Numbers;
+use super::numbers::{Numbers, product};
 use crate::model::{BatchNorm, Fault, Model, Side, WeightLayer};
 
 const EPS: f32 = 1e-6;
@@ -57,9 +57,9 @@ pub fn read(cfg: &str, weights: &[u8]) -> Result<Model, Fault> {
                     model.batch_norms.push(BatchNorm { name, weight: Some(weight), bias, mean, var, eps });
                 }
                 let dims = vec![outputs, channels / groups, size, size];
-                let (order, inputs, taps) = (WeightOrder::OutInTaps, channels, size * size);
+                let (order, inputs, taps) = (WeightOrder::OutInTaps, channels, size.saturating_mul(size));
                 model.layers.push(WeightLayer {
-                    weights: take(dims.iter().product())?,
+                    weights: take(product(&dims))?,
                     bias: (!normalised).then_some(bias),
                     shape: WeightShape { order, outputs, inputs, taps, groups },
                     dims,

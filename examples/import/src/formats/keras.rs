@@ -10,6 +10,7 @@ use std::io::{Cursor, Read as _};
 use normdrop::{WeightOrder, WeightShape};
 use serde_json::Value;
 
+use super::numbers::product;
 use crate::model::{BatchNorm, Fault, Model, Side, WeightLayer};
 
 /// The variables of a layer, in order.
@@ -168,10 +169,10 @@ fn weights_of(name: &str, class: &str, of: &Value, variables: Variables) -> Resu
     let groups = usize::try_from(of["groups"].as_u64().unwrap_or(1)).unwrap_or(1);
     // [k, in/groups, out], or [k, in, m] of a depthwise convolution, which has in*m outputs.
     let (inputs, outputs, groups) = match class {
-        "DepthwiseConv2D" => (*inputs, inputs * last, *inputs),
-        _ => (inputs * groups, *last, groups),
+        "DepthwiseConv2D" => (*inputs, inputs.saturating_mul(*last), *inputs),
+        _ => (inputs.saturating_mul(groups), *last, groups),
     };
-    let shape = WeightShape { order: WeightOrder::TapsInOut, outputs, inputs, taps: taps.iter().product(), groups };
+    let shape = WeightShape { order: WeightOrder::TapsInOut, outputs, inputs, taps: product(taps), groups };
     let bias = variables.next().map(|(_, values)| values);
     Ok(WeightLayer { name: name.to_owned(), shape, dims, weights, bias })
 }

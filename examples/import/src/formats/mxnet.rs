@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use normdrop::{WeightOrder, WeightShape};
 use serde_json::Value;
 
-use super::numbers::floats;
+use super::numbers::{floats, product};
 use crate::graph::{Graph, Node, Role};
 use crate::model::{BatchNorm, Fault, Model, WeightLayer};
 
@@ -188,8 +188,8 @@ fn layer(of: &Operation<'_>, arrays: &BTreeMap<String, Array>, model: &mut Model
             let channels_last = of.attribute("layout", "NCHW").ends_with('C');
             let groups: usize = of.attribute("num_group", "1").parse().unwrap_or(0);
             let (first, second, taps) = match &array.dims[..] {
-                [first, taps @ .., second] if channels_last => (*first, *second, taps.iter().product()),
-                [first, second, taps @ ..] => (*first, *second, taps.iter().product()),
+                [first, taps @ .., second] if channels_last => (*first, *second, product(taps)),
+                [first, second, taps @ ..] => (*first, *second, product(taps)),
                 _ => return Err(format!("{name}: weights of one dimension")),
             };
             let second = second.checked_mul(groups).filter(|&inputs| inputs > 0 && first % groups == 0);

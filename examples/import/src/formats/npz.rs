@@ -9,6 +9,7 @@ use std::io::{Cursor, Read as _};
 
 use normdrop::{WeightOrder, WeightShape};
 
+use super::numbers::product;
 use crate::model::{BatchNorm, Fault, Model, WeightLayer};
 
 /// What the layers of both have unless they are given another.
@@ -58,7 +59,7 @@ pub fn read(bytes: &[u8], eps: Option<f32>) -> Result<Model, Fault> {
         let [taps @ .., inputs, outputs] = &dims[..] else {
             return Err(format!("{key} has fewer than two dimensions"));
         };
-        let taps = taps.iter().product();
+        let taps = product(taps);
         model.layers.push(WeightLayer {
             name: path.strip_prefix("params/").unwrap_or(path).to_owned(),
             shape: WeightShape { order: WeightOrder::TapsInOut, outputs: *outputs, inputs: *inputs, taps, groups: 1 },

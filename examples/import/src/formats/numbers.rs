@@ -20,3 +20,8 @@ impl Numbers<'_> {
         Ok(floats(taken))
     }
 }
+
+/// The product of dimensions, of which a file may have any.
+pub(super) fn product(dims: &[usize]) -> usize {
+    dims.iter().fold(1, |product, &dim| product.saturating_mul(dim))
+}

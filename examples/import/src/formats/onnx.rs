@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use normdrop::{WeightOrder, WeightShape};
 use prost::Message;
 
+use super::numbers::product;
 use crate::graph::{self, Role};
 use crate::model::{BatchNorm, Fault, Model, WeightLayer};
 
@@ -172,11 +173,11 @@ impl<'a> Graph<'a> {
         let fault = |what: &str| format!("{}: {what}", node.called());
         let Constant { dims, values } = self.constant(node, 1)?.ok_or_else(|| fault("no weights"))?;
         let [first, second, taps @ ..] = &dims[..] else { return Err(fault("weights of fewer than two dimensions")) };
-        let taps = taps.iter().product();
+        let taps = product(taps);
         let groups = usize::try_from(node.integer("group", 1)).map_err(|_| fault("a negative group"))?;
         let (order, outputs, inputs) = match node.op_type.as_str() {
-            "Conv" => (WeightOrder::OutInTaps, *first, second * groups),
-            "ConvTranspose" => (WeightOrder::InOutTaps, second * groups, *first),
+            "Conv" => (WeightOrder::OutInTaps, *first, second.saturating_mul(groups)),
+            "ConvTranspose" => (WeightOrder::InOutTaps, second.saturating_mul(groups), *first),
             _ if node.number("alpha", 1.0) != 1.0
                 || node.number("beta", 1.0) != 1.0
                 || node.integer("transA", 0) != 0 =>

@@ -1,20 +1,46 @@
-//! PyTorch's state dict in safetensors: `weight`, `bias`, `running_mean`, `running_var`, and for each batch norm
-//! `num_batches_tracked`. Paddle's has `_mean` and `_variance` instead, and linear weights of `[in, out]`. Neither has an
-//! `eps` or a graph.
+//! State dicts of PyTorch and Paddle: names with tensors, in safetensors here, and in pickles in `torch` and `paddle`.
+//!
+//! PyTorch has `weight`, `bias`, `running_mean`, `running_var`, and for each batch norm `num_batches_tracked`. Paddle has
+//! `_mean` and `_variance` instead, and linear weights of `[in, out]`. Neither has an `eps` or a graph.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use normdrop::{WeightOrder, WeightShape};
 use safetensors::{Dtype, SafeTensors};
 
-use super::numbers::floats;
+use super::numbers::{floats, product};
 use crate::model::{BatchNorm, Fault, Model, WeightLayer};
 
 /// What the layers of both have unless they are given another.
 const EPS: f32 = 1e-5;
 
-/// Reads the batch norms and weight layers of a state dict. Transposed convolutions and groups are not told apart from
-/// others by their numbers: pairs whose channels do not fit are refused.
+/// A tensor of a file.
+#[derive(Debug, Clone)]
+pub(super) struct Tensor<'a> {
+    pub(super) dims: Vec<usize>,
+    /// `f32`, or the type of elements that are not read.
+    pub(super) element: String,
+    /// In little endian, and in the order of the dimensions.
+    pub(super) bytes: Cow<'a, [u8]>,
+}
+
+/// Several names may have the same tensor. But its numbers are copied for each, and a small file must not fill the memory.
+pub(super) const SHARED: &str =
+    "its tensors are the same numbers many times, and more than four times as long as the file";
+
+/// The bytes that the tensors of a file of `len` bytes have at most.
+pub(super) fn most_bytes(len: usize) -> usize {
+    len.saturating_mul(4)
+}
+
+/// Refuses tensors that share their numbers too often.
+pub(super) fn check_shared(tensors: &BTreeMap<String, Tensor<'_>>, len: usize) -> Result<(), Fault> {
+    let total = tensors.values().fold(0_usize, |total, tensor| total.saturating_add(tensor.bytes.len()));
+    if total > most_bytes(len) { Err(SHARED.to_owned()) } else { Ok(()) }
+}
+
+/// Reads the batch norms and weight layers of a state dict in safetensors.
 ///
 /// # Errors
 /// Names the tensor that is wrong.
@@ -22,14 +48,28 @@ pub fn read(bytes: &[u8], eps: Option<f32>) -> Result<Model, Fault> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
-        tensors.insert(name, view);
+        let element = if view.dtype() == Dtype::F32 { "f32".to_owned() } else { format!("{:?}", view.dtype()) };
+        let tensor = Tensor { dims: view.shape().to_vec(), element, bytes: Cow::Borrowed(view.data()) };
+        tensors.insert(name, tensor);
     }
+    read_tensors(&tensors, eps)
+}
+
+/// Reads the batch norms and weight layers among tensors. Transposed convolutions and groups are not told apart from others
+/// by their numbers: pairs whose channels do not fit are refused.
+///
+/// # Errors
+/// Names the tensor that is wrong.
+pub(super) fn read_tensors(tensors: &BTreeMap<String, Tensor<'_>>, eps: Option<f32>) -> Result<Model, Fault> {
     let values = |name: &str| -> Result<Option<Vec<f32>>, Fault> {
-        let Some(view) = tensors.get(name) else { return Ok(None) };
-        match view.dtype() {
-            Dtype::F32 => Ok(Some(floats(view.data()))),
-            other => Err(format!("{name} is {other:?}, and only F32 is read")),
+        let Some(Tensor { dims, element, bytes }) = tensors.get(name) else { return Ok(None) };
+        if element != "f32" {
+            return Err(format!("{name} is {element}, and only f32 is read"));
         }
+        if dims.iter().try_fold(4_usize, |len, &dim| len.checked_mul(dim)) != Some(bytes.len()) {
+            return Err(format!("{name} has {} bytes, which its dimensions {dims:?} do not", bytes.len()));
+        }
+        Ok(Some(floats(bytes)))
     };
     let mut model = Model::default();
     if eps.is_none() {
@@ -49,7 +89,7 @@ pub fn read(bytes: &[u8], eps: Option<f32>) -> Result<Model, Fault> {
                 var: of(var)?.ok_or_else(missing)?,
                 eps: eps.unwrap_or(EPS),
             });
-        } else if let (Some(prefix), dims) = (name.strip_suffix(".weight"), tensors[name].shape())
+        } else if let (Some(prefix), dims) = (name.strip_suffix(".weight"), &tensors[name].dims[..])
             && dims.len() >= 2
         {
             let (order, outputs, inputs) = match dims {
@@ -60,7 +100,7 @@ pub fn read(bytes: &[u8], eps: Option<f32>) -> Result<Model, Fault> {
             model.layers.push(WeightLayer {
                 name: prefix.to_owned(),
                 dims: dims.to_vec(),
-                shape: WeightShape { order, outputs, inputs, taps: dims[2..].iter().product(), groups: 1 },
+                shape: WeightShape { order, outputs, inputs, taps: product(&dims[2..]), groups: 1 },
                 weights: values(name)?.unwrap_or_default(),
                 bias: values(&format!("{prefix}.bias"))?,
             });

@@ -1,0 +1,36 @@
+//! Paddle's `paddle.save` of a state dict, `.pdparams`: a pickle of arrays of numpy. Nothing of it is executed (`pickle`).
+//!
+//! `.pdiparams`, the weights of a program for inference, is not read: it has the numbers alone, in the order of names that
+//! stand in the program beside it, and those are `conv2d_0.w_0` and the like, numbered by the order in which the layers were
+//! made. Paddle turns such a program into a state dict by itself: `paddle.jit.load(PREFIX).state_dict()`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::pickle::{Leaf, Pickle};
+use super::state_dict::{self, Tensor};
+use crate::model::{Fault, Model};
+
+/// Reads the batch norms and weight layers of a `.pdparams` file.
+///
+/// # Errors
+/// Names the tensor or what else the file holds.
+pub fn read(bytes: &[u8], eps: Option<f32>) -> Result<Model, Fault> {
+    let mut rest = bytes;
+    let pickle = Pickle::take(&mut rest)?;
+    if !rest.is_empty() {
+        return Err(format!("{} bytes are left", rest.len()));
+    }
+    let mut tensors = BTreeMap::new();
+    for (name, leaf) in pickle.leaves()? {
+        // Arrays of more than 1 GiB in the protocols 2 and 3.
+        if name.starts_with("UnpackBigParamInfor@@") {
+            return Err("its large arrays are cut in pieces: save it with protocol=4".to_owned());
+        }
+        let Leaf::Array { dims, element, bytes } = leaf else { continue };
+        let element = if element == "<f4" { "f32" } else { element };
+        tensors.insert(name, Tensor { dims: dims.to_vec(), element: element.to_owned(), bytes: Cow::Borrowed(bytes) });
+    }
+    state_dict::check_shared(&tensors, bytes.len())?;
+    state_dict::read_tensors(&tensors, eps)
+}

@@ -635,7 +635,8 @@ const FUNCTIONS: [(&str, Function); 41] = [
         unsafe { c::normdrop_first_min_pooled(weight, &raw mut channel, error) }
     }),
     ("into_running", |m, _, error| {
-        let stored = c::normdrop_stored { version: VERSION, form: c::NORMDROP_STORED_FORM_SUMS, factor: 2.0, eps: 1e-5 };
+        let stored =
+            c::normdrop_stored { version: VERSION, form: c::NORMDROP_STORED_FORM_SUMS, factor: 2.0, eps: 1e-5 };
         let (mean, spread, mut eps) = (m.write("weights_bias"), m.write("grad_bias"), 0.0);
         // SAFETY: as above.
         unsafe { c::normdrop_into_running(&raw const stored, mean, spread, &raw mut eps, error) }

@@ -22,7 +22,7 @@ class CustomBuildHook(BuildHookInterface):
         crate = Path(self.root).parents[1]
         target = Path(os.environ.get("CARGO_TARGET_DIR", crate / "target"))
         run(
-            "cargo", "rustc", "--release", "--locked", "--features", "capi,rayon", "--crate-type", "staticlib,cdylib",
+            "cargo", "rustc", "--release", "--locked", "--features", "capi,half-precision,rayon", "--crate-type", "staticlib,cdylib",
             "--target-dir", str(target), folder=crate, missing="install Rust 1.89 or later, see https://rustup.rs",
         )  # fmt: skip
         self.work = Path(tempfile.mkdtemp(prefix="normdrop-jax-"))

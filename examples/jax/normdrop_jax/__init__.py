@@ -3,13 +3,15 @@
 A `Layer` is the settings. It holds no array, is hashable, and can be a static argument of `jax.jit`. Its calls are custom calls
 of XLA into the C library of the Rust crate normdrop, work inside `jax.jit`, and have a gradient by `jax.custom_vjp`.
 
-Arrays are float32, C is the number of channels:
+Arrays are float32, and tensors float32, bfloat16 or float16; C is the number of channels:
 
-    x, residual, y           the shape of the tensor; channels in `channel_axis`, samples in the first axis
+    x, residual, y           the shape of the tensor; channels in `channel_axis`, samples in the first axis; one type for all three
     weight, bias             [C], or None: 1 and 0
     running                  a `Running` of arrays [C]
     seed                     an int from 0 to 2**64 - 1, or uint32 [2], its high and its low word, or a key of `jax.random.key`
     mask                     uint8 [`layer.mask_len(shape)`]: bit i % 8 of byte i / 8 is 1 if element i is kept
+
+Of halves every result is that of float32, rounded once to nearest even; parameters, statistics and their gradients are float32.
 
 Wrong types and shapes are refused when a call is traced, wrong numbers when it runs.
 """
@@ -36,6 +38,8 @@ GRANULARITIES = ("element", "channel", "sample")
 RUNNING_VARIANCES = ("unbiased", "biased")
 # The activations whose derivative is 0 or 1: the forward call writes it as one bit an element, and the backward call needs no more.
 GATED = ("identity", "relu")
+# The types of tensors.
+FLOATS = ("float32", "bfloat16", "float16")
 
 _path = pathlib.Path(__file__).parent / "libnormdrop_jax.so"
 if not _path.exists():
@@ -162,11 +166,13 @@ class Layer:
         )  # fmt: skip
 
     def _check(self, x: Any, weight: Any, bias: Any, running: Any, residual: Any) -> tuple[Any, ...]:
-        _check("x", x, None)
+        _check("x", x, None, *FLOATS)
         channels = self._channels(x.shape)
-        for name, array, shape in (("weight", weight, (channels,)), ("bias", bias, (channels,)), ("residual", residual, x.shape)):
+        for name, array in (("weight", weight), ("bias", bias)):
             if array is not None:
-                _check(name, array, shape)
+                _check(name, array, (channels,))
+        if residual is not None:
+            _check("residual", residual, x.shape, str(x.dtype))
         if running is not None:
             if not isinstance(running, Running):
                 raise TypeError(f"running must be a normdrop_jax.Running, not {_describe(running)}")
@@ -199,10 +205,11 @@ def _describe(value: Any) -> str:
     return type(value).__name__
 
 
-def _check(name: str, array: Any, shape: tuple[int, ...] | None, dtype: str = "float32") -> None:
-    if getattr(array, "dtype", None) != dtype:
-        convert = "; convert it, and convert the result back" if dtype == "float32" and hasattr(array, "dtype") else ""
-        raise TypeError(f"{name} must be an array of {dtype}, not {_describe(array)}{convert}")
+def _check(name: str, array: Any, shape: tuple[int, ...] | None, *dtypes: str) -> None:
+    dtypes = dtypes or ("float32",)
+    # A name is equal to its type, but only for the types that numpy has by themselves.
+    if not hasattr(array, "dtype") or str(array.dtype) not in dtypes:
+        raise TypeError(f"{name} must be an array of {' or '.join(dtypes)}, not {_describe(array)}")
     if shape is not None and array.shape != shape:
         raise ValueError(f"{name} must have the shape {list(shape)}, not {list(array.shape)}")
 
@@ -222,7 +229,7 @@ def _floats(*shape: int) -> jax.ShapeDtypeStruct:
 
 
 def _like(array: Any) -> jax.ShapeDtypeStruct:
-    return _floats(0) if array is None else _floats(*array.shape)
+    return _floats(0) if array is None else jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
 def _forward_arguments(x: Any, weight: Any, bias: Any, running: Any, residual: Any, seed: Any, mask: Any) -> tuple[Any, ...]:
@@ -235,7 +242,7 @@ def _run_train(layer: Layer, bits: int, *arrays: Any) -> tuple[Any, ...]:
     x, _, _, running, _, seed, mask = arrays
     channels = layer._channels(x.shape)
     mean, var, tail = running or (None, None, None)
-    results = (_floats(*x.shape), _floats(channels), _floats(channels), jax.ShapeDtypeStruct((channels, 2), jnp.uint32),
+    results = (_like(x), _floats(channels), _floats(channels), jax.ShapeDtypeStruct((channels, 2), jnp.uint32),
                _like(mean), _like(tail), _like(var), jax.ShapeDtypeStruct((bits,), jnp.uint8))  # fmt: skip
     dropout = seed is not None or mask is not None
     y, *saved, new_mean, new_tail, new_var, bits = _ffi("train", results)(*_forward_arguments(*arrays), **layer._settings(x.shape, dropout))
@@ -245,7 +252,7 @@ def _run_train(layer: Layer, bits: int, *arrays: Any) -> tuple[Any, ...]:
 
 def _run_eval(layer: Layer, bits: int, *arrays: Any) -> tuple[Any, ...]:
     x, *_, seed, mask = arrays
-    results = (_floats(*x.shape), jax.ShapeDtypeStruct((bits,), jnp.uint8))
+    results = (_like(x), jax.ShapeDtypeStruct((bits,), jnp.uint8))
     dropout = seed is not None or mask is not None
     return tuple(_ffi("eval", results)(*_forward_arguments(*arrays), **layer._settings(x.shape, dropout)))
 
@@ -264,7 +271,7 @@ def _run_backward(layer: Layer, dropout: bool, grad: Any, x: Any, weight: Any, b
 def _kept(layer: Layer, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
     """What the backward call needs of the forward call's arrays."""
     x, weight, bias, _, residual, seed, mask = arrays
-    # Of a residual that is not read, the gradient's shape is that of `x`.
+    # Of a residual that is not read, shape and type of the gradient are those of `x`.
     return x, weight, bias, (x if residual is not None and layer.activation in GATED else residual), seed is not None or mask is not None
 
 

@@ -14,7 +14,8 @@ __all__ = ["NormDrop"]
 
 
 class NormDrop(flax.nnx.Module):
-    """`y = dropout(act(batchnorm(x) + residual))` of float32.
+    """`y = dropout(act(batchnorm(x) + residual))` of float32, bfloat16 or float16. `y` has the type of `x`; parameters and
+    statistics are float32.
 
     The arguments before `activation`, the parameters `scale` and `bias`, the statistics `mean` and `var`, and the meaning of `momentum`
     and `rngs` are those of `flax.nnx.BatchNorm` and `flax.nnx.Dropout`, and so are `model.train()` and `model.eval()`; `axis` is -1

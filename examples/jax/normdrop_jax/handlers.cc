@@ -3,12 +3,16 @@
 // Every handler has the same attributes, `Settings`. A buffer of no elements is one that is left out. `normdrop.h` checks all
 // lengths and numbers before it reads or writes; a call that it refuses becomes an error of XLA with the same text.
 //
+// Tensors, `x`, `y`, the residual and their gradients, are of floats or of halves; everything else of a call is of floats.
+//
 // Results whose type JAX has only with `jax_enable_x64` are passed as pairs of uint32: the seed, and `inv_std`, which is of
 // doubles.
 
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include <normdrop.hpp>
@@ -26,6 +30,7 @@ struct Settings {
     float eps, slope, alpha;
 };
 
+using Tensor = ffi::AnyBuffer;
 using Floats = ffi::Buffer<ffi::F32>;
 using Words = ffi::Buffer<ffi::U32>;
 using Bytes = ffi::Buffer<ffi::U8>;
@@ -54,6 +59,41 @@ normdrop_slice_mut_u8 out(ffi::Result<Bytes> &buffer) {
 normdrop_slice_mut_f64 out(ffi::Result<Words> &buffer) {
     const std::size_t len = buffer->element_count() / 2;
     return {len ? static_cast<double *>(buffer->untyped_data()) : nullptr, len};
+}
+
+// The type of halves, or 0: floats.
+normdrop_element element_of(ffi::DataType type) {
+    switch (type) {
+    case ffi::F32:
+        return 0;
+    case ffi::F16:
+        return NORMDROP_ELEMENT_F16;
+    case ffi::BF16:
+        return NORMDROP_ELEMENT_BF16;
+    default:
+        throw std::invalid_argument("a tensor must be of float32, float16 or bfloat16");
+    }
+}
+
+// Sets one of the two fields that a call has for a tensor that it reads. One without elements is left out.
+void in(const Tensor &buffer, normdrop_slice_f32 &floats, normdrop_halves &halves) {
+    const std::size_t len = buffer.element_count();
+    const normdrop_element element = element_of(buffer.element_type());
+    if (len != 0 && element == 0) {
+        floats = {static_cast<const float *>(buffer.untyped_data()), len};
+    } else if (len != 0) {
+        halves = {static_cast<const std::uint16_t *>(buffer.untyped_data()), len, element};
+    }
+}
+// The same of a tensor that it writes.
+void out(ffi::Result<Tensor> &buffer, normdrop_slice_mut_f32 &floats, normdrop_halves_mut &halves) {
+    const std::size_t len = buffer->element_count();
+    const normdrop_element element = element_of(buffer->element_type());
+    if (len != 0 && element == 0) {
+        floats = {static_cast<float *>(buffer->untyped_data()), len};
+    } else if (len != 0) {
+        halves = {static_cast<std::uint16_t *>(buffer->untyped_data()), len, element};
+    }
 }
 
 normdrop::Layer layer_of(const Settings &settings) {
@@ -144,8 +184,8 @@ void copy(const Floats &from, ffi::Result<Floats> &to) {
     }
 }
 
-ffi::Error train(Settings settings, Floats x, Floats weight, Floats bias, Floats running_mean, Floats running_mean_tail,
-                 Floats running_var, Floats residual, Words seed, Bytes mask, ffi::Result<Floats> y, ffi::Result<Floats> saved_mean,
+ffi::Error train(Settings settings, Tensor x, Floats weight, Floats bias, Floats running_mean, Floats running_mean_tail,
+                 Floats running_var, Tensor residual, Words seed, Bytes mask, ffi::Result<Tensor> y, ffi::Result<Floats> saved_mean,
                  ffi::Result<Floats> saved_mean_tail, ffi::Result<Words> saved_inv_std, ffi::Result<Floats> new_mean,
                  ffi::Result<Floats> new_mean_tail, ffi::Result<Floats> new_var, ffi::Result<Bytes> bits) {
     return guarded([&] {
@@ -161,9 +201,9 @@ ffi::Error train(Settings settings, Floats x, Floats weight, Floats bias, Floats
         buffers.running_mean_tail = out(new_mean_tail);
         buffers.running_var = out(new_var);
         with_dropout(buffers, layer, settings, seed, mask, bits);
-        buffers.input = in(x);
-        buffers.residual = in(residual);
-        buffers.output = out(y);
+        in(x, buffers.input, buffers.input_half);
+        in(residual, buffers.residual, buffers.residual_half);
+        out(y, buffers.output, buffers.output_half);
         buffers.saved_mean = out(saved_mean);
         buffers.saved_mean_tail = out(saved_mean_tail);
         buffers.saved_inv_std = out(saved_inv_std);
@@ -172,8 +212,8 @@ ffi::Error train(Settings settings, Floats x, Floats weight, Floats bias, Floats
     });
 }
 
-ffi::Error eval(Settings settings, Floats x, Floats weight, Floats bias, Floats running_mean, Floats running_mean_tail,
-                Floats running_var, Floats residual, Words seed, Bytes mask, ffi::Result<Floats> y, ffi::Result<Bytes> bits) {
+ffi::Error eval(Settings settings, Tensor x, Floats weight, Floats bias, Floats running_mean, Floats running_mean_tail,
+                Floats running_var, Tensor residual, Words seed, Bytes mask, ffi::Result<Tensor> y, ffi::Result<Bytes> bits) {
     return guarded([&] {
         const normdrop::Layer layer = layer_of(settings);
         normdrop_eval_call buffers{};
@@ -184,18 +224,18 @@ ffi::Error eval(Settings settings, Floats x, Floats weight, Floats bias, Floats 
         buffers.running_mean_tail = in(running_mean_tail);
         buffers.running_var = in(running_var);
         with_dropout(buffers, layer, settings, seed, mask, bits);
-        buffers.input = in(x);
-        buffers.residual = in(residual);
-        buffers.output = out(y);
+        in(x, buffers.input, buffers.input_half);
+        in(residual, buffers.residual, buffers.residual_half);
+        out(y, buffers.output, buffers.output_half);
         buffers.scratch = scratch_of(layer.lengths().eval_scratch);
         call(normdrop_eval, layer, buffers);
     });
 }
 
 // `bits` as the forward call wrote them. `mean` and `mean_tail` are the saved ones, or the running ones if `inv_std` is left out.
-ffi::Error backward(Settings settings, Floats grad_output, Floats x, Floats weight, Floats bias, Floats mean, Floats mean_tail,
-                    Floats running_var, Words saved_inv_std, Floats residual, Bytes bits, ffi::Result<Floats> grad_input,
-                    ffi::Result<Floats> grad_weight, ffi::Result<Floats> grad_bias, ffi::Result<Floats> grad_residual) {
+ffi::Error backward(Settings settings, Tensor grad_output, Tensor x, Floats weight, Floats bias, Floats mean, Floats mean_tail,
+                    Floats running_var, Words saved_inv_std, Tensor residual, Bytes bits, ffi::Result<Tensor> grad_input,
+                    ffi::Result<Floats> grad_weight, ffi::Result<Floats> grad_bias, ffi::Result<Tensor> grad_residual) {
     return guarded([&] {
         const normdrop::Layer layer = layer_of(settings);
         normdrop_backward_call buffers{};
@@ -214,13 +254,13 @@ ffi::Error backward(Settings settings, Floats grad_output, Floats x, Floats weig
             buffers.running_var = in(running_var);
         }
         (has_gates(settings) ? buffers.gates : buffers.mask) = in(bits);
-        buffers.input = in(x);
-        buffers.residual = in(residual);
-        buffers.grad_output = in(grad_output);
-        buffers.grad_input = out(grad_input);
+        in(x, buffers.input, buffers.input_half);
+        in(residual, buffers.residual, buffers.residual_half);
+        in(grad_output, buffers.grad_output, buffers.grad_output_half);
+        out(grad_input, buffers.grad_input, buffers.grad_input_half);
         buffers.grad_weight = out(grad_weight);
         buffers.grad_bias = out(grad_bias);
-        buffers.grad_residual = out(grad_residual);
+        out(grad_residual, buffers.grad_residual, buffers.grad_residual_half);
         buffers.scratch = scratch_of(layer.lengths().backward_scratch);
         call(normdrop_backward, layer, buffers);
     });
@@ -246,25 +286,25 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(Settings, ffi::StructMember<std::int64_t>(
 XLA_FFI_DEFINE_HANDLER_SYMBOL(normdrop_jax_train, train,
                               ffi::Ffi::Bind()
                                   .Attrs<Settings>()
-                                  .Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
-                                  .Arg<Floats>().Arg<Words>().Arg<Bytes>()
-                                  .Ret<Floats>().Ret<Floats>().Ret<Floats>().Ret<Words>()
+                                  .Arg<Tensor>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
+                                  .Arg<Tensor>().Arg<Words>().Arg<Bytes>()
+                                  .Ret<Tensor>().Ret<Floats>().Ret<Floats>().Ret<Words>()
                                   .Ret<Floats>().Ret<Floats>().Ret<Floats>().Ret<Bytes>());
 
 // x, weight, bias, running mean, tail and variance, residual, seed, mask
 XLA_FFI_DEFINE_HANDLER_SYMBOL(normdrop_jax_eval, eval,
                               ffi::Ffi::Bind()
                                   .Attrs<Settings>()
-                                  .Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
-                                  .Arg<Floats>().Arg<Words>().Arg<Bytes>()
-                                  .Ret<Floats>().Ret<Bytes>());
+                                  .Arg<Tensor>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
+                                  .Arg<Tensor>().Arg<Words>().Arg<Bytes>()
+                                  .Ret<Tensor>().Ret<Bytes>());
 
 // dy, x, weight, bias, mean, tail, running variance, inv_std, residual, bits
 XLA_FFI_DEFINE_HANDLER_SYMBOL(normdrop_jax_backward, backward,
                               ffi::Ffi::Bind()
                                   .Attrs<Settings>()
-                                  .Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
-                                  .Arg<Floats>().Arg<Words>().Arg<Floats>().Arg<Bytes>()
-                                  .Ret<Floats>().Ret<Floats>().Ret<Floats>().Ret<Floats>());
+                                  .Arg<Tensor>().Arg<Tensor>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
+                                  .Arg<Floats>().Arg<Words>().Arg<Tensor>().Arg<Bytes>()
+                                  .Ret<Tensor>().Ret<Floats>().Ret<Floats>().Ret<Tensor>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(normdrop_jax_mask, mask, ffi::Ffi::Bind().Attrs<Settings>().Arg<Words>().Ret<Bytes>());

@@ -16,17 +16,20 @@ import normdrop_jax
 SHAPES = [((64, 7), -1, "NC"), ((6, 5, 4, 33), -1, "NHWC"), ((5, 16, 9, 8), 1, "NCHW")]
 
 
-def data(shape, channels):
-    """Normal numbers; channel 0 of subnormal ones, without a bias, channel 1 around 1e30. With weight, bias, dy, of which channel 2
+def data(shape, channels, dtype="float32"):
+    """Normal numbers; channel 0 of subnormal ones, without a bias, channel 1 of large ones. With weight, bias, dy, of which channel 2
     is subnormal, and a residual."""
+    small, large = (3e-7, 1e3) if dtype == "float16" else (3e-39, 1e30)
     generator = numpy.random.default_rng(1)
     x, dy, residual = (generator.standard_normal(shape, dtype=numpy.float32) for _ in range(3))
     weight, bias = (generator.standard_normal(channels, dtype=numpy.float32) for _ in range(2))
     of, of_gradient = (numpy.moveaxis(array, -1 if shape[-1] == channels else 1, 0) for array in (x, dy))
-    of[0] *= numpy.float32(3e-39)
-    of[1] *= numpy.float32(1e30)
-    of_gradient[2] *= numpy.float32(3e-39)
+    of[0] *= numpy.float32(small)
+    of[1] *= numpy.float32(large)
+    of_gradient[2] *= numpy.float32(small)
     bias[0] = 0
+    # ml_dtypes has bfloat16 for numpy, and comes with JAX.
+    x, dy, residual = (array.astype(jnp.dtype(dtype)) for array in (x, dy, residual))
     return x, weight, bias, dy, residual
 
 
@@ -104,6 +107,24 @@ def test_the_bits_inside_jit_are_those_of_numpy(shape, channel_axis, layout, act
         found = by_jax(channel_axis, activation, seed, arrays, residual)
         assert len(expected) == len(found)
         assert [bits(array) for array in found] == [bits(array) for array in expected]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("shape, channel_axis, layout", SHAPES)
+def test_halves_are_float32_rounded_once_and_the_bits_of_numpy(shape, channel_axis, layout, activation, dtype):
+    """The results for elements are rounded, the others are those of float32. numpy converts on a thread that flushes nothing."""
+    x, weight, bias, dy, residual = data(shape, shape[channel_axis], dtype)
+    wide = [array.astype(numpy.float32) for array in (x, weight, bias, dy, residual)]
+    for seed, with_residual in ((None, False), (7, True)):
+        arrays = [(of[0], weight, bias, of[3], of[4]) for of in ((x, weight, bias, dy, residual), wide)]
+        found, single = (by_jax(channel_axis, activation, seed, of, of[4] if with_residual else None) for of in arrays)
+        expected = [numpy.asarray(array) for array in single]
+        expected = [array.astype(x.dtype) if array.shape == shape else array for array in expected]
+        assert {str(array.dtype) for array in found if array.shape == shape} == {dtype}
+        assert [bits(array) for array in found] == [bits(array) for array in expected]
+        by_library = by_numpy(layout, shape, activation, seed, arrays[0], residual if with_residual else None)
+        assert [bits(array) for array in found] == [bits(array) for array in by_library]
 
 
 def test_the_bits_are_the_same_with_tasks():

@@ -85,8 +85,10 @@ def test_a_network_learns():
 
 
 @pytest.mark.parametrize("error, text, call", [
-    (TypeError, "x must be an array of float32, not bfloat16", lambda: LAYER.train(X.astype("bfloat16"), seed=1)),
-    (TypeError, "x must be an array of float32, not list", lambda: LAYER.train([[1.0]], seed=1)),
+    (TypeError, "x must be an array of float32 or bfloat16 or float16, not int32", lambda: LAYER.train(X.astype("int32"), seed=1)),
+    (TypeError, "x must be an array of float32 or bfloat16 or float16, not list", lambda: LAYER.train([[1.0]], seed=1)),
+    (TypeError, "residual must be an array of bfloat16, not float32", lambda: LAYER.train(X.astype("bfloat16"), seed=1, residual=X)),
+    (TypeError, "weight must be an array of float32, not bfloat16", lambda: LAYER.train(X, jnp.ones(5, "bfloat16"), seed=1)),
     (TypeError, "needs a seed or a mask", lambda: LAYER.train(X)),
     (TypeError, "seed and mask", lambda: LAYER.train(X, seed=1, mask=jnp.zeros(10, "uint8"))),
     (TypeError, "mask must be an array of uint8", lambda: LAYER.train(X, mask=jnp.zeros(10))),

@@ -252,7 +252,7 @@ unsafe extern "C" fn next(context: *mut c_void) -> u32 {
 type Function = fn(&mut Memory, &c::normdrop_layer, *mut c::normdrop_error) -> c::normdrop_status;
 
 /// In an order in which each finds what it needs.
-const FUNCTIONS: [(&str, Function); 41] = [
+const FUNCTIONS: [(&str, Function); 42] = [
     // SAFETY of all of them: the pointers are to allocations that live as long as the call, nobody else uses them meanwhile, and
     // the ones that are spoilt are those that the interface promises to refuse.
     ("fill_mask", |m, layer, error| {
@@ -629,11 +629,6 @@ const FUNCTIONS: [(&str, Function); 41] = [
         // SAFETY: as above.
         unsafe { c::normdrop_fold_padding(&raw const call, padding, error) }
     }),
-    ("first_min_pooled", |m, _, error| {
-        let (weight, mut channel) = (m.read("weight"), 0);
-        // SAFETY: as above.
-        unsafe { c::normdrop_first_min_pooled(weight, &raw mut channel, error) }
-    }),
     ("into_running", |m, _, error| {
         let stored =
             c::normdrop_stored { version: VERSION, form: c::NORMDROP_STORED_FORM_SUMS, factor: 2.0, eps: 1e-5 };
@@ -855,7 +850,21 @@ pub(crate) fn every_call() {
         assert!(memory.values == before, "a refused call of {name} wrote");
     }
     structs(&layer, &mut memory);
+    first_min_pooled();
     println!("C: {} calls, {refused} refusals", FUNCTIONS.len());
+}
+
+/// The function whose buffer may have any length.
+fn first_min_pooled() {
+    let weights = [1.0, 0.5, -1.0];
+    for len in 0..=weights.len() {
+        // On the heap, so that a read past the end is found.
+        let given = weights[..len].to_vec();
+        let (slice, mut channel) = (Slice { values: given.as_ptr(), len }, 7);
+        // SAFETY: the values and the number are there.
+        let status = unsafe { c::normdrop_first_min_pooled(slice, &raw mut channel, ptr::null_mut()) };
+        assert_eq!((status, channel), (c::NORMDROP_STATUS_OK, len.min(2)));
+    }
 }
 
 /// What can be wrong with a buffer, and what the call must say.

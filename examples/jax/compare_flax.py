@@ -1,6 +1,7 @@
 """The time of a training step of batch norm, ReLU and dropout: normdrop beside flax, in one process, in turn.
 
-A step is y and the gradients of x, weight and bias, with a new mask, inside `jax.jit`.
+A step is y and the gradients of x, weight and bias, with a new mask, inside `jax.jit`. Beside it, the same calls of the library
+from numpy, without JAX and into memory that is there already, if the package for numpy is found.
 
 Usage: python compare_flax.py [--record]    --record writes results.md
 """
@@ -19,17 +20,24 @@ import numpy
 
 import normdrop_jax
 
+try:
+    import normdrop
+except ImportError:
+    normdrop = None
+
 P = 0.1
-# The name, the shape, and the axis of the channels.
+# The layout, the shape, and the axis of the channels.
 SHAPES = [
-    ("NC 256x1024", (256, 1024), -1),
-    ("NHWC 16x56x56x64", (16, 56, 56, 64), -1),
-    ("NHWC 16x14x14x256", (16, 14, 14, 256), -1),
-    ("NCHW 16x64x56x56", (16, 64, 56, 56), 1),
-    ("NCHW 16x256x14x14", (16, 256, 14, 14), 1),
-    ("NC 32x64", (32, 64), -1),
+    ("NC", (256, 1024), -1),
+    ("NHWC", (16, 56, 56, 64), -1),
+    ("NHWC", (16, 14, 14, 256), -1),
+    ("NCHW", (16, 64, 56, 56), 1),
+    ("NCHW", (16, 256, 14, 14), 1),
+    ("NC", (32, 64), -1),
 ]
+CASES = [(shape, dtype, train) for dtype in ("float32", "bfloat16") for shape in SHAPES for train in (True, False) if train or dtype == "float32"]
 ROUNDS = 15
+
 
 
 def cpu():
@@ -41,7 +49,7 @@ def cpu():
 
 def by_flax(axis):
     def function(x, weight, bias, mean, var, key, train):
-        norm = flax.nnx.BatchNorm(weight.size, axis=axis, use_running_average=not train, rngs=flax.nnx.Rngs(0))
+        norm = flax.nnx.BatchNorm(weight.size, axis=axis, dtype=x.dtype, use_running_average=not train, rngs=flax.nnx.Rngs(0))
         norm.scale, norm.bias, norm.mean, norm.var = flax.nnx.Param(weight), flax.nnx.Param(bias), flax.nnx.BatchStat(mean), flax.nnx.BatchStat(var)
         y = jax.nn.relu(norm(x))
         return flax.nnx.Dropout(P)(y, rngs=key) if train else y, (norm.mean[...], norm.var[...])
@@ -70,45 +78,77 @@ def step(function, train):
     return jax.jit(training if train else lambda x, dy, weight, bias, mean, var, key: function(x, weight, bias, mean, var, key, False)[0])
 
 
-def measured(shape, axis, train):
+def by_library(layout, arrays, train):
+    """The calls of a step on one thread, without JAX."""
+    x, dy, weight, bias, mean, var = map(numpy.array, arrays)
+    layer = normdrop.Layer(layout, x.shape, "relu", p=P, momentum=0.01, running_var="biased")
+    y, dx, seeds = numpy.empty_like(x), numpy.empty_like(x), iter(range(1 << 62))
+
+    def run():
+        if not train:
+            return layer.eval(x, mean, var, weight=weight, bias=bias, out=y)
+        mask = layer.mask(next(seeds))
+        _, saved = layer.train(x, weight=weight, bias=bias, running_mean=mean, running_var=var, mask=mask, gates=mask, out=y)
+        return layer.backward(dy, x, saved, weight=weight, bias=bias, gates=mask, out=dx)
+
+    return run
+
+
+def measured(layout, shape, axis, dtype, train):
     """The best seconds of each, measured in turn."""
     generator = numpy.random.default_rng(0)
-    x, dy = (jnp.asarray(generator.standard_normal(shape, dtype=numpy.float32)) for _ in range(2))
+    x, dy = (jnp.asarray(generator.standard_normal(shape, dtype=numpy.float32), dtype) for _ in range(2))
     channels = shape[axis]
     arguments = (x, dy, jnp.ones(channels), jnp.zeros(channels), jnp.zeros(channels), jnp.ones(channels), jax.random.key(0))
-    steps = [step(function, train) for function in (by_flax(axis), by_normdrop(axis, 1), by_normdrop(axis, 2))]
-    best = [float("inf")] * len(steps)
+
+    def by_jax(function):
+        compiled = step(function, train)
+        return lambda: jax.block_until_ready(compiled(*arguments))
+
+    runs = [by_jax(function) for function in (by_flax(axis), by_normdrop(axis, 1), by_normdrop(axis, 2))]
+    if normdrop is not None:
+        runs.append(by_library(layout, arguments[:-1], train))
+    best = [float("inf")] * len(runs)
     repeats = max(1, 200_000 // x.size)
     for _ in range(ROUNDS):
-        for i, run in enumerate(steps):
-            jax.block_until_ready(run(*arguments))
+        for i, run in enumerate(runs):
+            run()
             start = time.perf_counter()
             for _ in range(repeats):
-                jax.block_until_ready(run(*arguments))
+                run()
             best[i] = min(best[i], (time.perf_counter() - start) / repeats)
     return x.size, best
 
 
+def table():
+    yield "| tensor | call | flax | normdrop, one thread | normdrop, `tasks=2` | the library alone, one thread | flax / normdrop, one thread | `tasks=2` |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for (layout, shape, axis), dtype, train in CASES:
+        size, seconds = measured(layout, shape, axis, dtype, train)
+        cells = [f"{second / size * 1e9:.2f}" for second in seconds] + [""] * (4 - len(seconds))
+        cells += [f"{seconds[0] / second:.1f}" for second in seconds[1:3]]
+        name = f"{layout} {'x'.join(map(str, shape))}" + (", bfloat16" if dtype == "bfloat16" else "")
+        yield f"| {name} | {'training step' if train else 'evaluation'} | {' | '.join(cells)} |"
+
+
 def main():
     lines = [
+        "# normdrop beside flax",
+        "",
         f"Measured by `compare_flax.py` on {cpu()} with {os.cpu_count()} cores, jax {jax.__version__}, flax {flax.__version__}, Python",
         f"{platform.python_version()}: the best of {ROUNDS} rounds, in turn in one process, in which the machine may have had other work.",
         "",
         "A training step is `y`, the new running statistics and the gradients of `x`, `weight` and `bias`, with a new",
-        f"mask (p = {P}), inside `jax.jit`. flax runs on all cores. Times in ns an element. The results are new memory in each step.",
+        f"mask (p = {P}), inside `jax.jit`. flax runs on all cores. Times in ns an element. In JAX the results are new memory in each",
+        "step; the library alone is called by numpy, and writes into arrays that are there.",
         "",
-        "| tensor | call | flax | normdrop, one thread | normdrop, `tasks=2` | flax / normdrop, one thread | `tasks=2` |",
-        "|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
-    for name, shape, axis in SHAPES:
-        for train in (True, False):
-            size, seconds = measured(shape, axis, train)
-            cells = [f"{second / size * 1e9:.2f}" for second in seconds] + [f"{seconds[0] / second:.1f}" for second in seconds[1:]]
-            lines.append(f"| {name} | {'training step' if train else 'evaluation'} | {' | '.join(cells)} |")
-            print(lines[-1], flush=True)
+    for line in table():
+        print(line, flush=True)
+        lines.append(line)
     if "--record" in sys.argv[1:]:
-        pathlib.Path(__file__).with_name("results.md").write_text("# normdrop beside flax\n\n" + "\n".join(lines) + "\n")
+        pathlib.Path(__file__).with_name("results.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -108,6 +108,9 @@ class SyncNormDrop(NormDrop):
     the process' own batch, which `DistributedDataParallel` averages; and evaluation, frozen training and a single process need no
     other process.
 
+    Tensors of bfloat16 and float16 are read and written as they are, with the results of float32, rounded once, as in `NormDrop`.
+    What the processes exchange is float64 in any case.
+
     The batches of the processes may have different numbers of samples. The mask is that of the whole batch, in the order of ranks,
     from the seed of the first process: with the same seed, the same elements are dropped for every number of processes.
 
@@ -172,8 +175,13 @@ class SyncNormDrop(NormDrop):
         options = (self.activation, self.granularity, float(self.p), float(self._eps), float(self.slope),
                    float(self.alpha), int(self.tasks))
         momentum = 0.0 if not tracked or self.momentum is None and counter is None else self.momentum
+        given = x.dtype
+        if residual is not None and residual.dtype != x.dtype:
+            # As in NormDrop: a type that has the values of both loses nothing.
+            common = torch.promote_types(x.dtype, residual.dtype)
+            x, residual = x.to(common), residual.to(common)
         y: torch.Tensor = _Sync.apply(
-            *map(_float, (x, self.weight, self.bias, residual)), state, self.process_group, seed, options, momentum
+            x, *map(_float, (self.weight, self.bias)), residual, state, self.process_group, seed, options, momentum
         )
         if tracked:
             for name, buffer in buffers.items():
@@ -181,4 +189,4 @@ class SyncNormDrop(NormDrop):
                     buffer.copy_(torch.from_numpy(state[name]))
             if counter is not None:
                 counter.add_(1)
-        return y if y.dtype == x.dtype else y.to(x.dtype)
+        return y if y.dtype == given else y.to(given)

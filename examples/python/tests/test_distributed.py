@@ -33,6 +33,8 @@ OPTIONS = {
 }
 SHAPES = {"NC": (), "NCHW": (3, 6), "channels last": (3, 6)}
 CASES = [(parts, options, shape) for sizes in PARTS.values() for parts in sizes for options in OPTIONS for shape in SHAPES]
+HALVES = [(parts, options, shape, dtype) for parts in ((5, 2), (1, 0, 6)) for options in ("all", "relu", "no statistics") for shape in SHAPES
+          for dtype in (torch.bfloat16, torch.float16)]
 
 
 def tensors(parts, shape):
@@ -66,6 +68,26 @@ def steps(layer, call, x, residual, grad):
             found[f"{name} {step}"] = parameter.grad.clone()
     found.update({f"buffer {name}": buffer.clone() for name, buffer in layer.named_buffers()})
     return found
+
+
+def of_halves(layer, rows, parts, shape, dtype, seed):
+    """A training step of halves, and one of the same numbers as float32: everything that comes out of each."""
+    halves = [tensor[rows].to(dtype) for tensor in tensors(parts, shape)]
+    before = {name: buffer.clone() for name, buffer in layer.named_buffers()}
+    results = []
+    for inputs in (halves, [tensor.float() for tensor in halves]):
+        torch.manual_seed(seed)
+        layer.zero_grad()
+        x, residual = (tensor.detach().requires_grad_() for tensor in inputs[:2])
+        y = layer(x, residual)
+        y.backward(inputs[2])
+        found = {"y": y.detach(), "dx": x.grad, "dr": residual.grad}
+        found.update({name: parameter.grad.clone() for name, parameter in layer.named_parameters()})
+        found.update({f"buffer {name}": buffer.clone() for name, buffer in layer.named_buffers()})
+        results.append(found)
+        for name, buffer in layer.named_buffers():
+            buffer.copy_(before[name])
+    return results
 
 
 def network():
@@ -104,6 +126,12 @@ def work(rank, folder):
         layer.process_group = groups[len(parts)]
         torch.manual_seed(case + 1000 * rank)
         results[case] = steps(layer, layer, *(tensor[rows] for tensor in tensors(parts, shape)))
+    for case, (parts, options, shape, dtype) in enumerate(HALVES):
+        if rank < len(parts):
+            rows = slice(sum(parts[:rank]), sum(parts[:rank + 1]))
+            layer = layer_of(SyncNormDrop, options)
+            layer.process_group = groups[len(parts)]
+            results["halves", case] = of_halves(layer, rows, parts, shape, dtype, case + 1000 * rank)
     # Other processes evaluate and train frozen without this one.
     layer = layer_of(SyncNormDrop, "all").eval()
     if rank == 0:
@@ -171,6 +199,21 @@ def test_parts_give_what_the_whole_batch_gives(found, case):
             close(torch.stack(values).sum(0), value, scale * sum(parts) ** 0.5, name)
     if options == "all" and sum(parts):
         assert ranks[0]["buffer num_batches_tracked"] == 2
+
+
+@pytest.mark.parametrize("case", range(len(HALVES)), ids=[" ".join(map(str, case)) for case in HALVES])
+def test_halves_are_float32_rounded_once(found, case):
+    """To the bit, on every process. The statistics are those of the float32 values, unrounded."""
+    parts, _, _, dtype = HALVES[case]
+    for rank in range(len(parts)):
+        halves, singles = found[rank]["halves", case]
+        assert halves.keys() == singles.keys()
+        for name, single in singles.items():
+            half = halves[name]
+            if name in ("y", "dx", "dr"):
+                assert half.dtype == dtype and len(half) == parts[rank]
+                single = single.to(dtype)
+            assert torch.equal(half, single), name
 
 
 def test_a_network_learns_as_from_the_whole_batch(found):

@@ -219,6 +219,11 @@ typedef struct normdrop_lengths {
    * The number of floats of `workspace` in a `normdrop_masked`.
    */
   size_t masked_workspace;
+  /**
+   * The number of doubles of scratch of `normdrop_prelu_gradient`: enough for every call without a
+   * `normdrop_masked`, too.
+   */
+  size_t prelu_scratch;
 } normdrop_lengths;
 
 /**
@@ -1601,7 +1606,7 @@ typedef struct normdrop_stored {
 #define NORMDROP_BUFFER_LENGTHS 27
 
 /**
- * `values` whose padding is cleared, or to which noise or alpha dropout is applied
+ * `values` whose padding is cleared, or to which noise, alpha dropout or PReLU is applied
  */
 #define NORMDROP_BUFFER_VALUES 28
 
@@ -1644,6 +1649,16 @@ typedef struct normdrop_stored {
  * The struct `normdrop_noise`.
  */
 #define NORMDROP_BUFFER_NOISE 36
+
+/**
+ * `slope` of PReLU
+ */
+#define NORMDROP_BUFFER_SLOPE 37
+
+/**
+ * `grad_slope` of PReLU
+ */
+#define NORMDROP_BUFFER_GRAD_SLOPE 38
 
 /**
  * `[outputs, inputs/groups, taps]`
@@ -2098,6 +2113,44 @@ normdrop_status normdrop_alpha_dropout_backward(const struct normdrop_layer *lay
                                                 struct normdrop_slice_u8 mask,
                                                 struct normdrop_slice_mut_f32 values,
                                                 struct normdrop_error *error);
+
+/**
+ * PReLU of a tensor, in place: `y` becomes `y < 0 ? slope*y : y`, with a slope for each channel that is
+ * learned, or with one for all channels.
+ *
+ * It follows any forward call of a layer with `NORMDROP_ACTIVATION_IDENTITY`, with dropout or without:
+ * training, evaluation, prepared, masked, of a part of a batch. `slope` has `channels` values or one, and
+ * `values` the elements of the layer. A dropped element stays +0.0.
+ *
+ * # Safety
+ * As `normdrop_fill_mask`.
+ */
+normdrop_status normdrop_prelu(const struct normdrop_layer *layer,
+                               struct normdrop_slice_f32 slope,
+                               struct normdrop_slice_mut_f32 values,
+                               struct normdrop_error *error);
+
+/**
+ * The gradient of `normdrop_prelu`, in place. `values` has what went into PReLU, and gets the gradient
+ * `y > 0 ? grad_output : slope*grad_output`; `grad_slope` gets the sums of `y*grad_output` where `y` is
+ * below 0.
+ *
+ * `values` is made by the forward call once more: `normdrop_eval`, or `normdrop_apply` with the saved
+ * statistics of a training call, with the same dropout. Afterwards `values` is the `grad_output` of
+ * `normdrop_backward` of a layer with `NORMDROP_ACTIVATION_IDENTITY`, again with the same dropout;
+ * in place it may become `grad_input`. `slope` has `channels` values or one, `grad_slope` as many, unless
+ * it is left out because it is not needed. `scratch` has `prelu_scratch` values of `normdrop_lengths`.
+ *
+ * # Safety
+ * As `normdrop_fill_mask`.
+ */
+normdrop_status normdrop_prelu_gradient(const struct normdrop_layer *layer,
+                                        struct normdrop_slice_f32 slope,
+                                        struct normdrop_slice_f32 grad_output,
+                                        struct normdrop_slice_mut_f32 values,
+                                        struct normdrop_slice_mut_f32 grad_slope,
+                                        struct normdrop_slice_mut_f64 scratch,
+                                        struct normdrop_error *error);
 
 /**
  * Training forward: batch statistics, optionally with dropout. It updates the running statistics

@@ -680,6 +680,19 @@ class Layer {
         detail::call(normdrop_alpha_dropout_backward, &layer_, detail::slice(mask), detail::slice_mut(values));
     }
 
+    /// PReLU of a tensor, in place, after any forward call of a layer with `Activation::identity`, with dropout or without.
+    /// `slope` has a value for each channel, or one for all.
+    void prelu(Span<const float> slope, Span<float> values) const {
+        detail::call(normdrop_prelu, &layer_, detail::slice(slope), detail::slice_mut(values));
+    }
+    /// Its gradient, in place, and that of the slopes, which may be left out. `values` has what went into PReLU: the forward
+    /// call once more. Afterwards it is the `grad_output` of a layer with `Activation::identity`.
+    void prelu_gradient(Span<const float> slope, Span<const float> grad_output, Span<float> values, Span<float> grad_slope,
+                        Scratch &scratch) const {
+        detail::call(normdrop_prelu_gradient, &layer_, detail::slice(slope), detail::slice(grad_output), detail::slice_mut(values),
+                     detail::slice_mut(grad_slope), detail::slice_mut(scratch.of(lengths_.prelu_scratch)));
+    }
+
     /// Training forward, with the statistics of the batch.
     void train(const Train &buffers, Saved &saved, Scratch &scratch) const {
         const auto call = train_call(buffers, saved, scratch.of(lengths_.train_scratch));

@@ -75,6 +75,8 @@ const SMALLEST: f32 = f32::from_bits(1);
 impl Formula {
     /// `z`, whatever it is.
     pub(crate) const OPEN: Self = Self::bounded(f32::NEG_INFINITY);
+    /// That of [`Relu`].
+    pub(crate) const RELU: Self = Self::bounded(SMALLEST);
 
     /// `z` that is not below a bound, and 0 elsewhere.
     const fn bounded(lower: f32) -> Self {
@@ -172,11 +174,11 @@ pub struct Relu;
 
 impl Lanewise for Relu {
     fn forward_formula(self) -> Formula {
-        Formula::bounded(SMALLEST)
+        Formula::RELU
     }
 
     fn backward_formula(self) -> Formula {
-        Formula::bounded(SMALLEST)
+        Formula::RELU
     }
 }
 

@@ -169,6 +169,8 @@ const fn number_of(buffer: Buffer) -> normdrop_buffer {
         Buffer::Lengths => NORMDROP_BUFFER_LENGTHS,
         Buffer::Validity => NORMDROP_BUFFER_VALIDITY,
         Buffer::Prepared => NORMDROP_BUFFER_PREPARED,
+        Buffer::Slope => NORMDROP_BUFFER_SLOPE,
+        Buffer::GradSlope => NORMDROP_BUFFER_GRAD_SLOPE,
     }
 }
 
@@ -884,6 +886,8 @@ pub extern "C" fn normdrop_buffer_name(buffer: normdrop_buffer) -> *const c_char
         NORMDROP_BUFFER_WORKSPACE => c"workspace",
         NORMDROP_BUFFER_MASKED => c"masked",
         NORMDROP_BUFFER_NOISE => c"noise",
+        NORMDROP_BUFFER_SLOPE => c"slope",
+        NORMDROP_BUFFER_GRAD_SLOPE => c"grad_slope",
         _ => c"unknown buffer",
     }
     .as_ptr()
@@ -984,6 +988,7 @@ pub unsafe extern "C" fn normdrop_layer_lengths(
             prepared: layer.prepared_len(),
             masked_scratch: layer.masked_scratch_len(),
             masked_workspace: layer.masked_workspace_len(),
+            prelu_scratch: layer.prelu_scratch_len(),
         };
         // SAFETY: checked to be a struct of this version.
         unsafe { lengths.write(answer) };
@@ -1341,6 +1346,76 @@ unsafe fn alpha_dropout(
     // SAFETY: both buffers are in order and apart; the rest is passed on.
     let (mask, values) = unsafe { (mask.get(), values.get()) };
     run(&layer, mask, values).map_err(of_values)
+}
+
+/// PReLU of a tensor, in place: `y` becomes `y < 0 ? slope*y : y`, with a slope for each channel that is
+/// learned, or with one for all channels.
+///
+/// It follows any forward call of a layer with `NORMDROP_ACTIVATION_IDENTITY`, with dropout or without:
+/// training, evaluation, prepared, masked, of a part of a batch. `slope` has `channels` values or one, and
+/// `values` the elements of the layer. A dropped element stays +0.0.
+///
+/// # Safety
+/// As `normdrop_fill_mask`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_prelu(
+    layer: *const normdrop_layer,
+    slope: normdrop_slice<f32>,
+    values: normdrop_slice_mut<f32>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        check_apart(&[slope.region(NORMDROP_BUFFER_SLOPE)?, values.region(NORMDROP_BUFFER_VALUES)?])?;
+        // SAFETY: both buffers are in order and apart; the rest is passed on.
+        let (slope, values) = unsafe { (slope.get(), values.get()) };
+        layer.prelu(slope, values).map_err(of_values)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
+}
+
+/// The gradient of `normdrop_prelu`, in place. `values` has what went into PReLU, and gets the gradient
+/// `y > 0 ? grad_output : slope*grad_output`; `grad_slope` gets the sums of `y*grad_output` where `y` is
+/// below 0.
+///
+/// `values` is made by the forward call once more: `normdrop_eval`, or `normdrop_apply` with the saved
+/// statistics of a training call, with the same dropout. Afterwards `values` is the `grad_output` of
+/// `normdrop_backward` of a layer with `NORMDROP_ACTIVATION_IDENTITY`, again with the same dropout;
+/// in place it may become `grad_input`. `slope` has `channels` values or one, `grad_slope` as many, unless
+/// it is left out because it is not needed. `scratch` has `prelu_scratch` values of `normdrop_lengths`.
+///
+/// # Safety
+/// As `normdrop_fill_mask`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_prelu_gradient(
+    layer: *const normdrop_layer,
+    slope: normdrop_slice<f32>,
+    grad_output: normdrop_slice<f32>,
+    values: normdrop_slice_mut<f32>,
+    grad_slope: normdrop_slice_mut<f32>,
+    scratch: normdrop_slice_mut<f64>,
+    error: *mut normdrop_error,
+) -> normdrop_status {
+    let run = || {
+        // SAFETY: passed on.
+        let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? }.without_activation()?;
+        check_apart(&[
+            slope.region(NORMDROP_BUFFER_SLOPE)?,
+            grad_output.region(NORMDROP_BUFFER_GRAD_OUTPUT)?,
+            values.region(NORMDROP_BUFFER_VALUES)?,
+            grad_slope.region(NORMDROP_BUFFER_GRAD_SLOPE)?,
+            scratch.region(NORMDROP_BUFFER_SCRATCH)?,
+        ])?;
+        // SAFETY: all buffers are in order and apart; the rest is passed on.
+        let (slope, grad_output, values) = unsafe { (slope.get(), grad_output.get(), values.get()) };
+        // SAFETY: as above.
+        let (grad_slope, scratch) = unsafe { (grad_slope.optional(), scratch.get()) };
+        layer.prelu_gradient(slope, grad_output, values, grad_slope, scratch).map_err(of_values)
+    };
+    // SAFETY: passed on.
+    unsafe { report(error, run) }
 }
 
 /// A random generator of the caller.

@@ -12,7 +12,7 @@ use crate::error::{Buffer, Error, check_len};
 use crate::mask::mask_len;
 use crate::padding::{self, Positions};
 use crate::parts::{moments_len, sums_len};
-use crate::phase::masked;
+use crate::phase::{masked, prelu};
 use crate::plan::{BackwardCall, ForwardCall, Gradients, MomentsCall, Phase, Plan, Target, TrainCall};
 use crate::prepared::{self, prepared_len};
 use crate::storage::{Singles, Storage};
@@ -257,6 +257,49 @@ pub(crate) fn noise(plan: &Plan, values: &[f32]) -> Result<(), Error> {
 pub(crate) fn alpha(plan: &Plan, mask: &[u8], values: &[f32]) -> Result<(), Error> {
     dropout(plan, Dropout::Mask(mask))?;
     elements(plan, Buffer::Values, values.len())
+}
+
+/// Checks the slopes of PReLU: one for each channel, or one for all.
+pub(crate) fn slope(plan: &Plan, slope: &[f32]) -> Result<(), Error> {
+    if slope.len() == 1 { Ok(()) } else { channels(plan, Buffer::Slope, slope.len()) }
+}
+
+/// Checks a call of PReLU in place.
+pub(crate) fn prelu(plan: &Plan, slopes: &[f32], values: &[f32]) -> Result<(), Error> {
+    slope(plan, slopes)?;
+    elements(plan, Buffer::Values, values.len())
+}
+
+/// Checks the slopes of a backward call of PReLU, their gradient, if it is wanted, and scratch.
+pub(crate) fn grad_slope(
+    plan: &Plan,
+    slopes: &[f32],
+    grad_slope: Option<&[f32]>,
+    scratch_len: usize,
+) -> Result<(), Error> {
+    slope(plan, slopes)?;
+    if let Some(gradient) = grad_slope {
+        check_len(Buffer::GradSlope, slopes.len(), gradient.len())?;
+    }
+    scratch(prelu::scratch_len(plan), scratch_len)
+}
+
+/// Checks a call of the gradient of PReLU in place.
+pub(crate) fn prelu_gradient(plan: &Plan, grad_output: &[f32], values: &[f32]) -> Result<(), Error> {
+    elements(plan, Buffer::GradOutput, grad_output.len())?;
+    elements(plan, Buffer::Values, values.len())
+}
+
+/// Checks a backward call of a layer with PReLU, which needs the place of `dx` for `z`, and no gates.
+pub(crate) fn backward_prelu(plan: &Plan, call: &BackwardCall<'_, Singles>) -> Result<(), Error> {
+    if call.dropout.is_gates() {
+        return Err(Error::GatesActivation);
+    }
+    backward(plan, &Formula::OPEN, call)?;
+    match call.gradients.target {
+        Target::Input => Ok(()),
+        Target::Residual | Target::Nothing => elements(plan, Buffer::GradInput, 0),
+    }
 }
 
 /// Checks a call that clears the padding of sequences in a tensor.

@@ -68,6 +68,10 @@ pub enum Buffer {
     /// The fixed statistics and parameters that [`Layer::prepare`](crate::Layer::prepare) has
     /// prepared.
     Prepared,
+    /// The slope per channel of PReLU, or one for all channels.
+    Slope,
+    /// The gradient of the loss with respect to the slope.
+    GradSlope,
 }
 
 impl Buffer {
@@ -104,6 +108,8 @@ impl Buffer {
             Self::Validity => "validity bitmap",
             Self::Workspace => "workspace",
             Self::Prepared => "prepared",
+            Self::Slope => "slope",
+            Self::GradSlope => "grad_slope",
         }
     }
 

@@ -29,6 +29,7 @@ mod parts;
 mod pass;
 mod phase;
 mod plan;
+mod prelu;
 mod prepared;
 mod shape;
 mod simd;

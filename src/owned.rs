@@ -3,10 +3,10 @@
 
 use alloc::vec::Vec;
 
-use crate::activation::Activation;
+use crate::activation::{Activation, Identity};
 use crate::args::{
-    Average, Backward, Dropout, Eval, EvalInPlace, EvalPrepared, Masked, ParameterGradients, Parameters, Prepare,
-    Running, RunningMut, Saved, SavedMut, Statistics, Train, Validity,
+    Apply, Average, Backward, Dropout, Eval, EvalInPlace, EvalPrepared, Masked, ParameterGradients, Parameters,
+    Prepare, Running, RunningMut, Saved, SavedMut, Statistics, Train, Validity,
 };
 use crate::backend::Backend;
 use crate::config::{Config, Granularity};
@@ -30,6 +30,10 @@ pub struct BatchNormState {
     pub weight: Vec<f32>,
     /// The shift per channel. A new layer has zeros.
     pub bias: Vec<f32>,
+    /// The slopes of PReLU, one for each channel or one for all, if the layer has it: see
+    /// [`BatchNormDropout::with_prelu`]. Otherwise empty. PyTorch's `PReLU` calls them `weight`.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub slope: Vec<f32>,
     /// The running mean per channel, rounded to f32. A new layer has zeros.
     pub running_mean: Vec<f32>,
     /// The running mean per channel minus `running_mean`: see
@@ -53,6 +57,7 @@ impl BatchNormState {
         Ok(Self {
             weight: filled(Buffer::Weight, channels, 1.0)?,
             bias: filled(Buffer::Bias, channels, 0.0)?,
+            slope: Vec::new(),
             running_mean: filled(Buffer::RunningMean, channels, 0.0)?,
             running_mean_tail: filled(Buffer::RunningMeanTail, channels, 0.0)?,
             running_var: filled(Buffer::RunningVar, channels, 1.0)?,
@@ -77,6 +82,14 @@ impl BatchNormState {
     fn check(&self, channels: usize) -> Result<(), Error> {
         self.parameters().check(channels)?;
         self.running().check(channels)
+    }
+
+    /// Checks the slopes that a call is about to use: one for each channel, one for all, or none.
+    fn check_slope(&self, channels: usize) -> Result<(), Error> {
+        match self.slope.len() {
+            0 | 1 => Ok(()),
+            len => check_len(Buffer::Slope, channels, len),
+        }
     }
 }
 
@@ -161,6 +174,8 @@ pub struct BatchNormDropout<A> {
     pub grad_weight: Vec<f32>,
     /// The gradient of `state.bias`, overwritten by each backward call.
     pub grad_bias: Vec<f32>,
+    /// The gradient of `state.slope`, overwritten by each backward call; empty without PReLU.
+    pub grad_slope: Vec<f32>,
     /// With any shape.
     layer: Layer<A>,
     cumulative: bool,
@@ -181,6 +196,8 @@ pub struct BatchNormDropout<A> {
     bitmap: Vec<u8>,
     /// `dy` after the noise of the training call.
     grad_output: Vec<f32>,
+    /// The output before PReLU, and its gradient.
+    linear: Vec<f32>,
     /// The statistics of a call that evaluates many times. Between calls they mean nothing, because
     /// `state` may change.
     prepared: Vec<f64>,
@@ -360,6 +377,37 @@ impl<'a> BackwardStep<'a> {
     }
 }
 
+impl BatchNormDropout<Identity> {
+    /// The same layer with PReLU as its activation: `act(z) = z > 0 ? z : slope*z`, with slopes that are
+    /// learned. See [`Layer::train_prelu`].
+    ///
+    /// `slope` has one value for each channel, or one for all channels: the slopes at the beginning,
+    /// 0.25 in PyTorch. They go into `state.slope`, and every backward call writes their gradient into
+    /// `grad_slope`. Noise and alpha dropout come after PReLU.
+    /// ```
+    /// use normdrop::{BatchNormDropout, Config, Identity, Shape};
+    ///
+    /// let mut layer = BatchNormDropout::new(2, Identity, Config::DEFAULT)?.with_prelu(&[0.25; 2])?;
+    /// let (shape, x, mut y, mut dx) = (Shape::nc(2, 2)?, [1.0, 8.0, 3.0, 4.0], [0.0; 4], [0.0; 4]);
+    /// layer.train(shape, 42, &x, &mut y)?;
+    /// assert!((y[0] + 0.25).abs() < 1e-4);
+    /// layer.backward(&[1.0; 4], &mut dx)?;
+    /// assert!((layer.grad_slope[0] + 1.0).abs() < 1e-4);
+    /// # Ok::<(), normdrop::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Length`] if `slope` has neither a value for each channel nor one; [`Error::OutOfMemory`].
+    pub fn with_prelu(mut self, slope: &[f32]) -> Result<Self, Error> {
+        if slope.len() != 1 {
+            check_len(Buffer::Slope, self.channels(), slope.len())?;
+        }
+        copy(Buffer::Slope, slope, &mut self.state.slope)?;
+        self.grad_slope = filled(Buffer::GradSlope, slope.len(), 0.0)?;
+        Ok(self)
+    }
+}
+
 impl<A: Activation> BatchNormDropout<A> {
     /// A new layer: weight 1, bias 0, running mean 0, running variance 1.
     ///
@@ -371,6 +419,7 @@ impl<A: Activation> BatchNormDropout<A> {
             state: BatchNormState::new(channels)?,
             grad_weight: filled(Buffer::GradWeight, channels, 0.0)?,
             grad_bias: filled(Buffer::GradBias, channels, 0.0)?,
+            grad_slope: Vec::new(),
             layer,
             cumulative: false,
             noise: After::default(),
@@ -385,6 +434,7 @@ impl<A: Activation> BatchNormDropout<A> {
             lengths: Vec::new(),
             bitmap: Vec::new(),
             grad_output: Vec::new(),
+            linear: Vec::new(),
             prepared: Vec::new(),
             last: None,
         })
@@ -461,19 +511,21 @@ impl<A: Activation> BatchNormDropout<A> {
         Ok(self.layer.with_shape(shape))
     }
 
-    /// Weight and bias, each with its gradient: what an optimiser needs.
-    pub fn parameters_mut(&mut self) -> [(&mut [f32], &[f32]); 2] {
-        let BatchNormState { weight, bias, .. } = &mut self.state;
-        [(weight, &self.grad_weight), (bias, &self.grad_bias)]
+    /// Weight, bias and the slopes of PReLU, each with its gradient: what an optimiser needs. Without
+    /// PReLU the slopes are empty.
+    pub fn parameters_mut(&mut self) -> [(&mut [f32], &[f32]); 3] {
+        let BatchNormState { weight, bias, slope, .. } = &mut self.state;
+        [(weight, &self.grad_weight), (bias, &self.grad_bias), (slope, &self.grad_slope)]
     }
 
     /// Takes over a state, for example from a file.
     ///
     /// # Errors
     /// [`Error::Length`] if a field does not have a value for each channel of this layer.
-    /// `running_mean_tail` may be empty.
+    /// `running_mean_tail` may be empty, and `slope` has as many values as this layer's.
     pub fn load_state(&mut self, state: BatchNormState) -> Result<(), Error> {
         state.check(self.channels())?;
+        check_len(Buffer::Slope, self.state.slope.len(), state.slope.len())?;
         self.state = state;
         Ok(())
     }
@@ -560,7 +612,7 @@ impl<A: Activation> BatchNormDropout<A> {
     }
 
     /// The gradients of the last training call, whose input and residual are given again. The
-    /// residual may be left out if the activation has gates ([`Layer::has_gates`]).
+    /// residual may be left out if the activation has gates ([`Layer::has_gates`]); PReLU has none.
     ///
     /// # Errors
     /// [`Error::NoForward`] if there was no training call; otherwise those of [`Layer::backward`].
@@ -573,14 +625,12 @@ impl<A: Activation> BatchNormDropout<A> {
             Valid::Lengths => Some(Validity::Lengths(&self.lengths)),
             Valid::Bitmap => Some(Validity::Bitmap(&self.bitmap)),
         };
-        make_room(&mut self.scratch, layer.backward_scratch_len())?;
+        let has_prelu = !self.state.slope.is_empty();
+        let needed = if has_prelu { layer.prelu_scratch_len() } else { layer.backward_scratch_len() };
+        make_room(&mut self.scratch, needed)?;
         if validity.is_some() {
             make_masked_room(&mut self.scratch, &mut self.workspace, &layer)?;
         }
-        let statistics = match kind {
-            Kind::Batch => Statistics::Batch(Saved::new(&self.saved_mean, &self.saved_mean_tail, &self.saved_inv_std)),
-            Kind::Fixed => Statistics::Fixed(self.state.running()),
-        };
         let grad_output = if self.noise.is_nothing() {
             grad_output
         } else {
@@ -592,10 +642,60 @@ impl<A: Activation> BatchNormDropout<A> {
             self.noise.backward(&layer, &mut self.mask, seed, &mut self.grad_output)?;
             &self.grad_output
         };
-        let dropout = match layer.has_gates() {
+        let grad_output = if has_prelu {
+            // Nothing is written if the backward call would be refused.
+            for (buffer, len) in [(Buffer::GradOutput, grad_output.len()), (Buffer::Input, input.len())] {
+                check_len(buffer, shape.len(), len)?;
+            }
+            for (buffer, tensor) in [(Buffer::GradInput, &grad_input), (Buffer::GradResidual, &grad_residual)] {
+                tensor.as_ref().map_or(Ok(()), |tensor| check_len(buffer, shape.len(), tensor.len()))?;
+            }
+            check_len(Buffer::GradWeight, self.channels(), self.grad_weight.len())?;
+            check_len(Buffer::GradBias, self.channels(), self.grad_bias.len())?;
+            resize(Buffer::Output, &mut self.linear, shape.len(), 0.0)?;
+            let dropout = self.noise.dropout(&layer, &mut self.mask, seed)?;
+            let parameters = self.state.parameters();
+            let masked = validity.map(|validity| Masked::new(validity, &mut self.workspace));
+            match kind {
+                Kind::Batch => {
+                    // The same statistics again, to the bit.
+                    let saved = SavedMut::new(&mut self.saved_mean, &mut self.saved_mean_tail, &mut self.saved_inv_std);
+                    match masked {
+                        Some(masked) => {
+                            let call = Train::new(input, &mut self.linear, saved, &mut self.scratch);
+                            layer.train_masked(Train { parameters, dropout, residual, ..call }, masked)
+                        }
+                        None => {
+                            let saved = saved.as_saved();
+                            let call = Apply::new(saved, input, &mut self.linear, &mut self.scratch);
+                            layer.apply(Apply { parameters, dropout, residual, ..call })
+                        }
+                    }?;
+                }
+                Kind::Fixed => {
+                    let call = Eval::new(self.state.running(), input, &mut self.linear, &mut self.scratch);
+                    let call = Eval { parameters, dropout, residual, ..call };
+                    match masked {
+                        Some(masked) => layer.eval_masked(call, masked),
+                        None => layer.eval(call),
+                    }?;
+                }
+            }
+            let (values, scratch) = (&mut self.linear, &mut self.scratch);
+            let grad_slope = Some(&mut self.grad_slope[..]);
+            layer.prelu_gradient(&self.state.slope, grad_output, values, grad_slope, scratch)?;
+            &self.linear
+        } else {
+            grad_output
+        };
+        let dropout = match layer.has_gates() && !has_prelu {
             true if self.noise.alpha => Dropout::UnscaledGates(&self.gates),
             true => Dropout::Gates(&self.gates),
             false => self.noise.dropout(&layer, &mut self.mask, seed)?,
+        };
+        let statistics = match kind {
+            Kind::Batch => Statistics::Batch(Saved::new(&self.saved_mean, &self.saved_mean_tail, &self.saved_inv_std)),
+            Kind::Fixed => Statistics::Fixed(self.state.running()),
         };
         let call = Backward {
             parameters: self.state.parameters(),
@@ -618,9 +718,17 @@ impl<A: Activation> BatchNormDropout<A> {
     /// Those of [`Layer::eval`] and [`BatchNormDropout::layer`].
     pub fn eval(&mut self, shape: Shape, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
         let layer = self.layer(shape)?;
+        self.state.check_slope(self.channels())?;
         make_room(&mut self.scratch, layer.eval_scratch_len())?;
         let parameters = self.state.parameters();
-        layer.eval(Eval { parameters, ..Eval::new(self.state.running(), input, output, &mut self.scratch) })
+        let call = Eval::new(self.state.running(), input, &mut *output, &mut self.scratch);
+        layer.eval(Eval { parameters, ..call })?;
+        self.activate(&layer, output)
+    }
+
+    /// PReLU, if there is one.
+    fn activate(&self, layer: &Layer<A>, output: &mut [f32]) -> Result<(), Error> {
+        if self.state.slope.is_empty() { Ok(()) } else { layer.prelu(&self.state.slope, output) }
     }
 
     /// [`BatchNormDropout::eval`] over the valid positions of a padded batch, as
@@ -639,10 +747,12 @@ impl<A: Activation> BatchNormDropout<A> {
         let layer = self.layer(shape)?;
         check_len(Buffer::Input, shape.len(), input.len())?;
         check_len(Buffer::Output, shape.len(), output.len())?;
+        self.state.check_slope(self.channels())?;
         make_masked_room(&mut self.scratch, &mut self.workspace, &layer)?;
-        let call = Eval::new(self.state.running(), input, output, &mut self.scratch);
+        let call = Eval::new(self.state.running(), input, &mut *output, &mut self.scratch);
         let call = Eval { parameters: self.state.parameters(), ..call };
-        layer.eval_masked(call, Masked::new(validity, &mut self.workspace))
+        layer.eval_masked(call, Masked::new(validity, &mut self.workspace))?;
+        self.activate(&layer, output)
     }
 
     /// [`BatchNormDropout::eval`] that overwrites its input.
@@ -682,6 +792,7 @@ impl<A: Activation> BatchNormDropout<A> {
         let layer = self.layer(shape)?;
         check_len(Buffer::Input, shape.len(), input.len())?;
         check_len(Buffer::Output, shape.len(), output.len())?;
+        self.state.check_slope(self.channels())?;
         make_room(&mut self.scratch, layer.eval_scratch_len())?;
         resize(Buffer::Prepared, &mut self.prepared, layer.prepared_len(), 0.0)?;
         let parameters = self.state.parameters();
@@ -690,6 +801,7 @@ impl<A: Activation> BatchNormDropout<A> {
             let dropout = self.noise.dropout(&layer, &mut self.mask, seed)?;
             let call = EvalPrepared::new(&self.prepared, input, output, &mut self.scratch);
             layer.eval_prepared(EvalPrepared { dropout, ..call })?;
+            self.activate(&layer, output)?;
             self.noise.forward(&layer, &mut self.mask, seed, output)?;
             each(seed, output);
         }
@@ -709,6 +821,7 @@ impl<A: Activation> BatchNormDropout<A> {
     fn evaluate_in_place(&mut self, shape: Shape, seed: Option<u64>, values: &mut [f32]) -> Result<(), Error> {
         let layer = self.layer(shape)?;
         check_len(Buffer::Values, shape.len(), values.len())?;
+        self.state.check_slope(self.channels())?;
         make_room(&mut self.scratch, layer.eval_scratch_len())?;
         let parameters = self.state.parameters();
         let dropout = match seed {
@@ -717,6 +830,7 @@ impl<A: Activation> BatchNormDropout<A> {
         };
         let call = EvalInPlace::new(self.state.running(), values, &mut self.scratch);
         layer.eval_in_place(EvalInPlace { parameters, dropout, ..call })?;
+        self.activate(&layer, values)?;
         seed.map_or(Ok(()), |seed| self.noise.forward(&layer, &mut self.mask, seed, values))
     }
 
@@ -727,6 +841,7 @@ impl<A: Activation> BatchNormDropout<A> {
         // Before memory is asked for: a wrong shape may be larger than any memory.
         check_len(Buffer::Input, shape.len(), input.len())?;
         check_len(Buffer::Output, shape.len(), output.len())?;
+        self.state.check_slope(self.channels())?;
         make_room(&mut self.scratch, layer.scratch_len())?;
         if validity.is_some() {
             make_masked_room(&mut self.scratch, &mut self.workspace, &layer)?;
@@ -735,7 +850,8 @@ impl<A: Activation> BatchNormDropout<A> {
         self.last = None;
         // A mask with a bit for each element is drawn where its gates will be.
         let config = layer.config();
-        let dropout = if layer.has_gates() {
+        let has_gates = layer.has_gates() && self.state.slope.is_empty();
+        let dropout = if has_gates {
             resize(Buffer::Gates, &mut self.gates, mask_len(shape.len()), 0)?;
             if config.p == 0.0 || config.granularity != Granularity::Element || self.noise.alpha {
                 self.noise.dropout(&layer, &mut self.mask, seed)?
@@ -760,7 +876,7 @@ impl<A: Activation> BatchNormDropout<A> {
                 Valid::Bitmap
             }
         };
-        let BatchNormState { weight, bias, running_mean, running_mean_tail, running_var, num_batches_tracked } =
+        let BatchNormState { weight, bias, running_mean, running_mean_tail, running_var, num_batches_tracked, .. } =
             &mut self.state;
         let parameters = Parameters::new(weight, bias);
         match kind {
@@ -774,7 +890,7 @@ impl<A: Activation> BatchNormDropout<A> {
                 let saved = SavedMut::new(&mut self.saved_mean, &mut self.saved_mean_tail, &mut self.saved_inv_std);
                 let call = Train::new(input, &mut *output, saved, &mut self.scratch);
                 let call = Train { parameters, running: Some(running), dropout, residual, ..call };
-                let gates = layer.has_gates().then_some(&mut self.gates[..]);
+                let gates = has_gates.then_some(&mut self.gates[..]);
                 match (validity.map(|validity| Masked::new(validity, &mut self.workspace)), gates) {
                     (None, None) => layer.train(call),
                     (None, Some(gates)) => layer.train_with_gates(call, gates),
@@ -789,7 +905,7 @@ impl<A: Activation> BatchNormDropout<A> {
             Kind::Fixed => {
                 let call = Eval::new(self.state.running(), input, &mut *output, &mut self.scratch);
                 let call = Eval { parameters: self.state.parameters(), dropout, residual, ..call };
-                let gates = layer.has_gates().then_some(&mut self.gates[..]);
+                let gates = has_gates.then_some(&mut self.gates[..]);
                 match (validity.map(|validity| Masked::new(validity, &mut self.workspace)), gates) {
                     (None, None) => layer.eval(call),
                     (None, Some(gates)) => layer.eval_with_gates(call, gates),
@@ -798,6 +914,7 @@ impl<A: Activation> BatchNormDropout<A> {
                 }?;
             }
         }
+        self.activate(&layer, output)?;
         if !self.noise.is_nothing() {
             self.noise.forward(&layer, &mut self.mask, seed, output)?;
             clear_padding(shape, validity, output);

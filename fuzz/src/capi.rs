@@ -287,6 +287,7 @@ fn check_lengths<A: normdrop::Activation>(case: &Case, layer: &Layer<A>, describ
         prepared: 0,
         masked_scratch: 0,
         masked_workspace: 0,
+        prelu_scratch: 0,
     };
     let mut error = no_error();
     // SAFETY: the pointers are to what they say.
@@ -299,8 +300,8 @@ fn check_lengths<A: normdrop::Activation>(case: &Case, layer: &Layer<A>, describ
         [layer.eval_scratch_len(), layer.train_scratch_len(), layer.backward_scratch_len(), layer.scratch_len()];
     assert_eq!(of_scratch, expected);
     assert_eq!(
-        [lengths.masked_scratch, lengths.masked_workspace],
-        [layer.masked_scratch_len(), layer.masked_workspace_len()]
+        [lengths.masked_scratch, lengths.masked_workspace, lengths.prelu_scratch],
+        [layer.masked_scratch_len(), layer.masked_workspace_len(), layer.prelu_scratch_len()]
     );
     let per_channel = [lengths.moments, lengths.sums, lengths.prepared];
     assert_eq!(per_channel, [layer.moments_len(), layer.sums_len(), layer.prepared_len()]);

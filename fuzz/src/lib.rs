@@ -16,5 +16,6 @@ pub mod input;
 mod masks;
 mod padded;
 mod phases;
+mod prelu;
 pub mod seeds;
 pub mod targets;

@@ -65,6 +65,7 @@ pub fn run(folder: &str, bytes: &[u8]) {
             targets::eval_in_place(&input);
             targets::backward(&input);
             targets::backward_in_place(&input);
+            targets::prelu(&input);
         }
         _ => panic!("no target takes seeds of {folder}"),
     }

@@ -2,7 +2,7 @@
 
 use crate::case::Entry;
 use crate::input::{CapiInput, ConfigInput, FoldInput, LayerInput, MaskInput, MaskWithInput, PhasesInput, ShapeInput};
-use crate::{calls, capi, constants, folds, masks, phases};
+use crate::{calls, capi, constants, folds, masks, phases, prelu};
 
 /// The constructors of `Shape`, and `Layer::train` with short buffers.
 pub fn shape(input: &ShapeInput) {
@@ -59,6 +59,11 @@ pub fn backward_in_place(input: &LayerInput) {
 /// `Layer::apply_gradient`.
 pub fn phases(input: &PhasesInput) {
     phases::phases(input);
+}
+
+/// `Layer::train_prelu`, `eval_prelu`, `eval_prelu_in_place`, `backward_prelu`, `prelu` and `prelu_gradient`.
+pub fn prelu(input: &LayerInput) {
+    prelu::check(input);
 }
 
 /// The functions of the C interface that have buffers, and `normdrop_layer_init` and `normdrop_layer_lengths`.

@@ -162,7 +162,7 @@ pub const NORMDROP_BUFFER_FOLD_WEIGHTS: normdrop_buffer = 25;
 pub const NORMDROP_BUFFER_FOLD_BIAS: normdrop_buffer = 26;
 /// `lengths` of the sequences of a padded batch
 pub const NORMDROP_BUFFER_LENGTHS: normdrop_buffer = 27;
-/// `values` whose padding is cleared, or to which noise or alpha dropout is applied
+/// `values` whose padding is cleared, or to which noise, alpha dropout or PReLU is applied
 pub const NORMDROP_BUFFER_VALUES: normdrop_buffer = 28;
 /// `running_mean_tail`
 pub const NORMDROP_BUFFER_RUNNING_MEAN_TAIL: normdrop_buffer = 29;
@@ -180,6 +180,10 @@ pub const NORMDROP_BUFFER_WORKSPACE: normdrop_buffer = 34;
 pub const NORMDROP_BUFFER_MASKED: normdrop_buffer = 35;
 /// The struct `normdrop_noise`.
 pub const NORMDROP_BUFFER_NOISE: normdrop_buffer = 36;
+/// `slope` of PReLU
+pub const NORMDROP_BUFFER_SLOPE: normdrop_buffer = 37;
+/// `grad_slope` of PReLU
+pub const NORMDROP_BUFFER_GRAD_SLOPE: normdrop_buffer = 38;
 
 /// The order in memory of the dimensions of weights, the innermost last: one of
 /// `NORMDROP_WEIGHT_ORDER_*`.
@@ -516,6 +520,9 @@ pub struct normdrop_lengths {
     pub masked_scratch: usize,
     /// The number of floats of `workspace` in a `normdrop_masked`.
     pub masked_workspace: usize,
+    /// The number of doubles of scratch of `normdrop_prelu_gradient`: enough for every call without a
+    /// `normdrop_masked`, too.
+    pub prelu_scratch: usize,
 }
 
 /// The exact keep probability and the scale that belong to a probability to drop.

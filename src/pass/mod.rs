@@ -7,6 +7,7 @@ pub(crate) mod gradient;
 pub(crate) mod keep;
 pub(crate) mod moments;
 pub(crate) mod noise;
+pub(crate) mod prelu;
 pub(crate) mod reduce;
 pub(crate) mod sums;
 

@@ -6,6 +6,7 @@ mod backward;
 mod eval;
 pub(crate) mod masked;
 mod moments;
+pub(crate) mod prelu;
 pub(crate) mod prepare;
 mod train;
 

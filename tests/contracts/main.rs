@@ -19,6 +19,7 @@ mod noise;
 mod owned;
 mod padding;
 mod phases;
+mod prelu;
 mod prepared;
 mod pytorch;
 mod safety;

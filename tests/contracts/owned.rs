@@ -605,3 +605,137 @@ fn a_state_is_read_back_from_a_file_with_every_bit() -> Result<(), Box<dyn std::
     assert_eq!(y, [2.5]);
     Ok(())
 }
+
+/// Every call of two layers, one after the other: what they write.
+fn every_call<A: Activation>(layer: &mut BatchNormDropout<A>, dropout: bool) -> Result<Vec<Vec<f32>>, Error> {
+    let mut all = Vec::new();
+    for (number, shape) in shapes().into_iter().enumerate() {
+        let (x, dy) = (values(shape.len(), 1), values(shape.len(), 2));
+        let (mut y, mut dx, mut dr) = (vec![7.0; shape.len()], vec![7.0; shape.len()], vec![7.0; shape.len()]);
+        // A residual and dropout together are rounded otherwise.
+        let residual = (!dropout).then(|| values(shape.len(), 3));
+        let masked = (number % 2 == 1).then(|| vec![0b0101_1101; shape.samples().div_ceil(8)]);
+        let validity = masked.as_deref().map(Validity::Bitmap);
+        let step = ForwardStep { residual: residual.as_deref(), validity, ..ForwardStep::new(shape, 5, &x, &mut y) };
+        if number % 3 == 2 {
+            layer.train_frozen_step(step)?;
+        } else {
+            layer.train_step(step)?;
+        }
+        let step =
+            BackwardStep { residual: residual.as_deref(), grad_input: Some(&mut dx), ..BackwardStep::new(&x, &dy) };
+        layer.backward_step(BackwardStep { grad_residual: Some(&mut dr), ..step })?;
+        all.extend([y.clone(), dx.clone(), dr, layer.grad_weight.clone(), layer.grad_bias.clone()]);
+        all.push(layer.state.running_var.clone());
+        layer.train(shape, 6, &x, &mut y)?;
+        layer.backward(&dy, &mut dx)?;
+        all.extend([y.clone(), dx]);
+        layer.backward_step(BackwardStep::new(&x, &dy))?;
+        all.push(layer.grad_weight.clone());
+        layer.eval(shape, &x, &mut y)?;
+        all.push(y.clone());
+        layer.monte_carlo(shape, [3, 4], &x, &mut y, |_, y| all.push(y.to_vec()))?;
+        y.copy_from_slice(&x);
+        layer.eval_in_place(shape, &mut y)?;
+        all.push(y.clone());
+        layer.monte_carlo_in_place(shape, 9, &mut y)?;
+        all.push(y.clone());
+        if let Some(validity) = validity {
+            layer.eval_masked(shape, validity, &x, &mut y)?;
+            all.push(y);
+        }
+    }
+    Ok(all)
+}
+
+#[test]
+fn an_owned_layer_with_prelu_is_one_with_leaky_relu_whose_slope_has_a_gradient() -> Result<(), Error> {
+    let slope = 0.375;
+    for p in [0.0, 0.5] {
+        let config = Config { p, ..Config::DEFAULT };
+        let leaky = || owned(LeakyRelu::new(slope).expect("a finite slope"), config);
+        for slopes in [&[slope; CHANNELS][..], &[slope]] {
+            let prelu = || owned(Identity, config).with_prelu(slopes);
+            let noise = Noise::uniform(0.5)?;
+            for (mut leaky, mut prelu) in [
+                (leaky(), prelu()?),
+                (leaky().with_noise(noise), prelu()?.with_noise(noise)),
+                (leaky().with_alpha_dropout(), prelu()?.with_alpha_dropout()),
+            ] {
+                let (expected, found) = (every_call(&mut leaky, p > 0.0)?, every_call(&mut prelu, p > 0.0)?);
+                assert_eq!(found.len(), expected.len());
+                for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                    assert_eq!(found, expected, "p = {p}, {} slopes, result {number}", slopes.len());
+                }
+                assert_eq!(prelu.parameters_mut()[2].1.len(), slopes.len());
+                // Of some channels no value is below 0.
+                assert!(prelu.grad_slope.iter().all(|gradient| gradient.is_finite()));
+                assert!(prelu.grad_slope.iter().any(|gradient| *gradient != 0.0));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn an_owned_layer_has_the_gradients_of_the_slopes_of_the_layer_on_slices() -> Result<(), Error> {
+    let (slopes, config) = ([0.5, -0.25, 0.0, 2.0, 0.1], Config { p: 0.25, ..Config::DEFAULT });
+    let mut layer = owned(Identity, config).with_prelu(&slopes)?;
+    for shape in shapes() {
+        let (x, dy) = (values(shape.len(), 1), values(shape.len(), 2));
+        let (mut y, mut dx) = (vec![0.0; shape.len()], vec![0.0; shape.len()]);
+        layer.train(shape, 42, &x, &mut y)?;
+        layer.backward(&dy, &mut dx)?;
+        let slices = layer.layer(shape)?;
+        let (mut of_slices, mut d_slope, mut mask) =
+            (vec![0.0; shape.len()], [0.0; CHANNELS], vec![0; slices.mask_len()]);
+        let (mut saved, mut scratch) = (SavedArrays::<CHANNELS>::new(), vec![0.0; slices.prelu_scratch_len()]);
+        let (dropout, parameters) = (slices.fill_mask(42, &mut mask)?, layer.state.parameters());
+        let call = Train::new(&x, &mut of_slices, saved.as_mut(), &mut scratch);
+        slices.train_prelu(Train { dropout, parameters, ..call }, &slopes)?;
+        assert_eq!(bits(&y), bits(&of_slices));
+        let call = Backward::new(Statistics::Batch(saved.as_saved()), &x, &dy, &mut scratch);
+        let call = Backward { dropout, parameters, grad_input: Some(&mut of_slices), ..call };
+        slices.backward_prelu(call, &slopes, Some(&mut d_slope))?;
+        assert_eq!((bits(&dx), bits(&layer.grad_slope)), (bits(&of_slices), bits(&d_slope)));
+    }
+    Ok(())
+}
+
+#[test]
+fn an_owned_layer_refuses_slopes_that_are_not_its_own() -> Result<(), Error> {
+    let length = |expected, actual| Err(Error::Length { buffer: Buffer::Slope, expected, actual });
+    assert_eq!(owned(Identity, Config::DEFAULT).with_prelu(&[0.5; 4]).map(drop), length(CHANNELS, 4));
+    assert_eq!(owned(Identity, Config::DEFAULT).with_prelu(&[]).map(drop), length(CHANNELS, 0));
+    let mut layer = owned(Identity, Config::DEFAULT).with_prelu(&[0.5; CHANNELS])?;
+    let state = layer.state.clone();
+    assert_eq!(layer.load_state(BatchNormState { slope: vec![0.5], ..state.clone() }), length(CHANNELS, 1));
+    let mut without = owned(Relu, Config::DEFAULT);
+    assert_eq!(without.load_state(state), length(0, CHANNELS));
+    let shape = Shape::nc(8, CHANNELS)?;
+    let (x, mut y) = (values(40, 1), vec![7.0; 40]);
+    layer.train(shape, 1, &x, &mut y)?;
+    y.fill(7.0);
+    layer.state.slope = vec![0.5; 3];
+    assert_eq!(layer.train(shape, 1, &x, &mut y), length(CHANNELS, 3));
+    assert_eq!(layer.train_frozen(shape, 1, &x, &mut y), length(CHANNELS, 3));
+    assert_eq!(layer.eval(shape, &x, &mut y), length(CHANNELS, 3));
+    assert_eq!(layer.eval_in_place(shape, &mut y), length(CHANNELS, 3));
+    assert_eq!(layer.monte_carlo(shape, [1], &x, &mut y, |_, _| {}), length(CHANNELS, 3));
+    assert_eq!(layer.eval_masked(shape, Validity::Lengths(&[1; 8]), &x, &mut y), length(CHANNELS, 3));
+    assert_eq!(y, [7.0; 40]);
+    layer.state.slope = vec![0.5; CHANNELS];
+    layer.train(shape, 1, &x, &mut y)?;
+    let (mut dx, mut short) = (vec![7.0; 40], vec![7.0; 39]);
+    layer.grad_slope.fill(7.0);
+    let refused = |buffer| Err(Error::Length { buffer, expected: 40, actual: 39 });
+    assert_eq!(layer.backward(&x[1..], &mut dx), refused(Buffer::GradOutput));
+    assert_eq!(layer.backward(&x, &mut short), refused(Buffer::GradInput));
+    let step = BackwardStep { residual: Some(&x[1..]), ..BackwardStep::new(&x, &x) };
+    assert_eq!(layer.backward_step(step), refused(Buffer::Residual));
+    layer.grad_bias.pop();
+    let refused = Err(Error::Length { buffer: Buffer::GradBias, expected: CHANNELS, actual: CHANNELS - 1 });
+    assert_eq!(layer.backward(&x, &mut dx), refused);
+    assert_eq!((&layer.grad_slope[..], dx), (&[7.0; CHANNELS][..], vec![7.0; 40]), "a refused call has written");
+    Ok(())
+}

@@ -82,6 +82,13 @@ static normdrop_slice_f32 reading(normdrop_slice_mut_f32 written) {
     return slice;
 }
 
+static normdrop_slice_f32 reading_f32(normdrop_slice_mut_f32 written) {
+    normdrop_slice_f32 slice;
+    slice.values = written.values;
+    slice.len = written.len;
+    return slice;
+}
+
 static normdrop_slice_f64 reading_f64(normdrop_slice_mut_f64 written) {
     normdrop_slice_f64 slice;
     slice.values = written.values;
@@ -221,11 +228,11 @@ static void test_names(void) {
     }
     CHECK(strcmp(normdrop_status_text(NORMDROP_STATUS_STORED_FORM + 1), "unknown status") == 0);
     CHECK(strcmp(normdrop_status_text(-1), "unknown status") == 0);
-    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_NOISE; buffer++) {
+    for (buffer = NORMDROP_BUFFER_NONE; buffer <= NORMDROP_BUFFER_GRAD_SLOPE; buffer++) {
         CHECK(strcmp(normdrop_buffer_name(buffer), "unknown buffer") != 0);
     }
     CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_SAVED_INV_STD), "saved_inv_std") == 0);
-    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_NOISE + 1), "unknown buffer") == 0);
+    CHECK(strcmp(normdrop_buffer_name(NORMDROP_BUFFER_GRAD_SLOPE + 1), "unknown buffer") == 0);
     backend = normdrop_backend_detect();
     CHECK(backend >= NORMDROP_BACKEND_PORTABLE && backend <= NORMDROP_BACKEND_AVX512);
     CHECK(normdrop_backend_is_available(NORMDROP_BACKEND_FASTEST) == 1);
@@ -259,6 +266,7 @@ static void test_layer(void) {
     CHECK(lengths.eval_scratch <= lengths.scratch && lengths.train_scratch <= lengths.scratch);
     CHECK(lengths.backward_scratch <= lengths.scratch);
     CHECK(lengths.masked_scratch >= lengths.scratch && lengths.masked_workspace == 4 * 210);
+    CHECK(lengths.prelu_scratch >= lengths.scratch);
     layer.granularity = NORMDROP_GRANULARITY_CHANNEL;
     CHECK(lengths_of(&layer).mask_bits == 30 && lengths_of(&layer).mask == 4);
     layer.granularity = NORMDROP_GRANULARITY_SAMPLE;
@@ -1366,6 +1374,48 @@ static void test_alpha_dropout(void) {
     free_all();
 }
 
+static void test_prelu(void) {
+    normdrop_layer layer = new_layer(6, 5, 7, NORMDROP_ACTIVATION_IDENTITY);
+    normdrop_lengths lengths;
+    normdrop_error error = new_error();
+    normdrop_slice_mut_f32 x = random_mut_f32(210), dy = random_mut_f32(210), y = empty_f32(210), g = empty_f32(210);
+    normdrop_slice_mut_f32 slope = random_mut_f32(5), grad_slope = empty_f32(5), one = empty_f32(1);
+    normdrop_slice_mut_f64 scratch;
+    double sums[5] = {0, 0, 0, 0, 0}, all = 0;
+    size_t i;
+    lengths.version = NORMDROP_ABI_VERSION;
+    CHECK(normdrop_layer_lengths(&layer, &lengths, NULL) == NORMDROP_STATUS_OK);
+    scratch = empty_f64(lengths.prelu_scratch);
+    memcpy(y.values, x.values, 210 * sizeof(float));
+    memcpy(g.values, x.values, 210 * sizeof(float));
+    CHECK(normdrop_prelu(&layer, reading_f32(slope), y, &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_prelu_gradient(&layer, reading_f32(slope), reading_f32(dy), g, grad_slope, scratch, &error) ==
+          NORMDROP_STATUS_OK);
+    for (i = 0; i < 210; i++) {
+        size_t channel = i / 7 % 5;
+        int below = x.values[i] < 0;
+        CHECK(y.values[i] == (below ? slope.values[channel] * x.values[i] : x.values[i]));
+        CHECK(g.values[i] == (below ? slope.values[channel] * dy.values[i] : dy.values[i]));
+        sums[channel] += below ? (double)x.values[i] * (double)dy.values[i] : 0;
+    }
+    for (i = 0; i < 5; i++) {
+        CHECK(near((double)grad_slope.values[i], sums[i], 1e-5) && sums[i] != 0);
+        all += sums[i];
+    }
+    /* One slope for all channels. */
+    one.values[0] = 0.25f;
+    memcpy(g.values, x.values, 210 * sizeof(float));
+    slope.len = 1;
+    CHECK(normdrop_prelu_gradient(&layer, reading_f32(slope), reading_f32(dy), g, one, scratch, &error) == NORMDROP_STATUS_OK);
+    CHECK(near((double)one.values[0], all, 1e-5));
+    grad_slope.values = NULL;
+    grad_slope.len = 0;
+    CHECK(normdrop_prelu_gradient(&layer, reading_f32(slope), reading_f32(dy), g, grad_slope, scratch, &error) ==
+          NORMDROP_STATUS_OK);
+    CHECK(error.status == NORMDROP_STATUS_OK);
+    free_all();
+}
+
 /* ---- padded batches ---- */
 
 /* The calls over valid positions, with all their buffers. */
@@ -2169,7 +2219,8 @@ typedef struct {
     normdrop_slice_f32 input;
     normdrop_slice_mut_f64 moments, scratch;
     normdrop_slice_f64 from;
-    normdrop_slice_mut_f32 grad_weight, grad_bias, values;
+    normdrop_slice_mut_f32 grad_weight, grad_bias, values, grad_slope;
+    normdrop_slice_f32 slope, grad_output;
     normdrop_slice_mut_u8 mask;
     normdrop_slice_usize lengths;
 } loose;
@@ -2217,6 +2268,15 @@ static normdrop_status run_alpha_dropout(const normdrop_layer *layer, const void
 static normdrop_status run_alpha_dropout_backward(const normdrop_layer *layer, const void *call, normdrop_error *error) {
     return normdrop_alpha_dropout_backward(layer, reading_u8(((const loose *)call)->mask), ((const loose *)call)->values,
                                            error);
+}
+
+static normdrop_status run_prelu(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    return normdrop_prelu(layer, ((const loose *)call)->slope, ((const loose *)call)->values, error);
+}
+
+static normdrop_status run_prelu_gradient(const normdrop_layer *layer, const void *call, normdrop_error *error) {
+    const loose *of = (const loose *)call;
+    return normdrop_prelu_gradient(layer, of->slope, of->grad_output, of->values, of->grad_slope, of->scratch, error);
 }
 
 static normdrop_status run_apply_noise(const normdrop_layer *layer, const void *call, normdrop_error *error) {
@@ -2627,6 +2687,14 @@ static void test_wrong_buffers(void) {
     static const field mask[] = {WRITTEN(loose, mask, MASK, uint8_t)};
     static const field drop_padding[] = {READ(loose, lengths, LENGTHS, size_t), WRITTEN(loose, mask, MASK, uint8_t)};
     static const field alpha[] = {READ(loose, mask, MASK, uint8_t), WRITTEN(loose, values, VALUES, float)};
+    static const field prelu[] = {READ(loose, slope, SLOPE, float), WRITTEN(loose, values, VALUES, float)};
+    static const field prelu_gradient[] = {
+        READ(loose, slope, SLOPE, float),
+        READ(loose, grad_output, GRAD_OUTPUT, float),
+        WRITTEN(loose, values, VALUES, float),
+        WRITTEN(loose, grad_slope, GRAD_SLOPE, float),
+        WRITTEN(loose, scratch, SCRATCH, double),
+    };
     static const field noise[] = {WRITTEN(loose, values, VALUES, float)};
     static const field clear_padding[] = {READ(loose, lengths, LENGTHS, size_t), WRITTEN(loose, values, VALUES, float)};
     normdrop_error error = new_error();
@@ -2781,6 +2849,19 @@ static void test_wrong_buffers(void) {
         check_structs(run_alpha_dropout, &of.layer, &others, 0);
         check_buffers(run_alpha_dropout_backward, &of.layer, &others, alpha, COUNT(alpha), 0, 0);
         check_structs(run_alpha_dropout_backward, &of.layer, &others, 0);
+        {
+            normdrop_lengths needed;
+            needed.version = NORMDROP_ABI_VERSION;
+            CHECK(normdrop_layer_lengths(&of.layer, &needed, NULL) == NORMDROP_STATUS_OK);
+            others.slope = random_f32(5);
+            others.grad_output = random_f32(210);
+            others.grad_slope = empty_f32(5);
+            others.scratch = empty_f64(needed.prelu_scratch);
+        }
+        check_buffers(run_prelu, &of.layer, &others, prelu, COUNT(prelu), 0, 0);
+        check_structs(run_prelu, &of.layer, &others, 0);
+        check_buffers(run_prelu_gradient, &of.layer, &others, prelu_gradient, COUNT(prelu_gradient), 0, 0);
+        check_structs(run_prelu_gradient, &of.layer, &others, 0);
         check_buffers(run_apply_noise, &of.layer, &others, noise, COUNT(noise), 0, 0);
         check_structs(run_apply_noise, &of.layer, &others, 0);
         lengths[2] = 8;
@@ -2825,6 +2906,7 @@ int main(void) {
     test_halves();
     test_noise();
     test_alpha_dropout();
+    test_prelu();
     test_masked();
     test_folds();
     test_stored();

@@ -359,6 +359,28 @@ void noise_and_alpha_dropout() {
     REQUIRE(same(values, expected));
 }
 
+void prelu() {
+    const Problem problem;
+    const Floats slope(problem.layer.lengths().channels, 0.25f), dy = problem.x;
+    Floats values = problem.x, expected = problem.x;
+    problem.layer.prelu(slope, values);
+    OK(normdrop_prelu(&problem.c, in(slope), out(expected), nullptr));
+    REQUIRE(same(values, expected) && !same(values, problem.x));
+    normdrop::Scratch scratch;
+    std::vector<double> memory(problem.layer.lengths().prelu_scratch);
+    Floats grad_slope(slope.size()), expected_slope(slope.size());
+    values = expected = problem.x;
+    problem.layer.prelu_gradient(slope, dy, values, grad_slope, scratch);
+    OK(normdrop_prelu_gradient(&problem.c, in(slope), in(dy), out(expected), out(expected_slope), out(memory), nullptr));
+    REQUIRE(same(values, expected) && same(grad_slope, expected_slope) && !same(values, problem.x));
+    // One slope for all channels, and no gradient of it.
+    values = problem.x;
+    const Floats one(1, 0.25f), wrong(2, 0.25f);
+    problem.layer.prelu_gradient(one, dy, values, {}, scratch);
+    REQUIRE(same(values, expected));
+    REFUSED(problem.layer.prelu(wrong, values), NORMDROP_STATUS_LENGTH);
+}
+
 void padded_batches() {
     const Problem problem;
     const normdrop::Layer &layer = problem.layer;
@@ -966,6 +988,7 @@ int main() {
     gates();
     halves();
     noise_and_alpha_dropout();
+    prelu();
     padded_batches();
     whole_batches();
     batches_in_parts();

@@ -598,6 +598,32 @@ class Layer:
         return grad
 
     @untraced
+    def prelu(self, values: Floats, slope: Floats) -> Floats:
+        """PReLU of `values`, float32 of the shape of the layer, in place, and returns it: negative values are multiplied by the
+        slope of their channel. It follows any forward call of a layer of "identity", with dropout or without.
+
+        `slope` is float32 [C], or [1] for all channels.
+        """
+        slope = _array("slope", slope, numpy.float32, optional=False)
+        _library.call("prelu", self._layer, slope, self._singles("values", values))
+        return values
+
+    @untraced
+    def prelu_gradient(self, values: Floats, grad: Floats, slope: Floats) -> tuple[Floats, Floats]:
+        """The gradients of `prelu`: that of its input, and that of the slopes, float32 of the shape of `slope`.
+
+        `values`, float32 of the shape of the layer, is what went into `prelu`: the forward call once more, as `apply` of a training
+        call makes it. It becomes the gradient, in place, which `backward` of the layer then takes for its `grad`. `grad` is the
+        gradient of the output of `prelu`.
+        """
+        array = _array("slope", slope, numpy.float32, optional=False)
+        d_slope = numpy.empty(numpy.shape(slope), numpy.float32)
+        grad = _array("grad", grad, numpy.float32, shape=self.shape, optional=False)
+        scratch = numpy.empty(self._lengths.prelu_scratch)
+        _library.call("prelu_gradient", self._layer, array, grad, self._singles("values", values), d_slope, scratch)
+        return values, d_slope
+
+    @untraced
     def mask_from(self, generator: Generator) -> Bits:
         """A mask, uint8 [mask_len], from a `generator` of the caller, such as `numpy.random.Generator`."""
         failed: list[BaseException] = []

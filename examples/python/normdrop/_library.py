@@ -83,7 +83,7 @@ class CLengths(Structure):
         (name, c_size_t)
         for name in (
             "elements", "channels", "mask_bits", "mask", "eval_scratch", "train_scratch", "backward_scratch", "scratch",
-            "moments", "sums", "prepared", "masked_scratch", "masked_workspace",
+            "moments", "sums", "prepared", "masked_scratch", "masked_workspace", "prelu_scratch",
         )
     ]
 
@@ -222,6 +222,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "noise_apply": (c_int32, [POINTER(CNoise), c_uint64, c_uint64, Slice, _ERROR]),
     "alpha_dropout": (c_int32, [_LAYER, Slice, Slice, _ERROR]),
     "alpha_dropout_backward": (c_int32, [_LAYER, Slice, Slice, _ERROR]),
+    "prelu": (c_int32, [_LAYER, Slice, Slice, _ERROR]),
+    "prelu_gradient": (c_int32, [_LAYER, Slice, Slice, Slice, Slice, Slice, _ERROR]),
     "train": (c_int32, [_LAYER, POINTER(CTrain), _ERROR]),
     "train_masked": (c_int32, [_LAYER, POINTER(CTrain), POINTER(CMasked), _ERROR]),
     "eval_masked": (c_int32, [_LAYER, POINTER(CEval), POINTER(CMasked), _ERROR]),

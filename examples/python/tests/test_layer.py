@@ -550,6 +550,34 @@ def test_alpha_dropout(granularity):
         layer.alpha_dropout(y, mask[:-1].copy())
 
 
+@pytest.mark.parametrize("layout, shape", [("NCL", (6, 5, 30)), ("NLC", (6, 30, 5))])
+def test_prelu(layout, shape):
+    layer = normdrop.Layer(layout, shape, "identity", p=0.25)
+    rng = numpy.random.default_rng(1)
+    x, dy = (rng.normal(size=shape).astype(numpy.float32) for _ in range(2))
+    slope = numpy.array([0.25, -0.5, 0, 2, 0.1], numpy.float32)
+    axis = shape.index(5, 1)
+    by_channel = slope.reshape([5 if number == axis else 1 for number in range(3)])
+    mask = layer.mask(7)
+    linear, saved = layer.train(x, mask=mask)
+    y = linear.copy()
+    assert layer.prelu(y, slope) is y
+    assert (y == numpy.where(linear < 0, by_channel * linear, linear)).all()
+
+    g, d_slope = layer.prelu_gradient(linear.copy(), dy, slope)
+    assert (g == numpy.where(linear > 0, dy, by_channel * dy)).all()
+    summands = numpy.where(linear < 0, linear.astype(float) * dy, 0)
+    numpy.testing.assert_allclose(d_slope, summands.sum(tuple(number for number in range(3) if number != axis)), rtol=1e-5)
+    # The rest of the backward call is that of the layer.
+    leaky = normdrop.Layer(layout, shape, "leaky_relu", p=0.25, slope=0.25)
+    g, d_slope = layer.prelu_gradient(linear.copy(), dy, numpy.array([0.25], numpy.float32))
+    numpy.testing.assert_allclose(d_slope, [summands.sum()], rtol=1e-5)
+    for found, expected in zip(layer.backward(g, x, saved, mask=mask), leaky.backward(dy, x, saved, mask=mask)):
+        assert (found is None and expected is None) or (found == expected).all()
+    with pytest.raises(normdrop.NormdropError, match="slope must have 5"):
+        layer.prelu(y, slope[:2].copy())
+
+
 def test_masks_from_a_generator():
     layer = normdrop.Layer("NC", (1000, 10), p=0.25)
     mask = layer.mask_from(numpy.random.default_rng(5))

@@ -10,5 +10,6 @@ pub mod layer;
 pub mod mask;
 pub mod noise;
 pub mod padding;
+pub mod prelu;
 pub mod random;
 pub mod units;

@@ -263,6 +263,7 @@ impl<const LEN: usize, const CHANNELS: usize, const MASK: usize, const SCRATCH: 
         }
         run.channels::<C>(out)?;
         run.masked::<C>(out)?;
+        run.prelu::<C>(out)?;
         if C::LARGE_SHAPES.is_empty() {
             run.masks(out)?;
         }
@@ -327,7 +328,7 @@ const fn scratch_len(shapes: &[[usize; 3]], large: &[[usize; 3]], masked: &[[usi
         if let Ok(shape) = Shape::new(outer, channels, inner)
             && let Ok(layer) = Layer::new(shape, Identity, Config::DEFAULT)
         {
-            let len = if index < plain { layer.scratch_len() } else { layer.masked_scratch_len() };
+            let len = if index < plain { layer.prelu_scratch_len() } else { layer.masked_scratch_len() };
             if len > most {
                 most = len;
             }
@@ -424,6 +425,9 @@ const CHANNEL_CALLS: [&str; 13] = [
     "alpha_dropout",
     "alpha_dropout_back",
 ];
+
+/// The calls with PReLU.
+const PRELU_CALLS: [&str; 3] = ["train_prelu", "eval_prelu", "backward_prelu"];
 
 /// The calls over the valid positions of a padded batch.
 const MASKED_CALLS: [&str; 3] = ["train_masked", "eval_masked", "backward_masked"];
@@ -851,6 +855,25 @@ impl Run<'_, '_> {
         print(out, C::NAME, MASKED_CALLS, "Relu", C::DATA.len(), &digests)
     }
 
+    /// The calls with PReLU, whose slopes are in the residual.
+    fn prelu<C: Corpus>(&mut self, out: &mut impl Write) -> Result<(), Failure> {
+        let mut digests = Digests::<{ PRELU_CALLS.len() }>::default();
+        for (column, problem) in problems(C::SHAPES, C::DATA) {
+            let layer = self.layer(&problem, Identity)?;
+            let mut cut = self.cut(problem, &layer)?;
+            let slopes = if problem.number % 4 == 3 { 1 } else { problem.channels() };
+            let slope = front(cut.residual, slopes);
+            let [train, eval, backward] = &mut digests;
+            cut.eval_prelu(&layer, slope, &mut eval[column])?;
+            cut.backward_prelu(&layer, slope, true, &mut backward[column])?;
+            if problem.has_batch() {
+                cut.train_prelu(&layer, slope, &mut train[column])?;
+                cut.backward_prelu(&layer, slope, false, &mut backward[column])?;
+            }
+        }
+        print(out, C::NAME, PRELU_CALLS, "", C::DATA.len(), &digests)
+    }
+
     /// Masks, which have probabilities in place of data.
     fn masks(&mut self, out: &mut impl Write) -> Result<(), Failure> {
         write!(out, "\n{:<36}", "")?;
@@ -1022,6 +1045,53 @@ impl Cut<'_> {
             self.call.fixed = fixed;
             self.gradient_in_output(|call| call.backward_masked(layer, Masked::new(validity, workspace)))?;
             self.add_gradients(backward);
+        }
+        Ok(())
+    }
+
+    fn train_prelu(&mut self, layer: &Layer<Identity>, slope: &[f32], digest: &mut Digest) -> Result<(), Failure> {
+        self.spoil_scratch();
+        self.surrounded(|call| call.train_prelu(layer, slope))?;
+        for values in [&*self.call.output, self.call.running_mean, self.call.running_var] {
+            digest.add(values);
+        }
+        self.add_saved(digest);
+        Ok(())
+    }
+
+    /// Out of place, and with every second problem in place: the same bits.
+    fn eval_prelu(&mut self, layer: &Layer<Identity>, slope: &[f32], digest: &mut Digest) -> Result<(), Failure> {
+        self.spoil_scratch();
+        if self.problem.number.is_multiple_of(2) {
+            self.surrounded(|call| call.eval_prelu(layer, slope))?;
+        } else {
+            self.call.output.copy_from_slice(self.call.input);
+            self.surrounded(|call| call.eval_prelu_in_place(layer, slope))?;
+        }
+        digest.add(self.call.output);
+        Ok(())
+    }
+
+    /// The gradient of the slopes goes into the place of a mean that the call does not read.
+    fn backward_prelu(
+        &mut self,
+        layer: &Layer<Identity>,
+        slope: &[f32],
+        fixed: bool,
+        digest: &mut Digest,
+    ) -> Result<(), Failure> {
+        self.spoil_scratch();
+        self.call.fixed = fixed;
+        let mean = if fixed { &mut self.call.saved_mean } else { &mut self.call.running_mean };
+        let mean = core::mem::take(mean);
+        let gradient = &mut mean[..slope.len()];
+        self.gradient_in_output(|call| call.backward_prelu(layer, slope, Some(gradient)))?;
+        self.add_gradients(digest);
+        digest.add(front(mean, slope.len()));
+        if fixed {
+            self.call.saved_mean = mean;
+        } else {
+            self.call.running_mean = mean;
         }
         Ok(())
     }

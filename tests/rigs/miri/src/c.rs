@@ -120,6 +120,7 @@ impl Memory {
             ("sums", lengths.sums),
             ("scratch", lengths.scratch),
             ("masked_scratch", lengths.masked_scratch),
+            ("prelu_scratch", lengths.prelu_scratch),
             ("prepared", lengths.prepared),
         ];
         for (name, len) in doubles {
@@ -129,7 +130,7 @@ impl Memory {
         values.insert("other_sums", Values::Doubles(vec![2.0; lengths.sums]));
         Self {
             values,
-            shared: vec![0.0; 2 * lengths.masked_scratch.max(lengths.masked_workspace) + 2],
+            shared: vec![0.0; 2 * lengths.masked_scratch.max(lengths.masked_workspace).max(lengths.prelu_scratch) + 2],
             asked: Vec::new(),
             fault: None,
         }
@@ -184,8 +185,10 @@ impl Memory {
 
     fn digest(&self) -> u64 {
         let mut digest = Digest::new();
-        for (_, values) in
-            self.values.iter().filter(|(name, _)| !["scratch", "masked_scratch", "workspace"].contains(name))
+        for (_, values) in self
+            .values
+            .iter()
+            .filter(|(name, _)| !["scratch", "masked_scratch", "prelu_scratch", "workspace"].contains(name))
         {
             match values {
                 Values::Floats(values) => digest.floats(values),
@@ -224,6 +227,7 @@ fn lengths(layer: &c::normdrop_layer) -> c::normdrop_lengths {
         prepared: 0,
         masked_scratch: 0,
         masked_workspace: 0,
+        prelu_scratch: 0,
     };
     // SAFETY: both pointers are to what they say; there need be no error.
     let status = unsafe { c::normdrop_layer_lengths(layer, &raw mut lengths, ptr::null_mut()) };
@@ -252,7 +256,7 @@ unsafe extern "C" fn next(context: *mut c_void) -> u32 {
 type Function = fn(&mut Memory, &c::normdrop_layer, *mut c::normdrop_error) -> c::normdrop_status;
 
 /// In an order in which each finds what it needs.
-const FUNCTIONS: [(&str, Function); 42] = [
+const FUNCTIONS: [(&str, Function); 44] = [
     // SAFETY of all of them: the pointers are to allocations that live as long as the call, nobody else uses them meanwhile, and
     // the ones that are spoilt are those that the interface promises to refuse.
     ("fill_mask", |m, layer, error| {
@@ -299,6 +303,17 @@ const FUNCTIONS: [(&str, Function); 42] = [
         let (mask, values) = (m.read("mask"), m.write("output"));
         // SAFETY: as above.
         unsafe { c::normdrop_alpha_dropout_backward(layer, mask, values, error) }
+    }),
+    ("prelu", |m, layer, error| {
+        let (slope, values) = (m.read("bias"), m.write("output"));
+        // SAFETY: as above.
+        unsafe { c::normdrop_prelu(layer, slope, values, error) }
+    }),
+    ("prelu_gradient", |m, layer, error| {
+        let (slope, grad_output, values) = (m.read("bias"), m.read("grad_output"), m.write("output"));
+        let (grad_slope, scratch) = (m.write("grad_bias"), m.write("prelu_scratch"));
+        // SAFETY: as above.
+        unsafe { c::normdrop_prelu_gradient(layer, slope, grad_output, values, grad_slope, scratch, error) }
     }),
     ("train", |m, layer, error| {
         let mask = m.read("mask");

@@ -92,7 +92,7 @@ impl Memory {
             part: vec![0.0; layer.moments_len()],
             other: vec![0.0; layer.moments_len()],
             prepared: vec![0.0; layer.prepared_len()],
-            scratch: vec![f64::NAN; layer.masked_scratch_len()],
+            scratch: vec![f64::NAN; layer.masked_scratch_len().max(layer.prelu_scratch_len())],
         }
     }
 
@@ -220,6 +220,25 @@ fn every_call_of<A: Activation>(name: &str, activation: A, dimensions: [usize; 3
             layer.fill_mask(7, &mut gates)?;
             masked(&layer, |masked| call.train_masked_with_gates(&layer, masked, &mut gates))
         }),
+        ("eval masked with gates", false, |call, layer| {
+            let config = Config { granularity: Granularity::Element, ..layer.config() };
+            let layer = Layer::new(layer.shape(), Relu, config)?;
+            let mut gates = vec![0; layer.mask_len()];
+            layer.fill_mask(7, &mut gates)?;
+            masked(&layer, |masked| call.eval_masked_with_gates(&layer, masked, &mut gates))
+        }),
+        ("train prelu", true, |call, layer| prelu(layer, |layer, slope, _| call.train_prelu(layer, slope))),
+        ("eval prelu", false, |call, layer| prelu(layer, |layer, slope, _| call.eval_prelu(layer, slope))),
+        ("eval prelu in place", false, |call, layer| {
+            prelu(layer, |layer, slope, _| call.eval_prelu_in_place(layer, slope))
+        }),
+        ("backward prelu", true, |call, layer| {
+            prelu(layer, |layer, slope, gradient| call.backward_prelu(layer, slope, Some(gradient)))
+        }),
+        ("prelu", false, |call, layer| prelu(layer, |layer, slope, _| call.prelu(layer, slope))),
+        ("prelu gradient", false, |call, layer| {
+            prelu(layer, |layer, slope, gradient| call.prelu_gradient(layer, slope, Some(gradient)))
+        }),
     ];
     for (what, needs_batch, make) in calls {
         if has_batch || !needs_batch {
@@ -255,6 +274,16 @@ fn masked<A: Activation>(layer: &Layer<A>, call: impl FnOnce(Masked<'_>) -> Resu
     let mut bitmap = vec![0xFF; mask_len(layer.shape().samples())];
     bitmap[0] = 0xFE;
     call(Masked::new(Validity::Bitmap(&bitmap), &mut vec![f32::NAN; layer.masked_workspace_len()]))
+}
+
+/// A call of the layer without its activation, with a slope for each channel and a place for their gradients.
+fn prelu<A: Activation>(
+    layer: &Layer<A>,
+    call: impl FnOnce(&Layer<Identity>, &[f32], &mut [f32]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let layer = Layer::new(layer.shape(), Identity, layer.config())?;
+    let slopes = numbers(layer.shape().channels(), 12, false);
+    call(&layer, &slopes, &mut vec![f32::NAN; slopes.len()])
 }
 
 fn forward_and_backward<A: Activation>(name: &str, activation: A) {

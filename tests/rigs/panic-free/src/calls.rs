@@ -593,6 +593,50 @@ pub extern "C" fn normdrop_masked_lengths(call: &Call, scratch: &mut usize, work
     }))
 }
 
+macro_rules! prelu_calls {
+    ($($name:ident: $method:ident;)*) => {$(
+        #[doc = concat!("`Layer::", stringify!($method), "`.")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(call: &Call, slope: Slice<f32>) -> usize {
+            // SAFETY: passed on.
+            code(unsafe { call.make(Identity, |buffers: &mut normdrop_calls::Call<'_>, layer| buffers.$method(layer, slope.read())) })
+        }
+    )*};
+}
+
+prelu_calls! {
+    normdrop_train_prelu: train_prelu;
+    normdrop_eval_prelu: eval_prelu;
+    normdrop_eval_prelu_in_place: eval_prelu_in_place;
+    normdrop_prelu: prelu;
+}
+
+/// `Layer::backward_prelu`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_backward_prelu(call: &Call, slope: Slice<f32>, grad_slope: Slice<f32>) -> usize {
+    // SAFETY: passed on.
+    code(unsafe {
+        call.make(Identity, |buffers, layer| buffers.backward_prelu(layer, slope.read(), grad_slope.get_mut()))
+    })
+}
+
+/// `Layer::prelu_gradient`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_prelu_gradient(call: &Call, slope: Slice<f32>, grad_slope: Slice<f32>) -> usize {
+    // SAFETY: passed on.
+    code(unsafe {
+        call.make(Relu, |buffers: &mut normdrop_calls::Call<'_>, layer| {
+            buffers.prelu_gradient(layer, slope.read(), grad_slope.get_mut())
+        })
+    })
+}
+
+/// The length of the scratch of calls with PReLU.
+#[unsafe(no_mangle)]
+pub extern "C" fn normdrop_prelu_scratch_len(call: &Call) -> usize {
+    call.layer(Identity).map_or(0, |layer| layer.prelu_scratch_len())
+}
+
 /// `Layer::apply_noise`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn normdrop_apply_noise(call: &Call, width: f32, seed: u64, values: Slice<f32>) -> usize {

@@ -15,6 +15,7 @@ pub mod saved_model;
 pub mod state_dict;
 pub mod torch;
 
+use std::io::Read;
 use std::path::Path;
 
 use crate::model::{Fault, Model};
@@ -27,7 +28,7 @@ pub fn read(path: &Path, eps: Option<f32>) -> Result<Model, Fault> {
     let bytes = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
     if path.is_dir() {
         let model = saved_model::read(&path.join("variables"), eps);
-        return model.map_err(|fault| format!("{}: {fault}", path.display()));
+        return model.and_then(checked).map_err(|fault| format!("{}: {fault}", path.display()));
     }
     let model = match path.extension().and_then(|extension| extension.to_str()) {
         Some("safetensors") => state_dict::read(&bytes(path)?, eps),
@@ -74,5 +75,35 @@ pub fn read(path: &Path, eps: Option<f32>) -> Result<Model, Fault> {
             Err("the name of the file ends in none of the extensions that --help lists".to_owned())
         }
     };
-    model.map_err(|fault| format!("{}: {fault}", path.display()))
+    model.and_then(checked).map_err(|fault| format!("{}: {fault}", path.display()))
+}
+
+/// The model, if each batch norm has as many numbers of each kind as channels, and if no two have one name, by which they
+/// were paired and are written.
+fn checked(model: Model) -> Result<Model, Fault> {
+    model.batch_norms.iter().try_for_each(|bn| bn.check())?;
+    let batch_norms = model.batch_norms.iter().map(|bn| &bn.name);
+    let layers = model.layers.iter().map(|layer| &layer.name);
+    for mut names in [batch_norms.collect::<Vec<_>>(), layers.collect()] {
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("two layers are named {}", pair[0]));
+        }
+    }
+    Ok(model)
+}
+
+/// How many bytes the files of an archive have together, at most: those of weights are never a hundred times as long as the
+/// archive, and one that is made to fill the memory is.
+fn most_unpacked(archive: &[u8]) -> u64 {
+    u64::try_from(archive.len()).unwrap_or(u64::MAX).saturating_mul(100)
+}
+
+/// The contents of a file of an archive of which so many bytes may still be unpacked.
+fn unpacked(file: impl Read, most: &mut u64) -> Result<Vec<u8>, Fault> {
+    let mut bytes = Vec::new();
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    let rest = u64::try_from(bytes.len()).ok().and_then(|len| most.checked_sub(len));
+    *most = rest.ok_or("the archive is over a hundred times as long as its file")?;
+    Ok(bytes)
 }

@@ -85,6 +85,8 @@ impl Graph {
             let scaled = model.batch_norms.remove(scaled);
             let bn = model.batch_norm(&self.nodes[before].name)?;
             let bn = &mut model.batch_norms[bn];
+            scaled.check()?;
+            bn.check()?;
             let channels = bn.mean.len();
             if scaled.mean.len() != channels {
                 return Err(format!("{scale} has {} channels, and {} has {channels}", scaled.mean.len(), bn.name));

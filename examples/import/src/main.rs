@@ -114,6 +114,7 @@ fn run() -> Result<(), Fault> {
             );
         }
         if int8 {
+            layer.check()?;
             let quantised = write::quantise(layer);
             println!(
                 "int8: the weights of {} are off by {:.2} % of the largest of their output; with one scale for all outputs by {:.2} %",

@@ -87,7 +87,30 @@ pub struct Between {
 }
 
 impl WeightLayer {
-    /// The output that a weight belongs to.
+    /// Checks that the weights are as many as the shape says, and the bias as many as the outputs.
+    ///
+    /// # Errors
+    /// Says what the file has instead.
+    pub fn check(&self) -> Result<(), Fault> {
+        let WeightShape { outputs, inputs, taps, groups, .. } = self.shape;
+        let divided = groups > 0 && outputs % groups == 0 && inputs % groups == 0;
+        let len = inputs.checked_div(groups).and_then(|inputs| outputs.checked_mul(inputs)?.checked_mul(taps));
+        if !divided || len != Some(self.weights.len()) {
+            let count = self.weights.len();
+            return Err(format!(
+                "{}: {count} weights are not {outputs} outputs of {inputs} inputs in {groups} groups and {taps} taps",
+                self.name
+            ));
+        }
+        match &self.bias {
+            Some(bias) if bias.len() != outputs => {
+                Err(format!("{}: a bias of {} values, and {outputs} outputs", self.name, bias.len()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The output that a weight belongs to, if [`check`](Self::check) has no fault to find.
     #[must_use]
     pub fn output_of(&self, index: usize) -> usize {
         let WeightShape { order, outputs, inputs, taps, groups } = self.shape;
@@ -109,6 +132,21 @@ impl BatchNorm {
 
     fn running(&self) -> Running<'_> {
         Running::new(&self.mean, &self.var)
+    }
+
+    /// Checks that there is one value of each kind per channel.
+    ///
+    /// # Errors
+    /// Says how many there are.
+    pub fn check(&self) -> Result<(), Fault> {
+        let channels = self.mean.len();
+        let len = |values: &Option<Vec<f32>>| values.as_ref().map_or(channels, Vec::len);
+        let lengths = [self.var.len(), len(&self.weight), len(&self.bias)];
+        if lengths == [channels; 3] {
+            return Ok(());
+        }
+        let [vars, weights, biases] = lengths;
+        Err(format!("{}: {channels} means, {vars} variances, {weights} weights and {biases} biases", self.name))
     }
 
     /// What is unusual about the numbers, a line for each kind.

@@ -46,7 +46,7 @@ pub struct Quantised {
     pub error_of_one_scale: f64,
 }
 
-/// Rounds the weights of a layer to eight bits, symmetrically (Jacob et al., *Quantization and training of neural
+/// Rounds the weights of a layer that [`WeightLayer::check`] accepts to eight bits, symmetrically (Jacob et al., *Quantization and training of neural
 /// networks*, 2018, with one scale per output channel as TFLite has it).
 #[must_use]
 pub fn quantise(layer: &WeightLayer) -> Quantised {

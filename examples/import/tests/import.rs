@@ -665,6 +665,70 @@ fn files_that_are_cut_off_or_foreign_are_refused() {
     assert!(formats::read(&file("darknet.cfg"), None).expect_err("no model").contains("none of"));
 }
 
+/// Reads bytes as a file of this name, by the name alone.
+fn read_as(name: &str, bytes: &[u8]) -> Result<Model, String> {
+    let folder = std::env::temp_dir().join(format!("normdrop-import-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join(name), bytes).expect("a file");
+    let model = formats::read(&folder.join(name), None);
+    std::fs::remove_dir_all(&folder).expect("its own folder");
+    model
+}
+
+#[test]
+fn numbers_and_names_that_do_not_belong_together_are_refused() {
+    // Two convolutions of one name: which one a batch norm is beside is not known.
+    let bytes = std::fs::read(file("caffe.caffemodel")).expect("written by make.py");
+    let at = bytes.windows(5).position(|window| window == b"conv1").expect("its name");
+    let mut renamed = bytes.clone();
+    renamed[at + 4] = b'3';
+    assert!(read_as("a.caffemodel", &renamed).expect_err("two names").contains("two layers are named conv3"));
+    assert!(read_as("a.caffemodel", &bytes).is_ok());
+    // A batch norm with three variances and four means.
+    let zeros = [0; 16];
+    let view = |len: usize| {
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![len], &zeros[..4 * len]);
+        view.expect("as many numbers as its shape has")
+    };
+    let bytes = safetensors::serialize([("bn.running_mean", view(4)), ("bn.running_var", view(3))], None);
+    let bytes = bytes.expect("two tensors");
+    assert!(read_as("a.safetensors", &bytes).expect_err("too few").contains("bn: 4 means, 3 variances"));
+    // The numbers of a version in Darknet's file.
+    let mut weights = std::fs::read(file("darknet.weights")).expect("written by make.py");
+    weights[..4].copy_from_slice(&i32::MAX.to_le_bytes());
+    let cfg = std::fs::read_to_string(file("darknet.cfg")).expect("written by make.py");
+    assert!(darknet::read(&cfg, &weights).is_ok(), "of a later version");
+    // Weights that are no whole number of outputs have no scale for each.
+    let mut layer = read("onnx.onnx").layers[0].clone();
+    assert_eq!(layer.check(), Ok(()));
+    layer.shape.groups = 0;
+    assert!(layer.check().expect_err("no group").contains("in 0 groups"));
+    layer.shape.groups = 1;
+    layer.bias = Some(vec![0.0; 5]);
+    assert!(layer.check().expect_err("another bias").contains("a bias of 5 values, and 4 outputs"));
+}
+
+/// An archive of one file of zeros, compressed.
+fn zeros(name: &str, len: usize) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    archive.start_file(name, zip::write::SimpleFileOptions::default()).expect("a name");
+    archive.write_all(&vec![0; len]).expect("in memory");
+    archive.finish().expect("in memory").into_inner()
+}
+
+#[test]
+fn an_archive_that_is_small_only_because_it_is_compressed_does_not_fill_the_memory() {
+    let fault = formats::npz::read(&zeros("bn/mean.npy", 1 << 20), None).expect_err("a thousand times as long");
+    assert!(fault.contains("over a hundred times as long"), "{fault}");
+    let fault = formats::keras::read(&zeros("config.json", 1 << 20)).expect_err("a thousand times as long");
+    assert!(fault.contains("over a hundred times as long"), "{fault}");
+    // Nothing of an archive of PyTorch is compressed.
+    assert!(
+        torch::read(&zeros("archive/data.pkl", 1 << 20), None).expect_err("compressed").contains("it is compressed")
+    );
+}
+
 #[test]
 fn what_is_written_is_what_was_folded() {
     let mut model = read("onnx.onnx");

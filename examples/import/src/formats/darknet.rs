@@ -19,7 +19,7 @@ pub fn read(cfg: &str, weights: &[u8]) -> Result<Model, Fault> {
     let version: Vec<i32> = weights.as_chunks().0.iter().take(2).map(|&bytes| i32::from_le_bytes(bytes)).collect();
     // Since version 0.2 the number of images that were seen has 64 bits.
     let header = match version[..] {
-        [major, minor] if major * 10 + minor >= 2 => 20,
+        [major, minor] if major.saturating_mul(10).saturating_add(minor) >= 2 => 20,
         [_, _] => 16,
         _ => return Err("no header".to_owned()),
     };

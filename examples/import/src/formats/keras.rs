@@ -5,7 +5,7 @@
 //! layer's own name. `vars/0` and so on are gamma, beta, mean, variance, without those that the layer does not have.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read as _};
+use std::io::Cursor;
 
 use normdrop::{WeightOrder, WeightShape};
 use serde_json::Value;
@@ -71,11 +71,10 @@ struct Layer {
 /// Says what the file lacks, or that the model is no chain.
 pub fn read(bytes: &[u8]) -> Result<Model, Fault> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|error| error.to_string())?;
+    let mut most = super::most_unpacked(bytes);
     let mut part = |name: &str| -> Result<Vec<u8>, Fault> {
-        let mut file = archive.by_name(name).map_err(|error| format!("{name}: {error}"))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|error| format!("{name}: {error}"))?;
-        Ok(bytes)
+        let file = archive.by_name(name).map_err(|error| format!("{name}: {error}"))?;
+        super::unpacked(file, &mut most).map_err(|fault| format!("{name}: {fault}"))
     };
     let config: Value =
         serde_json::from_slice(&part("config.json")?).map_err(|error| format!("config.json: {error}"))?;

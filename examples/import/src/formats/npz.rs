@@ -5,7 +5,7 @@
 //! joined by `/`: the statistics are `bn/~/mean_ema/average`, not `hidden`. There is no `eps` and no graph in it.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read as _};
+use std::io::Cursor;
 
 use normdrop::{WeightOrder, WeightShape};
 
@@ -74,12 +74,11 @@ pub fn read(bytes: &[u8], eps: Option<f32>) -> Result<Model, Fault> {
 
 fn arrays(bytes: &[u8]) -> Result<BTreeMap<String, Array>, Fault> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|error| error.to_string())?;
-    let mut arrays = BTreeMap::new();
+    let (mut arrays, mut most) = (BTreeMap::new(), super::most_unpacked(bytes));
     for index in 0..archive.len() {
-        let mut file = archive.by_index(index).map_err(|error| error.to_string())?;
+        let file = archive.by_index(index).map_err(|error| error.to_string())?;
         let name = file.name().map_err(|error| error.to_string())?.trim_end_matches(".npy").to_owned();
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|error| format!("{name}: {error}"))?;
+        let bytes = super::unpacked(file, &mut most).map_err(|fault| format!("{name}: {fault}"))?;
         // Counters are integers, and none of them is read here.
         if let Some(array) = array(&bytes).map_err(|fault| format!("{name}: {fault}"))? {
             arrays.insert(name, array);

@@ -77,8 +77,10 @@ ENVIRONMENTS = {
     "mxnet": "mxnet==1.9.1 numpy==1.23.5",
     "chainer": "chainer==7.8.1 numpy==1.23.5",
     "objax": "objax==1.8.0 jax==0.4.35 numpy==1.26.4 six",
-    "mlx": "mlx[cpu]==0.32.4 numpy==2.4.6",
+    "mlx": "mlx[cpu]==0.32.4 numpy==2.4.6; and mlx[cpu]==0.32.0",
     "mindspore": "mindspore==2.10.0 numpy==1.26.4",
+    "nnabla": "nnabla==1.39.0 numpy==1.26.4, Python 3.10",
+    "megengine": "megengine==1.13.0 numpy==1.23.5, Python 3.10",
 }
 
 
@@ -629,9 +631,86 @@ def mlx_rows():
             layer.train(train)
             return np.array(layer(mx.array(x.astype(np.float32))))
 
-        yield record("MLX", version("mlx"), path, layout, weighs="new", momentum_default=new.momentum, eps_default=new.eps,
+        # The variance of the average is another one since 0.32.1.
+        old = tuple(map(int, version("mlx").split("."))) < (0, 32, 1)
+        yield record("MLX (old)" if old else "MLX", version("mlx"), path, layout, weighs="new", momentum_default=new.momentum, eps_default=new.eps,
                      eps=layer.eps, precision="float32", train=lambda x: call(x, True), evaluate=lambda x: call(x, False),
                      state=lambda: (np.array(layer.running_mean), np.array(layer.running_var)),
+                     one_value=lambda: after_one_value(one_value), dropout=dropped)
+        dropped = None
+
+
+def nnabla_rows():
+    import inspect
+
+    import nnabla
+    import nnabla.functions as F
+    import nnabla.parametric_functions as PF
+
+    defaults = {name: of.default for name, of in inspect.signature(PF.batch_normalization).parameters.items()}
+
+    def run(function, x):
+        y = function(nnabla.Variable.from_numpy_array(x.astype(np.float32)))
+        y.forward()
+        return y.d.copy()
+
+    def make(layout, train):
+        """The layer in training or evaluation; its parameters are global."""
+        return lambda x: PF.batch_normalization(x, axes=[layout.index("C")], decay_rate=1 - NEW, batch_stat=train)
+
+    def statistics():
+        parameters = nnabla.get_parameters(grad_only=False)
+        return [parameters[f"bn/{name}"].d.ravel().copy() for name in ("mean", "var")]
+
+    def one_value(x):
+        nnabla.clear_parameters()
+        run(make("NC", True), x)
+        return statistics()[1]
+
+    dropped = dropout("F.dropout(x, 0.25)", lambda x, p: run(lambda x: F.dropout(x, p), x))
+    one = after_one_value(one_value)
+    for layout, path in (("NC", "(N, C)"), ("NCHW", "NCHW"), ("NHWC", "NHWC")):
+        nnabla.clear_parameters()
+        make(layout, True)(nnabla.Variable(SHAPES[layout]))
+        parameters = nnabla.get_parameters(grad_only=False)
+        for name, values in (("gamma", WEIGHT), ("beta", BIAS)):
+            parameters[f"bn/{name}"].d = np.reshape(values, parameters[f"bn/{name}"].shape)
+        yield record("nnabla", nnabla.__version__, path, layout, weighs="old", momentum_default=defaults["decay_rate"],
+                     eps_default=defaults["eps"], eps=defaults["eps"], precision="float32",
+                     train=lambda x: run(make(layout, True), x), evaluate=lambda x: run(make(layout, False), x),
+                     state=statistics, one_value=one, dropout=dropped)
+        dropped = None
+
+
+def megengine_rows():
+    import megengine
+    from megengine import module
+
+    def one_value(x):
+        layer = module.BatchNorm1d(3, momentum=1 - NEW)
+        layer.train()
+        layer(megengine.Tensor(x.astype(np.float32)))
+        return layer.running_var.numpy()
+
+    def drop(x, p):
+        layer = module.Dropout(p)
+        layer.train()
+        return layer(megengine.Tensor(x)).numpy()
+
+    dropped = dropout("module.Dropout(0.25)", drop)
+    for layout, path, of in (("NC", "(N, C)", module.BatchNorm1d), ("NCHW", "NCHW", module.BatchNorm2d)):
+        layer, new = of(3, momentum=1 - NEW), of(3)
+        for parameter, values in ((layer.weight, WEIGHT), (layer.bias, BIAS)):
+            parameter[...] = megengine.Tensor(np.float32(values).reshape(parameter.shape))
+
+        def call(x, train):
+            layer.train(train)
+            return layer(megengine.Tensor(x.astype(np.float32))).numpy()
+
+        yield record("MegEngine", megengine.__version__, path, layout, weighs="old", momentum_default=new.momentum,
+                     eps_default=new.eps, eps=layer.eps, precision="float32", train=lambda x: call(x, True),
+                     evaluate=lambda x: call(x, False),
+                     state=lambda: (layer.running_mean.numpy().ravel(), layer.running_var.numpy().ravel()),
                      one_value=lambda: after_one_value(one_value), dropout=dropped)
         dropped = None
 

@@ -20,6 +20,7 @@
 //! | uniform | the same with uniform noise |
 //! | alpha | `Layer::alpha_dropout`: a tensor in place, from the stored mask |
 //! | train-masked, eval-masked, backward-masked | the calls over the valid positions of a padded batch, otherwise as above; of [n, c] a position is a sample |
+//! | train-prelu, eval-prelu, backward-prelu | `Layer::train_prelu` and the calls beside it, of a layer with PReLU in the place of `Relu`, otherwise as above |
 //! | read | a limit: the sum of one tensor, which is read and not written |
 //! | triad | a limit: the sum of two tensors, element by element, into a third one |
 //! | environment | once, without a workload: `Layer::eval` of one value, where the floating-point environment is the default one and where the call has to set that and put the caller's back; and one read of the register |
@@ -58,8 +59,9 @@ mod timing;
 
 use lexopt::{Arg, Parser, ValueExt};
 use normdrop::{
-    Backend, Backward, Config, Dropout, Eval, EvalPrepared, Layer, Masked, Noise, ParameterGradients, Parameters,
-    Prepare, Relu, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape, Statistics, Train, Validity,
+    Activation, Backend, Backward, Config, Dropout, Eval, EvalPrepared, Identity, Layer, Masked, Noise,
+    ParameterGradients, Parameters, Prepare, Relu, Running, RunningMut, RunningVariance, Saved, SavedMut, Shape,
+    Statistics, Train, Validity,
 };
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
@@ -73,7 +75,8 @@ usage: cargo bench --bench throughput -- [options]
   --reason TEXT     the reason of the run in that first line (none)
   --workload A,C    some of the workloads A to H, S, X and Y (all)
   --op train        some of eval, prepared, mask, train, backward, gaussian, uniform, alpha,
-                    train-masked, eval-masked, backward-masked, read, triad, environment (all)
+                    train-masked, eval-masked, backward-masked,
+                    train-prelu, eval-prelu, backward-prelu, read, triad, environment (all)
   --valid PERCENT   valid positions of a padded batch, 50 to 100 (50)
   --backend avx2    some of portable, avx2, avx512 (all)
   --rounds N        samples of each op, at least 1 (31)
@@ -233,9 +236,10 @@ impl Workload {
         // The unbiased variance of one value, as in S, does not exist.
         let config = Config { p: 0.1, running_var: RunningVariance::Biased, ..Config::DEFAULT };
         let layer = Layer::new(self.shape, Relu, config)?;
+        let linear = Layer::new(self.shape, Identity, config)?;
         let threads = if options.threads.is_empty() { &[NonZeroUsize::MIN][..] } else { &options.threads };
         let most = threads.iter().copied().max().unwrap_or(NonZeroUsize::MIN);
-        let mut buffers = Buffers::new(&in_tasks(layer, most), options)?;
+        let mut buffers = Buffers::new((&in_tasks(layer, most), &in_tasks(linear, most)), options)?;
         let mut series = Vec::new();
         let limits = Op::LIMITS.map(|op| (op, None, NonZeroUsize::MIN));
         let of_backend = |backend: Backend| {
@@ -245,9 +249,10 @@ impl Workload {
         let ops = backends.iter().copied().flat_map(of_backend);
         for (op, backend, threads) in ops.chain(limits).filter(|(op, ..)| chosen(&options.ops, op.name())) {
             let layer = backend.map_or(Ok(layer), |backend| layer.with_backend(backend))?;
-            let layer = in_tasks(layer, threads);
-            let repeats = if options.smoke { 1 } else { repeats(|| buffers.run(&layer, op))? };
-            series.push(Series { op, backend, threads, layer, repeats, samples: Vec::new() });
+            let linear = backend.map_or(Ok(linear), |backend| linear.with_backend(backend))?;
+            let (layer, linear) = (in_tasks(layer, threads), in_tasks(linear, threads));
+            let repeats = if options.smoke { 1 } else { repeats(|| buffers.run((&layer, &linear), op))? };
+            series.push(Series { op, backend, threads, layer, linear, repeats, samples: Vec::new() });
         }
         for _ in 0..options.rounds.get() {
             for series in &mut series {
@@ -255,7 +260,7 @@ impl Workload {
                     buffers.copy(series.threads);
                     Ok(())
                 })?;
-                let call = time(series.repeats, || buffers.run(&series.layer, series.op))?;
+                let call = time(series.repeats, || buffers.run((&series.layer, &series.linear), series.op))?;
                 series.samples.push(Sample { call, copy });
             }
         }
@@ -277,13 +282,16 @@ enum Op {
     TrainMasked,
     EvalMasked,
     BackwardMasked,
+    TrainPrelu,
+    EvalPrelu,
+    BackwardPrelu,
     Read,
     Triad,
 }
 
 impl Op {
     /// Those of the layer.
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 14] = [
         Self::Eval,
         Self::Prepared,
         Self::Mask,
@@ -295,9 +303,12 @@ impl Op {
         Self::TrainMasked,
         Self::EvalMasked,
         Self::BackwardMasked,
+        Self::TrainPrelu,
+        Self::EvalPrelu,
+        Self::BackwardPrelu,
     ];
     /// The names of all of them.
-    const NAMES: [&str; 14] = [
+    const NAMES: [&str; 17] = [
         "eval",
         "prepared",
         "mask",
@@ -309,6 +320,9 @@ impl Op {
         "train-masked",
         "eval-masked",
         "backward-masked",
+        "train-prelu",
+        "eval-prelu",
+        "backward-prelu",
         "read",
         "triad",
         "environment",
@@ -329,6 +343,9 @@ impl Op {
             Self::TrainMasked => "train-masked",
             Self::EvalMasked => "eval-masked",
             Self::BackwardMasked => "backward-masked",
+            Self::TrainPrelu => "train-prelu",
+            Self::EvalPrelu => "eval-prelu",
+            Self::BackwardPrelu => "backward-prelu",
             Self::Read => "read",
             Self::Triad => "triad",
         }
@@ -341,6 +358,8 @@ struct Series {
     backend: Option<Backend>,
     threads: NonZeroUsize,
     layer: Layer<Relu>,
+    /// The same without an activation, for PReLU.
+    linear: Layer<Identity>,
     /// The calls, and the copies, of one sample.
     repeats: u32,
     samples: Vec<Sample>,
@@ -410,6 +429,8 @@ struct Buffers {
     saved_inv_std: Vec<f64>,
     grad_weight: Vec<f32>,
     grad_bias: Vec<f32>,
+    slope: Vec<f32>,
+    grad_slope: Vec<f32>,
     prepared: Vec<f64>,
     scratch: Vec<f64>,
     lengths: Vec<usize>,
@@ -418,7 +439,7 @@ struct Buffers {
 
 impl Buffers {
     /// Buffers whose pages are all in memory, after one training call.
-    fn new(layer: &Layer<Relu>, options: &Options) -> Result<Self, normdrop::Error> {
+    fn new((layer, linear): (&Layer<Relu>, &Layer<Identity>), options: &Options) -> Result<Self, normdrop::Error> {
         let (elements, channels) = (layer.shape().len(), layer.shape().channels());
         let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
         let mut values = |len, low, high| -> Vec<f32> { (0..len).map(|_| uniform(&mut rng, low, high)).collect() };
@@ -448,10 +469,12 @@ impl Buffers {
             saved_inv_std: vec![1.0; channels],
             grad_weight: vec![1.0; channels],
             grad_bias: vec![1.0; channels],
+            slope: values(channels, 0.0, 0.5),
+            grad_slope: vec![1.0; channels],
             prepared: vec![1.0; layer.prepared_len()],
-            scratch: vec![1.0; layer.scratch_len().max(layer.masked_scratch_len())],
+            scratch: vec![1.0; layer.prelu_scratch_len().max(layer.masked_scratch_len())],
         };
-        buffers.run(layer, Op::Train)?;
+        buffers.run((layer, linear), Op::Train)?;
         layer.prepare(Prepare {
             parameters: Parameters { weight: Some(&buffers.weight), bias: Some(&buffers.bias) },
             running: Running::new(&buffers.running_mean, &buffers.running_var),
@@ -465,12 +488,12 @@ impl Buffers {
         black_box(&mut self.output);
     }
 
-    fn run(&mut self, layer: &Layer<Relu>, op: Op) -> Result<(), normdrop::Error> {
+    fn run(&mut self, (layer, linear): (&Layer<Relu>, &Layer<Identity>), op: Op) -> Result<(), normdrop::Error> {
         let parameters = Parameters { weight: Some(&self.weight), bias: Some(&self.bias) };
         let input = black_box(self.input.values());
         let masked = Masked::new(Validity::Lengths(&self.lengths), &mut self.workspace);
         match op {
-            Op::Eval | Op::EvalMasked => {
+            Op::Eval | Op::EvalMasked | Op::EvalPrelu => {
                 let eval = Eval {
                     parameters,
                     running: Running::new(&self.running_mean, &self.running_var),
@@ -482,6 +505,7 @@ impl Buffers {
                 };
                 match op {
                     Op::EvalMasked => layer.eval_masked(eval, masked)?,
+                    Op::EvalPrelu => linear.eval_prelu(eval, black_box(&self.slope))?,
                     _ => layer.eval(eval)?,
                 }
             }
@@ -513,7 +537,7 @@ impl Buffers {
                     *output = x + dy;
                 }
             }
-            Op::Train | Op::TrainMasked => {
+            Op::Train | Op::TrainMasked | Op::TrainPrelu => {
                 self.seed = draw(layer, self.seed, &mut self.mask)?;
                 let train = Train {
                     parameters,
@@ -531,10 +555,11 @@ impl Buffers {
                 };
                 match op {
                     Op::TrainMasked => layer.train_masked(train, masked)?,
+                    Op::TrainPrelu => linear.train_prelu(train, black_box(&self.slope))?,
                     _ => layer.train(train)?,
                 }
             }
-            Op::Backward | Op::BackwardMasked => {
+            Op::Backward | Op::BackwardMasked | Op::BackwardPrelu => {
                 let backward = Backward {
                     parameters,
                     statistics: Statistics::Batch(Saved {
@@ -556,6 +581,9 @@ impl Buffers {
                 };
                 match op {
                     Op::BackwardMasked => layer.backward_masked(backward, masked)?,
+                    Op::BackwardPrelu => {
+                        linear.backward_prelu(backward, black_box(&self.slope), Some(&mut self.grad_slope))?;
+                    }
                     _ => layer.backward(backward)?,
                 }
             }
@@ -567,13 +595,13 @@ impl Buffers {
 
 /// The layer in as many tasks as threads.
 #[cfg(feature = "rayon")]
-fn in_tasks(layer: Layer<Relu>, threads: NonZeroUsize) -> Layer<Relu> {
+fn in_tasks<A: Activation>(layer: Layer<A>, threads: NonZeroUsize) -> Layer<A> {
     layer.with_tasks(threads.get())
 }
 
 /// The layer: without the feature there is one thread.
 #[cfg(not(feature = "rayon"))]
-fn in_tasks(layer: Layer<Relu>, _: NonZeroUsize) -> Layer<Relu> {
+fn in_tasks<A: Activation>(layer: Layer<A>, _: NonZeroUsize) -> Layer<A> {
     layer
 }
 

@@ -9,6 +9,7 @@ pub mod npz;
 mod numbers;
 pub mod onnx;
 pub mod paddle;
+pub mod paddle_program;
 mod pickle;
 mod prototxt;
 pub mod saved_model;
@@ -41,10 +42,12 @@ pub fn read(path: &Path, eps: Option<f32>) -> Result<Model, Fault> {
             darknet::read(&text, &bytes(path)?)
         }
         Some("pdparams") => paddle::read(&bytes(path)?, eps),
-        Some("pdiparams") => Err(
-            "the numbers of a program, without names: paddle.save(paddle.jit.load(PREFIX).state_dict(), 'FILE.pdparams')"
-                .into(),
-        ),
+        Some("pdiparams") => {
+            let program = path.with_extension("json");
+            let text = std::fs::read_to_string(&program)
+                .map_err(|error| format!("{}: {error}; a .pdmodel of Paddle 2 is not read", program.display()))?;
+            paddle_program::read(&text, &bytes(path)?)
+        }
         Some("pt" | "pth" | "bin" | "ckpt" | "tar") => torch::read(&bytes(path)?, eps),
         Some("pb") => saved_model::read(&path.with_file_name("variables"), eps),
         Some("index") => saved_model::read_checkpoint(path, eps),
@@ -71,9 +74,7 @@ pub fn read(path: &Path, eps: Option<f32>) -> Result<Model, Fault> {
             let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
             ncnn::read(&text, &bytes(&path.with_extension("bin"))?)
         }
-        _ => {
-            Err("the name of the file ends in none of the extensions that --help lists".to_owned())
-        }
+        _ => Err("the name of the file ends in none of the extensions that --help lists".to_owned()),
     };
     model.and_then(checked).map_err(|fault| format!("{}: {fault}", path.display()))
 }

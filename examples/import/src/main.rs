@@ -11,10 +11,11 @@ use normdrop_import::write::{self, Language};
 const USAGE: &str = "\
 usage: normdrop-import MODEL [options]
 
-MODEL is .safetensors (a state dict of PyTorch or Paddle), .pt or .pth (PyTorch), .pdparams (Paddle), .onnx, .keras or
-.weights.h5 (Keras), .npz (flax, haiku), the folder of a SavedModel or the .index of a checkpoint (TensorFlow), .caffemodel,
-with its .prototxt if there is one, .params with its -symbol.json (MXNet), .param with its .bin (ncnn) or .weights with its
-.cfg (Darknet). Prints the batch norms and what is unusual about them, and folds them.
+MODEL is .safetensors (a state dict of PyTorch or Paddle), .pt or .pth (PyTorch), .pdparams or .pdiparams with its
+.json (Paddle), .onnx, .keras or .weights.h5 (Keras), .npz (flax, haiku), the folder of a SavedModel or the .index of
+a checkpoint (TensorFlow), .caffemodel, with its .prototxt if there is one, .params with its -symbol.json (MXNet),
+.param with its .bin (ncnn) or .weights with its .cfg (Darknet).
+Prints the batch norms and what is unusual about them, and folds them.
 
   --eps EPS                  of the batch norms, where the file has none (state dict, npz, .weights.h5, SavedModel)
   --previous BN=LAYER        BN is directly after LAYER, where the file does not say (the same)

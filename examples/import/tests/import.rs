@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use normdrop::WeightOrder;
-use normdrop_import::formats::{self, caffe, darknet, mxnet, ncnn, paddle, torch};
+use normdrop_import::formats::{self, caffe, darknet, mxnet, ncnn, paddle, paddle_program, torch};
 use normdrop_import::model::{Between, Model, Side, WeightLayer};
 use normdrop_import::write::{self, Language};
 
@@ -255,6 +255,51 @@ fn a_state_dict_of_paddle_has_other_names_and_linear_weights_the_other_way_round
     assert_eq!([0, 1, 2, 3].map(|index| fc.output_of(index)), [0, 1, 2, 0]);
     model.pair("bn3", "conv3", BEFORE_CONV3).expect("three channels");
     check(model, "paddle.json", false);
+}
+
+#[test]
+fn a_program_of_paddle_is_folded_as_it_is() {
+    let mut model = read("paddle-program.pdiparams");
+    // Paddle numbers the layers of each kind in a process.
+    let name = |kind: &str, number: usize, names: Vec<&str>| {
+        let of_kind: Vec<&str> = names.into_iter().filter(|name| name.starts_with(kind)).collect();
+        of_kind[number].to_owned()
+    };
+    let batch_norms =
+        |model: &Model, number| name("batch_norm2d_", number, model.batch_norms.iter().map(|bn| &*bn.name).collect());
+    let convolutions =
+        |model: &Model, number| name("conv2d_", number, model.layers.iter().map(|layer| &*layer.name).collect());
+    let found: Vec<_> =
+        sides(&model).iter().map(|&(bn, layer, side)| (bn.to_owned(), layer.to_owned(), side)).collect();
+    let expected = [(0, 0, Side::Previous), (1, 1, Side::Previous), (2, 2, BEFORE_CONV3)];
+    let expected = expected.map(|(bn, conv, side)| (batch_norms(&model, bn), convolutions(&model, conv), side));
+    assert_eq!(found, expected, "{:?}", model.remarks);
+    assert_eq!([0, 1, 2].map(|index: usize| model.batch_norms[index].eps), [1e-5; 3]);
+    for (number, layer) in model.layers.iter_mut().enumerate() {
+        layer.name = format!("conv{}", number + 1);
+    }
+    check(model, "paddle.json", false);
+
+    let program = std::fs::read_to_string(file("paddle-program.json")).expect("written by make.py");
+    let params = std::fs::read(file("paddle-program.pdiparams")).expect("written by make.py");
+    let fault = |program: &str, params: &[u8]| paddle_program::read(program, params).expect_err("not read");
+    for len in 0..params.len() {
+        assert!(fault(&program, &params[..len]).contains("cut off"), "{len} bytes");
+    }
+    assert!(fault(&program, &[&params[..], &[0]].concat()).contains("1 bytes are left"));
+    for at in 0..params.len() {
+        let mut changed = params.clone();
+        changed[at] ^= [0xFF, 0x80, 0x01, 0x20][at % 4];
+        // Either it is refused, or another number was read; nothing panics.
+        if let Ok(mut model) = paddle_program::read(&program, &changed) {
+            let _ = model.fold(false);
+        }
+    }
+    assert!(fault("{}", &params).contains("no program of Paddle 3"));
+    let training = program.replace("true", "false");
+    assert!(fault(&training, &params).contains("is in training mode"));
+    assert!(fault(&program.replace("NCHW", "NHWC"), &params).contains("channels last"));
+    assert!(read_as("a.pdiparams", &params).expect_err("no program").contains(".pdmodel of Paddle 2"));
 }
 
 /// Everything of a model but its remarks.
@@ -659,9 +704,6 @@ fn files_that_are_cut_off_or_foreign_are_refused() {
             assert!(result.is_err(), "{len} bytes of {name}");
         }
     }
-    // What is not read, with what to do instead.
-    let path = std::env::temp_dir().join("none.pdiparams");
-    assert!(formats::read(&path, None).expect_err("not read").contains("paddle.jit.load"));
     assert!(formats::read(&file("darknet.cfg"), None).expect_err("no model").contains("none of"));
 }
 

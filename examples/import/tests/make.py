@@ -285,6 +285,9 @@ def make_paddle():
     save_file(network.state_dict(), str(FILES / "paddle.safetensors"))
     paddle.save(network.state_dict(), str(FILES / "paddle.pdparams"))
     paddle.save(network.state_dict(), str(FILES / "paddle-protocol-2.pdparams"), protocol=2)
+    # The program of what is run, and its parameters.
+    program = paddle.jit.to_static(network, input_spec=[paddle.static.InputSpec([None, 2, 5, 4], "float32")])
+    paddle.jit.save(program, str(FILES / "paddle-program"))
     write("paddle", x, network(paddle.to_tensor(x)).numpy())
 
 

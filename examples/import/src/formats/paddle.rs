@@ -1,8 +1,4 @@
 //! Paddle's `paddle.save` of a state dict, `.pdparams`: a pickle of arrays of numpy. Nothing of it is executed (`pickle`).
-//!
-//! `.pdiparams`, the weights of a program for inference, is not read: it has the numbers alone, in the order of names that
-//! stand in the program beside it, and those are `conv2d_0.w_0` and the like, numbered by the order in which the layers were
-//! made. Paddle turns such a program into a state dict by itself: `paddle.jit.load(PREFIX).state_dict()`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -106,6 +106,14 @@ pub(super) fn read_tensors(tensors: &BTreeMap<String, Tensor<'_>>, eps: Option<f
             });
         }
     }
+    if model.batch_norms.is_empty() && !tensors.is_empty() {
+        let names: Vec<&str> = tensors.keys().take(8).map(String::as_str).collect();
+        model.remarks.push(format!(
+            "none of its {} tensors is a running mean; the first are {}",
+            tensors.len(),
+            names.join(", ")
+        ));
+    }
     model.guess();
     Ok(model)
 }

@@ -328,6 +328,29 @@ fn what_torch_and_paddle_save_is_the_state_dict_in_safetensors() {
 }
 
 #[test]
+fn halves_are_widened() {
+    let expected = read("torch.safetensors");
+    for (name, error) in [("torch-f16.pt", 2.0_f32.powi(-11)), ("torch-bf16.safetensors", 2.0_f32.powi(-8))] {
+        let model = read(name);
+        let all = |model: &Model| -> Vec<f32> {
+            let of_layers = model.layers.iter().flat_map(|layer| layer.weights.clone());
+            let of_batch_norms = model.batch_norms.iter().flat_map(|bn| [bn.mean.clone(), bn.var.clone()].concat());
+            of_layers.chain(of_batch_norms).collect()
+        };
+        let (found, exact) = (all(&model), all(&expected));
+        assert_eq!(found.len(), exact.len());
+        // Rounded to halves twice, the second time to fewer bits.
+        let near = |(&half, &exact): (&f32, &f32)| (half - exact).abs() <= 1.1 * error * exact.abs();
+        assert!(found.iter().zip(&exact).all(near) && found != exact, "{name}");
+    }
+    let module = std::fs::read(file("torch-f16.pt")).expect("written by make.py");
+    let place = module.windows(11).position(|window| window == b"HalfStorage").expect("its class");
+    let mut other = module.clone();
+    other[place..place + 11].copy_from_slice(b"ByteStorage");
+    assert!(torch::read(&other, None).expect_err("integers").contains("is u8, and only f32, f16 and bf16"));
+}
+
+#[test]
 fn a_pickle_with_anything_but_tensors_is_refused_and_nothing_of_it_is_called() {
     let module = formats::read(&file("torch-module.pth"), None).expect_err("a whole module");
     assert!(module.contains("torch.nn.modules.conv.Conv2d") && module.contains("save the state dict"), "{module}");

@@ -81,6 +81,8 @@ def make_torch():
     torch.save({"epoch": 3, "best": 0.5, "done": False, "note": None, "state_dict": network.state_dict(),
                 "optimizer": optimizer.state_dict()}, FILES / "torch-checkpoint.pth")
     torch.save(network.conv2, FILES / "torch-module.pth")
+    torch.save(network.half().state_dict(), FILES / "torch-f16.pt")
+    save_file({name: value.contiguous() for name, value in network.bfloat16().state_dict().items()}, FILES / "torch-bf16.safetensors")
 
 
 def make_onnx():

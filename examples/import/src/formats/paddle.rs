@@ -24,7 +24,12 @@ pub fn read(bytes: &[u8], eps: Option<f32>) -> Result<Model, Fault> {
             return Err("its large arrays are cut in pieces: save it with protocol=4".to_owned());
         }
         let Leaf::Array { dims, element, bytes } = leaf else { continue };
-        let element = if element == "<f4" { "f32" } else { element };
+        let element = match element {
+            "<f4" => "f32",
+            "<f2" => "f16",
+            // Halves of the other kind are stored as integers, and not read.
+            other => other,
+        };
         tensors.insert(name, Tensor { dims: dims.to_vec(), element: element.to_owned(), bytes: Cow::Borrowed(bytes) });
     }
     state_dict::check_shared(&tensors, bytes.len())?;

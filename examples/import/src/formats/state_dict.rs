@@ -19,10 +19,32 @@ const EPS: f32 = 1e-5;
 #[derive(Debug, Clone)]
 pub(super) struct Tensor<'a> {
     pub(super) dims: Vec<usize>,
-    /// `f32`, or the type of elements that are not read.
+    /// `f32`, `f16` or `bf16`, or the type of elements that are not read.
     pub(super) element: String,
     /// In little endian, and in the order of the dimensions.
     pub(super) bytes: Cow<'a, [u8]>,
+}
+
+/// The bytes of an element, if tensors of its type are read. Halves are widened, which is exact.
+pub(super) fn size_of(element: &str) -> Option<usize> {
+    match element {
+        "f32" => Some(4),
+        "f16" | "bf16" => Some(2),
+        _ => None,
+    }
+}
+
+/// A number of the type f16 of IEEE 754.
+fn widened(bits: u16) -> f32 {
+    let bits = u32::from(bits);
+    let (sign, exponent, fraction) = (bits >> 15 << 31, bits >> 10 & 0x1F, bits & 0x3FF);
+    let magnitude = match exponent {
+        // The fraction in units of 2^-24: a subnormal number or 0.
+        0 => (f32::from_bits(0x3380_0000) * f32::from(u16::try_from(fraction).unwrap_or(0))).to_bits(),
+        31 => 0x7F80_0000 | fraction << 13,
+        _ => (exponent + 112) << 23 | fraction << 13,
+    };
+    f32::from_bits(sign | magnitude)
 }
 
 /// Several names may have the same tensor. But its numbers are copied for each, and a small file must not fill the memory.
@@ -48,7 +70,12 @@ pub fn read(bytes: &[u8], eps: Option<f32>) -> Result<Model, Fault> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
-        let element = if view.dtype() == Dtype::F32 { "f32".to_owned() } else { format!("{:?}", view.dtype()) };
+        let element = match view.dtype() {
+            Dtype::F32 => "f32".to_owned(),
+            Dtype::F16 => "f16".to_owned(),
+            Dtype::BF16 => "bf16".to_owned(),
+            other => format!("{other:?}"),
+        };
         let tensor = Tensor { dims: view.shape().to_vec(), element, bytes: Cow::Borrowed(view.data()) };
         tensors.insert(name, tensor);
     }
@@ -63,13 +90,17 @@ pub fn read(bytes: &[u8], eps: Option<f32>) -> Result<Model, Fault> {
 pub(super) fn read_tensors(tensors: &BTreeMap<String, Tensor<'_>>, eps: Option<f32>) -> Result<Model, Fault> {
     let values = |name: &str| -> Result<Option<Vec<f32>>, Fault> {
         let Some(Tensor { dims, element, bytes }) = tensors.get(name) else { return Ok(None) };
-        if element != "f32" {
-            return Err(format!("{name} is {element}, and only f32 is read"));
-        }
-        if dims.iter().try_fold(4_usize, |len, &dim| len.checked_mul(dim)) != Some(bytes.len()) {
+        let size =
+            size_of(element).ok_or_else(|| format!("{name} is {element}, and only f32, f16 and bf16 are read"))?;
+        if dims.iter().try_fold(size, |len, &dim| len.checked_mul(dim)) != Some(bytes.len()) {
             return Err(format!("{name} has {} bytes, which its dimensions {dims:?} do not", bytes.len()));
         }
-        Ok(Some(floats(bytes)))
+        let halves = || bytes.as_chunks().0.iter().map(|&bytes| u16::from_le_bytes(bytes));
+        Ok(Some(match &**element {
+            "f16" => halves().map(widened).collect(),
+            "bf16" => halves().map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
+            _ => floats(bytes),
+        }))
     };
     let mut model = Model::default();
     if eps.is_none() {
@@ -116,4 +147,26 @@ pub(super) fn read_tensors(tensors: &BTreeMap<String, Tensor<'_>>, eps: Option<f
     }
     model.guess();
     Ok(model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::widened;
+
+    #[test]
+    fn every_half_becomes_its_value() {
+        for bits in 0..=u16::MAX {
+            let (exponent, fraction) = (i32::from(bits >> 10 & 0x1F), f64::from(bits & 0x3FF));
+            let magnitude = match exponent {
+                0 => fraction * 2.0_f64.powi(-24),
+                31 if fraction == 0.0 => f64::INFINITY,
+                31 => f64::NAN,
+                _ => (1024.0 + fraction) * 2.0_f64.powi(exponent - 25),
+            };
+            let expected = if bits & 0x8000 == 0 { magnitude } else { -magnitude };
+            let value = f64::from(widened(bits));
+            assert!(value == expected || value.is_nan() && expected.is_nan(), "{bits:#06x}: {value}, {expected}");
+            assert!(expected.is_nan() || value.is_sign_negative() == expected.is_sign_negative(), "{bits:#06x}");
+        }
+    }
 }

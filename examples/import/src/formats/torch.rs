@@ -86,7 +86,7 @@ fn read_old(mut rest: &[u8], eps: Option<f32>) -> Result<Model, Fault> {
     state_dict::read_tensors(&tensors, eps)
 }
 
-/// The tensors of a pickle in a file of `len` bytes, with the numbers of those of f32.
+/// The tensors of a pickle in a file of `len` bytes, with the numbers of those that are read.
 fn tensors<'a>(
     pickle: &Pickle<'_>,
     len: usize,
@@ -97,10 +97,10 @@ fn tensors<'a>(
     for (name, leaf) in pickle.leaves()? {
         let Leaf::Tensor(tensor) = leaf else { continue };
         let mut bytes = Cow::Borrowed(&[][..]);
-        if tensor.storage.element == "f32" {
+        if let Some(size) = state_dict::size_of(tensor.storage.element) {
             let numbers = storage(tensor.storage.key)?;
             let numbers = numbers.ok_or_else(|| format!("{name}: there is no storage {}", tensor.storage.key))?;
-            bytes = gathered(tensor, numbers).ok_or_else(|| {
+            bytes = gathered(tensor, size, numbers).ok_or_else(|| {
                 format!(
                     "{name}: its dimensions {:?} and strides {:?} do not fit its storage",
                     tensor.dims, tensor.strides
@@ -116,11 +116,12 @@ fn tensors<'a>(
     Ok(tensors)
 }
 
-/// The numbers of a tensor in the order of its dimensions, or `None` if its storage does not have them.
-fn gathered<'a>(tensor: &InPickle<'_>, storage: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+/// The numbers of a tensor, each of `size` bytes, in the order of its dimensions, or `None` if its storage does not have
+/// them.
+fn gathered<'a>(tensor: &InPickle<'_>, size: usize, storage: &'a [u8]) -> Option<Cow<'a, [u8]>> {
     let InPickle { offset, dims, strides, .. } = tensor;
-    let storage = storage.get(offset.checked_mul(4)?..)?;
-    let bytes = dims.iter().try_fold(4_usize, |len, &dim| len.checked_mul(dim))?;
+    let storage = storage.get(offset.checked_mul(size)?..)?;
+    let bytes = dims.iter().try_fold(size, |len, &dim| len.checked_mul(dim))?;
     // No number of a tensor that was trained is there twice: as many as there are, at most.
     if bytes > storage.len() {
         return None;
@@ -139,17 +140,17 @@ fn gathered<'a>(tensor: &InPickle<'_>, storage: &'a [u8]) -> Option<Cow<'a, [u8]
     }
     let far = |sum: usize, (&dim, &stride): (&usize, &usize)| (dim - 1).checked_mul(stride)?.checked_add(sum);
     let last = dims.iter().zip(strides).try_fold(0_usize, far)?;
-    if last.checked_add(1)?.checked_mul(4)? > storage.len() {
+    if last.checked_add(1)?.checked_mul(size)? > storage.len() {
         return None;
     }
     let mut gathered = Vec::with_capacity(bytes);
-    for index in 0..bytes / 4 {
+    for index in 0..bytes / size {
         let (mut rest, mut at) = (index, 0);
         for (&dim, &stride) in dims.iter().zip(strides).rev() {
             at += rest % dim * stride;
             rest /= dim;
         }
-        gathered.extend_from_slice(&storage[4 * at..4 * at + 4]);
+        gathered.extend_from_slice(&storage[size * at..size * at + size]);
     }
     Some(Cow::Owned(gathered))
 }

@@ -194,7 +194,7 @@ impl Row {
 #[test]
 fn five_steps_and_an_evaluation_of_every_recorded_framework_go_on_with_the_settings_of_the_table() {
     let Record { format, data, rows } = record();
-    assert_eq!((format, rows.len()), (1, 44), "rows that were added or lost");
+    assert_eq!((format, rows.len()), (1, 46), "rows that were added or lost");
     for row in &rows {
         let data = &data[&row.layout];
         assert_eq!((data.batches.len(), row.steps.len()), (5, 5));

@@ -79,6 +79,7 @@ ENVIRONMENTS = {
     "objax": "objax==1.8.0 jax==0.4.35 numpy==1.26.4 six",
     "mlx": "mlx[cpu]==0.32.4 numpy==2.4.6; and mlx[cpu]==0.32.0",
     "mindspore": "mindspore==2.10.0 numpy==1.26.4",
+    "tfjs": "@tensorflow/tfjs@4.22.0 of npm, in the folder node_modules that NODE_PATH names; numpy==2.4.6",
     "nnabla": "nnabla==1.39.0 numpy==1.26.4, Python 3.10",
     "megengine": "megengine==1.13.0 numpy==1.23.5, Python 3.10",
 }
@@ -638,6 +639,79 @@ def mlx_rows():
                      state=lambda: (np.array(layer.running_mean), np.array(layer.running_var)),
                      one_value=lambda: after_one_value(one_value), dropout=dropped)
         dropped = None
+
+
+TFJS = r"""
+const tf = require("@tensorflow/tfjs");
+const layers = {};
+const answer = {
+    make({name, axis, momentum, weight, bias}) {
+        const layer = tf.layers.batchNormalization(momentum === null ? {} : {axis, momentum});
+        layers[name] = layer;
+        if (weight) {
+            layer.apply(tf.zeros([2, 2, 2, 2].slice(axis === 1 ? 2 : 0).fill(3, -1)), {training: false});
+            layer.setWeights([tf.tensor(weight), tf.tensor(bias), ...layer.getWeights().slice(2)]);
+        }
+        return {momentum: layer.momentum, eps: layer.epsilon};
+    },
+    call({name, x, shape, training}) {
+        const y = layers[name].apply(tf.tensor(x, shape), {training});
+        const [mean, variance] = layers[name].getWeights().slice(2);
+        return {y: [...y.dataSync()], mean: [...mean.dataSync()], var: [...variance.dataSync()]};
+    },
+    state({name}) {
+        const [mean, variance] = layers[name].getWeights().slice(2);
+        return {mean: [...mean.dataSync()], var: [...variance.dataSync()]};
+    },
+    drop({rate, x, shape}) {
+        // JSON has no infinity.
+        const values = tf.fill(shape, x === null ? Infinity : x);
+        const y = [...tf.layers.dropout({rate}).apply(values, {training: true}).dataSync()];
+        return {y: y.map((value) => Number.isFinite(value) ? value : String(value))};
+    },
+};
+tf.setBackend("cpu").then(() => require("readline").createInterface({input: process.stdin}).on("line", (line) => {
+    const {op, ...of} = JSON.parse(line);
+    console.log(JSON.stringify(answer[op](of)));
+}));
+"""
+
+
+def tfjs_rows():
+    import subprocess
+
+    process = subprocess.Popen(["node", "-e", TFJS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    installed = Path(os.environ["NODE_PATH"]) / "@tensorflow" / "tfjs" / "package.json"
+    version = json.loads(installed.read_text())["version"]
+
+    def ask(op, **of):
+        process.stdin.write(json.dumps({"op": op, **of}) + "\n")
+        process.stdin.flush()
+        while not (line := process.stdout.readline()).startswith("{"):
+            assert line, "node has ended"
+        return json.loads(line)
+
+    def one_value(x):
+        ask("make", name="one", axis=1, momentum=1 - NEW, weight=WEIGHT, bias=BIAS)
+        return ask("call", name="one", x=numbers(x), shape=x.shape, training=True)["var"]
+
+    def drop(x, rate):
+        value = float(x.ravel()[0])
+        y = ask("drop", rate=rate, x=value if math.isfinite(value) else None, shape=x.shape)["y"]
+        return np.array([float(value) for value in y]).reshape(x.shape)
+
+    default = ask("make", name="default", axis=1, momentum=None, weight=None, bias=None)
+    dropped = dropout("layers.dropout({rate: 0.25})", drop)
+    for layout, path in (("NC", "(N, C)"), ("NHWC", "images")):
+        of = ask("make", name=path, axis=layout.index("C"), momentum=1 - NEW, weight=WEIGHT, bias=BIAS)
+        call = lambda x, training: ask("call", name=path, x=numbers(x), shape=x.shape, training=training)["y"]
+        state = lambda: [ask("state", name=path)[name] for name in ("mean", "var")]
+        yield record("TF.js", version, path, layout, weighs="old", momentum_default=default["momentum"],
+                     eps_default=default["eps"], eps=of["eps"], precision="float32", train=lambda x: call(x, True),
+                     evaluate=lambda x: call(x, False), state=state, one_value=lambda: after_one_value(one_value), dropout=dropped)
+        dropped = None
+    process.stdin.close()
+    process.wait()
 
 
 def nnabla_rows():

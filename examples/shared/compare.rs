@@ -58,21 +58,41 @@ pub(crate) trait Layer: Sized {
     /// What a forward call leaves for the backward call.
     type Graph;
 
-    /// A layer for input `[n, c, h, w]`, or `[n, c]` if the last two are 1, with dropout of probability 0.1.
-    fn new(kind: Kind, dims: [usize; 4], x: &[f32]) -> Result<Self>;
+    /// A layer for input `[n, c, h, w]`, or `[n, c]` if the last two are 1, with dropout of probability 0.1. In
+    /// [`Order::Last`] the input is a view of memory `[n, h, w, c]`.
+    fn new(kind: Kind, dims: [usize; 4], order: Order, x: &[f32]) -> Result<Self>;
 
     fn forward(&mut self) -> Result<Self::Graph>;
 
     /// The gradients of input, weight and bias for a gradient of the output of all ones.
     fn backward(&mut self, graph: Self::Graph) -> Result<()>;
+
+    /// An evaluation without a graph; of normdrop's layer with statistics that are prepared, or not.
+    fn evaluate(&self, prepared: bool) -> Result<()>;
+}
+
+/// How an input is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    First,
+    Last,
 }
 
 /// Shapes of the layer alone; the letters are those of the crate's README.
-const SHAPES: [(&str, [usize; 4], usize); 4] = [
-    ("G NC 32x64", [32, 64, 1, 1], 200),
-    ("A NC 256x1024", [256, 1024, 1, 1], 60),
-    ("D NCHW 32x256x14x14", [32, 256, 14, 14], 20),
-    ("C NCHW 32x64x56x56", [32, 64, 56, 56], 10),
+const SHAPES: [(&str, [usize; 4], Order, usize); 5] = [
+    ("G NC 32x64", [32, 64, 1, 1], Order::First, 200),
+    ("A NC 256x1024", [256, 1024, 1, 1], Order::First, 60),
+    ("D NCHW 32x256x14x14", [32, 256, 14, 14], Order::First, 20),
+    ("C NCHW 32x64x56x56", [32, 64, 56, 56], Order::First, 10),
+    ("E NHWC 32x56x56x64", [32, 64, 56, 56], Order::Last, 10),
+];
+
+/// Shapes of an evaluation, small ones, in which the coefficients take a good part of the time.
+const EVALUATED: [(&str, [usize; 4]); 4] = [
+    ("NC 1x64", [1, 64, 1, 1]),
+    ("NC 1x1024", [1, 1024, 1, 1]),
+    ("NC 32x1024", [32, 1024, 1, 1]),
+    ("NCHW 1x256x14x14", [1, 256, 14, 14]),
 ];
 
 const HELP: &str = "\
@@ -114,8 +134,8 @@ pub(crate) fn main<N: Network, L: Layer>(framework: &str) -> Result<()> {
 
     println!("\n| layer alone | | forward, ms | backward, ms | held between them, MiB | peak, MiB |");
     println!("|---|---|---|---|---|---|");
-    for (shape, dims, turns) in SHAPES.into_iter().take(if check { 2 } else { SHAPES.len() }) {
-        let measured = layer::<L>(dims, if check { 3 } else { turns })?;
+    for (shape, dims, order, turns) in SHAPES.into_iter().take(if check { 2 } else { SHAPES.len() }) {
+        let measured = layer::<L>(dims, order, if check { 3 } else { turns })?;
         for (name, values) in [framework, "normdrop"].iter().zip(&measured) {
             let [forward, backward, held, peak] = values.each_ref().map(|values| median(values));
             println!("| {shape} | {name} | {forward:.3} | {backward:.3} | {held:.3} | {peak:.3} |");
@@ -123,6 +143,13 @@ pub(crate) fn main<N: Network, L: Layer>(framework: &str) -> Result<()> {
         if check && median(&measured[1][2]) >= median(&measured[0][2]) {
             return Err(format!("{shape}: normdrop's layer needs more memory than {framework}'s").into());
         }
+    }
+
+    println!("\n| evaluation | {framework}, µs | normdrop, µs | normdrop prepared, µs |");
+    println!("|---|---|---|---|");
+    for (shape, dims) in EVALUATED {
+        let [own, normdrop, prepared] = evaluation::<L>(dims, if check { 3 } else { 2000 })?;
+        println!("| {shape} | {own:.1} | {normdrop:.1} | {prepared:.1} |");
     }
     Ok(())
 }
@@ -166,11 +193,11 @@ fn digits<N: Network>(epochs: usize, seeds: u64) -> Result<[Outcome; 2]> {
 }
 
 /// Forward and backward in turns: of both layers the times in ms, the MiB held between the calls, and the most MiB at once.
-fn layer<L: Layer>(dims: [usize; 4], turns: usize) -> Result<[[Vec<f64>; 4]; 2]> {
+fn layer<L: Layer>(dims: [usize; 4], order: Order, turns: usize) -> Result<[[Vec<f64>; 4]; 2]> {
     const MIB: f64 = 1024.0 * 1024.0;
     let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
     let x: Vec<f32> = (0..dims.iter().product()).map(|_| 2.0 * uniform(&mut rng) - 1.0).collect();
-    let [own, normdrop] = KINDS.map(|kind| L::new(kind, dims, &x));
+    let [own, normdrop] = KINDS.map(|kind| L::new(kind, dims, order, &x));
     let mut layers = [own?, normdrop?];
     let mut measured: [[Vec<f64>; 4]; 2] = Default::default();
     // The first turn only warms up.
@@ -191,6 +218,31 @@ fn layer<L: Layer>(dims: [usize; 4], turns: usize) -> Result<[[Vec<f64>; 4]; 2]>
         }
     }
     Ok(measured)
+}
+
+/// The median microseconds of an evaluation by the framework, by normdrop, and by normdrop with prepared statistics, in turns.
+fn evaluation<L: Layer>(dims: [usize; 4], turns: usize) -> Result<[f64; 3]> {
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
+    let x: Vec<f32> = (0..dims.iter().product()).map(|_| 2.0 * uniform(&mut rng) - 1.0).collect();
+    let [own, normdrop] = KINDS.map(|kind| L::new(kind, dims, Order::First, &x));
+    let (own, normdrop) = (own?, normdrop?);
+    let mut measured: [Vec<f64>; 3] = Default::default();
+    for turn in 0..=turns {
+        for which in 0..3 {
+            let which = (which + turn) % 3;
+            let start = Instant::now();
+            match which {
+                0 => own.evaluate(false)?,
+                _ => normdrop.evaluate(which == 2)?,
+            }
+            let elapsed = start.elapsed();
+            // The first turn only warms up.
+            if turn > 0 {
+                measured[which].push(elapsed.as_secs_f64() * 1e6);
+            }
+        }
+    }
+    Ok(measured.map(|times| median(&times)))
 }
 
 /// Uniform weights of variance `2 / inputs` (He et al. 2015).

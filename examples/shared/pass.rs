@@ -1,9 +1,11 @@
 //! One forward call of normdrop's layer and what its backward call needs of it, on slices: what the layers of all
 //! frameworks have in common.
 
+use std::sync::Arc;
+
 use normdrop::{
-    Activation, Backward, Config, Dropout, Element, Error, Eval, Layer, ParameterGradients, Parameters, Running,
-    RunningMut, Saved, SavedMut, Shape, Statistics, Train, mask_len,
+    Activation, Backward, Config, Dropout, Element, Error, Eval, EvalPrepared, Layer, ParameterGradients, Parameters,
+    Prepare, Running, RunningMut, Saved, SavedMut, Shape, Statistics, Train, mask_len,
 };
 
 /// What a forward call leaves for its backward call.
@@ -30,8 +32,35 @@ pub(crate) struct Gradients<E> {
     pub(crate) bias: Vec<f32>,
 }
 
-/// The shape of a tensor `[N, C, ...]` of these dimensions; none if there are fewer than two.
-pub(crate) fn shape_of(dims: &[usize]) -> Option<Result<Shape, Error>> {
+/// The order in which a tensor `[N, C, ...]` is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// As its dimensions are.
+    First,
+    /// `[N, ..., C]`.
+    Last,
+}
+
+impl Order {
+    /// The order of the dimensions of `[N, C, ...]` in memory, of so many, at least two.
+    pub(crate) fn of_memory(self, rank: usize) -> Vec<usize> {
+        match self {
+            Self::First => (0..rank).collect(),
+            Self::Last => [0].into_iter().chain(2..rank).chain([1]).collect(),
+        }
+    }
+
+    /// The order of the dimensions in memory that gives `[N, C, ...]` again.
+    pub(crate) fn of_tensor(self, rank: usize) -> Vec<usize> {
+        match self {
+            Self::First => (0..rank).collect(),
+            Self::Last => [0, rank - 1].into_iter().chain(1..rank - 1).collect(),
+        }
+    }
+}
+
+/// The shape of a tensor `[N, C, ...]` of these dimensions in this order in memory; none if there are fewer than two.
+pub(crate) fn shape_of(dims: &[usize], order: Order) -> Option<Result<Shape, Error>> {
     let [samples, channels, positions @ ..] = dims else { return None };
     // A zero makes the tensor empty, whatever the others are.
     let inner = if positions.contains(&0) {
@@ -41,7 +70,34 @@ pub(crate) fn shape_of(dims: &[usize]) -> Option<Result<Shape, Error>> {
             product.checked_mul(dimension).ok_or(Error::ShapeOverflow { product, dimension })
         })
     };
-    Some(inner.and_then(|inner| Shape::new(*samples, *channels, inner)))
+    Some(inner.and_then(|inner| match order {
+        Order::First => Shape::new(*samples, *channels, inner),
+        Order::Last => Shape::nlc(*samples, inner, *channels),
+    }))
+}
+
+/// The running statistics and parameters of a layer in the form that calls compute with, for any shape of its channels.
+pub(crate) fn prepare<A: Activation>(
+    layer: &Layer<A>,
+    parameters: Parameters<'_>,
+    [mean, var]: [&[f32]; 2],
+) -> Result<Arc<[f64]>, Error> {
+    let mut prepared = vec![0.0; layer.prepared_len()];
+    layer.prepare(Prepare { parameters, running: Running::new(mean, var), prepared: &mut prepared })?;
+    Ok(prepared.into())
+}
+
+/// An evaluation with what [`prepare`] has made.
+pub(crate) fn eval_prepared<A: Activation, E: Element>(
+    layer: &Layer<A>,
+    prepared: &[f64],
+    input: &[E],
+) -> Result<Vec<E>, Error> {
+    let mut output = vec![E::default(); input.len()];
+    let mut scratch = vec![0.0; layer.eval_scratch_len()];
+    let call = EvalPrepared::new(prepared, input, &mut output, &mut scratch);
+    layer.eval_prepared(EvalPrepared { dropout: Dropout::Off, ..call })?;
+    Ok(output)
 }
 
 impl<A: Activation> Pass<A> {

@@ -19,9 +19,9 @@ use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use normdrop::Config;
-use normdrop_burn::BatchNormDropout;
+use normdrop_burn::{BatchNormDropout, PreparedBatchNorm};
 
-use compare::{Kind, Layer, Network, P, RATE, Result, Start};
+use compare::{Kind, Layer, Network, Order, P, RATE, Result, Start};
 use data::PIXELS;
 
 /// Batch norm, ReLU and dropout.
@@ -126,28 +126,46 @@ enum Values {
 
 struct Alone {
     stage: Stage,
+    /// The same on the device without autodiff.
+    valid: Stage,
+    prepared: Option<PreparedBatchNorm>,
     x: Values,
+    order: Order,
 }
 
 impl Layer for Alone {
     type Graph = Values;
 
-    fn new(kind: Kind, dims: [usize; 4], x: &[f32]) -> Result<Self> {
+    fn new(kind: Kind, dims: [usize; 4], order: Order, x: &[f32]) -> Result<Self> {
         let device = Device::flex().autodiff();
         let x = x.to_vec();
+        let [n, c, h, w] = dims;
+        let stage = Stage::new(kind, c, 0.1, 0, &device)?;
+        let prepared = match &stage {
+            Stage::Own(_) => None,
+            Stage::Normdrop(layer) => Some(layer.prepare()?),
+        };
         Ok(Self {
-            stage: Stage::new(kind, dims[1], 0.1, 0, &device)?,
-            x: if dims[2..] == [1, 1] {
-                Values::Nc(Tensor::from_data(TensorData::new(x, [dims[0], dims[1]]), &device).require_grad())
-            } else {
-                Values::Nchw(Tensor::from_data(TensorData::new(x, dims), &device).require_grad())
+            valid: stage.valid(),
+            stage,
+            prepared,
+            x: match order {
+                Order::First if (h, w) == (1, 1) => {
+                    Values::Nc(Tensor::from_data(TensorData::new(x, [n, c]), &device).require_grad())
+                }
+                Order::First => Values::Nchw(Tensor::from_data(TensorData::new(x, dims), &device).require_grad()),
+                Order::Last => {
+                    Values::Nchw(Tensor::from_data(TensorData::new(x, [n, h, w, c]), &device).require_grad())
+                }
             },
+            order,
         })
     }
 
     fn forward(&mut self) -> Result<Values> {
         Ok(match self.x.clone() {
             Values::Nc(x) => Values::Nc(self.stage.forward(x)),
+            Values::Nchw(x) if self.order == Order::Last => Values::Nchw(self.stage.forward(x.permute([0, 3, 1, 2]))),
             Values::Nchw(x) => Values::Nchw(self.stage.forward(x)),
         })
     }
@@ -156,6 +174,16 @@ impl Layer for Alone {
         match y {
             Values::Nc(y) => drop(y.backward()),
             Values::Nchw(y) => drop(y.backward()),
+        }
+        Ok(())
+    }
+
+    fn evaluate(&self, prepared: bool) -> Result<()> {
+        match (&self.prepared, self.x.clone()) {
+            (Some(layer), Values::Nc(x)) if prepared => drop(layer.try_forward(x.inner())?),
+            (Some(layer), Values::Nchw(x)) if prepared => drop(layer.try_forward(x.inner())?),
+            (_, Values::Nc(x)) => drop(self.valid.forward(x.inner())),
+            (_, Values::Nchw(x)) => drop(self.valid.forward(x.inner())),
         }
         Ok(())
     }

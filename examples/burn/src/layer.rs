@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use burn::backend::{Dispatch, ExecutionError};
 use burn::module::{Flag, Module, Param, RunningState};
 use burn::tensor::{DType, Device, Tensor};
-use normdrop::{Config, Layer, Relu};
+use normdrop::{Config, Layer, Parameters, Relu, Shape};
 
 use crate::op::{Fused, Mode};
-use crate::pass::{check, mask_seed, shape_of};
+use crate::pass::{Order, check, mask_seed, prepare, shape_of};
 
 /// `y = dropout(relu(batchnorm(x)))` over the channels of `[N, C]`, `[N, C, L]`, `[N, C, H, W]` or `[N, C, D, H, W]`.
 ///
@@ -102,23 +102,10 @@ impl BatchNormDropout {
     /// The output, or what is wrong with the input; then neither the running statistics nor the step have changed.
     ///
     /// # Errors
-    /// If the tensor is not f32, has fewer than two dimensions or another number of channels, or in training one value per
+    /// If the tensor is not f32, bf16 or f16, has fewer than two dimensions or another number of channels, or in training one value per
     /// channel.
     pub fn try_forward<const D: usize>(&self, x: Tensor<D>) -> Result<Tensor<D>, ExecutionError> {
-        let [channels] = self.gamma.dims();
-        let dims = x.dims();
-        let shape = shape_of(&dims).ok_or_else(|| refused(format_args!("{dims:?} has fewer than two dimensions")))?;
-        let shape = shape.map_err(refused)?;
-        if shape.channels() != channels {
-            return Err(refused(format_args!(
-                "the layer has {channels} channels, the tensor {dims:?} {}",
-                shape.channels()
-            )));
-        }
-        if x.dtype() != DType::F32 {
-            return Err(refused(format_args!("the tensor must be f32, not {:?}", x.dtype())));
-        }
-        let layer = Layer::new(shape, Relu, self.plan.config).map_err(refused)?;
+        let layer = layer_for(&x, self.gamma.dims()[0], self.plan.config)?;
         let device = x.device();
         let (train, step) = (device.is_autodiff() && self.training.is_enabled(), self.step());
         let mode = if train { Mode::Train { mask_seed: self.mask_seed(step) } } else { Mode::Eval };
@@ -140,4 +127,76 @@ impl BatchNormDropout {
         }
         Ok(Tensor::from_dispatch(result.output))
     }
+
+    /// The layer as it is now for many evaluations: [`BatchNormDropout::forward`] on a device without autodiff computes the
+    /// coefficients of each channel anew in each call, because the parameters may have changed.
+    ///
+    /// # Errors
+    /// If a running variance is negative by more than `eps`.
+    pub fn prepare(&self) -> Result<PreparedBatchNorm, ExecutionError> {
+        let values = |tensor: Tensor<1>| tensor.into_data().try_to_vec::<f32>().map_err(refused);
+        let (weight, bias) = (values(self.gamma.val())?, values(self.beta.val())?);
+        let (mean, var) = (values(self.running_mean.value_sync())?, values(self.running_var.value_sync())?);
+        let config = self.plan.config;
+        let layer = Shape::nc(1, weight.len()).and_then(|shape| Layer::new(shape, Relu, config)).map_err(refused)?;
+        let prepared = prepare(&layer, Parameters::new(&weight, &bias), [&mean, &var]).map_err(refused)?;
+        Ok(PreparedBatchNorm { prepared, channels: weight.len(), config })
+    }
+}
+
+/// The evaluation of a [`BatchNormDropout`] with the parameters and statistics that it had: to the bit the same, without a
+/// square root or a quotient. For devices without autodiff, because it has no gradients.
+#[derive(Debug, Clone)]
+pub struct PreparedBatchNorm {
+    prepared: Arc<[f64]>,
+    channels: usize,
+    config: Config,
+}
+
+impl PreparedBatchNorm {
+    /// The output.
+    ///
+    /// # Panics
+    /// Where [`PreparedBatchNorm::try_forward`] has an error, as burn's own layers do.
+    #[must_use]
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.try_forward(x).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The output, or what is wrong with the input.
+    ///
+    /// # Errors
+    /// If the tensor is on a device with autodiff, is not f32, bf16 or f16, has fewer than two dimensions or another number of
+    /// channels.
+    pub fn try_forward<const D: usize>(&self, x: Tensor<D>) -> Result<Tensor<D>, ExecutionError> {
+        let layer = layer_for(&x, self.channels, self.config)?;
+        let device = x.device();
+        if device.is_autodiff() {
+            return Err(refused("prepared statistics have no gradients, and the tensor is on a device with autodiff"));
+        }
+        let unused = || Tensor::<1>::zeros([0], (&device, DType::F32)).into_dispatch();
+        let mode = Mode::Prepared(Arc::clone(&self.prepared));
+        let result =
+            Dispatch::batch_norm_dropout(x.into_dispatch(), unused(), unused(), unused(), unused(), layer, mode);
+        result.pass.map_err(refused)?;
+        Ok(Tensor::from_dispatch(result.output))
+    }
+}
+
+/// The layer for a tensor, which is in memory as its dimensions are: the operation sees whether that is so.
+fn layer_for<const D: usize>(x: &Tensor<D>, channels: usize, config: Config) -> Result<Layer<Relu>, ExecutionError> {
+    let dims = x.dims();
+    let shape = shape_of(&dims, Order::First);
+    let shape = shape.ok_or_else(|| refused(format_args!("{dims:?} has fewer than two dimensions")))?;
+    let shape = shape.map_err(refused)?;
+    if shape.channels() != channels {
+        return Err(refused(format_args!(
+            "the layer has {channels} channels, the tensor {dims:?} {}",
+            shape.channels()
+        )));
+    }
+    if !matches!(x.dtype(), DType::F32 | DType::BF16 | DType::F16) {
+        return Err(refused(format_args!("the tensor must be f32, bf16 or f16, not {:?}", x.dtype())));
+    }
+    Layer::new(shape, Relu, config).map_err(refused)
 }

@@ -5,4 +5,4 @@ mod op;
 #[path = "../../shared/pass.rs"]
 mod pass;
 
-pub use layer::BatchNormDropout;
+pub use layer::{BatchNormDropout, PreparedBatchNorm};

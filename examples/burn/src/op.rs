@@ -11,18 +11,25 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{
     Autodiff, AutodiffBackend, Backend, ExtensionType, Flex, TensorData, TensorMetadata, backend_extension,
 };
+use burn::tensor::{DType, bf16, f16};
 use normdrop::{Error, Layer, Parameters, Relu};
 
-use crate::pass::Pass;
+use crate::pass::{Order, Pass, eval_prepared, shape_of};
 
 /// How the values are normalised, and what is dropped.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Mode {
     /// With the statistics of the batch, updating the running ones, and dropout.
     Train { mask_seed: u64 },
     /// With the running statistics.
     Eval,
+    /// With running statistics and parameters that were prepared. The tensors of them are not read, and there is no backward
+    /// call.
+    Prepared(Arc<[f64]>),
 }
+
+/// What a forward call leaves for its backward call, and the order of its tensors in memory.
+type Passed = Arc<(Pass<Relu>, Order)>;
 
 /// What comes of a forward call. On an error the tensors are the arguments.
 #[derive(Debug, ExtensionType)]
@@ -30,8 +37,8 @@ pub(crate) struct Forward<B: Backend> {
     pub(crate) output: FloatTensor<B>,
     pub(crate) running_mean: FloatTensor<B>,
     pub(crate) running_var: FloatTensor<B>,
-    /// What the backward call needs, beside the arguments.
-    pub(crate) pass: Result<Arc<Pass<Relu>>, Error>,
+    /// What the backward call needs, beside the arguments, if there can be one.
+    pub(crate) pass: Result<Option<Passed>, Error>,
 }
 
 /// The gradients of input, weight and bias; that of the input only if it was wanted.
@@ -62,23 +69,111 @@ pub(crate) trait FusedBackward: Backend {
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         grad_output: FloatTensor<Self>,
-        pass: &Pass<Relu>,
+        pass: &(Pass<Relu>, Order),
         input_wanted: bool,
     ) -> Result<Gradients<Self>, Error>;
 }
 
-/// A tensor whose numbers are in order; the same one, unless they are not.
-fn in_order(tensor: FloatTensor<Flex>) -> FloatTensor<Flex> {
+/// The types of elements that tensors may have, as burn names them.
+trait Number: normdrop::Element + burn::tensor::Element + bytemuck::Pod {}
+
+impl Number for f32 {}
+impl Number for bf16 {}
+impl Number for f16 {}
+
+/// A tensor whose numbers are in memory as its dimensions are; the same one, unless they are not.
+fn contiguous(tensor: FloatTensor<Flex>) -> FloatTensor<Flex> {
     if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }
 }
 
-/// The numbers of a tensor that is in order, where they are. Not f32: none, and normdrop refuses that length.
-fn values(tensor: &FloatTensor<Flex>) -> &[f32] {
+/// The order in which a tensor `[N, C, ...]` is in memory, or will be after a copy.
+fn order_of(tensor: &FloatTensor<Flex>) -> Order {
+    let (layout, rank) = (tensor.layout(), tensor.layout().num_dims());
+    let is_last = rank > 2 && !layout.is_contiguous() && layout.permute(&Order::Last.of_memory(rank)).is_contiguous();
+    if is_last { Order::Last } else { Order::First }
+}
+
+/// A tensor `[N, C, ...]` in this order in memory, its dimensions in the order of memory.
+fn in_order(tensor: &FloatTensor<Flex>, order: Order) -> FloatTensor<Flex> {
+    contiguous(tensor.permute(&order.of_memory(tensor.layout().num_dims())))
+}
+
+/// The numbers of a contiguous tensor, where they are. Of another type: none, and normdrop refuses that length.
+fn values<E: Number>(tensor: &FloatTensor<Flex>) -> &[E] {
     tensor.as_slice().unwrap_or_default()
 }
 
-fn tensor(values: Vec<f32>, like: &FloatTensor<Flex>) -> FloatTensor<Flex> {
+/// A tensor of the shape of another one.
+fn tensor<E: Number>(values: Vec<E>, like: &FloatTensor<Flex>) -> FloatTensor<Flex> {
     <FloatTensor<Flex>>::from_data(TensorData::new(values, like.shape()))
+}
+
+/// The same from one in the order of memory: a view, `[N, C, ...]`.
+fn of_order<E: Number>(values: Vec<E>, like: &FloatTensor<Flex>, order: Order) -> FloatTensor<Flex> {
+    tensor(values, like).permute(&order.of_tensor(like.layout().num_dims()))
+}
+
+/// The layer for a tensor in this order in memory. Its shape is known to be right in the other order.
+fn layer_in(layer: Layer<Relu>, x: &FloatTensor<Flex>, order: Order) -> Layer<Relu> {
+    match shape_of(&x.shape(), order) {
+        Some(Ok(shape)) => layer.with_shape(shape),
+        _ => layer,
+    }
+}
+
+/// The forward call on tensors of one type.
+fn forward<E: Number>(tensors: [FloatTensor<Flex>; 5], layer: Layer<Relu>, mode: Mode) -> Forward<Flex> {
+    let [x, gamma, beta, running_mean, running_var] = tensors;
+    let order = order_of(&x);
+    let layer = layer_in(layer, &x, order);
+    let input = in_order(&x, order);
+    let [gamma, beta, running_mean, running_var] = [gamma, beta, running_mean, running_var].map(contiguous);
+    let parameters = Parameters { weight: Some(values(&gamma)), bias: Some(values(&beta)) };
+    // Copies of one number per channel: the tensors may be shared.
+    let (mut mean, mut var) = (values::<f32>(&running_mean).to_vec(), values::<f32>(&running_var).to_vec());
+    let result = match &mode {
+        Mode::Train { mask_seed } => {
+            Pass::train(layer, *mask_seed, parameters, [&mut mean, &mut var], values::<E>(&input))
+        }
+        Mode::Eval => Pass::eval(layer, parameters, [mean.clone(), var.clone()], values::<E>(&input)),
+        Mode::Prepared(prepared) => {
+            return match eval_prepared(&layer, prepared, values::<E>(&input)) {
+                Ok(output) => {
+                    Forward { output: of_order(output, &input, order), running_mean, running_var, pass: Ok(None) }
+                }
+                Err(error) => Forward { output: x, running_mean, running_var, pass: Err(error) },
+            };
+        }
+    };
+    match result {
+        Ok((pass, output)) => {
+            let (running_mean, running_var) = match mode {
+                Mode::Train { .. } => (tensor(mean, &running_mean), tensor(var, &running_var)),
+                _ => (running_mean, running_var),
+            };
+            let output = of_order(output, &input, order);
+            Forward { output, running_mean, running_var, pass: Ok(Some(Arc::new((pass, order)))) }
+        }
+        Err(error) => Forward { output: x, running_mean, running_var, pass: Err(error) },
+    }
+}
+
+/// The backward call on tensors of one type.
+fn backward<E: Number>(
+    [x, gamma, beta, grad_output]: [FloatTensor<Flex>; 4],
+    (pass, order): &(Pass<Relu>, Order),
+    input_wanted: bool,
+) -> Result<Gradients<Flex>, Error> {
+    // The gradient of a sum is one number, expanded: then there is a copy.
+    let [x, grad_output] = [x, grad_output].map(|tensor| in_order(&tensor, *order));
+    let [gamma, beta] = [gamma, beta].map(contiguous);
+    let parameters = Parameters { weight: Some(values(&gamma)), bias: Some(values(&beta)) };
+    let gradients = pass.backward(parameters, values::<E>(&x), values(&grad_output), input_wanted)?;
+    Ok(Gradients {
+        x: gradients.input.map(|values| of_order(values, &x, *order)),
+        gamma: tensor(gradients.weight, &gamma),
+        beta: tensor(gradients.bias, &beta),
+    })
 }
 
 impl Fused for Flex {
@@ -91,24 +186,12 @@ impl Fused for Flex {
         layer: Layer<Relu>,
         mode: Mode,
     ) -> Forward<Self> {
-        let [x, gamma, beta, running_mean, running_var] = [x, gamma, beta, running_mean, running_var].map(in_order);
-        let parameters = Parameters { weight: Some(values(&gamma)), bias: Some(values(&beta)) };
-        // Copies of one number per channel: the tensors may be shared.
-        let (mut mean, mut var) = (values(&running_mean).to_vec(), values(&running_var).to_vec());
-        let result = match mode {
-            Mode::Train { mask_seed } => Pass::train(layer, mask_seed, parameters, [&mut mean, &mut var], values(&x))
-                .map(|result| {
-                    let running = (tensor(mean, &running_mean), tensor(var, &running_var));
-                    (result, running)
-                }),
-            Mode::Eval => Pass::eval(layer, parameters, [mean, var], values(&x))
-                .map(|result| (result, (running_mean.clone(), running_var.clone()))),
-        };
-        match result {
-            Ok(((pass, output), (running_mean, running_var))) => {
-                Forward { output: tensor(output, &x), running_mean, running_var, pass: Ok(Arc::new(pass)) }
-            }
-            Err(error) => Forward { output: x, running_mean, running_var, pass: Err(error) },
+        let dtype = x.dtype();
+        let tensors = [x, gamma, beta, running_mean, running_var];
+        match dtype {
+            DType::BF16 => forward::<bf16>(tensors, layer, mode),
+            DType::F16 => forward::<f16>(tensors, layer, mode),
+            _ => forward::<f32>(tensors, layer, mode),
         }
     }
 }
@@ -119,18 +202,16 @@ impl FusedBackward for Flex {
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         grad_output: FloatTensor<Self>,
-        pass: &Pass<Relu>,
+        pass: &(Pass<Relu>, Order),
         input_wanted: bool,
     ) -> Result<Gradients<Self>, Error> {
-        // The gradient of a sum is one number, expanded: then there is a copy.
-        let [x, gamma, beta, grad_output] = [x, gamma, beta, grad_output].map(in_order);
-        let parameters = Parameters { weight: Some(values(&gamma)), bias: Some(values(&beta)) };
-        let gradients = pass.backward(parameters, values(&x), values(&grad_output), input_wanted)?;
-        Ok(Gradients {
-            x: gradients.input.map(|values| tensor(values, &x)),
-            gamma: tensor(gradients.weight, &gamma),
-            beta: tensor(gradients.bias, &beta),
-        })
+        let dtype = x.dtype();
+        let tensors = [x, gamma, beta, grad_output];
+        match dtype {
+            DType::BF16 => backward::<bf16>(tensors, pass, input_wanted),
+            DType::F16 => backward::<f16>(tensors, pass, input_wanted),
+            _ => backward::<f32>(tensors, pass, input_wanted),
+        }
     }
 }
 
@@ -139,7 +220,7 @@ impl FusedBackward for Flex {
 struct FusedOp;
 
 impl<B: FusedBackward> Backward<B, 3> for FusedOp {
-    type State = ([NodeId; 3], Arc<Pass<Relu>>);
+    type State = ([NodeId; 3], Passed);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Graph, checkpointer: &mut Checkpointer) {
         let [x_node, gamma_node, beta_node] = ops.parents;
@@ -189,8 +270,8 @@ impl<B: Fused + FusedBackward, C: CheckpointStrategy> Fused for Autodiff<B, C> {
                 let result = forward(x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
                 let output = result.output.clone();
                 match &result.pass {
-                    Ok(pass) => (prep.finish((arguments, Arc::clone(pass)), output), result),
-                    Err(_) => (Self::from_inner(output), result),
+                    Ok(Some(pass)) => (prep.finish((arguments, Arc::clone(pass)), output), result),
+                    Ok(None) | Err(_) => (Self::from_inner(output), result),
                 }
             }
             OpsKind::UnTracked(prep) => {

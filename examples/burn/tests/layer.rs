@@ -200,19 +200,52 @@ fn a_step_of_training_is_in_the_next_evaluation() {
 }
 
 #[test]
+fn halves_give_the_results_of_f32_rounded_once() {
+    fn check<const D: usize>(case: &Case, config: Config, dtype: DType, train: bool) {
+        let device = training();
+        // What the halves are, as f32.
+        let rounded = |values: &[f32]| flat(tensor::<1>(values, &[values.len()], &device).cast(dtype).cast(DType::F32));
+        let mut case = case.clone();
+        (case.x, case.grad_output) = (rounded(&case.x), rounded(&case.grad_output));
+        let layer = || if train { layer_of(&case, config) } else { frozen(layer_of(&case, config)) };
+        let expected = run_in::<D>(&layer(), &case);
+        let x = tensor::<D>(&case.x, &case.dims, &device).cast(dtype).detach().require_grad();
+        let layer = layer();
+        let y = layer.forward(x.clone());
+        let grad_output = tensor::<D>(&case.grad_output, &case.dims, &device).cast(dtype);
+        let gradients = (y.clone() * grad_output).sum().backward();
+        let dx = x.grad(&gradients).expect("x is tracked");
+        assert_eq!((y.dtype(), dx.dtype()), (dtype, dtype));
+        assert_eq!(flat(y.cast(DType::F32)), rounded(&expected.y));
+        assert_eq!(flat(dx.cast(DType::F32)), rounded(&expected.dx));
+        assert_eq!(flat(layer.gamma.grad(&gradients).expect("gamma is tracked")), expected.d_weight);
+        assert_eq!(flat(layer.beta.grad(&gradients).expect("beta is tracked")), expected.d_bias);
+        let running = [flat(layer.running_mean.value_sync()), flat(layer.running_var.value_sync())];
+        assert_eq!(running, [expected.running_mean, expected.running_var]);
+    }
+    for dtype in [DType::BF16, DType::F16] {
+        for train in [true, false] {
+            let config = Config { p: 0.3, ..CONFIG };
+            check::<2>(&Case::of(&[64, 24], 20), config, dtype, train);
+            check::<4>(&Case::of(&[5, 6, 7, 3], 21), config, dtype, train);
+        }
+    }
+}
+
+#[test]
 fn a_view_gives_the_bits_of_its_copy() {
     let case = Case::of(&[5, 6, 7, 3], 4);
     let config = Config { p: 0.3, ..CONFIG };
     for train in [true, false] {
         let layer = || if train { layer_of(&case, config) } else { frozen(layer_of(&case, config)) };
         let expected = run(&layer(), &case);
-        // The same numbers in the order of channels last, and the view that puts them back.
+        // The same numbers with the last two dimensions in the other order, and the view that puts them back.
         let x = tensor::<4>(&case.x, &case.dims, &training());
-        let last = x.clone().permute([0, 2, 3, 1]).into_data();
-        let last = Tensor::<4>::from_data(last, &training()).require_grad();
-        let mut results = ours(&layer(), &case, &last, last.clone().permute([0, 3, 1, 2]));
-        let dims = [case.dims[0], case.dims[2], case.dims[3], case.dims[1]];
-        results.dx = flat(tensor::<4>(&results.dx, &dims, &training()).permute([0, 3, 1, 2]));
+        let turned = x.clone().permute([0, 1, 3, 2]).into_data();
+        let turned = Tensor::<4>::from_data(turned, &training()).require_grad();
+        let mut results = ours(&layer(), &case, &turned, turned.clone().permute([0, 1, 3, 2]));
+        let dims = [case.dims[0], case.dims[1], case.dims[3], case.dims[2]];
+        results.dx = flat(tensor::<4>(&results.dx, &dims, &training()).permute([0, 1, 3, 2]));
         assert_eq!(results, expected);
         // Part of a larger tensor: contiguous, but not from its start on.
         let larger = Tensor::cat(vec![x.clone().neg(), x], 0).require_grad();
@@ -221,6 +254,55 @@ fn a_view_gives_the_bits_of_its_copy() {
         assert!(results.dx.drain(..case.x.len()).all(|value| value == 0.0));
         assert_eq!(results, expected);
     }
+}
+
+#[test]
+fn a_view_of_channels_last_is_read_where_it_is() {
+    let config = Config { p: 0.3, ..CONFIG };
+    // With more and with fewer channels than a vector has.
+    for (seed, dims) in [(24, [5, 6, 7, 3]), (25, [2, 40, 3, 5])] {
+        for train in [true, false] {
+            let case = Case::of(&dims, seed);
+            let last = |values: &[f32]| flat(tensor::<4>(values, &dims, &training()).permute([0, 2, 3, 1]));
+            // The same memory is a matrix of channels, with the same masks and sums. Of a copy there would be others.
+            let mut matrix = case.clone();
+            matrix.dims = vec![case.x.len() / dims[1], dims[1]];
+            (matrix.x, matrix.grad_output) = (last(&case.x), last(&case.grad_output));
+            let of = |case: &Case| if train { layer_of(case, config) } else { frozen(layer_of(case, config)) };
+            let expected = run(&of(&matrix), &matrix);
+
+            let dims = [dims[0], dims[2], dims[3], dims[1]];
+            let x = tensor::<4>(&matrix.x, &dims, &training()).require_grad();
+            let mut results = ours(&of(&case), &case, &x, x.clone().permute([0, 3, 1, 2]));
+            results.y = last(&results.y);
+            assert_eq!(results, expected);
+        }
+    }
+}
+
+#[test]
+fn a_prepared_layer_has_the_bits_of_an_evaluation() {
+    fn check<const D: usize>(case: &Case, dtype: DType) {
+        let layer = layer_of(case, Config { p: 0.5, ..CONFIG });
+        let prepared = layer.prepare().expect("a variance is positive");
+        let x = tensor::<D>(&case.x, &case.dims, &Device::flex()).cast(dtype);
+        let (found, expected) = (prepared.forward(x.clone()), layer.valid().forward(x));
+        assert_eq!((found.dtype(), found.dims()), (dtype, expected.dims()));
+        assert_eq!(flat(found.cast(DType::F32)), flat(expected.cast(DType::F32)));
+    }
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        check::<2>(&Case::of(&[9, 5], 29), dtype);
+        check::<4>(&Case::of(&[3, 6, 4, 5], 29), dtype);
+        check::<2>(&Case::of(&[0, 4], 29), dtype);
+    }
+    let mut case = Case::of(&[4, 3], 30);
+    let prepared = layer_of(&case, CONFIG).prepare().expect("a variance is positive");
+    let refused = |x: Tensor<2>| prepared.try_forward(x).expect_err("it is wrong").to_string();
+    assert!(refused(Tensor::zeros([4, 3], &training())).contains("no gradients"));
+    assert!(refused(Tensor::zeros([4, 2], &Device::flex())).contains("3 channels"));
+    assert!(refused(Tensor::zeros([4, 3], (&Device::flex(), DType::F64))).contains("F64"));
+    case.running_var[1] = -1.0;
+    assert!(layer_of(&case, CONFIG).prepare().is_err());
 }
 
 #[test]

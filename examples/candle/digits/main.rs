@@ -17,9 +17,9 @@ use candle_nn::{
     AdamW, BatchNorm, Dropout, Linear, Module, ModuleT, Optimizer, ParamsAdamW, VarBuilder, VarMap, batch_norm,
 };
 use normdrop::{Config, Relu};
-use normdrop_candle::{BatchNormDropout, batch_norm_dropout};
+use normdrop_candle::{BatchNormDropout, PreparedBatchNorm, batch_norm_dropout};
 
-use compare::{Kind, Layer, Network, P, RATE, Result, Start};
+use compare::{Kind, Layer, Network, Order, P, RATE, Result, Start};
 use data::PIXELS;
 
 /// Batch norm, ReLU and dropout.
@@ -105,27 +105,55 @@ impl Network for Digits {
 
 struct Alone {
     stage: Stage,
+    prepared: Option<PreparedBatchNorm>,
     x: Var,
+    order: Order,
+}
+
+impl Alone {
+    /// What the layer gets: the variable, or the view of it that has its dimensions in order.
+    fn input(&self) -> candle_core::Result<Tensor> {
+        match self.order {
+            Order::First => Ok(self.x.as_tensor().clone()),
+            Order::Last => self.x.permute((0, 3, 1, 2)),
+        }
+    }
 }
 
 impl Layer for Alone {
     type Graph = Tensor;
 
-    fn new(kind: Kind, dims: [usize; 4], x: &[f32]) -> Result<Self> {
-        let dims = if dims[2..] == [1, 1] { &dims[..2] } else { &dims[..] };
+    fn new(kind: Kind, dims: [usize; 4], order: Order, x: &[f32]) -> Result<Self> {
+        let [n, c, h, w] = dims;
+        let dims = match order {
+            Order::First if (h, w) == (1, 1) => vec![n, c],
+            Order::First => vec![n, c, h, w],
+            Order::Last => vec![n, h, w, c],
+        };
         let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
-        Ok(Self {
-            stage: Stage::new(kind, dims[1], 0.1, 0, vb)?,
-            x: Var::from_tensor(&Tensor::from_slice(x, dims, &Device::Cpu)?)?,
-        })
+        let stage = Stage::new(kind, c, 0.1, 0, vb)?;
+        let prepared = match &stage {
+            Stage::Own(..) => None,
+            Stage::Normdrop(layer) => Some(layer.prepare()?),
+        };
+        Ok(Self { stage, prepared, x: Var::from_tensor(&Tensor::from_slice(x, dims, &Device::Cpu)?)?, order })
     }
 
     fn forward(&mut self) -> Result<Tensor> {
-        Ok(self.stage.forward_t(&self.x, true)?)
+        Ok(self.stage.forward_t(&self.input()?, true)?)
     }
 
     fn backward(&mut self, y: Tensor) -> Result<()> {
         y.backward()?;
+        Ok(())
+    }
+
+    fn evaluate(&self, prepared: bool) -> Result<()> {
+        let x = self.input()?.detach();
+        match &self.prepared {
+            Some(layer) if prepared => layer.forward(&x)?,
+            _ => self.stage.forward_t(&x, false)?,
+        };
         Ok(())
     }
 }

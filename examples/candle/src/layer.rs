@@ -1,13 +1,14 @@
 //! The layer: parameters, running statistics, and where in the sequence of masks it is.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Error, Result, Tensor, Var, bail};
-use candle_nn::{Init, ModuleT, VarBuilder};
-use normdrop::{Activation, Config, Layer, Relu};
+use candle_nn::{Init, Module, ModuleT, VarBuilder};
+use normdrop::{Activation, Config, Layer, Parameters, Relu, Shape};
 
-use crate::op::{Mode, Op};
-use crate::pass::{check, mask_seed, shape_of};
+use crate::op::{Mode, Op, PreparedOp};
+use crate::pass::{Order, check, mask_seed, prepare, shape_of};
 
 /// `y = dropout(act(batchnorm(x)))` over the channels of `[N, C]`, `[N, C, L]`, `[N, C, H, W]` or `[N, C, D, H, W]`.
 ///
@@ -111,22 +112,73 @@ impl<A> BatchNormDropout<A> {
     }
 }
 
+impl<A: Activation> BatchNormDropout<A> {
+    /// The layer as it is now for many evaluations: [`ModuleT::forward_t`] without `train` computes the coefficients of each
+    /// channel anew in each call, because the variables may have changed.
+    ///
+    /// # Errors
+    /// If a running variance is negative by more than `eps`.
+    pub fn prepare(&self) -> Result<PreparedBatchNorm<A>> {
+        let channels = self.weight.elem_count();
+        let shape = Shape::nc(1, channels).map_err(Error::wrap)?;
+        let layer = Layer::new(shape, self.activation, self.config).map_err(Error::wrap)?;
+        let [weight, bias, mean, var] =
+            [&self.weight, &self.bias, self.running_mean(), self.running_var()].map(Tensor::to_vec1::<f32>);
+        let (weight, bias, mean, var) = (weight?, bias?, mean?, var?);
+        let parameters = Parameters::new(&weight, &bias);
+        let prepared = prepare(&layer, parameters, [&mean, &var]).map_err(Error::wrap)?;
+        Ok(PreparedBatchNorm { prepared, channels, activation: self.activation, config: self.config })
+    }
+}
+
+/// The evaluation of a [`BatchNormDropout`] with the parameters and statistics that it had: to the bit the same, without a
+/// square root or a quotient. A backward pass through it is an error.
+#[derive(Debug, Clone)]
+pub struct PreparedBatchNorm<A = Relu> {
+    prepared: Arc<[f64]>,
+    channels: usize,
+    activation: A,
+    config: Config,
+}
+
+impl<A: Activation + 'static> Module for PreparedBatchNorm<A> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (layer, order) = layer_for(x, self.channels, self.activation, self.config)?;
+        in_order(x, order, |x| x.apply_op1(PreparedOp::new(layer, Arc::clone(&self.prepared))))
+    }
+}
+
+/// The layer for a tensor, and the order in which that is in memory, or will be after a copy.
+fn layer_for<A: Activation>(x: &Tensor, channels: usize, activation: A, config: Config) -> Result<(Layer<A>, Order)> {
+    let (layout, rank) = (x.layout(), x.rank());
+    let is_last = rank > 2 && !layout.is_contiguous() && layout.permute(&Order::Last.of_memory(rank))?.is_contiguous();
+    let order = if is_last { Order::Last } else { Order::First };
+    let Some(shape) = shape_of(x.dims(), order) else {
+        bail!("batch-norm-dropout takes a tensor of at least two dimensions, not {:?}", x.shape())
+    };
+    let shape = shape.map_err(Error::wrap)?;
+    if shape.channels() != channels {
+        bail!("batch-norm-dropout has {channels} channels, the tensor {:?} has {}", x.shape(), shape.channels())
+    }
+    Ok((Layer::new(shape, activation, config).map_err(Error::wrap)?, order))
+}
+
+/// A function of a contiguous tensor whose dimensions are in the order in which `x` is in memory.
+fn in_order(x: &Tensor, order: Order, function: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    match order {
+        // `contiguous` copies nothing if the tensor is.
+        Order::First => function(&x.contiguous()?),
+        Order::Last => function(&x.permute(order.of_memory(x.rank()))?)?.permute(order.of_tensor(x.rank())),
+    }
+}
+
 impl<A: Activation + 'static> ModuleT for BatchNormDropout<A> {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let channels = self.weight.elem_count();
-        let Some(shape) = shape_of(x.dims()) else {
-            bail!("batch-norm-dropout takes a tensor of at least two dimensions, not {:?}", x.shape())
-        };
-        let shape = shape.map_err(Error::wrap)?;
-        if shape.channels() != channels {
-            bail!("batch-norm-dropout has {channels} channels, the tensor {:?} has {}", x.shape(), shape.channels())
-        }
-        let layer = Layer::new(shape, self.activation, self.config).map_err(Error::wrap)?;
+        let (layer, order) = layer_for(x, self.weight.elem_count(), self.activation, self.config)?;
         let step = self.step();
         let mode = if train { Mode::Train { mask_seed: self.mask_seed(step) } } else { Mode::Eval };
         let op = Op::new(layer, mode, self.running_mean.clone(), self.running_var.clone());
-        // `contiguous` copies nothing if the tensor is.
-        let y = x.contiguous()?.apply_op3(&self.weight, &self.bias, op)?;
+        let y = in_order(x, order, |x| x.apply_op3(&self.weight, &self.bias, op))?;
         if train {
             self.set_step(step.wrapping_add(1));
         }

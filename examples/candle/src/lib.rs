@@ -5,4 +5,4 @@ mod op;
 #[path = "../../shared/pass.rs"]
 mod pass;
 
-pub use layer::{BatchNormDropout, batch_norm_dropout};
+pub use layer::{BatchNormDropout, PreparedBatchNorm, batch_norm_dropout};

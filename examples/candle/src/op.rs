@@ -1,15 +1,16 @@
 //! The operation: one node of candle's graph from input, weight and bias to the output.
 
 use std::ops::Deref;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{
-    CpuStorage, CustomOp3, DType, Device, Error, Layout, Result, Shape, Storage, Tensor, Var, WithDType, bail,
+    CpuStorage, CustomOp1, CustomOp3, DType, Device, Error, Layout, Result, Shape, Storage, Tensor, Var, WithDType,
+    bail,
 };
 use half::{bf16, f16};
 use normdrop::{Activation, Element, Layer, Parameters};
 
-use crate::pass::Pass;
+use crate::pass::{Pass, eval_prepared};
 
 /// How the values are normalised, and what is dropped.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +102,38 @@ impl<A: Activation> Op<A> {
             bail!("a batch-norm-dropout operation belongs to one node of the graph")
         }
         Ok(output)
+    }
+}
+
+/// An evaluation with prepared statistics. It has no backward pass, which candle says where one is asked for.
+#[derive(Debug)]
+pub(crate) struct PreparedOp<A> {
+    layer: Layer<A>,
+    prepared: Arc<[f64]>,
+}
+
+impl<A: Activation> PreparedOp<A> {
+    pub(crate) fn new(layer: Layer<A>, prepared: Arc<[f64]>) -> Self {
+        Self { layer, prepared }
+    }
+
+    fn forward<E: Element>(&self, input: &[E]) -> Result<Vec<E>> {
+        eval_prepared(&self.layer, &self.prepared, input).map_err(Error::wrap)
+    }
+}
+
+impl<A: Activation> CustomOp1 for PreparedOp<A> {
+    fn name(&self) -> &'static str {
+        "prepared-batch-norm"
+    }
+
+    fn cpu_fwd(&self, input: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let output = match input {
+            CpuStorage::BF16(_) => CpuStorage::BF16(self.forward(values(input, layout)?)?),
+            CpuStorage::F16(_) => CpuStorage::F16(self.forward(values(input, layout)?)?),
+            _ => CpuStorage::F32(self.forward(values(input, layout)?)?),
+        };
+        Ok((output, layout.shape().clone()))
     }
 }
 

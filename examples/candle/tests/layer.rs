@@ -6,8 +6,8 @@
 mod case;
 
 use candle_core::{DType, Device, Error, Result, Tensor, Var};
-use candle_nn::{BatchNorm, ModuleT, Optimizer, SGD, VarBuilder, VarMap};
-use normdrop::{Config, Layer, Relu, Shape};
+use candle_nn::{BatchNorm, Module, ModuleT, Optimizer, SGD, VarBuilder, VarMap};
+use normdrop::{Config, Granularity, Layer, Relu, Shape};
 use normdrop_candle::{BatchNormDropout, batch_norm_dropout};
 
 use case::{Case, EPS, Results, factors, widened};
@@ -184,15 +184,15 @@ fn a_view_gives_the_bits_of_its_copy() -> Result<()> {
     let config = Config { p: 0.3, ..CONFIG };
     for train in [true, false] {
         let expected = run(&layer_of(&case, config)?.0, &case, train)?;
-        // The same numbers in the order of channels last, and the view that puts them back.
+        // The same numbers with the last two dimensions in the other order, and the view that puts them back.
         let x = Tensor::from_slice(&case.x, &*case.dims, &CPU)?;
-        let last = Var::from_tensor(&x.permute((0, 2, 3, 1))?.contiguous()?)?;
-        let view = last.permute((0, 3, 1, 2))?;
+        let turned = Var::from_tensor(&x.permute((0, 1, 3, 2))?.contiguous()?)?;
+        let view = turned.permute((0, 1, 3, 2))?;
         assert!(!view.is_contiguous());
         let (layer, _variables) = layer_of(&case, config)?;
-        let mut results = ours(&layer, &case, train, &last, &view)?;
-        let dims = [case.dims[0], case.dims[2], case.dims[3], case.dims[1]];
-        results.dx = flat(&Tensor::from_slice(&results.dx, &dims, &CPU)?.permute((0, 3, 1, 2))?)?;
+        let mut results = ours(&layer, &case, train, &turned, &view)?;
+        let dims = [case.dims[0], case.dims[1], case.dims[3], case.dims[2]];
+        results.dx = flat(&Tensor::from_slice(&results.dx, &dims, &CPU)?.permute((0, 1, 3, 2))?)?;
         assert_eq!(results, expected);
         // Part of a larger tensor: contiguous, but not from its start on.
         let larger = Var::from_tensor(&Tensor::cat(&[&x.neg()?, &x], 0)?)?;
@@ -202,6 +202,90 @@ fn a_view_gives_the_bits_of_its_copy() -> Result<()> {
         assert!(results.dx.drain(..case.x.len()).all(|value| value == 0.0));
         assert_eq!(results, expected);
     }
+    Ok(())
+}
+
+#[test]
+fn a_view_of_channels_last_is_read_where_it_is() -> Result<()> {
+    let config = Config { p: 0.3, ..CONFIG };
+    // With more and with fewer channels than a vector has, and with three and five dimensions.
+    for (seed, dims) in [(24, &[5, 6, 7, 3][..]), (25, &[2, 40, 3, 5]), (26, &[4, 5, 9]), (27, &[2, 3, 2, 4, 3])] {
+        for train in [true, false] {
+            let case = Case::of(dims, seed);
+            let rank = dims.len();
+            let to_last: Vec<usize> = [0].into_iter().chain(2..rank).chain([1]).collect();
+            let to_first: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
+            let last = |values: &[f32]| -> Result<Tensor> {
+                Tensor::from_slice(values, dims, &CPU)?.permute(&*to_last)?.contiguous()
+            };
+            let (x, grad_output) = (last(&case.x)?, last(&case.grad_output)?);
+            // The same memory is a matrix of channels, with the same masks and sums.
+            let mut matrix = case.clone();
+            matrix.dims = vec![case.x.len() / dims[1], dims[1]];
+            (matrix.x, matrix.grad_output) = (flat(&x)?, flat(&grad_output)?);
+            let expected = run(&layer_of(&matrix, config)?.0, &matrix, train)?;
+
+            let x = Var::from_tensor(&x)?;
+            let (layer, _variables) = layer_of(&case, config)?;
+            let y = layer.forward_t(&x.permute(&*to_first)?, train)?;
+            assert_eq!(y.dims(), dims);
+            let in_memory = y.permute(&*to_last)?;
+            assert!(in_memory.is_contiguous() && !y.is_contiguous(), "the output is in the order of the input");
+            assert_eq!(flat(&in_memory)?, expected.y);
+            let gradients = (&y * grad_output.permute(&*to_first)?)?.sum_all()?.backward()?;
+            let of = |tensor: &Tensor| flat(gradients.get(tensor).expect("the tensor is part of the graph"));
+            assert_eq!(of(&x)?, expected.dx);
+            assert_eq!([of(layer.weight())?, of(layer.bias())?], [expected.d_weight, expected.d_bias]);
+            let running = [flat(layer.running_mean())?, flat(layer.running_var())?];
+            assert_eq!(running, [expected.running_mean, expected.running_var]);
+        }
+    }
+    // Whole samples and channels are dropped, not rows of the matrix.
+    for granularity in [Granularity::Sample, Granularity::Channel] {
+        let case = Case::of(&[16, 6, 3, 4], 28);
+        let (layer, _variables) = layer_of(&case, Config { p: 0.5, granularity, ..CONFIG })?;
+        let x = Tensor::from_slice(&case.x, &*case.dims, &CPU)?.permute((0, 2, 3, 1))?.contiguous()?;
+        let kept = layer.forward_t(&x.permute((0, 3, 1, 2))?, true)?.sum((2, 3))?.to_vec2::<f32>()?;
+        let (layer, _variables) = layer_of(&case, Config { p: 0.5, granularity, ..CONFIG })?;
+        let expected = layer.forward_t(&Tensor::from_slice(&case.x, &*case.dims, &CPU)?, true)?.sum((2, 3))?;
+        let zeros = |rows: Vec<Vec<f32>>| -> Vec<bool> { rows.concat().iter().map(|&sum| sum == 0.0).collect() };
+        assert_eq!(zeros(kept), zeros(expected.to_vec2()?));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_prepared_layer_has_the_bits_of_an_evaluation() -> Result<()> {
+    for dims in [&[9, 5][..], &[3, 6, 4, 5], &[0, 4]] {
+        let case = Case::of(dims, 29);
+        let (layer, variables) = layer_of(&case, Config { p: 0.5, ..CONFIG })?;
+        let prepared = layer.prepare()?;
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            let x = Tensor::from_slice(&case.x, dims, &CPU)?.to_dtype(dtype)?;
+            let (found, expected) = (prepared.forward(&x)?, layer.forward_t(&x, false)?);
+            assert_eq!((found.dtype(), found.dims()), (dtype, dims));
+            let single = |y: &Tensor| flat(&y.to_dtype(DType::F32)?);
+            assert_eq!(single(&found)?, single(&expected)?);
+        }
+        // What it was prepared with stays, whatever becomes of the variables.
+        let x = Tensor::from_slice(&case.x, dims, &CPU)?;
+        let before = flat(&prepared.forward(&x)?)?;
+        variables.data().lock().expect("nothing has panicked")["bias"].set(&Tensor::ones(
+            dims[1],
+            DType::F32,
+            &CPU,
+        )?)?;
+        assert_eq!(flat(&prepared.forward(&x)?)?, before);
+    }
+    let case = Case::of(&[4, 3], 30);
+    let prepared = layer_of(&case, CONFIG)?.0.prepare()?;
+    let x = variable(&case.x, &case.dims)?;
+    assert!(prepared.forward(&x)?.sum_all()?.backward().is_err(), "no gradient is lost in silence");
+    assert!(prepared.forward(&Tensor::zeros((4, 2), DType::F32, &CPU)?).is_err());
+    assert!(prepared.forward(&Tensor::zeros((4, 3), DType::F64, &CPU)?).is_err());
+    let mut broken = case;
+    broken.running_var[1] = -1.0;
+    assert!(layer_of(&broken, CONFIG)?.0.prepare().is_err());
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measures the layer against PyTorch's own: the time of a training step, what gates spare, and a network that learns digits with
-either.
+"""Measures the layer against PyTorch's own: the time of a training step, in float32 and in bfloat16, what gates spare, and a
+network that learns digits with either.
 
-    python compare_torch.py            prints three tables
+    python compare_torch.py            prints four tables
     python compare_torch.py --record   writes them to results.md
 
 A step is forward and backward of batch norm, ReLU and dropout with p = 0.1, as `NormDrop` and as the three modules of PyTorch in a
@@ -44,17 +44,17 @@ def theirs_of(shape):
     return torch.nn.Sequential(BATCH_NORM[len(shape)](shape[1]), torch.nn.ReLU(), torch.nn.Dropout(P))
 
 
-def milliseconds(modules, shape, last, seconds):
-    """The best time of a step of each module, measured in turn."""
-    x, grad = torch.randn(shape), torch.randn(shape)
+def milliseconds(modules, shape, last, seconds, dtypes=None):
+    """The best time of a step of each module, measured in turn, on tensors of its type."""
+    tensors = [torch.randn(shape), torch.randn(shape)]
     if last:
-        x, grad = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, grad))
-    x.requires_grad_()
+        tensors = [tensor.contiguous(memory_format=torch.channels_last) for tensor in tensors]
+    inputs = [[tensor.to(dtype) for tensor in tensors] for dtype in dtypes or [torch.float32] * len(modules)]
     best = [float("inf")] * len(modules)
     end, rounds = time.perf_counter() + seconds, 0
     while rounds < 3 or time.perf_counter() < end:
-        for i, module in enumerate(modules):
-            x.grad = None
+        for i, (module, (x, grad)) in enumerate(zip(modules, inputs)):
+            x.requires_grad_().grad = None
             module.zero_grad()
             start = time.process_time()
             module(x).backward(grad)
@@ -73,6 +73,16 @@ def speed(seconds):
             least = ours
     yield ""
     yield f"A step costs at least about {least:.1g} ms, which is Python: a tensor as small as G has nothing to gain."
+
+
+def halves(seconds):
+    yield "| workload, bfloat16 | PyTorch, ms | `NormDrop`, ms | ratio | `NormDrop` in float32, ms | float32 / bfloat16 |"
+    yield "|---|---|---|---|---|---|"
+    for name, (shape, last) in WORKLOADS.items():
+        modules = [theirs_of(shape), NormDrop(shape[1], "relu", P), NormDrop(shape[1], "relu", P)]
+        dtypes = [torch.bfloat16, torch.bfloat16, torch.float32]
+        theirs, ours, single = milliseconds(modules, shape, last, seconds, dtypes)
+        yield f"| {name} | {theirs:.3g} | {ours:.3g} | {theirs / ours:.1f} | {single:.3g} | {single / ours:.2f} |"
 
 
 class Block(torch.nn.Module):
@@ -203,6 +213,18 @@ def main():
     ]
     print("\n".join(lines))
     for line in speed(arguments.seconds):
+        print(line, flush=True)
+        lines.append(line)
+    title = [
+        "",
+        "## The time of a step in bfloat16",
+        "",
+        "The same step with `x`, `y` and their gradients in bfloat16 and parameters in float32, as under autocast; all three in turn.",
+        "",
+    ]
+    print("\n".join(title))
+    lines += title
+    for line in halves(arguments.seconds):
         print(line, flush=True)
         lines.append(line)
     title = [

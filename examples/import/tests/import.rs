@@ -443,6 +443,7 @@ fn a_small_pickle_does_not_fill_the_memory() {
     let encode = b"c_codecs\nencode\nh\x01X\x06\x00\x00\x00latin1\x86R0";
     assert!(fault(&repeated(&text, &encode[..encode.len() - 1], 1000)).contains("more bytes than it has"));
     assert!(fault(&[b"\x80\x02}", &text[..], b"}s."].concat()).contains("a name of 4096 bytes"));
+    assert_eq!(read(&[b"\x80\x02}", &text[..], b"K\x01s."].concat()), Ok(0), "of a number");
     let deep = [b"\x80\x02".to_vec(), b"}K\x00".repeat(9), b"}".to_vec(), b"s".repeat(9), b".".to_vec()].concat();
     assert!(fault(&deep).contains("deeper than 8"));
     assert_eq!(read(b"\x80\x02}q\x00K\x01h\x00s."), Ok(0));

@@ -178,6 +178,9 @@ impl<'a> Pickle<'a> {
                         continue;
                     }
                     for &(key, value) in entries {
+                        if !matches!(value, Value::Object(_)) {
+                            continue;
+                        }
                         let key = match key {
                             Value::Text(text) => text.to_owned(),
                             Value::Int(number) => number.to_string(),

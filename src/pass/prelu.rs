@@ -5,8 +5,8 @@
 use core::marker::PhantomData;
 
 use crate::shape::Shape;
-use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, load, one_at_a_time};
-use crate::slices::{range, take_front};
+use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, one_at_a_time};
+use crate::slices::take_front;
 use crate::storage::PIECE;
 
 /// What becomes of the values.
@@ -56,10 +56,34 @@ impl Formula for WithoutInfinity {
     }
 }
 
-/// Neighbours of the other tensor, if it is read.
-#[inline(always)]
-fn others<S: Simd, F: Formula>(s: S, other: &[f32], start: usize, len: usize) -> S::F32 {
-    if F::READS { load(s, range(other, start, len)) } else { s.splat(0.0) }
+/// The other tensor from an element on, in vectors.
+#[derive(Clone, Copy)]
+struct Others<'a> {
+    whole: &'a [Lanes<f32>],
+    tail: &'a [f32],
+}
+
+impl<'a> Others<'a> {
+    #[inline(always)]
+    fn new(other: &'a [f32], len: usize) -> Self {
+        let (whole, tail) = other.get(..len).unwrap_or_default().as_chunks();
+        Self { whole, tail }
+    }
+
+    /// A whole vector, if the tensor is read.
+    #[inline(always)]
+    fn load<S: Simd, F: Formula>(&self, s: S, vector: usize) -> S::F32 {
+        match self.whole.get(vector) {
+            Some(other) if F::READS => s.load(other),
+            _ => s.splat(0.0),
+        }
+    }
+
+    /// What the whole vectors leave over.
+    #[inline(always)]
+    fn load_tail<S: Simd, F: Formula>(&self, s: S) -> S::F32 {
+        if F::READS { s.load_partial(self.tail) } else { s.splat(0.0) }
+    }
 }
 
 /// The values of a tensor from an element on.
@@ -135,16 +159,14 @@ impl<F: Formula> Kernel for Prelu<'_, F> {
 /// Values with one slope.
 #[inline(always)]
 fn of_one_channel<S: Simd, F: Formula>(s: S, slope: f32, other: &[f32], values: &mut [f32]) {
-    let slope = s.splat(slope);
+    let (slope, others) = (s.splat(slope), Others::new(other, values.len()));
     let (whole, tail) = values.as_chunks_mut();
-    let mut start = 0;
-    for values in whole {
+    for (vector, values) in whole.iter_mut().enumerate() {
         one_at_a_time();
-        s.store(F::of(s, s.load(values), others::<_, F>(s, other, start, LANES), slope), values);
-        start += LANES;
+        s.store(F::of(s, s.load(values), others.load::<_, F>(s, vector), slope), values);
     }
     if !tail.is_empty() {
-        s.store_partial(F::of(s, s.load_partial(tail), others::<_, F>(s, other, start, tail.len()), slope), tail);
+        s.store_partial(F::of(s, s.load_partial(tail), others.load_tail::<_, F>(s), slope), tail);
     }
 }
 
@@ -182,18 +204,14 @@ fn of_columns<M: Machine, F: Formula>(m: M, (slopes, inner): (&[f32], usize), ot
 /// Values with a slope each.
 #[inline(always)]
 fn of_strip<S: Simd, F: Formula>(s: S, slopes: &[f32; PIECE], other: &[f32], values: &mut [f32]) {
-    let slopes: &[Lanes<f32>] = slopes.as_chunks().0;
+    let (slopes, others): (&[Lanes<f32>], _) = (slopes.as_chunks().0, Others::new(other, values.len()));
     let (whole, tail) = values.as_chunks_mut();
-    let (mut slopes, mut start) = (slopes.iter(), 0);
-    for (values, slope) in whole.iter_mut().zip(&mut slopes) {
+    let mut slopes = slopes.iter();
+    for (vector, (values, slope)) in whole.iter_mut().zip(&mut slopes).enumerate() {
         one_at_a_time();
-        s.store(F::of(s, s.load(values), others::<_, F>(s, other, start, LANES), s.load(slope)), values);
-        start += LANES;
+        s.store(F::of(s, s.load(values), others.load::<_, F>(s, vector), s.load(slope)), values);
     }
     if let (false, Some(slope)) = (tail.is_empty(), slopes.next()) {
-        s.store_partial(
-            F::of(s, s.load_partial(tail), others::<_, F>(s, other, start, tail.len()), s.load(slope)),
-            tail,
-        );
+        s.store_partial(F::of(s, s.load_partial(tail), others.load_tail::<_, F>(s), s.load(slope)), tail);
     }
 }

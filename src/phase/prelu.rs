@@ -145,7 +145,7 @@ fn elementwise<F: prelu::Formula>(plan: &Plan, slopes: &[f32], other: &[f32], va
     let unit = slopes.unit().max(1);
     let units = values.len().div_ceil(unit);
     let step = units.div_ceil(tasks.for_elements(values.len())) * unit;
-    tasks.each(values.chunks_mut(step).enumerate(), |(number, values)| {
+    tasks.each(values.chunks_mut(step.max(1)).enumerate(), |(number, values)| {
         let first = number * step;
         tasks.run(Prelu::<F> { formula: PhantomData, slopes, first, other: prelu::from(other, first), values });
     });

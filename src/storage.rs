@@ -22,9 +22,9 @@ pub(crate) use mixed::Mixed;
 pub(crate) const PIECE: usize = BITS * LANES;
 
 /// The values of a page of memory, beyond which the hardware does not read ahead.
-const PAGE: usize = 1024;
+pub(crate) const PAGE: usize = 1024;
 /// The values of a tensor that caches of the second level hold.
-const CACHED_TENSOR: usize = 1 << 18;
+pub(crate) const CACHED_TENSOR: usize = 1 << 18;
 
 /// Whether the rows of a matrix are best read one after the other, because they are shorter than a page and not in the
 /// caches: the hardware reads ahead where it sees a sequence.
@@ -56,6 +56,18 @@ impl Ahead {
     /// So many values, for the second cache.
     pub(crate) const fn second(values: usize) -> Self {
         Self { first: 0, second: values }
+    }
+
+    /// Whether nothing is asked for.
+    #[inline(always)]
+    pub(crate) const fn is_not(self) -> bool {
+        self.first == 0 && self.second == 0
+    }
+
+    /// The values for the second cache, if the first is asked for none.
+    #[inline(always)]
+    pub(crate) const fn second_alone(self) -> Option<usize> {
+        if self.first == 0 { Some(self.second) } else { None }
     }
 
     #[inline(always)]
@@ -194,6 +206,8 @@ pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
         element: usize,
         change: impl FnOnce(f32) -> f32,
     );
+    /// The whole tensor, if every tensor is f32.
+    fn all_singles<'b>(tensor: Self::Ref<'b>) -> Option<&'b [f32]>;
     /// The whole output, if it is f32.
     fn singles<'b>(tensor: &'b mut Self::Mut<'_>) -> Option<&'b mut [f32]>;
 }
@@ -350,6 +364,11 @@ impl Storage for Singles {
         if let Some(value) = output.get_mut(element) {
             *value = change(*value);
         }
+    }
+
+    #[inline(always)]
+    fn all_singles<'b>(tensor: Self::Ref<'b>) -> Option<&'b [f32]> {
+        Some(tensor)
     }
 
     #[inline(always)]

@@ -507,6 +507,25 @@ impl Columns {
         })
     }
 
+    /// Fours of whole rows from the front of `rows`, of all columns of a group.
+    #[inline(always)]
+    pub(crate) fn next_four(&self, group: Group, rows: &mut Range<usize>) -> Option<RowBlock> {
+        let first = rows.start;
+        if rows.end.min(self.rows) < first + 4 {
+            return None;
+        }
+        rows.start += 4;
+        let (start, column, columns) = (first * self.width, group.first_column, group.columns);
+        Some(RowBlock { start, rows: 4, width: self.width, column, columns })
+    }
+
+    /// The start and the length of the rows `rows` of a matrix, of which all columns are in one group.
+    #[inline(always)]
+    pub(crate) fn neighbours(&self, rows: Range<usize>) -> (usize, usize) {
+        let start = rows.start * self.width;
+        (start, (rows.end * self.width).min(self.rows * self.width + self.rest) - start)
+    }
+
     /// The vectors of a tile in the rows `rows` of a group, from column `column` of the group on.
     #[inline(always)]
     pub(crate) fn vectors_of(&self, group: Group, rows: Range<usize>, column: usize) -> Vectors {
@@ -664,6 +683,12 @@ impl RowBlock {
     pub(crate) const fn elements(self, row: usize) -> Range<usize> {
         let first = self.first() + row * self.width;
         first..first + self.columns
+    }
+
+    /// Some of the block's columns.
+    #[inline(always)]
+    pub(crate) const fn columns_from(self, first: usize, columns: usize) -> Self {
+        Self { column: self.column + first, columns, ..self }
     }
 
     /// Splits a stretch of a run into blocks.

@@ -10,10 +10,13 @@ use core::slice;
 
 use super::exact::ExactNormalise;
 use super::keep::{Bits, Keep};
-use super::{Elements, OfRuns, Place, Rooms, RowOfRuns, of_columns, pair_lane, pieces, put};
+use super::{
+    Elements, FourBits, OfRuns, Place, Rooms, RowOfRuns, four_bits, four_rows, four_rows_mut, load_four, of_columns, pair_lane,
+    pieces, put, whole_vectors,
+};
 use crate::activation::{Formula, FormulaCurve};
 use crate::args::Statistics;
-use crate::bits::{BITS, WrittenGates};
+use crate::bits::{BITS, Buffer, WrittenGates};
 use crate::channel::{Channels, Normalisation, Normalise, any, normalised};
 use crate::prepared::Prepared;
 use crate::shape::Shape;
@@ -21,7 +24,7 @@ use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, halves, one_a
 use crate::slices::range;
 use crate::storage::{Ahead, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
-use crate::walk::{Columns, Group, Planar, Tile, Vectors, Walk};
+use crate::walk::{Columns, Group, Planar, RowBlock, Tile, Vectors, Walk};
 
 /// What the elementwise passes do.
 #[derive(Debug, Clone, Copy)]
@@ -580,6 +583,41 @@ pub(crate) fn elements<'a, T: Storage>(
     });
 }
 
+/// The tiles of a matrix that are worked at a time: so many that the first cache holds their coefficients.
+pub(crate) const STRIP: usize = PIECE / LANES;
+
+/// The coefficients of the columns of a matrix, row after row.
+#[derive(Clone)]
+pub(crate) struct Around<'a, const FIELDS: usize> {
+    table: &'a [Tile<FIELDS>],
+    left: slice::Iter<'a, Tile<FIELDS>>,
+}
+
+impl<'a, const FIELDS: usize> Around<'a, FIELDS> {
+    /// Those of a matrix whose rows are whole tiles and follow each other in memory.
+    #[inline(always)]
+    pub(crate) fn new(columns: &Columns, group: Group, table: &'a [Tile<FIELDS>]) -> Option<Self> {
+        let is_whole = columns.width == group.columns && table.len() * LANES == group.columns;
+        (is_whole && group.columns < PIECE).then_some(Self { table, left: table.iter() })
+    }
+}
+
+impl<'a, S: Simd, const FIELDS: usize> Sources<S> for Around<'a, FIELDS>
+where
+    &'a Tile<FIELDS>: Source<S>,
+{
+    type Source = &'a Tile<FIELDS>;
+
+    #[inline(always)]
+    fn take(&mut self) -> Option<Self::Source> {
+        if let Some(next) = self.left.next() {
+            return Some(next);
+        }
+        self.left = self.table.iter();
+        self.left.next()
+    }
+}
+
 /// The next segment of the tiles of a table, from tile `start` on: neighbours of which no column needs f64, as the second
 /// vectors of two fields say; with `whole`, neighbours of any kind.
 #[inline(always)]
@@ -766,11 +804,32 @@ impl<T: Storage> Forward<'_, '_, T> {
         // below, unless an input or a mask is overwritten.
         let rewritable =
             !RESIDUAL && self.elements.read.is_some() && !self.gates.as_ref().is_some_and(|gates| gates.has_mask);
+        if !RESIDUAL
+            && !has_exact
+            && let Some(mut sources) = Around::new(columns, group, table)
+        {
+            let (start, len) = columns.neighbours(self.units.clone());
+            for piece in pieces(start, len) {
+                let (owner, room) = (Owner::Column(group, 0), (&mut *copy, &mut rooms));
+                self.vectors::<S, RESIDUAL>(s, &mut sources, owner, &keep, (piece, Ahead::NOT), room);
+            }
+            return;
+        }
+        let mut units = self.units.clone();
+        if !RESIDUAL && !has_exact && self.elements.stream && self.gates.is_none() && table.len() * LANES == group.columns {
+            let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
+            while let Some(block) = columns.next_four(group, &mut units) {
+                for (first, len) in pieces(0, block.columns) {
+                    self.four_rows(s, block.columns_from(first, len), first / LANES, (&mut bits, &mut buffer));
+                }
+            }
+        }
         while let Some(segment) = next_segment(s, table, next, [EXACT; 2], !has_exact || rewritable) {
+            let segment = segment.start..segment.end.min(segment.start + STRIP);
             next = segment.end;
             let (first, end) = (segment.start * LANES, segment.end * LANES);
             let Some(tiles) = table.get(segment) else { break };
-            for (start, len) in columns.rows_of(group, self.units.clone()) {
+            for (start, len) in columns.rows_of(group, units.clone()) {
                 let mut sources = tiles.iter();
                 for piece in pieces(start + first, end.min(len).saturating_sub(first)) {
                     let owner = Owner::Column(group, piece.0 - start);
@@ -791,6 +850,27 @@ impl<T: Storage> Forward<'_, '_, T> {
                 let source = ExactSource::Tile(tile, Owner::Column(group, column));
                 s.apart(ExactForward { forward: &mut moved, source, keep, vectors });
             }
+        }
+    }
+
+    /// The output of a piece of four rows of a matrix from memory, past the caches, from a tile of the table on. Memory takes less
+    /// time for four sequences in turn than for one after the other.
+    #[inline(always)]
+    fn four_rows<S: Simd>(&mut self, s: S, rows: RowBlock, tile: usize, (bits, buffer): (&mut FourBits, &mut Buffer)) {
+        let (apply, tiles) = (self.apply, self.table.get(tile..).unwrap_or_default());
+        let bits = four_bits(&apply.keep, rows, bits, buffer);
+        let (Some(x), Some(y)) = (self.elements.read.and_then(T::all_singles), T::singles(&mut self.elements.write)) else { return };
+        let (x, _) = whole_vectors([0, 1, 2, 3].map(|row| rows.row(x, row)));
+        let y = four_rows_mut(y, rows.first() - self.elements.base, rows.width, rows.columns);
+        let lower = apply.lower(s);
+        let [a, b, c, d] = y;
+        let y = a.iter_mut().zip(b).zip(c.iter_mut().zip(d));
+        for (((x, ((a, b), (c, d))), bits), tile) in four_rows(x).zip(y).zip(bits).zip(tiles) {
+            let (own, x) = (tile.coefficients(s), load_four::<_, f32>(s, x));
+            s.stream(apply.finish(s, lower, bits[0], own.normalise(x[0]), false).0, a);
+            s.stream(apply.finish(s, lower, bits[1], own.normalise(x[1]), false).0, b);
+            s.stream(apply.finish(s, lower, bits[2], own.normalise(x[2]), false).0, c);
+            s.stream(apply.finish(s, lower, bits[3], own.normalise(x[3]), false).0, d);
         }
     }
 
@@ -827,37 +907,55 @@ impl<T: Storage> Forward<'_, '_, T> {
             self.elements.finish(s, start, len, &rooms.write);
             return;
         }
-        let mut bits = bits.vectors();
         let Place { read, write } =
             self.elements.piece(s, (start, len), ahead, copy, (&mut rooms.read, &mut rooms.write));
         let ((x, x_rest), (y, y_rest)) = (read.as_chunks(), write.as_chunks_mut());
-        let (lower, mut vector) = (apply.lower(s), 0);
-        for ((x, y), bits) in x.iter().zip(y).zip(bits.by_ref()) {
-            let Some(source) = sources.take() else { break };
-            if T::DIRECT {
-                ahead.prefetch(s, if in_place { y } else { x });
+        let (lower, whole) = (apply.lower(s), x.len());
+        let lean = T::DIRECT && !RESIDUAL && !stream && words.is_empty();
+        if lean && ahead.is_not() {
+            // Tensors in the caches, where each instruction of the loop counts.
+            for ((x, y), bits) in x.iter().zip(y).zip(bits.vectors()) {
+                let Some(source) = sources.take() else { break };
+                let z = source.coefficients(s).normalise(s.load(x));
+                s.store(apply.finish(s, lower, bits, z, false).0, y);
             }
-            if RESIDUAL && T::DIRECT {
-                residuals.prefetch(s, ahead, vector);
+        } else if lean
+            && !in_place
+            && let Some(further) = ahead.second_alone()
+        {
+            for ((x, y), bits) in x.iter().zip(y).zip(bits.vectors()) {
+                let Some(source) = sources.take() else { break };
+                s.prefetch_second(x, further);
+                let z = source.coefficients(s).normalise(s.load(x));
+                s.store(apply.finish(s, lower, bits, z, false).0, y);
             }
-            let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
-            let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load(x), residual, owner);
-            let (of_vector, gate) = apply.finish(s, lower, bits, z, RESIDUAL);
-            put(s, stream, of_vector, y);
-            if let Some(word) = words.get_mut(vector) {
-                *word = s.bits(gate);
+        } else {
+            for (vector, ((x, y), bits)) in x.iter().zip(y).zip(bits.vectors()).enumerate() {
+                let Some(source) = sources.take() else { break };
+                if T::DIRECT {
+                    ahead.prefetch(s, if in_place { y } else { x });
+                }
+                if RESIDUAL && T::DIRECT {
+                    residuals.prefetch(s, ahead, vector);
+                }
+                let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
+                let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load(x), residual, owner);
+                let (of_vector, gate) = apply.finish(s, lower, bits, z, RESIDUAL);
+                put(s, stream, of_vector, y);
+                if let Some(word) = words.get_mut(vector) {
+                    *word = s.bits(gate);
+                }
             }
-            vector += 1;
         }
         // No source is taken if there is no rest: the next piece begins with it.
         if !len.is_multiple_of(LANES)
-            && let (Some(source), Some(bits)) = (sources.take(), bits.next())
+            && let (Some(source), Some(bits)) = (sources.take(), bits.from(whole).vectors().next())
         {
-            let (residual, owner) = (residuals.load_rest(s), owner.further(vector));
+            let (residual, owner) = (residuals.load_rest(s), owner.further(whole));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load_partial(x_rest), residual, owner);
             let (of_vector, gate) = apply.finish(s, lower, bits, z, RESIDUAL);
             s.store_partial(of_vector, y_rest);
-            if let Some(word) = words.get_mut(vector) {
+            if let Some(word) = words.get_mut(whole) {
                 *word = s.bits(gate);
             }
         }

@@ -146,6 +146,12 @@ impl<'a> Bits<'a> {
         }
     }
 
+    /// Those of the vectors from number `vector` on.
+    #[inline(always)]
+    pub(crate) fn from(self, vector: usize) -> Self {
+        Self { bytes: self.bytes.get(2 * vector..).unwrap_or_default(), shift: self.shift }
+    }
+
     /// Those of each vector.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "sixteen bits")]

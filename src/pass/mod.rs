@@ -169,6 +169,14 @@ pub(crate) fn four_rows<T>([a, b, c, d]: [&[Lanes<T>]; 4]) -> impl Iterator<Item
     a.iter().zip(b).zip(c.iter().zip(d)).map(|((a, b), (c, d))| [a, b, c, d])
 }
 
+/// The same columns, whole vectors of them, of four rows that are written: from element `first` on, `width` from one to the next.
+#[inline(always)]
+pub(crate) fn four_rows_mut(mut tensor: &mut [f32], first: usize, width: usize, columns: usize) -> [&mut [Lanes<f32>]; 4] {
+    let _ = take_front(&mut tensor, first);
+    let (a, b, c) = (take_front(&mut tensor, width), take_front(&mut tensor, width), take_front(&mut tensor, width));
+    [a, b, c, tensor].map(|row| row.get_mut(..columns).unwrap_or_default().as_chunks_mut().0)
+}
+
 /// The mask bits of a piece of four rows.
 pub(crate) type FourBits = [[u16; BITS]; 4];
 

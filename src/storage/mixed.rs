@@ -286,6 +286,11 @@ impl Storage for Mixed {
     }
 
     #[inline(always)]
+    fn all_singles<'b>(_: Self::Ref<'b>) -> Option<&'b [f32]> {
+        None
+    }
+
+    #[inline(always)]
     fn singles<'b>(_: &'b mut ValuesMut<'_>) -> Option<&'b mut [f32]> {
         None
     }

@@ -11,8 +11,8 @@ use core::slice;
 use super::exact::ExactNormalise;
 use super::keep::{Bits, Keep};
 use super::{
-    Elements, FourBits, OfRuns, Place, Rooms, RowOfRuns, four_bits, four_rows, four_rows_mut, load_four, of_columns, pair_lane,
-    pieces, put, whole_vectors,
+    Elements, FourBits, OfRuns, Place, Rooms, RowOfRuns, four_bits, four_rows, four_rows_mut, load_four, of_columns,
+    pair_lane, pieces, put, whole_vectors,
 };
 use crate::activation::{Formula, FormulaCurve};
 use crate::args::Statistics;
@@ -584,7 +584,7 @@ pub(crate) fn elements<'a, T: Storage>(
 }
 
 /// The tiles of a matrix that are worked at a time: so many that the first cache holds their coefficients.
-pub(crate) const STRIP: usize = PIECE / LANES;
+const STRIP: usize = 2 * PIECE / LANES;
 
 /// The coefficients of the columns of a matrix, row after row.
 #[derive(Clone)]
@@ -816,7 +816,12 @@ impl<T: Storage> Forward<'_, '_, T> {
             return;
         }
         let mut units = self.units.clone();
-        if !RESIDUAL && !has_exact && self.elements.stream && self.gates.is_none() && table.len() * LANES == group.columns {
+        if !RESIDUAL
+            && !has_exact
+            && self.elements.stream
+            && self.gates.is_none()
+            && table.len() * LANES == group.columns
+        {
             let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
             while let Some(block) = columns.next_four(group, &mut units) {
                 for (first, len) in pieces(0, block.columns) {
@@ -859,7 +864,10 @@ impl<T: Storage> Forward<'_, '_, T> {
     fn four_rows<S: Simd>(&mut self, s: S, rows: RowBlock, tile: usize, (bits, buffer): (&mut FourBits, &mut Buffer)) {
         let (apply, tiles) = (self.apply, self.table.get(tile..).unwrap_or_default());
         let bits = four_bits(&apply.keep, rows, bits, buffer);
-        let (Some(x), Some(y)) = (self.elements.read.and_then(T::all_singles), T::singles(&mut self.elements.write)) else { return };
+        let (Some(x), Some(y)) = (self.elements.read.and_then(T::all_singles), T::singles(&mut self.elements.write))
+        else {
+            return;
+        };
         let (x, _) = whole_vectors([0, 1, 2, 3].map(|row| rows.row(x, row)));
         let y = four_rows_mut(y, rows.first() - self.elements.base, rows.width, rows.columns);
         let lower = apply.lower(s);
@@ -885,7 +893,7 @@ impl<T: Storage> Forward<'_, '_, T> {
         ((start, len), ahead): ((usize, usize), Ahead),
         (copy, rooms): (&mut [f32], &mut Rooms<T>),
     ) {
-        let (apply, mut buffer) = (self.apply, [0; _]);
+        let (apply, mut buffer, mut pairs) = (self.apply, [0; _], [[0; 2]; _]);
         let bits = match &self.gates {
             Some(gates) if gates.has_mask => gates.copy_bits(start, len.div_ceil(LANES), &mut buffer),
             _ => keep.bits(start, len.div_ceil(LANES), &mut buffer),
@@ -910,27 +918,27 @@ impl<T: Storage> Forward<'_, '_, T> {
         let Place { read, write } =
             self.elements.piece(s, (start, len), ahead, copy, (&mut rooms.read, &mut rooms.write));
         let ((x, x_rest), (y, y_rest)) = (read.as_chunks(), write.as_chunks_mut());
-        let (lower, whole) = (apply.lower(s), x.len());
+        let (lower, whole, bits) = (apply.lower(s), x.len(), bits.pairs(len.div_ceil(LANES), &mut pairs));
         let lean = T::DIRECT && !RESIDUAL && !stream && words.is_empty();
         if lean && ahead.is_not() {
             // Tensors in the caches, where each instruction of the loop counts.
-            for ((x, y), bits) in x.iter().zip(y).zip(bits.vectors()) {
+            for ((x, y), &bits) in x.iter().zip(y).zip(bits) {
                 let Some(source) = sources.take() else { break };
                 let z = source.coefficients(s).normalise(s.load(x));
-                s.store(apply.finish(s, lower, bits, z, false).0, y);
+                s.store(apply.finish(s, lower, u16::from_le_bytes(bits), z, false).0, y);
             }
         } else if lean
             && !in_place
             && let Some(further) = ahead.second_alone()
         {
-            for ((x, y), bits) in x.iter().zip(y).zip(bits.vectors()) {
+            for ((x, y), &bits) in x.iter().zip(y).zip(bits) {
                 let Some(source) = sources.take() else { break };
                 s.prefetch_second(x, further);
                 let z = source.coefficients(s).normalise(s.load(x));
-                s.store(apply.finish(s, lower, bits, z, false).0, y);
+                s.store(apply.finish(s, lower, u16::from_le_bytes(bits), z, false).0, y);
             }
         } else {
-            for (vector, ((x, y), bits)) in x.iter().zip(y).zip(bits.vectors()).enumerate() {
+            for (vector, ((x, y), &bits)) in x.iter().zip(y).zip(bits).enumerate() {
                 let Some(source) = sources.take() else { break };
                 if T::DIRECT {
                     ahead.prefetch(s, if in_place { y } else { x });
@@ -940,7 +948,7 @@ impl<T: Storage> Forward<'_, '_, T> {
                 }
                 let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
                 let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load(x), residual, owner);
-                let (of_vector, gate) = apply.finish(s, lower, bits, z, RESIDUAL);
+                let (of_vector, gate) = apply.finish(s, lower, u16::from_le_bytes(bits), z, RESIDUAL);
                 put(s, stream, of_vector, y);
                 if let Some(word) = words.get_mut(vector) {
                     *word = s.bits(gate);
@@ -949,11 +957,11 @@ impl<T: Storage> Forward<'_, '_, T> {
         }
         // No source is taken if there is no rest: the next piece begins with it.
         if !len.is_multiple_of(LANES)
-            && let (Some(source), Some(bits)) = (sources.take(), bits.from(whole).vectors().next())
+            && let (Some(source), Some(&bits)) = (sources.take(), bits.get(whole))
         {
             let (residual, owner) = (residuals.load_rest(s), owner.further(whole));
             let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load_partial(x_rest), residual, owner);
-            let (of_vector, gate) = apply.finish(s, lower, bits, z, RESIDUAL);
+            let (of_vector, gate) = apply.finish(s, lower, u16::from_le_bytes(bits), z, RESIDUAL);
             s.store_partial(of_vector, y_rest);
             if let Some(word) = words.get_mut(whole) {
                 *word = s.bits(gate);

@@ -8,15 +8,15 @@ use core::iter::repeat;
 use core::ops::Range;
 
 use super::apply::{
-    self, Apply, Coefficients, ColumnCoefficients, ExactSource as ForwardSource, Owner, Source, Sources, is_exact,
-    Around, STRIP, needs_f64, next_segment,
+    self, Apply, Around, Coefficients, ColumnCoefficients, ExactSource as ForwardSource, Owner, Source, Sources,
+    is_exact, needs_f64, next_segment,
 };
 use super::exact::{ExactDifferentiate, ExactNormalise};
 use super::keep::Keep;
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
 use super::{
-    Elements, FourBits, OfRuns, Place, Rooms, four_bits, four_rows, four_rows_mut, load_four, of_columns, pair_lane, pieces, put,
-    whole_vectors,
+    Elements, FourBits, OfRuns, Place, Rooms, four_bits, four_rows, four_rows_mut, load_four, of_columns, pair_lane,
+    pieces, put, whole_vectors,
 };
 use crate::bits::{BITS, Buffer};
 use crate::channel::{Differential, Differentiation, differentiated, lane_of};
@@ -24,6 +24,9 @@ use crate::simd::{Kernel, LANES, Machine, Simd, Work};
 use crate::storage::{Ahead, CACHED_TENSOR, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Columns, Group, Planar, RowBlock, Tile, Vectors, Walk};
+
+/// The tiles of a matrix that are worked at a time: so many that the first cache holds their coefficients.
+const STRIP: usize = PIECE / LANES;
 
 /// What the gradients of elements are made with.
 #[derive(Debug, Clone, Copy)]
@@ -440,7 +443,8 @@ impl<T: Storage> Backward<'_, '_, T> {
         let [a, b, c, d] = four_rows_mut(dx, rows.first() - self.elements.base, rows.width, rows.columns);
         let dx = a.iter_mut().zip(b).zip(c.iter_mut().zip(d));
         let (lower, owner, none) = (gradient.apply.lower(s), Owner::Channel(0), s.splat(0.0));
-        for ((((x, dy), ((a, b), (c, d))), bits), tile) in four_rows(x).zip(four_rows(dy)).zip(dx).zip(bits).zip(tiles) {
+        for ((((x, dy), ((a, b), (c, d))), bits), tile) in four_rows(x).zip(four_rows(dy)).zip(dx).zip(bits).zip(tiles)
+        {
             let own = (&tile.coefficients(s), &tile.gradient_coefficients(s));
             let (x, dy) = (load_four::<_, f32>(s, x), load_four::<_, f32>(s, dy));
             let of = |row: usize| (lower, bits[row], BATCH);
@@ -493,9 +497,10 @@ impl<T: Storage> Backward<'_, '_, T> {
         ((start, len), ahead): ((usize, usize), Ahead),
         (copy, (rooms, others)): (&mut [f32], &mut (Rooms<T>, Rooms<T>)),
     ) {
-        let (gradient, mut buffer) = (self.gradient, [0; _]);
+        let (gradient, mut buffer, mut pairs) = (self.gradient, [0; _], [[0; 2]; _]);
         let batch = if RESIDUAL { self.is_batch() } else { BATCH };
-        let bits = keep.bits(start, len.div_ceil(LANES), &mut buffer);
+        let vectors = len.div_ceil(LANES);
+        let bits = keep.bits(start, vectors, &mut buffer).pairs(vectors, &mut pairs);
         let residuals = gradient.apply.residuals::<S, RESIDUAL>(s, (start, len), ahead, &mut rooms.residual);
         let all_x = T::read(s, T::shorter(gradient.input), (start, len), ahead, &mut others.read);
         let (x, x_rest) = all_x.as_chunks();
@@ -528,28 +533,38 @@ impl<T: Storage> Backward<'_, '_, T> {
             && !ahead.is_not()
             && let Some(further) = ahead.second_alone()
         {
-            for (((x, dy), dx), bits) in x.iter().zip(dy).zip(dx).zip(bits.vectors()) {
+            for (((x, dy), dx), &bits) in x.iter().zip(dy).zip(dx).zip(bits) {
                 let Some(source) = sources.take() else { break };
                 s.prefetch_second(x, further);
                 s.prefetch_second(dy, further);
                 let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
                 let values = [s.load(x), s.load(dy), s.splat(0.0)];
-                let (_, of_one) =
-                    gradient.of_one::<S, RESIDUAL, GATED>(s, coefficients, owner, values, (lower, bits, batch));
+                let (_, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(
+                    s,
+                    coefficients,
+                    owner,
+                    values,
+                    (lower, u16::from_le_bytes(bits), batch),
+                );
                 s.store(of_one, dx);
             }
         } else if lean && ahead.is_not() {
             // Tensors in the caches, where each instruction of the loop counts.
-            for (((x, dy), dx), bits) in x.iter().zip(dy).zip(dx).zip(bits.vectors()) {
+            for (((x, dy), dx), &bits) in x.iter().zip(dy).zip(dx).zip(bits) {
                 let Some(source) = sources.take() else { break };
                 let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
                 let values = [s.load(x), s.load(dy), s.splat(0.0)];
-                let (_, of_one) =
-                    gradient.of_one::<S, RESIDUAL, GATED>(s, coefficients, owner, values, (lower, bits, batch));
+                let (_, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(
+                    s,
+                    coefficients,
+                    owner,
+                    values,
+                    (lower, u16::from_le_bytes(bits), batch),
+                );
                 s.store(of_one, dx);
             }
         } else {
-            for (vector, (((x, dy), dx), bits)) in x.iter().zip(dy).zip(dx).zip(bits.vectors()).enumerate() {
+            for (vector, (((x, dy), dx), &bits)) in x.iter().zip(dy).zip(dx).zip(bits).enumerate() {
                 let Some(source) = sources.take() else { break };
                 if T::DIRECT {
                     ahead.prefetch(s, x);
@@ -560,8 +575,13 @@ impl<T: Storage> Backward<'_, '_, T> {
                 }
                 let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
                 let (owner, values) = (owner.further(vector), [s.load(x), s.load(dy), residuals.load(s, vector)]);
-                let (g, of_one) =
-                    gradient.of_one::<S, RESIDUAL, GATED>(s, coefficients, owner, values, (lower, bits, batch));
+                let (g, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(
+                    s,
+                    coefficients,
+                    owner,
+                    values,
+                    (lower, u16::from_le_bytes(bits), batch),
+                );
                 if let Some(grad_residual) = grad_residual.get_mut(vector) {
                     put(s, stream_residual, g * s.splat(keep.scale), grad_residual);
                 }
@@ -570,13 +590,18 @@ impl<T: Storage> Backward<'_, '_, T> {
         }
         // No source is taken if there is no rest: the next piece begins with it.
         if !x_rest.is_empty()
-            && let (Some(source), Some(bits)) = (sources.take(), bits.from(whole).vectors().next())
+            && let (Some(source), Some(&bits)) = (sources.take(), bits.get(whole))
         {
             let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let values = [s.load_partial(x_rest), s.load_partial(dy_rest), residuals.load_rest(s)];
             let owner = owner.further(whole);
-            let (g, of_one) =
-                gradient.of_one::<S, RESIDUAL, GATED>(s, coefficients, owner, values, (lower, bits, batch));
+            let (g, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(
+                s,
+                coefficients,
+                owner,
+                values,
+                (lower, u16::from_le_bytes(bits), batch),
+            );
             // A masked store of nothing is no fault anywhere, but takes CPUs hundreds of cycles.
             if !grad_residual_rest.is_empty() {
                 s.store_partial(g * s.splat(keep.scale), grad_residual_rest);

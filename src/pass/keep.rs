@@ -146,10 +146,20 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Those of the vectors from number `vector` on.
+    /// Those of some vectors as two bytes each, in place if they begin with a byte: a loop reads them with one load.
     #[inline(always)]
-    pub(crate) fn from(self, vector: usize) -> Self {
-        Self { bytes: self.bytes.get(2 * vector..).unwrap_or_default(), shift: self.shift }
+    pub(crate) fn pairs<'b>(self, vectors: usize, buffer: &'b mut [[u8; 2]; BITS]) -> &'b [[u8; 2]]
+    where
+        'a: 'b,
+    {
+        if self.shift == 0 {
+            return self.bytes.as_chunks().0.get(..vectors).unwrap_or_default();
+        }
+        let pairs = buffer.get_mut(..vectors).unwrap_or_default();
+        for (pair, bits) in pairs.iter_mut().zip(self.vectors()) {
+            *pair = bits.to_le_bytes();
+        }
+        pairs
     }
 
     /// Those of each vector.

@@ -171,7 +171,12 @@ pub(crate) fn four_rows<T>([a, b, c, d]: [&[Lanes<T>]; 4]) -> impl Iterator<Item
 
 /// The same columns, whole vectors of them, of four rows that are written: from element `first` on, `width` from one to the next.
 #[inline(always)]
-pub(crate) fn four_rows_mut(mut tensor: &mut [f32], first: usize, width: usize, columns: usize) -> [&mut [Lanes<f32>]; 4] {
+pub(crate) fn four_rows_mut(
+    mut tensor: &mut [f32],
+    first: usize,
+    width: usize,
+    columns: usize,
+) -> [&mut [Lanes<f32>]; 4] {
     let _ = take_front(&mut tensor, first);
     let (a, b, c) = (take_front(&mut tensor, width), take_front(&mut tensor, width), take_front(&mut tensor, width));
     [a, b, c, tensor].map(|row| row.get_mut(..columns).unwrap_or_default().as_chunks_mut().0)

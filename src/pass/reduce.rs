@@ -184,6 +184,25 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
         Two { first: sums.first, second: s.keep(s.mask(lanes), sums.second) }
     }
 
+    /// The sum of a four of which some lanes are of other channels.
+    #[inline(always)]
+    fn four_of_some<const GATED: bool>(
+        &self,
+        s: S,
+        (x, dy): (&[f32; SHORT], &[f32; SHORT]),
+        lanes: [u16; 4],
+        bits: [u16; 4],
+    ) -> Two<S::F32> {
+        let ([x_a, x_b, x_c, x_d], [dy_a, dy_b, dy_c, dy_d], none) = (in_four(x), in_four(dy), s.splat(0.0));
+        let a = self.of::<false, GATED>(s, s.load(x_a), s.load(dy_a), none, bits[0]);
+        let b = self.of::<false, GATED>(s, s.load(x_b), s.load(dy_b), none, bits[1]);
+        let c = self.of::<false, GATED>(s, s.load(x_c), s.load(dy_c), none, bits[2] & lanes[2]);
+        let d = self.of::<false, GATED>(s, s.load(x_d), s.load(dy_d), none, bits[3] & lanes[3]);
+        let c = Two { first: c.first, second: s.keep(s.mask(lanes[2]), c.second) };
+        let d = Two { first: d.first, second: s.keep(s.mask(lanes[3]), d.second) };
+        (a + b) + (c + d)
+    }
+
     /// Adds a row of at most 256 values.
     #[inline(always)]
     fn add_row<const RESIDUAL: bool, const GATED: bool>(
@@ -249,6 +268,15 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
     }
 }
 
+/// The longest runs that are one four.
+const SHORT: usize = 4 * LANES;
+
+/// The values from one on that are loaded as a four, if every tensor is f32 and has as many.
+#[inline(always)]
+fn four_from<T: Storage>(tensor: T::Ref<'_>, first: usize) -> Option<&[f32; SHORT]> {
+    T::all_singles(tensor)?.get(first..)?.first_chunk()
+}
+
 /// Four vectors that follow each other.
 #[inline(always)]
 fn in_four(values: &[f32; 4 * LANES]) -> [&Lanes<f32>; 4] {
@@ -265,6 +293,12 @@ fn in_two(values: &[f32; 2 * LANES]) -> [&Lanes<f32>; 2] {
         [a, b] => [a, b],
         _ => [&[0.0; LANES]; 2],
     }
+}
+
+/// The lanes of a vector of a run that are the run's.
+#[inline(always)]
+fn lanes_from(run_len: usize, vector: usize) -> u16 {
+    first_lanes(run_len.saturating_sub(vector * LANES).min(LANES))
 }
 
 /// The values of the first vector, and those of the second, of which one at least is missing.
@@ -386,8 +420,21 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         };
         let (mut first, vectors) = (block.first(), block.columns.div_ceil(LANES));
         let mut sum = Two::both(s.splat(0.0));
+        // Runs of three and four vectors: all four are loaded, and what belongs to the next channel adds nothing.
+        let is_short = T::DIRECT && !RESIDUAL && vectors > 2 && block.columns <= SHORT;
+        let lanes = [u16::MAX, u16::MAX, lanes_from(block.columns, 2), lanes_from(block.columns, 3)];
         for _ in 0..block.rows {
             let place = (first, block.columns);
+            if is_short
+                && let (Some(x), Some(dy)) = (four_from::<T>(self.input, first), four_from::<T>(self.grad, first))
+            {
+                let keep = apply.keep.within(first, block.columns);
+                let (mut bits, _) = keep.bits(first, 4, buffer).fours(1);
+                let bits = bits.next().unwrap_or_default();
+                sum = sum + summands.four_of_some::<GATED>(s, (x, dy), lanes, bits);
+                first += block.width;
+                continue;
+            }
             let x = T::read(s, T::shorter(self.input), place, Ahead::NOT, &mut rooms.x);
             let dy = T::read(s, T::shorter(self.grad), place, Ahead::NOT, &mut rooms.dy);
             let residuals = apply.residuals::<S, RESIDUAL>(s, place, Ahead::NOT, &mut rooms.residual);

@@ -4,27 +4,25 @@
 //! where the activation allows it and there is no residual. One pass: 4 bytes read and 4 written per element, 4 more
 //! read with a residual, and one mask bit.
 
-use core::iter::{Repeat, repeat};
 use core::ops::Range;
-use core::slice;
 
+use super::elementwise::{self, Column, Elementwise, Owner, Sources};
 use super::exact::ExactNormalise;
 use super::keep::{Bits, Keep};
 use super::{
-    Elements, FourBits, OfRuns, Place, Rooms, RowOfRuns, four_bits, four_rows, four_rows_mut, load_four, of_columns,
-    pair_lane, pieces, put, whole_vectors,
+    Elements, FourBits, Place, Rooms, four_bits, four_rows, four_rows_mut, load_four, pair_lane, put, whole_vectors,
 };
 use crate::activation::{Formula, FormulaCurve};
 use crate::args::Statistics;
 use crate::bits::{BITS, Buffer, WrittenGates};
-use crate::channel::{Channels, Normalisation, Normalise, any, normalised};
+use crate::channel::{Channels, Normalisation, Normalise, normalised};
 use crate::prepared::Prepared;
 use crate::shape::Shape;
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, halves, one_at_a_time};
 use crate::slices::range;
 use crate::storage::{Ahead, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
-use crate::walk::{Columns, Group, Planar, RowBlock, Tile, Vectors, Walk};
+use crate::walk::{Group, RowBlock, Tile, Vectors, Walk};
 
 /// What the elementwise passes do.
 #[derive(Debug, Clone, Copy)]
@@ -159,7 +157,7 @@ impl<T: Storage> Apply<'_, T> {
         &self,
         s: S,
         curve: &FormulaCurve,
-        (sources, owner): (&mut impl Sources<S>, Owner),
+        (sources, owner): (&mut impl Sources<S, Vector: ForwardCoefficients<S>>, Owner),
         (residuals, x, factors): (&Residuals<'_>, &[f32], &[f32]),
         strip: &mut [f32],
     ) {
@@ -219,7 +217,7 @@ struct StripOfZ<'a, 'b, T: Storage, U> {
     strip: &'a mut [f32],
 }
 
-impl<S: Simd, T: Storage, U: Sources<S>> Work<S> for StripOfZ<'_, '_, T, U> {
+impl<S: Simd, T: Storage, U: Sources<S, Vector: ForwardCoefficients<S>>> Work<S> for StripOfZ<'_, '_, T, U> {
     #[inline(always)]
     fn run(self, s: S) {
         self.fill_strip(s);
@@ -230,31 +228,31 @@ impl<T: Storage, U> StripOfZ<'_, '_, T, U> {
     #[inline(always)]
     fn fill_strip<S: Simd>(self, s: S)
     where
-        U: Sources<S>,
+        U: Sources<S, Vector: ForwardCoefficients<S>>,
     {
         let Self { apply, sources, owner, residuals, x, strip } = self;
         let ((x, x_rest), (strip, strip_rest)) = (x.as_chunks(), strip.as_chunks_mut());
         let mut vector = 0;
         for (x, strip) in x.iter().zip(strip) {
-            let Some(source) = sources.take() else { break };
-            let coefficients = source.coefficients(s);
+            let Some(coefficients) = sources.take(s) else { break };
+            let coefficients = coefficients.forward();
             let z = match apply.residual {
                 None => coefficients.normalise(s.load(x)),
                 Some(_) => {
                     let residual = residuals.load(s, vector);
-                    apply.z::<S, true>(s, &coefficients, s.load(x), residual, owner.further(vector))
+                    apply.z::<S, true>(s, coefficients, s.load(x), residual, owner.further(vector))
                 }
             };
             s.store(z, strip);
             vector += 1;
         }
         if !x_rest.is_empty()
-            && let Some(source) = sources.take()
+            && let Some(coefficients) = sources.take(s)
         {
-            let (coefficients, x) = (source.coefficients(s), s.load_partial(x_rest));
+            let (coefficients, x) = (coefficients.forward(), s.load_partial(x_rest));
             let z = match apply.residual {
                 None => coefficients.normalise(x),
-                Some(_) => apply.z::<S, true>(s, &coefficients, x, residuals.load_rest(s), owner.further(vector)),
+                Some(_) => apply.z::<S, true>(s, coefficients, x, residuals.load_rest(s), owner.further(vector)),
             };
             s.store_partial(z, strip_rest);
         }
@@ -292,41 +290,9 @@ impl FinishStrip<'_> {
     }
 }
 
-/// Whose values the lanes of a vector are.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Owner {
-    /// All are of one channel.
-    Channel(usize),
-    /// They are columns of a group's table, from a given one on.
-    Column(Group, usize),
-    /// They are positions in a row of a group's runs, from a given one on.
-    Position { group: Group, inner: usize, position: usize },
-}
-
-impl Owner {
-    /// The owner of the vector that is so many vectors further on.
-    #[inline(always)]
-    pub(crate) const fn further(self, vectors: usize) -> Self {
-        match self {
-            Self::Channel(channel) => Self::Channel(channel),
-            Self::Column(group, column) => Self::Column(group, column + vectors * LANES),
-            Self::Position { group, inner, position } => {
-                Self::Position { group, inner, position: position + vectors * LANES }
-            }
-        }
-    }
-
-    /// The channel of a lane, if it has one.
-    pub(super) fn channel_of(self, lane: usize) -> Option<usize> {
-        match self {
-            Self::Channel(channel) => Some(channel),
-            Self::Column(group, column) => (column + lane < group.columns).then(|| group.channel_of(column + lane)),
-            Self::Position { group, inner, position } => {
-                let column = (position + lane).checked_div(inner)?;
-                (column < group.columns).then(|| group.channel_of(column))
-            }
-        }
-    }
+/// Coefficients of one vector, those of the forward call among them.
+pub(crate) trait ForwardCoefficients<S: Simd>: Copy {
+    fn forward(&self) -> &Coefficients<S>;
 }
 
 /// The coefficients of one vector.
@@ -337,64 +303,18 @@ pub(crate) struct Coefficients<S: Simd> {
     shift: S::F32,
 }
 
-impl<S: Simd> Coefficients<S> {
+impl<S: Simd> ForwardCoefficients<S> for Coefficients<S> {
     #[inline(always)]
-    pub(crate) const fn new([mean, slope, shift]: [S::F32; 3]) -> Self {
-        Self { mean, slope, shift }
+    fn forward(&self) -> &Self {
+        self
     }
+}
 
+impl<S: Simd> Coefficients<S> {
     /// `z`, in f32.
     #[inline(always)]
     pub(crate) fn normalise(&self, x: S::F32) -> S::F32 {
         normalised([self.mean, self.slope, self.shift], x)
-    }
-}
-
-/// Where the coefficients of a vector come from: the same for every lane, or one column each.
-pub(crate) trait Source<S: Simd> {
-    fn coefficients(&self, s: S) -> Coefficients<S>;
-}
-
-/// The sources of one vector after the other. An iterator would do, but for the adapters between it and a loop, which are functions
-/// of their own in kernels.
-pub(crate) trait Sources<S: Simd>: Clone {
-    type Source: Source<S>;
-
-    /// That of the next vector, if there is one.
-    fn take(&mut self) -> Option<Self::Source>;
-}
-
-/// One for all.
-impl<S: Simd, T: Source<S> + Copy> Sources<S> for Repeat<T> {
-    type Source = T;
-
-    #[inline(always)]
-    fn take(&mut self) -> Option<T> {
-        self.next()
-    }
-}
-
-impl<'a, S: Simd, const FIELDS: usize> Sources<S> for slice::Iter<'a, Tile<FIELDS>>
-where
-    &'a Tile<FIELDS>: Source<S>,
-{
-    type Source = &'a Tile<FIELDS>;
-
-    #[inline(always)]
-    fn take(&mut self) -> Option<Self::Source> {
-        self.next()
-    }
-}
-
-impl<S: Simd, const FIELDS: usize> Sources<S> for RowOfRuns<'_, S, FIELDS>
-where
-    OfRuns<S, FIELDS>: Source<S>,
-{
-    type Source = OfRuns<S, FIELDS>;
-
-    #[inline(always)]
-    fn take(&mut self) -> Option<Self::Source> {
-        Some(self.next())
     }
 }
 
@@ -414,34 +334,39 @@ impl ColumnCoefficients {
         let ([mean, slope], [shift, exact]) = (pair_lane(first, column), pair_lane(second, column));
         Self { mean, slope, shift, exact: exact != 0.0 }
     }
-
-    /// Mean, slope and shift.
-    #[inline(always)]
-    pub(crate) const fn fields(self) -> [f32; 3] {
-        [self.mean, self.slope, self.shift]
-    }
 }
 
-impl<S: Simd> Source<S> for ColumnCoefficients {
-    #[inline(always)]
-    fn coefficients(&self, s: S) -> Coefficients<S> {
-        Coefficients { mean: s.splat(self.mean), slope: s.splat(self.slope), shift: s.splat(self.shift) }
-    }
-}
+impl<S: Simd> Column<S, FIELDS> for ColumnCoefficients {
+    type Vector = Coefficients<S>;
 
-impl<S: Simd> Source<S> for &Tile<FIELDS> {
     #[inline(always)]
-    fn coefficients(&self, s: S) -> Coefficients<S> {
-        let [first, second] = self;
+    fn of_column(tile: &Tile<FIELDS>, column: usize) -> Self {
+        Self::new(tile, column)
+    }
+
+    #[inline(always)]
+    fn of_tile(s: S, [first, second]: &Tile<FIELDS>) -> Coefficients<S> {
         let ((mean, slope), (shift, _)) = (s.load_pair(first), s.load_pair(second));
         Coefficients { mean, slope, shift }
     }
-}
 
-impl<S: Simd> Source<S> for OfRuns<S, 3> {
     #[inline(always)]
-    fn coefficients(&self, _: S) -> Coefficients<S> {
-        Coefficients::new(self.0)
+    fn everywhere(self, s: S) -> Coefficients<S> {
+        Coefficients { mean: s.splat(self.mean), slope: s.splat(self.slope), shift: s.splat(self.shift) }
+    }
+
+    #[inline(always)]
+    fn select(s: S, lanes: S::Mask, these: Coefficients<S>, others: Coefficients<S>) -> Coefficients<S> {
+        Coefficients {
+            mean: s.select(lanes, these.mean, others.mean),
+            slope: s.select(lanes, these.slope, others.slope),
+            shift: s.select(lanes, these.shift, others.shift),
+        }
+    }
+
+    #[inline(always)]
+    fn needs_f64(self) -> bool {
+        self.exact
     }
 }
 
@@ -449,16 +374,6 @@ impl<S: Simd> Source<S> for OfRuns<S, 3> {
 pub(crate) const FIELDS: usize = 2;
 /// The second vector of this field: 1 where f64 is needed.
 pub(crate) const EXACT: usize = 1;
-
-/// Whether a column of some tiles needs f64, as the second vector of a field of each says.
-#[inline(always)]
-pub(crate) fn needs_f64<'a, S: Simd>(s: S, fields: impl Iterator<Item = &'a Lanes<f64>>) -> bool {
-    let mut flags = s.splat_u32(0);
-    for field in fields {
-        flags = flags | s.to_bits(s.load_pair(field).1);
-    }
-    !s.is_zero(flags)
-}
 
 /// The coefficients of a group, into its table.
 #[derive(Debug)]
@@ -583,93 +498,22 @@ pub(crate) fn elements<'a, T: Storage>(
     });
 }
 
-/// The tiles of a matrix that are worked at a time: so many that the first cache holds their coefficients.
-const STRIP: usize = 2 * PIECE / LANES;
-
-/// The coefficients of the columns of a matrix, row after row.
-#[derive(Clone)]
-pub(crate) struct Around<'a, const FIELDS: usize> {
-    table: &'a [Tile<FIELDS>],
-    left: slice::Iter<'a, Tile<FIELDS>>,
-}
-
-impl<'a, const FIELDS: usize> Around<'a, FIELDS> {
-    /// Those of a matrix whose rows are whole tiles and follow each other in memory.
-    #[inline(always)]
-    pub(crate) fn new(columns: &Columns, group: Group, table: &'a [Tile<FIELDS>]) -> Option<Self> {
-        let is_whole = columns.width == group.columns && table.len() * LANES == group.columns;
-        (is_whole && group.columns < PIECE).then_some(Self { table, left: table.iter() })
-    }
-}
-
-impl<'a, S: Simd, const FIELDS: usize> Sources<S> for Around<'a, FIELDS>
-where
-    &'a Tile<FIELDS>: Source<S>,
-{
-    type Source = &'a Tile<FIELDS>;
-
-    #[inline(always)]
-    fn take(&mut self) -> Option<Self::Source> {
-        if let Some(next) = self.left.next() {
-            return Some(next);
-        }
-        self.left = self.table.iter();
-        self.left.next()
-    }
-}
-
-/// The next segment of the tiles of a table, from tile `start` on: neighbours of which no column needs f64, as the second
-/// vectors of two fields say; with `whole`, neighbours of any kind.
-#[inline(always)]
-pub(crate) fn next_segment<S: Simd, const FIELDS: usize>(
-    s: S,
-    table: &[Tile<FIELDS>],
-    mut start: usize,
-    [field, other]: [usize; 2],
-    whole: bool,
-) -> Option<Range<usize>> {
-    while let Some(tile) = table.get(start)
-        && is_exact(s, tile, [field, other])
-    {
-        start += 1;
-    }
-    let mut end = start;
-    while let Some(tile) = table.get(end)
-        && (whole || !is_exact(s, tile, [field, other]))
-    {
-        end += 1;
-    }
-    (start < end).then_some(start..end)
-}
-
-/// Whether a column of a tile needs f64, as the second vectors of two fields say.
-#[inline(always)]
-pub(crate) fn is_exact<S: Simd, const FIELDS: usize>(s: S, tile: &Tile<FIELDS>, [field, other]: [usize; 2]) -> bool {
-    let (flags, others) = (s.load_pair(&tile[field % FIELDS]).1, s.load_pair(&tile[other % FIELDS]).1);
-    any(s, flags + others)
-}
-
-/// What vectors of which some lanes need f64 are normalised with.
-#[derive(Clone, Copy)]
-pub(super) enum ExactSource<'a> {
-    /// Those of a run: its coefficients in f32, and its slope and shift in f64.
-    Run(ColumnCoefficients, [f64; 2]),
-    /// Those of a tile of columns.
-    Tile(&'a Tile<FIELDS>, Owner),
-}
+/// What vectors of which some lanes need f64 are normalised with: the coefficients of a run in f32, and its slope and shift in
+/// f64, or a tile of columns.
+pub(super) type ExactSource<'a> = elementwise::ExactSource<'a, ColumnCoefficients, [f64; 2], FIELDS>;
 
 impl ExactSource<'_> {
     #[inline(always)]
     pub(super) fn normalise<S: Simd, T: Storage>(self, s: S, apply: &Apply<'_, T>) -> ExactNormalise<S> {
         match self {
             Self::Run(coefficients, [slope, shift]) => {
-                let Coefficients { mean, slope: rounded, shift: rounded_shift } = coefficients.coefficients(s);
+                let Coefficients { mean, slope: rounded, shift: rounded_shift } = coefficients.everywhere(s);
                 let wide = [s.splat_f64(slope), s.splat_f64(shift)];
                 let exact = s.mask(if coefficients.exact { s.lanes() } else { 0 });
                 ExactNormalise { rounded: [mean, rounded, rounded_shift], wide, exact }
             }
             Self::Tile(tile, owner) => {
-                let Coefficients { mean, slope, shift } = tile.coefficients(s);
+                let Coefficients { mean, slope, shift } = ColumnCoefficients::of_tile(s, tile);
                 let (_, flags) = s.load_pair(&tile[EXACT]);
                 let exact = s.le(s.splat(1.0), flags);
                 // Any `z` that is not finite asks for f64 if there is a residual.
@@ -699,13 +543,11 @@ impl<T: Storage> Kernel for Forward<'_, '_, T> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let Some(s) = m.all() else { return };
-        let stream = self.elements.stream;
-        match (*self.walk, self.apply.is_plain()) {
-            (Walk::Empty, _) => {}
-            (Walk::Planar(planar), true) => self.planar::<_, false>(s, &planar),
-            (Walk::Planar(planar), false) => self.planar::<_, true>(s, &planar),
-            (Walk::Columns(columns), true) => self.columns::<_, false>(s, &columns),
-            (Walk::Columns(columns), false) => self.columns::<_, true>(s, &columns),
+        let (walk, stream, place) = (*self.walk, self.elements.stream, (self.group, self.table, self.units.clone()));
+        if self.apply.is_plain() {
+            elementwise::walk(s, &walk, place, Variant::<T, false>(self));
+        } else {
+            elementwise::walk(s, &walk, place, Variant::<T, true>(self));
         }
         if stream {
             s.fence();
@@ -713,151 +555,83 @@ impl<T: Storage> Kernel for Forward<'_, '_, T> {
     }
 }
 
-impl<T: Storage> Forward<'_, '_, T> {
-    /// Whether pieces need room for their values before the output. To clear it takes longer than a small call.
+/// The output with or without a residual or a curve.
+struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool>(Forward<'a, 'b, T>);
+
+impl<'a, S: Simd, T: Storage, const RESIDUAL: bool> Elementwise<'a, S, FIELDS> for Variant<'a, '_, T, RESIDUAL> {
+    type Column = ColumnCoefficients;
+    type Wide = [f64; 2];
+    type Rooms = Rooms<T>;
+    const FLAGS: [usize; 2] = [EXACT; 2];
+    const STRIP: usize = 2 * PIECE / LANES;
+    const PLAIN: bool = !RESIDUAL;
+
+    #[inline(always)]
+    fn rooms() -> Rooms<T> {
+        Rooms::new()
+    }
+
+    #[inline(always)]
+    fn keep(&self) -> Keep<'a> {
+        self.0.apply.keep
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.elements.len()
+    }
+
     #[inline(always)]
     fn needs_copy(&self) -> bool {
-        self.elements.read.is_none() || self.apply.formula.curve.is_some()
+        self.0.elements.read.is_none() || self.0.apply.formula.curve.is_some()
+    }
+
+    /// Not if an input or a mask is overwritten.
+    #[inline(always)]
+    fn is_rewritable(&self) -> bool {
+        let has_mask = self.0.gates.as_ref().is_some_and(|gates| gates.has_mask);
+        !RESIDUAL && self.0.elements.read.is_some() && !has_mask
     }
 
     #[inline(always)]
-    fn planar<S: Simd, const RESIDUAL: bool>(mut self, s: S, planar: &Planar) {
-        let Some(tile) = self.table.first() else { return };
-        let mut room;
-        let copy: &mut [f32] = if self.needs_copy() {
-            room = [0.0; PIECE];
-            &mut room
-        } else {
-            &mut []
-        };
-        let mut rooms = Rooms::new();
-        let columns = of_columns(self.group, |column| ColumnCoefficients::new(tile, column));
-        // Nothing to clear where no channel needs them.
-        let wide = if columns.iter().any(|column| column.exact) {
-            Some(of_columns(self.group, |column| match columns[column % LANES].exact {
-                true => self.apply.normalisation.of_channel(self.group.channel_of(column)).wide(),
-                false => [0.0; 2],
-            }))
-        } else {
-            None
-        };
-        let mut runs = [self.units.clone(), 0..0];
-        if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone())
-            && self.apply.keep.is_each()
-            && wide.is_none()
-        {
-            let of_channels = columns.map(ColumnCoefficients::fields);
-            let ahead = Ahead::next_row(rows.width, self.elements.len());
-            for row in 0..rows.rows {
-                let mut of_runs = planar.of_runs(s, &of_channels);
-                let start = rows.first() + row * rows.width;
-                for piece in pieces(start, rows.columns) {
-                    let owner = Owner::Position { group: self.group, inner: planar.inner, position: piece.0 - start };
-                    self.vectors::<S, RESIDUAL>(
-                        s,
-                        &mut of_runs,
-                        owner,
-                        &self.apply.keep,
-                        (piece, ahead),
-                        (copy, &mut rooms),
-                    );
-                }
-            }
-            runs = others;
-        }
-        for units in runs {
-            for (column, start, len) in planar.runs(self.group, units) {
-                let coefficients = columns[column % LANES];
-                let keep = self.apply.keep.within(start, len);
-                if let Some(wide) = &wide
-                    && coefficients.exact
-                {
-                    let (source, vectors) =
-                        (ExactSource::Run(coefficients, wide[column % LANES]), Vectors::of_run(start, len));
-                    s.apart(ExactForward { forward: &mut self, source, keep, vectors });
-                    continue;
-                }
-                let owner = Owner::Channel(self.group.first_channel + column);
-                for piece in pieces(start, len) {
-                    let room = (&mut *copy, &mut rooms);
-                    self.vectors::<S, RESIDUAL>(s, &mut repeat(coefficients), owner, &keep, (piece, Ahead::NOT), room);
-                }
-            }
-        }
+    fn in_turn(&self) -> bool {
+        !RESIDUAL && self.0.elements.stream && self.0.gates.is_none()
     }
 
-    /// First the tiles of which no column needs f64, then the others. So a column that needs f64 costs its own tile more, and
-    /// hardly others.
     #[inline(always)]
-    fn columns<S: Simd, const RESIDUAL: bool>(mut self, s: S, columns: &Columns) {
-        let (group, table, keep) = (self.group, self.table, self.apply.keep);
-        let mut room;
-        let copy: &mut [f32] = if self.needs_copy() {
-            room = [0.0; PIECE];
-            &mut room
-        } else {
-            &mut []
-        };
-        let (mut rooms, mut next) = (Rooms::new(), 0);
-        let has_exact = needs_f64(s, table.iter().map(|tile| &tile[EXACT]));
-        // Whole rows take less time than the tiles between those that need f64. They may write anything where it is written again
-        // below, unless an input or a mask is overwritten.
-        let rewritable =
-            !RESIDUAL && self.elements.read.is_some() && !self.gates.as_ref().is_some_and(|gates| gates.has_mask);
-        if !RESIDUAL
-            && !has_exact
-            && let Some(mut sources) = Around::new(columns, group, table)
-        {
-            let (start, len) = columns.neighbours(self.units.clone());
-            for piece in pieces(start, len) {
-                let (owner, room) = (Owner::Column(group, 0), (&mut *copy, &mut rooms));
-                self.vectors::<S, RESIDUAL>(s, &mut sources, owner, &keep, (piece, Ahead::NOT), room);
-            }
-            return;
-        }
-        let mut units = self.units.clone();
-        if !RESIDUAL
-            && !has_exact
-            && self.elements.stream
-            && self.gates.is_none()
-            && table.len() * LANES == group.columns
-        {
-            let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
-            while let Some(block) = columns.next_four(group, &mut units) {
-                for (first, len) in pieces(0, block.columns) {
-                    self.four_rows(s, block.columns_from(first, len), first / LANES, (&mut bits, &mut buffer));
-                }
-            }
-        }
-        while let Some(segment) = next_segment(s, table, next, [EXACT; 2], !has_exact || rewritable) {
-            let segment = segment.start..segment.end.min(segment.start + STRIP);
-            next = segment.end;
-            let (first, end) = (segment.start * LANES, segment.end * LANES);
-            let Some(tiles) = table.get(segment) else { break };
-            for (start, len) in columns.rows_of(group, units.clone()) {
-                let mut sources = tiles.iter();
-                for piece in pieces(start + first, end.min(len).saturating_sub(first)) {
-                    let owner = Owner::Column(group, piece.0 - start);
-                    let room = (&mut *copy, &mut rooms);
-                    self.vectors::<S, RESIDUAL>(s, &mut sources, owner, &keep, (piece, Ahead::NOT), room);
-                }
-            }
-        }
-        if !has_exact {
-            return;
-        }
-        // Moved, because what a function is given the address of is not in registers.
-        let mut moved = self;
-        for (number, tile) in table.iter().enumerate() {
-            if is_exact(s, tile, [EXACT; 2]) {
-                let column = number * LANES;
-                let vectors = columns.vectors_of(group, moved.units.clone(), column);
-                let source = ExactSource::Tile(tile, Owner::Column(group, column));
-                s.apart(ExactForward { forward: &mut moved, source, keep, vectors });
-            }
-        }
+    fn ahead(&self, _: usize) -> Ahead {
+        Ahead::NOT
     }
 
+    #[inline(always)]
+    fn wide(&self, _: &Tile<FIELDS>, column: usize) -> [f64; 2] {
+        self.0.apply.normalisation.of_channel(self.0.group.channel_of(column)).wide()
+    }
+
+    #[inline(always)]
+    fn vectors(
+        &mut self,
+        s: S,
+        sources: (&mut impl Sources<S, Vector = Coefficients<S>>, Owner),
+        keep: &Keep<'_>,
+        piece: ((usize, usize), Ahead),
+        room: (&mut [f32], &mut Rooms<T>),
+    ) {
+        self.0.vectors::<S, RESIDUAL>(s, sources, keep, piece, room);
+    }
+
+    #[inline(always)]
+    fn four_rows(&mut self, s: S, rows: RowBlock, tile: usize, bits: (&mut FourBits, &mut Buffer)) {
+        self.0.four_rows(s, rows, tile, bits);
+    }
+
+    #[inline(always)]
+    fn exact(&mut self, s: S, source: ExactSource<'_>, keep: Keep<'_>, vectors: Vectors) {
+        s.apart(ExactForward { forward: &mut self.0, source, keep, vectors });
+    }
+}
+
+impl<T: Storage> Forward<'_, '_, T> {
     /// The output of a piece of four rows of a matrix from memory, past the caches, from a tile of the table on. Memory takes less
     /// time for four sequences in turn than for one after the other.
     #[inline(always)]
@@ -874,7 +648,7 @@ impl<T: Storage> Forward<'_, '_, T> {
         let [a, b, c, d] = y;
         let y = a.iter_mut().zip(b).zip(c.iter_mut().zip(d));
         for (((x, ((a, b), (c, d))), bits), tile) in four_rows(x).zip(y).zip(bits).zip(tiles) {
-            let (own, x) = (tile.coefficients(s), load_four::<_, f32>(s, x));
+            let (own, x) = (ColumnCoefficients::of_tile(s, tile), load_four::<_, f32>(s, x));
             s.stream(apply.finish(s, lower, bits[0], own.normalise(x[0]), false).0, a);
             s.stream(apply.finish(s, lower, bits[1], own.normalise(x[1]), false).0, b);
             s.stream(apply.finish(s, lower, bits[2], own.normalise(x[2]), false).0, c);
@@ -887,8 +661,7 @@ impl<T: Storage> Forward<'_, '_, T> {
     fn vectors<S: Simd, const RESIDUAL: bool>(
         &mut self,
         s: S,
-        sources: &mut impl Sources<S>,
-        owner: Owner,
+        (sources, owner): (&mut impl Sources<S, Vector = Coefficients<S>>, Owner),
         keep: &Keep<'_>,
         ((start, len), ahead): ((usize, usize), Ahead),
         (copy, rooms): (&mut [f32], &mut Rooms<T>),
@@ -923,8 +696,8 @@ impl<T: Storage> Forward<'_, '_, T> {
         if lean && ahead.is_not() {
             // Tensors in the caches, where each instruction of the loop counts.
             for ((x, y), &bits) in x.iter().zip(y).zip(bits) {
-                let Some(source) = sources.take() else { break };
-                let z = source.coefficients(s).normalise(s.load(x));
+                let Some(coefficients) = sources.take(s) else { break };
+                let z = coefficients.normalise(s.load(x));
                 s.store(apply.finish(s, lower, u16::from_le_bytes(bits), z, false).0, y);
             }
         } else if lean
@@ -932,14 +705,14 @@ impl<T: Storage> Forward<'_, '_, T> {
             && let Some(further) = ahead.second_alone()
         {
             for ((x, y), &bits) in x.iter().zip(y).zip(bits) {
-                let Some(source) = sources.take() else { break };
+                let Some(coefficients) = sources.take(s) else { break };
                 s.prefetch_second(x, further);
-                let z = source.coefficients(s).normalise(s.load(x));
+                let z = coefficients.normalise(s.load(x));
                 s.store(apply.finish(s, lower, u16::from_le_bytes(bits), z, false).0, y);
             }
         } else {
             for (vector, ((x, y), &bits)) in x.iter().zip(y).zip(bits).enumerate() {
-                let Some(source) = sources.take() else { break };
+                let Some(coefficients) = sources.take(s) else { break };
                 if T::DIRECT {
                     ahead.prefetch(s, if in_place { y } else { x });
                 }
@@ -947,7 +720,7 @@ impl<T: Storage> Forward<'_, '_, T> {
                     residuals.prefetch(s, ahead, vector);
                 }
                 let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
-                let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load(x), residual, owner);
+                let z = apply.z::<S, RESIDUAL>(s, &coefficients, s.load(x), residual, owner);
                 let (of_vector, gate) = apply.finish(s, lower, u16::from_le_bytes(bits), z, RESIDUAL);
                 put(s, stream, of_vector, y);
                 if let Some(word) = words.get_mut(vector) {
@@ -957,10 +730,10 @@ impl<T: Storage> Forward<'_, '_, T> {
         }
         // No source is taken if there is no rest: the next piece begins with it.
         if !len.is_multiple_of(LANES)
-            && let (Some(source), Some(&bits)) = (sources.take(), bits.get(whole))
+            && let (Some(coefficients), Some(&bits)) = (sources.take(s), bits.get(whole))
         {
             let (residual, owner) = (residuals.load_rest(s), owner.further(whole));
-            let z = apply.z::<S, RESIDUAL>(s, &source.coefficients(s), s.load_partial(x_rest), residual, owner);
+            let z = apply.z::<S, RESIDUAL>(s, &coefficients, s.load_partial(x_rest), residual, owner);
             let (of_vector, gate) = apply.finish(s, lower, u16::from_le_bytes(bits), z, RESIDUAL);
             s.store_partial(of_vector, y_rest);
             if let Some(word) = words.get_mut(whole) {
@@ -977,8 +750,8 @@ impl<T: Storage> Forward<'_, '_, T> {
 /// The output of vectors of which some lanes need f64. A function of its own, beside the loops that most tensors need.
 struct ExactForward<'a, 'b, 'c, T: Storage> {
     forward: &'c mut Forward<'a, 'b, T>,
-    source: ExactSource<'a>,
-    keep: Keep<'a>,
+    source: ExactSource<'c>,
+    keep: Keep<'c>,
     vectors: Vectors,
 }
 

@@ -4,29 +4,22 @@
 //! computed again from `x` and `dy`; the gradient of a residual is `g*scale`. One pass: 8 bytes read and 4 written per
 //! element, 4 more of each with a residual, and one mask bit.
 
-use core::iter::repeat;
 use core::ops::Range;
 
-use super::apply::{
-    self, Apply, Around, Coefficients, ColumnCoefficients, ExactSource as ForwardSource, Owner, Source, Sources,
-    is_exact, needs_f64, next_segment,
-};
+use super::apply::{self, Apply, Coefficients, ColumnCoefficients, ExactSource as ForwardSource, ForwardCoefficients};
+use super::elementwise::{self, Column, Elementwise, Owner, Sources};
 use super::exact::{ExactDifferentiate, ExactNormalise};
 use super::keep::Keep;
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
 use super::{
-    Elements, FourBits, OfRuns, Place, Rooms, four_bits, four_rows, four_rows_mut, load_four, of_columns, pair_lane,
-    pieces, put, whole_vectors,
+    Elements, FourBits, Place, Rooms, four_bits, four_rows, four_rows_mut, load_four, pair_lane, put, whole_vectors,
 };
 use crate::bits::{BITS, Buffer};
 use crate::channel::{Differential, Differentiation, differentiated, lane_of};
 use crate::simd::{Kernel, LANES, Machine, Simd, Work};
-use crate::storage::{Ahead, CACHED_TENSOR, PIECE, Storage};
+use crate::storage::{Ahead, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
-use crate::walk::{Columns, Group, Planar, RowBlock, Tile, Vectors, Walk};
-
-/// The tiles of a matrix that are worked at a time: so many that the first cache holds their coefficients.
-const STRIP: usize = PIECE / LANES;
+use crate::walk::{Group, RowBlock, Tile, Vectors, Walk};
 
 /// What the gradients of elements are made with.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +50,7 @@ impl<T: Storage> Gradient<'_, T> {
     fn of_one<S: Simd, const RESIDUAL: bool, const GATED: bool>(
         &self,
         s: S,
-        (forward, own): (&Coefficients<S>, &GradientCoefficients<S>),
+        VectorCoefficients { forward, own }: &VectorCoefficients<S>,
         owner: Owner,
         [x, dy, residual]: [S::F32; 3],
         (lower, bits, batch): (S::F32, u16, bool),
@@ -80,17 +73,32 @@ struct GradientCoefficients<S: Simd> {
     offset: S::F32,
 }
 
+/// The coefficients of one vector: of the forward call, and of the gradient.
+#[derive(Clone, Copy)]
+struct VectorCoefficients<S: Simd> {
+    forward: Coefficients<S>,
+    own: GradientCoefficients<S>,
+}
+
+impl<S: Simd> ForwardCoefficients<S> for VectorCoefficients<S> {
+    #[inline(always)]
+    fn forward(&self) -> &Coefficients<S> {
+        &self.forward
+    }
+}
+
 impl<S: Simd> GradientCoefficients<S> {
+    #[inline(always)]
+    fn of_tile(s: S, tile: &Tile<FIELDS>) -> Self {
+        let ((slope, tilt), (offset, _)) = (s.load_pair(&tile[SLOPE]), s.load_pair(&tile[OFFSET]));
+        Self { slope, tilt, offset }
+    }
+
     /// `dx` in f32.
     #[inline(always)]
     fn differentiate(&self, batch: bool, deviation: S::F32, g: S::F32) -> S::F32 {
         differentiated([self.slope, self.tilt, self.offset], batch, deviation, g)
     }
-}
-
-/// Where the coefficients of a vector of gradients come from, beside those of the forward call.
-trait GradientSource<S: Simd>: Source<S> {
-    fn gradient_coefficients(&self, s: S) -> GradientCoefficients<S>;
 }
 
 /// The coefficients of one column.
@@ -112,62 +120,45 @@ impl ColumnGradient {
         Self { forward, slope, tilt, offset, exact: exact != 0.0 }
     }
 
-    /// Whether `z` or `dx` need f64.
     #[inline(always)]
-    const fn needs_f64(&self) -> bool {
-        self.forward.exact || self.exact
-    }
-
-    /// The fields of the forward call, then slope, tilt and offset.
-    #[inline(always)]
-    const fn fields(self) -> [f32; 6] {
-        let [mean, slope, shift] = self.forward.fields();
-        [mean, slope, shift, self.slope, self.tilt, self.offset]
-    }
-}
-
-impl<S: Simd> Source<S> for ColumnGradient {
-    #[inline(always)]
-    fn coefficients(&self, s: S) -> Coefficients<S> {
-        self.forward.coefficients(s)
-    }
-}
-
-impl<S: Simd> GradientSource<S> for ColumnGradient {
-    #[inline(always)]
-    fn gradient_coefficients(&self, s: S) -> GradientCoefficients<S> {
+    fn own<S: Simd>(self, s: S) -> GradientCoefficients<S> {
         GradientCoefficients { slope: s.splat(self.slope), tilt: s.splat(self.tilt), offset: s.splat(self.offset) }
     }
 }
 
-impl<S: Simd> Source<S> for &Tile<FIELDS> {
-    #[inline(always)]
-    fn coefficients(&self, s: S) -> Coefficients<S> {
-        forward_fields(self).coefficients(s)
-    }
-}
+impl<S: Simd> Column<S, FIELDS> for ColumnGradient {
+    type Vector = VectorCoefficients<S>;
 
-impl<S: Simd> GradientSource<S> for &Tile<FIELDS> {
     #[inline(always)]
-    fn gradient_coefficients(&self, s: S) -> GradientCoefficients<S> {
-        let ((slope, tilt), (offset, _)) = (s.load_pair(&self[SLOPE]), s.load_pair(&self[OFFSET]));
-        GradientCoefficients { slope, tilt, offset }
+    fn of_column(tile: &Tile<FIELDS>, column: usize) -> Self {
+        Self::new(tile, column)
     }
-}
 
-impl<S: Simd> Source<S> for OfRuns<S, 6> {
     #[inline(always)]
-    fn coefficients(&self, _: S) -> Coefficients<S> {
-        let [mean, slope, shift, ..] = self.0;
-        Coefficients::new([mean, slope, shift])
+    fn of_tile(s: S, tile: &Tile<FIELDS>) -> VectorCoefficients<S> {
+        let forward = ColumnCoefficients::of_tile(s, forward_fields(tile));
+        VectorCoefficients { forward, own: GradientCoefficients::of_tile(s, tile) }
     }
-}
 
-impl<S: Simd> GradientSource<S> for OfRuns<S, 6> {
     #[inline(always)]
-    fn gradient_coefficients(&self, _: S) -> GradientCoefficients<S> {
-        let [.., slope, tilt, offset] = self.0;
-        GradientCoefficients { slope, tilt, offset }
+    fn everywhere(self, s: S) -> VectorCoefficients<S> {
+        VectorCoefficients { forward: self.forward.everywhere(s), own: self.own(s) }
+    }
+
+    #[inline(always)]
+    fn select(s: S, lanes: S::Mask, these: Self::Vector, others: Self::Vector) -> Self::Vector {
+        let own = GradientCoefficients {
+            slope: s.select(lanes, these.own.slope, others.own.slope),
+            tilt: s.select(lanes, these.own.tilt, others.own.tilt),
+            offset: s.select(lanes, these.own.offset, others.own.offset),
+        };
+        VectorCoefficients { forward: ColumnCoefficients::select(s, lanes, these.forward, others.forward), own }
+    }
+
+    /// Whether `z` or `dx` need f64.
+    #[inline(always)]
+    fn needs_f64(self) -> bool {
+        self.forward.exact || self.exact
     }
 }
 
@@ -198,14 +189,9 @@ pub(crate) fn elements<T: Storage>(
     });
 }
 
-/// What the gradients of vectors of which some lanes need f64 are made with.
-#[derive(Clone, Copy)]
-enum ExactSource<'a> {
-    /// Those of a run: its coefficients in f32, and in f64 as [`Gradient::wide`] has them.
-    Run(ColumnGradient, [f64; 5]),
-    /// Those of a tile of columns.
-    Tile(&'a Tile<FIELDS>, Owner),
-}
+/// What the gradients of vectors of which some lanes need f64 are made with: the coefficients of a run in f32, and in f64 as
+/// [`Gradient::wide`] has them, or a tile of columns.
+type ExactSource<'a> = elementwise::ExactSource<'a, ColumnGradient, [f64; 5], FIELDS>;
 
 impl ExactSource<'_> {
     #[inline(always)]
@@ -217,7 +203,7 @@ impl ExactSource<'_> {
         match self {
             Self::Run(coefficients, [slope, shift, own_slope, own_tilt, own_offset]) => {
                 let forward = ForwardSource::Run(coefficients.forward, [slope, shift]);
-                let GradientCoefficients { slope, tilt, offset } = coefficients.gradient_coefficients(s);
+                let GradientCoefficients { slope, tilt, offset } = coefficients.own(s);
                 let differentiate = ExactDifferentiate {
                     mean: s.splat(coefficients.forward.mean),
                     rounded: [slope, tilt, offset],
@@ -228,7 +214,7 @@ impl ExactSource<'_> {
             }
             Self::Tile(tile, owner) => {
                 let forward = ForwardSource::Tile(forward_fields(tile), owner).normalise(s, &gradient.apply);
-                let GradientCoefficients { slope, tilt, offset } = tile.gradient_coefficients(s);
+                let GradientCoefficients { slope, tilt, offset } = GradientCoefficients::of_tile(s, tile);
                 let (_, flags) = s.load_pair(&tile[OFFSET]);
                 let exact = s.le(s.splat(1.0), flags);
                 let needed = s.bits(exact);
@@ -268,155 +254,94 @@ impl<T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> Ker
 {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
-        let Self(backward) = self;
-        let Some(s) = m.all() else { return };
-        let stream = backward.elements.stream;
-        match *backward.walk {
-            Walk::Empty => {}
-            Walk::Planar(planar) => backward.planar::<_, RESIDUAL, GATED, BATCH>(s, &planar),
-            Walk::Columns(columns) => backward.columns::<_, RESIDUAL, GATED, BATCH>(s, &columns),
-        }
+        let (Self(backward), Some(s)) = (&self, m.all()) else { return };
+        let (walk, stream) = (*backward.walk, backward.elements.stream);
+        let place = (backward.group, backward.table, backward.units.clone());
+        elementwise::walk(s, &walk, place, self);
         if stream {
             s.fence();
         }
     }
 }
 
-impl<T: Storage> Backward<'_, '_, T> {
-    /// Whether pieces need room for their values before the output. To clear it takes longer than a small call.
+impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> Elementwise<'a, S, FIELDS>
+    for Variant<'a, '_, T, RESIDUAL, GATED, BATCH>
+{
+    type Column = ColumnGradient;
+    type Wide = [f64; 5];
+    type Rooms = (Rooms<T>, Rooms<T>);
+    const FLAGS: [usize; 2] = [apply::EXACT, OFFSET];
+    const STRIP: usize = PIECE / LANES;
+    const PLAIN: bool = !RESIDUAL;
+
     #[inline(always)]
-    fn needs_copy(&self) -> bool {
-        self.elements.read.is_none() || self.gradient.apply.formula.curve.is_some()
+    fn rooms() -> Self::Rooms {
+        (Rooms::new(), Rooms::new())
     }
 
+    #[inline(always)]
+    fn keep(&self) -> Keep<'a> {
+        self.0.gradient.apply.keep
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        T::len(self.0.gradient.input)
+    }
+
+    #[inline(always)]
+    fn needs_copy(&self) -> bool {
+        self.0.elements.read.is_none() || self.0.gradient.apply.formula.curve.is_some()
+    }
+
+    #[inline(always)]
+    fn is_rewritable(&self) -> bool {
+        !RESIDUAL && self.0.elements.read.is_some()
+    }
+
+    #[inline(always)]
+    fn in_turn(&self) -> bool {
+        !RESIDUAL && self.0.elements.stream && self.0.grad_residual.is_none()
+    }
+
+    #[inline(always)]
+    fn ahead(&self, width: usize) -> Ahead {
+        Ahead::in_sequence(width, T::len(self.0.gradient.input))
+    }
+
+    #[inline(always)]
+    fn wide(&self, tile: &Tile<FIELDS>, column: usize) -> [f64; 5] {
+        self.0.gradient.wide(tile, column, self.0.group.channel_of(column))
+    }
+
+    #[inline(always)]
+    fn vectors(
+        &mut self,
+        s: S,
+        sources: (&mut impl Sources<S, Vector = VectorCoefficients<S>>, Owner),
+        keep: &Keep<'_>,
+        piece: ((usize, usize), Ahead),
+        room: (&mut [f32], &mut Self::Rooms),
+    ) {
+        self.0.vectors::<S, RESIDUAL, GATED, BATCH>(s, sources, keep, piece, room);
+    }
+
+    #[inline(always)]
+    fn four_rows(&mut self, s: S, rows: RowBlock, tile: usize, bits: (&mut FourBits, &mut Buffer)) {
+        self.0.four_rows::<S, GATED, BATCH>(s, rows, tile, bits);
+    }
+
+    #[inline(always)]
+    fn exact(&mut self, s: S, source: ExactSource<'_>, keep: Keep<'_>, vectors: Vectors) {
+        s.apart(ExactBackward { backward: &mut self.0, source, keep, vectors });
+    }
+}
+
+impl<T: Storage> Backward<'_, '_, T> {
     /// Whether the gradient goes through batch statistics.
     #[inline(always)]
     fn is_batch(&self) -> bool {
         self.gradient.differentiation.differential == Differential::Batch
-    }
-
-    #[inline(always)]
-    fn planar<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(mut self, s: S, planar: &Planar) {
-        let Some(tile) = self.table.first() else { return };
-        let mut room;
-        let copy: &mut [f32] = if self.needs_copy() {
-            room = [0.0; PIECE];
-            &mut room
-        } else {
-            &mut []
-        };
-        let mut rooms = (Rooms::new(), Rooms::new());
-        let columns = of_columns(self.group, |column| ColumnGradient::new(tile, column));
-        // Nothing to clear where no channel needs them.
-        let wide = if columns.iter().any(ColumnGradient::needs_f64) {
-            Some(of_columns(self.group, |column| match columns[column % LANES].needs_f64() {
-                true => self.gradient.wide(tile, column, self.group.channel_of(column)),
-                false => [0.0; 5],
-            }))
-        } else {
-            None
-        };
-        let mut runs = [self.units.clone(), 0..0];
-        if let Some((rows, others)) = planar.rows_of(self.group, self.units.clone())
-            && self.gradient.apply.keep.is_each()
-            && wide.is_none()
-        {
-            let of_channels = columns.map(ColumnGradient::fields);
-            let ahead = Ahead::next_row(rows.width, T::len(self.gradient.input));
-            let keep = &self.gradient.apply.keep;
-            for row in 0..rows.rows {
-                let mut of_runs = planar.of_runs(s, &of_channels);
-                let start = rows.first() + row * rows.width;
-                for piece in pieces(start, rows.columns) {
-                    let owner = Owner::Position { group: self.group, inner: planar.inner, position: piece.0 - start };
-                    let room = (&mut *copy, &mut rooms);
-                    self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut of_runs, owner, keep, (piece, ahead), room);
-                }
-            }
-            runs = others;
-        }
-        for units in runs {
-            for (column, start, len) in planar.runs(self.group, units) {
-                let coefficients = columns[column % LANES];
-                let keep = self.gradient.apply.keep.within(start, len);
-                if let Some(wide) = &wide
-                    && coefficients.needs_f64()
-                {
-                    let source = ExactSource::Run(coefficients, wide[column % LANES]);
-                    let vectors = Vectors::of_run(start, len);
-                    s.apart(ExactBackward { backward: &mut self, source, keep, vectors });
-                    continue;
-                }
-                let owner = Owner::Channel(self.group.first_channel + column);
-                for piece in pieces(start, len) {
-                    self.vectors::<S, RESIDUAL, GATED, BATCH>(
-                        s,
-                        &mut repeat(coefficients),
-                        owner,
-                        &keep,
-                        (piece, Ahead::NOT),
-                        (&mut *copy, &mut rooms),
-                    );
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn columns<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(mut self, s: S, columns: &Columns) {
-        let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
-        let (forward, own) = (table.iter().map(|tile| &tile[apply::EXACT]), table.iter().map(|tile| &tile[OFFSET]));
-        if needs_f64(s, forward) || needs_f64(s, own) {
-            return s.apart(BesideExact { backward: self, columns });
-        }
-        let mut room;
-        let copy: &mut [f32] = if self.needs_copy() {
-            room = [0.0; PIECE];
-            &mut room
-        } else {
-            &mut []
-        };
-        let mut rooms = (Rooms::new(), Rooms::new());
-        let len = T::len(self.gradient.input);
-        if !RESIDUAL
-            && len <= CACHED_TENSOR
-            && let Some(mut sources) = Around::new(columns, group, table)
-        {
-            let (start, len) = columns.neighbours(self.units.clone());
-            for piece in pieces(start, len) {
-                let (owner, room) = (Owner::Column(group, 0), (&mut *copy, &mut rooms));
-                self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut sources, owner, &keep, (piece, Ahead::NOT), room);
-            }
-            return;
-        }
-        let (mut units, ahead) = (self.units.clone(), Ahead::in_sequence(columns.width, len));
-        if !RESIDUAL
-            && self.elements.stream
-            && self.grad_residual.is_none()
-            && ahead.is_not()
-            && table.len() * LANES == group.columns
-        {
-            let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
-            while let Some(block) = columns.next_four(group, &mut units) {
-                for (first, len) in pieces(0, block.columns) {
-                    let rows = block.columns_from(first, len);
-                    self.four_rows::<S, GATED, BATCH>(s, rows, first / LANES, (&mut bits, &mut buffer));
-                }
-            }
-        }
-        for first in (0..table.len()).step_by(STRIP) {
-            let end = table.len().min(first + STRIP);
-            let Some(tiles) = table.get(first..end) else { break };
-            let (first, end) = (first * LANES, end * LANES);
-            for (start, len) in columns.rows_of(group, units.clone()) {
-                let mut sources = tiles.iter();
-                for piece in pieces(start + first, end.min(len).saturating_sub(first)) {
-                    let owner = Owner::Column(group, piece.0 - start);
-                    let room = (&mut *copy, &mut rooms);
-                    self.vectors::<S, RESIDUAL, GATED, BATCH>(s, &mut sources, owner, &keep, (piece, ahead), room);
-                }
-            }
-        }
     }
 
     /// The gradients of a piece of four rows of a matrix from memory, past the caches, from a tile of the table on. Memory takes
@@ -445,7 +370,7 @@ impl<T: Storage> Backward<'_, '_, T> {
         let (lower, owner, none) = (gradient.apply.lower(s), Owner::Channel(0), s.splat(0.0));
         for ((((x, dy), ((a, b), (c, d))), bits), tile) in four_rows(x).zip(four_rows(dy)).zip(dx).zip(bits).zip(tiles)
         {
-            let own = (&tile.coefficients(s), &tile.gradient_coefficients(s));
+            let own = &ColumnGradient::of_tile(s, tile);
             let (x, dy) = (load_four::<_, f32>(s, x), load_four::<_, f32>(s, dy));
             let of = |row: usize| (lower, bits[row], BATCH);
             s.stream(gradient.of_one::<S, false, GATED>(s, own, owner, [x[0], dy[0], none], of(0)).1, a);
@@ -455,44 +380,12 @@ impl<T: Storage> Backward<'_, '_, T> {
         }
     }
 
-    /// The gradients of columns of which some need f64, in the order of the output's: first the tiles that have none of them.
-    #[inline(always)]
-    fn columns_beside_exact<S: Simd>(mut self, s: S, columns: &Columns) {
-        let (group, table, keep) = (self.group, self.table, self.gradient.apply.keep);
-        let whole = self.gradient.apply.is_plain() && self.elements.read.is_some();
-        let flags = [apply::EXACT, OFFSET];
-        let (mut copy, mut rooms, mut next) = ([0.0; PIECE], (Rooms::new(), Rooms::new()), 0);
-        while let Some(segment) = next_segment(s, table, next, flags, whole) {
-            next = segment.end;
-            let (first, end) = (segment.start * LANES, segment.end * LANES);
-            let Some(tiles) = table.get(segment) else { break };
-            for (start, len) in columns.rows_of(group, self.units.clone()) {
-                let mut sources = tiles.iter();
-                for piece in pieces(start + first, end.min(len).saturating_sub(first)) {
-                    let (owner, piece) = (Owner::Column(group, piece.0 - start), (piece, Ahead::NOT));
-                    let room = (&mut copy[..], &mut rooms);
-                    // Serves what the others serve, with the same bits.
-                    self.vectors::<S, true, false, true>(s, &mut sources, owner, &keep, piece, room);
-                }
-            }
-        }
-        for (number, tile) in table.iter().enumerate() {
-            if is_exact(s, tile, flags) {
-                let column = number * LANES;
-                let vectors = columns.vectors_of(group, self.units.clone(), column);
-                let source = ExactSource::Tile(tile, Owner::Column(group, column));
-                s.apart(ExactBackward { backward: &mut self, source, keep, vectors });
-            }
-        }
-    }
-
     /// The gradients of some neighbours, whose first vector belongs to `owner`.
     #[inline(always)]
     fn vectors<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(
         &mut self,
         s: S,
-        sources: &mut impl Sources<S, Source: GradientSource<S>>,
-        owner: Owner,
+        (sources, owner): (&mut impl Sources<S, Vector = VectorCoefficients<S>>, Owner),
         keep: &Keep<'_>,
         ((start, len), ahead): ((usize, usize), Ahead),
         (copy, (rooms, others)): (&mut [f32], &mut (Rooms<T>, Rooms<T>)),
@@ -534,14 +427,13 @@ impl<T: Storage> Backward<'_, '_, T> {
             && let Some(further) = ahead.second_alone()
         {
             for (((x, dy), dx), &bits) in x.iter().zip(dy).zip(dx).zip(bits) {
-                let Some(source) = sources.take() else { break };
+                let Some(coefficients) = sources.take(s) else { break };
                 s.prefetch_second(x, further);
                 s.prefetch_second(dy, further);
-                let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
                 let values = [s.load(x), s.load(dy), s.splat(0.0)];
                 let (_, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(
                     s,
-                    coefficients,
+                    &coefficients,
                     owner,
                     values,
                     (lower, u16::from_le_bytes(bits), batch),
@@ -551,12 +443,11 @@ impl<T: Storage> Backward<'_, '_, T> {
         } else if lean && ahead.is_not() {
             // Tensors in the caches, where each instruction of the loop counts.
             for (((x, dy), dx), &bits) in x.iter().zip(dy).zip(dx).zip(bits) {
-                let Some(source) = sources.take() else { break };
-                let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
+                let Some(coefficients) = sources.take(s) else { break };
                 let values = [s.load(x), s.load(dy), s.splat(0.0)];
                 let (_, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(
                     s,
-                    coefficients,
+                    &coefficients,
                     owner,
                     values,
                     (lower, u16::from_le_bytes(bits), batch),
@@ -565,7 +456,7 @@ impl<T: Storage> Backward<'_, '_, T> {
             }
         } else {
             for (vector, (((x, dy), dx), &bits)) in x.iter().zip(dy).zip(dx).zip(bits).enumerate() {
-                let Some(source) = sources.take() else { break };
+                let Some(coefficients) = sources.take(s) else { break };
                 if T::DIRECT {
                     ahead.prefetch(s, x);
                     ahead.prefetch(s, if in_place { dx } else { dy });
@@ -573,11 +464,10 @@ impl<T: Storage> Backward<'_, '_, T> {
                 if RESIDUAL && T::DIRECT {
                     residuals.prefetch(s, ahead, vector);
                 }
-                let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
                 let (owner, values) = (owner.further(vector), [s.load(x), s.load(dy), residuals.load(s, vector)]);
                 let (g, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(
                     s,
-                    coefficients,
+                    &coefficients,
                     owner,
                     values,
                     (lower, u16::from_le_bytes(bits), batch),
@@ -590,14 +480,13 @@ impl<T: Storage> Backward<'_, '_, T> {
         }
         // No source is taken if there is no rest: the next piece begins with it.
         if !x_rest.is_empty()
-            && let (Some(source), Some(&bits)) = (sources.take(), bits.get(whole))
+            && let (Some(coefficients), Some(&bits)) = (sources.take(s), bits.get(whole))
         {
-            let coefficients = (&source.coefficients(s), &source.gradient_coefficients(s));
             let values = [s.load_partial(x_rest), s.load_partial(dy_rest), residuals.load_rest(s)];
             let owner = owner.further(whole);
             let (g, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(
                 s,
-                coefficients,
+                &coefficients,
                 owner,
                 values,
                 (lower, u16::from_le_bytes(bits), batch),
@@ -615,24 +504,11 @@ impl<T: Storage> Backward<'_, '_, T> {
     }
 }
 
-/// The gradients of columns of which some need f64. One function for all variants: a matrix that has such columns is rare.
-struct BesideExact<'a, 'b, 'c, T: Storage> {
-    backward: Backward<'a, 'b, T>,
-    columns: &'c Columns,
-}
-
-impl<S: Simd, T: Storage> Work<S> for BesideExact<'_, '_, '_, T> {
-    #[inline(always)]
-    fn run(self, s: S) {
-        self.backward.columns_beside_exact(s, self.columns);
-    }
-}
-
 /// The gradients of vectors of which some lanes need f64. A function of its own, beside the loops that most tensors need.
 struct ExactBackward<'a, 'b, 'c, T: Storage> {
     backward: &'c mut Backward<'a, 'b, T>,
-    source: ExactSource<'a>,
-    keep: Keep<'a>,
+    source: ExactSource<'c>,
+    keep: Keep<'c>,
     vectors: Vectors,
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod channelwise;
+mod elementwise;
 mod exact;
 pub(crate) mod gradient;
 pub(crate) mod keep;
@@ -15,26 +16,10 @@ use keep::Keep;
 
 use crate::bits::{BITS, Buffer};
 use crate::channel::Channels;
-use crate::simd::{LANES, Lane, Lanes, Simd, first_lanes};
+use crate::simd::{LANES, Lane, Lanes, Simd};
 use crate::slices::take_front;
 use crate::storage::{Ahead, Load, PIECE, Storage};
-use crate::walk::{BLOCK_VALUES, Group, Planar, RowBlock, Tile};
-
-impl Planar {
-    /// What is known of the channels of a group, for one vector after the other of a row of their runs.
-    #[inline(always)]
-    pub(crate) fn of_runs<'a, S: Simd, const FIELDS: usize>(
-        &self,
-        s: S,
-        of_channels: &'a Lanes<[f32; FIELDS]>,
-    ) -> RowOfRuns<'a, S, FIELDS> {
-        let mut this = [s.splat(0.0); FIELDS];
-        for (this, value) in this.iter_mut().zip(of_channels[0]) {
-            *this = s.splat(value);
-        }
-        RowOfRuns { s, of_channels, inner: self.inner, channel: 0, left: self.inner, this }
-    }
-}
+use crate::walk::{BLOCK_VALUES, Group, RowBlock, Tile};
 
 impl Group {
     /// Writes a pair of vectors of sixteen channels into all of their columns.
@@ -223,46 +208,6 @@ pub(crate) fn load_partial_four<S: Simd, E: Load>(s: S, [a, b, c, d]: [&[E]; 4])
 #[inline(always)]
 pub(crate) fn whole_vectors<T, const ROWS: usize>(rows: [&[T]; ROWS]) -> ([&[Lanes<T>]; ROWS], [&[T]; ROWS]) {
     (rows.map(|row| row.as_chunks().0), rows.map(|row| row.as_chunks::<LANES>().1))
-}
-
-/// What is known of sixteen neighbouring positions in a row of runs.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct OfRuns<S: Simd, const FIELDS: usize>(pub(crate) [S::F32; FIELDS]);
-
-/// What is known of the positions in a row of runs, of sixteen values and more, vector by vector.
-#[derive(Clone)]
-pub(crate) struct RowOfRuns<'a, S: Simd, const FIELDS: usize> {
-    s: S,
-    of_channels: &'a Lanes<[f32; FIELDS]>,
-    inner: usize,
-    /// The channel of the next vector's first value, how many values of its run are left, and what is known of it.
-    channel: usize,
-    left: usize,
-    this: [S::F32; FIELDS],
-}
-
-impl<S: Simd, const FIELDS: usize> RowOfRuns<'_, S, FIELDS> {
-    /// What is known of the next sixteen positions.
-    #[inline(always)]
-    pub(crate) fn next(&mut self) -> OfRuns<S, FIELDS> {
-        if self.left > LANES {
-            self.left -= LANES;
-            return OfRuns(self.this);
-        }
-        // A vector has values of two channels at most.
-        let s = self.s;
-        let of_this = s.mask(first_lanes(self.left));
-        let mut both = self.this;
-        self.channel += 1;
-        let next = self.of_channels[self.channel % LANES];
-        for ((both, this), next) in both.iter_mut().zip(&mut self.this).zip(next) {
-            let next = s.splat(next);
-            *both = s.select(of_this, *this, next);
-            *this = next;
-        }
-        self.left += self.inner - LANES;
-        OfRuns(both)
-    }
 }
 
 /// Takes a table of so many tiles from the front of the scratch of a call.

@@ -6,9 +6,10 @@
 //! A channel whose sums or coefficients leave the range of f32 is summed again in f64. 8 bytes read
 //! per element, 4 more with a residual, and one mask bit.
 
-use core::iter::repeat;
+use core::slice;
 
-use super::apply::{self, Apply, Coefficients, ColumnCoefficients, ExactSource, Owner, Residuals, Source, bounded};
+use super::apply::{self, Apply, Coefficients, ColumnCoefficients, ExactSource, Residuals, bounded};
+use super::elementwise::{Column, Everywhere, Owner, Sources};
 use super::exact::ExactNormalise;
 use super::keep::{Bits, Keep};
 use super::sums::{LaneSums, PlanarSums, Two, fold_both, fold_channels};
@@ -136,6 +137,22 @@ pub(crate) fn of_group<T: Storage>(
     tasks.run(Unsound { group, table, found: &mut found });
     if found {
         exact_channels(tasks, walk, group, apply, tensors, table);
+    }
+}
+
+/// The coefficients of the forward call of a row of columns.
+#[derive(Clone)]
+struct ForwardTiles<'a>(slice::Iter<'a, Tile<FIELDS>>);
+
+impl<S: Simd> Sources<S> for ForwardTiles<'_> {
+    type Vector = Coefficients<S>;
+
+    #[inline(always)]
+    fn take(&mut self, s: S) -> Option<Coefficients<S>> {
+        match self.0.next() {
+            Some(tile) => Some(ColumnCoefficients::of_tile(s, forward_fields(tile))),
+            None => None,
+        }
     }
 }
 
@@ -411,13 +428,8 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
     ) -> Two<S::F32> {
         let apply = self.apply;
         let owner = Owner::Channel(self.group.first_channel + column);
-        let summands = Summands {
-            apply,
-            owner,
-            forward: forward.coefficients(s),
-            unit: s.splat(unit),
-            lower: self.apply.lower(s),
-        };
+        let summands =
+            Summands { apply, owner, forward: forward.everywhere(s), unit: s.splat(unit), lower: self.apply.lower(s) };
         let (mut first, vectors) = (block.first(), block.columns.div_ceil(LANES));
         let mut sum = Two::both(s.splat(0.0));
         // Runs of three and four vectors: all four are loaded, and what belongs to the next channel adds nothing.
@@ -442,7 +454,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
                 None => dy,
                 Some(curve) => {
                     let strip = strip.get_or_insert_with(|| [0.0; BLOCK_VALUES]).get_mut(..x.len()).unwrap_or_default();
-                    apply.curve(s, curve, (&mut repeat(forward), owner), (&residuals, x, dy), strip);
+                    apply.curve(s, curve, (&mut Everywhere(summands.forward), owner), (&residuals, x, dy), strip);
                     strip
                 }
             };
@@ -570,7 +582,13 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         let tensors = x.into_iter().zip(dy).zip(residuals).take(rows.rows);
         for (strip, ((x, dy), residuals)) in strips.iter_mut().zip(tensors) {
             let strip = strip.get_mut(..x.len()).unwrap_or_default();
-            self.apply.curve(s, curve, (&mut table.iter(), owner), (&Residuals::of(residuals), x, dy), strip);
+            self.apply.curve(
+                s,
+                curve,
+                (&mut ForwardTiles(table.iter()), owner),
+                (&Residuals::of(residuals), x, dy),
+                strip,
+            );
         }
         strips.each_ref().map(|strip| strip.get(..rows.columns).unwrap_or_default())
     }
@@ -582,7 +600,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         Summands {
             apply: self.apply,
             owner,
-            forward: forward_fields(tile).coefficients(s),
+            forward: ColumnCoefficients::of_tile(s, forward_fields(tile)),
             unit,
             lower: self.apply.lower(s),
         }

@@ -89,10 +89,8 @@ impl<S: Simd, C: Column<S, FIELDS>, const FIELDS: usize> Sources<S> for Tiles<'_
 
     #[inline(always)]
     fn take(&mut self, s: S) -> Option<C::Vector> {
-        match self.0.next() {
-            Some(tile) => Some(C::of_tile(s, tile)),
-            None => None,
-        }
+        let tile = self.0.next()?;
+        Some(C::of_tile(s, tile))
     }
 }
 

@@ -149,10 +149,8 @@ impl<S: Simd> Sources<S> for ForwardTiles<'_> {
 
     #[inline(always)]
     fn take(&mut self, s: S) -> Option<Coefficients<S>> {
-        match self.0.next() {
-            Some(tile) => Some(ColumnCoefficients::of_tile(s, forward_fields(tile))),
-            None => None,
-        }
+        let tile = self.0.next()?;
+        Some(ColumnCoefficients::of_tile(s, forward_fields(tile)))
     }
 }
 

@@ -883,6 +883,7 @@ mod tests {
     fn numeric_contract_every_element_is_in_one_unit() {
         for_each_walk(|walk, shape, group| {
             let (mut counts, mut in_rows) = (Counts::new(shape), Counts::new(shape));
+            let (mut in_fours, mut as_one) = (Counts::new(shape), Counts::new(shape));
             for units in cuts(walk.units(group)) {
                 match walk {
                     Walk::Empty => {}
@@ -903,6 +904,18 @@ mod tests {
                     }
                     Walk::Columns(columns) => {
                         columns.rows_of(group, units.clone()).for_each(|(start, len)| in_rows.add(start, len));
+                        let mut left = units.clone();
+                        while let Some(four) = columns.next_four(group, &mut left) {
+                            assert_eq!(four.rows, 4);
+                            let columns = |first| four.columns_from(first, LANES.min(four.columns - first));
+                            (0..four.columns).step_by(LANES).for_each(|first| in_fours.add_block(columns(first)));
+                        }
+                        assert!(left.len() <= 4, "at most three rows and a shorter one are left");
+                        columns.rows_of(group, left).for_each(|(start, len)| in_fours.add(start, len));
+                        if columns.width == group.columns {
+                            let (start, len) = columns.neighbours(units.clone());
+                            as_one.add(start, len);
+                        }
                         for column in (0..group.columns).step_by(LANES) {
                             let vectors = columns.vectors_of(group, units.clone(), column);
                             let (first, second) = (vectors.from(0, 2), vectors.from(2, usize::MAX - 2));
@@ -915,6 +928,12 @@ mod tests {
             }
             counts.check(group, "vectors");
             in_rows.check(group, "rows and runs");
+            if let Walk::Columns(columns) = walk {
+                in_fours.check(group, "fours of rows");
+                if columns.width == group.columns {
+                    as_one.check(group, "rows that are neighbours");
+                }
+            }
         });
     }
 

@@ -563,7 +563,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool> Elementwise<'a, S, FIELDS> f
     type Wide = [f64; 2];
     type Rooms = Rooms<T>;
     const FLAGS: [usize; 2] = [EXACT; 2];
-    const STRIP: usize = 2 * PIECE / LANES;
+    const BAND: usize = 2 * PIECE / LANES;
     const PLAIN: bool = !RESIDUAL;
 
     #[inline(always)]

@@ -12,8 +12,8 @@
 //!           neighbours; a vector has one channel or two
 //! columns   short rows of whole vectors: the whole matrix is one    [`Around`]
 //!           row, and the tiles begin again and again
-//!           other rows: a strip of tiles through all rows, then     [`Tiles`]
-//!           the next strip, so that their coefficients stay in the
+//!           other rows: a band of tiles through all rows, then      [`Tiles`]
+//!           the next band, so that their coefficients stay in the
 //!           first cache; from memory, four rows in turn
 //! ```
 //!
@@ -217,8 +217,8 @@ pub(super) trait Elementwise<'a, S: Simd, const FIELDS: usize> {
     type Rooms;
     /// The fields whose second vectors say which columns need f64.
     const FLAGS: [usize; 2];
-    /// The tiles of a strip.
-    const STRIP: usize;
+    /// The tiles of a band: so many that the first cache holds their coefficients.
+    const BAND: usize;
     /// Whether no vector asks whose values its lanes are.
     const PLAIN: bool;
 
@@ -375,7 +375,7 @@ fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     // Whole rows take less time than the tiles between those that need f64, which are written again.
     let (whole, mut next) = (!has_exact || pass.is_rewritable(), 0);
     while let Some(segment) = next_segment(s, table, next, E::FLAGS, whole) {
-        let segment = segment.start..segment.end.min(segment.start + E::STRIP);
+        let segment = segment.start..segment.end.min(segment.start + E::BAND);
         next = segment.end;
         let (first, end) = (segment.start * LANES, segment.end * LANES);
         let Some(tiles) = table.get(segment) else { break };

@@ -271,7 +271,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
     type Wide = [f64; 5];
     type Rooms = (Rooms<T>, Rooms<T>);
     const FLAGS: [usize; 2] = [apply::EXACT, OFFSET];
-    const STRIP: usize = PIECE / LANES;
+    const BAND: usize = PIECE / LANES;
     const PLAIN: bool = !RESIDUAL;
 
     #[inline(always)]

@@ -706,13 +706,6 @@ impl RowBlock {
         range(tensor, self.first() + row * self.width, self.columns)
     }
 
-    /// The block's part of each of its rows. `chunks_exact` would not do, because its zip divides
-    /// by the width to know its length.
-    #[inline(always)]
-    pub(crate) fn rows_of<T>(self, tensor: &[T]) -> impl Iterator<Item = &[T]> + Clone {
-        (0..self.rows).map(move |row| self.row(tensor, row))
-    }
-
     /// `ROWS` rows of the block; the first row again for rows that the block does not have.
     #[inline(always)]
     pub(crate) fn array_of<T, const ROWS: usize>(self, tensor: &[T]) -> [&[T]; ROWS] {

@@ -16,7 +16,7 @@ use keep::Keep;
 
 use crate::bits::{BITS, Buffer};
 use crate::channel::Channels;
-use crate::simd::{LANES, Lane, Lanes, Simd};
+use crate::simd::{LANES, Lane, Lanes, Simd, first_lanes};
 use crate::slices::take_front;
 use crate::storage::{Ahead, Load, PIECE, Storage};
 use crate::walk::{BLOCK_VALUES, Group, RowBlock, Tile};
@@ -146,6 +146,15 @@ impl RowBlock {
             T::prefetch(s, tensor, (self.first(), self.columns), Ahead::second(4 * BLOCK_VALUES));
         }
     }
+}
+
+/// The longest runs that are one four.
+pub(crate) const SHORT: usize = 4 * LANES;
+
+/// The lanes of a vector of a run that are the run's.
+#[inline(always)]
+pub(crate) fn lanes_from(run_len: usize, vector: usize) -> u16 {
+    first_lanes(run_len.saturating_sub(vector * LANES).min(LANES))
 }
 
 /// Four rows, sixteen columns at a time. Zips of zips keep one position for all rows.

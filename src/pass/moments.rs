@@ -24,7 +24,7 @@
 use core::ops::{Add, Mul, Sub};
 
 use super::sums::{LaneSums, PlanarSums, Two, fold_channels};
-use super::{four_rows, load_four, load_partial_four, pair_lane, whole_vectors};
+use super::{SHORT, four_rows, lanes_from, load_four, load_partial_four, pair_lane, whole_vectors};
 use crate::channel::{BatchMoments, Channels, MergeWeights, Moments, lane_of};
 use crate::shape::Shape;
 use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, first_lanes};
@@ -217,6 +217,23 @@ fn add_row<S: Simd, E: Load, const UNIT: bool>(
     }
 }
 
+/// Adds a run of three or four vectors: all four are loaded, and what belongs to the next channel adds nothing.
+#[inline(always)]
+fn add_short<S: Simd, E: Load, const UNIT: bool>(
+    s: S,
+    deviations: &Deviations<S::F32>,
+    run: &[E; SHORT],
+    lanes: [u16; 2],
+    sum: Two<S::F32>,
+) -> Two<S::F32> {
+    let [a, b, c, d] = run.as_chunks().0 else { return sum };
+    let (a, b) = (deviations.of::<UNIT>(E::load(s, a)), deviations.of::<UNIT>(E::load(s, b)));
+    let c = s.keep(s.mask(lanes[0]), deviations.deviation::<UNIT>(E::load(s, c)));
+    let d = s.keep(s.mask(lanes[1]), deviations.deviation::<UNIT>(E::load(s, d)));
+    let (c, d) = (Two { first: c, second: c * c }, Two { first: d, second: d * d });
+    sum + ((a + b) + (c + d))
+}
+
 /// The moments of a group, into its table.
 #[inline(always)]
 pub(crate) fn of_group<T: Storage>(
@@ -358,8 +375,14 @@ impl<E: Load, const UNIT: bool> PlanarPart<'_, E, UNIT> {
                 for block in planar.in_channel(stretch, group.first_channel + column).blocks() {
                     block.prefetch_next_of(s, input);
                     let mut sum = Two::both(s.splat(0.0));
-                    for row in block.rows_of(input) {
-                        sum = add_row::<S, E, UNIT>(s, &deviations, row, sum);
+                    let is_short = block.columns <= SHORT && block.columns > SHORT / 2;
+                    let of_run = [lanes_from(block.columns, 2), lanes_from(block.columns, 3)];
+                    for row in 0..block.rows {
+                        let run = if is_short { input.get(block.elements(row).start..) } else { None };
+                        sum = match run.and_then(|values| values.first_chunk()) {
+                            Some(run) => add_short::<S, E, UNIT>(s, &deviations, run, of_run, sum),
+                            None => add_row::<S, E, UNIT>(s, &deviations, block.row(input, row), sum),
+                        };
                     }
                     lanes.add(s, sum);
                 }

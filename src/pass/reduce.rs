@@ -13,7 +13,7 @@ use super::elementwise::{Column, Everywhere, Owner, Sources};
 use super::exact::ExactNormalise;
 use super::keep::{Bits, Keep};
 use super::sums::{LaneSums, PlanarSums, Two, fold_both, fold_channels};
-use super::{FourBits, four_bits, four_rows, load_four, of_columns, pair_lane, whole_vectors};
+use super::{FourBits, SHORT, four_bits, four_rows, lanes_from, load_four, of_columns, pair_lane, whole_vectors};
 use crate::bits::{BITS, Buffer};
 use crate::channel::{Channels, GradientSums, any, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, first_lanes, load};
@@ -283,9 +283,6 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
     }
 }
 
-/// The longest runs that are one four.
-const SHORT: usize = 4 * LANES;
-
 /// The values from one on that are loaded as a four, if every tensor is f32 and has as many.
 #[inline(always)]
 fn four_from<T: Storage>(tensor: T::Ref<'_>, first: usize) -> Option<&[f32; SHORT]> {
@@ -308,12 +305,6 @@ fn in_two(values: &[f32; 2 * LANES]) -> [&Lanes<f32>; 2] {
         [a, b] => [a, b],
         _ => [&[0.0; LANES]; 2],
     }
-}
-
-/// The lanes of a vector of a run that are the run's.
-#[inline(always)]
-fn lanes_from(run_len: usize, vector: usize) -> u16 {
-    first_lanes(run_len.saturating_sub(vector * LANES).min(LANES))
 }
 
 /// The values of the first vector, and those of the second, of which one at least is missing.

@@ -285,9 +285,9 @@ pub(crate) struct Elements<'a, T: Storage> {
     pub(crate) stream: bool,
 }
 
-/// The values of a tensor from which on it comes from memory and is written past the caches: 16 MiB. An output would push
+/// The values of a tensor from which on it comes from memory and is written past the caches: 12 MiB. An output would push
 /// out of them what is needed again, and itself; and memory would be read before it is overwritten.
-const STREAMED_VALUES: usize = 1 << 22;
+const STREAMED_VALUES: usize = 3 << 20;
 
 /// The place of some neighbours in [`Elements`].
 #[derive(Debug)]

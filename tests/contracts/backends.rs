@@ -832,7 +832,7 @@ fn every_walk_is_the_same_on_every_backend() {
     comparison.finish();
 }
 
-/// Outputs from 16 MiB on are written past the caches, vectors that are a cache line at least; those that overwrite their
+/// Outputs from 12 MiB on are written past the caches, vectors that are a cache line at least; those that overwrite their
 /// input are not.
 #[test]
 fn large_outputs_have_the_bits_of_those_in_place_on_every_backend() {

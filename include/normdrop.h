@@ -1262,6 +1262,8 @@ typedef struct normdrop_stored {
   float eps;
 } normdrop_stored;
 
+
+
 /**
  * The call succeeded.
  */

@@ -500,7 +500,7 @@ pub(crate) fn elements<'a, T: Storage>(
 
 /// What vectors of which some lanes need f64 are normalised with: the coefficients of a run in f32, and its slope and shift in
 /// f64, or a tile of columns.
-pub(super) type ExactSource<'a> = elementwise::ExactSource<'a, ColumnCoefficients, [f64; 2], FIELDS>;
+pub(super) type ExactSource<'a> = elementwise::ExactCoefficients<'a, ColumnCoefficients, [f64; 2], FIELDS>;
 
 impl ExactSource<'_> {
     #[inline(always)]

@@ -202,7 +202,7 @@ impl Owner {
 
 /// The coefficients of vectors of which some lanes need f64.
 #[derive(Clone, Copy)]
-pub(super) enum ExactSource<'a, C, W, const FIELDS: usize> {
+pub(super) enum ExactCoefficients<'a, C, W, const FIELDS: usize> {
     /// Those of a run, in f32 and in f64.
     Run(C, W),
     /// Those of a tile of columns.
@@ -251,7 +251,7 @@ pub(super) trait Elementwise<'a, S: Simd, const FIELDS: usize> {
     fn exact(
         &mut self,
         s: S,
-        source: ExactSource<'_, Self::Column, Self::Wide, FIELDS>,
+        source: ExactCoefficients<'_, Self::Column, Self::Wide, FIELDS>,
         keep: Keep<'_>,
         vectors: Vectors,
     );
@@ -323,7 +323,7 @@ fn runs<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
             if let Some(wide) = &wide
                 && let Some(wide) = wide[column % LANES]
             {
-                pass.exact(s, ExactSource::Run(this, wide), keep, Vectors::of_run(start, len));
+                pass.exact(s, ExactCoefficients::Run(this, wide), keep, Vectors::of_run(start, len));
                 continue;
             }
             let (mut sources, owner) = (Everywhere(this.everywhere(s)), Owner::Channel(group.first_channel + column));
@@ -396,7 +396,7 @@ fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
         if is_exact(s, tile, E::FLAGS) {
             let column = number * LANES;
             let vectors = columns.vectors_of(group, units.clone(), column);
-            moved.exact(s, ExactSource::Tile(tile, Owner::Column(group, column)), keep, vectors);
+            moved.exact(s, ExactCoefficients::Tile(tile, Owner::Column(group, column)), keep, vectors);
         }
     }
 }

@@ -191,9 +191,9 @@ pub(crate) fn elements<T: Storage>(
 
 /// What the gradients of vectors of which some lanes need f64 are made with: the coefficients of a run in f32, and in f64 as
 /// [`Gradient::wide`] has them, or a tile of columns.
-type ExactSource<'a> = elementwise::ExactSource<'a, ColumnGradient, [f64; 5], FIELDS>;
+type ExactGradientSource<'a> = elementwise::ExactCoefficients<'a, ColumnGradient, [f64; 5], FIELDS>;
 
-impl ExactSource<'_> {
+impl ExactGradientSource<'_> {
     #[inline(always)]
     fn coefficients<S: Simd, T: Storage>(
         self,
@@ -332,7 +332,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
     }
 
     #[inline(always)]
-    fn exact(&mut self, s: S, source: ExactSource<'_>, keep: Keep<'_>, vectors: Vectors) {
+    fn exact(&mut self, s: S, source: ExactGradientSource<'_>, keep: Keep<'_>, vectors: Vectors) {
         s.apart(ExactBackward { backward: &mut self.0, source, keep, vectors });
     }
 }
@@ -507,7 +507,7 @@ impl<T: Storage> Backward<'_, '_, T> {
 /// The gradients of vectors of which some lanes need f64. A function of its own, beside the loops that most tensors need.
 struct ExactBackward<'a, 'b, 'c, T: Storage> {
     backward: &'c mut Backward<'a, 'b, T>,
-    source: ExactSource<'c>,
+    source: ExactGradientSource<'c>,
     keep: Keep<'c>,
     vectors: Vectors,
 }

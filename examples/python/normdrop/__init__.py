@@ -355,7 +355,7 @@ _STORED_FORMS = ("eps_outside", "deviation", "inverse_deviation", "sums")
 @untraced
 def into_running(form: StoredForm, mean: Floats, spread: Floats, *, eps: Real = 0.0, factor: Real = 1.0) -> float:
     """Turns the statistics of another program into a running mean and a running variance, in place, and returns the `eps` that
-    belongs to them.
+    belongs to them. `mean` and `spread` have a value for each channel; `form` says what `spread` is:
 
         "eps_outside"          1/(sqrt(spread) + eps): Darknet, eps 1e-6
         "deviation"            a standard deviation

@@ -124,7 +124,9 @@ fn forward_and_backward(case: &Case, layer: &Layer<Identity>, slopes: &[f32]) ->
     layer.prelu_gradient(slopes, &case.dy, &mut g, Some(&mut by_steps), &mut scratch).expect("the lengths");
     assert!(same_bits(&by_steps, &d_slope), "the gradient of the slopes by steps differs");
     check_slopes(case, slopes.len(), &linear, &d_slope);
-    if let (&[slope], true) = (slopes, slopes[0].is_finite()) {
+    if let &[slope] = slopes
+        && slope.is_finite()
+    {
         let leaky = case.layer(LeakyRelu::new(slope).expect("a finite slope"));
         let [mut of_x, mut of_residual, mut of_weight, mut of_bias] = gradients();
         let call = Backward {

@@ -166,6 +166,8 @@ fn of_one_channel<S: Simd, F: Formula>(s: S, slope: f32, other: &[f32], values: 
         s.store(F::of(s, s.load(values), others.load::<_, F>(s, vector), slope), values);
     }
     if !tail.is_empty() {
+        // Where lanes come one after the other, they are a loop around this.
+        one_at_a_time();
         s.store_partial(F::of(s, s.load_partial(tail), others.load_tail::<_, F>(s), slope), tail);
     }
 }
@@ -212,6 +214,7 @@ fn of_strip<S: Simd, F: Formula>(s: S, slopes: &[f32; PIECE], other: &[f32], val
         s.store(F::of(s, s.load(values), others.load::<_, F>(s, vector), s.load(slope)), values);
     }
     if let (false, Some(slope)) = (tail.is_empty(), slopes.next()) {
+        one_at_a_time();
         s.store_partial(F::of(s, s.load_partial(tail), others.load_tail::<_, F>(s), s.load(slope)), tail);
     }
 }

@@ -42,7 +42,7 @@ pub fn derivative(z: f64, slope: f64) -> f64 {
 pub fn slope_gradients(shape: Shape, slopes: usize, z: &[f64], dy: &[f64]) -> Vec<[f64; 2]> {
     let of_channel = |channel| {
         let mut sums = [Double::from(0.0); 2];
-        for index in shape.indices(channel).filter(|&index| !(z[index] >= 0.0)) {
+        for index in shape.indices(channel).filter(|&index| z[index] < 0.0 || z[index].is_nan()) {
             let product = z[index] * dy[index];
             sums = [sums[0] + Double::from(product), sums[1] + Double::from(product.abs())];
         }

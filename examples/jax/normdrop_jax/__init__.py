@@ -79,7 +79,8 @@ class Layer:
     """The settings of a layer. `p` is the probability to drop, and `granularity` what one bit of the mask drops. `eps` and
     `momentum` are PyTorch's: the weight of the new value is `momentum`, and flax's `momentum` is 1 minus it. `running_var` is
     "unbiased", as in PyTorch, or "biased", as in flax. `slope` is that of "leaky_relu", `alpha` that of "elu". `channel_axis` is
-    -1, as in flax, or 1. More `tasks` than one use threads of normdrop's own; the bits are the same.
+    -1, as in flax, or 1. A call is cut into `tasks` tasks, None: as many as XLA has threads. They run on threads of normdrop's own,
+    which wait otherwise, and a small tensor has one; the bits are the same at every number.
     """
 
     activation: str = "identity"
@@ -92,7 +93,7 @@ class Layer:
     granularity: str = "element"
     running_var: str = "unbiased"
     channel_axis: int = -1
-    tasks: int = 1
+    tasks: int | None = None
 
     def __post_init__(self) -> None:
         for name, values in (("activation", ACTIVATIONS), ("granularity", GRANULARITIES), ("running_var", RUNNING_VARIANCES), ("channel_axis", (-1, 1))):
@@ -104,8 +105,8 @@ class Layer:
             raise ValueError(f"momentum must be in [0, 1], not {self.momentum}")
         if not 0 <= self.eps < math.inf:
             raise ValueError(f"eps must be finite and not negative, not {self.eps}")
-        if not (isinstance(self.tasks, int) and 1 <= self.tasks < 1 << 31):
-            raise ValueError(f"tasks must be an integer from 1 on, not {self.tasks}")
+        if self.tasks is not None and not (isinstance(self.tasks, int) and 1 <= self.tasks <= 1024):
+            raise ValueError(f"tasks must be an integer from 1 to 1024, or None, not {self.tasks}")
 
     def without_dropout(self) -> Layer:
         """The same layer with a `p` of 0."""
@@ -160,7 +161,7 @@ class Layer:
             outer=numpy.int64(math.prod(shape[:-1]) if last else shape[0]), channels=numpy.int64(self._channels(shape)),
             inner=numpy.int64(1 if last else math.prod(shape[2:])), positions=numpy.int64(math.prod(shape[1:-1]) if last else 1),
             activation=numpy.int32(ACTIVATIONS.index(self.activation)), granularity=numpy.int32(GRANULARITIES.index(self.granularity)),
-            running_variance=numpy.int32(RUNNING_VARIANCES.index(self.running_var)), tasks=numpy.int32(self.tasks),
+            running_variance=numpy.int32(RUNNING_VARIANCES.index(self.running_var)), tasks=numpy.int32(self.tasks or 0),
             momentum=numpy.float64(self.momentum), p=numpy.float64(self.p if dropout else 0.0), eps=numpy.float32(self.eps),
             slope=numpy.float32(self.slope), alpha=numpy.float32(self.alpha),
         )  # fmt: skip

@@ -8,6 +8,7 @@
 // Results whose type JAX has only with `jax_enable_x64` are passed as pairs of uint32: the seed, and `inv_std`, which is of
 // doubles.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <exception>
@@ -96,7 +97,8 @@ void out(ffi::Result<Tensor> &buffer, normdrop_slice_mut_f32 &floats, normdrop_h
     }
 }
 
-normdrop::Layer layer_of(const Settings &settings) {
+// The layer of a call. Without a number of tasks it has as many as XLA has threads: its own wait while a handler runs.
+normdrop::Layer layer_of(const Settings &settings, ffi::ThreadPool pool) {
     normdrop::Config config;
     config.activation = static_cast<normdrop::Activation>(settings.activation);
     config.p = settings.p;
@@ -106,7 +108,8 @@ normdrop::Layer layer_of(const Settings &settings) {
     config.alpha = settings.alpha;
     config.granularity = static_cast<normdrop::Granularity>(settings.granularity);
     config.running_variance = static_cast<normdrop::RunningVariance>(settings.running_variance);
-    config.tasks = static_cast<std::uint32_t>(settings.tasks);
+    const std::int64_t tasks = settings.tasks != 0 ? settings.tasks : pool.num_threads();
+    config.tasks = static_cast<std::uint32_t>(std::clamp<std::int64_t>(tasks, 1, 1024));
     const auto size = [](std::int64_t value) { return static_cast<std::size_t>(value); };
     return normdrop::Layer({size(settings.outer), size(settings.channels), size(settings.inner), size(settings.positions)}, config);
 }
@@ -184,12 +187,12 @@ void copy(const Floats &from, ffi::Result<Floats> &to) {
     }
 }
 
-ffi::Error train(Settings settings, Tensor x, Floats weight, Floats bias, Floats running_mean, Floats running_mean_tail,
+ffi::Error train(ffi::ThreadPool pool, Settings settings, Tensor x, Floats weight, Floats bias, Floats running_mean, Floats running_mean_tail,
                  Floats running_var, Tensor residual, Words seed, Bytes mask, ffi::Result<Tensor> y, ffi::Result<Floats> saved_mean,
                  ffi::Result<Floats> saved_mean_tail, ffi::Result<Words> saved_inv_std, ffi::Result<Floats> new_mean,
                  ffi::Result<Floats> new_mean_tail, ffi::Result<Floats> new_var, ffi::Result<Bytes> bits) {
     return guarded([&] {
-        const normdrop::Layer layer = layer_of(settings);
+        const normdrop::Layer layer = layer_of(settings, pool);
         copy(running_mean, new_mean);
         copy(running_mean_tail, new_mean_tail);
         copy(running_var, new_var);
@@ -212,10 +215,10 @@ ffi::Error train(Settings settings, Tensor x, Floats weight, Floats bias, Floats
     });
 }
 
-ffi::Error eval(Settings settings, Tensor x, Floats weight, Floats bias, Floats running_mean, Floats running_mean_tail,
+ffi::Error eval(ffi::ThreadPool pool, Settings settings, Tensor x, Floats weight, Floats bias, Floats running_mean, Floats running_mean_tail,
                 Floats running_var, Tensor residual, Words seed, Bytes mask, ffi::Result<Tensor> y, ffi::Result<Bytes> bits) {
     return guarded([&] {
-        const normdrop::Layer layer = layer_of(settings);
+        const normdrop::Layer layer = layer_of(settings, pool);
         normdrop_eval_call buffers{};
         buffers.version = NORMDROP_ABI_VERSION;
         buffers.weight = in(weight);
@@ -233,11 +236,11 @@ ffi::Error eval(Settings settings, Tensor x, Floats weight, Floats bias, Floats 
 }
 
 // `bits` as the forward call wrote them. `mean` and `mean_tail` are the saved ones, or the running ones if `inv_std` is left out.
-ffi::Error backward(Settings settings, Tensor grad_output, Tensor x, Floats weight, Floats bias, Floats mean, Floats mean_tail,
+ffi::Error backward(ffi::ThreadPool pool, Settings settings, Tensor grad_output, Tensor x, Floats weight, Floats bias, Floats mean, Floats mean_tail,
                     Floats running_var, Words saved_inv_std, Tensor residual, Bytes bits, ffi::Result<Tensor> grad_input,
                     ffi::Result<Floats> grad_weight, ffi::Result<Floats> grad_bias, ffi::Result<Tensor> grad_residual) {
     return guarded([&] {
-        const normdrop::Layer layer = layer_of(settings);
+        const normdrop::Layer layer = layer_of(settings, pool);
         normdrop_backward_call buffers{};
         buffers.version = NORMDROP_ABI_VERSION;
         buffers.weight = in(weight);
@@ -266,8 +269,8 @@ ffi::Error backward(Settings settings, Tensor grad_output, Tensor x, Floats weig
     });
 }
 
-ffi::Error mask(Settings settings, Words seed, ffi::Result<Bytes> mask) {
-    return guarded([&] { layer_of(settings).fill_mask(seed_of(seed), {mask->typed_data(), mask->element_count()}); });
+ffi::Error mask(ffi::ThreadPool pool, Settings settings, Words seed, ffi::Result<Bytes> mask) {
+    return guarded([&] { layer_of(settings, pool).fill_mask(seed_of(seed), {mask->typed_data(), mask->element_count()}); });
 }
 
 } // namespace
@@ -285,6 +288,7 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(Settings, ffi::StructMember<std::int64_t>(
 // x, weight, bias, running mean, tail and variance, residual, seed, mask
 XLA_FFI_DEFINE_HANDLER_SYMBOL(normdrop_jax_train, train,
                               ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
                                   .Attrs<Settings>()
                                   .Arg<Tensor>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
                                   .Arg<Tensor>().Arg<Words>().Arg<Bytes>()
@@ -294,6 +298,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(normdrop_jax_train, train,
 // x, weight, bias, running mean, tail and variance, residual, seed, mask
 XLA_FFI_DEFINE_HANDLER_SYMBOL(normdrop_jax_eval, eval,
                               ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
                                   .Attrs<Settings>()
                                   .Arg<Tensor>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
                                   .Arg<Tensor>().Arg<Words>().Arg<Bytes>()
@@ -302,9 +307,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(normdrop_jax_eval, eval,
 // dy, x, weight, bias, mean, tail, running variance, inv_std, residual, bits
 XLA_FFI_DEFINE_HANDLER_SYMBOL(normdrop_jax_backward, backward,
                               ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
                                   .Attrs<Settings>()
                                   .Arg<Tensor>().Arg<Tensor>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
                                   .Arg<Floats>().Arg<Words>().Arg<Tensor>().Arg<Bytes>()
                                   .Ret<Tensor>().Ret<Floats>().Ret<Floats>().Ret<Tensor>());
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(normdrop_jax_mask, mask, ffi::Ffi::Bind().Attrs<Settings>().Arg<Words>().Ret<Bytes>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(normdrop_jax_mask, mask, ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Attrs<Settings>().Arg<Words>().Ret<Bytes>());

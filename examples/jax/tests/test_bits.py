@@ -4,6 +4,7 @@ import ctypes
 import importlib.util
 import os
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +82,7 @@ def by_numpy(layout, shape, activation, seed, arrays, residual):
     return results + [grads.input, grads.weight, grads.bias] + ([grads.residual] if residual is not None else [])
 
 
-def by_jax(channel_axis, activation, seed, arrays, residual, tasks=1):
+def by_jax(channel_axis, activation, seed, arrays, residual, tasks=None):
     """The same in one jit."""
     layer = normdrop_jax.Layer(activation, p=0.25 if seed is not None else 0.0, channel_axis=channel_axis, tasks=tasks)
 
@@ -131,7 +132,26 @@ def test_the_bits_are_the_same_with_tasks():
     shape = (16, 64, 32, 32)
     arrays = data(shape, 64)
     expected = by_numpy("NCHW", shape, "relu", 7, arrays, None)
-    assert [bits(array) for array in by_jax(1, "relu", 7, arrays, None, tasks=3)] == [bits(array) for array in expected]
+    for tasks in (None, 1, 3):
+        assert [bits(array) for array in by_jax(1, "relu", 7, arrays, None, tasks=tasks)] == [bits(array) for array in expected]
+
+
+def test_a_call_uses_the_cores_unless_tasks_says_otherwise():
+    """The first call that is cut starts the library's threads."""
+    program = """if True:
+        import os, sys, jax, jax.numpy as jnp, normdrop_jax
+        x = jnp.ones((64, 64, 64, 8))
+        layer = normdrop_jax.Layer("relu", tasks=eval(sys.argv[1]))
+        counts = []
+        for step in (jax.jit(lambda x: x + 1), jax.jit(lambda x: layer.train(x)[0])):
+            step(x).block_until_ready()
+            counts.append(len(os.listdir("/proc/self/task")))
+        print(counts[1] - counts[0])
+    """
+    started = [int(subprocess.run([sys.executable, "-P", "-c", program, tasks], check=True, capture_output=True, text=True).stdout)
+               for tasks in ("1", "None")]
+    assert started[0] == 0
+    assert (started[1] > 0) == (len(os.sched_getaffinity(0)) > 1)
 
 
 @pytest.mark.parametrize("granularity", normdrop_jax.GRANULARITIES)

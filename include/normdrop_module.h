@@ -58,6 +58,8 @@ typedef struct normdrop_allocator {
  * and batches, but not the pointers. Each of the first seven arrays has layer.channels values.
  *
  * A module serves one thread at a time, and batches of one shape.
+ *
+ * The last four fields are those of normdrop_module_new_prelu, and 0 in other modules.
  */
 typedef struct normdrop_module {
     normdrop_layer layer;
@@ -75,6 +77,11 @@ typedef struct normdrop_module {
     int trained;
     size_t size;
     normdrop_allocator allocator;
+    /* The number of slopes of PReLU; they are 0.25 at first, and grad_slope is their gradient. */
+    size_t slopes;
+    float *slope, *grad_slope;
+    /* What went into PReLU, computed again, and its gradient: lengths.elements values. */
+    float *before_prelu;
 } normdrop_module;
 
 /* With `malloc`, whose memory is at a multiple of 16 wherever a long double or a vector of 16 bytes is. */
@@ -110,21 +117,18 @@ static inline float *normdrop_filled_(unsigned char *memory, size_t place, size_
     return values;
 }
 
-/*
- * A new module for the layer, which is copied. `allocator` may be NULL, for malloc and free; otherwise it is copied, too.
- *
- * Returns NULL if the layer is refused, or if there is no memory: then nothing is held. `error` may be NULL. Otherwise its
- * version must be set, and its status afterwards is that of the layer, and NORMDROP_STATUS_OK if there is no memory.
- * Every size comes from the layer. The one allocation of the module is freed by normdrop_module_free.
- */
-static inline normdrop_module *normdrop_module_new(const normdrop_layer *layer, const normdrop_allocator *allocator,
-                                                   normdrop_error *error) {
+/* Whether a module has PReLU. */
+enum normdrop_slopes_ { NORMDROP_NO_SLOPES_, NORMDROP_ONE_SLOPE_, NORMDROP_SLOPE_PER_CHANNEL_ };
+
+/* normdrop_module_new and normdrop_module_new_prelu. */
+static inline normdrop_module *normdrop_module_with_(const normdrop_layer *layer, enum normdrop_slopes_ slopes,
+                                                     const normdrop_allocator *allocator, normdrop_error *error) {
     normdrop_allocator with = {normdrop_allocate_, normdrop_release_, NULL};
     normdrop_lengths lengths;
     normdrop_module *module;
     unsigned char *memory;
-    size_t size = 0, i, place[12];
-    size_t c;
+    size_t size = 0, i, place[15];
+    size_t c, slope_count, values;
     memset(&lengths, 0, sizeof lengths);
     lengths.version = NORMDROP_ABI_VERSION;
     if (normdrop_layer_lengths(layer, &lengths, error) != NORMDROP_STATUS_OK) {
@@ -137,13 +141,21 @@ static inline normdrop_module *normdrop_module_new(const normdrop_layer *layer, 
         with = *allocator;
     }
     c = lengths.channels;
+    slope_count = slopes == NORMDROP_SLOPE_PER_CHANNEL_ ? c : slopes == NORMDROP_ONE_SLOPE_ ? 1 : 0;
+    values = slopes == NORMDROP_NO_SLOPES_ ? 0 : lengths.elements;
     (void)normdrop_place_(&size, 1, sizeof(normdrop_module));
     for (i = 0; i < 9; i++) {
         place[i] = normdrop_place_(&size, c, sizeof(float));
     }
     place[9] = normdrop_place_(&size, c, sizeof(double));
+    if (slopes != NORMDROP_NO_SLOPES_) {
+        lengths.scratch = lengths.prelu_scratch;
+    }
     place[10] = normdrop_place_(&size, lengths.scratch, sizeof(double));
     place[11] = normdrop_place_(&size, lengths.mask, 1);
+    place[12] = normdrop_place_(&size, slope_count, sizeof(float));
+    place[13] = normdrop_place_(&size, slope_count, sizeof(float));
+    place[14] = normdrop_place_(&size, values, sizeof(float));
     memory = size == (size_t)-1 ? NULL : (unsigned char *)with.allocate(with.context, size);
     if (memory == NULL) {
         return NULL;
@@ -164,9 +176,39 @@ static inline normdrop_module *normdrop_module_new(const normdrop_layer *layer, 
     module->saved_inv_std = (double *)(void *)(memory + place[9]);
     module->scratch = (double *)(void *)(memory + place[10]);
     module->mask = memory + place[11];
+    if (slopes != NORMDROP_NO_SLOPES_) {
+        module->layer.activation = NORMDROP_ACTIVATION_IDENTITY;
+        module->slopes = slope_count;
+        module->slope = normdrop_filled_(memory, place[12], slope_count, 0.25f);
+        module->grad_slope = normdrop_filled_(memory, place[13], slope_count, 0.0f);
+        module->before_prelu = (float *)(void *)(memory + place[14]);
+    }
     module->size = size;
     module->allocator = with;
     return module;
+}
+
+/*
+ * A new module for the layer, which is copied. `allocator` may be NULL, for malloc and free; otherwise it is copied, too.
+ *
+ * Returns NULL if the layer is refused, or if there is no memory: then nothing is held. `error` may be NULL. Otherwise its
+ * version must be set, and its status afterwards is that of the layer, and NORMDROP_STATUS_OK if there is no memory.
+ * Every size comes from the layer. The one allocation of the module is freed by normdrop_module_free.
+ */
+static inline normdrop_module *normdrop_module_new(const normdrop_layer *layer, const normdrop_allocator *allocator,
+                                                   normdrop_error *error) {
+    return normdrop_module_with_(layer, NORMDROP_NO_SLOPES_, allocator, error);
+}
+
+/*
+ * As normdrop_module_new, with PReLU in the place of the layer's activation: with a slope for each channel if
+ * `slope_per_channel` is not 0, otherwise with one for all. normdrop_module_backward writes their gradient to grad_slope.
+ * The module has 4 bytes more for each element of a batch.
+ */
+static inline normdrop_module *normdrop_module_new_prelu(const normdrop_layer *layer, int slope_per_channel,
+                                                         const normdrop_allocator *allocator, normdrop_error *error) {
+    return normdrop_module_with_(layer, slope_per_channel != 0 ? NORMDROP_SLOPE_PER_CHANNEL_ : NORMDROP_ONE_SLOPE_,
+                                 allocator, error);
 }
 
 /* Frees a module; NULL is no module, and is left alone. Nothing of the module may be used afterwards. */
@@ -174,6 +216,54 @@ static inline void normdrop_module_free(normdrop_module *module) {
     if (module != NULL) {
         const normdrop_allocator allocator = module->allocator;
         allocator.release(allocator.context, module, module->size);
+    }
+}
+
+/* PReLU of the output of a call that has returned `status`, if the module has it. */
+static inline normdrop_status normdrop_activate_(const normdrop_module *module, normdrop_status status, float *y,
+                                                 normdrop_error *error) {
+    normdrop_slice_f32 slope;
+    normdrop_slice_mut_f32 values;
+    if (status != NORMDROP_STATUS_OK || module->slope == NULL) {
+        return status;
+    }
+    slope.values = module->slope, slope.len = module->slopes;
+    values.values = y, values.len = module->lengths.elements;
+    return normdrop_prelu(&module->layer, slope, values, error);
+}
+
+/* `y` of the last training call before PReLU, and from it and grad_y the gradients of `y` and of the slopes. */
+static inline normdrop_status normdrop_differentiate_prelu_(normdrop_module *module, const float *x, const float *grad_y,
+                                                            normdrop_error *error) {
+    const size_t c = module->lengths.channels;
+    normdrop_apply_call call;
+    normdrop_status status;
+    normdrop_slice_f32 slope, grad_output;
+    memset(&call, 0, sizeof call);
+    call.version = NORMDROP_ABI_VERSION;
+    call.weight.values = module->weight, call.weight.len = c;
+    call.bias.values = module->bias, call.bias.len = c;
+    if (module->trained) {
+        call.saved_mean.values = module->saved_mean, call.saved_mean.len = c;
+        call.saved_mean_tail.values = module->saved_mean_tail, call.saved_mean_tail.len = c;
+        call.saved_inv_std.values = module->saved_inv_std, call.saved_inv_std.len = c;
+    }
+    if (module->layer.p > 0.0) {
+        call.mask.values = module->mask, call.mask.len = module->lengths.mask;
+    }
+    call.input.values = x, call.input.len = module->lengths.elements;
+    call.output.values = module->before_prelu, call.output.len = module->lengths.elements;
+    call.scratch.values = module->scratch, call.scratch.len = module->lengths.scratch;
+    status = normdrop_apply(&module->layer, &call, error);
+    if (status != NORMDROP_STATUS_OK) {
+        return status;
+    }
+    slope.values = module->slope, slope.len = module->slopes;
+    grad_output.values = grad_y, grad_output.len = module->lengths.elements;
+    {
+        normdrop_slice_mut_f32 grad_slope;
+        grad_slope.values = module->grad_slope, grad_slope.len = module->slopes;
+        return normdrop_prelu_gradient(&module->layer, slope, grad_output, call.output, grad_slope, call.scratch, error);
     }
 }
 
@@ -211,7 +301,7 @@ static inline normdrop_status normdrop_module_train(normdrop_module *module, uin
     call.saved_mean_tail.values = module->saved_mean_tail, call.saved_mean_tail.len = c;
     call.saved_inv_std.values = module->saved_inv_std, call.saved_inv_std.len = c;
     call.scratch.values = module->scratch, call.scratch.len = module->lengths.scratch;
-    status = normdrop_train(&module->layer, &call, error);
+    status = normdrop_activate_(module, normdrop_train(&module->layer, &call, error), y, error);
     module->trained = status == NORMDROP_STATUS_OK;
     return status;
 }
@@ -231,7 +321,7 @@ static inline normdrop_status normdrop_module_eval(normdrop_module *module, cons
     call.input.values = x, call.input.len = module->lengths.elements;
     call.output.values = y, call.output.len = module->lengths.elements;
     call.scratch.values = module->scratch, call.scratch.len = module->lengths.scratch;
-    return normdrop_eval(&module->layer, &call, error);
+    return normdrop_activate_(module, normdrop_eval(&module->layer, &call, error), y, error);
 }
 
 /*
@@ -257,6 +347,13 @@ static inline normdrop_status normdrop_module_backward(normdrop_module *module, 
         call.mask.values = module->mask, call.mask.len = module->lengths.mask;
     }
     call.input.values = x, call.input.len = module->lengths.elements;
+    if (module->slope != NULL) {
+        const normdrop_status status = normdrop_differentiate_prelu_(module, x, grad_y, error);
+        if (status != NORMDROP_STATUS_OK) {
+            return status;
+        }
+        grad_y = module->before_prelu;
+    }
     call.grad_output.values = grad_y, call.grad_output.len = module->lengths.elements;
     if (grad_x != NULL) {
         call.grad_input.values = grad_x, call.grad_input.len = module->lengths.elements;

@@ -200,6 +200,57 @@ static void without_a_training_call_there_is_nothing_to_differentiate(void) {
     normdrop_module_free(module);
 }
 
+/* With one slope it is the layer with LeakyReLU, whose bits it has; with one for each channel, each has its own. */
+static void a_module_with_prelu_has_the_gradient_of_its_slopes(void) {
+    normdrop_layer layer = new_layer(0.5);
+    normdrop_error error = new_error();
+    normdrop_module *leaky, *one, *each;
+    float x[LEN], grad_y[LEN], y[3][LEN], grad_x[3][LEN];
+    double sum = 0.0, sums[FEATURES] = {0, 0, 0};
+    int i;
+    layer.activation = NORMDROP_ACTIVATION_LEAKY_RELU, layer.slope = 0.5f;
+    leaky = normdrop_module_new(&layer, NULL, &error);
+    one = normdrop_module_new_prelu(&layer, 0, NULL, &error);
+    each = normdrop_module_new_prelu(&layer, 1, NULL, &error);
+    CHECK(leaky != NULL && one != NULL && each != NULL);
+    CHECK(leaky->slopes == 0 && leaky->slope == NULL && one->slopes == 1 && each->slopes == FEATURES);
+    CHECK(one->slope[0] == 0.25f && each->slope[FEATURES - 1] == 0.25f && one->layer.activation == NORMDROP_ACTIVATION_IDENTITY);
+    one->slope[0] = each->slope[0] = each->slope[1] = each->slope[2] = 0.5f;
+    data(x, grad_y);
+    CHECK(normdrop_module_backward(one, x, grad_y, grad_x[0], &error) != NORMDROP_STATUS_OK);
+    CHECK(error.buffer == NORMDROP_BUFFER_SAVED_MEAN);
+    CHECK(normdrop_module_train(leaky, 3, x, y[0], &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_module_train(one, 3, x, y[1], &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_module_train(each, 3, x, y[2], &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_module_backward(leaky, x, grad_y, grad_x[0], &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_module_backward(one, x, grad_y, grad_x[1], &error) == NORMDROP_STATUS_OK);
+    /* In place. */
+    memcpy(grad_x[2], grad_y, sizeof grad_y);
+    CHECK(normdrop_module_backward(each, x, grad_x[2], grad_x[2], &error) == NORMDROP_STATUS_OK);
+    for (i = 0; i < LEN; i++) {
+        CHECK(y[1][i] == y[0][i] && y[2][i] == y[0][i]);
+        CHECK(grad_x[1][i] == grad_x[0][i] && grad_x[2][i] == grad_x[0][i]);
+        if (y[0][i] < 0.0f) {
+            /* act(z) = slope*z, so z is act(z)/slope, and a slope of a half loses no bit. */
+            sum += (double)y[0][i] * 2.0 * (double)grad_y[i];
+            sums[i % FEATURES] += (double)y[0][i] * 2.0 * (double)grad_y[i];
+        }
+    }
+    CHECK(sum != 0.0 && one->grad_slope[0] - (float)sum < 1e-5f && (float)sum - one->grad_slope[0] < 1e-5f);
+    for (i = 0; i < FEATURES; i++) {
+        CHECK(each->grad_slope[i] - (float)sums[i] < 1e-5f && (float)sums[i] - each->grad_slope[i] < 1e-5f);
+        CHECK(each->grad_weight[i] == leaky->grad_weight[i] && each->grad_bias[i] == leaky->grad_bias[i]);
+    }
+    CHECK(normdrop_module_eval(leaky, x, y[0], &error) == NORMDROP_STATUS_OK);
+    CHECK(normdrop_module_eval(each, x, x, &error) == NORMDROP_STATUS_OK);
+    for (i = 0; i < LEN; i++) {
+        CHECK(x[i] == y[0][i]);
+    }
+    normdrop_module_free(each);
+    normdrop_module_free(one);
+    normdrop_module_free(leaky);
+}
+
 #ifndef __cplusplus
 static void a_call_is_one_line(void) {
     const normdrop_layer layer = new_layer(0.0);
@@ -279,6 +330,7 @@ static void a_call_is_one_line(void) {
 
 int main(void) {
     the_module_gives_the_bits_of_the_plain_calls();
+    a_module_with_prelu_has_the_gradient_of_its_slopes();
     a_module_is_one_allocation_and_none_is_left();
     without_a_training_call_there_is_nothing_to_differentiate();
     a_call_is_one_line();

@@ -16,9 +16,9 @@ import torch
 import torch.distributed
 from torch.autograd.function import once_differentiable
 
-from . import Activation, Granularity, Saved, fill_mask, merge_moments, merge_sums
+from . import Granularity, Saved, fill_mask, merge_moments, merge_sums
 from . import _torch_ops as ops
-from .torch import NormDrop, _again, _array, _check, _float
+from .torch import NormDrop, _Activation, _again, _array, _check, _float
 
 __all__ = ["SyncNormDrop"]
 
@@ -117,9 +117,9 @@ class SyncNormDrop(NormDrop):
     There are first derivatives only. In a function given to `torch.compile` a call ends the graph.
     """
 
-    def __init__(self, num_features: int, activation: Activation = "identity", p: float = 0.0, *, eps: float = 1e-5,
+    def __init__(self, num_features: int, activation: _Activation = "identity", p: float = 0.0, *, eps: float = 1e-5,
                  momentum: Optional[float] = 0.1, affine: bool = True, track_running_stats: bool = True, bias: bool = True,
-                 granularity: Granularity = "element", slope: float = 0.01, alpha: float = 1.0, tasks: int = 1, mean_tail: bool = False,
+                 granularity: Granularity = "element", slope: Any = None, alpha: float = 1.0, tasks: int = 1, mean_tail: bool = False,
                  device: Any = None, dtype: Optional[torch.dtype] = None, process_group: Group = None) -> None:
         super().__init__(
             num_features, activation, p, eps=eps, momentum=momentum, affine=affine, track_running_stats=track_running_stats,
@@ -172,10 +172,15 @@ class SyncNormDrop(NormDrop):
             state = {name: _array(buffer).copy() for name, buffer in buffers.items() if buffer is not None}
             if self.momentum is None and counter is not None:
                 state["batches"] = ops._counter(counter)
-        options = (self.activation, self.granularity, float(self.p), float(self._eps), float(self.slope),
-                   float(self.alpha), int(self.tasks))
+        slopes = self.slope if isinstance(self.slope, torch.Tensor) else None
+        # PReLU comes after the layer, as in NormDrop.
+        activation, slope = (self.activation, float(self.slope)) if slopes is None else ("identity", 0.01)
+        options = (activation, self.granularity, float(self.p), float(self._eps), slope, float(self.alpha), int(self.tasks))
         momentum = 0.0 if not tracked or self.momentum is None and counter is None else self.momentum
         given = x.dtype
+        if slopes is not None:
+            # Rounded once, after PReLU.
+            x, residual = x.float(), _float(residual)
         if residual is not None and residual.dtype != x.dtype:
             # As in NormDrop: a type that has the values of both loses nothing.
             common = torch.promote_types(x.dtype, residual.dtype)
@@ -189,4 +194,6 @@ class SyncNormDrop(NormDrop):
                     buffer.copy_(torch.from_numpy(state[name]))
             if counter is not None:
                 counter.add_(1)
+        if slopes is not None:
+            y = torch.nn.functional.prelu(y, slopes.float())
         return y if y.dtype == given else y.to(given)

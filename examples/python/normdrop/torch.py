@@ -14,7 +14,7 @@ with "relu", or dropout alone, a bit for each element instead of the mask and th
 import copy
 import operator
 import sys
-from typing import Any, Callable, Optional, SupportsIndex, Union
+from typing import Any, Callable, Literal, Optional, SupportsIndex, Union
 
 import torch
 import torch.fx
@@ -28,6 +28,8 @@ from . import _torch_ops as ops
 __all__ = ["LazyNormDrop", "NormDrop", "fuse", "normdrop"]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+_Activation = Union[Activation, Literal["prelu"]]
 
 
 def _check(name: str, tensor: Any, x: torch.Tensor, shape: torch.Size) -> None:
@@ -75,10 +77,10 @@ def _again() -> bool:
 
 def normdrop(x: torch.Tensor, running_mean: Optional[torch.Tensor] = None, running_var: Optional[torch.Tensor] = None,
              weight: Optional[torch.Tensor] = None, bias: Optional[torch.Tensor] = None, *, residual: Optional[torch.Tensor] = None,
-             training: bool = True, activation: Activation = "identity", p: float = 0.0, dropout: Optional[bool] = None,
+             training: bool = True, activation: _Activation = "identity", p: float = 0.0, dropout: Optional[bool] = None,
              seed: Union[SupportsIndex, torch.Tensor, None] = None, batches: Optional[torch.Tensor] = None,
-             running_mean_tail: Optional[torch.Tensor] = None, eps: float = 1e-5, momentum: Optional[float] = 0.1, slope: float = 0.01,
-             alpha: float = 1.0, granularity: Granularity = "element", tasks: int = 1) -> torch.Tensor:
+             running_mean_tail: Optional[torch.Tensor] = None, eps: float = 1e-5, momentum: Optional[float] = 0.1,
+             slope: Union[float, torch.Tensor] = 0.01, alpha: float = 1.0, granularity: Granularity = "element", tasks: int = 1) -> torch.Tensor:
     """`dropout(act(batch_norm(x) + residual))`, differentiable any number of times.
 
     `x` is `[N, C]`, `[N, C, L]`, `[N, C, H, W]` or `[N, C, D, H, W]`, `residual` has its shape and is added before the
@@ -95,11 +97,14 @@ def normdrop(x: torch.Tensor, running_mean: Optional[torch.Tensor] = None, runni
     a seed is in the order of the memory: the same values in `torch.channels_last` have another one.
     `granularity`, `slope`, `alpha` and `tasks` are those of `normdrop.Layer`.
 
+    With "prelu", `slope` is a tensor, `[C]` or `[1]`, and gets its gradient. `torch.nn.functional.prelu` comes after the layer then,
+    which is the same function because dropout multiplies by a number above 0; a dropped element is 0 with the sign of its slope.
+
     `x` and `residual` may be bfloat16 or float16. They are read where they are, everything in between
     is computed in float32, and the output, which has the type of x, and the gradients are rounded
     once. Parameters and statistics of these types are converted.
     """
-    tensors = (x, running_mean, running_var, weight, bias, residual, running_mean_tail)
+    tensors = (x, running_mean, running_var, weight, bias, residual, running_mean_tail, slope)
     if has_torch_function(tensors):
         overridden: torch.Tensor = handle_torch_function(
             normdrop, tensors, x, running_mean, running_var, weight, bias, residual=residual, training=training,
@@ -116,6 +121,20 @@ def normdrop(x: torch.Tensor, running_mean: Optional[torch.Tensor] = None, runni
         _check(name, tensor, x, x.shape[1:2])
     if running_mean_tail is not None and any(tensor is None or tensor.dtype != torch.float32 for tensor in state.values()):
         raise TypeError("running_mean_tail is for a running_mean and running_var in float32")
+    if activation == "prelu":
+        if not isinstance(slope, torch.Tensor):
+            raise TypeError(f"with prelu, slope must be a tensor, not {type(slope).__name__}")
+        if slope.shape not in (x.shape[1:2], (1,)):
+            raise ValueError(f"slope must have the shape ({x.shape[1]},) or (1,), not {tuple(slope.shape)}")
+        _check("slope", slope, x, slope.shape)
+        # Halves become float32 before, so that they are rounded once, after PReLU.
+        linear = normdrop(
+            x.float(), running_mean, running_var, weight, bias, residual=_float(residual), training=training, p=p, dropout=dropout, seed=seed, batches=batches,
+            running_mean_tail=running_mean_tail, eps=eps, momentum=momentum, granularity=granularity, tasks=tasks,
+        )
+        return torch.nn.functional.prelu(linear, slope.float()).to(x.dtype)
+    if isinstance(slope, torch.Tensor):
+        raise TypeError(f"with {activation}, slope must be a number; a tensor of slopes is for prelu")
     p = float(p)
     drawn = None if seed is None else _seed(seed, x.device)
     if not (training if dropout is None else dropout) or p == 0:
@@ -195,6 +214,9 @@ class NormDrop(_BatchNorm):
     `Dropout1d`, `2d` and `3d`, "sample" for stochastic depth. They are attributes as well, and what
     is set after construction counts from the next call on.
 
+    The activation may be "prelu" as well, `torch.nn.PReLU`. Its parameter is `slope`: one value for all channels, 0.25 unless `slope`
+    is another number, or those of a tensor of `num_features` values.
+
     `train()` and `eval()` do what they do for `BatchNorm` and `Dropout`. `frozen = True` trains
     with the running statistics, as fine-tuning does; `dropout = True` keeps dropping in evaluation:
     Monte-Carlo dropout.
@@ -213,9 +235,9 @@ class NormDrop(_BatchNorm):
 
     running_mean_tail: Optional[torch.Tensor]
 
-    def __init__(self, num_features: int, activation: Activation = "identity", p: float = 0.0, *, eps: float = 1e-5,
+    def __init__(self, num_features: int, activation: _Activation = "identity", p: float = 0.0, *, eps: float = 1e-5,
                  momentum: Optional[float] = 0.1, affine: bool = True, track_running_stats: bool = True, bias: bool = True,
-                 granularity: Granularity = "element", slope: float = 0.01, alpha: float = 1.0, tasks: int = 1, mean_tail: bool = False,
+                 granularity: Granularity = "element", slope: Union[float, torch.Tensor, None] = None, alpha: float = 1.0, tasks: int = 1, mean_tail: bool = False,
                  device: Union[torch.device, str, None] = None, dtype: Optional[torch.dtype] = None) -> None:
         if mean_tail and dtype not in (None, torch.float32):
             raise TypeError(f"mean_tail is for running statistics in float32, not {dtype}")
@@ -223,16 +245,29 @@ class NormDrop(_BatchNorm):
             raise TypeError(f"dtype must be float32, bfloat16 or float16, not {dtype}")
         # Mistakes belong here and not into the first batch. The momentum is looked at where it is
         # used, in training.
-        Layer("NC", (2, num_features), activation, p=p, eps=eps, granularity=granularity, slope=slope, alpha=alpha, tasks=tasks)
+        if activation == "prelu":
+            slopes = torch.as_tensor(0.25 if slope is None else slope, dtype=dtype or torch.get_default_dtype(), device=device).detach()
+            slopes = slopes.reshape(1) if slopes.dim() == 0 else slopes.clone()
+            if slopes.shape not in ((1,), (num_features,)) and num_features:
+                raise ValueError(f"slope must have one value or {num_features}, not the shape {tuple(slopes.shape)}")
+            known: Activation = "identity"
+            number = 0.01
+        elif isinstance(slope, torch.Tensor):
+            raise TypeError(f"with {activation}, slope must be a number; a tensor of slopes is for prelu")
+        else:
+            known = activation
+            number = 0.01 if slope is None else slope
+        Layer("NC", (2, num_features), known, p=p, eps=eps, granularity=granularity, slope=number, alpha=alpha, tasks=tasks)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         if not bias:
             self.register_parameter("bias", None)
         mean = self.running_mean if mean_tail else None
         self.register_buffer("running_mean_tail", None if mean is None else torch.zeros_like(mean))
-        self.activation: Activation = activation
+        self.activation: _Activation = activation
         self.p = p
         self.granularity: Granularity = granularity
-        self.slope, self.alpha = slope, alpha
+        self.slope: Union[float, torch.Tensor] = torch.nn.Parameter(slopes) if activation == "prelu" else number
+        self.alpha = alpha
         self.tasks = tasks
         self.frozen = False
         self.dropout: Optional[bool] = None
@@ -302,10 +337,11 @@ class NormDrop(_BatchNorm):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def extra_repr(self) -> str:
+        slope = f"{len(self.slope)} learned" if isinstance(self.slope, torch.Tensor) else self.slope
         return (
             f"{self.num_features}, {self.activation!r}, p={self.p}, eps={self._eps}, momentum={self.momentum}, affine={self.affine}, "
             f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}, granularity={self.granularity!r}, "
-            f"slope={self.slope}, alpha={self.alpha}, tasks={self.tasks}, mean_tail={self.running_mean_tail is not None}, frozen={self.frozen}, dropout={self.dropout}"
+            f"slope={slope}, alpha={self.alpha}, tasks={self.tasks}, mean_tail={self.running_mean_tail is not None}, frozen={self.frozen}, dropout={self.dropout}"
         )
 
 
@@ -316,10 +352,10 @@ class LazyNormDrop(_LazyNormBase, NormDrop):
 
     cls_to_become = NormDrop
 
-    def __init__(self, activation: Activation = "identity", p: float = 0.0, *, affine: bool = True, track_running_stats: bool = True,
+    def __init__(self, activation: _Activation = "identity", p: float = 0.0, *, affine: bool = True, track_running_stats: bool = True,
                  bias: bool = True, mean_tail: bool = False, device: Union[torch.device, str, None] = None,
                  dtype: Optional[torch.dtype] = None, eps: float = 1e-5, momentum: Optional[float] = 0.1,
-                 granularity: Granularity = "element", slope: float = 0.01, alpha: float = 1.0, tasks: int = 1) -> None:
+                 granularity: Granularity = "element", slope: Union[float, torch.Tensor, None] = None, alpha: float = 1.0, tasks: int = 1) -> None:
         # Past the constructor of _LazyNormBase, which knows no other arguments than those of
         # BatchNorm.
         super(_LazyNormBase, self).__init__(
@@ -405,7 +441,13 @@ def fuse(linear: torch.nn.Module, layer: NormDrop) -> torch.nn.Module:
         setattr(fused, name, torch.nn.Parameter(tensor.to(module.weight.dtype), module.weight.requires_grad))
     if layer.activation == "identity":
         return fused
+    slope = layer.slope
+    if isinstance(slope, torch.Tensor):
+        slopes = slope.detach().to(module.weight.dtype)
+        prelu = torch.nn.PReLU(len(slopes), device=slopes.device, dtype=slopes.dtype)
+        prelu.weight = torch.nn.Parameter(slopes.clone(), slope.requires_grad)
+        return torch.nn.Sequential(fused, prelu).eval()
     make = {
-        **_ACTIVATIONS, "leaky_relu": lambda: torch.nn.LeakyReLU(layer.slope), "elu": lambda: torch.nn.ELU(layer.alpha),
+        **_ACTIVATIONS, "leaky_relu": lambda: torch.nn.LeakyReLU(slope), "elu": lambda: torch.nn.ELU(layer.alpha),
     }[layer.activation]
     return torch.nn.Sequential(fused, make()).eval()

@@ -763,6 +763,19 @@ impl<'a, X, Y> Backward<'a, X, Y> {
             scratch,
         }
     }
+
+    /// The same call for a shorter time.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn reborrow(&mut self) -> Backward<'_, X, Y> {
+        let ParameterGradients { weight, bias } = &mut self.grad_parameters;
+        Backward {
+            grad_input: self.grad_input.as_deref_mut(),
+            grad_residual: self.grad_residual.as_deref_mut(),
+            grad_parameters: ParameterGradients { weight: weight.as_deref_mut(), bias: bias.as_deref_mut() },
+            scratch: &mut *self.scratch,
+            ..*self
+        }
+    }
 }
 
 /// A backward call that overwrites `grad_output` with `grad_input`.

@@ -284,6 +284,11 @@ pub(crate) fn grad_slope(
     scratch(prelu::scratch_len(plan), scratch_len)
 }
 
+/// Checks that a call with PReLU that needs some scratch has room behind it for `y`, if tensors may be halves.
+pub(crate) fn prelu_room<T: Storage>(plan: &Plan, needed: usize, actual: usize) -> Result<(), Error> {
+    if T::DIRECT { Ok(()) } else { scratch(needed.saturating_add(prelu::room_len(plan)), actual) }
+}
+
 /// Checks a call of the gradient of PReLU in place.
 pub(crate) fn prelu_gradient(plan: &Plan, grad_output: &[f32], values: &[f32]) -> Result<(), Error> {
     elements(plan, Buffer::GradOutput, grad_output.len())?;
@@ -291,7 +296,7 @@ pub(crate) fn prelu_gradient(plan: &Plan, grad_output: &[f32], values: &[f32]) -
 }
 
 /// Checks a backward call of a layer with PReLU, which needs the place of `dx` for `z`, and no gates.
-pub(crate) fn backward_prelu(plan: &Plan, call: &BackwardCall<'_, Singles>) -> Result<(), Error> {
+pub(crate) fn backward_prelu<T: Storage>(plan: &Plan, call: &BackwardCall<'_, T>) -> Result<(), Error> {
     if call.dropout.is_gates() {
         return Err(Error::GatesActivation);
     }

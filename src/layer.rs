@@ -42,6 +42,7 @@ macro_rules! by_family {
         $call
     }};
 }
+pub(crate) use by_family;
 
 /// The fused layer `y = dropout(act(batchnorm(x) + residual))`: a plan that can be a constant and
 /// holds no data.

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use crate::activation::{Activation, Identity};
 use crate::args::{
-    Apply, Average, Backward, Dropout, Eval, EvalInPlace, EvalPrepared, Masked, ParameterGradients, Parameters,
-    Prepare, Running, RunningMut, Saved, SavedMut, Statistics, Train, Validity,
+    Average, Backward, Dropout, Eval, EvalInPlace, EvalPrepared, Masked, ParameterGradients, Parameters, Prepare,
+    Running, RunningMut, Saved, SavedMut, Statistics, Train, Validity,
 };
 use crate::backend::Backend;
 use crate::config::{Config, Granularity};
@@ -642,52 +642,6 @@ impl<A: Activation> BatchNormDropout<A> {
             self.noise.backward(&layer, &mut self.mask, seed, &mut self.grad_output)?;
             &self.grad_output
         };
-        let grad_output = if has_prelu {
-            // Nothing is written if the backward call would be refused.
-            for (buffer, len) in [(Buffer::GradOutput, grad_output.len()), (Buffer::Input, input.len())] {
-                check_len(buffer, shape.len(), len)?;
-            }
-            for (buffer, tensor) in [(Buffer::GradInput, &grad_input), (Buffer::GradResidual, &grad_residual)] {
-                tensor.as_ref().map_or(Ok(()), |tensor| check_len(buffer, shape.len(), tensor.len()))?;
-            }
-            check_len(Buffer::GradWeight, self.channels(), self.grad_weight.len())?;
-            check_len(Buffer::GradBias, self.channels(), self.grad_bias.len())?;
-            resize(Buffer::Output, &mut self.linear, shape.len(), 0.0)?;
-            let dropout = self.noise.dropout(&layer, &mut self.mask, seed)?;
-            let parameters = self.state.parameters();
-            let masked = validity.map(|validity| Masked::new(validity, &mut self.workspace));
-            match kind {
-                Kind::Batch => {
-                    // The same statistics again, to the bit.
-                    let saved = SavedMut::new(&mut self.saved_mean, &mut self.saved_mean_tail, &mut self.saved_inv_std);
-                    match masked {
-                        Some(masked) => {
-                            let call = Train::new(input, &mut self.linear, saved, &mut self.scratch);
-                            layer.train_masked(Train { parameters, dropout, residual, ..call }, masked)
-                        }
-                        None => {
-                            let saved = saved.as_saved();
-                            let call = Apply::new(saved, input, &mut self.linear, &mut self.scratch);
-                            layer.apply(Apply { parameters, dropout, residual, ..call })
-                        }
-                    }?;
-                }
-                Kind::Fixed => {
-                    let call = Eval::new(self.state.running(), input, &mut self.linear, &mut self.scratch);
-                    let call = Eval { parameters, dropout, residual, ..call };
-                    match masked {
-                        Some(masked) => layer.eval_masked(call, masked),
-                        None => layer.eval(call),
-                    }?;
-                }
-            }
-            let (values, scratch) = (&mut self.linear, &mut self.scratch);
-            let grad_slope = Some(&mut self.grad_slope[..]);
-            layer.prelu_gradient(&self.state.slope, grad_output, values, grad_slope, scratch)?;
-            &self.linear
-        } else {
-            grad_output
-        };
         let dropout = match layer.has_gates() && !has_prelu {
             true if self.noise.alpha => Dropout::UnscaledGates(&self.gates),
             true => Dropout::Gates(&self.gates),
@@ -697,7 +651,7 @@ impl<A: Activation> BatchNormDropout<A> {
             Kind::Batch => Statistics::Batch(Saved::new(&self.saved_mean, &self.saved_mean_tail, &self.saved_inv_std)),
             Kind::Fixed => Statistics::Fixed(self.state.running()),
         };
-        let call = Backward {
+        let mut call = Backward {
             parameters: self.state.parameters(),
             dropout,
             residual,
@@ -706,6 +660,15 @@ impl<A: Activation> BatchNormDropout<A> {
             grad_parameters: ParameterGradients::new(&mut self.grad_weight, &mut self.grad_bias),
             ..Backward::new(statistics, input, grad_output, &mut self.scratch)
         };
+        if has_prelu {
+            let masked = validity.map(|validity| Masked::new(validity, &mut self.workspace));
+            layer.check_backward(&mut call, masked.as_ref())?;
+            resize(Buffer::Output, &mut self.linear, shape.len(), 0.0)?;
+            layer.forward_again(&mut call, masked, &mut self.linear);
+            let grad_slope = Some(&mut self.grad_slope[..]);
+            layer.prelu_gradient(&self.state.slope, grad_output, &mut self.linear, grad_slope, call.scratch)?;
+            call.grad_output = &self.linear;
+        }
         match validity {
             Some(validity) => layer.backward_masked(call, Masked::new(validity, &mut self.workspace)),
             None => layer.backward(call),

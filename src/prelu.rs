@@ -1,13 +1,24 @@
 //! The calls of a layer with PReLU, an activation whose slopes are learned.
 
-use crate::activation::{Activation, Formula, Identity};
+#[cfg(feature = "alloc")]
+use crate::activation::Formula;
+use crate::activation::{Activation, Identity};
+#[cfg(feature = "alloc")]
+use crate::args::Masked;
 use crate::args::{Backward, Eval, EvalInPlace, Train};
 use crate::check;
+use crate::element::Element;
 use crate::error::Error;
-use crate::layer::Layer;
-use crate::phase::{Phases, prelu};
+use crate::layer::{Layer, by_family};
+#[cfg(feature = "alloc")]
+use crate::padding::Positions;
+use crate::phase::prelu::{self, PreluPhases};
+#[cfg(feature = "alloc")]
+use crate::phase::{Phases, masked};
 use crate::plan::{BackwardCall, ForwardCall, TrainCall};
 use crate::simd::in_default;
+#[cfg(feature = "half-precision")]
+use crate::storage::Mixed;
 use crate::storage::Singles;
 
 impl Layer<Identity> {
@@ -38,30 +49,27 @@ impl Layer<Identity> {
     /// ```
     /// With equal slopes, `y` is that of [`LeakyRelu`](crate::LeakyRelu), except that `slope*(scale*z)`
     /// is rounded instead of `scale*(slope*z)` where there is a residual. `z` and `scale*z` are numbers of
-    /// f32: what does not fit is infinite, even if its product with the slope would fit. A dropped element
-    /// is +0.0 for every slope.
+    /// f32: what does not fit is infinite, even if its product with the slope would fit. With a slope of 0,
+    /// −∞ gives NaN, as in PyTorch. A dropped element is +0.0 for every slope.
+    ///
+    /// Elements may be halves, see [`Element`](crate::Element): all results are those of f32, rounded once.
+    /// Scratch then has `prelu_half_scratch_len` values.
     ///
     /// Memory: as [`Layer::train`], and `y` is read and written once more.
     ///
     /// # Errors
     /// As [`Layer::train`], and [`Error::Length`] if `slope` has neither `C` values nor one.
-    pub fn train_prelu(&self, call: Train<'_>, slope: &[f32]) -> Result<(), Error> {
+    pub fn train_prelu<X: Element, Y: Element>(&self, call: Train<'_, X, Y>, slope: &[f32]) -> Result<(), Error> {
+        by_family!(X, Y; Family => self.trained_prelu::<Family>(TrainCall::new(call), slope))
+    }
+
+    /// A training call.
+    fn trained_prelu<T: PreluPhases>(&self, call: TrainCall<'_, T>, slope: &[f32]) -> Result<(), Error> {
         in_default(|| {
-            let Train { parameters, running, dropout, input, residual, output, saved, scratch } = call;
-            let linear = TrainCall::<Singles> {
-                parameters,
-                running,
-                dropout,
-                input,
-                residual,
-                output: &mut *output,
-                saved,
-                scratch,
-            };
-            check::train(&self.plan, &linear, false)?;
+            check::train(&self.plan, &call, false)?;
             check::slope(&self.plan, slope)?;
-            Singles::train(&self.plan, &Formula::OPEN, linear);
-            prelu::activate(&self.plan, slope, output);
+            check::prelu_room::<T>(&self.plan, self.plan.train_scratch_len(), call.scratch.len())?;
+            T::train_prelu(&self.plan, call, slope);
             Ok(())
         })
     }
@@ -72,24 +80,25 @@ impl Layer<Identity> {
     ///
     /// # Errors
     /// As [`Layer::eval`], and [`Error::Length`] if `slope` has neither `C` values nor one.
-    pub fn eval_prelu(&self, call: Eval<'_>, slope: &[f32]) -> Result<(), Error> {
-        self.forward_prelu(ForwardCall::eval(&self.plan, call), slope)
+    pub fn eval_prelu<X: Element, Y: Element>(&self, call: Eval<'_, X, Y>, slope: &[f32]) -> Result<(), Error> {
+        by_family!(X, Y; Family => self.forward_prelu::<Family>(ForwardCall::eval(&self.plan, call), slope))
     }
 
     /// [`Layer::eval_prelu`] that overwrites its input; the results are the same bits.
     ///
     /// # Errors
     /// As [`Layer::eval_prelu`].
-    pub fn eval_prelu_in_place(&self, call: EvalInPlace<'_>, slope: &[f32]) -> Result<(), Error> {
-        self.forward_prelu(ForwardCall::eval_in_place(&self.plan, call), slope)
+    pub fn eval_prelu_in_place<X: Element>(&self, call: EvalInPlace<'_, X>, slope: &[f32]) -> Result<(), Error> {
+        by_family!(X; Family => self.forward_prelu::<Family>(ForwardCall::eval_in_place(&self.plan, call), slope))
     }
 
     /// A forward call with fixed statistics.
-    fn forward_prelu(&self, call: ForwardCall<'_, Singles>, slope: &[f32]) -> Result<(), Error> {
+    fn forward_prelu<T: PreluPhases>(&self, call: ForwardCall<'_, T>, slope: &[f32]) -> Result<(), Error> {
         in_default(|| {
             check::forward_apart(&self.plan, &call)?;
             check::slope(&self.plan, slope)?;
-            prelu::forward(&self.plan, call, slope);
+            check::prelu_room::<T>(&self.plan, self.plan.eval_scratch_len(), call.scratch.len())?;
+            T::forward_prelu(&self.plan, call, slope);
             Ok(())
         })
     }
@@ -108,8 +117,10 @@ impl Layer<Identity> {
     ///
     /// The derivative at 0 is the slope, as in PyTorch. With equal slopes, `dx` and the gradients of
     /// weight and bias have the bits of [`LeakyRelu`](crate::LeakyRelu). `d_slope` is summed in the order
-    /// of the other sums; a sum that does not fit an f32 is infinite, and the sum of finite numbers is
-    /// never NaN. A product `slope*dy` that does not fit an f32 is infinite, too.
+    /// of the other sums; a sum that does not fit an f32 is infinite. Where a `z` of −∞ would make it
+    /// NaN, by a `dy` of 0 or by a product of the other sign, that `z` counts as the largest f32 of its sign.
+    /// So finite tensors never give a `d_slope` of NaN, as they do in PyTorch. A product `slope*dy` that
+    /// does not fit an f32 is infinite, too.
     ///
     /// `grad_input` is needed: `y` before PReLU is computed again, and put there. So there is no call
     /// in place. Gates do not say what `z` was, and are refused.
@@ -121,17 +132,29 @@ impl Layer<Identity> {
     /// As [`Layer::backward`]; [`Error::Length`] also if there is no `grad_input`, if `slope` has neither
     /// `C` values nor one, if `grad_slope` does not have the length of `slope`, or if scratch is shorter
     /// than [`Layer::prelu_scratch_len`]; [`Error::GatesActivation`] if the dropout is gates.
-    pub fn backward_prelu(
+    pub fn backward_prelu<X: Element, Y: Element>(
         &self,
-        call: Backward<'_>,
+        call: Backward<'_, X, Y>,
+        slope: &[f32],
+        grad_slope: Option<&mut [f32]>,
+    ) -> Result<(), Error> {
+        by_family!(X, Y; Family => {
+            self.differentiate_prelu::<Family>(BackwardCall::whole(&self.plan, call), slope, grad_slope)
+        })
+    }
+
+    /// A backward call.
+    fn differentiate_prelu<T: PreluPhases>(
+        &self,
+        call: BackwardCall<'_, T>,
         slope: &[f32],
         grad_slope: Option<&mut [f32]>,
     ) -> Result<(), Error> {
         in_default(|| {
-            let call = BackwardCall::<Singles>::whole(&self.plan, call);
             check::backward_prelu(&self.plan, &call)?;
             check::grad_slope(&self.plan, slope, grad_slope.as_deref(), call.scratch.len())?;
-            prelu::backward(&self.plan, call, slope, grad_slope);
+            check::prelu_room::<T>(&self.plan, prelu::scratch_len(&self.plan), call.scratch.len())?;
+            T::backward_prelu(&self.plan, call, slope, grad_slope);
             Ok(())
         })
     }
@@ -145,6 +168,44 @@ impl<A: Activation> Layer<A> {
     pub const fn prelu_scratch_len(&self) -> usize {
         let (all, backward) = (self.scratch_len(), prelu::scratch_len(&self.plan));
         if all > backward { all } else { backward }
+    }
+
+    /// [`Layer::prelu_scratch_len`] for [`Layer::train_prelu`] and those beside it with tensors of
+    /// halves: half a value per element more.
+    ///
+    /// There `y` before PReLU is kept as f32, so that it is not rounded twice. One scratch serves all
+    /// layers of a network, one call at a time.
+    #[cfg(feature = "half-precision")]
+    #[must_use]
+    pub const fn prelu_half_scratch_len(&self) -> usize {
+        self.prelu_scratch_len().saturating_add(prelu::room_len(&self.plan))
+    }
+
+    /// Checks a backward call, of a padded batch if it is `masked`, before anything is made for it.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn check_backward(&self, call: &mut Backward<'_>, masked: Option<&Masked<'_>>) -> Result<(), Error> {
+        let (plan, formula) = (&self.plan, &self.activation.backward_formula());
+        let call = BackwardCall::<Singles>::whole(plan, call.reborrow());
+        match masked {
+            Some(masked) => check::backward_masked(plan, formula, &call, masked),
+            None => check::backward(plan, formula, &call),
+        }
+    }
+
+    /// The output of the forward call before a backward call that has been checked, without the activation.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn forward_again(&self, call: &mut Backward<'_>, masked: Option<Masked<'_>>, output: &mut [f32]) {
+        let plan = &self.plan;
+        let &mut Backward { parameters, statistics, dropout, input, residual, .. } = call;
+        let normalisation = plan.normalisation(parameters, statistics);
+        let scratch = &mut *call.scratch;
+        let mut call = ForwardCall { normalisation, dropout, residual, input: Some(input), output, scratch };
+        in_default(|| match masked.map(|masked| (Positions::valid(plan.shape, masked.validity), masked.workspace)) {
+            Some((valid, workspace)) if !valid.is_all() => {
+                masked::forward::<false>(plan, &Formula::OPEN, valid, call, None, workspace);
+            }
+            _ => Singles::forward(plan, &Formula::OPEN, &mut call),
+        });
     }
 
     /// PReLU of a tensor of this shape, in place: `y` becomes `y < 0 ? slope*y : y`.
@@ -183,7 +244,8 @@ impl<A: Activation> Layer<A> {
     /// [`Layer::backward_prelu`] is all of this in one. In a batch that is computed in parts, the
     /// gradients of the slopes of all parts are added.
     ///
-    /// Where `y` is NaN, the gradient is NaN.
+    /// Where `y` is NaN, the gradient is NaN. An infinite `y` counts as the largest f32 of its sign in a sum
+    /// that would be NaN.
     /// ```
     /// use normdrop::{Config, Identity, Layer, Shape};
     ///
@@ -211,7 +273,7 @@ impl<A: Activation> Layer<A> {
         in_default(|| {
             check::prelu_gradient(&self.plan, grad_output, values)?;
             check::grad_slope(&self.plan, slope, grad_slope.as_deref(), scratch.len())?;
-            prelu::differentiate(&self.plan, slope, grad_output, values, grad_slope, scratch);
+            prelu::differentiate::<Singles>(&self.plan, slope, grad_output, values, grad_slope, scratch);
             Ok(())
         })
     }

@@ -6,8 +6,8 @@ use core::marker::PhantomData;
 
 use crate::shape::Shape;
 use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, one_at_a_time};
-use crate::slices::take_front;
-use crate::storage::PIECE;
+use crate::slices::{range, range_mut, take_front};
+use crate::storage::{Ahead, PIECE, Storage};
 
 /// What becomes of the values.
 pub(crate) trait Formula {
@@ -44,7 +44,7 @@ impl Formula for Gradient {
     }
 }
 
-/// `y`, and the largest f32 in the place of infinity.
+/// `y`, and the largest f32 of either sign in the place of infinity.
 pub(crate) struct WithoutInfinity;
 
 impl Formula for WithoutInfinity {
@@ -52,7 +52,8 @@ impl Formula for WithoutInfinity {
 
     #[inline(always)]
     fn of<S: Simd>(s: S, value: S::F32, _: S::F32, _: S::F32) -> S::F32 {
-        s.select(s.le(s.splat(f32::INFINITY), value), s.splat(f32::MAX), value)
+        let value = s.select(s.le(s.splat(f32::INFINITY), value), s.splat(f32::MAX), value);
+        s.select(s.le(value, s.splat(f32::NEG_INFINITY)), s.splat(f32::MIN), value)
     }
 }
 
@@ -86,10 +87,38 @@ impl<'a> Others<'a> {
     }
 }
 
-/// The values of a tensor from an element on.
-#[inline(always)]
-pub(crate) fn from(other: &[f32], element: usize) -> &[f32] {
-    other.get(element..).unwrap_or_default()
+/// The other tensor of a call, if it is read, and where some of it is f32.
+struct Other<'a, T: Storage> {
+    tensor: T::Ref<'a>,
+    room: T::Room,
+    /// The room of single lanes.
+    copy: [f32; PIECE],
+}
+
+impl<'a, T: Storage> Other<'a, T> {
+    #[inline(always)]
+    fn new(tensor: T::Ref<'a>) -> Self {
+        Self { tensor, room: T::room(), copy: [0.0; PIECE] }
+    }
+
+    /// Some neighbours; a piece at most, unless the tensor is f32.
+    #[inline(always)]
+    fn read<M: Machine, F: Formula>(&mut self, m: M, (start, len): (usize, usize)) -> &[f32] {
+        if !F::READS {
+            return &[];
+        }
+        if let Some(singles) = T::all_singles(T::shorter(self.tensor)) {
+            return range(singles, start, len);
+        }
+        if let Some(s) = m.all() {
+            return T::read(s, T::shorter(self.tensor), (start, len), Ahead::NOT, &mut self.room);
+        }
+        let copy = range_mut(&mut self.copy, 0, len);
+        for (place, value) in copy.iter_mut().enumerate() {
+            *value = T::at(self.tensor, start + place);
+        }
+        copy
+    }
 }
 
 /// The slopes of all channels, or one for all.
@@ -120,45 +149,85 @@ impl<'a> Slopes<'a> {
 }
 
 /// Changes the values of a tensor from an element on, a multiple of [`Slopes::unit`].
-pub(crate) struct Prelu<'a, F> {
+pub(crate) struct Prelu<'a, T: Storage, F> {
     pub(crate) formula: PhantomData<F>,
     pub(crate) slopes: Slopes<'a>,
     pub(crate) first: usize,
-    /// From the same element on, if it is read.
-    pub(crate) other: &'a [f32],
+    /// The whole tensor, if it is read.
+    pub(crate) other: T::Ref<'a>,
     pub(crate) values: &'a mut [f32],
 }
 
-impl<F: Formula> Kernel for Prelu<'_, F> {
+impl<T: Storage, F: Formula> Kernel for Prelu<'_, T, F> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let Self { slopes, first, other, mut values, .. } = self;
+        let mut other = Other::<T>::new(other);
         match slopes {
-            Slopes::One(slope) => {
-                for s in m.each(LANES) {
-                    of_one_channel::<_, F>(s, slope, other, values);
-                }
-            }
+            Slopes::One(slope) => of_one_channel::<_, T, F>(m, slope, &mut other, first, values),
             Slopes::Each(slopes, inner @ LANES..) => {
                 let run = first.checked_div(inner).unwrap_or(0);
                 let channel = run.checked_rem(slopes.len()).unwrap_or(0);
-                let (mut start, mut channels) = (0, slopes.iter().cycle().skip(channel));
+                let (mut start, mut channels) = (first, slopes.iter().cycle().skip(channel));
                 while let (false, Some(&slope)) = (values.is_empty(), channels.next()) {
-                    let run = take_front(&mut values, inner);
-                    for s in m.each(LANES) {
-                        of_one_channel::<_, F>(s, slope, from(other, start), run);
-                    }
+                    of_one_channel::<_, T, F>(m, slope, &mut other, start, take_front(&mut values, inner));
                     start += inner;
                 }
             }
-            Slopes::Each(slopes, inner) => of_columns::<_, F>(m, (slopes, inner), other, values),
+            Slopes::Each(slopes, inner) => of_columns::<_, T, F>(m, (slopes, inner), &mut other, first, values),
         }
+    }
+}
+
+/// Rounds f32 values to the elements of a tensor.
+pub(crate) struct Put<'a, T: Storage> {
+    pub(crate) values: &'a [f32],
+    pub(crate) to: T::Mut<'a>,
+}
+
+impl<T: Storage> Kernel for Put<'_, T> {
+    #[inline(always)]
+    fn run<M: Machine>(self, m: M) {
+        let Self { values, mut to } = self;
+        let Some(s) = m.all() else {
+            for (element, &value) in values.iter().enumerate() {
+                T::put(&mut to, element, value);
+            }
+            return;
+        };
+        let mut room = T::room();
+        for (piece, values) in values.chunks(PIECE).enumerate() {
+            let place = (piece * PIECE, values.len());
+            for (to, &value) in T::place(&mut to, place, &mut room).iter_mut().zip(values) {
+                *to = value;
+            }
+            T::finish(s, false, &mut to, place, &room);
+        }
+    }
+}
+
+/// Values with one slope, from an element on.
+#[inline(always)]
+fn of_one_channel<M: Machine, T: Storage, F: Formula>(
+    m: M,
+    slope: f32,
+    other: &mut Other<'_, T>,
+    mut start: usize,
+    values: &mut [f32],
+) {
+    let piece = if T::DIRECT || !F::READS { values.len() } else { PIECE };
+    for values in values.chunks_mut(piece.max(1)) {
+        let other = other.read::<_, F>(m, (start, values.len()));
+        for s in m.each(LANES) {
+            of_one_slope::<_, F>(s, slope, other, values);
+        }
+        start += values.len();
     }
 }
 
 /// Values with one slope.
 #[inline(always)]
-fn of_one_channel<S: Simd, F: Formula>(s: S, slope: f32, other: &[f32], values: &mut [f32]) {
+fn of_one_slope<S: Simd, F: Formula>(s: S, slope: f32, other: &[f32], values: &mut [f32]) {
     let (slope, others) = (s.splat(slope), Others::new(other, values.len()));
     let (whole, tail) = values.as_chunks_mut();
     for (vector, values) in whole.iter_mut().enumerate() {
@@ -175,7 +244,13 @@ fn of_one_channel<S: Simd, F: Formula>(s: S, slope: f32, other: &[f32], values: 
 /// Values of fewer than sixteen neighbours with one slope: the slopes of some columns are laid out once, for all rows of the
 /// matrix. Several short rows are one.
 #[inline(always)]
-fn of_columns<M: Machine, F: Formula>(m: M, (slopes, inner): (&[f32], usize), other: &[f32], values: &mut [f32]) {
+fn of_columns<M: Machine, T: Storage, F: Formula>(
+    m: M,
+    (slopes, inner): (&[f32], usize),
+    other: &mut Other<'_, T>,
+    base: usize,
+    values: &mut [f32],
+) {
     let period = slopes.len() * inner;
     let width = match PIECE.checked_div(period) {
         Some(rows @ 1..) => rows * period,
@@ -194,8 +269,9 @@ fn of_columns<M: Machine, F: Formula>(m: M, (slopes, inner): (&[f32], usize), ot
             let row = values.get_mut(start..).unwrap_or_default();
             let row_len = len.min(row.len());
             let row = row.get_mut(..row_len).unwrap_or_default();
+            let other = other.read::<_, F>(m, (base + start, row_len));
             for s in m.each(LANES) {
-                of_strip::<_, F>(s, &strip, from(other, start), row);
+                of_strip::<_, F>(s, &strip, other, row);
             }
             start = start.saturating_add(width);
         }

@@ -99,6 +99,10 @@ struct Problem {
     x: Vec<f32>,
     residual: Option<Vec<f32>>,
     dy: Vec<f32>,
+    /// The layer of the calls with PReLU, if it has no activation.
+    prelu: Option<Layer<Identity>>,
+    /// Its slopes: one for each channel, or one for all.
+    slopes: Vec<f32>,
 }
 
 /// What some channels have: the range of either half and what lies beyond it, subnormal numbers, and what f32 is too small for.
@@ -139,7 +143,11 @@ impl Problem {
         let (weight, bias, mean) =
             (normal(&mut random, channels), normal(&mut random, channels), normal(&mut random, channels));
         let var = normal(&mut random, channels).iter().map(|value| value * value + 0.1).collect();
-        Self { layer, weight, bias, mean, var, mask, x, residual, dy }
+        let identity = AnyActivation::Identity(Identity);
+        let prelu = (Layer::new(shape, identity, layer.config()) == Ok(layer))
+            .then(|| Layer::new(shape, Identity, layer.config()).expect("constants that have been checked"));
+        let slopes = normal(&mut random, if seed.is_multiple_of(2) { 1 } else { channels });
+        Self { layer, weight, bias, mean, var, mask, x, residual, dy, prelu, slopes }
     }
 
     /// The same numbers, with each tensor rounded to its type.
@@ -293,7 +301,66 @@ impl Problem {
             .unwrap();
         all("dx of apply", Written::x(&dx));
         all("gradient of the residual of apply", Written::x(&d_residual));
+        self.run_prelu::<X, Y>(saved, &prepared, &mut written);
         written
+    }
+
+    /// Every call with PReLU, of a layer without an activation.
+    fn run_prelu<X: Stored, Y: Stored>(
+        &self,
+        saved: normdrop::Saved<'_>,
+        prepared: &[f64],
+        written: &mut Vec<(&'static str, Written)>,
+    ) {
+        let Self { prelu: Some(layer), weight, bias, mean, var, mask, slopes, .. } = self else { return };
+        let (len, channels) = (self.x.len(), layer.shape().channels());
+        let (x, dy) = (&narrowed::<X>(&self.x)[..], &narrowed::<Y>(&self.dy)[..]);
+        let residual = self.residual.as_ref().map(|residual| narrowed::<X>(residual));
+        let residual = residual.as_deref();
+        let parameters = Parameters { weight: Some(weight), bias: Some(bias) };
+        let dropout = mask.as_deref().map_or(Dropout::Off, Dropout::Mask);
+        let running = Running::new(mean, var);
+        let scratch = &mut vec![f64::NAN; layer.prelu_half_scratch_len()];
+        let mut all = |name, what| written.push((name, what));
+
+        let mut y = vec![Y::narrow(f32::NAN); len];
+        let (mut a, mut b, mut c) = (vec![0.0; channels], vec![0.0; channels], vec![0.0; channels]);
+        let call = Train::new(x, &mut y, SavedMut { mean: &mut a, mean_tail: &mut b, inv_std: &mut c }, scratch);
+        layer.train_prelu(Train { parameters, dropout, residual, ..call }, slopes).unwrap();
+        all("y of PReLU in training", Written::y(&y));
+        all("statistics of training with PReLU", Written::doubles(&c));
+        y.fill(Y::narrow(f32::NAN));
+        let call = Eval { parameters, dropout, residual, ..Eval::new(running, x, &mut y, scratch) };
+        layer.eval_prelu(call, slopes).unwrap();
+        all("y of PReLU", Written::y(&y));
+        let mut values = x.to_vec();
+        let call = EvalInPlace { parameters, dropout, residual, ..EvalInPlace::new(running, &mut values, scratch) };
+        layer.eval_prelu_in_place(call, slopes).unwrap();
+        all("y of PReLU in place", Written::x(&values));
+        for statistics in [Statistics::Batch(saved), Statistics::Fixed(running), Statistics::Prepared(prepared)] {
+            let (mut dx, mut d_residual) = (vec![X::narrow(f32::NAN); len], vec![X::narrow(f32::NAN); len]);
+            let (mut d_weight, mut d_bias) = (vec![0.0; channels], vec![0.0; channels]);
+            let mut d_slope = vec![f32::NAN; slopes.len()];
+            let call = Backward {
+                parameters: if matches!(statistics, Statistics::Prepared(_)) {
+                    Parameters::default()
+                } else {
+                    parameters
+                },
+                dropout,
+                residual,
+                grad_input: Some(&mut dx),
+                grad_residual: Some(&mut d_residual),
+                grad_parameters: ParameterGradients::new(&mut d_weight, &mut d_bias),
+                ..Backward::new(statistics, x, dy, scratch)
+            };
+            layer.backward_prelu(call, slopes, Some(&mut d_slope)).unwrap();
+            all("dx of PReLU", Written::x(&dx));
+            all("gradient of the residual of PReLU", Written::x(&d_residual));
+            all("gradient of the weight before PReLU", Written::singles(&d_weight));
+            all("gradient of the bias before PReLU", Written::singles(&d_bias));
+            all("gradient of the slopes", Written::singles(&d_slope));
+        }
     }
 
     /// Compares the calls on tensors of these types with those on f32.
@@ -313,9 +380,11 @@ impl Problem {
         for backend in Backend::ALL.into_iter().filter(|backend| backend.is_available()) {
             let mut problem = self.clone();
             problem.layer = problem.layer.with_backend(backend).unwrap();
+            problem.prelu = problem.prelu.map(|layer| layer.with_backend(backend).unwrap());
             #[cfg(feature = "rayon")]
             if backend == Backend::detect() {
                 problem.layer = problem.layer.with_tasks(3);
+                problem.prelu = problem.prelu.map(|layer| layer.with_tasks(3));
             }
             problem.check::<F16, F16>();
             problem.check::<Bf16, Bf16>();
@@ -381,6 +450,12 @@ fn half_contract_results_are_those_of_f32_on_several_threads() {
         let layer = layer(shape, ACTIVATIONS[1], 0.2, Granularity::Element).with_tasks(3);
         Problem::new(layer, true, residual, 5).check::<Bf16, Bf16>();
     }
+    for shape in [[8, 20, 3600], [2100, 260, 1], [12_000, 9, 5]] {
+        let layer = layer(shape, ACTIVATIONS[0], 0.2, Granularity::Element);
+        let mut problem = Problem::new(layer, true, true, 5);
+        problem.prelu = problem.prelu.map(|layer| layer.with_tasks(3));
+        problem.check::<F16, Bf16>();
+    }
 }
 
 /// What does not fit the caches is written past them.
@@ -419,6 +494,30 @@ fn half_contract_a_tensor_of_the_wrong_length_is_an_error_that_names_it() {
     assert_eq!(y, [F16::from_f32(7.0); 23]);
     assert_eq!(layer.eval(Eval::new(running, &x[1..], &mut [F16::ZERO; 24], &mut scratch)), length(Buffer::Input, 23));
     assert_eq!(layer.eval_in_place(EvalInPlace::new(running, &mut y, &mut scratch)), length(Buffer::Values, 23));
+}
+
+/// Scratch has room for `y` as f32.
+#[test]
+fn half_contract_prelu_of_halves_needs_more_scratch() {
+    let layer = Layer::new(Shape::ncl(2, 3, 5).unwrap(), Identity, Config::DEFAULT).unwrap();
+    let (x, mut y, running) = ([Bf16::ZERO; 30], [F16::from_f32(7.0); 30], Running::new(&[0.0; 3], &[1.0; 3]));
+    let refused =
+        |needed: usize| Err(Error::Length { buffer: Buffer::Scratch, expected: needed + 15, actual: needed + 14 });
+    let eval = layer.eval_scratch_len();
+    let mut scratch = vec![0.0; eval + 14];
+    assert_eq!(layer.eval_prelu(Eval::new(running, &x, &mut y, &mut scratch), &[0.5]), refused(eval));
+    assert_eq!(layer.eval_prelu_in_place(EvalInPlace::new(running, &mut y, &mut scratch), &[0.5]), refused(eval));
+    let (train, mut saved) = (layer.train_scratch_len(), normdrop::SavedArrays::<3>::new());
+    let mut scratch = vec![0.0; train + 14];
+    let call = Train::new(&x, &mut y, saved.as_mut(), &mut scratch);
+    assert_eq!(layer.train_prelu(Train { dropout: Dropout::Off, ..call }, &[0.5]), refused(train));
+    let backward = layer.prelu_scratch_len();
+    let mut scratch = vec![0.0; backward + 14];
+    let (mut dx, statistics) = ([Bf16::from_f32(7.0); 30], Statistics::Fixed(running));
+    let call = Backward::new(statistics, &x, &y, &mut scratch);
+    assert_eq!(layer.backward_prelu(Backward { grad_input: Some(&mut dx), ..call }, &[0.5], None), refused(backward));
+    assert_eq!((y, dx), ([F16::from_f32(7.0); 30], [Bf16::from_f32(7.0); 30]));
+    assert_eq!(layer.prelu_half_scratch_len(), backward + 15);
 }
 
 /// What rounding makes of a result that the half type cannot hold: infinity in F16, and the nearest number in Bf16; what is

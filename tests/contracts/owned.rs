@@ -702,6 +702,26 @@ fn an_owned_layer_has_the_gradients_of_the_slopes_of_the_layer_on_slices() -> Re
     Ok(())
 }
 
+/// With 0 or NaN in the padding, the results are the same.
+#[test]
+fn an_owned_layer_with_prelu_never_reads_the_padding() -> Result<(), Error> {
+    let shape = Shape::nlc(2, 3, CHANNELS)?;
+    let run = |padding: f32| -> Result<_, Error> {
+        let mut layer = owned(Identity, Config { p: 0.25, ..Config::DEFAULT }).with_prelu(&[0.5; CHANNELS])?;
+        let (mut x, mut dy) = (values(shape.len(), 1), values(shape.len(), 2));
+        for tensor in [&mut x, &mut dy] {
+            tensor[2 * CHANNELS..3 * CHANNELS].fill(padding);
+        }
+        let (mut y, mut dx) = (vec![7.0; shape.len()], vec![7.0; shape.len()]);
+        layer.train_masked(shape, 42, Validity::Lengths(&[2, 3]), &x, &mut y)?;
+        layer.backward(&dy, &mut dx)?;
+        assert!(layer.grad_slope.iter().any(|gradient| *gradient != 0.0), "no value is below 0");
+        Ok([y, dx, layer.grad_slope.clone(), layer.grad_weight.clone(), layer.grad_bias.clone()].map(|all| bits(&all)))
+    };
+    assert_eq!(run(0.0)?, run(f32::NAN)?);
+    Ok(())
+}
+
 #[test]
 fn an_owned_layer_refuses_slopes_that_are_not_its_own() -> Result<(), Error> {
     let length = |expected, actual| Err(Error::Length { buffer: Buffer::Slope, expected, actual });

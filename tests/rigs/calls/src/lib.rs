@@ -413,6 +413,70 @@ impl<E: Element> Call<'_, E> {
             scratch: &mut *self.scratch,
         })
     }
+
+    /// [`Layer::train_prelu`].
+    pub fn train_prelu(&mut self, layer: &Layer<Identity>, slope: &[f32]) -> Result<(), Error> {
+        let call = Train {
+            parameters: parameters!(self),
+            running: running_mut!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            saved: saved_mut!(self),
+            scratch: &mut *self.scratch,
+        };
+        layer.train_prelu(call, slope)
+    }
+
+    /// [`Layer::eval_prelu`].
+    pub fn eval_prelu(&mut self, layer: &Layer<Identity>, slope: &[f32]) -> Result<(), Error> {
+        let call = Eval {
+            parameters: parameters!(self),
+            running: running!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            output: &mut *self.output,
+            scratch: &mut *self.scratch,
+        };
+        layer.eval_prelu(call, slope)
+    }
+
+    /// [`Layer::eval_prelu_in_place`], of the output.
+    pub fn eval_prelu_in_place(&mut self, layer: &Layer<Identity>, slope: &[f32]) -> Result<(), Error> {
+        let call = EvalInPlace {
+            parameters: parameters!(self),
+            running: running!(self),
+            dropout: dropout!(self),
+            residual: self.residual,
+            values: &mut *self.output,
+            scratch: &mut *self.scratch,
+        };
+        layer.eval_prelu_in_place(call, slope)
+    }
+
+    /// [`Layer::backward_prelu`].
+    pub fn backward_prelu(
+        &mut self,
+        layer: &Layer<Identity>,
+        slope: &[f32],
+        grad_slope: Option<&mut [f32]>,
+    ) -> Result<(), Error> {
+        let call = Backward {
+            parameters: parameters!(self),
+            statistics: statistics!(self),
+            dropout: dropout!(self),
+            input: self.input,
+            residual: self.residual,
+            grad_output: self.grad_output,
+            grad_input: self.grad_input.as_deref_mut(),
+            grad_residual: self.grad_residual.as_deref_mut(),
+            grad_parameters: grad_parameters!(self),
+            scratch: &mut *self.scratch,
+        };
+        layer.backward_prelu(call, slope, grad_slope)
+    }
 }
 
 #[expect(clippy::missing_errors_doc, reason = "the errors are those of the call of the same name")]
@@ -539,70 +603,6 @@ impl Call<'_> {
     /// [`Layer::alpha_dropout_backward`], of the output.
     pub fn alpha_dropout_backward<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
         layer.alpha_dropout_backward(self.mask.unwrap_or_default(), self.output)
-    }
-
-    /// [`Layer::train_prelu`].
-    pub fn train_prelu(&mut self, layer: &Layer<Identity>, slope: &[f32]) -> Result<(), Error> {
-        let call = Train {
-            parameters: parameters!(self),
-            running: running_mut!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            saved: saved_mut!(self),
-            scratch: &mut *self.scratch,
-        };
-        layer.train_prelu(call, slope)
-    }
-
-    /// [`Layer::eval_prelu`].
-    pub fn eval_prelu(&mut self, layer: &Layer<Identity>, slope: &[f32]) -> Result<(), Error> {
-        let call = Eval {
-            parameters: parameters!(self),
-            running: running!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            scratch: &mut *self.scratch,
-        };
-        layer.eval_prelu(call, slope)
-    }
-
-    /// [`Layer::eval_prelu_in_place`], of the output.
-    pub fn eval_prelu_in_place(&mut self, layer: &Layer<Identity>, slope: &[f32]) -> Result<(), Error> {
-        let call = EvalInPlace {
-            parameters: parameters!(self),
-            running: running!(self),
-            dropout: dropout!(self),
-            residual: self.residual,
-            values: &mut *self.output,
-            scratch: &mut *self.scratch,
-        };
-        layer.eval_prelu_in_place(call, slope)
-    }
-
-    /// [`Layer::backward_prelu`].
-    pub fn backward_prelu(
-        &mut self,
-        layer: &Layer<Identity>,
-        slope: &[f32],
-        grad_slope: Option<&mut [f32]>,
-    ) -> Result<(), Error> {
-        let call = Backward {
-            parameters: parameters!(self),
-            statistics: statistics!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            grad_output: self.grad_output,
-            grad_input: self.grad_input.as_deref_mut(),
-            grad_residual: self.grad_residual.as_deref_mut(),
-            grad_parameters: grad_parameters!(self),
-            scratch: &mut *self.scratch,
-        };
-        layer.backward_prelu(call, slope, grad_slope)
     }
 
     /// [`Layer::prelu`], of the output.

@@ -177,13 +177,14 @@ pub struct Memory<const LEN: usize, const CHANNELS: usize, const MASK: usize, co
 }
 
 /// The memory of the small corpus.
-pub type SmallMemory = Memory<150, 20, { MASK_BITS / 8 }, { scratch_len(Small::SHAPES, &[], Small::MASKED_SHAPES) }, 0>;
+pub type SmallMemory =
+    Memory<150, 20, { MASK_BITS / 8 }, { scratch_len(Small::SHAPES, false, &[], Small::MASKED_SHAPES) }, 0>;
 /// The memory of either corpus.
 pub type LargeMemory = Memory<
     65_808,
     513,
     { 65_808 / 8 },
-    { scratch_len(Large::SHAPES, Large::LARGE_SHAPES, Large::MASKED_SHAPES) },
+    { scratch_len(Large::SHAPES, true, Large::LARGE_SHAPES, Large::MASKED_SHAPES) },
     65_808,
 >;
 
@@ -312,8 +313,9 @@ impl From<fmt::Error> for Failure {
     }
 }
 
-/// The scratch that the largest of some shapes needs, with those of masked calls.
-const fn scratch_len(shapes: &[[usize; 3]], large: &[[usize; 3]], masked: &[[usize; 3]]) -> usize {
+/// The scratch that the largest of some shapes needs, with those of masked calls. `halves` says whether the first ones have
+/// tensors of halves, of which PReLU has a copy in scratch.
+const fn scratch_len(shapes: &[[usize; 3]], halves: bool, large: &[[usize; 3]], masked: &[[usize; 3]]) -> usize {
     let mut most = 0;
     let mut index = 0;
     let plain = shapes.len() + large.len();
@@ -328,7 +330,8 @@ const fn scratch_len(shapes: &[[usize; 3]], large: &[[usize; 3]], masked: &[[usi
         if let Ok(shape) = Shape::new(outer, channels, inner)
             && let Ok(layer) = Layer::new(shape, Identity, Config::DEFAULT)
         {
-            let len = if index < plain { layer.prelu_scratch_len() } else { layer.masked_scratch_len() };
+            let copy = if halves && index < shapes.len() { shape.len().div_ceil(2) } else { 0 };
+            let len = copy + if index < plain { layer.prelu_scratch_len() } else { layer.masked_scratch_len() };
             if len > most {
                 most = len;
             }
@@ -378,7 +381,8 @@ const CALLS: [&str; 9] = [
 
 /// The calls with tensors of halves.
 #[cfg(feature = "half-precision")]
-const HALF_CALLS: [&str; 4] = ["halves, train", "halves, eval", "halves, backward", "halves, in place"];
+const HALF_CALLS: [&str; 5] =
+    ["halves, train", "halves, eval", "halves, backward", "halves, in place", "halves, prelu"];
 
 /// A half, as the corpus makes and digests it.
 #[cfg(feature = "half-precision")]
@@ -733,8 +737,9 @@ impl Run<'_, '_> {
         let [input, residual, grad, output, grad_residual] = tensors;
         for (column, problem) in problems(C::SHAPES, C::DATA) {
             let layer = self.layer(&problem, activation)?;
+            let linear = self.layer(&problem, Identity)?;
             let Cut { call: singles, residual: single_residual, .. } = self.cut(problem, &layer)?;
-            let len = problem.len();
+            let (len, slope) = (problem.len(), front(single_residual, problem.channels()));
             for (halves, values) in
                 [(&mut *input, singles.input), (&mut *residual, single_residual), (&mut *grad, singles.grad_output)]
             {
@@ -769,7 +774,7 @@ impl Run<'_, '_> {
                 samples: singles.samples,
                 scratch: singles.scratch,
             };
-            let [train, eval, backward, in_place] = &mut digests;
+            let [train, eval, backward, in_place, prelu] = &mut digests;
             surrounded(problem.number, || call.eval(&layer))?;
             eval[column].add_halves(call.output);
             if problem.has_batch() {
@@ -789,6 +794,13 @@ impl Run<'_, '_> {
             call.output.copy_from_slice(call.grad_output);
             surrounded(problem.number + 3, || call.backward_in_place(&layer))?;
             in_place[column].add_halves(call.output);
+            surrounded(problem.number + 4, || call.eval_prelu(&linear, slope))?;
+            prelu[column].add_halves(call.output);
+            call.grad_input = Some(core::mem::take(&mut call.output));
+            surrounded(problem.number + 5, || call.backward_prelu(&linear, slope, None))?;
+            call.output = call.grad_input.take().unwrap_or_default();
+            prelu[column].add_halves(call.output);
+            prelu[column].add(call.grad_weight.as_deref().unwrap_or_default());
         }
         print(out, C::NAME, HALF_CALLS, name, C::DATA.len(), &digests)
     }

@@ -594,21 +594,35 @@ pub extern "C" fn normdrop_masked_lengths(call: &Call, scratch: &mut usize, work
 }
 
 macro_rules! prelu_calls {
-    ($($name:ident: $method:ident;)*) => {$(
+    ($($name:ident: $method:ident of $element:ty;)*) => {$(
         #[doc = concat!("`Layer::", stringify!($method), "`.")]
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(call: &Call, slope: Slice<f32>) -> usize {
             // SAFETY: passed on.
-            code(unsafe { call.make(Identity, |buffers: &mut normdrop_calls::Call<'_>, layer| buffers.$method(layer, slope.read())) })
+            code(unsafe { call.make(Identity, |buffers: &mut normdrop_calls::Call<'_, $element>, layer| buffers.$method(layer, slope.read())) })
         }
     )*};
 }
 
 prelu_calls! {
-    normdrop_train_prelu: train_prelu;
-    normdrop_eval_prelu: eval_prelu;
-    normdrop_eval_prelu_in_place: eval_prelu_in_place;
-    normdrop_prelu: prelu;
+    normdrop_train_prelu: train_prelu of f32;
+    normdrop_eval_prelu: eval_prelu of f32;
+    normdrop_eval_prelu_in_place: eval_prelu_in_place of f32;
+    normdrop_prelu: prelu of f32;
+    normdrop_train_prelu_bf16: train_prelu of Bf16;
+    normdrop_eval_prelu_f16: eval_prelu of F16;
+    normdrop_eval_prelu_in_place_bf16: eval_prelu_in_place of Bf16;
+}
+
+/// `Layer::backward_prelu` of halves.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn normdrop_backward_prelu_f16(call: &Call, slope: Slice<f32>, grad_slope: Slice<f32>) -> usize {
+    // SAFETY: passed on.
+    code(unsafe {
+        call.make(Identity, |buffers: &mut normdrop_calls::Call<'_, F16>, layer| {
+            buffers.backward_prelu(layer, slope.read(), grad_slope.get_mut())
+        })
+    })
 }
 
 /// `Layer::backward_prelu`.
@@ -616,7 +630,9 @@ prelu_calls! {
 pub unsafe extern "C" fn normdrop_backward_prelu(call: &Call, slope: Slice<f32>, grad_slope: Slice<f32>) -> usize {
     // SAFETY: passed on.
     code(unsafe {
-        call.make(Identity, |buffers, layer| buffers.backward_prelu(layer, slope.read(), grad_slope.get_mut()))
+        call.make(Identity, |buffers: &mut normdrop_calls::Call<'_>, layer| {
+            buffers.backward_prelu(layer, slope.read(), grad_slope.get_mut())
+        })
     })
 }
 

@@ -1,10 +1,10 @@
 //! Sixteen logical lanes on every target, and the few operations in which the kernels are written.
 //!
-//! The register width does not change any result. Portable lanes are `wide::f32x16`, AVX2 lanes are
-//! two registers, AVX-512 lanes are one register. On targets without vector registers lanes are
-//! scalars, one at a time. Every operation is exact or correctly rounded on its own (`+ - * /`,
-//! conversions, compare, select, bit operations). No operation is fused or an estimate, and none adds
-//! one lane to another: `pass/sums.rs` has the only sum across lanes.
+//! The register width does not change any result. Portable lanes are `wide::f32x16`, or four NEON
+//! registers on AArch64; AVX2 lanes are two registers, AVX-512 lanes are one register. On targets
+//! without vector registers lanes are scalars, one at a time. Every operation is exact or correctly
+//! rounded on its own (`+ - * /`, conversions, compare, select, bit operations). No operation is fused
+//! or an estimate, and none adds one lane to another: `pass/sums.rs` has the only sum across lanes.
 
 mod cast;
 #[cfg(test)]
@@ -12,6 +12,20 @@ mod conversions;
 mod detect;
 mod environment;
 mod lane;
+#[cfg(any(
+    all(target_arch = "x86_64", target_feature = "sse2"),
+    all(target_arch = "aarch64", target_feature = "neon", target_endian = "little", not(normdrop_backend = "scalar"))
+))]
+#[macro_use]
+mod lanes;
+/// The portable lanes of AArch64.
+#[cfg(all(
+    target_arch = "aarch64",
+    target_feature = "neon",
+    target_endian = "little",
+    not(normdrop_backend = "scalar")
+))]
+mod neon;
 /// The portable lanes of targets without vector registers.
 #[cfg(not(all(
     any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
@@ -20,9 +34,13 @@ mod lane;
 mod scalar;
 mod splitmix;
 mod strip;
-/// The portable lanes of targets with vector registers.
+/// The portable lanes of SSE2, simd128 and big-endian AArch64.
 #[cfg(all(
-    any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
+    any(
+        target_feature = "sse2",
+        target_feature = "simd128",
+        all(target_arch = "aarch64", target_feature = "neon", target_endian = "big")
+    ),
     not(normdrop_backend = "scalar")
 ))]
 mod wide;
@@ -35,13 +53,24 @@ use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
 
 use crate::element::Half;
 
+#[cfg(all(
+    target_arch = "aarch64",
+    target_feature = "neon",
+    target_endian = "little",
+    not(normdrop_backend = "scalar")
+))]
+pub(crate) use self::neon::{Portable, PortableStrip};
 #[cfg(not(all(
     any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
     not(normdrop_backend = "scalar")
 )))]
 pub(crate) use self::scalar::{Portable, PortableStrip};
 #[cfg(all(
-    any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
+    any(
+        target_feature = "sse2",
+        target_feature = "simd128",
+        all(target_arch = "aarch64", target_feature = "neon", target_endian = "big")
+    ),
     not(normdrop_backend = "scalar")
 ))]
 pub(crate) use self::wide::{Portable, PortableStrip};

@@ -1,4 +1,4 @@
-//! The portable lanes of targets with vector registers (SSE2, NEON, simd128), on the crate `wide`.
+//! The portable lanes of SSE2, simd128 and big-endian AArch64, on the crate `wide`.
 //!
 //! The code uses only methods of `wide` whose result does not depend on the target. Clippy refuses
 //! all other methods (`disallowed-methods`).

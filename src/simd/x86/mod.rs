@@ -7,29 +7,6 @@
 //! may be called.
 #![expect(unsafe_code, reason = "intrinsics")]
 
-/// Lanes in registers: a structure whose operators are one intrinsic per register.
-macro_rules! lanes {
-    ($(#[$doc:meta])* $name:ident([$register:ty; $n:literal]) $($trait:ident $method:ident $intrinsic:ident,)*) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy)]
-        pub(crate) struct $name([$register; $n]);
-        $(
-            impl $trait for $name {
-                type Output = Self;
-                #[inline(always)]
-                fn $method(self, other: Self) -> Self {
-                    let mut result = self.0;
-                    for (value, other) in result.iter_mut().zip(other.0) {
-                        // SAFETY: these lanes exist, so the CPU has the feature (see the module).
-                        *value = unsafe { $intrinsic(*value, other) };
-                    }
-                    Self(result)
-                }
-            }
-        )*
-    };
-}
-
 mod avx2;
 mod avx512;
 

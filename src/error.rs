@@ -371,10 +371,13 @@ impl fmt::Display for Error {
             Self::Length { buffer, expected, actual } => {
                 let (name, unit) = (buffer.name(), buffer.unit());
                 let (at_least, which) = match buffer {
-                    Buffer::Scratch => ("at least ", " (`Layer::scratch_len` is enough for every call)"),
+                    Buffer::Scratch => {
+                        ("at least ", " (`Layer::scratch_len` is enough for every call without PReLU or padding)")
+                    }
                     Buffer::Workspace => ("at least ", " (`Layer::masked_workspace_len`)"),
                     Buffer::Validity => ("", " (eight bits each, a bit for each position of each sample)"),
                     Buffer::Mask => ("", " (eight bits each, a bit for each value that dropout decides about)"),
+                    Buffer::Slope if expected != 1 && actual != 1 => ("", " (one for each channel) or one"),
                     _ => ("", ""),
                 };
                 write!(f, "{name} must have {at_least}{expected} {unit}{which} but has {actual}; nothing was written")

@@ -52,7 +52,7 @@ impl Layer<Identity> {
     /// f32: what does not fit is infinite, even if its product with the slope would fit. With a slope of 0,
     /// −∞ gives NaN, as in PyTorch. A dropped element is +0.0 for every slope.
     ///
-    /// Elements may be halves, see [`Element`](crate::Element): all results are those of f32, rounded once.
+    /// Elements may be halves, see [`Element`]: all results are those of f32, rounded once.
     /// Scratch then has `prelu_half_scratch_len` values.
     ///
     /// Memory: as [`Layer::train`], and `y` is read and written once more.

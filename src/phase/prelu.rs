@@ -282,7 +282,8 @@ fn put<'a, T: Storage>(plan: &Plan, values: &'a [f32], mut to: T::Mut<'a>) {
     tasks.each(each, |put| tasks.run(put));
 }
 
-/// The elements of a task, a multiple of `unit`.
+/// The elements of a task, a multiple of `unit`. Inlined, so that it is seen not to be 0.
+#[inline(always)]
 fn step(plan: &Plan, unit: usize) -> usize {
     let len = plan.shape.len();
     let units = len.div_ceil(unit);

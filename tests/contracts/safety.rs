@@ -436,6 +436,11 @@ fn every_error_says_what_was_expected_what_came_and_what_to_do() {
         (length(Buffer::Mask, 2, 12), "length", ") but has 12; nothing was written"),
         (length(Buffer::Weight, 3, 4), "length", "weight must have 3 f32 values but has 4; nothing was written"),
         (length(Buffer::SavedInvStd, 3, 4), "length", "saved inv_std must have 3 f64 values but has 4;"),
+        (
+            length(Buffer::Slope, 3, 2),
+            "length",
+            "slope must have 3 f32 values (one for each channel) or one but has 2;",
+        ),
         (length(Buffer::Scratch, 30, 4), "length", "scratch must have at least 30 f64 values (`Layer::scratch_len`"),
         (
             Error::LengthMultiple { buffer: Buffer::Moments, fields: 3, actual: 4 },

@@ -83,6 +83,8 @@ impl Ahead {
 
 /// An element that is loaded into lanes of f32.
 pub(crate) trait Load: Element {
+    const ZEROS: &'static Lanes<Self>;
+
     fn load<S: Simd>(s: S, from: &Lanes<Self>) -> S::F32;
     /// Up to sixteen values, and +0.0 in the other lanes.
     fn load_partial<S: Simd>(s: S, from: &[Self]) -> S::F32;
@@ -98,6 +100,8 @@ pub(crate) trait Load: Element {
 }
 
 impl Load for f32 {
+    const ZEROS: &'static Lanes<Self> = &[0.0; LANES];
+
     #[inline(always)]
     fn load<S: Simd>(s: S, from: &Lanes<Self>) -> S::F32 {
         s.load(from)
@@ -119,10 +123,21 @@ impl Load for f32 {
     }
 }
 
+/// What an elementwise pass makes of one vector after the other.
+pub(crate) trait EachVector<S: Simd>: Clone {
+    /// The next vector of the output, from those at the same place of two inputs.
+    fn next(&mut self, s: S, inputs: (S::F32, S::F32)) -> Option<S::F32>;
+}
+
 /// Work on a tensor whose elements are of one type.
 pub(crate) trait OfOneType {
     type Output;
     fn run<E: Load>(self, tensor: &[E]) -> Self::Output;
+}
+
+/// Work on two tensors whose elements are of one type.
+pub(crate) trait OfTwo<S: Simd> {
+    fn run<E: Load>(self, s: S, first: &[E], second: &[E]);
 }
 
 /// A family of tensors.
@@ -190,10 +205,25 @@ pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
         ahead: Ahead,
         rooms: (&'b mut [f32], &'b mut Self::Room, &'b mut Self::Room),
     ) -> (&'b [f32], &'b mut [f32]);
+    /// Puts some neighbours of two inputs through `work` into those of the output from element `base` on, without a room,
+    /// if all three tensors are of one half type. Whether they are.
+    fn each_half<S: Simd>(
+        _: S,
+        _inputs: [Self::Ref<'_>; 2],
+        _output: (&mut Self::Mut<'_>, usize),
+        _place: ((usize, usize), Ahead),
+        _stream: bool,
+        _work: &mut impl EachVector<S>,
+    ) -> bool {
+        false
+    }
     /// Asks the caches for values ahead of some neighbours.
     fn prefetch<S: Simd>(s: S, tensor: Self::Ref<'_>, place: (usize, usize), ahead: Ahead);
     /// Runs work on a tensor.
     fn of_one_type<W: OfOneType>(tensor: Self::Ref<'_>, work: W) -> W::Output;
+
+    /// Runs work on two tensors, if both are of one type. Whether they are.
+    fn of_two<S: Simd>(s: S, tensors: [Self::Ref<'_>; 2], work: impl OfTwo<S>) -> bool;
 
     /// Copies the input into the output, if a call channel by channel works in place from there on.
     fn begin(input: Option<Self::Ref<'_>>, output: &mut Self::Mut<'_>);
@@ -348,6 +378,12 @@ impl Storage for Singles {
     }
 
     #[inline(always)]
+    fn of_two<S: Simd>(s: S, [first, second]: [&[f32]; 2], work: impl OfTwo<S>) -> bool {
+        work.run(s, first, second);
+        true
+    }
+
+    #[inline(always)]
     fn begin(input: Option<&[f32]>, output: &mut &mut [f32]) {
         for (to, &from) in output.iter_mut().zip(input.unwrap_or_default()) {
             *to = from;
@@ -377,13 +413,13 @@ impl Storage for Singles {
     }
 }
 
-/// The same columns of some rows.
+/// The same columns of some rows; the first row again for rows that are missing.
 #[inline(always)]
-fn rows_of<const ROWS: usize>(
-    tensor: &[f32],
+pub(crate) fn rows_of<E, const ROWS: usize>(
+    tensor: &[E],
     (first, columns): (usize, usize),
     (rows, width): (usize, usize),
-) -> [&[f32]; ROWS] {
+) -> [&[E]; ROWS] {
     let mut array = [range(tensor, first, columns); ROWS];
     for (number, row) in array.iter_mut().enumerate().skip(1) {
         if number < rows {

@@ -5,6 +5,7 @@
 //! read with a residual, and one mask bit.
 
 use core::ops::Range;
+use core::slice;
 
 use super::elementwise::{self, Column, Elementwise, Owner, Sources};
 use super::exact::ExactNormalise;
@@ -20,7 +21,7 @@ use crate::prepared::Prepared;
 use crate::shape::Shape;
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, halves, one_at_a_time};
 use crate::slices::range;
-use crate::storage::{Ahead, PIECE, Storage};
+use crate::storage::{Ahead, EachVector, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Group, RowBlock, Tile, Vectors, Walk};
 
@@ -688,10 +689,22 @@ impl<T: Storage> Forward<'_, '_, T> {
             self.elements.finish(s, start, len, &rooms.write);
             return;
         }
+        let (lower, bits) = (apply.lower(s), bits.pairs(len.div_ceil(LANES), &mut pairs));
+        if !RESIDUAL
+            && words.is_empty()
+            && let Some(x) = self.elements.read
+        {
+            let mut halves = ForwardHalves { lower, sources: sources.clone(), bits: bits.iter(), apply };
+            let (x, written) = (T::shorter(x), (&mut self.elements.write, self.elements.base));
+            if T::each_half(s, [x, x], written, ((start, len), ahead), self.elements.stream, &mut halves) {
+                *sources = halves.sources;
+                return;
+            }
+        }
         let Place { read, write } =
             self.elements.piece(s, (start, len), ahead, copy, (&mut rooms.read, &mut rooms.write));
         let ((x, x_rest), (y, y_rest)) = (read.as_chunks(), write.as_chunks_mut());
-        let (lower, whole, bits) = (apply.lower(s), x.len(), bits.pairs(len.div_ceil(LANES), &mut pairs));
+        let whole = x.len();
         let lean = T::DIRECT && !RESIDUAL && !stream && words.is_empty();
         if lean && ahead.is_not() {
             // Tensors in the caches, where each instruction of the loop counts.
@@ -744,6 +757,31 @@ impl<T: Storage> Forward<'_, '_, T> {
         if let Some(gates) = &mut self.gates {
             gates.put(start, len, words);
         }
+    }
+}
+
+/// The output of halves, without a residual, a curve or gates.
+struct ForwardHalves<'a, 'b, T: Storage, U, V> {
+    apply: &'a Apply<'b, T>,
+    lower: V,
+    sources: U,
+    bits: slice::Iter<'a, [u8; 2]>,
+}
+
+impl<T: Storage, U: Clone, V: Copy> Clone for ForwardHalves<'_, '_, T, U, V> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        Self { apply: self.apply, lower: self.lower, sources: self.sources.clone(), bits: self.bits.clone() }
+    }
+}
+
+impl<S: Simd, T: Storage, U: Sources<S, Vector = Coefficients<S>>> EachVector<S>
+    for ForwardHalves<'_, '_, T, U, S::F32>
+{
+    #[inline(always)]
+    fn next(&mut self, s: S, (x, _): (S::F32, S::F32)) -> Option<S::F32> {
+        let (coefficients, &bits) = (self.sources.take(s)?, self.bits.next()?);
+        Some(self.apply.finish(s, self.lower, u16::from_le_bytes(bits), coefficients.normalise(x), false).0)
     }
 }
 

@@ -5,6 +5,7 @@
 //! element, 4 more of each with a residual, and one mask bit.
 
 use core::ops::Range;
+use core::slice;
 
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, ExactSource as ForwardSource, ForwardCoefficients};
 use super::elementwise::{self, Column, Elementwise, Owner, Sources};
@@ -17,7 +18,7 @@ use super::{
 use crate::bits::{BITS, Buffer};
 use crate::channel::{Differential, Differentiation, differentiated, lane_of};
 use crate::simd::{Kernel, LANES, Machine, Simd, Work};
-use crate::storage::{Ahead, PIECE, Storage};
+use crate::storage::{Ahead, EachVector, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Group, RowBlock, Tile, Vectors, Walk};
 
@@ -394,6 +395,24 @@ impl<T: Storage> Backward<'_, '_, T> {
         let batch = if RESIDUAL { self.is_batch() } else { BATCH };
         let vectors = len.div_ceil(LANES);
         let bits = keep.bits(start, vectors, &mut buffer).pairs(vectors, &mut pairs);
+        if !RESIDUAL
+            && self.grad_residual.is_none()
+            && let Some(dy) = self.elements.read
+        {
+            let lower = gradient.apply.lower(s);
+            let mut halves = GradientHalves::<T, _, _, GATED, BATCH> {
+                gradient,
+                lower,
+                sources: sources.clone(),
+                bits: bits.iter(),
+            };
+            let inputs = [T::shorter(gradient.input), T::shorter(dy)];
+            let written = (&mut self.elements.write, self.elements.base);
+            if T::each_half(s, inputs, written, ((start, len), ahead), self.elements.stream, &mut halves) {
+                *sources = halves.sources;
+                return;
+            }
+        }
         let residuals = gradient.apply.residuals::<S, RESIDUAL>(s, (start, len), ahead, &mut rooms.residual);
         let all_x = T::read(s, T::shorter(gradient.input), (start, len), ahead, &mut others.read);
         let (x, x_rest) = all_x.as_chunks();
@@ -501,6 +520,34 @@ impl<T: Storage> Backward<'_, '_, T> {
             T::finish(s, self.elements.stream, tensor, (start - base, len), &others.write);
         }
         self.elements.finish(s, start, len, &rooms.write);
+    }
+}
+
+/// The gradients of halves, without a residual or a curve.
+struct GradientHalves<'a, 'b, T: Storage, U, V, const GATED: bool, const BATCH: bool> {
+    gradient: &'a Gradient<'b, T>,
+    lower: V,
+    sources: U,
+    bits: slice::Iter<'a, [u8; 2]>,
+}
+
+impl<T: Storage, U: Clone, V: Copy, const GATED: bool, const BATCH: bool> Clone
+    for GradientHalves<'_, '_, T, U, V, GATED, BATCH>
+{
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        Self { gradient: self.gradient, lower: self.lower, sources: self.sources.clone(), bits: self.bits.clone() }
+    }
+}
+
+impl<S: Simd, T: Storage, U: Sources<S, Vector = VectorCoefficients<S>>, const GATED: bool, const BATCH: bool>
+    EachVector<S> for GradientHalves<'_, '_, T, U, S::F32, GATED, BATCH>
+{
+    #[inline(always)]
+    fn next(&mut self, s: S, (x, dy): (S::F32, S::F32)) -> Option<S::F32> {
+        let (coefficients, &bits) = (self.sources.take(s)?, self.bits.next()?);
+        let (values, of) = ([x, dy, s.splat(0.0)], (self.lower, u16::from_le_bytes(bits), BATCH));
+        Some(self.gradient.of_one::<S, false, GATED>(s, &coefficients, Owner::Channel(0), values, of).1)
     }
 }
 

@@ -17,8 +17,8 @@ use super::{FourBits, SHORT, four_bits, four_rows, lanes_from, load_four, of_col
 use crate::bits::{BITS, Buffer};
 use crate::channel::{Channels, GradientSums, any, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, first_lanes, load};
-use crate::slices::range_mut;
-use crate::storage::{Ahead, PIECE, Storage, in_sequence};
+use crate::slices::{range, range_mut};
+use crate::storage::{Ahead, Load, OfTwo, PIECE, Storage, in_sequence, rows_of};
 use crate::tasks::Tasks;
 use crate::walk::{BLOCK_VALUES, Columns, Group, Piece, Planar, RowBlock, Tile, Vectors, Walk};
 
@@ -155,6 +155,7 @@ impl<S: Simd> Sources<S> for ForwardTiles<'_> {
 }
 
 /// What turns vectors into their summands.
+#[derive(Clone, Copy)]
 struct Summands<'a, 'b, S: Simd, T: Storage> {
     apply: &'a Apply<'b, T>,
     owner: Owner,
@@ -186,33 +187,33 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
 
     /// The summands of the first values of a vector: the lanes past them are in no sum, whatever becomes of a zero there.
     #[inline(always)]
-    fn of_some<const RESIDUAL: bool, const GATED: bool>(
+    fn of_some<E: Load, const RESIDUAL: bool, const GATED: bool>(
         &self,
         s: S,
-        [x, dy]: [&[f32]; 2],
+        [x, dy]: [&[E]; 2],
         residual: S::F32,
         bits: u16,
     ) -> Two<S::F32> {
         let lanes = first_lanes(x.len().min(LANES));
-        let sums = self.of::<RESIDUAL, GATED>(s, load(s, x), load(s, dy), residual, bits & lanes);
+        let sums = self.of::<RESIDUAL, GATED>(s, E::load_any(s, x), E::load_any(s, dy), residual, bits & lanes);
         // Without its bit `g` is 0, but the deviation may be infinite.
         Two { first: sums.first, second: s.keep(s.mask(lanes), sums.second) }
     }
 
     /// The sum of a four of which some lanes are of other channels.
     #[inline(always)]
-    fn four_of_some<const GATED: bool>(
+    fn four_of_some<E: Load, const GATED: bool>(
         &self,
         s: S,
-        (x, dy): (&[f32; SHORT], &[f32; SHORT]),
+        (x, dy): (&[E; SHORT], &[E; SHORT]),
         lanes: [u16; 4],
         bits: [u16; 4],
     ) -> Two<S::F32> {
         let ([x_a, x_b, x_c, x_d], [dy_a, dy_b, dy_c, dy_d], none) = (in_four(x), in_four(dy), s.splat(0.0));
-        let a = self.of::<false, GATED>(s, s.load(x_a), s.load(dy_a), none, bits[0]);
-        let b = self.of::<false, GATED>(s, s.load(x_b), s.load(dy_b), none, bits[1]);
-        let c = self.of::<false, GATED>(s, s.load(x_c), s.load(dy_c), none, bits[2] & lanes[2]);
-        let d = self.of::<false, GATED>(s, s.load(x_d), s.load(dy_d), none, bits[3] & lanes[3]);
+        let a = self.of::<false, GATED>(s, E::load(s, x_a), E::load(s, dy_a), none, bits[0]);
+        let b = self.of::<false, GATED>(s, E::load(s, x_b), E::load(s, dy_b), none, bits[1]);
+        let c = self.of::<false, GATED>(s, E::load(s, x_c), E::load(s, dy_c), none, bits[2] & lanes[2]);
+        let d = self.of::<false, GATED>(s, E::load(s, x_d), E::load(s, dy_d), none, bits[3] & lanes[3]);
         let c = Two { first: c.first, second: s.keep(s.mask(lanes[2]), c.second) };
         let d = Two { first: d.first, second: s.keep(s.mask(lanes[3]), d.second) };
         (a + b) + (c + d)
@@ -220,11 +221,11 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
 
     /// Adds a row of at most 256 values.
     #[inline(always)]
-    fn add_row<const RESIDUAL: bool, const GATED: bool>(
+    fn add_row<E: Load, const RESIDUAL: bool, const GATED: bool>(
         &self,
         s: S,
-        x: &[f32],
-        dy: &[f32],
+        x: &[E],
+        dy: &[E],
         residuals: &Residuals<'_>,
         bits: Bits<'_>,
         mut sum: Two<S::F32>,
@@ -233,7 +234,7 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
         let (bits, rest_bits) = bits.fours(x.len());
         let mut vector = 0;
         for ((x, dy), bits) in x.iter().zip(dy).zip(bits) {
-            sum = sum + self.four::<RESIDUAL, GATED>(s, x, dy, residuals, vector, bits);
+            sum = sum + self.four::<E, RESIDUAL, GATED>(s, x, dy, residuals, vector, bits);
             vector += 4;
         }
         if x_rest.is_empty() {
@@ -245,8 +246,9 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
         if let (Some((x_two, x_rest)), Some((dy_two, dy_rest))) = (x.split_first_chunk(), dy.split_first_chunk()) {
             let ([x_a, x_b], [dy_a, dy_b]) = (in_two(x_two), in_two(dy_two));
             let (bits_a, bits_b) = (bits.next().unwrap_or_default(), bits.next().unwrap_or_default());
-            let a = self.of::<RESIDUAL, GATED>(s, s.load(x_a), s.load(dy_a), residuals.load(s, vector), bits_a);
-            let b = self.of::<RESIDUAL, GATED>(s, s.load(x_b), s.load(dy_b), residuals.load(s, vector + 1), bits_b);
+            let a = self.of::<RESIDUAL, GATED>(s, E::load(s, x_a), E::load(s, dy_a), residuals.load(s, vector), bits_a);
+            let b =
+                self.of::<RESIDUAL, GATED>(s, E::load(s, x_b), E::load(s, dy_b), residuals.load(s, vector + 1), bits_b);
             last = a + b;
             vector += 2;
             (x, dy) = (x_rest, dy_rest);
@@ -254,9 +256,9 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
         if !x.is_empty() {
             let (bits_a, bits_b) = (bits.next().unwrap_or_default(), bits.next().unwrap_or_default());
             let ([x_a, x_b], [dy_a, dy_b]) = (up_to_two(x), up_to_two(dy));
-            let mut two = self.of_some::<RESIDUAL, GATED>(s, [x_a, dy_a], residuals.load_any(s, vector), bits_a);
+            let mut two = self.of_some::<E, RESIDUAL, GATED>(s, [x_a, dy_a], residuals.load_any(s, vector), bits_a);
             if !x_b.is_empty() {
-                two = two + self.of_some::<RESIDUAL, GATED>(s, [x_b, dy_b], residuals.load_rest(s), bits_b);
+                two = two + self.of_some::<E, RESIDUAL, GATED>(s, [x_b, dy_b], residuals.load_rest(s), bits_b);
             }
             last = last + two;
         }
@@ -265,54 +267,94 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
 
     /// The sum of a four.
     #[inline(always)]
-    fn four<const RESIDUAL: bool, const GATED: bool>(
+    fn four<E: Load, const RESIDUAL: bool, const GATED: bool>(
         &self,
         s: S,
-        x: &[f32; 4 * LANES],
-        dy: &[f32; 4 * LANES],
+        x: &[E; 4 * LANES],
+        dy: &[E; 4 * LANES],
         residuals: &Residuals<'_>,
         vector: usize,
         bits: [u16; 4],
     ) -> Two<S::F32> {
         let ([x_a, x_b, x_c, x_d], [dy_a, dy_b, dy_c, dy_d]) = (in_four(x), in_four(dy));
-        let a = self.of::<RESIDUAL, GATED>(s, s.load(x_a), s.load(dy_a), residuals.load(s, vector), bits[0]);
-        let b = self.of::<RESIDUAL, GATED>(s, s.load(x_b), s.load(dy_b), residuals.load(s, vector + 1), bits[1]);
-        let c = self.of::<RESIDUAL, GATED>(s, s.load(x_c), s.load(dy_c), residuals.load(s, vector + 2), bits[2]);
-        let d = self.of::<RESIDUAL, GATED>(s, s.load(x_d), s.load(dy_d), residuals.load(s, vector + 3), bits[3]);
+        let a = self.of::<RESIDUAL, GATED>(s, E::load(s, x_a), E::load(s, dy_a), residuals.load(s, vector), bits[0]);
+        let b =
+            self.of::<RESIDUAL, GATED>(s, E::load(s, x_b), E::load(s, dy_b), residuals.load(s, vector + 1), bits[1]);
+        let c =
+            self.of::<RESIDUAL, GATED>(s, E::load(s, x_c), E::load(s, dy_c), residuals.load(s, vector + 2), bits[2]);
+        let d =
+            self.of::<RESIDUAL, GATED>(s, E::load(s, x_d), E::load(s, dy_d), residuals.load(s, vector + 3), bits[3]);
         (a + b) + (c + d)
     }
 }
 
-/// The values from one on that are loaded as a four, if every tensor is f32 and has as many.
+/// The values from one on that are loaded as a four, if a tensor has as many.
 #[inline(always)]
-fn four_from<T: Storage>(tensor: T::Ref<'_>, first: usize) -> Option<&[f32; SHORT]> {
-    T::all_singles(tensor)?.get(first..)?.first_chunk()
+fn four_from<E>(tensor: &[E], first: usize) -> Option<&[E; SHORT]> {
+    tensor.get(first..)?.first_chunk()
 }
 
 /// Four vectors that follow each other.
 #[inline(always)]
-fn in_four(values: &[f32; 4 * LANES]) -> [&Lanes<f32>; 4] {
+fn in_four<E: Load>(values: &[E; 4 * LANES]) -> [&Lanes<E>; 4] {
     match values.as_chunks().0 {
         [a, b, c, d] => [a, b, c, d],
-        _ => [&[0.0; LANES]; 4],
+        _ => [E::ZEROS; 4],
     }
 }
 
 /// Two vectors that follow each other.
 #[inline(always)]
-fn in_two(values: &[f32; 2 * LANES]) -> [&Lanes<f32>; 2] {
+fn in_two<E: Load>(values: &[E; 2 * LANES]) -> [&Lanes<E>; 2] {
     match values.as_chunks().0 {
         [a, b] => [a, b],
-        _ => [&[0.0; LANES]; 2],
+        _ => [E::ZEROS; 2],
     }
 }
 
 /// The values of the first vector, and those of the second, of which one at least is missing.
 #[inline(always)]
-fn up_to_two(values: &[f32]) -> [&[f32]; 2] {
+fn up_to_two<E>(values: &[E]) -> [&[E]; 2] {
     match values.split_at_checked(LANES) {
         Some((first, second)) => [first, second],
         None => [values, &[]],
+    }
+}
+
+/// Adds the rows of a block, whose values all belong to one channel, to a sum: without a residual or a curve.
+struct RowsOfBlock<'a, S: Simd, U, const GATED: bool> {
+    summands: U,
+    block: RowBlock,
+    keep: Keep<'a>,
+    buffer: &'a mut Buffer,
+    sum: &'a mut Two<S::F32>,
+}
+
+impl<S: Simd, T: Storage, const GATED: bool> OfTwo<S> for RowsOfBlock<'_, S, Summands<'_, '_, S, T>, GATED> {
+    #[inline(always)]
+    fn run<E: Load>(self, s: S, x: &[E], dy: &[E]) {
+        let Self { summands, block, keep, buffer, sum } = self;
+        let (mut first, columns) = (block.first(), block.columns);
+        let vectors = columns.div_ceil(LANES);
+        // Runs of three and four vectors: all four are loaded, and what belongs to the next channel adds nothing.
+        let is_short = vectors > 2 && columns <= SHORT;
+        let lanes = [u16::MAX, u16::MAX, lanes_from(columns, 2), lanes_from(columns, 3)];
+        // A copy, because what a function is given the address of is not in registers.
+        let mut of_rows = *sum;
+        for _ in 0..block.rows {
+            let keep = keep.within(first, columns);
+            if is_short && let (Some(x), Some(dy)) = (four_from(x, first), four_from(dy, first)) {
+                let (mut bits, _) = keep.bits(first, 4, buffer).fours(1);
+                let bits = bits.next().unwrap_or_default();
+                of_rows = of_rows + summands.four_of_some::<E, GATED>(s, (x, dy), lanes, bits);
+            } else {
+                let (x, dy, bits) =
+                    (range(x, first, columns), range(dy, first, columns), keep.bits(first, vectors, buffer));
+                of_rows = summands.add_row::<E, false, GATED>(s, x, dy, &Residuals::of(&[]), bits, of_rows);
+            }
+            first += block.width;
+        }
+        *sum = of_rows;
     }
 }
 
@@ -364,7 +406,7 @@ impl<T: Storage> Rooms<T> {
 }
 
 /// The same columns of four rows.
-type Four<'a> = [&'a [f32]; 4];
+type Four<'a, E> = [&'a [E]; 4];
 
 /// Rooms for what a walk needs again and again.
 type Buffers<'a, T, Strip> = (&'a mut Buffer, &'a mut Option<Strip>, &'a mut Rooms<T>);
@@ -419,23 +461,17 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         let owner = Owner::Channel(self.group.first_channel + column);
         let summands =
             Summands { apply, owner, forward: forward.everywhere(s), unit: s.splat(unit), lower: self.apply.lower(s) };
-        let (mut first, vectors) = (block.first(), block.columns.div_ceil(LANES));
         let mut sum = Two::both(s.splat(0.0));
-        // Runs of three and four vectors: all four are loaded, and what belongs to the next channel adds nothing.
-        let is_short = T::DIRECT && !RESIDUAL && vectors > 2 && block.columns <= SHORT;
-        let lanes = [u16::MAX, u16::MAX, lanes_from(block.columns, 2), lanes_from(block.columns, 3)];
+        if !RESIDUAL {
+            let (tensors, keep) = ([T::shorter(self.input), T::shorter(self.grad)], apply.keep);
+            let rows = RowsOfBlock::<_, _, GATED> { summands, block, keep, buffer: &mut *buffer, sum: &mut sum };
+            if T::of_two(s, tensors, rows) {
+                return sum;
+            }
+        }
+        let (mut first, vectors) = (block.first(), block.columns.div_ceil(LANES));
         for _ in 0..block.rows {
             let place = (first, block.columns);
-            if is_short
-                && let (Some(x), Some(dy)) = (four_from::<T>(self.input, first), four_from::<T>(self.grad, first))
-            {
-                let keep = apply.keep.within(first, block.columns);
-                let (mut bits, _) = keep.bits(first, 4, buffer).fours(1);
-                let bits = bits.next().unwrap_or_default();
-                sum = sum + summands.four_of_some::<GATED>(s, (x, dy), lanes, bits);
-                first += block.width;
-                continue;
-            }
             let x = T::read(s, T::shorter(self.input), place, Ahead::NOT, &mut rooms.x);
             let dy = T::read(s, T::shorter(self.grad), place, Ahead::NOT, &mut rooms.dy);
             let residuals = apply.residuals::<S, RESIDUAL>(s, place, Ahead::NOT, &mut rooms.residual);
@@ -448,7 +484,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
                 }
             };
             let keep = apply.keep.within(first, block.columns);
-            sum = summands.add_row::<RESIDUAL, GATED>(s, x, dy, &residuals, keep.bits(first, vectors, buffer), sum);
+            sum = summands.add_row::<_, RESIDUAL, GATED>(s, x, dy, &residuals, keep.bits(first, vectors, buffer), sum);
             first += block.width;
         }
         sum
@@ -505,34 +541,58 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         (table, part): (&[Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]),
         (bits, buffer, strips, rooms): (&mut FourBits, &mut Buffer, &mut Option<[[f32; PIECE]; 4]>, &mut Rooms<T>),
     ) {
-        // The rows that are missing are the first one again, with every element dropped.
-        let bits = four_bits(&self.apply.keep, rows, bits, buffer);
-        let (far, first) = (in_sequence(rows.width, T::len(self.grad)), column / LANES * LANES);
-        // Of rows that are widened, the next four; others are asked for in the loop.
+        let far = in_sequence(rows.width, T::len(self.grad));
+        if !RESIDUAL {
+            let (buffers, part) = ((&mut *bits, &mut *buffer), &mut *part);
+            let of_tensors = RowsOfTensors::<T, GATED> { sums: self, rows, column, tiles: (table, part), far, buffers };
+            if T::of_two(s, [T::shorter(self.input), T::shorter(self.grad)], of_tensors) {
+                return;
+            }
+        }
+        // Of rows that are widened, the next four.
         let ahead = if far { Ahead::second(4 * rows.width) } else { Ahead::NOT };
         let (place, of_rows) = ((rows.first(), rows.columns), (rows.rows, rows.width));
-        let four_residuals = match if RESIDUAL { self.apply.residual } else { None } {
+        let residuals = match if RESIDUAL { self.apply.residual } else { None } {
             Some(tensor) => T::read_rows(s, T::shorter(tensor), place, of_rows, ahead, &mut rooms.residual),
             None => [&[][..]; 4],
         };
-        let four_x: [_; 4] = T::read_rows(s, T::shorter(self.input), place, of_rows, ahead, &mut rooms.x);
-        let four_dy: [_; 4] = T::read_rows(s, T::shorter(self.grad), place, of_rows, ahead, &mut rooms.dy);
-        let (residual, residual_rest) = whole_vectors::<_, 4>(four_residuals);
-        let (x, x_rest) = whole_vectors::<_, 4>(four_x);
-        let tensors = [four_x, four_dy, four_residuals];
-        let (dy, dy_rest) =
-            whole_vectors::<_, 4>(self.four_gradients::<S, RESIDUAL>(s, rows, column, table, (tensors, strips)));
+        let x: Four<'_, f32> = T::read_rows(s, T::shorter(self.input), place, of_rows, ahead, &mut rooms.x);
+        let dy = T::read_rows(s, T::shorter(self.grad), place, of_rows, ahead, &mut rooms.dy);
+        let dy = self.four_gradients::<S, RESIDUAL>(s, rows, column, table, ([x, dy, residuals], strips));
+        let (far, tensors) = (far && T::DIRECT, ([x, dy], residuals));
+        self.add_rows::<S, f32, RESIDUAL, GATED>(s, rows, column, (table, part), (tensors, far), (bits, buffer));
+    }
+
+    /// Adds the sums of up to four rows, whose values are given, to those of their block. `far` says that the next rows are
+    /// asked for: the rows are those of the tensors, which come from memory.
+    #[inline(always)]
+    fn add_rows<S: Simd, E: Load, const RESIDUAL: bool, const GATED: bool>(
+        &self,
+        s: S,
+        rows: RowBlock,
+        column: usize,
+        (table, part): (&[Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]),
+        (([x, dy], residual), far): (([Four<'_, E>; 2], Four<'_, f32>), bool),
+        (bits, buffer): (&mut FourBits, &mut Buffer),
+    ) {
+        // The rows that are missing are the first one again, with every element dropped.
+        let bits = four_bits(&self.apply.keep, rows, bits, buffer);
+        let first = column / LANES * LANES;
+        let (residual, residual_rest) = whole_vectors::<_, 4>(residual);
+        let ((x, x_rest), (dy, dy_rest)) = (whole_vectors::<_, 4>(x), whole_vectors::<_, 4>(dy));
         let mut tiles = table.iter().zip(part).zip(bits).enumerate();
         // Rows first: when they are through, no tile must have been taken.
         for ((x, dy), (number, ((tile, part), bits))) in four_rows(x).zip(four_rows(dy)).zip(tiles.by_ref()) {
             let owner = Owner::Column(self.group, column + number * LANES);
             let residual = residual.map(|row| row.get(number).unwrap_or(&[0.0; LANES]));
-            if far && T::DIRECT {
+            if far {
                 // Four vectors of the next four rows, which follow each other in memory.
                 let ahead = 4 * rows.width + 3 * (first + number * LANES);
-                for row in [x[0], dy[0], residual[0]].into_iter().take(if RESIDUAL { 3 } else { 2 }) {
-                    for vector in 0..4 {
-                        s.prefetch_second(row, ahead + vector * LANES);
+                for vector in 0..4 {
+                    s.prefetch_second(x[0], ahead + vector * LANES);
+                    s.prefetch_second(dy[0], ahead + vector * LANES);
+                    if RESIDUAL {
+                        s.prefetch_second(residual[0], ahead + vector * LANES);
                     }
                 }
             }
@@ -547,7 +607,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
             for ((((sums, x), dy), residual), bits) in
                 four.iter_mut().zip(x_rest).zip(dy_rest).zip(residual_rest).zip(bits)
             {
-                let (x, dy, residual) = (s.load_partial(x), s.load_partial(dy), s.load_partial(residual));
+                let (x, dy, residual) = (E::load_partial(s, x), E::load_partial(s, dy), s.load_partial(residual));
                 *sums = this.of::<RESIDUAL, GATED>(s, x, dy, residual, bits);
             }
             let [a, b, c, d] = four;
@@ -563,7 +623,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         rows: RowBlock,
         column: usize,
         table: &[Tile<FIELDS>],
-        ([x, dy, residuals], strips): ([Four<'c>; 3], &'c mut Option<[[f32; PIECE]; 4]>),
+        ([x, dy, residuals], strips): ([Four<'c, f32>; 3], &'c mut Option<[[f32; PIECE]; 4]>),
     ) -> [&'c [f32]; 4] {
         let Some(curve) = self.apply.curve_if::<RESIDUAL>() else { return dy };
         let strips = strips.get_or_insert_with(|| [[0.0; PIECE]; 4]);
@@ -612,6 +672,26 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         let second = this.of::<RESIDUAL, GATED>(s, x[2], dy[2], residual[2], bits[2])
             + this.of::<RESIDUAL, GATED>(s, x[3], dy[3], residual[3], bits[3]);
         add_to_block(s, part, first + second);
+    }
+}
+
+/// Adds the sums of up to four rows of two tensors of one type: without a residual or a curve.
+struct RowsOfTensors<'a, 'b, 'c, T: Storage, const GATED: bool> {
+    sums: &'c PartSums<'a, 'b, T>,
+    rows: RowBlock,
+    column: usize,
+    tiles: (&'c [Tile<FIELDS>], &'c mut [Tile<TASK_FIELDS>]),
+    far: bool,
+    buffers: (&'c mut FourBits, &'c mut Buffer),
+}
+
+impl<S: Simd, T: Storage, const GATED: bool> OfTwo<S> for RowsOfTensors<'_, '_, '_, T, GATED> {
+    #[inline(always)]
+    fn run<E: Load>(self, s: S, x: &[E], dy: &[E]) {
+        let Self { sums, rows, column, tiles, far, buffers } = self;
+        let (place, of_rows) = ((rows.first(), rows.columns), (rows.rows, rows.width));
+        let tensors = ([rows_of(x, place, of_rows), rows_of(dy, place, of_rows)], [&[][..]; 4]);
+        sums.add_rows::<S, E, false, GATED>(s, rows, column, tiles, (tensors, far), buffers);
     }
 }
 

@@ -17,6 +17,7 @@ trait Format {
 
     fn widen<S: Simd>(s: S, halves: S::Halves) -> S::F32;
     fn narrow<S: Simd>(s: S, value: S::F32) -> S::Halves;
+    fn narrow_two<S: Simd>(s: S, values: [S::F32; 2]) -> [S::Halves; 2];
 }
 
 impl Format for F16 {
@@ -32,6 +33,11 @@ impl Format for F16 {
     fn narrow<S: Simd>(s: S, value: S::F32) -> S::Halves {
         s.narrow_f16(value)
     }
+
+    #[inline(always)]
+    fn narrow_two<S: Simd>(s: S, values: [S::F32; 2]) -> [S::Halves; 2] {
+        s.narrow_two_f16(values)
+    }
 }
 
 impl Format for Bf16 {
@@ -46,6 +52,11 @@ impl Format for Bf16 {
     #[inline(always)]
     fn narrow<S: Simd>(s: S, value: S::F32) -> S::Halves {
         s.narrow_bf16(value)
+    }
+
+    #[inline(always)]
+    fn narrow_two<S: Simd>(s: S, values: [S::F32; 2]) -> [S::Halves; 2] {
+        s.narrow_two_bf16(values)
     }
 }
 
@@ -65,8 +76,18 @@ impl<F: Format> Kernel for Convert<'_, F> {
             for (from, to) in self.halves.iter().zip(&mut *self.widened) {
                 s.store(F::widen(s, s.load_halves(from)), to);
             }
+            let mut before = s.splat(-1.0);
             for (from, to) in self.singles.iter().zip(&mut *self.narrowed) {
-                s.store_halves(F::narrow(s, s.load(from)), to);
+                let value = s.load(from);
+                s.store_halves(F::narrow(s, value), to);
+                for (pair, place) in [([value, before], 0), ([before, value], 1)] {
+                    let mut two = [*to; 2];
+                    let [first, second] = F::narrow_two(s, pair);
+                    s.store_halves(first, &mut two[0]);
+                    s.store_halves(second, &mut two[1]);
+                    assert_eq!(two[place].map(F16::to_bits), to.map(F16::to_bits), "{}: {from:?}", F::NAME);
+                }
+                before = value;
             }
         }
     }

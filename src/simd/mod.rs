@@ -234,11 +234,21 @@ pub(crate) trait Simd: Copy {
     fn widen_f16(self, halves: Self::Halves) -> Self::F32;
     /// To [`F16`](crate::F16), rounded to nearest even, subnormal numbers kept, NaN quiet.
     fn narrow_f16(self, value: Self::F32) -> Self::Halves;
+    /// [`Self::narrow_f16`] of two vectors.
+    #[inline(always)]
+    fn narrow_two_f16(self, [first, second]: [Self::F32; 2]) -> [Self::Halves; 2] {
+        [self.narrow_f16(first), self.narrow_f16(second)]
+    }
     /// From [`Bf16`](crate::Bf16), exactly.
     fn widen_bf16(self, halves: Self::Halves) -> Self::F32;
     /// To [`Bf16`](crate::Bf16), as [`Self::narrow_f16`]. Not by `vcvtneps2bf16`, which flushes
     /// subnormal numbers to 0.
     fn narrow_bf16(self, value: Self::F32) -> Self::Halves;
+    /// [`Self::narrow_bf16`] of two vectors.
+    #[inline(always)]
+    fn narrow_two_bf16(self, [first, second]: [Self::F32; 2]) -> [Self::Halves; 2] {
+        [self.narrow_bf16(first), self.narrow_bf16(second)]
+    }
 
     /// `a <= b`, false where either is NaN.
     fn le(self, a: Self::F32, b: Self::F32) -> Self::Mask;

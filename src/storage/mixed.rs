@@ -1,7 +1,7 @@
 //! Tensors whose types are known at run time, and the one place where halves are read and written.
 //! Only with the feature `half-precision`.
 
-use super::{Ahead, Load, OfOneType, PIECE, Singles, Storage, rows_of};
+use super::{Ahead, EachVector, Load, OfOneType, OfTwo, PIECE, Singles, Storage, rows_of};
 use crate::element::{Bf16, Element, F16, Half, Values, ValuesMut};
 use crate::simd::{LANES, Lanes, Simd, Work};
 use crate::slices::{range, range_mut, take_front};
@@ -9,13 +9,18 @@ use crate::slices::{range, range_mut, take_front};
 /// A half that is narrowed from lanes of f32.
 trait Store: Load + Half {
     fn narrow<S: Simd>(s: S, value: S::F32) -> S::Halves;
+    fn narrow_two<S: Simd>(s: S, values: [S::F32; 2]) -> [S::Halves; 2];
     fn of_single(value: f32) -> Self;
+    /// A tensor, if it is of this type.
+    fn of_values(values: Values<'_>) -> Option<&[Self]>;
 }
 
 /// The conversions of both halves.
 macro_rules! load {
-    ($half:ident, $widen:ident, $narrow:ident) => {
+    ($half:ident, $widen:ident, $narrow:ident, $narrow_two:ident) => {
         impl Load for $half {
+            const ZEROS: &'static Lanes<Self> = &[Self::ZERO; LANES];
+
             #[inline(always)]
             fn load<S: Simd>(s: S, from: &Lanes<Self>) -> S::F32 {
                 s.$widen(s.load_halves(from))
@@ -39,15 +44,28 @@ macro_rules! load {
             }
 
             #[inline(always)]
+            fn narrow_two<S: Simd>(s: S, values: [S::F32; 2]) -> [S::Halves; 2] {
+                s.$narrow_two(values)
+            }
+
+            #[inline(always)]
             fn of_single(value: f32) -> Self {
                 Self::from_f32(value)
+            }
+
+            #[inline(always)]
+            fn of_values(values: Values<'_>) -> Option<&[Self]> {
+                match values {
+                    Values::$half(values) => Some(values),
+                    _ => None,
+                }
             }
         }
     };
 }
 
-load!(F16, widen_f16, narrow_f16);
-load!(Bf16, widen_bf16, narrow_bf16);
+load!(F16, widen_f16, narrow_f16, narrow_two_f16);
+load!(Bf16, widen_bf16, narrow_bf16, narrow_two_bf16);
 
 /// Tensors of any types.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +90,8 @@ impl Storage for Mixed {
     const COLUMNS: usize = ROOM_COLUMNS;
     type Ref<'a> = Values<'a>;
     type Mut<'a> = ValuesMut<'a>;
-    type Room = [f32; PIECE];
+    /// Made when it is first needed: to clear it takes longer than a small call.
+    type Room = Option<[f32; PIECE]>;
 
     #[inline(always)]
     fn of<E: Element>(tensor: &[E]) -> Values<'_> {
@@ -85,8 +104,8 @@ impl Storage for Mixed {
     }
 
     #[inline(always)]
-    fn room() -> [f32; PIECE] {
-        [0.0; PIECE]
+    fn room() -> Self::Room {
+        None
     }
 
     #[inline(always)]
@@ -155,17 +174,16 @@ impl Storage for Mixed {
         tensor: Values<'b>,
         (start, len): (usize, usize),
         ahead: Ahead,
-        room: &'b mut [f32; PIECE],
+        room: &'b mut Self::Room,
     ) -> &'b [f32] {
         match tensor {
             Values::F32(values) => {
                 Singles::prefetch(s, values, (start, len), ahead);
-                return range(values, start, len);
+                range(values, start, len)
             }
-            Values::F16(values) => s.apart(Widen { from: range(values, start, len), to: &mut *room, ahead }),
-            Values::Bf16(values) => s.apart(Widen { from: range(values, start, len), to: &mut *room, ahead }),
+            Values::F16(values) => widened(s, range(values, start, len), ahead, room),
+            Values::Bf16(values) => widened(s, range(values, start, len), ahead, room),
         }
-        room.get(..len).unwrap_or_default()
     }
 
     #[inline(always)]
@@ -175,19 +193,22 @@ impl Storage for Mixed {
         (first, columns): (usize, usize),
         (rows, width): (usize, usize),
         ahead: Ahead,
-        room: &'b mut [f32; PIECE],
+        room: &'b mut Self::Room,
     ) -> [&'b [f32]; ROWS] {
-        let all = room.as_chunks_mut::<ROOM_COLUMNS>().0;
+        if let Values::F32(values) = tensor {
+            for row in 0..rows.min(ROWS) {
+                Singles::prefetch(s, values, (first + row * width, columns), ahead);
+            }
+            return rows_of(values, (first, columns), (rows, width));
+        }
+        let all = cleared(room).as_chunks_mut::<ROOM_COLUMNS>().0;
         for (row, to) in all.iter_mut().enumerate().take(rows.min(ROWS)) {
             let (start, to) = (first + row * width, &mut to[..]);
             match tensor {
-                Values::F32(values) => Singles::prefetch(s, values, (start, columns), ahead),
+                Values::F32(_) => {}
                 Values::F16(values) => s.apart(Widen { from: range(values, start, columns), to, ahead }),
                 Values::Bf16(values) => s.apart(Widen { from: range(values, start, columns), to, ahead }),
             }
-        }
-        if let Values::F32(values) = tensor {
-            return rows_of(values, (first, columns), (rows, width));
         }
         let mut array = [&[][..]; ROWS];
         for (number, row) in array.iter_mut().enumerate() {
@@ -201,11 +222,11 @@ impl Storage for Mixed {
     fn place<'b>(
         tensor: &'b mut ValuesMut<'_>,
         (start, len): (usize, usize),
-        room: &'b mut [f32; PIECE],
+        room: &'b mut Self::Room,
     ) -> &'b mut [f32] {
         match tensor {
             ValuesMut::F32(values) => range_mut(values, start, len),
-            ValuesMut::F16(_) | ValuesMut::Bf16(_) => room.get_mut(..len).unwrap_or_default(),
+            ValuesMut::F16(_) | ValuesMut::Bf16(_) => cleared(room).get_mut(..len).unwrap_or_default(),
         }
     }
 
@@ -215,8 +236,9 @@ impl Storage for Mixed {
         stream: bool,
         tensor: &mut ValuesMut<'_>,
         (start, len): (usize, usize),
-        room: &[f32; PIECE],
+        room: &Self::Room,
     ) {
+        let Some(room) = room else { return };
         match tensor {
             ValuesMut::F32(_) => {}
             ValuesMut::F16(values) => s.apart(Narrow { from: room, to: range_mut(values, start, len), stream }),
@@ -235,7 +257,7 @@ impl Storage for Mixed {
         (read, write, base): (Option<Values<'b>>, &'b mut ValuesMut<'_>, usize),
         (start, len): (usize, usize),
         ahead: Ahead,
-        (copy, read_room, write_room): (&'b mut [f32], &'b mut [f32; PIECE], &'b mut [f32; PIECE]),
+        (copy, read_room, write_room): (&'b mut [f32], &'b mut Self::Room, &'b mut Self::Room),
     ) -> (&'b [f32], &'b mut [f32]) {
         let at = (start - base, len);
         let read = match (read, &*write) {
@@ -247,16 +269,26 @@ impl Storage for Mixed {
                 }
                 copy
             }
-            (None, ValuesMut::F16(values)) => {
-                s.apart(Widen { from: range(values, at.0, len), to: &mut *read_room, ahead });
-                read_room.get(..len).unwrap_or_default()
-            }
-            (None, ValuesMut::Bf16(values)) => {
-                s.apart(Widen { from: range(values, at.0, len), to: &mut *read_room, ahead });
-                read_room.get(..len).unwrap_or_default()
-            }
+            (None, ValuesMut::F16(values)) => widened(s, range(values, at.0, len), ahead, read_room),
+            (None, ValuesMut::Bf16(values)) => widened(s, range(values, at.0, len), ahead, read_room),
         };
         (read, Self::place(write, at, write_room))
+    }
+
+    #[inline(always)]
+    fn each_half<S: Simd>(
+        s: S,
+        inputs: [Values<'_>; 2],
+        (output, base): (&mut ValuesMut<'_>, usize),
+        place: ((usize, usize), Ahead),
+        stream: bool,
+        work: &mut impl EachVector<S>,
+    ) -> bool {
+        match output {
+            ValuesMut::F32(_) => false,
+            ValuesMut::F16(values) => each_half(s, inputs, (values, base), place, stream, work),
+            ValuesMut::Bf16(values) => each_half(s, inputs, (values, base), place, stream, work),
+        }
     }
 
     #[inline(always)]
@@ -269,6 +301,17 @@ impl Storage for Mixed {
     #[inline(always)]
     fn of_one_type<W: OfOneType>(tensor: Values<'_>, work: W) -> W::Output {
         each_type!(Values, tensor, values => work.run(values))
+    }
+
+    /// Two tensors of f32 are left to the caller: of them rooms are the tensors themselves.
+    #[inline(always)]
+    fn of_two<S: Simd>(s: S, tensors: [Values<'_>; 2], work: impl OfTwo<S>) -> bool {
+        match tensors {
+            [Values::F16(first), Values::F16(second)] => s.apart(Both { first, second, work }),
+            [Values::Bf16(first), Values::Bf16(second)] => s.apart(Both { first, second, work }),
+            _ => return false,
+        }
+        true
     }
 
     #[inline(always)]
@@ -301,6 +344,114 @@ fn put<T>(values: &mut [T], element: usize, value: T) {
     if let Some(to) = values.get_mut(element) {
         *to = value;
     }
+}
+
+/// Work on two tensors of one type.
+struct Both<'a, H, W> {
+    first: &'a [H],
+    second: &'a [H],
+    work: W,
+}
+
+impl<S: Simd, H: Load, W: OfTwo<S>> Work<S> for Both<'_, H, W> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        self.work.run(s, self.first, self.second);
+    }
+}
+
+/// [`Storage::each_half`] of an output of a given type.
+#[inline(always)]
+fn each_half<S: Simd, H: Store>(
+    s: S,
+    [first, second]: [Values<'_>; 2],
+    (output, base): (&mut [H], usize),
+    ((start, len), ahead): ((usize, usize), Ahead),
+    stream: bool,
+    work: &mut impl EachVector<S>,
+) -> bool {
+    let (Some(first), Some(second)) = (H::of_values(first), H::of_values(second)) else { return false };
+    let inputs = [range(first, start, len), range(second, start, len)];
+    s.apart(EachHalf { inputs, output: range_mut(output, start - base, len), ahead, stream, work });
+    true
+}
+
+/// Stores two vectors of halves, past the caches if `stream`.
+#[inline(always)]
+fn put_two<S: Simd, H: Half>(s: S, stream: bool, [first, second]: [S::Halves; 2], to: &mut [Lanes<H>; 2]) {
+    if stream {
+        return s.stream_halves([first, second], to);
+    }
+    let [to_first, to_second] = to;
+    s.store_halves(first, to_first);
+    s.store_halves(second, to_second);
+}
+
+/// Some neighbours of two inputs and an output.
+struct EachHalf<'a, H, W> {
+    inputs: [&'a [H]; 2],
+    output: &'a mut [H],
+    ahead: Ahead,
+    stream: bool,
+    work: &'a mut W,
+}
+
+impl<S: Simd, H: Store, W: EachVector<S>> Work<S> for EachHalf<'_, H, W> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        self.each_vector(s);
+    }
+}
+
+impl<H: Store, W> EachHalf<'_, H, W> {
+    #[inline(always)]
+    fn each_vector<S: Simd>(self, s: S)
+    where
+        W: EachVector<S>,
+    {
+        let Self { inputs: [first, second], output, ahead, stream, work } = self;
+        // A copy, because what a function is given the address of is not in registers.
+        let mut this = work.clone();
+        let (first, first_rest) = first.as_chunks::<LANES>();
+        let (second, second_rest) = second.as_chunks::<LANES>();
+        let (output, output_rest) = output.as_chunks_mut::<LANES>();
+        // Two vectors of halves are a cache line.
+        let (firsts, first_last) = first.as_chunks();
+        let (seconds, second_last) = second.as_chunks();
+        let (outputs, output_last) = output.as_chunks_mut();
+        for (([a, b], [c, d]), to) in firsts.iter().zip(seconds).zip(outputs) {
+            ahead.prefetch(s, a);
+            ahead.prefetch(s, c);
+            let Some(one) = this.next(s, (H::load(s, a), H::load(s, c))) else { break };
+            let Some(other) = this.next(s, (H::load(s, b), H::load(s, d))) else { break };
+            let pair = H::narrow_two(s, [one, other]);
+            put_two(s, stream, pair, to);
+        }
+        for ((a, c), to) in first_last.iter().zip(second_last).zip(output_last) {
+            let Some(one) = this.next(s, (H::load(s, a), H::load(s, c))) else { break };
+            s.store_halves(H::narrow(s, one), to);
+        }
+        if !output_rest.is_empty()
+            && let Some(one) = this.next(s, (H::load_partial(s, first_rest), H::load_partial(s, second_rest)))
+        {
+            s.store_partial_halves(H::narrow(s, one), output_rest);
+        }
+        *work = this;
+    }
+}
+
+/// A room that has been made.
+#[inline(always)]
+fn cleared(room: &mut Option<[f32; PIECE]>) -> &mut [f32; PIECE] {
+    room.get_or_insert_with(|| [0.0; PIECE])
+}
+
+/// Some neighbours, widened into a room.
+#[inline(always)]
+fn widened<'b, S: Simd, H: Store>(s: S, from: &[H], ahead: Ahead, room: &'b mut Option<[f32; PIECE]>) -> &'b [f32] {
+    let room = cleared(room);
+    s.apart(Widen { from, to: &mut *room, ahead });
+    room.get(..from.len()).unwrap_or_default()
 }
 
 /// Widens some neighbours into a room, whose length is whole vectors.
@@ -355,14 +506,8 @@ impl<H: Store> Narrow<'_, H> {
         for to in pairs {
             let Some(([first, second], others)) = from.split_first_chunk() else { break };
             from = others;
-            let pair = [H::narrow(s, s.load(first)), H::narrow(s, s.load(second))];
-            if stream {
-                s.stream_halves(pair, to);
-            } else {
-                let ([first, second], [to_first, to_second]) = (pair, to);
-                s.store_halves(first, to_first);
-                s.store_halves(second, to_second);
-            }
+            let pair = H::narrow_two(s, [s.load(first), s.load(second)]);
+            put_two(s, stream, pair, to);
         }
         // What is written first: its end must not take a vector from the rest.
         let mut from = from.iter();

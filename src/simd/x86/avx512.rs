@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
 
 use super::super::splitmix::{GOLDEN_GAMMA, MULTIPLIERS, SHIFTS};
-use super::super::{Kernel, Lanes, Machine, Simd, StripFunctions, Work};
+use super::super::{Kernel, LANES, Lanes, Machine, Simd, StripFunctions, Work};
 use super::{begins_line, fence, prefetch_first, prefetch_second, readable};
 use crate::element::Half;
 
@@ -12,7 +12,32 @@ use crate::element::Half;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx512(());
 
+/// The upper words of sixteen words of 32 bits, and those of sixteen others.
+const UPPER_WORDS: [u16; 2 * LANES] = {
+    let mut words = [0; 2 * LANES];
+    let (mut lane, mut word) = (0, 1);
+    while lane < words.len() {
+        words[lane] = word;
+        (lane, word) = (lane + 1, word + 2);
+    }
+    words
+};
+
 impl Avx512 {
+    /// The bits of sixteen f32 whose upper halves are rounded to nearest even; those of NaN are quiet.
+    #[inline(always)]
+    fn rounded_to_bf16(self, value: Avx512F32) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            let bits = _mm512_castps_si512(value.0[0]);
+            let odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x0001_0000));
+            let sum = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+            let sum = _mm512_mask_add_epi32(sum, odd, sum, _mm512_set1_epi32(1));
+            let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value.0[0], value.0[0]);
+            _mm512_mask_or_epi32(sum, is_nan, bits, _mm512_set1_epi32(0x0040_0000))
+        }
+    }
+
     /// [`Simd::apart`]. It is not inlined, because its caller does not have the CPU feature.
     #[target_feature(enable = "avx2,avx512f,avx512vl,avx512bw,avx512dq")]
     fn run_apart(self, work: impl Work<Self>) {
@@ -274,14 +299,17 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn narrow_bf16(self, value: Avx512F32) -> __m256i {
         // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(self.rounded_to_bf16(value))) }
+    }
+
+    #[inline(always)]
+    fn narrow_two_bf16(self, [first, second]: [Avx512F32; 2]) -> [__m256i; 2] {
+        let (first, second) = (self.rounded_to_bf16(first), self.rounded_to_bf16(second));
+        // SAFETY: the token proves AVX-512; `UPPER_WORDS` is 32 values of sixteen bits.
         unsafe {
-            let bits = _mm512_castps_si512(value.0[0]);
-            let upper = _mm512_srli_epi32::<16>(bits);
-            let even = _mm512_and_si512(upper, _mm512_set1_epi32(1));
-            let sum = _mm512_add_epi32(bits, _mm512_add_epi32(even, _mm512_set1_epi32(0x7fff)));
-            let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value.0[0], value.0[0]);
-            let rounded = _mm512_srli_epi32::<16>(sum);
-            _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, is_nan, upper, _mm512_set1_epi32(0x0040)))
+            let upper = _mm512_loadu_si512(UPPER_WORDS.as_ptr().cast());
+            let both = _mm512_permutex2var_epi16(first, upper, second);
+            [_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both)]
         }
     }
 

@@ -125,9 +125,16 @@ impl Load for f32 {
 
 /// What an elementwise pass makes of one vector after the other.
 pub(crate) trait EachVector<S: Simd>: Clone {
-    /// The next vector of the output, from those at the same place of two inputs.
-    fn next(&mut self, s: S, inputs: (S::F32, S::F32)) -> Option<S::F32>;
+    /// Whether it has a second input.
+    const TWO: bool;
+
+    /// The next vector of the output, from those at the same place of the inputs and its mask bits; without a second input, from
+    /// the first twice.
+    fn next(&mut self, s: S, inputs: (S::F32, S::F32), bits: u16) -> Option<S::F32>;
 }
+
+/// Two inputs of an elementwise pass. One that is missing is overwritten: its values are those of the output.
+type Inputs<T> = (Option<T>, Option<T>);
 
 /// Work on a tensor whose elements are of one type.
 pub(crate) trait OfOneType {
@@ -205,18 +212,17 @@ pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
         ahead: Ahead,
         rooms: (&'b mut [f32], &'b mut Self::Room, &'b mut Self::Room),
     ) -> (&'b [f32], &'b mut [f32]);
-    /// Puts some neighbours of two inputs through `work` into those of the output from element `base` on, without a room,
-    /// if all three tensors are of one half type. Whether they are.
-    fn each_half<S: Simd>(
-        _: S,
-        _inputs: [Self::Ref<'_>; 2],
-        _output: (&mut Self::Mut<'_>, usize),
-        _place: ((usize, usize), Ahead),
-        _stream: bool,
-        _work: &mut impl EachVector<S>,
-    ) -> bool {
-        false
-    }
+    /// Puts some neighbours of the inputs through `work` into those of the output, whose first element is number `base`, if
+    /// all tensors are of one type that is read and written where it is. Whether they are. `copy` has room for values that are
+    /// overwritten. Each vector has two bytes of mask bits.
+    fn each_vector<S: Simd>(
+        s: S,
+        inputs: Inputs<Self::Ref<'_>>,
+        output: (&mut Self::Mut<'_>, usize),
+        place: ((usize, usize), Ahead),
+        to: (&mut [f32], bool),
+        work: (&mut impl EachVector<S>, &[[u8; 2]]),
+    ) -> bool;
     /// Asks the caches for values ahead of some neighbours.
     fn prefetch<S: Simd>(s: S, tensor: Self::Ref<'_>, place: (usize, usize), ahead: Ahead);
     /// Runs work on a tensor.
@@ -366,6 +372,19 @@ impl Storage for Singles {
     }
 
     #[inline(always)]
+    fn each_vector<S: Simd>(
+        s: S,
+        inputs: Inputs<&[f32]>,
+        (output, base): (&mut &mut [f32], usize),
+        ((start, len), ahead): ((usize, usize), Ahead),
+        (copy, stream): (&mut [f32], bool),
+        work: (&mut impl EachVector<S>, &[[u8; 2]]),
+    ) -> bool {
+        each_single(s, inputs, range_mut(output, start - base, len), (start, ahead), (copy, stream), work);
+        true
+    }
+
+    #[inline(always)]
     fn prefetch<S: Simd>(s: S, tensor: &[f32], (start, len): (usize, usize), ahead: Ahead) {
         for vector in range(tensor, start, len).as_chunks().0 {
             ahead.prefetch(s, vector);
@@ -410,6 +429,63 @@ impl Storage for Singles {
     #[inline(always)]
     fn singles<'b>(tensor: &'b mut &mut [f32]) -> Option<&'b mut [f32]> {
         Some(tensor)
+    }
+}
+
+/// [`Storage::each_vector`] of f32, for the values of `output`, which begin with element `start` of the inputs.
+#[inline(always)]
+fn each_single<S: Simd, W: EachVector<S>>(
+    s: S,
+    inputs: Inputs<&[f32]>,
+    output: &mut [f32],
+    (start, ahead): (usize, Ahead),
+    (copy, stream): (&mut [f32], bool),
+    (work, bits): (&mut W, &[[u8; 2]]),
+) {
+    let (in_place, len) = ((inputs.0.is_none(), inputs.1.is_none()), output.len());
+    if in_place.0 || in_place.1 {
+        for (copy, value) in copy.iter_mut().zip(&*output) {
+            *copy = *value;
+        }
+    }
+    let copy = copy.get(..len).unwrap_or_default();
+    let first = inputs.0.map_or(copy, |tensor| range(tensor, start, len));
+    let second = inputs.1.map_or(copy, |tensor| range(tensor, start, len));
+    let ((first, first_rest), (second, second_rest)) = (first.as_chunks(), second.as_chunks());
+    let (output, output_rest) = output.as_chunks_mut();
+    let (last, vectors) = (bits.get(output.len()), first.iter().zip(second).zip(output).zip(bits));
+    let is_lean = !stream && !in_place.0 && !in_place.1;
+    if !stream && ahead.is_not() {
+        // Tensors in the caches, where each instruction of the loop counts.
+        for (((first, second), to), &bits) in vectors {
+            let Some(value) = work.next(s, (s.load(first), s.load(second)), u16::from_le_bytes(bits)) else { break };
+            s.store(value, to);
+        }
+    } else if let (true, Some(further)) = (is_lean, ahead.second_alone()) {
+        for (((first, second), to), &bits) in vectors {
+            s.prefetch_second(first, further);
+            if W::TWO {
+                s.prefetch_second(second, further);
+            }
+            let Some(value) = work.next(s, (s.load(first), s.load(second)), u16::from_le_bytes(bits)) else { break };
+            s.store(value, to);
+        }
+    } else {
+        for (((first, second), to), &bits) in vectors {
+            ahead.prefetch(s, if in_place.0 { &*to } else { first });
+            if W::TWO {
+                ahead.prefetch(s, if in_place.1 { &*to } else { second });
+            }
+            let Some(value) = work.next(s, (s.load(first), s.load(second)), u16::from_le_bytes(bits)) else { break };
+            if stream { s.stream(value, to) } else { s.store(value, to) }
+        }
+    }
+    // Nothing is taken if there is no rest: the next piece begins with it.
+    if let (false, Some(&bits)) = (output_rest.is_empty(), last)
+        && let Some(value) =
+            work.next(s, (s.load_partial(first_rest), s.load_partial(second_rest)), u16::from_le_bytes(bits))
+    {
+        s.store_partial(value, output_rest);
     }
 }
 

@@ -5,7 +5,6 @@
 //! read with a residual, and one mask bit.
 
 use core::ops::Range;
-use core::slice;
 
 use super::elementwise::{self, Column, Elementwise, Owner, Sources};
 use super::exact::ExactNormalise;
@@ -690,14 +689,12 @@ impl<T: Storage> Forward<'_, '_, T> {
             return;
         }
         let (lower, bits) = (apply.lower(s), bits.pairs(len.div_ceil(LANES), &mut pairs));
-        if !RESIDUAL
-            && words.is_empty()
-            && let Some(x) = self.elements.read
-        {
-            let mut halves = ForwardHalves { lower, sources: sources.clone(), bits: bits.iter(), apply };
-            let (x, written) = (T::shorter(x), (&mut self.elements.write, self.elements.base));
-            if T::each_half(s, [x, x], written, ((start, len), ahead), self.elements.stream, &mut halves) {
-                *sources = halves.sources;
+        if !RESIDUAL && words.is_empty() {
+            let mut plain = PlainForward { apply, lower, sources: sources.clone() };
+            let (x, to) = (self.elements.read.map(|x| T::shorter(x)), (&mut *copy, self.elements.stream));
+            let output = (&mut self.elements.write, self.elements.base);
+            if T::each_vector(s, (x, x), output, ((start, len), ahead), to, (&mut plain, bits)) {
+                *sources = plain.sources;
                 return;
             }
         }
@@ -705,40 +702,20 @@ impl<T: Storage> Forward<'_, '_, T> {
             self.elements.piece(s, (start, len), ahead, copy, (&mut rooms.read, &mut rooms.write));
         let ((x, x_rest), (y, y_rest)) = (read.as_chunks(), write.as_chunks_mut());
         let whole = x.len();
-        let lean = T::DIRECT && !RESIDUAL && !stream && words.is_empty();
-        if lean && ahead.is_not() {
-            // Tensors in the caches, where each instruction of the loop counts.
-            for ((x, y), &bits) in x.iter().zip(y).zip(bits) {
-                let Some(coefficients) = sources.take(s) else { break };
-                let z = coefficients.normalise(s.load(x));
-                s.store(apply.finish(s, lower, u16::from_le_bytes(bits), z, false).0, y);
+        for (vector, ((x, y), &bits)) in x.iter().zip(y).zip(bits).enumerate() {
+            let Some(coefficients) = sources.take(s) else { break };
+            if T::DIRECT {
+                ahead.prefetch(s, if in_place { y } else { x });
             }
-        } else if lean
-            && !in_place
-            && let Some(further) = ahead.second_alone()
-        {
-            for ((x, y), &bits) in x.iter().zip(y).zip(bits) {
-                let Some(coefficients) = sources.take(s) else { break };
-                s.prefetch_second(x, further);
-                let z = coefficients.normalise(s.load(x));
-                s.store(apply.finish(s, lower, u16::from_le_bytes(bits), z, false).0, y);
+            if RESIDUAL && T::DIRECT {
+                residuals.prefetch(s, ahead, vector);
             }
-        } else {
-            for (vector, ((x, y), &bits)) in x.iter().zip(y).zip(bits).enumerate() {
-                let Some(coefficients) = sources.take(s) else { break };
-                if T::DIRECT {
-                    ahead.prefetch(s, if in_place { y } else { x });
-                }
-                if RESIDUAL && T::DIRECT {
-                    residuals.prefetch(s, ahead, vector);
-                }
-                let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
-                let z = apply.z::<S, RESIDUAL>(s, &coefficients, s.load(x), residual, owner);
-                let (of_vector, gate) = apply.finish(s, lower, u16::from_le_bytes(bits), z, RESIDUAL);
-                put(s, stream, of_vector, y);
-                if let Some(word) = words.get_mut(vector) {
-                    *word = s.bits(gate);
-                }
+            let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
+            let z = apply.z::<S, RESIDUAL>(s, &coefficients, s.load(x), residual, owner);
+            let (of_vector, gate) = apply.finish(s, lower, u16::from_le_bytes(bits), z, RESIDUAL);
+            put(s, stream, of_vector, y);
+            if let Some(word) = words.get_mut(vector) {
+                *word = s.bits(gate);
             }
         }
         // No source is taken if there is no rest: the next piece begins with it.
@@ -760,28 +737,29 @@ impl<T: Storage> Forward<'_, '_, T> {
     }
 }
 
-/// The output of halves, without a residual, a curve or gates.
-struct ForwardHalves<'a, 'b, T: Storage, U, V> {
+/// The output of one vector after the other, without a residual, a curve or gates.
+struct PlainForward<'a, 'b, T: Storage, U, V> {
     apply: &'a Apply<'b, T>,
     lower: V,
     sources: U,
-    bits: slice::Iter<'a, [u8; 2]>,
 }
 
-impl<T: Storage, U: Clone, V: Copy> Clone for ForwardHalves<'_, '_, T, U, V> {
+impl<T: Storage, U: Clone, V: Copy> Clone for PlainForward<'_, '_, T, U, V> {
     #[inline(always)]
     fn clone(&self) -> Self {
-        Self { apply: self.apply, lower: self.lower, sources: self.sources.clone(), bits: self.bits.clone() }
+        Self { sources: self.sources.clone(), ..*self }
     }
 }
 
 impl<S: Simd, T: Storage, U: Sources<S, Vector = Coefficients<S>>> EachVector<S>
-    for ForwardHalves<'_, '_, T, U, S::F32>
+    for PlainForward<'_, '_, T, U, S::F32>
 {
+    const TWO: bool = false;
+
     #[inline(always)]
-    fn next(&mut self, s: S, (x, _): (S::F32, S::F32)) -> Option<S::F32> {
-        let (coefficients, &bits) = (self.sources.take(s)?, self.bits.next()?);
-        Some(self.apply.finish(s, self.lower, u16::from_le_bytes(bits), coefficients.normalise(x), false).0)
+    fn next(&mut self, s: S, (x, _): (S::F32, S::F32), bits: u16) -> Option<S::F32> {
+        let coefficients = self.sources.take(s)?;
+        Some(self.apply.finish(s, self.lower, bits, coefficients.normalise(x), false).0)
     }
 }
 

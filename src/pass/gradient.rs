@@ -5,7 +5,6 @@
 //! element, 4 more of each with a residual, and one mask bit.
 
 use core::ops::Range;
-use core::slice;
 
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, ExactSource as ForwardSource, ForwardCoefficients};
 use super::elementwise::{self, Column, Elementwise, Owner, Sources};
@@ -395,21 +394,13 @@ impl<T: Storage> Backward<'_, '_, T> {
         let batch = if RESIDUAL { self.is_batch() } else { BATCH };
         let vectors = len.div_ceil(LANES);
         let bits = keep.bits(start, vectors, &mut buffer).pairs(vectors, &mut pairs);
-        if !RESIDUAL
-            && self.grad_residual.is_none()
-            && let Some(dy) = self.elements.read
-        {
-            let lower = gradient.apply.lower(s);
-            let mut halves = GradientHalves::<T, _, _, GATED, BATCH> {
-                gradient,
-                lower,
-                sources: sources.clone(),
-                bits: bits.iter(),
-            };
-            let inputs = [T::shorter(gradient.input), T::shorter(dy)];
-            let written = (&mut self.elements.write, self.elements.base);
-            if T::each_half(s, inputs, written, ((start, len), ahead), self.elements.stream, &mut halves) {
-                *sources = halves.sources;
+        let lower = gradient.apply.lower(s);
+        if !RESIDUAL && self.grad_residual.is_none() {
+            let mut plain = PlainGradient::<T, _, _, GATED, BATCH> { gradient, lower, sources: sources.clone() };
+            let inputs = (Some(T::shorter(gradient.input)), self.elements.read.map(|dy| T::shorter(dy)));
+            let (output, to) = ((&mut self.elements.write, self.elements.base), (&mut *copy, self.elements.stream));
+            if T::each_vector(s, inputs, output, ((start, len), ahead), to, (&mut plain, bits)) {
+                *sources = plain.sources;
                 return;
             }
         }
@@ -438,78 +429,31 @@ impl<T: Storage> Backward<'_, '_, T> {
             }
         };
         let ((dy, dy_rest), (dx, dx_rest)) = (read.as_chunks(), write.as_chunks_mut());
-        let (lower, whole) = (gradient.apply.lower(s), x.len());
-        let lean = T::DIRECT && !RESIDUAL && !stream && grad_residual.is_empty();
-        if lean
-            && !in_place
-            && !ahead.is_not()
-            && let Some(further) = ahead.second_alone()
-        {
-            for (((x, dy), dx), &bits) in x.iter().zip(dy).zip(dx).zip(bits) {
-                let Some(coefficients) = sources.take(s) else { break };
-                s.prefetch_second(x, further);
-                s.prefetch_second(dy, further);
-                let values = [s.load(x), s.load(dy), s.splat(0.0)];
-                let (_, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(
-                    s,
-                    &coefficients,
-                    owner,
-                    values,
-                    (lower, u16::from_le_bytes(bits), batch),
-                );
-                s.store(of_one, dx);
+        let whole = x.len();
+        for (vector, (((x, dy), dx), &bits)) in x.iter().zip(dy).zip(dx).zip(bits).enumerate() {
+            let Some(coefficients) = sources.take(s) else { break };
+            if T::DIRECT {
+                ahead.prefetch(s, x);
+                ahead.prefetch(s, if in_place { dx } else { dy });
             }
-        } else if lean && ahead.is_not() {
-            // Tensors in the caches, where each instruction of the loop counts.
-            for (((x, dy), dx), &bits) in x.iter().zip(dy).zip(dx).zip(bits) {
-                let Some(coefficients) = sources.take(s) else { break };
-                let values = [s.load(x), s.load(dy), s.splat(0.0)];
-                let (_, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(
-                    s,
-                    &coefficients,
-                    owner,
-                    values,
-                    (lower, u16::from_le_bytes(bits), batch),
-                );
-                s.store(of_one, dx);
+            if RESIDUAL && T::DIRECT {
+                residuals.prefetch(s, ahead, vector);
             }
-        } else {
-            for (vector, (((x, dy), dx), &bits)) in x.iter().zip(dy).zip(dx).zip(bits).enumerate() {
-                let Some(coefficients) = sources.take(s) else { break };
-                if T::DIRECT {
-                    ahead.prefetch(s, x);
-                    ahead.prefetch(s, if in_place { dx } else { dy });
-                }
-                if RESIDUAL && T::DIRECT {
-                    residuals.prefetch(s, ahead, vector);
-                }
-                let (owner, values) = (owner.further(vector), [s.load(x), s.load(dy), residuals.load(s, vector)]);
-                let (g, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(
-                    s,
-                    &coefficients,
-                    owner,
-                    values,
-                    (lower, u16::from_le_bytes(bits), batch),
-                );
-                if let Some(grad_residual) = grad_residual.get_mut(vector) {
-                    put(s, stream_residual, g * s.splat(keep.scale), grad_residual);
-                }
-                put(s, stream, of_one, dx);
+            let (owner, values) = (owner.further(vector), [s.load(x), s.load(dy), residuals.load(s, vector)]);
+            let of = (lower, u16::from_le_bytes(bits), batch);
+            let (g, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(s, &coefficients, owner, values, of);
+            if let Some(grad_residual) = grad_residual.get_mut(vector) {
+                put(s, stream_residual, g * s.splat(keep.scale), grad_residual);
             }
+            put(s, stream, of_one, dx);
         }
         // No source is taken if there is no rest: the next piece begins with it.
         if !x_rest.is_empty()
             && let (Some(coefficients), Some(&bits)) = (sources.take(s), bits.get(whole))
         {
             let values = [s.load_partial(x_rest), s.load_partial(dy_rest), residuals.load_rest(s)];
-            let owner = owner.further(whole);
-            let (g, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(
-                s,
-                &coefficients,
-                owner,
-                values,
-                (lower, u16::from_le_bytes(bits), batch),
-            );
+            let (owner, of) = (owner.further(whole), (lower, u16::from_le_bytes(bits), batch));
+            let (g, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(s, &coefficients, owner, values, of);
             // A masked store of nothing is no fault anywhere, but takes CPUs hundreds of cycles.
             if !grad_residual_rest.is_empty() {
                 s.store_partial(g * s.splat(keep.scale), grad_residual_rest);
@@ -523,30 +467,31 @@ impl<T: Storage> Backward<'_, '_, T> {
     }
 }
 
-/// The gradients of halves, without a residual or a curve.
-struct GradientHalves<'a, 'b, T: Storage, U, V, const GATED: bool, const BATCH: bool> {
+/// The input gradient of one vector after the other, without a residual or a curve.
+struct PlainGradient<'a, 'b, T: Storage, U, V, const GATED: bool, const BATCH: bool> {
     gradient: &'a Gradient<'b, T>,
     lower: V,
     sources: U,
-    bits: slice::Iter<'a, [u8; 2]>,
 }
 
 impl<T: Storage, U: Clone, V: Copy, const GATED: bool, const BATCH: bool> Clone
-    for GradientHalves<'_, '_, T, U, V, GATED, BATCH>
+    for PlainGradient<'_, '_, T, U, V, GATED, BATCH>
 {
     #[inline(always)]
     fn clone(&self) -> Self {
-        Self { gradient: self.gradient, lower: self.lower, sources: self.sources.clone(), bits: self.bits.clone() }
+        Self { sources: self.sources.clone(), ..*self }
     }
 }
 
 impl<S: Simd, T: Storage, U: Sources<S, Vector = VectorCoefficients<S>>, const GATED: bool, const BATCH: bool>
-    EachVector<S> for GradientHalves<'_, '_, T, U, S::F32, GATED, BATCH>
+    EachVector<S> for PlainGradient<'_, '_, T, U, S::F32, GATED, BATCH>
 {
+    const TWO: bool = true;
+
     #[inline(always)]
-    fn next(&mut self, s: S, (x, dy): (S::F32, S::F32)) -> Option<S::F32> {
-        let (coefficients, &bits) = (self.sources.take(s)?, self.bits.next()?);
-        let (values, of) = ([x, dy, s.splat(0.0)], (self.lower, u16::from_le_bytes(bits), BATCH));
+    fn next(&mut self, s: S, (x, dy): (S::F32, S::F32), bits: u16) -> Option<S::F32> {
+        let coefficients = self.sources.take(s)?;
+        let (values, of) = ([x, dy, s.splat(0.0)], (self.lower, bits, BATCH));
         Some(self.gradient.of_one::<S, false, GATED>(s, &coefficients, Owner::Channel(0), values, of).1)
     }
 }

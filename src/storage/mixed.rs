@@ -1,7 +1,8 @@
 //! Tensors whose types are known at run time, and the one place where halves are read and written.
 //! Only with the feature `half-precision`.
 
-use super::{Ahead, EachVector, Load, OfOneType, OfTwo, PIECE, Singles, Storage, rows_of};
+use super::{Ahead, EachVector, Inputs, Load, OfOneType, OfTwo, PIECE, Singles, Storage, rows_of};
+use crate::bits::BITS;
 use crate::element::{Bf16, Element, F16, Half, Values, ValuesMut};
 use crate::simd::{LANES, Lanes, Simd, Work};
 use crate::slices::{range, range_mut, take_front};
@@ -13,6 +14,11 @@ trait Store: Load + Half {
     fn of_single(value: f32) -> Self;
     /// A tensor, if it is of this type.
     fn of_values(values: Values<'_>) -> Option<&[Self]>;
+    /// Some neighbours of a tensor, if it is there and of this type.
+    #[inline(always)]
+    fn input(values: Option<Values<'_>>, (start, len): (usize, usize)) -> Option<&[Self]> {
+        Some(range(Self::of_values(values?)?, start, len))
+    }
 }
 
 /// The conversions of both halves.
@@ -276,13 +282,13 @@ impl Storage for Mixed {
     }
 
     #[inline(always)]
-    fn each_half<S: Simd>(
+    fn each_vector<S: Simd>(
         s: S,
-        inputs: [Values<'_>; 2],
+        inputs: Inputs<Values<'_>>,
         (output, base): (&mut ValuesMut<'_>, usize),
         place: ((usize, usize), Ahead),
-        stream: bool,
-        work: &mut impl EachVector<S>,
+        (_, stream): (&mut [f32], bool),
+        work: (&mut impl EachVector<S>, &[[u8; 2]]),
     ) -> bool {
         match output {
             ValuesMut::F32(_) => false,
@@ -360,19 +366,28 @@ impl<S: Simd, H: Load, W: OfTwo<S>> Work<S> for Both<'_, H, W> {
     }
 }
 
-/// [`Storage::each_half`] of an output of a given type.
+/// [`Storage::each_vector`] of an output of a given type.
 #[inline(always)]
 fn each_half<S: Simd, H: Store>(
     s: S,
-    [first, second]: [Values<'_>; 2],
+    inputs: Inputs<Values<'_>>,
     (output, base): (&mut [H], usize),
-    ((start, len), ahead): ((usize, usize), Ahead),
+    (place, ahead): ((usize, usize), Ahead),
     stream: bool,
-    work: &mut impl EachVector<S>,
+    (work, bits): (&mut impl EachVector<S>, &[[u8; 2]]),
 ) -> bool {
-    let (Some(first), Some(second)) = (H::of_values(first), H::of_values(second)) else { return false };
-    let inputs = [range(first, start, len), range(second, start, len)];
-    s.apart(EachHalf { inputs, output: range_mut(output, start - base, len), ahead, stream, work });
+    let of_type = (H::input(inputs.0, place), H::input(inputs.1, place));
+    if of_type.0.is_some() != inputs.0.is_some() || of_type.1.is_some() != inputs.1.is_some() {
+        return false;
+    }
+    s.apart(EachHalf {
+        inputs: of_type,
+        output: range_mut(output, place.0 - base, place.1),
+        ahead,
+        stream,
+        work,
+        bits,
+    });
     true
 }
 
@@ -389,11 +404,12 @@ fn put_two<S: Simd, H: Half>(s: S, stream: bool, [first, second]: [S::Halves; 2]
 
 /// Some neighbours of two inputs and an output.
 struct EachHalf<'a, H, W> {
-    inputs: [&'a [H]; 2],
+    inputs: Inputs<&'a [H]>,
     output: &'a mut [H],
     ahead: Ahead,
     stream: bool,
     work: &'a mut W,
+    bits: &'a [[u8; 2]],
 }
 
 impl<S: Simd, H: Store, W: EachVector<S>> Work<S> for EachHalf<'_, H, W> {
@@ -409,9 +425,20 @@ impl<H: Store, W> EachHalf<'_, H, W> {
     where
         W: EachVector<S>,
     {
-        let Self { inputs: [first, second], output, ahead, stream, work } = self;
+        let Self { inputs, output, ahead, stream, work, bits } = self;
         // A copy, because what a function is given the address of is not in registers.
         let mut this = work.clone();
+        let mut room;
+        let copy: &[H] = if inputs.0.is_none() || inputs.1.is_none() {
+            room = [*H::ZEROS; BITS];
+            for (copy, value) in room.as_flattened_mut().iter_mut().zip(&*output) {
+                *copy = *value;
+            }
+            room.as_flattened().get(..output.len()).unwrap_or_default()
+        } else {
+            &[]
+        };
+        let (first, second) = (inputs.0.unwrap_or(copy), inputs.1.unwrap_or(copy));
         let (first, first_rest) = first.as_chunks::<LANES>();
         let (second, second_rest) = second.as_chunks::<LANES>();
         let (output, output_rest) = output.as_chunks_mut::<LANES>();
@@ -419,20 +446,29 @@ impl<H: Store, W> EachHalf<'_, H, W> {
         let (firsts, first_last) = first.as_chunks();
         let (seconds, second_last) = second.as_chunks();
         let (outputs, output_last) = output.as_chunks_mut();
-        for (([a, b], [c, d]), to) in firsts.iter().zip(seconds).zip(outputs) {
-            ahead.prefetch(s, a);
-            ahead.prefetch(s, c);
-            let Some(one) = this.next(s, (H::load(s, a), H::load(s, c))) else { break };
-            let Some(other) = this.next(s, (H::load(s, b), H::load(s, d))) else { break };
+        let (pairs, mut rest) = (bits.as_chunks().0, bits.get(2 * firsts.len()..).unwrap_or_default().iter());
+        for ((([a, b], [c, d]), to), &[bits_a, bits_b]) in firsts.iter().zip(seconds).zip(outputs).zip(pairs) {
+            if !ahead.is_not() {
+                ahead.prefetch(s, a);
+                if W::TWO {
+                    ahead.prefetch(s, c);
+                }
+            }
+            let Some(one) = this.next(s, (H::load(s, a), H::load(s, c)), u16::from_le_bytes(bits_a)) else { break };
+            let Some(other) = this.next(s, (H::load(s, b), H::load(s, d)), u16::from_le_bytes(bits_b)) else { break };
             let pair = H::narrow_two(s, [one, other]);
             put_two(s, stream, pair, to);
         }
-        for ((a, c), to) in first_last.iter().zip(second_last).zip(output_last) {
-            let Some(one) = this.next(s, (H::load(s, a), H::load(s, c))) else { break };
+        for (((a, c), to), &bits) in first_last.iter().zip(second_last).zip(output_last).zip(rest.by_ref()) {
+            let Some(one) = this.next(s, (H::load(s, a), H::load(s, c)), u16::from_le_bytes(bits)) else { break };
             s.store_halves(H::narrow(s, one), to);
         }
-        if !output_rest.is_empty()
-            && let Some(one) = this.next(s, (H::load_partial(s, first_rest), H::load_partial(s, second_rest)))
+        if let (false, Some(&bits)) = (output_rest.is_empty(), rest.next())
+            && let Some(one) = this.next(
+                s,
+                (H::load_partial(s, first_rest), H::load_partial(s, second_rest)),
+                u16::from_le_bytes(bits),
+            )
         {
             s.store_partial_halves(H::narrow(s, one), output_rest);
         }

@@ -2,9 +2,11 @@
 //!
 //! The kernels compute with f32 alone. They are compiled for two families of tensors: [`Singles`],
 //! where every tensor is f32 and the kernels read and write it where it is, and `Mixed`, where each
-//! tensor has its type at run time. Of a mixed tensor a kernel gets some neighbours at a time as f32:
-//! halves are widened into a *room* in the first cache and narrowed from one. Mixed tensors more than
-//! double the code of the kernels, and are compiled with the feature `half-precision` alone.
+//! tensor has its type at run time. Loops over tensors of one half type widen and narrow in registers
+//! ([`Storage::each_vector`], [`Storage::of_two`], [`Storage::of_one_type`]). Otherwise a kernel gets some
+//! neighbours of a mixed tensor at a time as f32: halves are widened into a *room* in the first cache and
+//! narrowed from one. Mixed tensors more than double the code of the kernels, and are compiled with the
+//! feature `half-precision` alone.
 
 #[cfg(feature = "half-precision")]
 mod mixed;

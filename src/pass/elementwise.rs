@@ -268,10 +268,17 @@ pub(super) fn walk<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usi
     units: Units<'_, FIELDS>,
     pass: E,
 ) {
+    let mut room;
+    let copy: &mut [f32] = if pass.needs_copy() {
+        room = [0.0; PIECE];
+        &mut room
+    } else {
+        &mut []
+    };
     match walk {
         Walk::Empty => {}
-        Walk::Planar(planar) => runs(s, planar, units, pass),
-        Walk::Columns(columns) => rows(s, columns, units, pass),
+        Walk::Planar(planar) => runs(s, planar, units, pass, copy),
+        Walk::Columns(columns) => rows(s, columns, units, pass, copy),
     }
 }
 
@@ -281,15 +288,9 @@ fn runs<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     planar: &Planar,
     (group, table, units): Units<'_, FIELDS>,
     mut pass: E,
+    copy: &mut [f32],
 ) {
     let Some(tile) = table.first() else { return };
-    let mut room;
-    let copy: &mut [f32] = if pass.needs_copy() {
-        room = [0.0; PIECE];
-        &mut room
-    } else {
-        &mut []
-    };
     let (mut rooms, keep) = (E::rooms(), pass.keep());
     let columns = of_columns(group, |column| E::Column::of_column(tile, column));
     // Nothing to clear where no channel needs them.
@@ -342,14 +343,8 @@ fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     columns: &Columns,
     (group, table, units): Units<'_, FIELDS>,
     mut pass: E,
+    copy: &mut [f32],
 ) {
-    let mut room;
-    let copy: &mut [f32] = if pass.needs_copy() {
-        room = [0.0; PIECE];
-        &mut room
-    } else {
-        &mut []
-    };
     let (mut rooms, keep, ahead) = (E::rooms(), pass.keep(), pass.ahead(columns.width));
     let (has_exact, has_whole_tiles) =
         (needs_f64::<S, FIELDS>(s, table, E::FLAGS), table.len() * LANES == group.columns);

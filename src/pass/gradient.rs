@@ -301,7 +301,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
 
     #[inline(always)]
     fn in_turn(&self) -> bool {
-        !RESIDUAL && self.0.elements.stream && self.0.grad_residual.is_none()
+        T::DIRECT && !RESIDUAL && self.0.elements.stream && self.0.grad_residual.is_none()
     }
 
     #[inline(always)]

@@ -80,11 +80,21 @@ pub(crate) fn dispatch(requested: Option<Backend>, kernel: impl Kernel) {
     run_portable(kernel);
 }
 
-/// Runs a kernel on portable lanes. On targets with other backends it is a function of its own, as
-/// for the others: without optimisation every vector has its place on the stack, and the caller
-/// would have the vectors of two backends.
-#[cfg_attr(all(target_arch = "x86_64", target_feature = "sse2"), inline(never))]
-#[cfg_attr(not(all(target_arch = "x86_64", target_feature = "sse2")), inline(always))]
+/// Runs a kernel on portable lanes. Where they are vectors it is a function of its own: without
+/// optimisation every vector has its place on the stack, and the caller would have the vectors of
+/// several kernels and backends.
+#[cfg_attr(
+    any(target_feature = "sse2", target_feature = "simd128", all(target_arch = "aarch64", target_feature = "neon")),
+    inline(never)
+)]
+#[cfg_attr(
+    not(any(
+        target_feature = "sse2",
+        target_feature = "simd128",
+        all(target_arch = "aarch64", target_feature = "neon")
+    )),
+    inline(always)
+)]
 fn run_portable(kernel: impl Kernel) {
     kernel.run(Portable);
 }

@@ -14,7 +14,7 @@
 //!           row, and the tiles begin again and again
 //!           other rows: a band of tiles through all rows, then      [`Tiles`]
 //!           the next band, so that their coefficients stay in the
-//!           first cache; from memory, four rows in turn
+//!           first cache; from memory whole rows, of f32 four in turn
 //! ```
 //!
 //! Columns and runs that need f64 are left out, and computed apart ([`Elementwise::exact`]).
@@ -24,7 +24,7 @@ use core::ops::Range;
 use core::slice;
 
 use super::keep::Keep;
-use super::{FourBits, of_columns, pieces};
+use super::{FourBits, STREAMED_VALUES, of_columns, pieces};
 use crate::bits::Buffer;
 use crate::channel::any;
 use crate::simd::{LANES, Lanes, Simd, first_lanes};
@@ -369,8 +369,10 @@ fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     }
     // Whole rows take less time than the tiles between those that need f64, which are written again.
     let (whole, mut next) = (!has_exact || pass.is_rewritable(), 0);
+    // Memory takes longer for a part of every row than for one row after the other.
+    let band = if pass.len() < STREAMED_VALUES { E::BAND } else { table.len() };
     while let Some(segment) = next_segment(s, table, next, E::FLAGS, whole) {
-        let segment = segment.start..segment.end.min(segment.start + E::BAND);
+        let segment = segment.start..segment.end.min(segment.start + band);
         next = segment.end;
         let (first, end) = (segment.start * LANES, segment.end * LANES);
         let Some(tiles) = table.get(segment) else { break };

@@ -110,12 +110,11 @@ impl<S: Simd> BatchMoments<S> {
         if !S::AT_ONCE || channels.len == LANES {
             return self;
         }
-        let [mean, m2] = [self.mean, self.m2].map(|field| {
-            let mut lanes = [0.0; LANES];
-            s.store_f64(field, &mut lanes);
-            s.load_partial_f64(range(&lanes, 0, channels.len))
-        });
-        Self { mean, m2, ..self }
+        let (mut mean, mut m2) = ([0.0; LANES], [0.0; LANES]);
+        s.store_f64(self.mean, &mut mean);
+        s.store_f64(self.m2, &mut m2);
+        let (mean, m2) = (range(&mean, 0, channels.len), range(&m2, 0, channels.len));
+        Self { mean: s.load_partial_f64(mean), m2: s.load_partial_f64(m2), ..self }
     }
 
     /// The sum of squared deviations. Rounding may leave it a little below zero; NaN stays.

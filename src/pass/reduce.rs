@@ -502,7 +502,9 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         for block in columns.blocks_of(group, piece).chain(columns.shorter_row(group, piece)) {
             self.four_by_four::<_, RESIDUAL, GATED>(s, block, table, part);
             // Where the shorter row has no columns, the sums of the block are 0.
-            part.iter_mut().for_each(|part| end_block(s, part));
+            for part in part.iter_mut() {
+                end_block(s, part);
+            }
         }
     }
 

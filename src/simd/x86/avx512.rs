@@ -12,17 +12,6 @@ use crate::element::Half;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx512(());
 
-/// The upper words of sixteen words of 32 bits, and those of sixteen others.
-const UPPER_WORDS: [u16; 2 * LANES] = {
-    let mut words = [0; 2 * LANES];
-    let (mut lane, mut word) = (0, 1);
-    while lane < words.len() {
-        words[lane] = word;
-        (lane, word) = (lane + 1, word + 2);
-    }
-    words
-};
-
 impl Avx512 {
     /// The bits of sixteen f32 whose upper halves are rounded to nearest even; those of NaN are quiet.
     #[inline(always)]
@@ -304,10 +293,20 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn narrow_two_bf16(self, [first, second]: [Avx512F32; 2]) -> [__m256i; 2] {
+        // The upper words of sixteen words of 32 bits, and those of sixteen others.
+        let upper_words: &[u16; 2 * LANES] = &const {
+            let mut words = [0; 2 * LANES];
+            let (mut lane, mut word) = (0, 1);
+            while lane < words.len() {
+                words[lane] = word;
+                (lane, word) = (lane + 1, word + 2);
+            }
+            words
+        };
         let (first, second) = (self.rounded_to_bf16(first), self.rounded_to_bf16(second));
-        // SAFETY: the token proves AVX-512; `UPPER_WORDS` is 32 values of sixteen bits.
+        // SAFETY: the token proves AVX-512; `upper_words` is 32 values of sixteen bits.
         unsafe {
-            let upper = _mm512_loadu_si512(UPPER_WORDS.as_ptr().cast());
+            let upper = _mm512_loadu_si512(upper_words.as_ptr().cast());
             let both = _mm512_permutex2var_epi16(first, upper, second);
             [_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both)]
         }

@@ -456,14 +456,13 @@ fn each_single<S: Simd, W: EachVector<S>>(
     let ((first, first_rest), (second, second_rest)) = (first.as_chunks(), second.as_chunks());
     let (output, output_rest) = output.as_chunks_mut();
     let (last, vectors) = (bits.get(output.len()), first.iter().zip(second).zip(output).zip(bits));
-    let is_lean = !stream && !in_place.0 && !in_place.1;
     if !stream && ahead.is_not() {
         // Tensors in the caches, where each instruction of the loop counts.
         for (((first, second), to), &bits) in vectors {
             let Some(value) = work.next(s, (s.load(first), s.load(second)), u16::from_le_bytes(bits)) else { break };
             s.store(value, to);
         }
-    } else if let (true, Some(further)) = (is_lean, ahead.second_alone()) {
+    } else if let (false, (false, false), Some(further)) = (stream, in_place, ahead.second_alone()) {
         for (((first, second), to), &bits) in vectors {
             s.prefetch_second(first, further);
             if W::TWO {

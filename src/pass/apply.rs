@@ -595,7 +595,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool> Elementwise<'a, S, FIELDS> f
 
     #[inline(always)]
     fn in_turn(&self) -> bool {
-        T::DIRECT && !RESIDUAL && self.0.elements.stream && self.0.gates.is_none()
+        !RESIDUAL && self.0.elements.in_turn() && self.0.gates.is_none()
     }
 
     #[inline(always)]

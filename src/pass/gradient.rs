@@ -301,7 +301,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
 
     #[inline(always)]
     fn in_turn(&self) -> bool {
-        T::DIRECT && !RESIDUAL && self.0.elements.stream && self.0.grad_residual.is_none()
+        !RESIDUAL && self.0.elements.in_turn() && self.0.grad_residual.is_none()
     }
 
     #[inline(always)]

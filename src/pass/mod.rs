@@ -340,6 +340,12 @@ impl<'a, T: Storage> Elements<'a, T> {
         self.stream && T::is_direct(&self.write)
     }
 
+    /// Whether four rows of a matrix are best written in turn. [`Singles`](crate::storage::Singles) alone can.
+    #[inline(always)]
+    pub(crate) const fn in_turn(&self) -> bool {
+        T::DIRECT && self.stream
+    }
+
     /// The values of some neighbours before anything of them is overwritten.
     #[inline(always)]
     pub(crate) fn values_of<'b, S: Simd>(&'b self, s: S, start: usize, len: usize, room: &'b mut T::Room) -> &'b [f32] {

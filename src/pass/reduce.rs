@@ -322,15 +322,15 @@ fn up_to_two<E>(values: &[E]) -> [&[E]; 2] {
 }
 
 /// Adds the rows of a block, whose values all belong to one channel, to a sum: without a residual or a curve.
-struct RowsOfBlock<'a, S: Simd, U, const GATED: bool> {
-    summands: U,
+struct RowsOfBlock<'a, 'b, S: Simd, T: Storage, const GATED: bool> {
+    summands: Summands<'a, 'b, S, T>,
     block: RowBlock,
     keep: Keep<'a>,
     buffer: &'a mut Buffer,
     sum: &'a mut Two<S::F32>,
 }
 
-impl<S: Simd, T: Storage, const GATED: bool> OfTwo<S> for RowsOfBlock<'_, S, Summands<'_, '_, S, T>, GATED> {
+impl<S: Simd, T: Storage, const GATED: bool> OfTwo<S> for RowsOfBlock<'_, '_, S, T, GATED> {
     #[inline(always)]
     fn run<E: Load>(self, s: S, x: &[E], dy: &[E]) {
         let Self { summands, block, keep, buffer, sum } = self;

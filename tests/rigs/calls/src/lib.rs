@@ -146,75 +146,87 @@ macro_rules! grad_parameters {
         ParameterGradients { weight: $call.grad_weight.as_deref_mut(), bias: $call.grad_bias.as_deref_mut() }
     };
 }
+macro_rules! train {
+    ($call:ident, $dropout:expr) => {
+        Train {
+            parameters: parameters!($call),
+            running: running_mut!($call),
+            dropout: $dropout,
+            input: $call.input,
+            residual: $call.residual,
+            output: &mut *$call.output,
+            saved: saved_mut!($call),
+            scratch: &mut *$call.scratch,
+        }
+    };
+}
+macro_rules! eval {
+    ($call:ident, $dropout:expr) => {
+        Eval {
+            parameters: parameters!($call),
+            running: running!($call),
+            dropout: $dropout,
+            input: $call.input,
+            residual: $call.residual,
+            output: &mut *$call.output,
+            scratch: &mut *$call.scratch,
+        }
+    };
+}
+macro_rules! eval_in_place {
+    ($call:ident) => {
+        EvalInPlace {
+            parameters: parameters!($call),
+            running: running!($call),
+            dropout: dropout!($call),
+            residual: $call.residual,
+            values: &mut *$call.output,
+            scratch: &mut *$call.scratch,
+        }
+    };
+}
+macro_rules! backward {
+    ($call:ident) => {
+        Backward {
+            parameters: parameters!($call),
+            statistics: statistics!($call),
+            dropout: dropout!($call),
+            input: $call.input,
+            residual: $call.residual,
+            grad_output: $call.grad_output,
+            grad_input: $call.grad_input.as_deref_mut(),
+            grad_residual: $call.grad_residual.as_deref_mut(),
+            grad_parameters: grad_parameters!($call),
+            scratch: &mut *$call.scratch,
+        }
+    };
+}
 
 #[expect(clippy::missing_errors_doc, reason = "the errors are those of the call of the same name")]
 impl<E: Element> Call<'_, E> {
     /// [`Layer::train`].
     pub fn train<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
-        layer.train(Train {
-            parameters: parameters!(self),
-            running: running_mut!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            saved: saved_mut!(self),
-            scratch: &mut *self.scratch,
-        })
+        layer.train(train!(self, dropout!(self)))
     }
 
     /// [`Layer::train_with_gates`].
     pub fn train_with_gates<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
-        let train = Train {
-            parameters: parameters!(self),
-            running: running_mut!(self),
-            dropout: dropout_beside_gates!(self),
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            saved: saved_mut!(self),
-            scratch: &mut *self.scratch,
-        };
-        layer.train_with_gates(train, self.gates)
+        layer.train_with_gates(train!(self, dropout_beside_gates!(self)), self.gates)
     }
 
     /// [`Layer::eval_with_gates`].
     pub fn eval_with_gates<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
-        let eval = Eval {
-            parameters: parameters!(self),
-            running: running!(self),
-            dropout: dropout_beside_gates!(self),
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            scratch: &mut *self.scratch,
-        };
-        layer.eval_with_gates(eval, self.gates)
+        layer.eval_with_gates(eval!(self, dropout_beside_gates!(self)), self.gates)
     }
 
     /// [`Layer::eval`].
     pub fn eval<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
-        layer.eval(Eval {
-            parameters: parameters!(self),
-            running: running!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            scratch: &mut *self.scratch,
-        })
+        layer.eval(eval!(self, dropout!(self)))
     }
 
     /// [`Layer::eval_in_place`], of the output.
     pub fn eval_in_place<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
-        layer.eval_in_place(EvalInPlace {
-            parameters: parameters!(self),
-            running: running!(self),
-            dropout: dropout!(self),
-            residual: self.residual,
-            values: &mut *self.output,
-            scratch: &mut *self.scratch,
-        })
+        layer.eval_in_place(eval_in_place!(self))
     }
 
     /// [`Layer::prepare`].
@@ -254,31 +266,13 @@ impl<E: Element> Call<'_, E> {
         layer.backward(Backward {
             parameters: Parameters::default(),
             statistics: Statistics::Prepared(front(self.prepared, layer.prepared_len())),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            grad_output: self.grad_output,
-            grad_input: self.grad_input.as_deref_mut(),
-            grad_residual: self.grad_residual.as_deref_mut(),
-            grad_parameters: grad_parameters!(self),
-            scratch: &mut *self.scratch,
+            ..backward!(self)
         })
     }
 
     /// [`Layer::backward`].
     pub fn backward<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
-        layer.backward(Backward {
-            parameters: parameters!(self),
-            statistics: statistics!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            grad_output: self.grad_output,
-            grad_input: self.grad_input.as_deref_mut(),
-            grad_residual: self.grad_residual.as_deref_mut(),
-            grad_parameters: grad_parameters!(self),
-            scratch: &mut *self.scratch,
-        })
+        layer.backward(backward!(self))
     }
 
     /// [`Layer::backward_in_place`], of the output, which has the gradient with respect to the output in it.
@@ -300,15 +294,9 @@ impl<E: Element> Call<'_, E> {
     pub fn backward_with_gates<A: Activation>(&mut self, layer: &Layer<A>) -> Result<(), Error> {
         layer.backward(Backward {
             parameters: Parameters { weight: self.weight, bias: None },
-            statistics: statistics!(self),
             dropout: Dropout::Gates(&*self.gates),
-            input: self.input,
             residual: None,
-            grad_output: self.grad_output,
-            grad_input: self.grad_input.as_deref_mut(),
-            grad_residual: self.grad_residual.as_deref_mut(),
-            grad_parameters: grad_parameters!(self),
-            scratch: &mut *self.scratch,
+            ..backward!(self)
         })
     }
 
@@ -416,44 +404,17 @@ impl<E: Element> Call<'_, E> {
 
     /// [`Layer::train_prelu`].
     pub fn train_prelu(&mut self, layer: &Layer<Identity>, slope: &[f32]) -> Result<(), Error> {
-        let call = Train {
-            parameters: parameters!(self),
-            running: running_mut!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            saved: saved_mut!(self),
-            scratch: &mut *self.scratch,
-        };
-        layer.train_prelu(call, slope)
+        layer.train_prelu(train!(self, dropout!(self)), slope)
     }
 
     /// [`Layer::eval_prelu`].
     pub fn eval_prelu(&mut self, layer: &Layer<Identity>, slope: &[f32]) -> Result<(), Error> {
-        let call = Eval {
-            parameters: parameters!(self),
-            running: running!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            scratch: &mut *self.scratch,
-        };
-        layer.eval_prelu(call, slope)
+        layer.eval_prelu(eval!(self, dropout!(self)), slope)
     }
 
     /// [`Layer::eval_prelu_in_place`], of the output.
     pub fn eval_prelu_in_place(&mut self, layer: &Layer<Identity>, slope: &[f32]) -> Result<(), Error> {
-        let call = EvalInPlace {
-            parameters: parameters!(self),
-            running: running!(self),
-            dropout: dropout!(self),
-            residual: self.residual,
-            values: &mut *self.output,
-            scratch: &mut *self.scratch,
-        };
-        layer.eval_prelu_in_place(call, slope)
+        layer.eval_prelu_in_place(eval_in_place!(self), slope)
     }
 
     /// [`Layer::backward_prelu`].
@@ -463,19 +424,7 @@ impl<E: Element> Call<'_, E> {
         slope: &[f32],
         grad_slope: Option<&mut [f32]>,
     ) -> Result<(), Error> {
-        let call = Backward {
-            parameters: parameters!(self),
-            statistics: statistics!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            grad_output: self.grad_output,
-            grad_input: self.grad_input.as_deref_mut(),
-            grad_residual: self.grad_residual.as_deref_mut(),
-            grad_parameters: grad_parameters!(self),
-            scratch: &mut *self.scratch,
-        };
-        layer.backward_prelu(call, slope, grad_slope)
+        layer.backward_prelu(backward!(self), slope, grad_slope)
     }
 }
 
@@ -483,17 +432,7 @@ impl<E: Element> Call<'_, E> {
 impl Call<'_> {
     /// [`Layer::train_masked`].
     pub fn train_masked<A: Activation>(&mut self, layer: &Layer<A>, masked: Masked<'_>) -> Result<(), Error> {
-        let call = Train {
-            parameters: parameters!(self),
-            running: running_mut!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            saved: saved_mut!(self),
-            scratch: &mut *self.scratch,
-        };
-        layer.train_masked(call, masked)
+        layer.train_masked(train!(self, dropout!(self)), masked)
     }
 
     /// [`Layer::train_masked_with_gates`], with the mask in the gates.
@@ -503,31 +442,12 @@ impl Call<'_> {
         masked: Masked<'_>,
         gates: &mut [u8],
     ) -> Result<(), Error> {
-        let call = Train {
-            parameters: parameters!(self),
-            running: running_mut!(self),
-            dropout: Dropout::InGates,
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            saved: saved_mut!(self),
-            scratch: &mut *self.scratch,
-        };
-        layer.train_masked_with_gates(call, masked, gates)
+        layer.train_masked_with_gates(train!(self, Dropout::InGates), masked, gates)
     }
 
     /// [`Layer::eval_masked`].
     pub fn eval_masked<A: Activation>(&mut self, layer: &Layer<A>, masked: Masked<'_>) -> Result<(), Error> {
-        let call = Eval {
-            parameters: parameters!(self),
-            running: running!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            scratch: &mut *self.scratch,
-        };
-        layer.eval_masked(call, masked)
+        layer.eval_masked(eval!(self, dropout!(self)), masked)
     }
 
     /// [`Layer::eval_masked_with_gates`], with the mask in the gates.
@@ -537,33 +457,12 @@ impl Call<'_> {
         masked: Masked<'_>,
         gates: &mut [u8],
     ) -> Result<(), Error> {
-        let call = Eval {
-            parameters: parameters!(self),
-            running: running!(self),
-            dropout: Dropout::InGates,
-            input: self.input,
-            residual: self.residual,
-            output: &mut *self.output,
-            scratch: &mut *self.scratch,
-        };
-        layer.eval_masked_with_gates(call, masked, gates)
+        layer.eval_masked_with_gates(eval!(self, Dropout::InGates), masked, gates)
     }
 
     /// [`Layer::backward_masked`].
     pub fn backward_masked<A: Activation>(&mut self, layer: &Layer<A>, masked: Masked<'_>) -> Result<(), Error> {
-        let call = Backward {
-            parameters: parameters!(self),
-            statistics: statistics!(self),
-            dropout: dropout!(self),
-            input: self.input,
-            residual: self.residual,
-            grad_output: self.grad_output,
-            grad_input: self.grad_input.as_deref_mut(),
-            grad_residual: self.grad_residual.as_deref_mut(),
-            grad_parameters: grad_parameters!(self),
-            scratch: &mut *self.scratch,
-        };
-        layer.backward_masked(call, masked)
+        layer.backward_masked(backward!(self), masked)
     }
 
     /// [`normdrop::fold_into_previous`] or [`normdrop::fold_into_next`]: the weights of the other layer are the output, and its

@@ -29,11 +29,12 @@ OPTIONS = {
     "all": {"activation": "gelu", "p": 0.3, "mean_tail": True, "momentum": 0.3, "eps": 1e-3},
     "relu": {"activation": "relu", "p": 0.5, "momentum": None, "granularity": "channel"},
     "stochastic depth": {"activation": "silu", "p": 0.5, "granularity": "sample", "bias": False},
+    "prelu": {"activation": "prelu", "p": 0.3, "slope": torch.linspace(-0.3, 0.6, CHANNELS)},
     "no statistics": {"activation": "leaky_relu", "slope": 0.2, "track_running_stats": False, "affine": False},
 }
 SHAPES = {"NC": (), "NCHW": (3, 6), "channels last": (3, 6)}
 CASES = [(parts, options, shape) for sizes in PARTS.values() for parts in sizes for options in OPTIONS for shape in SHAPES]
-HALVES = [(parts, options, shape, dtype) for parts in ((5, 2), (1, 0, 6)) for options in ("all", "relu", "no statistics") for shape in SHAPES
+HALVES = [(parts, options, shape, dtype) for parts in ((5, 2), (1, 0, 6)) for options in ("all", "relu", "prelu", "no statistics") for shape in SHAPES
           for dtype in (torch.bfloat16, torch.float16)]
 
 
@@ -231,6 +232,8 @@ def test_convert_keeps_everything():
     lone = SyncNormDrop.convert(plain, "a group")
     assert type(lone) is SyncNormDrop and lone.process_group == "a group" and repr(lone) == "Sync" + repr(plain)
     assert lone.weight is plain.weight and lone.running_mean is plain.running_mean
+    learned = SyncNormDrop.convert(layer_of(NormDrop, "prelu"))
+    assert torch.equal(learned.slope, OPTIONS["prelu"]["slope"]) and "slope" in dict(learned.named_parameters())
     nested = SyncNormDrop.convert(torch.nn.Sequential(torch.nn.Linear(2, CHANNELS), torch.nn.Sequential(plain)))
     assert type(nested[1][0]) is SyncNormDrop and type(nested[0]) is torch.nn.Linear
     assert SyncNormDrop.convert(nested)[1][0] is nested[1][0]

@@ -127,30 +127,25 @@ impl<'a> WrittenGates<'a> {
 
     /// Writes the bits of `len` elements from element `first` on, and no others.
     #[inline(never)]
-    #[expect(clippy::cast_possible_truncation, reason = "a byte")]
+    #[expect(clippy::cast_possible_truncation, reason = "sixteen bits, and a byte")]
     pub(crate) fn put(&mut self, first: usize, len: usize, words: &[u16]) {
         let (start, shift) = ((first - self.base) / 8, (first - self.base) % 8);
+        let bytes = self.bytes.get_mut(start..).unwrap_or_default();
         // What of the first byte belongs to other elements stays.
-        let mut carry = self.bytes.get(start).map_or(0, |&byte| u32::from(byte) & ((1 << shift) - 1));
-        let (mut left, mut at) = (shift + len, start);
-        for &word in words {
+        let mut carry = bytes.first().map_or(0, |&byte| u32::from(byte) & ((1 << shift) - 1));
+        let (whole, last) = words.split_at_checked(len / LANES).unwrap_or_default();
+        let (pairs, bytes) = bytes.split_at_mut_checked(2 * whole.len()).unwrap_or_default();
+        for (pair, &word) in pairs.as_chunks_mut().0.iter_mut().zip(whole) {
             carry |= u32::from(word) << shift;
-            for _ in 0..2 {
-                if left == 0 {
-                    return;
-                }
-                let Some(byte) = self.bytes.get_mut(at) else { return };
-                let bits = left.min(8);
-                let mask = ((1_u32 << bits) - 1) as u8;
-                *byte = *byte & !mask | carry as u8 & mask;
-                (carry, left, at) = (carry >> 8, left - bits, at + 1);
-            }
+            *pair = (carry as u16).to_le_bytes();
+            carry >>= LANES;
         }
-        if left != 0
-            && let Some(byte) = self.bytes.get_mut(at)
-        {
+        carry |= last.first().map_or(0, |&word| u32::from(word) << shift);
+        let mut left = shift + len % LANES;
+        for byte in bytes.iter_mut().take(left.div_ceil(8)) {
             let mask = ((1_u32 << left.min(8)) - 1) as u8;
             *byte = *byte & !mask | carry as u8 & mask;
+            (carry, left) = (carry >> 8, left.saturating_sub(8));
         }
     }
 }

@@ -138,6 +138,17 @@ pub(crate) trait EachVector<S: Simd>: Clone {
 /// Two inputs of an elementwise pass. One that is missing is overwritten: its values are those of the output.
 type Inputs<T> = (Option<T>, Option<T>);
 
+/// What the walk of an elementwise pass has beside its tensors.
+pub(crate) struct By<'a, T: Storage> {
+    /// Room for values that are overwritten, if any are.
+    pub(crate) copy: &'a mut [f32],
+    /// Whether the output is written past the caches.
+    pub(crate) stream: bool,
+    /// Rooms for the inputs and for the output.
+    #[cfg_attr(not(feature = "half-precision"), expect(dead_code, reason = "f32 is read and written where it is"))]
+    pub(crate) rooms: [&'a mut T::Room; 3],
+}
+
 /// Work on a tensor whose elements are of one type.
 pub(crate) trait OfOneType {
     type Output;
@@ -214,17 +225,16 @@ pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
         ahead: Ahead,
         rooms: (&'b mut [f32], &'b mut Self::Room, &'b mut Self::Room),
     ) -> (&'b [f32], &'b mut [f32]);
-    /// Puts some neighbours of the inputs through `work` into those of the output, whose first element is number `base`, if
-    /// all tensors are of one type that is read and written where it is. Whether they are. `copy` has room for values that are
-    /// overwritten. Each vector has two bytes of mask bits.
+    /// Puts some neighbours of the inputs through `work` into those of the output, whose first element is number `base`. Each
+    /// vector has two bytes of mask bits.
     fn each_vector<S: Simd>(
         s: S,
         inputs: Inputs<Self::Ref<'_>>,
         output: (&mut Self::Mut<'_>, usize),
         place: ((usize, usize), Ahead),
-        to: (&mut [f32], bool),
+        by: By<'_, Self>,
         work: (&mut impl EachVector<S>, &[[u8; 2]]),
-    ) -> bool;
+    );
     /// Asks the caches for values ahead of some neighbours.
     fn prefetch<S: Simd>(s: S, tensor: Self::Ref<'_>, place: (usize, usize), ahead: Ahead);
     /// Runs work on a tensor.
@@ -379,11 +389,12 @@ impl Storage for Singles {
         inputs: Inputs<&[f32]>,
         (output, base): (&mut &mut [f32], usize),
         ((start, len), ahead): ((usize, usize), Ahead),
-        (copy, stream): (&mut [f32], bool),
+        By { copy, stream, .. }: By<'_, Self>,
         work: (&mut impl EachVector<S>, &[[u8; 2]]),
-    ) -> bool {
-        each_single(s, inputs, range_mut(output, start - base, len), (start, ahead), (copy, stream), work);
-        true
+    ) {
+        let of_place =
+            (inputs.0.map(|tensor| range(tensor, start, len)), inputs.1.map(|tensor| range(tensor, start, len)));
+        each_single(s, of_place, range_mut(output, start - base, len), ahead, (copy, stream), work);
     }
 
     #[inline(always)]
@@ -434,13 +445,13 @@ impl Storage for Singles {
     }
 }
 
-/// [`Storage::each_vector`] of f32, for the values of `output`, which begin with element `start` of the inputs.
+/// [`Storage::each_vector`] of f32.
 #[inline(always)]
 fn each_single<S: Simd, W: EachVector<S>>(
     s: S,
     inputs: Inputs<&[f32]>,
     output: &mut [f32],
-    (start, ahead): (usize, Ahead),
+    ahead: Ahead,
     (copy, stream): (&mut [f32], bool),
     (work, bits): (&mut W, &[[u8; 2]]),
 ) {
@@ -451,8 +462,7 @@ fn each_single<S: Simd, W: EachVector<S>>(
         }
     }
     let copy = copy.get(..len).unwrap_or_default();
-    let first = inputs.0.map_or(copy, |tensor| range(tensor, start, len));
-    let second = inputs.1.map_or(copy, |tensor| range(tensor, start, len));
+    let (first, second) = (inputs.0.unwrap_or(copy), inputs.1.unwrap_or(copy));
     let ((first, first_rest), (second, second_rest)) = (first.as_chunks(), second.as_chunks());
     let (output, output_rest) = output.as_chunks_mut();
     let (last, vectors) = (bits.get(output.len()), first.iter().zip(second).zip(output).zip(bits));

@@ -4,13 +4,16 @@
 //! where the activation allows it and there is no residual. One pass: 4 bytes read and 4 written per element, 4 more
 //! read with a residual, and one mask bit.
 
+use core::cell::Cell;
 use core::ops::Range;
+use core::slice;
 
 use super::elementwise::{self, Column, Elementwise, Owner, Sources};
 use super::exact::ExactNormalise;
 use super::keep::{Bits, Keep};
 use super::{
-    Elements, FourBits, Place, Rooms, four_bits, four_rows, four_rows_mut, load_four, pair_lane, put, whole_vectors,
+    Elements, FourBits, Rooms, each_four, first_bits, four_rows, four_rows_mut, load_four, pair_lane, put,
+    put_four_bits, whole_vectors,
 };
 use crate::activation::{Formula, FormulaCurve};
 use crate::args::Statistics;
@@ -20,7 +23,7 @@ use crate::prepared::Prepared;
 use crate::shape::Shape;
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, halves, one_at_a_time};
 use crate::slices::range;
-use crate::storage::{Ahead, EachVector, PIECE, Storage};
+use crate::storage::{Ahead, By, EachVector, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Group, RowBlock, Tile, Vectors, Walk};
 
@@ -595,7 +598,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool> Elementwise<'a, S, FIELDS> f
 
     #[inline(always)]
     fn in_turn(&self) -> bool {
-        !RESIDUAL && self.0.elements.in_turn() && self.0.gates.is_none()
+        !RESIDUAL && self.0.elements.in_turn()
     }
 
     #[inline(always)]
@@ -637,22 +640,45 @@ impl<T: Storage> Forward<'_, '_, T> {
     #[inline(always)]
     fn four_rows<S: Simd>(&mut self, s: S, rows: RowBlock, tile: usize, (bits, buffer): (&mut FourBits, &mut Buffer)) {
         let (apply, tiles) = (self.apply, self.table.get(tile..).unwrap_or_default());
-        let bits = four_bits(&apply.keep, rows, bits, buffer);
+        let start = |row: usize| rows.first() + row * rows.width;
+        match &self.gates {
+            Some(gates) if gates.has_mask => {
+                for (row, bits) in bits.iter_mut().enumerate() {
+                    gates.fill(start(row), first_bits(bits, rows.columns));
+                }
+            }
+            _ => put_four_bits(&apply.keep, rows, bits, buffer),
+        }
         let (Some(x), Some(y)) = (self.elements.read.and_then(T::all_singles), T::singles(&mut self.elements.write))
         else {
             return;
         };
         let (x, _) = whole_vectors([0, 1, 2, 3].map(|row| rows.row(x, row)));
         let y = four_rows_mut(y, rows.first() - self.elements.base, rows.width, rows.columns);
-        let lower = apply.lower(s);
+        let (lower, mut words) = (apply.lower(s), [[0; 4]; BITS]);
         let [a, b, c, d] = y;
         let y = a.iter_mut().zip(b).zip(c.iter_mut().zip(d));
-        for (((x, ((a, b), (c, d))), bits), tile) in four_rows(x).zip(y).zip(bits).zip(tiles) {
+        for ((((x, ((a, b), (c, d))), bits), tile), words) in
+            four_rows(x).zip(y).zip(each_four(bits)).zip(tiles).zip(&mut words)
+        {
             let (own, x) = (ColumnCoefficients::of_tile(s, tile), load_four::<_, f32>(s, x));
-            s.stream(apply.finish(s, lower, bits[0], own.normalise(x[0]), false).0, a);
-            s.stream(apply.finish(s, lower, bits[1], own.normalise(x[1]), false).0, b);
-            s.stream(apply.finish(s, lower, bits[2], own.normalise(x[2]), false).0, c);
-            s.stream(apply.finish(s, lower, bits[3], own.normalise(x[3]), false).0, d);
+            let (y, gate) = apply.finish(s, lower, bits[0], own.normalise(x[0]), false);
+            s.stream(y, a);
+            words[0] = s.bits(gate);
+            let (y, gate) = apply.finish(s, lower, bits[1], own.normalise(x[1]), false);
+            s.stream(y, b);
+            words[1] = s.bits(gate);
+            let (y, gate) = apply.finish(s, lower, bits[2], own.normalise(x[2]), false);
+            s.stream(y, c);
+            words[2] = s.bits(gate);
+            let (y, gate) = apply.finish(s, lower, bits[3], own.normalise(x[3]), false);
+            s.stream(y, d);
+            words[3] = s.bits(gate);
+        }
+        if let Some(gates) = &mut self.gates {
+            for row in 0..4 {
+                gates.put(start(row), rows.columns, &words.map(|words| words[row]));
+            }
         }
     }
 
@@ -666,100 +692,90 @@ impl<T: Storage> Forward<'_, '_, T> {
         ((start, len), ahead): ((usize, usize), Ahead),
         (copy, rooms): (&mut [f32], &mut Rooms<T>),
     ) {
-        let (apply, mut buffer, mut pairs) = (self.apply, [0; _], [[0; 2]; _]);
+        let (apply, vectors, mut buffer, mut pairs) = (self.apply, len.div_ceil(LANES), [0; _], [[0; 2]; _]);
         let bits = match &self.gates {
-            Some(gates) if gates.has_mask => gates.copy_bits(start, len.div_ceil(LANES), &mut buffer),
-            _ => keep.bits(start, len.div_ceil(LANES), &mut buffer),
+            Some(gates) if gates.has_mask => gates.copy_bits(start, vectors, &mut buffer),
+            _ => keep.bits(start, vectors, &mut buffer),
         };
-        let mut words = [0; BITS];
-        let words = if self.gates.is_some() { &mut words[..] } else { &mut [] };
-        let (stream, in_place) = (self.elements.streams(), self.elements.read.is_none());
-        let residuals = apply.residuals::<S, RESIDUAL>(s, (start, len), ahead, &mut rooms.residual);
         if let Some(curve) = apply.curve_if::<RESIDUAL>() {
+            let residuals = apply.residuals::<S, RESIDUAL>(s, (start, len), ahead, &mut rooms.residual);
             let strip = copy.get_mut(..len).unwrap_or_default();
             // A copy, because what a function is given the address of is not in registers.
             let mut these = sources.clone();
             let x = self.elements.values_of(s, start, len, &mut rooms.read);
             apply.curve(s, curve, (&mut these, owner), (&residuals, x, &[]), strip);
             *sources = these;
-            let scale = other_scale(apply.formula, apply.residual.is_some(), keep.scale);
+            let (scale, stream) =
+                (other_scale(apply.formula, apply.residual.is_some(), keep.scale), self.elements.streams());
             let y = self.elements.place(start, len, &mut rooms.write);
             s.apart(FinishStrip { strip, bits, scale, stream, y });
             self.elements.finish(s, start, len, &rooms.write);
             return;
         }
-        let (lower, bits) = (apply.lower(s), bits.pairs(len.div_ceil(LANES), &mut pairs));
-        if !RESIDUAL && words.is_empty() {
-            let mut plain = PlainForward { apply, lower, sources: sources.clone() };
-            let (x, to) = (self.elements.read.map(|x| T::shorter(x)), (&mut *copy, self.elements.stream));
-            let output = (&mut self.elements.write, self.elements.base);
-            if T::each_vector(s, (x, x), output, ((start, len), ahead), to, (&mut plain, bits)) {
-                *sources = plain.sources;
-                return;
-            }
-        }
-        let Place { read, write } =
-            self.elements.piece(s, (start, len), ahead, copy, (&mut rooms.read, &mut rooms.write));
-        let ((x, x_rest), (y, y_rest)) = (read.as_chunks(), write.as_chunks_mut());
-        let whole = x.len();
-        for (vector, ((x, y), &bits)) in x.iter().zip(y).zip(bits).enumerate() {
-            let Some(coefficients) = sources.take(s) else { break };
-            if T::DIRECT {
-                ahead.prefetch(s, if in_place { y } else { x });
-            }
-            if RESIDUAL && T::DIRECT {
-                residuals.prefetch(s, ahead, vector);
-            }
-            let (residual, owner) = (residuals.load(s, vector), owner.further(vector));
-            let z = apply.z::<S, RESIDUAL>(s, &coefficients, s.load(x), residual, owner);
-            let (of_vector, gate) = apply.finish(s, lower, u16::from_le_bytes(bits), z, RESIDUAL);
-            put(s, stream, of_vector, y);
-            if let Some(word) = words.get_mut(vector) {
-                *word = s.bits(gate);
-            }
-        }
-        // No source is taken if there is no rest: the next piece begins with it.
-        if !len.is_multiple_of(LANES)
-            && let (Some(coefficients), Some(&bits)) = (sources.take(s), bits.get(whole))
-        {
-            let (residual, owner) = (residuals.load_rest(s), owner.further(whole));
-            let z = apply.z::<S, RESIDUAL>(s, &coefficients, s.load_partial(x_rest), residual, owner);
-            let (of_vector, gate) = apply.finish(s, lower, u16::from_le_bytes(bits), z, RESIDUAL);
-            s.store_partial(of_vector, y_rest);
-            if let Some(word) = words.get_mut(whole) {
-                *word = s.bits(gate);
-            }
-        }
-        self.elements.finish(s, start, len, &rooms.write);
-        if let Some(gates) = &mut self.gates {
-            gates.put(start, len, words);
-        }
+        let (lower, bits) = (apply.lower(s), bits.pairs(vectors, &mut pairs));
+        let x = self.elements.read.map(|x| T::shorter(x));
+        let inputs = (x, if RESIDUAL { apply.residual.map(|residual| T::shorter(residual)) } else { x });
+        let output = (&mut self.elements.write, self.elements.base);
+        let rooms = [&mut rooms.read, &mut rooms.residual, &mut rooms.write];
+        let (place, by) = (((start, len), ahead), By { copy, stream: self.elements.stream, rooms });
+        let these = sources.clone();
+        let Some(gates) = &mut self.gates else {
+            let mut each = EachOutput::<T, _, _, RESIDUAL, false> {
+                apply,
+                lower,
+                sources: these,
+                owner,
+                vector: 0,
+                gates: [].iter(),
+            };
+            T::each_vector(s, inputs, output, place, by, (&mut each, bits));
+            *sources = each.sources;
+            return;
+        };
+        let mut words = [0; BITS];
+        let cells = Cell::from_mut(words.get_mut(..vectors).unwrap_or_default()).as_slice_of_cells();
+        let mut each = EachOutput::<T, _, _, RESIDUAL, true> {
+            apply,
+            lower,
+            sources: these,
+            owner,
+            vector: 0,
+            gates: cells.iter(),
+        };
+        T::each_vector(s, inputs, output, place, by, (&mut each, bits));
+        *sources = each.sources;
+        gates.put(start, len, &words);
     }
 }
 
-/// The output of one vector after the other, without a residual, a curve or gates.
-struct PlainForward<'a, 'b, T: Storage, U, V> {
+/// The output of one vector after the other, without a curve.
+#[derive(Clone)]
+struct EachOutput<'a, 'b, 'c, T: Storage, U, V, const RESIDUAL: bool, const GATES: bool> {
     apply: &'a Apply<'b, T>,
     lower: V,
     sources: U,
+    /// The owner of the first vector, and the number of the next.
+    owner: Owner,
+    vector: usize,
+    /// Where the gates of the next vectors are put, if `GATES`.
+    gates: slice::Iter<'c, Cell<u16>>,
 }
 
-impl<T: Storage, U: Clone, V: Copy> Clone for PlainForward<'_, '_, T, U, V> {
-    #[inline(always)]
-    fn clone(&self) -> Self {
-        Self { sources: self.sources.clone(), ..*self }
-    }
-}
-
-impl<S: Simd, T: Storage, U: Sources<S, Vector = Coefficients<S>>> EachVector<S>
-    for PlainForward<'_, '_, T, U, S::F32>
+impl<S: Simd, T: Storage, U: Sources<S, Vector = Coefficients<S>>, const RESIDUAL: bool, const GATES: bool>
+    EachVector<S> for EachOutput<'_, '_, '_, T, U, S::F32, RESIDUAL, GATES>
 {
-    const TWO: bool = false;
+    const TWO: bool = RESIDUAL;
 
     #[inline(always)]
-    fn next(&mut self, s: S, (x, _): (S::F32, S::F32), bits: u16) -> Option<S::F32> {
-        let coefficients = self.sources.take(s)?;
-        Some(self.apply.finish(s, self.lower, bits, coefficients.normalise(x), false).0)
+    fn next(&mut self, s: S, (x, residual): (S::F32, S::F32), bits: u16) -> Option<S::F32> {
+        let (coefficients, owner) = (self.sources.take(s)?, self.owner.further(self.vector));
+        let z = self.apply.z::<S, RESIDUAL>(s, &coefficients, x, residual, owner);
+        let (y, gate) = self.apply.finish(s, self.lower, bits, z, RESIDUAL);
+        if GATES {
+            self.gates.next()?.set(s.bits(gate));
+        }
+        self.vector += 1;
+        Some(y)
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
 use crate::bits::{BITS, Buffer};
 use crate::channel::{Differential, Differentiation, differentiated, lane_of};
 use crate::simd::{Kernel, LANES, Machine, Simd, Work};
-use crate::storage::{Ahead, EachVector, PIECE, Storage};
+use crate::storage::{Ahead, By, EachVector, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Group, RowBlock, Tile, Vectors, Walk};
 
@@ -396,13 +396,14 @@ impl<T: Storage> Backward<'_, '_, T> {
         let bits = keep.bits(start, vectors, &mut buffer).pairs(vectors, &mut pairs);
         let lower = gradient.apply.lower(s);
         if !RESIDUAL && self.grad_residual.is_none() {
-            let mut plain = PlainGradient::<T, _, _, GATED, BATCH> { gradient, lower, sources: sources.clone() };
+            let mut each = EachGradient::<T, _, _, GATED, BATCH> { gradient, lower, sources: sources.clone() };
             let inputs = (Some(T::shorter(gradient.input)), self.elements.read.map(|dy| T::shorter(dy)));
-            let (output, to) = ((&mut self.elements.write, self.elements.base), (&mut *copy, self.elements.stream));
-            if T::each_vector(s, inputs, output, ((start, len), ahead), to, (&mut plain, bits)) {
-                *sources = plain.sources;
-                return;
-            }
+            let output = (&mut self.elements.write, self.elements.base);
+            let rooms = [&mut others.read, &mut rooms.read, &mut rooms.write];
+            let by = By { copy, stream: self.elements.stream, rooms };
+            T::each_vector(s, inputs, output, ((start, len), ahead), by, (&mut each, bits));
+            *sources = each.sources;
+            return;
         }
         let residuals = gradient.apply.residuals::<S, RESIDUAL>(s, (start, len), ahead, &mut rooms.residual);
         let all_x = T::read(s, T::shorter(gradient.input), (start, len), ahead, &mut others.read);
@@ -468,23 +469,15 @@ impl<T: Storage> Backward<'_, '_, T> {
 }
 
 /// The input gradient of one vector after the other, without a residual or a curve.
-struct PlainGradient<'a, 'b, T: Storage, U, V, const GATED: bool, const BATCH: bool> {
+#[derive(Clone)]
+struct EachGradient<'a, 'b, T: Storage, U, V, const GATED: bool, const BATCH: bool> {
     gradient: &'a Gradient<'b, T>,
     lower: V,
     sources: U,
 }
 
-impl<T: Storage, U: Clone, V: Copy, const GATED: bool, const BATCH: bool> Clone
-    for PlainGradient<'_, '_, T, U, V, GATED, BATCH>
-{
-    #[inline(always)]
-    fn clone(&self) -> Self {
-        Self { sources: self.sources.clone(), ..*self }
-    }
-}
-
 impl<S: Simd, T: Storage, U: Sources<S, Vector = VectorCoefficients<S>>, const GATED: bool, const BATCH: bool>
-    EachVector<S> for PlainGradient<'_, '_, T, U, S::F32, GATED, BATCH>
+    EachVector<S> for EachGradient<'_, '_, T, U, S::F32, GATED, BATCH>
 {
     const TWO: bool = true;
 

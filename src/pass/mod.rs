@@ -189,6 +189,13 @@ pub(crate) fn four_bits<'a>(
     bits: &'a mut FourBits,
     buffer: &mut Buffer,
 ) -> impl Iterator<Item = [u16; 4]> + use<'a> {
+    put_four_bits(keep, rows, bits, buffer);
+    each_four(bits)
+}
+
+/// Writes the bits of [`four_bits`].
+#[inline(always)]
+pub(crate) fn put_four_bits(keep: &Keep<'_>, rows: RowBlock, bits: &mut FourBits, buffer: &mut Buffer) {
     for (row, bits) in bits.iter_mut().enumerate() {
         let bits = first_bits(bits, rows.columns);
         if row < rows.rows {
@@ -197,7 +204,11 @@ pub(crate) fn four_bits<'a>(
             bits.fill(0);
         }
     }
-    let [a, b, c, d] = &*bits;
+}
+
+/// The mask bits of a vector of each of four rows at a time.
+#[inline(always)]
+pub(crate) fn each_four([a, b, c, d]: &FourBits) -> impl Iterator<Item = [u16; 4]> {
     a.iter().zip(b).zip(c.iter().zip(d)).map(|((&a, &b), (&c, &d))| [a, b, c, d])
 }
 

@@ -1,7 +1,7 @@
 //! Tensors whose types are known at run time, and the one place where halves are read and written.
 //! Only with the feature `half-precision`.
 
-use super::{Ahead, EachVector, Inputs, Load, OfOneType, OfTwo, PIECE, Singles, Storage, rows_of};
+use super::{Ahead, By, EachVector, Inputs, Load, OfOneType, OfTwo, PIECE, Singles, Storage, each_single, rows_of};
 use crate::bits::BITS;
 use crate::element::{Bf16, Element, F16, Half, Values, ValuesMut};
 use crate::simd::{LANES, Lanes, Simd, Work};
@@ -286,15 +286,24 @@ impl Storage for Mixed {
         s: S,
         inputs: Inputs<Values<'_>>,
         (output, base): (&mut ValuesMut<'_>, usize),
-        place: ((usize, usize), Ahead),
-        (_, stream): (&mut [f32], bool),
-        work: (&mut impl EachVector<S>, &[[u8; 2]]),
-    ) -> bool {
-        match output {
+        (place, ahead): ((usize, usize), Ahead),
+        By { copy, stream, rooms: [first, second, write] }: By<'_, Self>,
+        (work, bits): (&mut impl EachVector<S>, &[[u8; 2]]),
+    ) {
+        let at = (place.0 - base, place.1);
+        let halves = match output {
             ValuesMut::F32(_) => false,
-            ValuesMut::F16(values) => each_half(s, inputs, (values, base), place, stream, work),
-            ValuesMut::Bf16(values) => each_half(s, inputs, (values, base), place, stream, work),
+            ValuesMut::F16(values) => each_half(s, inputs, (values, at), (place, ahead), stream, (&mut *work, bits)),
+            ValuesMut::Bf16(values) => each_half(s, inputs, (values, at), (place, ahead), stream, (&mut *work, bits)),
+        };
+        if halves {
+            return;
         }
+        let first = input(s, inputs.0, (&*output, at), (place, ahead), first);
+        let second = input(s, inputs.1, (&*output, at), (place, ahead), second);
+        let to = (copy, stream && Self::is_direct(output));
+        each_single(s, (first, second), Self::place(output, at, write), Ahead::NOT, to, (work, bits));
+        Self::finish(s, stream, output, at, write);
     }
 
     #[inline(always)]
@@ -366,12 +375,29 @@ impl<S: Simd, H: Load, W: OfTwo<S>> Work<S> for Both<'_, H, W> {
     }
 }
 
-/// [`Storage::each_vector`] of an output of a given type.
+/// An input of [`Storage::each_vector`] as f32, or nothing if it is overwritten and f32.
+#[inline(always)]
+fn input<'b, S: Simd>(
+    s: S,
+    tensor: Option<Values<'b>>,
+    (output, (start, len)): (&ValuesMut<'_>, (usize, usize)),
+    (place, ahead): ((usize, usize), Ahead),
+    room: &'b mut Option<[f32; PIECE]>,
+) -> Option<&'b [f32]> {
+    match (tensor, output) {
+        (Some(tensor), _) => Some(Mixed::read(s, tensor, place, ahead, room)),
+        (None, ValuesMut::F32(_)) => None,
+        (None, ValuesMut::F16(values)) => Some(widened(s, range(values, start, len), ahead, room)),
+        (None, ValuesMut::Bf16(values)) => Some(widened(s, range(values, start, len), ahead, room)),
+    }
+}
+
+/// [`Storage::each_vector`] of an output of a given type, if the inputs are of the same. Whether they are.
 #[inline(always)]
 fn each_half<S: Simd, H: Store>(
     s: S,
     inputs: Inputs<Values<'_>>,
-    (output, base): (&mut [H], usize),
+    (output, at): (&mut [H], (usize, usize)),
     (place, ahead): ((usize, usize), Ahead),
     stream: bool,
     (work, bits): (&mut impl EachVector<S>, &[[u8; 2]]),
@@ -380,14 +406,7 @@ fn each_half<S: Simd, H: Store>(
     if of_type.0.is_some() != inputs.0.is_some() || of_type.1.is_some() != inputs.1.is_some() {
         return false;
     }
-    s.apart(EachHalf {
-        inputs: of_type,
-        output: range_mut(output, place.0 - base, place.1),
-        ahead,
-        stream,
-        work,
-        bits,
-    });
+    s.apart(EachHalf { inputs: of_type, output: range_mut(output, at.0, at.1), ahead, stream, work, bits });
     true
 }
 

@@ -23,13 +23,14 @@ import dataclasses
 import functools
 import math
 import pathlib
+import platform
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy
 
-__all__ = ["ACTIVATIONS", "GRANULARITIES", "RUNNING_VARIANCES", "Layer", "Running", "seed_words"]
+__all__ = ["ACTIVATIONS", "GRANULARITIES", "RUNNING_VARIANCES", "Layer", "Running", "keep_memory", "seed_words"]
 __version__ = "0.1.0"
 
 ACTIVATIONS = ("identity", "relu", "relu6", "leaky_relu", "hard_swish", "sigmoid", "tanh", "silu", "gelu_tanh", "gelu", "elu",
@@ -72,6 +73,21 @@ def seed_words(seed: Any) -> jax.Array:
     if dtype == numpy.uint32 and seed.shape == (2,):
         return jnp.asarray(seed)
     raise TypeError(f"seed must be an int, uint32 [2] or one key of jax.random.key, not {_describe(seed)}")
+
+
+def keep_memory() -> bool:
+    """Tells the allocator of the C library to keep all memory that is freed, for the next step: whether it could be told.
+
+    XLA allocates the results of each step anew, and memory that comes from the system is filled with zeros first, which takes about as
+    long as a training step of this layer. The setting is for the whole process and until its end: a program holds the most memory that
+    it has ever had at once. It is glibc's; elsewhere nothing is done, and the result is False.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    trim_threshold, top_pad, mmap_max = -1, -2, -4
+    # No block is mapped on its own, nothing is given back, and the heap grows by 256 MiB at a time.
+    return all(mallopt(option, value) for option, value in ((mmap_max, 0), (trim_threshold, 0x7FFFFFFF), (top_pad, 1 << 28)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,11 @@
 """What a program in JAX does with a layer, and what is refused."""
 
+import os
+import platform
+import re
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy
@@ -119,3 +125,37 @@ def test_what_is_refused_when_it_is_traced(error, text, call):
 def test_what_the_library_refuses(text, call):
     with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match=f"(?s)normdrop: .*{text}"):
         jax.block_until_ready(call())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_results_ask_for_large_pages():
+    y = jax.block_until_ready(LAYER.train(jnp.ones((1 << 11, 1 << 11)), seed=1)[0])
+    middle = y.unsafe_buffer_pointer() + y.nbytes // 2
+    flags = None
+    with open("/proc/self/smaps") as file:
+        for line in file:
+            if bounds := re.match("([0-9a-f]+)-([0-9a-f]+) ", line):
+                inside = int(bounds[1], 16) <= middle < int(bounds[2], 16)
+            elif inside and line.startswith("VmFlags:"):
+                flags = line.split()
+    # A system without large pages has nothing to ask.
+    assert ("hg" in flags) == os.path.exists("/sys/kernel/mm/transparent_hugepage")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_kept_memory_has_no_new_pages():
+    program = """
+import resource, jax, jax.numpy as jnp, normdrop_jax
+assert normdrop_jax.keep_memory()
+layer, x = normdrop_jax.Layer("relu"), jnp.ones((10240, 1024))
+step = jax.jit(lambda x: jax.vjp(lambda x: layer.train(x)[0], x)[1](x))
+faults = []
+for _ in range(6):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    jax.block_until_ready(step(x))
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults))
+"""
+    result = subprocess.run([sys.executable, "-P", "-c", program], check=True, capture_output=True, text=True)
+    # Without the call there are hundreds: 512 small ones around the large pages, and 20 of those, for each result.
+    assert int(result.stdout) < 8

@@ -1,10 +1,11 @@
-"""PyTorch: `batch_norm`, then `dropout`, as a training step calls them. Backward is autograd's, from a kept graph.
+"""PyTorch: `batch_norm`, `relu` or not, then `dropout`, as a training step calls them. Backward is autograd's, from a kept graph.
 
     pytorch.py [--compile]
 
 With `--compile` both directions are compiled by `torch.compile`, which fuses operations; it needs a C++ compiler.
 """
 
+import functools
 import sys
 
 import torch
@@ -28,21 +29,24 @@ def make_ops(layout, dims):
     def layer(x, weight, bias):
         return functional.dropout(norm(x, weight, bias), P, training=True)
 
+    def relu_layer(x, weight, bias):
+        # In place, as models have it: batch norm does not need its output again.
+        return functional.dropout(functional.relu(norm(x, weight, bias), inplace=True), P, training=True)
+
+    functions = {"": layer, "relu-": relu_layer, "norm-": norm}
     if compiled:
         torch.compiler.reset()
-        layer, norm = torch.compile(layer), torch.compile(norm)
+        functions = {name: torch.compile(function) for name, function in functions.items()}
     inputs = (x, weight, bias)
-    layer_output, norm_output = layer(*inputs), norm(*inputs)
 
     def backward(output):
         return torch.autograd.grad(output, inputs, grad_output, retain_graph=True)
 
-    return {
-        "forward": lambda: layer(*inputs),
-        "backward": lambda: backward(layer_output),
-        "norm-forward": lambda: norm(*inputs),
-        "norm-backward": lambda: backward(norm_output),
-    }
+    ops = {}
+    for name, function in functions.items():
+        ops[name + "forward"] = functools.partial(function, *inputs)
+        ops[name + "backward"] = functools.partial(backward, function(*inputs))
+    return ops
 
 
 compiled = "--compile" in sys.argv[1:]

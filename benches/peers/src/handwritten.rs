@@ -1,7 +1,7 @@
 //! What a careful user writes without SIMD: loops that the compiler can make vectors of.
 //!
 //! Statistics in two passes, so that they are accurate; sums in several accumulators, and f64 above them; the scale of
-//! dropout folded into that of batch norm; a byte per element for the mask; one draw of 64 bits for two elements; no
+//! dropout folded into that of batch norm; a byte per element for the mask, and for ReLU; one draw of 64 bits for two elements; no
 //! pass over memory that could be saved by such means.
 
 use std::hint::black_box;
@@ -62,10 +62,12 @@ impl Library for Handwritten {
         black_box(&mut self.data.grad_output);
         match op {
             Op::Forward => forward(self),
+            Op::ReluForward => relu_forward(self),
             Op::NormForward => norm_forward(self),
-            Op::Backward => backward(self),
+            // The byte of an element says whether ReLU let it through, too.
+            Op::Backward | Op::ReluBackward => backward(self),
             Op::NormBackward => norm_backward(self),
-            Op::Step | Op::NormStep => return Err("a sum is not run".into()),
+            Op::Step | Op::ReluStep | Op::NormStep => return Err("a sum is not run".into()),
         }
         black_box(&mut self.output);
         Ok(())
@@ -74,12 +76,17 @@ impl Library for Handwritten {
 
 #[multiversion(targets = "simd")]
 fn forward(library: &mut Handwritten) {
-    library.forward::<true>();
+    library.forward::<true, false>();
+}
+
+#[multiversion(targets = "simd")]
+fn relu_forward(library: &mut Handwritten) {
+    library.forward::<true, true>();
 }
 
 #[multiversion(targets = "simd")]
 fn norm_forward(library: &mut Handwritten) {
-    library.forward::<false>();
+    library.forward::<false, false>();
 }
 
 #[multiversion(targets = "simd")]
@@ -105,7 +112,7 @@ impl Handwritten {
     }
 
     #[inline(always)]
-    fn forward<const DROPOUT: bool>(&mut self) {
+    fn forward<const DROPOUT: bool, const RELU: bool>(&mut self) {
         let samples = self.samples();
         let zeros = vec![0.0; self.channels];
         let [sum, _] = self.sums(&zeros, |x, _, _, _| [x, 0.0]);
@@ -133,12 +140,12 @@ impl Handwritten {
             }
             if self.inner == 1 {
                 for ((((y, x), keep), factor), term) in y.iter_mut().zip(x).zip(keep).zip(&factor).zip(&term) {
-                    *y = if DROPOUT { f32::from(*keep) } else { 1.0 } * (x * factor + term);
+                    *y = output::<DROPOUT, RELU>(x * factor + term, keep);
                 }
             } else {
                 let (factor, term) = (factor[i % self.channels], term[i % self.channels]);
                 for ((y, x), keep) in y.iter_mut().zip(x).zip(keep) {
-                    *y = if DROPOUT { f32::from(*keep) } else { 1.0 } * (x * factor + term);
+                    *y = output::<DROPOUT, RELU>(x * factor + term, keep);
                 }
             }
         }
@@ -240,6 +247,15 @@ impl Handwritten {
         }
         sums
     }
+}
+
+/// An output. With ReLU, `keep` becomes zero where the output is zero.
+#[inline(always)]
+fn output<const DROPOUT: bool, const RELU: bool>(z: f32, keep: &mut u8) -> f32 {
+    if RELU {
+        *keep &= u8::from(z > 0.0);
+    }
+    if DROPOUT { f32::from(*keep) * z } else { z }
 }
 
 /// One where an element is kept, zero where it is dropped.

@@ -30,7 +30,7 @@ const HELP: &str = "\
 usage: peers [options]
   --venvs DIR       where setup.sh put the Python peers; what is not there is left out
   --workload A,C    some of the workloads A to H (all)
-  --peer NAME,NAME  some of the peers (all); normdrop is always there
+  --peer NAME,NAME  some of the peers (all); normdrop is always there, with a mask and with gates
   --rounds N        samples of each op (15)
   --date DATE       the day to record
   --note TEXT       what else to say of the run
@@ -39,6 +39,9 @@ usage: peers [options]
   --help
 ";
 
+/// Where normdrop is in the list of entries.
+const WITH_MASK: usize = 0;
+const WITH_GATES: usize = 1;
 /// The least time that the calls of one sample take together.
 const SAMPLE: Duration = Duration::from_millis(2);
 /// From this many elements on, no cache still has what a call left, and a call that warms it up would be for nothing.
@@ -73,22 +76,20 @@ struct Entry {
 }
 
 fn entries(options: &Options) -> Result<Vec<Entry>> {
-    const WITH_DROPOUT: &[Op] = &[Op::Forward, Op::Backward];
+    const WITH_DROPOUT: &[Op] = &[Op::Forward, Op::Backward, Op::ReluForward, Op::ReluBackward];
     const NORM: &[Op] = &[Op::NormForward, Op::NormBackward];
-    let mut entries = vec![Entry {
-        name: Name::Normdrop,
-        version: String::new(),
-        ops: &Op::RUN,
-        peer: Box::new(Inside(None::<ours::Normdrop>)),
-    }];
+    let inside = |name, ops, peer| Entry { name, version: String::new(), ops, peer };
+    let mut entries: Vec<Entry> = vec![
+        inside(Name::Normdrop, &Op::RUN, Box::new(Inside(None::<ours::Normdrop<false>>))),
+        inside(Name::NormdropGates, WITH_DROPOUT, Box::new(Inside(None::<ours::Normdrop<true>>))),
+    ];
     for name in Name::ALL.into_iter().filter(|&name| options.peers.is_empty() || options.peers.contains(&name)) {
         let library = options.venvs.join("libdnnl.so.3").display().to_string();
         let python = |venv: &str| options.venvs.join(venv).join("bin/python");
         let (program, python, arguments, ops): (_, _, &[&str], &[Op]) = match name {
-            Name::Normdrop => continue,
+            Name::Normdrop | Name::NormdropGates => continue,
             Name::Handwritten => {
-                let peer = Box::new(Inside(None::<handwritten::Handwritten>));
-                entries.push(Entry { name, version: String::new(), ops: &Op::RUN, peer });
+                entries.push(inside(name, &Op::RUN, Box::new(Inside(None::<handwritten::Handwritten>))));
                 continue;
             }
             Name::Burn => {
@@ -196,7 +197,7 @@ fn measure(workload: &Workload, entries: &mut [Entry], rounds: usize) -> Result<
         }
     }
     let measurement = |(&(op, index), of_peer): (&(Op, usize), &Vec<Sample>)| {
-        let ours = &samples[&(op, 0)];
+        let times = |ours: &Vec<Sample>| median(of_peer.iter().zip(ours).map(|(peer, ours)| peer.call / ours.call));
         Measurement {
             workload: workload.name.to_owned(),
             shape: workload.label(),
@@ -205,7 +206,8 @@ fn measure(workload: &Workload, entries: &mut [Entry], rounds: usize) -> Result<
             ns_per_element: median(of_peer.iter().map(|sample| sample.call)),
             copy_ns_per_element: median(of_peer.iter().map(|sample| sample.copy)),
             copies: median(of_peer.iter().map(|sample| sample.call / sample.copy)),
-            times_normdrop: median(of_peer.iter().zip(ours).map(|(peer, ours)| peer.call / ours.call)),
+            times_normdrop: times(&samples[&(op, WITH_MASK)]),
+            times_gates: samples.get(&(op, WITH_GATES)).map(times),
         }
     };
     Ok(samples.iter().map(measurement).collect())

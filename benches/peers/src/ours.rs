@@ -1,22 +1,26 @@
-//! This crate.
+//! This crate, with a mask and with gates.
 
 use std::hint::black_box;
 
 use aligned_vec::AVec;
 use normdrop::{
-    Backward, Config, Dropout, Identity, Layer, ParameterGradients, Parameters, RunningMut, Saved, SavedMut, Shape,
-    Statistics, Train,
+    Activation, Backward, Config, Dropout, Identity, Layer, ParameterGradients, Parameters, Relu, RunningMut, Saved,
+    SavedMut, Shape, Statistics, Train,
 };
 
 use crate::data::Data;
 use crate::peer::{Library, Result};
 use crate::workload::{EPS, MOMENTUM, Op, P, Workload};
 
-pub(crate) struct Normdrop {
-    layer: Layer<Identity>,
+/// With `GATES` a forward call with dropout writes gates over its mask, and the backward call reads them.
+pub(crate) struct Normdrop<const GATES: bool> {
+    plain: Layer<Identity>,
+    relu: Layer<Relu>,
     data: Data,
     output: AVec<f32>,
     mask: Vec<u8>,
+    /// The mask of a call that writes gates, and then the gates.
+    gates: Vec<u8>,
     seed: u64,
     running_mean: Vec<f32>,
     running_var: Vec<f32>,
@@ -28,17 +32,19 @@ pub(crate) struct Normdrop {
     scratch: Vec<f64>,
 }
 
-impl Library for Normdrop {
+impl<const GATES: bool> Library for Normdrop<GATES> {
     fn new(workload: &Workload) -> Result<Self> {
         let (outer, inner) = workload.outer_and_inner();
         let channels = workload.channels();
         let config = Config { p: P.into(), eps: EPS, momentum: MOMENTUM.into(), ..Config::DEFAULT };
-        let layer = Layer::new(Shape::new(outer, channels, inner)?, Identity, config)?;
+        let shape = Shape::new(outer, channels, inner)?;
+        let plain = Layer::new(shape, Identity, config)?;
         let data = Data::new(workload);
         let mut library = Self {
             output: data.input.clone(),
             data,
-            mask: vec![1; layer.mask_len()],
+            mask: vec![1; plain.mask_len()],
+            gates: vec![1; plain.mask_len()],
             seed: 0,
             running_mean: vec![0.0; channels],
             running_var: vec![1.0; channels],
@@ -47,26 +53,35 @@ impl Library for Normdrop {
             saved_inv_std: vec![1.0; channels],
             grad_weight: vec![1.0; channels],
             grad_bias: vec![1.0; channels],
-            scratch: vec![1.0; layer.scratch_len()],
-            layer,
+            scratch: vec![1.0; plain.scratch_len()],
+            plain,
+            relu: Layer::new(shape, Relu, config)?,
         };
         library.run(Op::Forward)?;
         Ok(library)
     }
 
     fn run(&mut self, op: Op) -> Result<()> {
+        if op.has_relu() { self.call(self.relu, op) } else { self.call(self.plain, op) }
+    }
+}
+
+impl<const GATES: bool> Normdrop<GATES> {
+    fn call<A: Activation>(&mut self, layer: Layer<A>, op: Op) -> Result<()> {
+        let gates = GATES && op.has_dropout();
         let parameters = Parameters { weight: Some(&self.data.weight), bias: Some(&self.data.bias) };
         let input = black_box(&self.data.input[..]);
-        if op == Op::Forward {
-            self.layer.fill_mask(black_box(self.seed), &mut self.mask)?;
+        if op.is_forward() && op.has_dropout() {
+            let mask = if gates { &mut self.gates } else { &mut self.mask };
+            layer.fill_mask(black_box(self.seed), mask)?;
             self.seed = self.seed.wrapping_add(1);
         }
-        let dropout = if op.has_dropout() { Dropout::Mask(black_box(&self.mask)) } else { Dropout::Off };
-        if matches!(op, Op::Forward | Op::NormForward) {
-            self.layer.train(Train {
+        let mask = || if op.has_dropout() { Dropout::Mask(black_box(&self.mask)) } else { Dropout::Off };
+        if op.is_forward() {
+            let call = Train {
                 parameters,
                 running: Some(RunningMut::new(&mut self.running_mean, &mut self.running_var)),
-                dropout,
+                dropout: if gates { Dropout::InGates } else { mask() },
                 input,
                 residual: None,
                 output: &mut self.output,
@@ -76,16 +91,17 @@ impl Library for Normdrop {
                     inv_std: &mut self.saved_inv_std,
                 },
                 scratch: &mut self.scratch,
-            })?;
+            };
+            if gates { layer.train_with_gates(call, &mut self.gates)? } else { layer.train(call)? }
         } else {
-            self.layer.backward(Backward {
+            layer.backward(Backward {
                 parameters,
                 statistics: Statistics::Batch(Saved {
                     mean: &self.saved_mean,
                     mean_tail: &self.saved_mean_tail,
                     inv_std: &self.saved_inv_std,
                 }),
-                dropout,
+                dropout: if gates { Dropout::Gates(black_box(&self.gates)) } else { mask() },
                 input,
                 residual: None,
                 grad_output: black_box(&self.data.grad_output),

@@ -11,7 +11,7 @@ use crate::report::{Line, Name, find, peers, run, workloads};
 use crate::workload::Op;
 
 /// The width and height of the picture in pixels.
-const SIZE: (u32, u32) = (1400, 760);
+const SIZE: (u32, u32) = (2000, 760);
 /// How many times larger it is drawn before it is averaged down: the way to smooth edges, which plotters does not do.
 const FINER: u32 = 2;
 
@@ -22,7 +22,7 @@ const GRID: RGBColor = RGBColor(232, 232, 232);
 /// The colours of Okabe and Ito, which colour-blind people can tell apart.
 const fn colour(name: Name) -> RGBColor {
     match name {
-        Name::Normdrop => RGBColor(0, 0, 0),
+        Name::Normdrop | Name::NormdropGates => RGBColor(0, 0, 0),
         Name::Handwritten => RGBColor(120, 120, 120),
         Name::PytorchOld | Name::OnednnPlain => RGBColor(213, 94, 0),
         Name::Pytorch | Name::OnednnLast => RGBColor(230, 159, 0),
@@ -85,9 +85,10 @@ fn draw(area: Area<'_>, lines: &[Line]) -> Result<()> {
         let subtitle = format!("{}, one thread, f32, medians of {} rounds, {}", run.cpu, run.rounds, run.date);
         area.draw(&Text::new(subtitle, (px(32), px(60)), font(21, FontStyle::Normal, FAINT_TEXT)))?;
     }
-    let panels = area.margin(px(96), px(12), px(16), px(32)).split_evenly((1, 2));
-    let [left, right] = &panels[..] else { return Err("the picture has two panels".into()) };
-    panel(left, "batch norm and dropout", lines, Op::Step, &[2.0, 6.0])?;
+    let panels = area.margin(px(96), px(12), px(16), px(32)).split_evenly((1, 3));
+    let [left, middle, right] = &panels[..] else { return Err("the picture has three panels".into()) };
+    panel(left, "batch norm and dropout", lines, Op::Step, &[2.0, 5.0])?;
+    panel(middle, "batch norm, ReLU and dropout", lines, Op::ReluStep, &[2.0, 5.0])?;
     panel(right, "batch norm alone", lines, Op::NormStep, &[])
 }
 

@@ -39,12 +39,15 @@ pub(crate) struct Measurement {
     pub(crate) copies: f64,
     /// The time over that of normdrop in the same round.
     pub(crate) times_normdrop: f64,
+    /// The time over that of normdrop with gates in the same round, of ops with dropout.
+    pub(crate) times_gates: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Name {
     Normdrop,
+    NormdropGates,
     Handwritten,
     PytorchOld,
     Pytorch,
@@ -58,8 +61,9 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Normdrop,
+        Self::NormdropGates,
         Self::Handwritten,
         Self::PytorchOld,
         Self::Pytorch,
@@ -75,6 +79,7 @@ impl Name {
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Normdrop => "normdrop",
+            Self::NormdropGates => "normdrop, gates",
             Self::Handwritten => "careful loop",
             Self::PytorchOld => "PyTorch 2.4.1",
             Self::Pytorch => "PyTorch",
@@ -90,7 +95,7 @@ impl Name {
 
     /// Whether it is a framework, so not what someone wrote for one purpose.
     const fn is_framework(self) -> bool {
-        !matches!(self, Self::Normdrop | Self::Handwritten)
+        !matches!(self, Self::Normdrop | Self::NormdropGates | Self::Handwritten)
     }
 
     pub(crate) const fn is_onednn(self) -> bool {
@@ -158,6 +163,9 @@ pub(crate) fn markdown(lines: &[Line]) -> String {
         ("Batch norm and dropout: forward and backward together", Op::Step),
         ("Batch norm and dropout: forward", Op::Forward),
         ("Batch norm and dropout: backward", Op::Backward),
+        ("Batch norm, ReLU and dropout: forward and backward together", Op::ReluStep),
+        ("Batch norm, ReLU and dropout: forward", Op::ReluForward),
+        ("Batch norm, ReLU and dropout: backward", Op::ReluBackward),
         ("Batch norm alone: forward and backward together", Op::NormStep),
         ("Batch norm alone: forward", Op::NormForward),
         ("Batch norm alone: backward", Op::NormBackward),
@@ -168,6 +176,7 @@ pub(crate) fn markdown(lines: &[Line]) -> String {
 }
 
 /// A table of one op. In a cell: nanoseconds per element, and how many times those of normdrop in the same round.
+/// "beside gates" is the best framework as a multiple of normdrop with gates.
 fn table(lines: &[Line], title: &str, op: Op) -> String {
     let peers = peers(lines, op);
     let best_of: (&str, fn(Name) -> bool) =
@@ -176,9 +185,11 @@ fn table(lines: &[Line], title: &str, op: Op) -> String {
     for peer in &peers {
         text += &format!(" {} |", peer.label());
     }
-    text += &format!(" {} |\n|---|", best_of.0);
-    text += &"---|".repeat(peers.len() + 2);
-    text += "\n";
+    text += &format!(" {} |", best_of.0);
+    if op.has_dropout() {
+        text += " beside gates |";
+    }
+    text += &format!("\n|---|{}\n", "---|".repeat(peers.len() + 2 + usize::from(op.has_dropout())));
     for (workload, shape) in workloads(lines) {
         let of_peers: Vec<_> = peers.iter().map(|&peer| find(lines, workload, op, peer)).collect();
         let copy = of_peers[0].map_or(f64::NAN, |it| it.copy_ns_per_element);
@@ -190,11 +201,16 @@ fn table(lines: &[Line], title: &str, op: Op) -> String {
                 None => " |".to_owned(),
             };
         }
-        let rivals = of_peers.iter().flatten().filter(|it| best_of.1(it.peer));
-        text += &match rivals.map(|it| it.times_normdrop).min_by(f64::total_cmp) {
-            Some(times) => format!(" **{times:.2}×** |\n"),
-            None => " |\n".to_owned(),
+        let rivals = || of_peers.iter().flatten().filter(|it| best_of.1(it.peer));
+        let mut best = |times: Option<f64>| match times {
+            Some(times) => text += &format!(" **{times:.2}×** |"),
+            None => text += " |",
         };
+        best(rivals().map(|it| it.times_normdrop).min_by(f64::total_cmp));
+        if op.has_dropout() {
+            best(rivals().filter_map(|it| it.times_gates).min_by(f64::total_cmp));
+        }
+        text += "\n";
     }
     text
 }

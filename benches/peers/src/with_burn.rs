@@ -1,6 +1,7 @@
 //! burn, with its backend `flex` and its autodiff.
 
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig};
+use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use std::hint::black_box;
 
@@ -37,18 +38,18 @@ impl Library for Burn {
 
     fn prepare(&mut self, op: Op, calls: u32) -> Result<()> {
         self.outputs.clear();
-        if op == Op::Backward {
-            self.outputs = (0..calls).map(|_| self.forward()).collect();
+        if !op.is_forward() {
+            self.outputs = (0..calls).map(|_| self.forward(op)).collect();
         }
         Ok(())
     }
 
     fn run(&mut self, op: Op) -> Result<()> {
         match op {
-            Op::Forward => {
-                black_box(self.forward());
+            Op::Forward | Op::ReluForward => {
+                black_box(self.forward(op));
             }
-            Op::Backward => {
+            Op::Backward | Op::ReluBackward => {
                 let output = self.outputs.pop().ok_or("there is a graph for each call")?;
                 black_box(output.backward());
             }
@@ -59,7 +60,8 @@ impl Library for Burn {
 }
 
 impl Burn {
-    fn forward(&self) -> Tensor<3> {
-        self.dropout.forward(self.norm.forward(self.input.clone()))
+    fn forward(&self, op: Op) -> Tensor<3> {
+        let normed = self.norm.forward(self.input.clone());
+        self.dropout.forward(if op.has_relu() { relu(normed) } else { normed })
     }
 }

@@ -14,7 +14,8 @@ use crate::workload::{EPS, MOMENTUM, Op, P, Workload};
 pub(crate) struct Candle {
     input: Var,
     norm: BatchNorm,
-    output: Tensor,
+    /// Without ReLU and with it.
+    outputs: [Tensor; 2],
 }
 
 impl Library for Candle {
@@ -34,20 +35,25 @@ impl Library for Candle {
             EPS.into(),
             MOMENTUM.into(),
         )?;
-        let output = dropout(&norm.forward_train(&input)?, P)?;
-        Ok(Self { input, norm, output })
+        let outputs = [forward(&norm, &input, Op::Forward)?, forward(&norm, &input, Op::ReluForward)?];
+        Ok(Self { input, norm, outputs })
     }
 
     fn run(&mut self, op: Op) -> Result<()> {
         match op {
-            Op::Forward => {
-                black_box(dropout(&self.norm.forward_train(&self.input)?, P)?);
+            Op::Forward | Op::ReluForward => {
+                black_box(forward(&self.norm, &self.input, op)?);
             }
-            Op::Backward => {
-                black_box(self.output.backward()?);
+            Op::Backward | Op::ReluBackward => {
+                black_box(self.outputs[usize::from(op.has_relu())].backward()?);
             }
             _ => return Err("candle is run with dropout only".into()),
         }
         Ok(())
     }
+}
+
+fn forward(norm: &BatchNorm, input: &Tensor, op: Op) -> Result<Tensor> {
+    let normed = norm.forward_train(input)?;
+    Ok(dropout(&if op.has_relu() { normed.relu()? } else { normed }, P)?)
 }

@@ -79,6 +79,12 @@ pub(crate) enum Op {
     Backward,
     /// The sum of the two.
     Step,
+    /// Training forward of batch norm, ReLU and dropout.
+    ReluForward,
+    /// Its backward.
+    ReluBackward,
+    /// The sum of the two.
+    ReluStep,
     /// Training forward of batch norm alone.
     NormForward,
     /// Its backward.
@@ -89,15 +95,22 @@ pub(crate) enum Op {
 
 impl Op {
     /// Those that are run; the others are sums.
-    pub(crate) const RUN: [Self; 4] = [Self::Forward, Self::Backward, Self::NormForward, Self::NormBackward];
-    pub(crate) const SUMS: [(Self, Self, Self); 2] =
-        [(Self::Step, Self::Forward, Self::Backward), (Self::NormStep, Self::NormForward, Self::NormBackward)];
+    pub(crate) const RUN: [Self; 6] =
+        [Self::Forward, Self::Backward, Self::ReluForward, Self::ReluBackward, Self::NormForward, Self::NormBackward];
+    pub(crate) const SUMS: [(Self, Self, Self); 3] = [
+        (Self::Step, Self::Forward, Self::Backward),
+        (Self::ReluStep, Self::ReluForward, Self::ReluBackward),
+        (Self::NormStep, Self::NormForward, Self::NormBackward),
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Forward => "forward",
             Self::Backward => "backward",
             Self::Step => "step",
+            Self::ReluForward => "relu-forward",
+            Self::ReluBackward => "relu-backward",
+            Self::ReluStep => "relu-step",
             Self::NormForward => "norm-forward",
             Self::NormBackward => "norm-backward",
             Self::NormStep => "norm-step",
@@ -105,7 +118,15 @@ impl Op {
     }
 
     pub(crate) const fn has_dropout(self) -> bool {
-        matches!(self, Self::Forward | Self::Backward | Self::Step)
+        !matches!(self, Self::NormForward | Self::NormBackward | Self::NormStep)
+    }
+
+    pub(crate) const fn has_relu(self) -> bool {
+        matches!(self, Self::ReluForward | Self::ReluBackward | Self::ReluStep)
+    }
+
+    pub(crate) const fn is_forward(self) -> bool {
+        matches!(self, Self::Forward | Self::ReluForward | Self::NormForward)
     }
 }
 

@@ -533,10 +533,12 @@ impl<S: Simd> Normalise<S> {
     }
 
     /// The coefficients in f32, as pairs of vectors: mean and slope, shift and 1 where f64 is
-    /// needed.
+    /// needed. There slope and shift are 0, so that no loop in f32 meets numbers that CPUs take long
+    /// for.
     #[inline(always)]
     pub(crate) fn pairs(&self, s: S) -> [[S::F32; 2]; 2] {
-        [[self.mean, s.narrow(self.slope)], [s.narrow(self.shift), flags(s, self.exact)]]
+        let (slope, shift) = (in_f32(s, self.exact, self.slope), in_f32(s, self.exact, self.shift));
+        [[self.mean, slope], [shift, flags(s, self.exact)]]
     }
 }
 
@@ -739,6 +741,16 @@ pub(crate) struct Differentiate<S: Simd> {
     pub(crate) exact: u16,
 }
 
+impl<S: Simd> Differentiate<S> {
+    /// The coefficients in f32, as pairs of vectors: slope and tilt, offset and 1 where f64 is needed. There the coefficients
+    /// are 0, as [`Normalise::pairs`] has them.
+    #[inline(always)]
+    pub(crate) fn pairs(&self, s: S) -> [[S::F32; 2]; 2] {
+        let (slope, tilt) = (in_f32(s, self.exact, self.slope), in_f32(s, self.exact, self.tilt));
+        [[slope, tilt], [in_f32(s, self.exact, self.offset), flags(s, self.exact)]]
+    }
+}
+
 /// [`Differentiate`] of one channel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChannelDifferentiate {
@@ -767,6 +779,12 @@ impl ChannelDifferentiate {
             (false, _) => differentiated([slope as f32, tilt as f32, offset as f32], batch, x - mean, g),
         }
     }
+}
+
+/// A coefficient rounded to f32, and 0 in the lanes that need f64.
+#[inline(always)]
+fn in_f32<S: Simd>(s: S, exact: u16, coefficient: S::F64) -> S::F32 {
+    s.keep(s.mask(!exact), s.narrow(coefficient))
 }
 
 /// Sixteen lanes of ones and zeros: 1 where a lane's bit is set.

@@ -535,20 +535,73 @@ impl Columns {
         Vectors {
             start: rows.start * self.width + group.first_column + column,
             step: self.width,
+            stride: 1,
             // In the shorter row the tile may have no column.
             count: rows.len() - usize::from(has_shorter && in_shorter == 0),
             len,
             last: if has_shorter && in_shorter != 0 { in_shorter } else { len },
         }
     }
+
+    /// The vectors of one column of a group in the rows `rows`, sixteen rows each.
+    #[inline(always)]
+    pub(crate) fn vectors_of_column(&self, group: Group, rows: Range<usize>, column: usize) -> Vectors {
+        let has_shorter = !rows.is_empty() && rows.end > self.rows;
+        let values = rows.len() - usize::from(has_shorter && column >= self.rest);
+        let count = values.div_ceil(LANES);
+        Vectors {
+            start: rows.start * self.width + group.first_column + column,
+            step: LANES * self.width,
+            stride: self.width,
+            count,
+            len: LANES,
+            last: values + LANES - count * LANES,
+        }
+    }
 }
 
-/// Vectors of up to sixteen neighbours, with the same distance from one to the next: those of a run,
-/// or those of a tile in some rows.
+/// The place of a vector: up to sixteen values, with the same distance from one to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Values {
+    /// The first element.
+    pub(crate) start: usize,
+    /// 1 for neighbours, more for values of a column.
+    pub(crate) stride: usize,
+    pub(crate) len: usize,
+}
+
+impl Values {
+    /// The element of a lane.
+    #[inline(always)]
+    pub(crate) const fn element(self, lane: usize) -> usize {
+        self.start + lane * self.stride
+    }
+
+    /// The same place in a tensor that begins with element `base`.
+    #[inline(always)]
+    pub(crate) const fn after(self, base: usize) -> Self {
+        Self { start: self.start - base, ..self }
+    }
+
+    /// A bit for each value.
+    #[inline(always)]
+    pub(crate) fn bits(self, is_set: impl Fn(usize) -> bool) -> u16 {
+        let mut bits = 0;
+        for lane in 0..self.len {
+            bits |= u16::from(is_set(self.element(lane))) << lane;
+        }
+        bits
+    }
+}
+
+/// Vectors with the same distance from one to the next: those of a run, those of a tile in some rows, or those of a column, whose
+/// lanes are rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Vectors {
     start: usize,
     step: usize,
+    /// From one value of a vector to the next.
+    stride: usize,
     count: usize,
     /// The number of values of a vector.
     len: usize,
@@ -561,15 +614,18 @@ impl Vectors {
     #[inline(always)]
     pub(crate) const fn of_run(start: usize, len: usize) -> Self {
         let count = len.div_ceil(LANES);
-        Self { start, step: LANES, count, len: LANES, last: len + LANES - count * LANES }
+        Self { start, step: LANES, stride: 1, count, len: LANES, last: len + LANES - count * LANES }
     }
 
-    /// Start and length of vectors that follow each other, at most `most` of them from number `first` on.
+    /// Vectors that follow each other, at most `most` of them from number `first` on.
     #[inline(always)]
-    pub(crate) fn from(self, first: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
-        let Self { start, step, count, len, last } = self;
-        (first..count.min(first + most))
-            .map(move |number| (start + number * step, if number + 1 == count { last } else { len }))
+    pub(crate) fn from(self, first: usize, most: usize) -> impl Iterator<Item = Values> {
+        let Self { start, step, stride, count, len, last } = self;
+        (first..count.min(first + most)).map(move |number| Values {
+            start: start + number * step,
+            stride,
+            len: if number + 1 == count { last } else { len },
+        })
     }
 
     /// The number of vectors.
@@ -876,7 +932,8 @@ mod tests {
     fn numeric_contract_every_element_is_in_one_unit() {
         for_each_walk(|walk, shape, group| {
             let (mut counts, mut in_rows) = (Counts::new(shape), Counts::new(shape));
-            let (mut in_fours, mut as_one) = (Counts::new(shape), Counts::new(shape));
+            let (mut in_fours, mut as_one, mut in_columns) =
+                (Counts::new(shape), Counts::new(shape), Counts::new(shape));
             for units in cuts(walk.units(group)) {
                 match walk {
                     Walk::Empty => {}
@@ -912,9 +969,16 @@ mod tests {
                         for column in (0..group.columns).step_by(LANES) {
                             let vectors = columns.vectors_of(group, units.clone(), column);
                             let (first, second) = (vectors.from(0, 2), vectors.from(2, usize::MAX - 2));
-                            first.chain(second).for_each(|(at, len)| counts.add(at, len));
+                            first.chain(second).for_each(|place| counts.add(place.start, place.len));
                             assert_eq!(vectors.from(0, usize::MAX).count(), vectors.count());
-                            assert!(vectors.from(0, usize::MAX).all(|(_, len)| (1..=LANES).contains(&len)));
+                            assert!(vectors.from(0, usize::MAX).all(|place| (1..=LANES).contains(&place.len)));
+                        }
+                        for column in 0..group.columns {
+                            let vectors = columns.vectors_of_column(group, units.clone(), column);
+                            for place in vectors.from(0, usize::MAX) {
+                                assert!((1..=LANES).contains(&place.len));
+                                (0..place.len).for_each(|lane| in_columns.add(place.element(lane), 1));
+                            }
                         }
                     }
                 }
@@ -923,6 +987,7 @@ mod tests {
             in_rows.check(group, "rows and runs");
             if let Walk::Columns(columns) = walk {
                 in_fours.check(group, "fours of rows");
+                in_columns.check(group, "columns one by one");
                 if columns.width == group.columns {
                     as_one.check(group, "rows that are neighbours");
                 }

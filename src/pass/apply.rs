@@ -8,11 +8,11 @@ use core::cell::Cell;
 use core::ops::Range;
 use core::slice;
 
-use super::elementwise::{self, Column, Elementwise, Owner, Sources};
+use super::elementwise::{self, Column, Elementwise, Owner, Sources, Strips, cleared};
 use super::exact::ExactNormalise;
 use super::keep::{Bits, Keep};
 use super::{
-    Elements, FourBits, Rooms, each_four, first_bits, four_rows, four_rows_mut, load_four, pair_lane, put,
+    Elements, FourBits, Rooms, each_four, first_bits, four_rows, four_rows_mut, load_four, load_values, pair_lane, put,
     put_four_bits, whole_vectors,
 };
 use crate::activation::{Formula, FormulaCurve};
@@ -25,7 +25,7 @@ use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, halves, one_a
 use crate::slices::range;
 use crate::storage::{Ahead, By, EachVector, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
-use crate::walk::{Group, RowBlock, Tile, Vectors, Walk};
+use crate::walk::{Group, RowBlock, Tile, Values, Vectors, Walk};
 
 /// What the elementwise passes do.
 #[derive(Debug, Clone, Copy)]
@@ -95,9 +95,8 @@ impl<T: Storage> Apply<'_, T> {
 
     /// The residuals of one vector, if there is a residual.
     #[inline(always)]
-    pub(super) fn residual_of<S: Simd>(&self, s: S, start: usize, len: usize, room: &mut T::Room) -> Option<S::F32> {
-        let residual = self.residual?;
-        Some(s.load_partial(T::read(s, T::shorter(residual), (start, len), Ahead::NOT, room)))
+    pub(super) fn residual_of<S: Simd>(&self, s: S, place: Values, room: &mut T::Room) -> Option<S::F32> {
+        Some(load_values::<S, T>(s, T::shorter(self.residual?), place, room))
     }
 
     /// `z` of a vector, which has a residual if `RESIDUAL`.
@@ -116,6 +115,9 @@ impl<T: Storage> Apply<'_, T> {
         }
         if s.bits(s.le(s.splat(f32::MIN), z) & s.le(z, s.splat(f32::MAX))) == s.lanes() {
             return z + residual;
+        }
+        if self.residual.is_none() {
+            return z;
         }
         s.change_lanes([x, residual], |lane, [x, residual]| match owner.channel_of(lane) {
             Some(channel) => self.normalisation.of_channel(channel).z(x, Some(residual)),
@@ -593,7 +595,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool> Elementwise<'a, S, FIELDS> f
     #[inline(always)]
     fn is_rewritable(&self) -> bool {
         let has_mask = self.0.gates.as_ref().is_some_and(|gates| gates.has_mask);
-        !RESIDUAL && self.0.elements.read.is_some() && !has_mask
+        self.0.elements.read.is_some() && !has_mask
     }
 
     #[inline(always)]
@@ -629,8 +631,9 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool> Elementwise<'a, S, FIELDS> f
     }
 
     #[inline(always)]
-    fn exact(&mut self, s: S, source: ExactSource<'_>, keep: Keep<'_>, vectors: Vectors) {
-        s.apart(ExactForward { forward: &mut self.0, source, keep, vectors });
+    fn exact(&mut self, s: S, source: ExactSource<'_>, keep: Keep<'_>, vectors: Vectors, strips: &mut Strips) {
+        let [strip, _] = cleared(strips);
+        s.apart(ExactForward { forward: &mut self.0, source, keep, vectors, strip });
     }
 }
 
@@ -785,6 +788,7 @@ struct ExactForward<'a, 'b, 'c, T: Storage> {
     source: ExactSource<'c>,
     keep: Keep<'c>,
     vectors: Vectors,
+    strip: &'c mut [f32; PIECE],
 }
 
 impl<S: Simd, T: Storage> Work<S> for ExactForward<'_, '_, '_, T> {
@@ -797,35 +801,32 @@ impl<S: Simd, T: Storage> Work<S> for ExactForward<'_, '_, '_, T> {
 impl<T: Storage> ExactForward<'_, '_, '_, T> {
     #[inline(always)]
     fn exact_output<S: Simd>(self, s: S) {
-        let Self { forward, source, keep, vectors } = self;
+        let Self { forward, source, keep, vectors, strip } = self;
         let apply = forward.apply;
         let normalise = source.normalise(s, apply);
         let (lower, scale) = (apply.lower(s), other_scale(apply.formula, apply.residual.is_some(), keep.scale));
-        let (mut strip, mut rooms) = ([0.0; PIECE], Rooms::<T>::new());
+        let mut rooms = Rooms::<T>::new();
         for first in (0..vectors.count()).step_by(BITS) {
             let mut filled = 0;
-            for ((start, len), z) in vectors.from(first, BITS).zip(strip.as_chunks_mut().0) {
-                let x = s.load_partial(forward.elements.values_of(s, start, len, &mut rooms.read));
-                s.store(normalise.z(s, x, apply.residual_of(s, start, len, &mut rooms.residual)), z);
+            for (place, z) in vectors.from(first, BITS).zip(strip.as_chunks_mut().0) {
+                let (tensor, base) = forward.elements.source();
+                let x = load_values::<S, T>(s, tensor, place.after(base), &mut rooms.read);
+                s.store(normalise.z(s, x, apply.residual_of(s, place, &mut rooms.residual)), z);
                 filled += LANES;
             }
             if let Some(curve) = &apply.formula.curve {
                 s.strip(curve.functions, curve.parameter, &[], strip.get_mut(..filled).unwrap_or_default());
             }
-            for ((start, len), value) in vectors.from(first, BITS).zip(strip.as_chunks().0) {
-                let mut bits = [keep.of_vector(start)];
-                if let Some(gates) = &forward.gates
-                    && gates.has_mask
-                {
-                    gates.fill(start, &mut bits);
-                }
+            for (place, value) in vectors.from(first, BITS).zip(strip.as_chunks().0) {
+                let bits = match &forward.gates {
+                    Some(gates) if gates.has_mask => gates.of_values(place),
+                    _ => keep.of_values(place),
+                };
                 let value = s.load(value);
-                let gate = s.unless_less(s.mask(bits[0]), value, lower);
-                let y = forward.elements.place(start, len, &mut rooms.write);
-                s.store_partial(s.keep(gate, value) * s.splat(scale), y);
-                forward.elements.finish(s, start, len, &rooms.write);
+                let gate = s.unless_less(s.mask(bits), value, lower);
+                forward.elements.put_values(s, s.keep(gate, value) * s.splat(scale), place, &mut rooms.write);
                 if let Some(gates) = &mut forward.gates {
-                    gates.put(start, len, &[s.bits(gate)]);
+                    gates.put_values(place, s.bits(gate));
                 }
             }
         }

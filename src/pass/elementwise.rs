@@ -26,7 +26,6 @@ use core::slice;
 use super::keep::Keep;
 use super::{FourBits, STREAMED_VALUES, of_columns, pieces};
 use crate::bits::Buffer;
-use crate::channel::any;
 use crate::simd::{LANES, Lanes, Simd, first_lanes};
 use crate::storage::{Ahead, PIECE};
 use crate::walk::{Columns, Group, Planar, RowBlock, Tile, Vectors, Walk};
@@ -254,7 +253,21 @@ pub(super) trait Elementwise<'a, S: Simd, const FIELDS: usize> {
         source: ExactCoefficients<'_, Self::Column, Self::Wide, FIELDS>,
         keep: Keep<'_>,
         vectors: Vectors,
+        strips: &mut Strips,
     );
+}
+
+/// As many columns of a tile that need f64 are worked one by one, sixteen rows at a time; more of them all at once.
+pub(super) const FEW_COLUMNS: u32 = 4;
+
+/// Two strips for the vectors of which some lanes need f64, made when they are first needed: to clear them for each run would
+/// take longer than a short run.
+pub(crate) type Strips = Option<[[f32; PIECE]; 2]>;
+
+/// Strips that have been made.
+#[inline(always)]
+pub(crate) fn cleared(strips: &mut Strips) -> &mut [[f32; PIECE]; 2] {
+    strips.get_or_insert_with(|| [[0.0; PIECE]; 2])
 }
 
 /// A group, its table, and the units of it that a pass is at.
@@ -291,7 +304,7 @@ fn runs<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     copy: &mut [f32],
 ) {
     let Some(tile) = table.first() else { return };
-    let (mut rooms, keep) = (E::rooms(), pass.keep());
+    let (mut rooms, mut strips, keep) = (E::rooms(), None, pass.keep());
     let columns = of_columns(group, |column| E::Column::of_column(tile, column));
     // Nothing to clear where no channel needs them.
     let wide = if columns.iter().any(|column| column.needs_f64()) {
@@ -324,7 +337,7 @@ fn runs<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
             if let Some(wide) = &wide
                 && let Some(wide) = wide[column % LANES]
             {
-                pass.exact(s, ExactCoefficients::Run(this, wide), keep, Vectors::of_run(start, len));
+                pass.exact(s, ExactCoefficients::Run(this, wide), keep, Vectors::of_run(start, len), &mut strips);
                 continue;
             }
             let (mut sources, owner) = (Everywhere(this.everywhere(s)), Owner::Channel(group.first_channel + column));
@@ -346,41 +359,40 @@ fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     copy: &mut [f32],
 ) {
     let (mut rooms, keep, ahead) = (E::rooms(), pass.keep(), pass.ahead(columns.width));
-    let (has_exact, has_whole_tiles) =
-        (needs_f64::<S, FIELDS>(s, table, E::FLAGS), table.len() * LANES == group.columns);
-    let is_usual = E::PLAIN && !has_exact && has_whole_tiles && ahead.is_not();
+    let has_exact = needs_f64::<S, FIELDS>(s, table, E::FLAGS);
+    // Whole rows take less time than the tiles between those that need f64, which are written again.
+    let whole = !has_exact || pass.is_rewritable();
+    let is_usual = E::PLAIN && whole && table.len() * LANES == group.columns && ahead.is_not();
     if is_usual && columns.width == group.columns && group.columns < PIECE {
         let mut sources = Around { table, row: Tiles::<E::Column, FIELDS>::new(table) };
-        let (start, len) = columns.neighbours(units);
+        let (start, len) = columns.neighbours(units.clone());
         for piece in pieces(start, len) {
             let sources = (&mut sources, Owner::Column(group, 0));
             pass.vectors(s, sources, &keep, (piece, ahead), (&mut *copy, &mut rooms));
         }
-        return;
-    }
-    let mut left = units.clone();
-    if is_usual && pass.in_turn() {
-        let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
-        while let Some(block) = columns.next_four(group, &mut left) {
-            for (first, len) in pieces(0, block.columns) {
-                pass.four_rows(s, block.columns_from(first, len), first / LANES, (&mut bits, &mut buffer));
+    } else {
+        let (mut left, mut next) = (units.clone(), 0);
+        if is_usual && pass.in_turn() {
+            let (mut bits, mut buffer) = ([[0; _]; 4], [0; _]);
+            while let Some(block) = columns.next_four(group, &mut left) {
+                for (first, len) in pieces(0, block.columns) {
+                    pass.four_rows(s, block.columns_from(first, len), first / LANES, (&mut bits, &mut buffer));
+                }
             }
         }
-    }
-    // Whole rows take less time than the tiles between those that need f64, which are written again.
-    let (whole, mut next) = (!has_exact || pass.is_rewritable(), 0);
-    // Memory takes longer for a part of every row than for one row after the other.
-    let band = if pass.len() < STREAMED_VALUES { E::BAND } else { table.len() };
-    while let Some(segment) = next_segment(s, table, next, E::FLAGS, whole) {
-        let segment = segment.start..segment.end.min(segment.start + band);
-        next = segment.end;
-        let (first, end) = (segment.start * LANES, segment.end * LANES);
-        let Some(tiles) = table.get(segment) else { break };
-        for (start, len) in columns.rows_of(group, left.clone()) {
-            let mut sources = Tiles::<E::Column, FIELDS>::new(tiles);
-            for piece in pieces(start + first, end.min(len).saturating_sub(first)) {
-                let sources = (&mut sources, Owner::Column(group, piece.0 - start));
-                pass.vectors(s, sources, &keep, (piece, ahead), (&mut *copy, &mut rooms));
+        // Memory takes longer for a part of every row than for one row after the other.
+        let band = if pass.len() < STREAMED_VALUES { E::BAND } else { table.len() };
+        while let Some(segment) = next_segment(s, table, next, E::FLAGS, whole) {
+            let segment = segment.start..segment.end.min(segment.start + band);
+            next = segment.end;
+            let (first, end) = (segment.start * LANES, segment.end * LANES);
+            let Some(tiles) = table.get(segment) else { break };
+            for (start, len) in columns.rows_of(group, left.clone()) {
+                let mut sources = Tiles::<E::Column, FIELDS>::new(tiles);
+                for piece in pieces(start + first, end.min(len).saturating_sub(first)) {
+                    let sources = (&mut sources, Owner::Column(group, piece.0 - start));
+                    pass.vectors(s, sources, &keep, (piece, ahead), (&mut *copy, &mut rooms));
+                }
             }
         }
     }
@@ -388,12 +400,20 @@ fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
         return;
     }
     // Moved, because what a function is given the address of is not in registers.
-    let mut moved = pass;
+    let (mut moved, mut strips) = (pass, None);
     for (number, tile) in table.iter().enumerate() {
-        if is_exact(s, tile, E::FLAGS) {
-            let column = number * LANES;
-            let vectors = columns.vectors_of(group, units.clone(), column);
-            moved.exact(s, ExactCoefficients::Tile(tile, Owner::Column(group, column)), keep, vectors);
+        let (exact, first) = (exact_lanes(s, tile, E::FLAGS), number * LANES);
+        if whole && exact.count_ones() <= FEW_COLUMNS {
+            // The others are right as they are.
+            for lane in (0..LANES).filter(|lane| exact >> lane & 1 == 1) {
+                let column = first + lane;
+                let source = ExactCoefficients::Run(E::Column::of_column(tile, column), moved.wide(tile, column));
+                let vectors = columns.vectors_of_column(group, units.clone(), column);
+                moved.exact(s, source, keep, vectors, &mut strips);
+            }
+        } else if exact != 0 {
+            let source = ExactCoefficients::Tile(tile, Owner::Column(group, first));
+            moved.exact(s, source, keep, columns.vectors_of(group, units.clone(), first), &mut strips);
         }
     }
 }
@@ -420,6 +440,7 @@ fn next_segment<S: Simd, const FIELDS: usize>(
     whole: bool,
 ) -> Option<Range<usize>> {
     while let Some(tile) = table.get(start)
+        && !whole
         && is_exact(s, tile, [field, other])
     {
         start += 1;
@@ -435,7 +456,13 @@ fn next_segment<S: Simd, const FIELDS: usize>(
 
 /// Whether a column of a tile needs f64, as the second vectors of two fields say.
 #[inline(always)]
-fn is_exact<S: Simd, const FIELDS: usize>(s: S, tile: &Tile<FIELDS>, [field, other]: [usize; 2]) -> bool {
+fn is_exact<S: Simd, const FIELDS: usize>(s: S, tile: &Tile<FIELDS>, fields: [usize; 2]) -> bool {
+    exact_lanes(s, tile, fields) != 0
+}
+
+/// The columns of a tile that need f64.
+#[inline(always)]
+fn exact_lanes<S: Simd, const FIELDS: usize>(s: S, tile: &Tile<FIELDS>, [field, other]: [usize; 2]) -> u16 {
     let (flags, others) = (s.load_pair(&tile[field % FIELDS]).1, s.load_pair(&tile[other % FIELDS]).1);
-    any(s, flags + others)
+    s.bits(s.le(s.splat(1.0), flags + others))
 }

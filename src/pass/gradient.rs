@@ -7,12 +7,13 @@
 use core::ops::Range;
 
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, ExactSource as ForwardSource, ForwardCoefficients};
-use super::elementwise::{self, Column, Elementwise, Owner, Sources};
+use super::elementwise::{self, Column, Elementwise, Owner, Sources, Strips, cleared};
 use super::exact::{ExactDifferentiate, ExactNormalise};
 use super::keep::Keep;
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
 use super::{
-    Elements, FourBits, Place, Rooms, four_bits, four_rows, four_rows_mut, load_four, pair_lane, put, whole_vectors,
+    Elements, FourBits, Place, Rooms, four_bits, four_rows, four_rows_mut, load_four, load_values, pair_lane, put,
+    put_values, whole_vectors,
 };
 use crate::bits::{BITS, Buffer};
 use crate::channel::{Differential, Differentiation, differentiated, lane_of};
@@ -296,7 +297,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
 
     #[inline(always)]
     fn is_rewritable(&self) -> bool {
-        !RESIDUAL && self.0.elements.read.is_some()
+        self.0.elements.read.is_some()
     }
 
     #[inline(always)]
@@ -332,8 +333,8 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
     }
 
     #[inline(always)]
-    fn exact(&mut self, s: S, source: ExactGradientSource<'_>, keep: Keep<'_>, vectors: Vectors) {
-        s.apart(ExactBackward { backward: &mut self.0, source, keep, vectors });
+    fn exact(&mut self, s: S, source: ExactGradientSource<'_>, keep: Keep<'_>, vectors: Vectors, strips: &mut Strips) {
+        s.apart(ExactBackward { backward: &mut self.0, source, keep, vectors, strips: cleared(strips) });
     }
 }
 
@@ -495,6 +496,7 @@ struct ExactBackward<'a, 'b, 'c, T: Storage> {
     source: ExactGradientSource<'c>,
     keep: Keep<'c>,
     vectors: Vectors,
+    strips: &'c mut [[f32; PIECE]; 2],
 }
 
 impl<S: Simd, T: Storage> Work<S> for ExactBackward<'_, '_, '_, T> {
@@ -507,26 +509,24 @@ impl<S: Simd, T: Storage> Work<S> for ExactBackward<'_, '_, '_, T> {
 impl<T: Storage> ExactBackward<'_, '_, '_, T> {
     #[inline(always)]
     fn exact_gradients<S: Simd>(self, s: S) {
-        let Self { backward, source, keep, vectors } = self;
+        let Self { backward, source, keep, vectors, strips } = self;
         let (gradient, batch, base) = (backward.gradient, backward.is_batch(), backward.elements.base);
         let (normalise, differentiate) = source.coefficients(s, gradient);
-        let (mut strips, mut rooms) = ([[0.0; PIECE]; 2], (Rooms::<T>::new(), Rooms::<T>::new()));
+        let mut rooms = (Rooms::<T>::new(), Rooms::<T>::new());
         for first in (0..vectors.count()).step_by(BITS) {
             let tensors = (T::shorter(gradient.input), backward.elements.source());
             let all = (vectors, first);
             let (rooms, others) = &mut rooms;
-            let to = (&mut strips, [&mut others.read, &mut rooms.read, &mut rooms.residual]);
+            let to = (&mut *strips, [&mut others.read, &mut rooms.read, &mut rooms.residual]);
             gradient.apply.fill_strip_with_g(s, &normalise, &keep, all, tensors, to);
-            for ((start, len), g) in vectors.from(first, BITS).zip(strips[0].as_chunks().0) {
-                let x = T::read(s, T::shorter(gradient.input), (start, len), Ahead::NOT, &mut others.read);
-                let (x, g, at) = (s.load_partial(x), s.load(g), (start - base, len));
+            for (place, g) in vectors.from(first, BITS).zip(strips[0].as_chunks().0) {
+                let x = load_values::<S, T>(s, T::shorter(gradient.input), place, &mut others.read);
+                let g = s.load(g);
                 if let Some(tensor) = &mut backward.grad_residual {
-                    s.store_partial(g * s.splat(keep.scale), T::place(tensor, at, &mut others.write));
-                    T::finish(s, false, tensor, at, &others.write);
+                    let to = (tensor, place.after(base));
+                    put_values::<S, T>(s, false, g * s.splat(keep.scale), to, &mut others.write);
                 }
-                let dx = differentiate.dx(s, batch, x, g);
-                s.store_partial(dx, backward.elements.place(start, len, &mut rooms.write));
-                backward.elements.finish(s, start, len, &rooms.write);
+                backward.elements.put_values(s, differentiate.dx(s, batch, x, g), place, &mut rooms.write);
             }
         }
     }

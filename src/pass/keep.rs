@@ -4,6 +4,7 @@ use crate::bits::{BITS, Buffer, WrittenGates, bit_of, sixteen_bits};
 use crate::config::Granularity;
 use crate::shape::Shape;
 use crate::simd::LANES;
+use crate::walk::Values;
 
 /// What decides whether an element is kept.
 #[derive(Debug, Clone, Copy)]
@@ -185,6 +186,31 @@ impl WrittenGates<'_> {
     }
 }
 
+impl WrittenGates<'_> {
+    /// The mask bits of one vector of neighbours or of a column.
+    #[inline(never)]
+    pub(crate) fn of_values(&self, place: Values) -> u16 {
+        place.bits(|element| self.keeps(element))
+    }
+
+    /// Writes the bits of one vector of neighbours or of a column.
+    #[inline(always)]
+    pub(crate) fn put_values(&mut self, place: Values, bits: u16) {
+        if place.stride == 1 {
+            return self.put(place.start, place.len, &[bits]);
+        }
+        self.put_column(place, bits);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_column(&mut self, place: Values, bits: u16) {
+        for lane in 0..place.len {
+            self.put(place.element(lane), 1, &[bits >> lane]);
+        }
+    }
+}
+
 /// The bits of vectors as the bytes of a mask.
 fn put_bytes(bits: &[u16; BITS], buffer: &mut Buffer) {
     for (bytes, bits) in buffer.as_chunks_mut().0.iter_mut().zip(bits) {
@@ -254,12 +280,28 @@ impl Keep<'_> {
         }
     }
 
-    /// The bits of one vector.
+    /// The bits of one vector of neighbours.
     #[inline(always)]
-    pub(crate) fn of_vector(&self, first: usize) -> u16 {
+    fn of_vector(&self, first: usize) -> u16 {
         let mut bits = [0];
         self.fill(first, &mut bits);
         bits[0]
+    }
+
+    /// The bits of one vector of neighbours or of a column.
+    #[inline(always)]
+    pub(crate) fn of_values(&self, place: Values) -> u16 {
+        if place.stride == 1 { self.of_vector(place.start) } else { self.of_column(place) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn of_column(&self, place: Values) -> u16 {
+        match self.shared {
+            None if self.mask.is_empty() => self.others,
+            None => place.bits(|element| bit_of(self.mask, element)),
+            Some(shared) => place.bits(|element| shared.at(element).0),
+        }
     }
 
     /// Whether one element is kept.

@@ -16,10 +16,10 @@ use keep::Keep;
 
 use crate::bits::{BITS, Buffer};
 use crate::channel::Channels;
-use crate::simd::{LANES, Lane, Lanes, Simd, first_lanes};
+use crate::simd::{LANES, Lane, Lanes, Simd, first_lanes, load};
 use crate::slices::take_front;
 use crate::storage::{Ahead, Load, PIECE, Storage};
-use crate::walk::{BLOCK_VALUES, Group, RowBlock, Tile};
+use crate::walk::{BLOCK_VALUES, Group, RowBlock, Tile, Values};
 
 impl Group {
     /// Writes a pair of vectors of sixteen channels into all of their columns.
@@ -49,6 +49,31 @@ impl Group {
         s.store(pair[0], &mut values[0]);
         s.store(pair[1], &mut values[1]);
         self.put_pairs(channels, table, (FIELDS, field), &values);
+    }
+
+    /// A pair of vectors of sixteen channels, from their first columns.
+    #[inline(always)]
+    pub(crate) fn pair_of<S: Simd, const FIELDS: usize>(
+        self,
+        s: S,
+        channels: Channels,
+        table: &[Tile<FIELDS>],
+        field: usize,
+    ) -> [S::F32; 2] {
+        if self.is_direct() {
+            let Some(tile) = table.get(self.tile_of(channels)) else { return [s.splat(0.0); 2] };
+            let (first, second) = s.load_pair(&tile[field % FIELDS]);
+            return [first, second];
+        }
+        let mut vectors = [[0.0; LANES]; 2];
+        for lane in 0..channels.len {
+            let column = self.columns_of(channels.first + lane).next().unwrap_or(0);
+            let pair = table.get(column / LANES).map_or([0.0; 2], |tile| pair_lane(&tile[field % FIELDS], column));
+            for (vector, value) in vectors.iter_mut().zip(pair) {
+                vector[lane % LANES] = value;
+            }
+        }
+        [s.load(&vectors[0]), s.load(&vectors[1])]
     }
 
     /// Writes f64 values of sixteen channels into all of their columns.
@@ -218,6 +243,54 @@ pub(crate) fn load_four<S: Simd, E: Load>(s: S, [a, b, c, d]: [&Lanes<E>; 4]) ->
     [E::load(s, a), E::load(s, b), E::load(s, c), E::load(s, d)]
 }
 
+/// A vector of neighbours or of a column.
+#[inline(always)]
+pub(crate) fn load_values<S: Simd, T: Storage>(s: S, tensor: T::Ref<'_>, place: Values, room: &mut T::Room) -> S::F32 {
+    if place.stride == 1 {
+        return load(s, T::read(s, T::shorter(tensor), (place.start, place.len), Ahead::NOT, room));
+    }
+    s.load(&column_values::<T>(tensor, place))
+}
+
+/// The values of a column. A function of its own, so that the loops over neighbours keep what they know in registers.
+#[cold]
+#[inline(never)]
+fn column_values<T: Storage>(tensor: T::Ref<'_>, place: Values) -> Lanes<f32> {
+    let mut values = [0.0; LANES];
+    for (lane, value) in values.iter_mut().enumerate().take(place.len) {
+        *value = T::at(T::shorter(tensor), place.element(lane));
+    }
+    values
+}
+
+/// Stores a vector of neighbours or of a column, neighbours past the caches if `stream`.
+#[inline(always)]
+pub(crate) fn put_values<S: Simd, T: Storage>(
+    s: S,
+    stream: bool,
+    value: S::F32,
+    (tensor, place): (&mut T::Mut<'_>, Values),
+    room: &mut T::Room,
+) {
+    let at = (place.start, place.len);
+    if place.stride == 1 {
+        s.store_partial(value, T::place(tensor, at, room));
+        return T::finish(s, stream, tensor, at, room);
+    }
+    let mut values = [0.0; LANES];
+    s.store(value, &mut values);
+    put_column_values::<T>(&values, tensor, place);
+}
+
+/// Stores the values of a column.
+#[cold]
+#[inline(never)]
+fn put_column_values<T: Storage>(values: &Lanes<f32>, tensor: &mut T::Mut<'_>, place: Values) {
+    for (lane, &value) in values.iter().enumerate().take(place.len) {
+        T::put(tensor, place.element(lane), value);
+    }
+}
+
 /// What is left of each of four rows, up to sixteen values.
 #[inline(always)]
 pub(crate) fn load_partial_four<S: Simd, E: Load>(s: S, [a, b, c, d]: [&[E]; 4]) -> [S::F32; 4] {
@@ -364,6 +437,12 @@ impl<'a, T: Storage> Elements<'a, T> {
             Some(read) => T::read(s, T::shorter(read), (start, len), Ahead::NOT, room),
             None => T::read(s, T::as_ref(&self.write), (start - self.base, len), Ahead::NOT, room),
         }
+    }
+
+    /// Stores one vector.
+    #[inline(always)]
+    pub(crate) fn put_values<S: Simd>(&mut self, s: S, value: S::F32, place: Values, room: &mut T::Room) {
+        put_values::<S, T>(s, self.stream, value, (&mut self.write, place.after(self.base)), room);
     }
 
     /// The tensor that is read, and the index of its first element.

@@ -281,7 +281,11 @@ fn of_group_of<E: Load>(
     for _ in 0..FURTHER_WALKS {
         let (samples, mut unsettled) = (shape.samples() as f64, false);
         tasks.run(Unsettled { walk, group, samples, table, found: &mut unsettled });
-        if !unsettled || !next_pivots(walk, group, samples, table) {
+        if !unsettled {
+            return;
+        }
+        tasks.run(Settle { walk, group, samples, table });
+        if !next_pivots(walk, group, samples, table) {
             return;
         }
         walk_group::<E, true>(tasks, walk, group, input, table, parts);
@@ -539,6 +543,9 @@ impl<const UNIT: bool> Kernel for MergePart<'_, UNIT> {
         let (first, end) = (piece.first / LANES, (piece.first + piece.columns).div_ceil(LANES));
         let tiles = table.get_mut(first..end).unwrap_or_default().iter_mut();
         for (number, (tile, part)) in (first..).zip(tiles.zip(part.get(first..end).unwrap_or_default())) {
+            if UNIT && is_final(s, tile) {
+                continue;
+            }
             let moments = of_sums::<M::Simd, UNIT>(s, tile, part, count);
             merge_tile(s, tile, is_first, weights, moments, lanes_of(group, piece, number));
         }
@@ -650,29 +657,40 @@ impl Kernel for Unsettled<'_> {
     fn run<M: Machine>(self, m: M) {
         let (Self { walk, group, samples, table, found }, Some(s)) = (self, m.all()) else { return };
         for channels in group.sixteens() {
-            let BatchMoments { count, mean, m2 } = of_channels(s, walk, group, channels, table, samples);
-            let off = mean - s.widen(pivots(s, group, channels, table));
-            let off = off * off * count;
-            let settled = s.less(m2, s.splat_f64(f64::INFINITY))
-                & !s.less(m2, off)
-                & !s.less(m2 + off, s.splat_f64(samples * SMALLEST_SQUARE));
-            *found |= !settled & first_lanes(channels.len) != 0;
+            let [pivots, _] = group.pair_of(s, channels, table, PIVOT);
+            *found |= !settled(s, of_channels(s, walk, group, channels, table, samples), pivots)
+                & first_lanes(channels.len)
+                != 0;
         }
     }
 }
 
-/// The pivots of sixteen channels.
+/// The lanes whose moments are final for sure.
 #[inline(always)]
-fn pivots<S: Simd>(s: S, group: Group, channels: Channels, table: &[Tile<FIELDS>]) -> S::F32 {
-    if group.is_direct() {
-        return table.get(group.tile_of(channels)).map_or(s.splat(0.0), |tile| s.load_pair(&tile[PIVOT]).0);
+fn settled<S: Simd>(s: S, BatchMoments { count, mean, m2 }: BatchMoments<S>, pivots: S::F32) -> u16 {
+    let off = mean - s.widen(pivots);
+    let off = off * off * count;
+    s.less(m2, s.splat_f64(f64::INFINITY)) & !s.less(m2, off) & !s.less(m2 + off, count * s.splat_f64(SMALLEST_SQUARE))
+}
+
+/// Marks the channels of a group whose moments are final for sure, so that few are left to look at one by one.
+struct Settle<'a> {
+    walk: &'a Walk,
+    group: Group,
+    samples: f64,
+    table: &'a mut [Tile<FIELDS>],
+}
+
+impl Kernel for Settle<'_> {
+    #[inline(always)]
+    fn run<M: Machine>(self, m: M) {
+        let (Self { walk, group, samples, table }, Some(s)) = (self, m.all()) else { return };
+        for channels in group.sixteens() {
+            let [pivots, units] = group.pair_of(s, channels, table, PIVOT);
+            let settled = settled(s, of_channels(s, walk, group, channels, table, samples), pivots);
+            group.put_pair(s, channels, table, PIVOT, [pivots, s.drop(s.mask(settled), units)]);
+        }
     }
-    let mut pivots = [0.0; LANES];
-    for (lane, pivot) in pivots.iter_mut().enumerate().take(channels.len) {
-        let column = group.columns_of(channels.first + lane).next().unwrap_or(0);
-        [*pivot, _] = table.get(column / LANES).map_or([0.0; 2], |tile| pair_lane(&tile[PIVOT], column));
-    }
-    s.load(&pivots)
 }
 
 /// Writes pivot and unit of the next walk into the table of a group, and says whether there is one.
@@ -681,10 +699,13 @@ fn pivots<S: Simd>(s: S, group: Group, channels: Channels, table: &[Tile<FIELDS>
 fn next_pivots(walk: &Walk, group: Group, samples: f64, table: &mut [Tile<FIELDS>]) -> bool {
     let (s, mut any) = (crate::simd::Lane::FIRST, false);
     for channel in group.first_channel..group.first_channel + group.channels {
-        let Moments { mean, m2, .. } = of_channel(walk, group, channel, table);
         let column = group.columns_of(channel).next().unwrap_or(0);
         let [pivot, unit] = table.get(column / LANES).map_or([0.0; 2], |tile| pair_lane(&tile[PIVOT], column));
-        let next = if unit == 0.0 { None } else { next_walk(Moments { count: samples, mean, m2 }, [pivot, unit]) };
+        if unit == 0.0 {
+            continue;
+        }
+        let Moments { mean, m2, .. } = of_channel(walk, group, channel, table);
+        let next = next_walk(Moments { count: samples, mean, m2 }, [pivot, unit]);
         any |= next.is_some();
         let pair = next.unwrap_or([pivot, 0.0]);
         group.put_pair(s, Channels::one(channel), table, PIVOT, pair);

@@ -9,14 +9,16 @@
 use core::slice;
 
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, ExactSource, Residuals, bounded};
-use super::elementwise::{Column, Everywhere, Owner, Sources};
+use super::elementwise::{Column, Everywhere, FEW_COLUMNS, Owner, Sources};
 use super::exact::ExactNormalise;
 use super::keep::{Bits, Keep};
 use super::sums::{LaneSums, PlanarSums, Two, fold_both, fold_channels};
-use super::{FourBits, SHORT, four_bits, four_rows, lanes_from, load_four, of_columns, pair_lane, whole_vectors};
+use super::{
+    FourBits, SHORT, four_bits, four_rows, lanes_from, load_four, load_values, of_columns, pair_lane, whole_vectors,
+};
 use crate::bits::{BITS, Buffer};
-use crate::channel::{Channels, GradientSums, any, lane_of};
-use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, first_lanes, load};
+use crate::channel::{Channels, any, lane_of};
+use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, first_lanes};
 use crate::slices::{range, range_mut};
 use crate::storage::{Ahead, Load, OfTwo, PIECE, Storage, in_sequence, rows_of};
 use crate::tasks::Tasks;
@@ -47,11 +49,10 @@ impl<T: Storage> Apply<'_, T> {
     ) {
         let mut filled = 0;
         let strips = strip.as_chunks_mut().0.iter_mut().zip(factors.as_chunks_mut().0);
-        for ((start, len), (z, dy)) in vectors.from(first, BITS).zip(strips) {
-            let x = s.load_partial(T::read(s, T::shorter(input), (start, len), Ahead::NOT, of_x));
-            s.store(normalise.z(s, x, self.residual_of(s, start, len, of_residual)), z);
-            let at = (start - base, len);
-            s.store(s.load_partial(T::read(s, T::shorter(grad), at, Ahead::NOT, of_dy)), dy);
+        for (place, (z, dy)) in vectors.from(first, BITS).zip(strips) {
+            let x = load_values::<S, T>(s, T::shorter(input), place, of_x);
+            s.store(normalise.z(s, x, self.residual_of(s, place, of_residual)), z);
+            s.store(load_values::<S, T>(s, T::shorter(grad), place.after(base), of_dy), dy);
             filled += LANES;
         }
         if let Some(curve) = &self.formula.curve {
@@ -60,8 +61,8 @@ impl<T: Storage> Apply<'_, T> {
         }
         let lower = self.lower(s);
         let strips = strip.as_chunks_mut().0.iter_mut().zip(factors.as_chunks().0);
-        for ((start, len), (strip, dy)) in vectors.from(first, BITS).zip(strips) {
-            let (bits, z) = (keep.of_vector(start) & first_lanes(len), s.load(strip));
+        for (place, (strip, dy)) in vectors.from(first, BITS).zip(strips) {
+            let (bits, z) = (keep.of_values(place) & first_lanes(place.len), s.load(strip));
             // What a curve has been through is the gradient, and it has no bound.
             let gradient = if self.formula.curve.is_some() { z } else { s.load(dy) };
             s.store(bounded(s, lower, bits, z, gradient), strip);
@@ -749,9 +750,7 @@ impl Kernel for Unsound<'_> {
     fn run<M: Machine>(self, m: M) {
         let (Self { group, table, found }, Some(s)) = (self, m.all()) else { return };
         for tile in table.iter().take(group.tiles()) {
-            // A number times 0 is 0 if the number is finite, and NaN otherwise.
-            let (g, other, zero) = (s.load_f64(&tile[G]), s.load_f64(&tile[G_OTHER]), s.splat_f64(0.0));
-            let sound = s.less(g * zero + other * zero, s.splat_f64(1.0));
+            let sound = are_finite(s, [s.load_f64(&tile[G]), s.load_f64(&tile[G_OTHER])]);
             let (_, exact) = s.load_pair(&tile[apply::EXACT]);
             *found |= sound != s.lanes() || any(s, exact);
         }
@@ -771,18 +770,37 @@ fn exact_channels<T: Storage>(
     (input, grad): (T::Ref<'_>, T::Ref<'_>),
     table: &mut [Tile<FIELDS>],
 ) {
-    // Found out for every channel before the first sum is replaced. NaN in all columns of a channel says that its sums are to be
-    // computed.
-    for channel in group.first_channel..group.first_channel + group.channels {
-        let [g, g_deviation] = of_channel(group, channel, table);
-        let column = group.columns_of(channel).next().unwrap_or(0);
-        let [_, exact] = table.get(column / LANES).map_or([0.0; 2], |tile| pair_lane(&tile[apply::EXACT], column));
-        if exact != 0.0 || !(GradientSums { g, g_deviation }).are_finite() {
-            group.put_f64(Lane::FIRST, Channels::one(channel), table, G, f64::NAN);
-        }
-    }
+    tasks.run(MarkUnsound { group, table });
     let (input, grad) = (T::shorter(input), T::shorter(grad));
     tasks.run(ExactSums { walk, group, apply, input, grad, table });
+}
+
+/// Marks the channels that need their sums in f64, before the first sum is replaced: by NaN in all of their columns.
+struct MarkUnsound<'a> {
+    group: Group,
+    table: &'a mut [Tile<FIELDS>],
+}
+
+impl Kernel for MarkUnsound<'_> {
+    #[inline(always)]
+    fn run<M: Machine>(self, m: M) {
+        let (Self { group, table }, Some(s)) = (self, m.all()) else { return };
+        for channels in group.sixteens() {
+            let (sums, [_, exact]) =
+                (of_channels(s, group, channels, table), group.pair_of(s, channels, table, apply::EXACT));
+            let unsound = (!are_finite(s, sums) | s.bits(s.le(s.splat(1.0), exact))) & first_lanes(channels.len);
+            for lane in (0..LANES).filter(|lane| unsound >> lane & 1 == 1) {
+                group.put_f64(Lane::FIRST, Channels::one(channels.first + lane), table, G, f64::NAN);
+            }
+        }
+    }
+}
+
+/// The lanes whose sums are finite: a number times 0 is 0 if the number is finite, and NaN otherwise.
+#[inline(always)]
+fn are_finite<S: Simd>(s: S, [g, other]: [S::F64; 2]) -> u16 {
+    let zero = s.splat_f64(0.0);
+    s.less(g * zero + other * zero, s.splat_f64(1.0))
 }
 
 /// The sums of the columns of a group whose sum of `g` is NaN, in f64.
@@ -821,13 +839,14 @@ impl<T: Storage> ExactSums<'_, '_, T> {
             let [slope, shift, unit] = self.wide(channel);
             let coefficients = ColumnCoefficients::new(forward_fields(tile), column);
             let source = ExactSource::Run(coefficients, [slope, shift]);
-            let mut sums = [[0.0; LANES]; 2];
+            let (mut sums, mut strips) = ([[0.0; LANES]; 2], [[0.0; PIECE]; 2]);
             for run in 0..planar.outer {
                 let start = (run * planar.channels + channel) * planar.inner;
                 let keep = self.apply.keep.within(start, planar.inner);
                 let vectors = Vectors::of_run(start, planar.inner);
                 let unit = [unit; LANES];
-                s.apart(AddExactly { sums: &mut sums, of: &self, source, unit: &unit, keep, vectors });
+                let strips = &mut strips;
+                s.apart(AddExactly { sums: &mut sums, of: &self, source, unit: &unit, keep, vectors, strips });
             }
             let [g, g_deviation] = fold_both(&mut sums);
             (tile[G][column % LANES], tile[G_OTHER][column % LANES]) = (g, g_deviation);
@@ -844,6 +863,12 @@ impl<T: Storage> ExactSums<'_, '_, T> {
             if wanted == 0 {
                 continue;
             }
+            if wanted.count_ones() <= FEW_COLUMNS {
+                for lane in (0..LANES).filter(|lane| wanted >> lane & 1 == 1) {
+                    self.exact_column(s, columns, tile, number * LANES + lane, units);
+                }
+                continue;
+            }
             let (owner, mut unit) = (Owner::Column(group, number * LANES), [1.0; LANES]);
             for (lane, unit) in unit.iter_mut().enumerate() {
                 if let (1, Some(channel)) = (wanted >> lane & 1, owner.channel_of(lane)) {
@@ -852,8 +877,8 @@ impl<T: Storage> ExactSums<'_, '_, T> {
             }
             let (source, keep) = (ExactSource::Tile(forward_fields(tile), owner), self.apply.keep);
             let vectors = columns.vectors_of(group, 0..units, number * LANES);
-            let mut sums = [[0.0; LANES]; 2];
-            s.apart(AddExactly { sums: &mut sums, of: &self, source, unit: &unit, keep, vectors });
+            let (mut sums, strips) = ([[0.0; LANES]; 2], &mut [[0.0; PIECE]; 2]);
+            s.apart(AddExactly { sums: &mut sums, of: &self, source, unit: &unit, keep, vectors, strips });
             let [g, g_deviation] = sums;
             for lane in 0..LANES {
                 if wanted >> lane & 1 == 1 {
@@ -861,6 +886,18 @@ impl<T: Storage> ExactSums<'_, '_, T> {
                 }
             }
         }
+    }
+
+    /// The sums of one column, in the order of its rows.
+    #[inline(always)]
+    fn exact_column<S: Simd>(&self, s: S, columns: &Columns, tile: &mut Tile<FIELDS>, column: usize, rows: usize) {
+        let [slope, shift, unit] = self.wide(self.group.channel_of(column));
+        let source = ExactSource::Run(ColumnCoefficients::new(forward_fields(tile), column), [slope, shift]);
+        let vectors = columns.vectors_of_column(self.group, 0..rows, column);
+        let (mut sums, strips) = ([[0.0; LANES]; 2], &mut [[0.0; PIECE]; 2]);
+        let (unit, keep) = ([unit; LANES], self.apply.keep);
+        s.apart(AddExactly { sums: &mut sums, of: self, source, unit: &unit, keep, vectors, strips });
+        (tile[G][column % LANES], tile[G_OTHER][column % LANES]) = (sums[0][0], sums[1][0]);
     }
 
     /// Slope and shift of a channel in f64, and the unit of its deviations.
@@ -881,6 +918,7 @@ struct AddExactly<'a, 'b, 'c, T: Storage> {
     unit: &'c Lanes<f64>,
     keep: Keep<'c>,
     vectors: Vectors,
+    strips: &'c mut [[f32; PIECE]; 2],
 }
 
 impl<S: Simd, T: Storage> Work<S> for AddExactly<'_, '_, '_, T> {
@@ -893,24 +931,43 @@ impl<S: Simd, T: Storage> Work<S> for AddExactly<'_, '_, '_, T> {
 impl<T: Storage> AddExactly<'_, '_, '_, T> {
     #[inline(always)]
     fn add_exactly<S: Simd>(self, s: S) {
-        let Self { sums: [g_sums, other_sums], of: &ExactSums { apply, input, grad, .. }, source, unit, keep, vectors } =
-            self;
+        let Self { sums: [g_sums, other_sums], of, source, unit, keep, vectors, strips } = self;
+        let &ExactSums { apply, input, grad, .. } = of;
         let normalise = source.normalise(s, apply);
         let (mean, unit) = (s.widen(normalise.rounded[0]), s.load_f64(unit));
         let (mut g_sum, mut other_sum) = (s.load_f64(g_sums), s.load_f64(other_sums));
-        let (mut strips, mut rooms) = ([[0.0; PIECE]; 2], Rooms::<T>::new());
+        // Of vectors whose lanes are rows of one column, which are added in their order.
+        let mut of_column = [0.0; 2];
+        let mut rooms = Rooms::<T>::new();
         for first in (0..vectors.count()).step_by(BITS) {
             let (all, tensors) = ((vectors, first), (T::shorter(input), (T::shorter(grad), 0)));
-            apply.fill_strip_with_g(s, &normalise, &keep, all, tensors, (&mut strips, rooms.each()));
-            for ((start, len), g) in vectors.from(first, BITS).zip(strips[0].as_chunks().0) {
-                let x = T::read(s, T::shorter(input), (start, len), Ahead::NOT, &mut rooms.x);
-                let (x, g) = (s.widen(load(s, x)), s.widen(s.load(g)));
-                g_sum = g_sum + g;
-                other_sum = other_sum + g * ((x - mean) * unit);
+            apply.fill_strip_with_g(s, &normalise, &keep, all, tensors, (&mut *strips, rooms.each()));
+            for (place, g) in vectors.from(first, BITS).zip(strips[0].as_chunks().0) {
+                let x = load_values::<S, T>(s, T::shorter(input), place, &mut rooms.x);
+                let (x, g) = (s.widen(x), s.widen(s.load(g)));
+                let other = g * ((x - mean) * unit);
+                if place.stride == 1 {
+                    (g_sum, other_sum) = (g_sum + g, other_sum + other);
+                    continue;
+                }
+                let mut summands = [[0.0; LANES]; 2];
+                s.store_f64(g, &mut summands[0]);
+                s.store_f64(other, &mut summands[1]);
+                add_in_order(&mut of_column, &summands, place.len);
             }
         }
         s.store_f64(g_sum, g_sums);
         s.store_f64(other_sum, other_sums);
+        (g_sums[0], other_sums[0]) = (g_sums[0] + of_column[0], other_sums[0] + of_column[1]);
+    }
+}
+
+/// Adds the first summands of two sums, one after the other.
+#[cold]
+#[inline(never)]
+fn add_in_order(sums: &mut [f64; 2], [first, second]: &[Lanes<f64>; 2], count: usize) {
+    for (first, second) in first.iter().zip(second).take(count) {
+        *sums = [sums[0] + first, sums[1] + second];
     }
 }
 

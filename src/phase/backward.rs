@@ -4,7 +4,7 @@
 
 use crate::activation::Formula;
 use crate::args::{ParameterGradients, Statistics};
-use crate::channel::{Centre, Channels, Differential, Differentiation, Normalisation, Sums, flags};
+use crate::channel::{Centre, Channels, Differential, Differentiation, Normalisation, Sums};
 use crate::pass::apply::{self, Apply, folded_scale};
 use crate::pass::channelwise::{Channel, channels};
 use crate::pass::gradient::{self, Gradient};
@@ -169,9 +169,8 @@ impl Kernel for FinishGroup<'_, '_> {
                 let sums = self.wanted.sums(s, channels, &centre, of_channels, self.differentiation.scale);
                 let differentiate = self.differentiation.coefficients(s, channels, &centre, sums);
                 let (group, table) = (self.group, &mut *self.table);
-                let slopes = [s.narrow(differentiate.slope), s.narrow(differentiate.tilt)];
+                let [slopes, offset] = differentiate.pairs(s);
                 group.put_pair(s, channels, table, reduce::SLOPE, slopes);
-                let offset = [s.narrow(differentiate.offset), flags(s, differentiate.exact)];
                 group.put_pair(s, channels, table, reduce::OFFSET, offset);
                 group.put_f64(s, channels, table, reduce::G, sums.g);
                 group.put_f64(s, channels, table, reduce::G_OTHER, sums.g_xhat);

@@ -15,7 +15,7 @@ use core::fmt::Debug;
 
 use crate::bits::BITS;
 use crate::element::Element;
-use crate::simd::{LANES, Lanes, Simd, load};
+use crate::simd::{LANES, Lanes, Simd, Work, load};
 use crate::slices::{range, range_mut, take_front};
 #[cfg(feature = "half-precision")]
 pub(crate) use mixed::Mixed;
@@ -394,7 +394,9 @@ impl Storage for Singles {
     ) {
         let of_place =
             (inputs.0.map(|tensor| range(tensor, start, len)), inputs.1.map(|tensor| range(tensor, start, len)));
-        each_single(s, of_place, range_mut(output, start - base, len), ahead, (copy, stream), work);
+        let each =
+            EachSingle { inputs: of_place, output: range_mut(output, start - base, len), ahead, copy, stream, work };
+        if cfg!(debug_assertions) { s.apart(each) } else { each.run(s) }
     }
 
     #[inline(always)]
@@ -445,16 +447,28 @@ impl Storage for Singles {
     }
 }
 
-/// [`Storage::each_vector`] of f32.
+/// [`Storage::each_vector`] of f32. Part of the loop over pieces, except in a debug build, where each vector of a function has
+/// a place of its own on the stack.
+pub(crate) struct EachSingle<'a, 'b, W> {
+    pub(crate) inputs: Inputs<&'a [f32]>,
+    pub(crate) output: &'a mut [f32],
+    pub(crate) ahead: Ahead,
+    pub(crate) copy: &'a mut [f32],
+    pub(crate) stream: bool,
+    pub(crate) work: (&'a mut W, &'b [[u8; 2]]),
+}
+
+impl<S: Simd, W: EachVector<S>> Work<S> for EachSingle<'_, '_, W> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        each_single(s, self);
+    }
+}
+
+/// [`EachSingle`].
 #[inline(always)]
-fn each_single<S: Simd, W: EachVector<S>>(
-    s: S,
-    inputs: Inputs<&[f32]>,
-    output: &mut [f32],
-    ahead: Ahead,
-    (copy, stream): (&mut [f32], bool),
-    (work, bits): (&mut W, &[[u8; 2]]),
-) {
+fn each_single<S: Simd, W: EachVector<S>>(s: S, each: EachSingle<'_, '_, W>) {
+    let EachSingle { inputs, output, ahead, copy, stream, work: (work, bits) } = each;
     let (in_place, len) = ((inputs.0.is_none(), inputs.1.is_none()), output.len());
     if in_place.0 || in_place.1 {
         for (copy, value) in copy.iter_mut().zip(&*output) {
@@ -466,13 +480,15 @@ fn each_single<S: Simd, W: EachVector<S>>(
     let ((first, first_rest), (second, second_rest)) = (first.as_chunks(), second.as_chunks());
     let (output, output_rest) = output.as_chunks_mut();
     let (last, vectors) = (bits.get(output.len()), first.iter().zip(second).zip(output).zip(bits));
-    if !stream && ahead.is_not() {
+    // One loop would do: a debug build has no other.
+    let optimised = !cfg!(debug_assertions);
+    if optimised && !stream && ahead.is_not() {
         // Tensors in the caches, where each instruction of the loop counts.
         for (((first, second), to), &bits) in vectors {
             let Some(value) = work.next(s, (s.load(first), s.load(second)), u16::from_le_bytes(bits)) else { break };
             s.store(value, to);
         }
-    } else if let (false, (false, false), Some(further)) = (stream, in_place, ahead.second_alone()) {
+    } else if optimised && let (false, (false, false), Some(further)) = (stream, in_place, ahead.second_alone()) {
         for (((first, second), to), &bits) in vectors {
             s.prefetch_second(first, further);
             if W::TWO {

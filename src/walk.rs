@@ -949,7 +949,9 @@ mod tests {
                             in_rows.add(start, len);
                         }
                         for (_, start, len) in planar.runs(group, units) {
-                            Vectors::of_run(start, len).from(0, usize::MAX).for_each(|(at, len)| counts.add(at, len));
+                            Vectors::of_run(start, len)
+                                .from(0, usize::MAX)
+                                .for_each(|place| counts.add(place.start, place.len));
                         }
                     }
                     Walk::Columns(columns) => {

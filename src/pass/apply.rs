@@ -8,7 +8,7 @@ use core::cell::Cell;
 use core::ops::Range;
 use core::slice;
 
-use super::elementwise::{self, Column, Elementwise, Owner, Sources, Strips, cleared};
+use super::elementwise::{self, Column, Elementwise, Owner, Sources, Strips};
 use super::exact::ExactNormalise;
 use super::keep::{Bits, Keep};
 use super::{
@@ -498,7 +498,13 @@ pub(crate) fn elements<'a, T: Storage>(
             let (group, table, units) = (tile.group, tile.table(table), tile.units(units.clone()));
             let elements = Elements::new(input.map(|input| T::shorter(input)), T::reborrow(&mut output), base);
             let gates = gates.as_mut().map(WrittenGates::reborrow);
-            tasks.run(Forward { walk, group, apply, table, units, elements, gates });
+            let forward = Forward { walk, group, apply, table, units, elements, gates };
+            match (apply.is_plain(), forward.gates.is_some()) {
+                (true, false) => tasks.run(Variant::<T, false, false>(forward)),
+                (true, true) => tasks.run(Variant::<T, false, true>(forward)),
+                (false, false) => tasks.run(Variant::<T, true, false>(forward)),
+                (false, true) => tasks.run(Variant::<T, true, true>(forward)),
+            }
         }
     });
 }
@@ -544,26 +550,26 @@ struct Forward<'a, 'b, T: Storage> {
     gates: Option<WrittenGates<'a>>,
 }
 
-impl<T: Storage> Kernel for Forward<'_, '_, T> {
+/// The same with or without a residual or a curve, and with or without gates: a kernel for each, because without optimisation
+/// the stack would hold the vectors of all.
+struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool, const GATES: bool>(Forward<'a, 'b, T>);
+
+impl<T: Storage, const RESIDUAL: bool, const GATES: bool> Kernel for Variant<'_, '_, T, RESIDUAL, GATES> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
-        let Some(s) = m.all() else { return };
-        let (walk, stream, place) = (*self.walk, self.elements.stream, (self.group, self.table, self.units.clone()));
-        if self.apply.is_plain() {
-            elementwise::walk(s, &walk, place, Variant::<T, false>(self));
-        } else {
-            elementwise::walk(s, &walk, place, Variant::<T, true>(self));
-        }
+        let (Self(forward), Some(s)) = (&self, m.all()) else { return };
+        let (walk, stream) = (*forward.walk, forward.elements.stream);
+        let place = (forward.group, forward.table, forward.units.clone());
+        elementwise::walk(s, &walk, place, self);
         if stream {
             s.fence();
         }
     }
 }
 
-/// The output with or without a residual or a curve.
-struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool>(Forward<'a, 'b, T>);
-
-impl<'a, S: Simd, T: Storage, const RESIDUAL: bool> Elementwise<'a, S, FIELDS> for Variant<'a, '_, T, RESIDUAL> {
+impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATES: bool> Elementwise<'a, S, FIELDS>
+    for Variant<'a, '_, T, RESIDUAL, GATES>
+{
     type Column = ColumnCoefficients;
     type Wide = [f64; 2];
     type Rooms = Rooms<T>;
@@ -622,7 +628,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool> Elementwise<'a, S, FIELDS> f
         piece: ((usize, usize), Ahead),
         room: (&mut [f32], &mut Rooms<T>),
     ) {
-        self.0.vectors::<S, RESIDUAL>(s, sources, keep, piece, room);
+        self.0.vectors::<S, RESIDUAL, GATES>(s, sources, keep, piece, room);
     }
 
     #[inline(always)]
@@ -632,7 +638,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool> Elementwise<'a, S, FIELDS> f
 
     #[inline(always)]
     fn exact(&mut self, s: S, source: ExactSource<'_>, keep: Keep<'_>, vectors: Vectors, strips: &mut Strips) {
-        let [strip, _] = cleared(strips);
+        let [strip, _] = strips;
         s.apart(ExactForward { forward: &mut self.0, source, keep, vectors, strip });
     }
 }
@@ -687,7 +693,7 @@ impl<T: Storage> Forward<'_, '_, T> {
 
     /// The output of some neighbours, whose first vector belongs to `owner`.
     #[inline(always)]
-    fn vectors<S: Simd, const RESIDUAL: bool>(
+    fn vectors<S: Simd, const RESIDUAL: bool, const GATES: bool>(
         &mut self,
         s: S,
         (sources, owner): (&mut impl Sources<S, Vector = Coefficients<S>>, Owner),
@@ -697,7 +703,7 @@ impl<T: Storage> Forward<'_, '_, T> {
     ) {
         let (apply, vectors, mut buffer, mut pairs) = (self.apply, len.div_ceil(LANES), [0; _], [[0; 2]; _]);
         let bits = match &self.gates {
-            Some(gates) if gates.has_mask => gates.copy_bits(start, vectors, &mut buffer),
+            Some(gates) if GATES && gates.has_mask => gates.copy_bits(start, vectors, &mut buffer),
             _ => keep.bits(start, vectors, &mut buffer),
         };
         if let Some(curve) = apply.curve_if::<RESIDUAL>() {
@@ -721,33 +727,21 @@ impl<T: Storage> Forward<'_, '_, T> {
         let output = (&mut self.elements.write, self.elements.base);
         let rooms = [&mut rooms.read, &mut rooms.residual, &mut rooms.write];
         let (place, by) = (((start, len), ahead), By { copy, stream: self.elements.stream, rooms });
-        let these = sources.clone();
-        let Some(gates) = &mut self.gates else {
-            let mut each = EachOutput::<T, _, _, RESIDUAL, false> {
-                apply,
-                lower,
-                sources: these,
-                owner,
-                vector: 0,
-                gates: [].iter(),
-            };
-            T::each_vector(s, inputs, output, place, by, (&mut each, bits));
-            *sources = each.sources;
-            return;
-        };
         let mut words = [0; BITS];
         let cells = Cell::from_mut(words.get_mut(..vectors).unwrap_or_default()).as_slice_of_cells();
-        let mut each = EachOutput::<T, _, _, RESIDUAL, true> {
+        let mut each = EachOutput::<T, _, _, RESIDUAL, GATES> {
             apply,
             lower,
-            sources: these,
+            sources: sources.clone(),
             owner,
             vector: 0,
             gates: cells.iter(),
         };
         T::each_vector(s, inputs, output, place, by, (&mut each, bits));
         *sources = each.sources;
-        gates.put(start, len, &words);
+        if let (true, Some(gates)) = (GATES, &mut self.gates) {
+            gates.put(start, len, &words);
+        }
     }
 }
 

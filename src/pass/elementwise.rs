@@ -260,15 +260,9 @@ pub(super) trait Elementwise<'a, S: Simd, const FIELDS: usize> {
 /// As many columns of a tile that need f64 are worked one by one, sixteen rows at a time; more of them all at once.
 pub(super) const FEW_COLUMNS: u32 = 4;
 
-/// Two strips for the vectors of which some lanes need f64, made when they are first needed: to clear them for each run would
-/// take longer than a short run.
-pub(crate) type Strips = Option<[[f32; PIECE]; 2]>;
-
-/// Strips that have been made.
-#[inline(always)]
-pub(crate) fn cleared(strips: &mut Strips) -> &mut [[f32; PIECE]; 2] {
-    strips.get_or_insert_with(|| [[0.0; PIECE]; 2])
-}
+/// Two strips for the vectors of which some lanes need f64. They are cleared once a walk: for each run it would take longer than
+/// a short run.
+pub(crate) type Strips = [[f32; PIECE]; 2];
 
 /// A group, its table, and the units of it that a pass is at.
 type Units<'a, const FIELDS: usize> = (Group, &'a [Tile<FIELDS>], Range<usize>);
@@ -304,7 +298,7 @@ fn runs<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     copy: &mut [f32],
 ) {
     let Some(tile) = table.first() else { return };
-    let (mut rooms, mut strips, keep) = (E::rooms(), None, pass.keep());
+    let (mut rooms, keep) = (E::rooms(), pass.keep());
     let columns = of_columns(group, |column| E::Column::of_column(tile, column));
     // Nothing to clear where no channel needs them.
     let wide = if columns.iter().any(|column| column.needs_f64()) {
@@ -315,6 +309,7 @@ fn runs<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     } else {
         None
     };
+    let mut strips = if wide.is_some() { Some([[0.0; PIECE]; 2]) } else { None };
     let mut runs = [units.clone(), 0..0];
     if let Some((rows, others)) = planar.rows_of(group, units)
         && keep.is_each()
@@ -334,10 +329,10 @@ fn runs<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     for units in runs {
         for (column, start, len) in planar.runs(group, units) {
             let (this, keep) = (columns[column % LANES], keep.within(start, len));
-            if let Some(wide) = &wide
+            if let (Some(wide), Some(strips)) = (&wide, &mut strips)
                 && let Some(wide) = wide[column % LANES]
             {
-                pass.exact(s, ExactCoefficients::Run(this, wide), keep, Vectors::of_run(start, len), &mut strips);
+                pass.exact(s, ExactCoefficients::Run(this, wide), keep, Vectors::of_run(start, len), strips);
                 continue;
             }
             let (mut sources, owner) = (Everywhere(this.everywhere(s)), Owner::Channel(group.first_channel + column));
@@ -400,7 +395,7 @@ fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
         return;
     }
     // Moved, because what a function is given the address of is not in registers.
-    let (mut moved, mut strips) = (pass, None);
+    let (mut moved, mut strips) = (pass, [[0.0; PIECE]; 2]);
     for (number, tile) in table.iter().enumerate() {
         let (exact, first) = (exact_lanes(s, tile, E::FLAGS), number * LANES);
         if whole && exact.count_ones() <= FEW_COLUMNS {

@@ -7,7 +7,7 @@
 use core::ops::Range;
 
 use super::apply::{self, Apply, Coefficients, ColumnCoefficients, ExactSource as ForwardSource, ForwardCoefficients};
-use super::elementwise::{self, Column, Elementwise, Owner, Sources, Strips, cleared};
+use super::elementwise::{self, Column, Elementwise, Owner, Sources, Strips};
 use super::exact::{ExactDifferentiate, ExactNormalise};
 use super::keep::Keep;
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
@@ -334,7 +334,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
 
     #[inline(always)]
     fn exact(&mut self, s: S, source: ExactGradientSource<'_>, keep: Keep<'_>, vectors: Vectors, strips: &mut Strips) {
-        s.apart(ExactBackward { backward: &mut self.0, source, keep, vectors, strips: cleared(strips) });
+        s.apart(ExactBackward { backward: &mut self.0, source, keep, vectors, strips });
     }
 }
 
@@ -496,7 +496,7 @@ struct ExactBackward<'a, 'b, 'c, T: Storage> {
     source: ExactGradientSource<'c>,
     keep: Keep<'c>,
     vectors: Vectors,
-    strips: &'c mut [[f32; PIECE]; 2],
+    strips: &'c mut Strips,
 }
 
 impl<S: Simd, T: Storage> Work<S> for ExactBackward<'_, '_, '_, T> {

@@ -1,7 +1,7 @@
 //! Tensors whose types are known at run time, and the one place where halves are read and written.
 //! Only with the feature `half-precision`.
 
-use super::{Ahead, By, EachVector, Inputs, Load, OfOneType, OfTwo, PIECE, Singles, Storage, each_single, rows_of};
+use super::{Ahead, By, EachSingle, EachVector, Inputs, Load, OfOneType, OfTwo, PIECE, Singles, Storage, rows_of};
 use crate::bits::BITS;
 use crate::element::{Bf16, Element, F16, Half, Values, ValuesMut};
 use crate::simd::{LANES, Lanes, Simd, Work};
@@ -301,8 +301,16 @@ impl Storage for Mixed {
         }
         let first = input(s, inputs.0, (&*output, at), (place, ahead), first);
         let second = input(s, inputs.1, (&*output, at), (place, ahead), second);
-        let to = (copy, stream && Self::is_direct(output));
-        each_single(s, (first, second), Self::place(output, at, write), Ahead::NOT, to, (work, bits));
+        let stream_single = stream && Self::is_direct(output);
+        let output_single = Self::place(output, at, write);
+        s.apart(EachSingle {
+            inputs: (first, second),
+            output: output_single,
+            ahead: Ahead::NOT,
+            copy,
+            stream: stream_single,
+            work: (work, bits),
+        });
         Self::finish(s, stream, output, at, write);
     }
 

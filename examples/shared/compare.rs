@@ -60,7 +60,7 @@ pub(crate) trait Layer: Sized {
 
     /// A layer for input `[n, c, h, w]`, or `[n, c]` if the last two are 1, with dropout of probability 0.1. In
     /// [`Order::Last`] the input is a view of memory `[n, h, w, c]`.
-    fn new(kind: Kind, dims: [usize; 4], order: Order, x: &[f32]) -> Result<Self>;
+    fn new(kind: Kind, dims: [usize; 4], order: Order, number: Number, x: &[f32]) -> Result<Self>;
 
     fn forward(&mut self) -> Result<Self::Graph>;
 
@@ -77,6 +77,16 @@ pub(crate) enum Order {
     First,
     Last,
 }
+
+/// The type of the input, the output and their gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Number {
+    F32,
+    Bf16,
+    F16,
+}
+
+const NUMBERS: [(Number, &str); 3] = [(Number::F32, ""), (Number::Bf16, ", bf16"), (Number::F16, ", f16")];
 
 /// Shapes of the layer alone; the letters are those of the crate's README.
 const SHAPES: [(&str, [usize; 4], Order, usize); 5] = [
@@ -135,13 +145,17 @@ pub(crate) fn main<N: Network, L: Layer>(framework: &str) -> Result<()> {
     println!("\n| layer alone | | forward, ms | backward, ms | held between them, MiB | peak, MiB |");
     println!("|---|---|---|---|---|---|");
     for (shape, dims, order, turns) in SHAPES.into_iter().take(if check { 2 } else { SHAPES.len() }) {
-        let measured = layer::<L>(dims, order, if check { 3 } else { turns })?;
-        for (name, values) in [framework, "normdrop"].iter().zip(&measured) {
-            let [forward, backward, held, peak] = values.each_ref().map(|values| median(values));
-            println!("| {shape} | {name} | {forward:.3} | {backward:.3} | {held:.3} | {peak:.3} |");
-        }
-        if check && median(&measured[1][2]) >= median(&measured[0][2]) {
-            return Err(format!("{shape}: normdrop's layer needs more memory than {framework}'s").into());
+        // The check computes in halves on the smallest tensor only.
+        let numbers = if check && dims != SHAPES[0].1 { &NUMBERS[..1] } else { &NUMBERS };
+        let measured = layer::<L>(dims, order, numbers, if check { 3 } else { turns })?;
+        for (pair, (_, label)) in measured.chunks_exact(2).zip(numbers) {
+            for (name, values) in [framework, "normdrop"].iter().zip(pair) {
+                let [forward, backward, held, peak] = values.each_ref().map(|values| median(values));
+                println!("| {shape}{label} | {name} | {forward:.3} | {backward:.3} | {held:.3} | {peak:.3} |");
+            }
+            if check && median(&pair[1][2]) >= median(&pair[0][2]) {
+                return Err(format!("{shape}{label}: normdrop's layer needs more memory than {framework}'s").into());
+            }
         }
     }
 
@@ -192,17 +206,26 @@ fn digits<N: Network>(epochs: usize, seeds: u64) -> Result<[Outcome; 2]> {
     Ok(outcomes)
 }
 
-/// Forward and backward in turns: of both layers the times in ms, the MiB held between the calls, and the most MiB at once.
-fn layer<L: Layer>(dims: [usize; 4], order: Order, turns: usize) -> Result<[[Vec<f64>; 4]; 2]> {
+/// What is measured of a layer: the times of forward and backward in ms, the MiB held between the calls, and the most MiB at once.
+type Costs = [Vec<f64>; 4];
+
+/// Forward and backward in turns, of both layers for each type.
+fn layer<L: Layer>(dims: [usize; 4], order: Order, numbers: &[(Number, &str)], turns: usize) -> Result<Vec<Costs>> {
     const MIB: f64 = 1024.0 * 1024.0;
     let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
     let x: Vec<f32> = (0..dims.iter().product()).map(|_| 2.0 * uniform(&mut rng) - 1.0).collect();
-    let [own, normdrop] = KINDS.map(|kind| L::new(kind, dims, order, &x));
-    let mut layers = [own?, normdrop?];
-    let mut measured: [[Vec<f64>; 4]; 2] = Default::default();
+    let mut layers = Vec::new();
+    for &(number, _) in numbers {
+        for kind in KINDS {
+            layers.push(L::new(kind, dims, order, number, &x)?);
+        }
+    }
+    let mut measured = vec![Costs::default(); layers.len()];
     // The first turn only warms up.
     for turn in 0..=turns {
-        for which in [turn % 2, 1 - turn % 2] {
+        for which in 0..layers.len() {
+            // Who of a pair is first changes, so that a warm cache favours neither.
+            let which = which ^ (turn % 2);
             let (before, start) = (memory::restart(), Instant::now());
             let graph = layers[which].forward()?;
             let (forward, held) = (start.elapsed(), memory::now() - before);
@@ -224,7 +247,7 @@ fn layer<L: Layer>(dims: [usize; 4], order: Order, turns: usize) -> Result<[[Vec
 fn evaluation<L: Layer>(dims: [usize; 4], turns: usize) -> Result<[f64; 3]> {
     let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
     let x: Vec<f32> = (0..dims.iter().product()).map(|_| 2.0 * uniform(&mut rng) - 1.0).collect();
-    let [own, normdrop] = KINDS.map(|kind| L::new(kind, dims, Order::First, &x));
+    let [own, normdrop] = KINDS.map(|kind| L::new(kind, dims, Order::First, Number::F32, &x));
     let (own, normdrop) = (own?, normdrop?);
     let mut measured: [Vec<f64>; 3] = Default::default();
     for turn in 0..=turns {

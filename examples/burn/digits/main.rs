@@ -12,16 +12,16 @@ mod data;
 #[path = "../../shared/memory.rs"]
 mod memory;
 
-use burn::module::{Module, Param};
+use burn::module::{Module, Param, RunningState};
 use burn::nn::loss::{CrossEntropyLoss, CrossEntropyLossConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig};
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::activation::relu;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use normdrop::Config;
 use normdrop_burn::{BatchNormDropout, PreparedBatchNorm};
 
-use compare::{Kind, Layer, Network, Order, P, RATE, Result, Start};
+use compare::{Kind, Layer, Network, Number, Order, P, RATE, Result, Start};
 use data::PIXELS;
 
 /// Batch norm, ReLU and dropout.
@@ -124,6 +124,11 @@ enum Values {
     Nchw(Tensor<4>),
 }
 
+/// An input that has a gradient.
+fn variable<const D: usize>(x: &[f32], dims: [usize; D], dtype: DType, device: &Device) -> Tensor<D> {
+    Tensor::<D>::from_data(TensorData::new(x.to_vec(), dims), device).cast(dtype).detach().require_grad()
+}
+
 struct Alone {
     stage: Stage,
     /// The same on the device without autodiff.
@@ -136,11 +141,22 @@ struct Alone {
 impl Layer for Alone {
     type Graph = Values;
 
-    fn new(kind: Kind, dims: [usize; 4], order: Order, x: &[f32]) -> Result<Self> {
+    fn new(kind: Kind, dims: [usize; 4], order: Order, number: Number, x: &[f32]) -> Result<Self> {
         let device = Device::flex().autodiff();
-        let x = x.to_vec();
+        let dtype = match number {
+            Number::F32 => DType::F32,
+            Number::Bf16 => DType::BF16,
+            Number::F16 => DType::F16,
+        };
         let [n, c, h, w] = dims;
-        let stage = Stage::new(kind, c, 0.1, 0, &device)?;
+        let mut stage = Stage::new(kind, c, 0.1, 0, &device)?;
+        if let Stage::Own((norm, _)) = &mut stage {
+            // burn computes in one type, that of the input.
+            let parameter = |tensor: Tensor<1>| Param::from_tensor(tensor.cast(dtype).detach().require_grad());
+            (norm.gamma, norm.beta) = (parameter(norm.gamma.val()), parameter(norm.beta.val()));
+            let [mean, var] = [&norm.running_mean, &norm.running_var].map(|state| state.value().cast(dtype));
+            (norm.running_mean, norm.running_var) = (RunningState::new(mean), RunningState::new(var));
+        }
         let prepared = match &stage {
             Stage::Own(_) => None,
             Stage::Normdrop(layer) => Some(layer.prepare()?),
@@ -150,13 +166,9 @@ impl Layer for Alone {
             stage,
             prepared,
             x: match order {
-                Order::First if (h, w) == (1, 1) => {
-                    Values::Nc(Tensor::from_data(TensorData::new(x, [n, c]), &device).require_grad())
-                }
-                Order::First => Values::Nchw(Tensor::from_data(TensorData::new(x, dims), &device).require_grad()),
-                Order::Last => {
-                    Values::Nchw(Tensor::from_data(TensorData::new(x, [n, h, w, c]), &device).require_grad())
-                }
+                Order::First if (h, w) == (1, 1) => Values::Nc(variable(x, [n, c], dtype, &device)),
+                Order::First => Values::Nchw(variable(x, dims, dtype, &device)),
+                Order::Last => Values::Nchw(variable(x, [n, h, w, c], dtype, &device)),
             },
             order,
         })

@@ -19,7 +19,7 @@ use candle_nn::{
 use normdrop::{Config, Relu};
 use normdrop_candle::{BatchNormDropout, PreparedBatchNorm, batch_norm_dropout};
 
-use compare::{Kind, Layer, Network, Order, P, RATE, Result, Start};
+use compare::{Kind, Layer, Network, Number, Order, P, RATE, Result, Start};
 use data::PIXELS;
 
 /// Batch norm, ReLU and dropout.
@@ -123,7 +123,12 @@ impl Alone {
 impl Layer for Alone {
     type Graph = Tensor;
 
-    fn new(kind: Kind, dims: [usize; 4], order: Order, x: &[f32]) -> Result<Self> {
+    fn new(kind: Kind, dims: [usize; 4], order: Order, number: Number, x: &[f32]) -> Result<Self> {
+        let dtype = match number {
+            Number::F32 => DType::F32,
+            Number::Bf16 => DType::BF16,
+            Number::F16 => DType::F16,
+        };
         let [n, c, h, w] = dims;
         let dims = match order {
             Order::First if (h, w) == (1, 1) => vec![n, c],
@@ -131,12 +136,20 @@ impl Layer for Alone {
             Order::Last => vec![n, h, w, c],
         };
         let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
-        let stage = Stage::new(kind, c, 0.1, 0, vb)?;
+        let mut stage = Stage::new(kind, c, 0.1, 0, vb)?;
+        if let Stage::Own(norm, _) = &mut stage {
+            // candle computes statistics of halves in f32, and applies parameters of the type of the input.
+            let parameter = |start: f32| Var::from_tensor(&Tensor::full(start, c, &Device::Cpu)?.to_dtype(dtype)?);
+            let (weight, bias) = (parameter(1.0)?.into_inner(), parameter(0.0)?.into_inner());
+            let (mean, var) = (norm.running_mean().clone(), norm.running_var().clone());
+            *norm = BatchNorm::new(c, mean, var, weight, bias, norm.eps())?;
+        }
         let prepared = match &stage {
             Stage::Own(..) => None,
             Stage::Normdrop(layer) => Some(layer.prepare()?),
         };
-        Ok(Self { stage, prepared, x: Var::from_tensor(&Tensor::from_slice(x, dims, &Device::Cpu)?)?, order })
+        let x = Tensor::from_slice(x, dims, &Device::Cpu)?.to_dtype(dtype)?;
+        Ok(Self { stage, prepared, x: Var::from_tensor(&x)?, order })
     }
 
     fn forward(&mut self) -> Result<Tensor> {

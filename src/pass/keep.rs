@@ -179,10 +179,12 @@ impl WrittenGates<'_> {
     /// The mask bits of at most 32 vectors from element `first` on, copied, because the gates take their place.
     #[inline(never)]
     pub(crate) fn copy_bits<'b>(&self, first: usize, vectors: usize, buffer: &'b mut Buffer) -> Bits<'b> {
-        let mut bits = [0; BITS];
-        self.fill(first, bits.get_mut(..vectors).unwrap_or_default());
-        put_bytes(&bits, buffer);
-        Bits { bytes: buffer, shift: 0 }
+        let (start, shift) = ((first - self.base) / 8, (first - self.base) % 8);
+        let bytes = self.bytes.get(start..).unwrap_or_default();
+        for (copy, &byte) in buffer.iter_mut().zip(bytes).take(2 * vectors + 2) {
+            *copy = byte;
+        }
+        Bits { bytes: buffer, shift }
     }
 }
 

@@ -1090,6 +1090,88 @@ fn short_runs(activation: impl Activation) {
     }
 }
 
+/// A column that needs f64 is worked alone if few of its tile do, and with its tile if many do. It has the same results both
+/// ways, and its neighbours have those that they have without it: wherever the column is, in rows that are whole tiles or not.
+#[test]
+fn numeric_contract_columns_in_f64_have_the_same_bits_alone_and_among_others() {
+    columns_in_f64(Relu);
+    columns_in_f64(Silu);
+}
+
+fn columns_in_f64(activation: impl Activation) {
+    for [rows, channels] in [[37, 48], [20, 41], [70, 5], [5, 530], [259, 32]] {
+        let mut problem = Problem::new([rows, channels, 1], Data::Ordinary, Some(0.3), 1);
+        problem.config.granularity = Granularity::Element;
+        let residual: Vec<f32> = problem.x.iter().rev().copied().collect();
+        let bias: Vec<f32> = (0..channels).map(|channel| channel as f32 / 128.0 - 1.0).collect();
+        for backend in expected_backends() {
+            let layer = problem.layer(activation, Some(backend));
+            let mut mask = vec![0; layer.mask_len()];
+            layer.fill_mask(1, &mut mask).expect("a mask of the right length");
+            for residual in [None, Some(&residual[..])] {
+                // y, dx, the gradient of the residual, and the gradients of weight and bias in the last row.
+                let calls = |is_small: &dyn Fn(usize) -> bool| {
+                    let weight: Vec<f32> =
+                        (0..channels).map(|channel| if is_small(channel) { 1e-31 } else { 1.5 }).collect();
+                    let parameters = Parameters { weight: Some(&weight), bias: Some(&bias) };
+                    let (mut mean, mut mean_tail) = (vec![f32::NAN; channels], vec![f32::NAN; channels]);
+                    let (mut inv_std, mut scratch) = (vec![f64::NAN; channels], vec![f64::NAN; layer.scratch_len()]);
+                    let [mut y, mut dx, mut d_residual] = [(); 3].map(|()| vec![f32::NAN; problem.x.len()]);
+                    let (mut d_weight, mut d_bias) = (vec![f32::NAN; channels], vec![f32::NAN; channels]);
+                    let (dropout, input) = (Dropout::Mask(&mask), &problem.x[..]);
+                    let saved = SavedMut { mean: &mut mean, mean_tail: &mut mean_tail, inv_std: &mut inv_std };
+                    layer
+                        .train(Train {
+                            parameters,
+                            running: None,
+                            dropout,
+                            input,
+                            residual,
+                            output: &mut y,
+                            saved,
+                            scratch: &mut scratch,
+                        })
+                        .expect("buffers of the right lengths");
+                    layer
+                        .backward(Backward {
+                            parameters,
+                            statistics: Statistics::Batch(Saved {
+                                mean: &mean,
+                                mean_tail: &mean_tail,
+                                inv_std: &inv_std,
+                            }),
+                            dropout,
+                            input,
+                            residual,
+                            grad_output: &problem.dy,
+                            grad_input: Some(&mut dx),
+                            grad_residual: residual.map(|_| &mut d_residual[..]),
+                            grad_parameters: ParameterGradients::new(&mut d_weight, &mut d_bias),
+                            scratch: &mut scratch,
+                        })
+                        .expect("buffers of the right lengths");
+                    [y, dx, d_residual, [d_weight, d_bias].concat()]
+                };
+                let (none, all) = (calls(&|_| false), calls(&|_| true));
+                assert!(none[..2].iter().chain(&all[..2]).flatten().all(|value| value.is_finite()));
+                assert!(!same_bits(&none[1], &all[1]), "the weights would not matter");
+                for few in [&[0][..], &[1], &[channels - 1], &[0, 2, 3, 4], &[0, 1, 2, 3, 4], &[2, channels / 2]] {
+                    let found = calls(&|channel| few.contains(&channel));
+                    for (result, found) in found.iter().enumerate() {
+                        let expected: Vec<f32> = (0..found.len())
+                            .map(|index| if few.contains(&(index % channels)) { &all } else { &none }[result][index])
+                            .collect();
+                        assert!(
+                            same_bits(found, &expected),
+                            "result {result} of {rows} x {channels}, {few:?} in f64, {activation:?}, {backend:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Whether two slices have the same bits.
 fn same_bits(some: &[f32], others: &[f32]) -> bool {
     some.len() == others.len() && some.iter().zip(others).all(|(some, other)| some.to_bits() == other.to_bits())

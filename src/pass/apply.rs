@@ -664,29 +664,30 @@ impl<T: Storage> Forward<'_, '_, T> {
         };
         let (x, _) = whole_vectors([0, 1, 2, 3].map(|row| rows.row(x, row)));
         let y = four_rows_mut(y, rows.first() - self.elements.base, rows.width, rows.columns);
-        let (lower, mut words) = (apply.lower(s), [[0; 4]; BITS]);
-        let [a, b, c, d] = y;
+        let (lower, mut words) = (apply.lower(s), [[0; BITS]; 4]);
+        let ([a, b, c, d], [of_a, of_b, of_c, of_d]) = (y, &mut words);
         let y = a.iter_mut().zip(b).zip(c.iter_mut().zip(d));
-        for ((((x, ((a, b), (c, d))), bits), tile), words) in
-            four_rows(x).zip(y).zip(each_four(bits)).zip(tiles).zip(&mut words)
+        let gates = of_a.iter_mut().zip(of_b).zip(of_c.iter_mut().zip(of_d));
+        for ((((x, ((a, b), (c, d))), bits), tile), ((of_a, of_b), (of_c, of_d))) in
+            four_rows(x).zip(y).zip(each_four(bits)).zip(tiles).zip(gates)
         {
             let (own, x) = (ColumnCoefficients::of_tile(s, tile), load_four::<_, f32>(s, x));
             let (y, gate) = apply.finish(s, lower, bits[0], own.normalise(x[0]), false);
             s.stream(y, a);
-            words[0] = s.bits(gate);
+            *of_a = s.bits(gate);
             let (y, gate) = apply.finish(s, lower, bits[1], own.normalise(x[1]), false);
             s.stream(y, b);
-            words[1] = s.bits(gate);
+            *of_b = s.bits(gate);
             let (y, gate) = apply.finish(s, lower, bits[2], own.normalise(x[2]), false);
             s.stream(y, c);
-            words[2] = s.bits(gate);
+            *of_c = s.bits(gate);
             let (y, gate) = apply.finish(s, lower, bits[3], own.normalise(x[3]), false);
             s.stream(y, d);
-            words[3] = s.bits(gate);
+            *of_d = s.bits(gate);
         }
         if let Some(gates) = &mut self.gates {
-            for row in 0..4 {
-                gates.put(start(row), rows.columns, &words.map(|words| words[row]));
+            for (row, words) in words.iter().enumerate() {
+                gates.put(start(row), rows.columns, words);
             }
         }
     }

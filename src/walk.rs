@@ -655,10 +655,17 @@ impl Group {
         self.columns == self.channels
     }
 
-    /// The tile of sixteen channels that have a column each.
+    /// Whether the columns of sixteen channels are whole tiles: one, or one for each row of the tensor in a row of the matrix.
     #[inline(always)]
-    pub(crate) const fn tile_of(&self, channels: Channels) -> usize {
-        (channels.first - self.first_channel) / LANES
+    pub(crate) const fn has_whole_tiles(&self) -> bool {
+        self.is_direct() || (self.inner == 1 && self.channels.is_multiple_of(LANES))
+    }
+
+    /// The tiles of sixteen channels whose columns are whole tiles, in order.
+    #[inline(always)]
+    pub(crate) fn tiles_of(self, channels: Channels) -> impl Iterator<Item = usize> {
+        let first = (channels.first - self.first_channel) / LANES;
+        (first..self.tiles()).step_by(self.channels.div_ceil(LANES).max(1))
     }
 
     /// The channel of a column of the table.

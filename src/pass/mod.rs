@@ -33,9 +33,11 @@ impl Group {
         pair: [S::F32; 2],
     ) {
         let table = table.as_flattened_mut();
-        if S::AT_ONCE && self.is_direct() {
-            if let Some(to) = table.get_mut(self.tile_of(channels) * FIELDS + field) {
-                s.store_pair(pair[0], pair[1], to);
+        if S::AT_ONCE && self.has_whole_tiles() {
+            for tile in self.tiles_of(channels) {
+                if let Some(to) = table.get_mut(tile * FIELDS + field) {
+                    s.store_pair(pair[0], pair[1], to);
+                }
             }
             return;
         }
@@ -60,8 +62,10 @@ impl Group {
         table: &[Tile<FIELDS>],
         field: usize,
     ) -> [S::F32; 2] {
-        if self.is_direct() {
-            let Some(tile) = table.get(self.tile_of(channels)) else { return [s.splat(0.0); 2] };
+        if self.has_whole_tiles() {
+            let Some(tile) = self.tiles_of(channels).next().and_then(|tile| table.get(tile)) else {
+                return [s.splat(0.0); 2];
+            };
             let (first, second) = s.load_pair(&tile[field % FIELDS]);
             return [first, second];
         }
@@ -87,9 +91,11 @@ impl Group {
         value: S::F64,
     ) {
         let table = table.as_flattened_mut();
-        if S::AT_ONCE && self.is_direct() {
-            if let Some(to) = table.get_mut(self.tile_of(channels) * FIELDS + field) {
-                s.store_f64(value, to);
+        if S::AT_ONCE && self.has_whole_tiles() {
+            for tile in self.tiles_of(channels) {
+                if let Some(to) = table.get_mut(tile * FIELDS + field) {
+                    s.store_f64(value, to);
+                }
             }
             return;
         }

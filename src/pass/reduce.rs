@@ -580,7 +580,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
     ) {
         // The rows that are missing are the first one again, with every element dropped.
         let bits = four_bits(&self.apply.keep, rows, bits, buffer);
-        let first = column / LANES * LANES;
+        let (first, lower) = (column / LANES * LANES, self.apply.lower(s));
         let (residual, residual_rest) = whole_vectors::<_, 4>(residual);
         let ((x, x_rest), (dy, dy_rest)) = (whole_vectors::<_, 4>(x), whole_vectors::<_, 4>(dy));
         let mut tiles = table.iter().zip(part).zip(bits).enumerate();
@@ -602,10 +602,10 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
             let x = load_four(s, x);
             let dy = load_four(s, dy);
             let residual = load_four(s, residual);
-            self.add_four::<S, RESIDUAL, GATED>(s, owner, (tile, part), [&x, &dy, &residual], bits);
+            self.add_four::<S, RESIDUAL, GATED>(s, (lower, owner), (tile, part), [&x, &dy, &residual], bits);
         }
         if let (false, Some((number, ((tile, part), bits)))) = (x_rest[0].is_empty(), tiles.next()) {
-            let this = self.summands(s, tile, Owner::Column(self.group, column + number * LANES));
+            let this = self.summands(s, lower, tile, Owner::Column(self.group, column + number * LANES));
             let mut four = [Two::both(s.splat(0.0)); 4];
             for ((((sums, x), dy), residual), bits) in
                 four.iter_mut().zip(x_rest).zip(dy_rest).zip(residual_rest).zip(bits)
@@ -647,14 +647,14 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
 
     /// What turns the vectors of a tile into their summands.
     #[inline(always)]
-    fn summands<S: Simd>(&self, s: S, tile: &Tile<FIELDS>, owner: Owner) -> Summands<'_, 'b, S, T> {
+    fn summands<S: Simd>(&self, s: S, lower: S::F32, tile: &Tile<FIELDS>, owner: Owner) -> Summands<'_, 'b, S, T> {
         let (_, unit) = s.load_pair(&tile[OFFSET]);
         Summands {
             apply: self.apply,
             owner,
             forward: ColumnCoefficients::of_tile(s, forward_fields(tile)),
             unit,
-            lower: self.apply.lower(s),
+            lower,
         }
     }
 
@@ -663,12 +663,12 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
     fn add_four<S: Simd, const RESIDUAL: bool, const GATED: bool>(
         &self,
         s: S,
-        owner: Owner,
+        (lower, owner): (S::F32, Owner),
         (tile, part): (&Tile<FIELDS>, &mut Tile<TASK_FIELDS>),
         [x, dy, residual]: [&[S::F32; 4]; 3],
         bits: [u16; 4],
     ) {
-        let this = self.summands(s, tile, owner);
+        let this = self.summands(s, lower, tile, owner);
         // Not in a loop: it would have the vectors in memory, to count them off.
         let first = this.of::<RESIDUAL, GATED>(s, x[0], dy[0], residual[0], bits[0])
             + this.of::<RESIDUAL, GATED>(s, x[1], dy[1], residual[1], bits[1]);
@@ -974,9 +974,13 @@ fn add_in_order(sums: &mut [f64; 2], [first, second]: &[Lanes<f64>; 2], count: u
 /// The sums of sixteen channels from the table of their group.
 #[inline(always)]
 pub(crate) fn of_channels<S: Simd>(s: S, group: Group, channels: Channels, table: &[Tile<FIELDS>]) -> [S::F64; 2] {
-    if group.is_direct() {
-        let tile = table.get(group.tile_of(channels)).unwrap_or(&[[0.0; LANES]; FIELDS]);
-        return [s.load_f64(&tile[G]), s.load_f64(&tile[G_OTHER])];
+    if group.has_whole_tiles() {
+        let mut sums = [s.splat_f64(0.0); 2];
+        for tile in group.tiles_of(channels) {
+            let Some(tile) = table.get(tile) else { break };
+            sums = [sums[0] + s.load_f64(&tile[G]), sums[1] + s.load_f64(&tile[G_OTHER])];
+        }
+        return sums;
     }
     s.lane_by_lane(channels.len, |lane| of_channel(group, channels.first + lane, table))
 }

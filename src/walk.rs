@@ -162,11 +162,14 @@ impl Walk {
         })
     }
 
-    /// The number of f64 values of a table with `fields` values per column; 0 without vector
-    /// registers, where no call needs a table.
+    /// The number of f64 values that scratch needs for a table with `fields` values per column, which
+    /// begins with a line of the caches; 0 without vector registers, where no call needs a table.
     pub(crate) const fn table_len(self, fields: usize, tasks: usize) -> usize {
         // The first group has the most columns.
-        if CHANNELWISE { 0 } else { self.group(0, usize::MAX, tasks).tiles() * LANES * fields }
+        match if CHANNELWISE { 0 } else { self.group(0, usize::MAX, tasks).tiles() } {
+            0 => 0,
+            tiles => tiles * LANES * fields + (LINE - 1),
+        }
     }
 
     /// Splits a planar group into groups of one tile each, as which it is processed. Other groups
@@ -793,6 +796,9 @@ impl RowBlock {
         Self { columns: if rest.columns < LANES { rest.columns } else { LANES }, ..rest }
     }
 }
+
+/// The f64 values of a line of the caches.
+pub(crate) const LINE: usize = 64 / size_of::<f64>();
 
 /// The values per tile of a table: sixteen columns, field after field.
 pub(crate) type Tile<const FIELDS: usize> = [Lanes<f64>; FIELDS];

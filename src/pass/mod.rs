@@ -19,7 +19,7 @@ use crate::channel::Channels;
 use crate::simd::{LANES, Lane, Lanes, Simd, first_lanes, load};
 use crate::slices::take_front;
 use crate::storage::{Ahead, Load, PIECE, Storage};
-use crate::walk::{BLOCK_VALUES, Group, RowBlock, Tile, Values};
+use crate::walk::{BLOCK_VALUES, Group, LINE, RowBlock, Tile, Values};
 
 impl Group {
     /// Writes a pair of vectors of sixteen channels into all of their columns.
@@ -309,9 +309,13 @@ pub(crate) fn whole_vectors<T, const ROWS: usize>(rows: [&[T]; ROWS]) -> ([&[Lan
     (rows.map(|row| row.as_chunks().0), rows.map(|row| row.as_chunks::<LANES>().1))
 }
 
-/// Takes a table of so many tiles from the front of the scratch of a call.
+/// Takes a table of so many tiles from the front of the scratch of a call, from the first line of the caches on: a vector that
+/// lies across two lines takes twice as long.
 #[inline(always)]
 pub(crate) fn table<'a, const FIELDS: usize>(scratch: &mut &'a mut [f64], tiles: usize) -> &'a mut [Tile<FIELDS>] {
+    let before = scratch.as_ptr().align_offset(LINE * size_of::<f64>());
+    // Not where an f64 need not be at a multiple of its size and is not.
+    let _ = take_front(scratch, if before < LINE { before } else { 0 });
     let values = take_front(scratch, tiles * LANES * FIELDS);
     let tiles = values.as_chunks_mut::<LANES>().0.as_chunks_mut::<FIELDS>().0;
     // The last tile may have lanes without a column: what the scratch held there must not be taken for theirs.

@@ -667,8 +667,13 @@ impl Group {
     /// The tiles of sixteen channels whose columns are whole tiles, in order.
     #[inline(always)]
     pub(crate) fn tiles_of(self, channels: Channels) -> impl Iterator<Item = usize> {
-        let first = (channels.first - self.first_channel) / LANES;
-        (first..self.tiles()).step_by(self.channels.div_ceil(LANES).max(1))
+        let (period, end) = (self.channels.div_ceil(LANES), self.tiles());
+        let mut next = (channels.first - self.first_channel) / LANES;
+        core::iter::from_fn(move || {
+            let tile = next;
+            next += period;
+            (tile < end).then_some(tile)
+        })
     }
 
     /// The channel of a column of the table.

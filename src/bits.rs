@@ -112,14 +112,6 @@ impl<'a> WrittenGates<'a> {
         part
     }
 
-    /// The mask bits of vectors from element `first` on.
-    #[inline(never)]
-    pub(crate) fn fill(&self, first: usize, bits: &mut [u16]) {
-        for (bits, first) in bits.iter_mut().zip((first - self.base..).step_by(LANES)) {
-            *bits = sixteen_bits(self.bytes, first);
-        }
-    }
-
     /// Whether the mask keeps one element.
     pub(crate) fn keeps(&self, element: usize) -> bool {
         bit_of(self.bytes, element - self.base)

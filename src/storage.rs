@@ -468,7 +468,9 @@ impl<S: Simd, W: EachVector<S>> Work<S> for EachSingle<'_, '_, W> {
 /// [`EachSingle`].
 #[inline(always)]
 fn each_single<S: Simd, W: EachVector<S>>(s: S, each: EachSingle<'_, '_, W>) {
-    let EachSingle { inputs, output, ahead, copy, stream, work: (work, bits) } = each;
+    let EachSingle { inputs, output, ahead, copy, stream, work: (of_caller, bits) } = each;
+    // A copy, because what a function is given the address of is not in registers.
+    let mut work = of_caller.clone();
     let (in_place, len) = ((inputs.0.is_none(), inputs.1.is_none()), output.len());
     if in_place.0 || in_place.1 {
         for (copy, value) in copy.iter_mut().zip(&*output) {
@@ -514,6 +516,7 @@ fn each_single<S: Simd, W: EachVector<S>>(s: S, each: EachSingle<'_, '_, W>) {
     {
         s.store_partial(value, output_rest);
     }
+    *of_caller = work;
 }
 
 /// The same columns of some rows; the first row again for rows that are missing.

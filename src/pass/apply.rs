@@ -13,7 +13,7 @@ use super::exact::ExactNormalise;
 use super::keep::{Bits, Keep};
 use super::{
     Elements, FourBits, Rooms, each_four, first_bits, four_rows, four_rows_mut, load_four, load_values, pair_lane, put,
-    put_four_bits, whole_vectors,
+    whole_vectors,
 };
 use crate::activation::{Formula, FormulaCurve};
 use crate::args::Statistics;
@@ -650,13 +650,9 @@ impl<T: Storage> Forward<'_, '_, T> {
     fn four_rows<S: Simd>(&mut self, s: S, rows: RowBlock, tile: usize, (bits, buffer): (&mut FourBits, &mut Buffer)) {
         let (apply, tiles) = (self.apply, self.table.get(tile..).unwrap_or_default());
         let start = |row: usize| rows.first() + row * rows.width;
-        match &self.gates {
-            Some(gates) if gates.has_mask => {
-                for (row, bits) in bits.iter_mut().enumerate() {
-                    gates.fill(start(row), first_bits(bits, rows.columns));
-                }
-            }
-            _ => put_four_bits(&apply.keep, rows, bits, buffer),
+        for (row, bits) in bits.iter_mut().enumerate() {
+            let bits = first_bits(bits, rows.columns);
+            bits_of(self.gates.as_ref(), &apply.keep, start(row), bits.len(), buffer).put(bits);
         }
         let (Some(x), Some(y)) = (self.elements.read.and_then(T::all_singles), T::singles(&mut self.elements.write))
         else {
@@ -703,10 +699,7 @@ impl<T: Storage> Forward<'_, '_, T> {
         (copy, rooms): (&mut [f32], &mut Rooms<T>),
     ) {
         let (apply, vectors, mut buffer, mut pairs) = (self.apply, len.div_ceil(LANES), [0; _], [[0; 2]; _]);
-        let bits = match &self.gates {
-            Some(gates) if GATES && gates.has_mask => gates.copy_bits(start, vectors, &mut buffer),
-            _ => keep.bits(start, vectors, &mut buffer),
-        };
+        let bits = bits_of(if GATES { self.gates.as_ref() } else { None }, keep, start, vectors, &mut buffer);
         if let Some(curve) = apply.curve_if::<RESIDUAL>() {
             let residuals = apply.residuals::<S, RESIDUAL>(s, (start, len), ahead, &mut rooms.residual);
             let strip = copy.get_mut(..len).unwrap_or_default();
@@ -743,6 +736,21 @@ impl<T: Storage> Forward<'_, '_, T> {
         if let (true, Some(gates)) = (GATES, &mut self.gates) {
             gates.put(start, len, &words);
         }
+    }
+}
+
+/// The mask bits of at most 32 vectors from element `first` on: of the mask that gates take the place of, if they do.
+#[inline(always)]
+fn bits_of<'a>(
+    gates: Option<&WrittenGates<'_>>,
+    keep: &'a Keep<'_>,
+    first: usize,
+    vectors: usize,
+    buffer: &'a mut Buffer,
+) -> Bits<'a> {
+    match gates {
+        Some(gates) if gates.has_mask => gates.copy_bits(first, vectors, buffer),
+        _ => keep.bits(first, vectors, buffer),
     }
 }
 
@@ -814,7 +822,8 @@ impl<T: Storage> ExactForward<'_, '_, '_, T> {
             }
             for (place, value) in vectors.from(first, BITS).zip(strip.as_chunks().0) {
                 let bits = match &forward.gates {
-                    Some(gates) if gates.has_mask => gates.of_values(place),
+                    // Never a column: where the gates take the place of a mask, nothing is written twice.
+                    Some(gates) if gates.has_mask => gates.of_vector(place.start),
                     _ => keep.of_values(place),
                 };
                 let value = s.load(value);

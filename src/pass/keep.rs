@@ -189,10 +189,10 @@ impl WrittenGates<'_> {
 }
 
 impl WrittenGates<'_> {
-    /// The mask bits of one vector of neighbours or of a column.
+    /// The mask bits of one vector of neighbours from element `first` on.
     #[inline(never)]
-    pub(crate) fn of_values(&self, place: Values) -> u16 {
-        place.bits(|element| self.keeps(element))
+    pub(crate) fn of_vector(&self, first: usize) -> u16 {
+        sixteen_bits(self.bytes, first - self.base)
     }
 
     /// Writes the bits of one vector of neighbours or of a column.

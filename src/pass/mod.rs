@@ -220,13 +220,6 @@ pub(crate) fn four_bits<'a>(
     bits: &'a mut FourBits,
     buffer: &mut Buffer,
 ) -> impl Iterator<Item = [u16; 4]> + use<'a> {
-    put_four_bits(keep, rows, bits, buffer);
-    each_four(bits)
-}
-
-/// Writes the bits of [`four_bits`].
-#[inline(always)]
-pub(crate) fn put_four_bits(keep: &Keep<'_>, rows: RowBlock, bits: &mut FourBits, buffer: &mut Buffer) {
     for (row, bits) in bits.iter_mut().enumerate() {
         let bits = first_bits(bits, rows.columns);
         if row < rows.rows {
@@ -235,6 +228,7 @@ pub(crate) fn put_four_bits(keep: &Keep<'_>, rows: RowBlock, bits: &mut FourBits
             bits.fill(0);
         }
     }
+    each_four(bits)
 }
 
 /// The mask bits of a vector of each of four rows at a time.

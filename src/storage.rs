@@ -23,6 +23,14 @@ pub(crate) use mixed::Mixed;
 /// The elements whose mask bits are made at once, and that a room has place for.
 pub(crate) const PIECE: usize = BITS * LANES;
 
+/// Values of a piece from the first byte of a line of the caches on: a vector that lies across two lines takes twice as long.
+#[repr(align(64))]
+pub(crate) struct AlignedPiece(pub(crate) [f32; PIECE]);
+
+impl AlignedPiece {
+    pub(crate) const ZEROS: Self = Self([0.0; PIECE]);
+}
+
 /// The values of a page of memory, beyond which the hardware does not read ahead.
 pub(crate) const PAGE: usize = 1024;
 /// The values of a tensor that caches of the second level hold.

@@ -27,7 +27,7 @@ use super::keep::Keep;
 use super::{FourBits, STREAMED_VALUES, of_columns, pieces};
 use crate::bits::Buffer;
 use crate::simd::{LANES, Lanes, Simd, first_lanes};
-use crate::storage::{Ahead, PIECE};
+use crate::storage::{Ahead, AlignedPiece, PIECE};
 use crate::walk::{Columns, Group, Planar, RowBlock, Tile, Vectors, Walk};
 
 /// The coefficients of one column of a table.
@@ -277,8 +277,8 @@ pub(super) fn walk<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usi
 ) {
     let mut room;
     let copy: &mut [f32] = if pass.needs_copy() {
-        room = [0.0; PIECE];
-        &mut room
+        room = AlignedPiece::ZEROS;
+        &mut room.0
     } else {
         &mut []
     };

@@ -1,7 +1,9 @@
 //! Tensors whose types are known at run time, and the one place where halves are read and written.
 //! Only with the feature `half-precision`.
 
-use super::{Ahead, By, EachSingle, EachVector, Inputs, Load, OfOneType, OfTwo, PIECE, Singles, Storage, rows_of};
+use super::{
+    Ahead, AlignedPiece, By, EachSingle, EachVector, Inputs, Load, OfOneType, OfTwo, PIECE, Singles, Storage, rows_of,
+};
 use crate::bits::BITS;
 use crate::element::{Bf16, Element, F16, Half, Values, ValuesMut};
 use crate::simd::{LANES, Lanes, Simd, Work};
@@ -97,7 +99,7 @@ impl Storage for Mixed {
     type Ref<'a> = Values<'a>;
     type Mut<'a> = ValuesMut<'a>;
     /// Made when it is first needed: to clear it takes longer than a small call.
-    type Room = Option<[f32; PIECE]>;
+    type Room = Option<AlignedPiece>;
 
     #[inline(always)]
     fn of<E: Element>(tensor: &[E]) -> Values<'_> {
@@ -247,8 +249,8 @@ impl Storage for Mixed {
         let Some(room) = room else { return };
         match tensor {
             ValuesMut::F32(_) => {}
-            ValuesMut::F16(values) => s.apart(Narrow { from: room, to: range_mut(values, start, len), stream }),
-            ValuesMut::Bf16(values) => s.apart(Narrow { from: room, to: range_mut(values, start, len), stream }),
+            ValuesMut::F16(values) => s.apart(Narrow { from: &room.0, to: range_mut(values, start, len), stream }),
+            ValuesMut::Bf16(values) => s.apart(Narrow { from: &room.0, to: range_mut(values, start, len), stream }),
         }
     }
 
@@ -390,7 +392,7 @@ fn input<'b, S: Simd>(
     tensor: Option<Values<'b>>,
     (output, (start, len)): (&ValuesMut<'_>, (usize, usize)),
     (place, ahead): ((usize, usize), Ahead),
-    room: &'b mut Option<[f32; PIECE]>,
+    room: &'b mut Option<AlignedPiece>,
 ) -> Option<&'b [f32]> {
     match (tensor, output) {
         (Some(tensor), _) => Some(Mixed::read(s, tensor, place, ahead, room)),
@@ -505,13 +507,13 @@ impl<H: Store, W> EachHalf<'_, H, W> {
 
 /// A room that has been made.
 #[inline(always)]
-fn cleared(room: &mut Option<[f32; PIECE]>) -> &mut [f32; PIECE] {
-    room.get_or_insert_with(|| [0.0; PIECE])
+fn cleared(room: &mut Option<AlignedPiece>) -> &mut [f32; PIECE] {
+    &mut room.get_or_insert_with(|| AlignedPiece::ZEROS).0
 }
 
 /// Some neighbours, widened into a room.
 #[inline(always)]
-fn widened<'b, S: Simd, H: Store>(s: S, from: &[H], ahead: Ahead, room: &'b mut Option<[f32; PIECE]>) -> &'b [f32] {
+fn widened<'b, S: Simd, H: Store>(s: S, from: &[H], ahead: Ahead, room: &'b mut Option<AlignedPiece>) -> &'b [f32] {
     let room = cleared(room);
     s.apart(Widen { from, to: &mut *room, ahead });
     room.get(..from.len()).unwrap_or_default()

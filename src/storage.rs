@@ -28,7 +28,11 @@ pub(crate) const PIECE: usize = BITS * LANES;
 pub(crate) struct AlignedPiece(pub(crate) [f32; PIECE]);
 
 impl AlignedPiece {
-    pub(crate) const ZEROS: Self = Self([0.0; PIECE]);
+    /// Zeros, made in their place.
+    #[inline(always)]
+    pub(crate) const fn zeros() -> Self {
+        Self([0.0; PIECE])
+    }
 }
 
 /// The values of a page of memory, beyond which the hardware does not read ahead.

@@ -819,7 +819,7 @@ mod tests {
     use crate::shape::Shape;
 
     /// Shapes with every kind of walk: outer, channels, inner.
-    const SHAPES: [[usize; 3]; 27] = [
+    const SHAPES: [[usize; 3]; 28] = [
         [1, 1, 1],
         [1, 1, 15],
         [3, 1, 17],
@@ -848,6 +848,8 @@ mod tests {
         [1027, 7, 1],
         [1100, 5, 3],
         [8203, 20, 2],
+        // Folded, of whole tiles, with a shorter row.
+        [1027, 48, 1],
     ];
 
     fn for_each_walk(mut check: impl FnMut(&Walk, [usize; 3], Group)) {
@@ -1013,6 +1015,31 @@ mod tests {
                 }
             }
         });
+    }
+
+    #[test]
+    fn numeric_contract_whole_tiles_are_the_columns_of_their_channels() {
+        let mut folded = 0;
+        for_each_walk(|walk, _, group| {
+            if !group.has_whole_tiles() {
+                return;
+            }
+            for channels in group.sixteens() {
+                for lane in 0..channels.len {
+                    let of_tiles: Vec<_> = group.tiles_of(channels).map(|tile| tile * LANES + lane).collect();
+                    assert!(of_tiles.iter().copied().eq(group.columns_of(channels.first + lane)), "{of_tiles:?}");
+                    folded += usize::from(of_tiles.len() > 1);
+                }
+            }
+            // What is known of the first column of a tile is true of all.
+            if let (Walk::Columns(columns), false) = (walk, group.is_direct()) {
+                for column in 0..group.columns {
+                    let first = columns.column_count(group.first_column + column / LANES * LANES);
+                    assert_eq!(columns.column_count(group.first_column + column), first);
+                }
+            }
+        });
+        assert_ne!(folded, 0, "some channels have a column in several tiles");
     }
 
     #[test]

@@ -277,7 +277,7 @@ pub(super) fn walk<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usi
 ) {
     let mut room;
     let copy: &mut [f32] = if pass.needs_copy() {
-        room = AlignedPiece::ZEROS;
+        room = AlignedPiece::zeros();
         &mut room.0
     } else {
         &mut []

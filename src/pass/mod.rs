@@ -486,3 +486,23 @@ impl<'a, T: Storage> Elements<'a, T> {
         T::finish(s, self.stream, &mut self.write, (start - self.base, len), room);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{LANES, LINE, table};
+
+    #[test]
+    fn safety_contract_tables_begin_with_a_line_of_the_caches() {
+        const TILES: usize = 3;
+        let mut scratch = [1.0; LANES * TILES * 2 + 2 * (LINE - 1)];
+        for before in 0..LINE {
+            let mut rest = &mut scratch[before..][..LANES * TILES * 2 + LINE - 1];
+            let tiles = table::<2>(&mut rest, TILES);
+            assert_eq!(tiles.len(), TILES, "the scratch of a call is long enough");
+            if align_of::<f64>() == size_of::<f64>() {
+                assert!(tiles.as_ptr().addr().is_multiple_of(64));
+            }
+            assert_eq!(tiles[TILES - 1], [[0.0; LANES]; 2], "the last tile is cleared");
+        }
+    }
+}

@@ -20,7 +20,7 @@ use crate::bits::{BITS, Buffer};
 use crate::channel::{Channels, any, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, first_lanes};
 use crate::slices::{range, range_mut};
-use crate::storage::{Ahead, AlignedPiece, Load, OfTwo, PIECE, Storage, in_sequence, rows_of};
+use crate::storage::{Ahead, Load, OfTwo, PIECE, Storage, in_sequence, rows_of};
 use crate::tasks::Tasks;
 use crate::walk::{BLOCK_VALUES, Columns, Group, Piece, Planar, RowBlock, Tile, Vectors, Walk};
 
@@ -542,7 +542,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         rows: RowBlock,
         column: usize,
         (table, part): (&[Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]),
-        (bits, buffer, strips, rooms): (&mut FourBits, &mut Buffer, &mut Option<[AlignedPiece; 4]>, &mut Rooms<T>),
+        (bits, buffer, strips, rooms): (&mut FourBits, &mut Buffer, &mut Option<[[f32; PIECE]; 4]>, &mut Rooms<T>),
     ) {
         let far = in_sequence(rows.width, T::len(self.grad));
         if !RESIDUAL {
@@ -626,14 +626,14 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         rows: RowBlock,
         column: usize,
         table: &[Tile<FIELDS>],
-        ([x, dy, residuals], strips): ([Four<'c, f32>; 3], &'c mut Option<[AlignedPiece; 4]>),
+        ([x, dy, residuals], strips): ([Four<'c, f32>; 3], &'c mut Option<[[f32; PIECE]; 4]>),
     ) -> [&'c [f32]; 4] {
         let Some(curve) = self.apply.curve_if::<RESIDUAL>() else { return dy };
-        let strips = strips.get_or_insert_with(|| [const { AlignedPiece::ZEROS }; 4]);
+        let strips = strips.get_or_insert_with(|| [[0.0; PIECE]; 4]);
         let owner = Owner::Column(self.group, column);
         let tensors = x.into_iter().zip(dy).zip(residuals).take(rows.rows);
         for (strip, ((x, dy), residuals)) in strips.iter_mut().zip(tensors) {
-            let strip = strip.0.get_mut(..x.len()).unwrap_or_default();
+            let strip = strip.get_mut(..x.len()).unwrap_or_default();
             self.apply.curve(
                 s,
                 curve,
@@ -642,7 +642,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
                 strip,
             );
         }
-        strips.each_ref().map(|strip| strip.0.get(..rows.columns).unwrap_or_default())
+        strips.each_ref().map(|strip| strip.get(..rows.columns).unwrap_or_default())
     }
 
     /// What turns the vectors of a tile into their summands.

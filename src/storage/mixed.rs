@@ -508,7 +508,7 @@ impl<H: Store, W> EachHalf<'_, H, W> {
 /// A room that has been made.
 #[inline(always)]
 fn cleared(room: &mut Option<AlignedPiece>) -> &mut [f32; PIECE] {
-    &mut room.get_or_insert_with(|| AlignedPiece::ZEROS).0
+    &mut room.get_or_insert_with(AlignedPiece::zeros).0
 }
 
 /// Some neighbours, widened into a room.

@@ -113,13 +113,15 @@ impl<T: Storage> Apply<'_, T> {
         if !RESIDUAL {
             return z;
         }
-        if s.bits(s.le(s.splat(f32::MIN), z) & s.le(z, s.splat(f32::MAX))) == s.lanes() {
+        let is_finite = s.bits(s.le(s.splat(f32::MIN), z) & s.le(z, s.splat(f32::MAX)));
+        if is_finite == s.lanes() {
             return z + residual;
         }
         if self.residual.is_none() {
             return z;
         }
-        s.change_lanes([x, residual], |lane, [x, residual]| match owner.channel_of(lane) {
+        s.change_lanes([x, residual, z + residual], |lane, [x, residual, sum]| match owner.channel_of(lane) {
+            _ if is_finite >> lane & 1 == 1 => sum,
             Some(channel) => self.normalisation.of_channel(channel).z(x, Some(residual)),
             None => 0.0,
         })

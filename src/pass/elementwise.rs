@@ -356,8 +356,9 @@ fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
 ) {
     let (mut rooms, keep, ahead) = (E::rooms(), pass.keep(), pass.ahead(columns.width));
     let has_exact = needs_f64::<S, FIELDS>(s, table, E::FLAGS);
-    // Whole rows take less time than the tiles between those that need f64, which are written again.
-    let whole = !has_exact || pass.is_rewritable();
+    // Whole rows take less time than the tiles between those that need f64, which are written again. But with a residual, values
+    // that leave the range of f32 are looked at one by one.
+    let whole = !has_exact || (pass.is_rewritable() && (E::PLAIN || is_rare::<S, FIELDS>(s, table, E::FLAGS)));
     let is_usual = E::PLAIN && whole && table.len() * LANES == group.columns && ahead.is_not();
     if is_usual && columns.width == group.columns && group.columns < PIECE {
         let mut sources = Around { table, row: Tiles::<E::Column, FIELDS>::new(table) };
@@ -423,6 +424,16 @@ fn needs_f64<S: Simd, const FIELDS: usize>(s: S, table: &[Tile<FIELDS>], [field,
             flags | s.to_bits(s.load_pair(&tile[field % FIELDS]).1) | s.to_bits(s.load_pair(&tile[other % FIELDS]).1);
     }
     !s.is_zero(flags)
+}
+
+/// Whether one tile of eight at most has a column that needs f64.
+#[inline(always)]
+fn is_rare<S: Simd, const FIELDS: usize>(s: S, table: &[Tile<FIELDS>], fields: [usize; 2]) -> bool {
+    let mut exact = 0;
+    for tile in table {
+        exact += usize::from(is_exact(s, tile, fields));
+    }
+    8 * exact <= table.len()
 }
 
 /// The next segment of the tiles of a table, from tile `start` on: neighbours of which no column needs f64, as the second

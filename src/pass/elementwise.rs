@@ -343,9 +343,8 @@ fn runs<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     }
 }
 
-/// First the output in f32: of whole rows, or, where nothing may be written twice, of the tiles of which no column needs f64. Then
-/// the columns that need f64: few of a tile one by one, otherwise the whole tile. So a column that needs f64 costs its own tile
-/// more, and hardly others.
+/// First the output in f32, of whole rows or of the tiles of which no column needs f64. Then the columns that need f64: after whole
+/// rows few of a tile one by one, otherwise the whole tile. So a column that needs f64 costs its own tile more, and hardly others.
 #[inline(always)]
 fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     s: S,

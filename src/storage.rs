@@ -23,7 +23,8 @@ pub(crate) use mixed::Mixed;
 /// The elements whose mask bits are made at once, and that a room has place for.
 pub(crate) const PIECE: usize = BITS * LANES;
 
-/// Values of a piece from the first byte of a line of the caches on: a vector that lies across two lines takes twice as long.
+/// The values of a piece. They begin with a line of the caches: a vector that lies across two lines takes longer to load and to
+/// store.
 #[repr(align(64))]
 pub(crate) struct AlignedPiece(pub(crate) [f32; PIECE]);
 

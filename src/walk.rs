@@ -666,7 +666,7 @@ impl Group {
 
     /// The tiles of sixteen channels whose columns are whole tiles, in order.
     #[inline(always)]
-    pub(crate) fn tiles_of(self, channels: Channels) -> impl Iterator<Item = usize> {
+    pub(crate) fn whole_tiles_of(self, channels: Channels) -> impl Iterator<Item = usize> {
         let (period, end) = (self.channels.div_ceil(LANES), self.tiles());
         let mut next = (channels.first - self.first_channel) / LANES;
         core::iter::from_fn(move || {
@@ -1026,7 +1026,7 @@ mod tests {
             }
             for channels in group.sixteens() {
                 for lane in 0..channels.len {
-                    let of_tiles: Vec<_> = group.tiles_of(channels).map(|tile| tile * LANES + lane).collect();
+                    let of_tiles: Vec<_> = group.whole_tiles_of(channels).map(|tile| tile * LANES + lane).collect();
                     assert!(of_tiles.iter().copied().eq(group.columns_of(channels.first + lane)), "{of_tiles:?}");
                     folded += usize::from(of_tiles.len() > 1);
                 }

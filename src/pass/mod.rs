@@ -34,7 +34,7 @@ impl Group {
     ) {
         let table = table.as_flattened_mut();
         if S::AT_ONCE && self.has_whole_tiles() {
-            for tile in self.tiles_of(channels) {
+            for tile in self.whole_tiles_of(channels) {
                 if let Some(to) = table.get_mut(tile * FIELDS + field) {
                     s.store_pair(pair[0], pair[1], to);
                 }
@@ -63,7 +63,7 @@ impl Group {
         field: usize,
     ) -> [S::F32; 2] {
         if self.has_whole_tiles() {
-            let Some(tile) = self.tiles_of(channels).next().and_then(|tile| table.get(tile)) else {
+            let Some(tile) = self.whole_tiles_of(channels).next().and_then(|tile| table.get(tile)) else {
                 return [s.splat(0.0); 2];
             };
             let (first, second) = s.load_pair(&tile[field % FIELDS]);
@@ -92,7 +92,7 @@ impl Group {
     ) {
         let table = table.as_flattened_mut();
         if S::AT_ONCE && self.has_whole_tiles() {
-            for tile in self.tiles_of(channels) {
+            for tile in self.whole_tiles_of(channels) {
                 if let Some(to) = table.get_mut(tile * FIELDS + field) {
                     s.store_f64(value, to);
                 }
@@ -304,7 +304,7 @@ pub(crate) fn whole_vectors<T, const ROWS: usize>(rows: [&[T]; ROWS]) -> ([&[Lan
 }
 
 /// Takes a table of so many tiles from the front of the scratch of a call, from the first line of the caches on: a vector that
-/// lies across two lines takes twice as long.
+/// lies across two lines takes longer to load and to store.
 #[inline(always)]
 pub(crate) fn table<'a, const FIELDS: usize>(scratch: &mut &'a mut [f64], tiles: usize) -> &'a mut [Tile<FIELDS>] {
     let before = scratch.as_ptr().align_offset(LINE * size_of::<f64>());

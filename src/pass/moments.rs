@@ -744,7 +744,7 @@ pub(crate) fn of_channels<S: Simd>(
 #[inline(always)]
 fn of_whole_tiles<S: Simd>(s: S, walk: &Walk, group: Group, channels: Channels, table: &[Tile<FIELDS>]) -> [S::F64; 2] {
     let (mut moments, mut count) = ([s.splat_f64(0.0); 2], 0.0);
-    for number in group.tiles_of(channels) {
+    for number in group.whole_tiles_of(channels) {
         let Some(tile) = table.get(number) else { break };
         let other = [s.load_f64(&tile[MEAN]), s.load_f64(&tile[M2])];
         let (Walk::Columns(columns), false) = (walk, group.is_direct()) else { return other };

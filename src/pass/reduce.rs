@@ -976,7 +976,7 @@ fn add_in_order(sums: &mut [f64; 2], [first, second]: &[Lanes<f64>; 2], count: u
 pub(crate) fn of_channels<S: Simd>(s: S, group: Group, channels: Channels, table: &[Tile<FIELDS>]) -> [S::F64; 2] {
     if group.has_whole_tiles() {
         let mut sums = [s.splat_f64(0.0); 2];
-        for tile in group.tiles_of(channels) {
+        for tile in group.whole_tiles_of(channels) {
             let Some(tile) = table.get(tile) else { break };
             sums = [sums[0] + s.load_f64(&tile[G]), sums[1] + s.load_f64(&tile[G_OTHER])];
         }

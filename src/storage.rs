@@ -139,7 +139,7 @@ impl Load for f32 {
 }
 
 /// What an elementwise pass makes of one vector after the other.
-pub(crate) trait EachVector<S: Simd>: Clone {
+pub(crate) trait EachVector<S: Simd> {
     /// Whether it has a second input.
     const TWO: bool;
 
@@ -239,14 +239,14 @@ pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
         rooms: (&'b mut [f32], &'b mut Self::Room, &'b mut Self::Room),
     ) -> (&'b [f32], &'b mut [f32]);
     /// Puts some neighbours of the inputs through `work` into those of the output, whose first element is number `base`. Each
-    /// vector has two bytes of mask bits.
+    /// vector has two bytes of mask bits. `work` is taken, and put back: what a function has the address of is not in registers.
     fn each_vector<S: Simd>(
         s: S,
         inputs: Inputs<Self::Ref<'_>>,
         output: (&mut Self::Mut<'_>, usize),
         place: ((usize, usize), Ahead),
         by: By<'_, Self>,
-        work: (&mut impl EachVector<S>, &[[u8; 2]]),
+        work: (&mut Option<impl EachVector<S>>, &[[u8; 2]]),
     );
     /// Asks the caches for values ahead of some neighbours.
     fn prefetch<S: Simd>(s: S, tensor: Self::Ref<'_>, place: (usize, usize), ahead: Ahead);
@@ -403,7 +403,7 @@ impl Storage for Singles {
         (output, base): (&mut &mut [f32], usize),
         ((start, len), ahead): ((usize, usize), Ahead),
         By { copy, stream, .. }: By<'_, Self>,
-        work: (&mut impl EachVector<S>, &[[u8; 2]]),
+        work: (&mut Option<impl EachVector<S>>, &[[u8; 2]]),
     ) {
         let of_place =
             (inputs.0.map(|tensor| range(tensor, start, len)), inputs.1.map(|tensor| range(tensor, start, len)));
@@ -468,7 +468,7 @@ pub(crate) struct EachSingle<'a, 'b, W> {
     pub(crate) ahead: Ahead,
     pub(crate) copy: &'a mut [f32],
     pub(crate) stream: bool,
-    pub(crate) work: (&'a mut W, &'b [[u8; 2]]),
+    pub(crate) work: (&'a mut Option<W>, &'b [[u8; 2]]),
 }
 
 impl<S: Simd, W: EachVector<S>> Work<S> for EachSingle<'_, '_, W> {
@@ -482,8 +482,7 @@ impl<S: Simd, W: EachVector<S>> Work<S> for EachSingle<'_, '_, W> {
 #[inline(always)]
 fn each_single<S: Simd, W: EachVector<S>>(s: S, each: EachSingle<'_, '_, W>) {
     let EachSingle { inputs, output, ahead, copy, stream, work: (of_caller, bits) } = each;
-    // A copy, because what a function is given the address of is not in registers.
-    let mut work = of_caller.clone();
+    let Some(mut work) = of_caller.take() else { return };
     let (in_place, len) = ((inputs.0.is_none(), inputs.1.is_none()), output.len());
     if in_place.0 || in_place.1 {
         for (copy, value) in copy.iter_mut().zip(&*output) {
@@ -529,7 +528,7 @@ fn each_single<S: Simd, W: EachVector<S>>(s: S, each: EachSingle<'_, '_, W>) {
     {
         s.store_partial(value, output_rest);
     }
-    *of_caller = work;
+    *of_caller = Some(work);
 }
 
 /// The same columns of some rows; the first row again for rows that are missing.

@@ -4,7 +4,6 @@
 //! where the activation allows it and there is no residual. One pass: 4 bytes read and 4 written per element, 4 more
 //! read with a residual, and one mask bit.
 
-use core::cell::Cell;
 use core::ops::Range;
 use core::slice;
 
@@ -120,7 +119,8 @@ impl<T: Storage> Apply<'_, T> {
         if self.residual.is_none() {
             return z;
         }
-        s.change_lanes([x, residual, z + residual], |lane, [x, residual, sum]| match owner.channel_of(lane) {
+        // Moved: what is borrowed would be in memory in every loop, not where it is needed alone.
+        s.change_lanes([x, residual, z + residual], move |lane, [x, residual, sum]| match owner.channel_of(lane) {
             _ if is_finite >> lane & 1 == 1 => sum,
             Some(channel) => self.normalisation.of_channel(channel).z(x, Some(residual)),
             None => 0.0,
@@ -175,8 +175,8 @@ impl<T: Storage> Apply<'_, T> {
 
 /// The residuals of some neighbours.
 pub(crate) struct Residuals<'a> {
-    whole: &'a [Lanes<f32>],
-    rest: &'a [f32],
+    pub(super) whole: &'a [Lanes<f32>],
+    pub(super) rest: &'a [f32],
 }
 
 impl<'a> Residuals<'a> {
@@ -190,14 +190,6 @@ impl<'a> Residuals<'a> {
     #[inline(always)]
     pub(crate) fn load<S: Simd>(&self, s: S, vector: usize) -> S::F32 {
         self.whole.get(vector).map_or(s.splat(0.0), |residual| s.load(residual))
-    }
-
-    /// Asks the caches for those that are further on than a vector's.
-    #[inline(always)]
-    pub(crate) fn prefetch<S: Simd>(&self, s: S, ahead: Ahead, vector: usize) {
-        if let Some(residual) = self.whole.get(vector) {
-            ahead.prefetch(s, residual);
-        }
     }
 
     /// Those of the last, partial vector.
@@ -724,17 +716,18 @@ impl<T: Storage> Forward<'_, '_, T> {
         let rooms = [&mut rooms.read, &mut rooms.residual, &mut rooms.write];
         let (place, by) = (((start, len), ahead), By { copy, stream: self.elements.stream, rooms });
         let mut words = [0; BITS];
-        let cells = Cell::from_mut(words.get_mut(..vectors).unwrap_or_default()).as_slice_of_cells();
-        let mut each = EachOutput::<T, _, _, RESIDUAL, GATES> {
+        let mut each = Some(EachOutput::<T, _, _, RESIDUAL, GATES> {
             apply,
             lower,
             sources: sources.clone(),
             owner,
             vector: 0,
-            gates: cells.iter(),
-        };
+            gates: words.get_mut(..vectors).unwrap_or_default().iter_mut(),
+        });
         T::each_vector(s, inputs, output, place, by, (&mut each, bits));
-        *sources = each.sources;
+        if let Some(each) = each {
+            *sources = each.sources;
+        }
         if let (true, Some(gates)) = (GATES, &mut self.gates) {
             gates.put(start, len, &words);
         }
@@ -757,7 +750,6 @@ fn bits_of<'a>(
 }
 
 /// The output of one vector after the other, without a curve.
-#[derive(Clone)]
 struct EachOutput<'a, 'b, 'c, T: Storage, U, V, const RESIDUAL: bool, const GATES: bool> {
     apply: &'a Apply<'b, T>,
     lower: V,
@@ -766,7 +758,7 @@ struct EachOutput<'a, 'b, 'c, T: Storage, U, V, const RESIDUAL: bool, const GATE
     owner: Owner,
     vector: usize,
     /// Where the gates of the next vectors are put, if `GATES`.
-    gates: slice::Iter<'c, Cell<u16>>,
+    gates: slice::IterMut<'c, u16>,
 }
 
 impl<S: Simd, T: Storage, U: Sources<S, Vector = Coefficients<S>>, const RESIDUAL: bool, const GATES: bool>
@@ -780,7 +772,7 @@ impl<S: Simd, T: Storage, U: Sources<S, Vector = Coefficients<S>>, const RESIDUA
         let z = self.apply.z::<S, RESIDUAL>(s, &coefficients, x, residual, owner);
         let (y, gate) = self.apply.finish(s, self.lower, bits, z, RESIDUAL);
         if GATES {
-            self.gates.next()?.set(s.bits(gate));
+            *self.gates.next()? = s.bits(gate);
         }
         self.vector += 1;
         Some(y)

@@ -5,8 +5,11 @@
 //! element, 4 more of each with a residual, and one mask bit.
 
 use core::ops::Range;
+use core::slice;
 
-use super::apply::{self, Apply, Coefficients, ColumnCoefficients, ExactSource as ForwardSource, ForwardCoefficients};
+use super::apply::{
+    self, Apply, Coefficients, ColumnCoefficients, ExactSource as ForwardSource, ForwardCoefficients, Residuals,
+};
 use super::elementwise::{self, Column, Elementwise, Owner, Sources, Strips};
 use super::exact::{ExactDifferentiate, ExactNormalise};
 use super::keep::Keep;
@@ -17,8 +20,8 @@ use super::{
 };
 use crate::bits::{BITS, Buffer};
 use crate::channel::{Differential, Differentiation, differentiated, lane_of};
-use crate::simd::{Kernel, LANES, Machine, Simd, Work};
-use crate::storage::{Ahead, By, EachVector, PIECE, Storage};
+use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, Work};
+use crate::storage::{Ahead, By, EachVector, PIECE, Singles, Storage};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Group, RowBlock, Tile, Vectors, Walk};
 
@@ -392,33 +395,35 @@ impl<T: Storage> Backward<'_, '_, T> {
         (copy, (rooms, others)): (&mut [f32], &mut (Rooms<T>, Rooms<T>)),
     ) {
         let (gradient, mut buffer, mut pairs) = (self.gradient, [0; _], [[0; 2]; _]);
-        let batch = if RESIDUAL { self.is_batch() } else { BATCH };
         let vectors = len.div_ceil(LANES);
         let bits = keep.bits(start, vectors, &mut buffer).pairs(vectors, &mut pairs);
         let lower = gradient.apply.lower(s);
+        let place = ((start, len), ahead);
         if !RESIDUAL && self.grad_residual.is_none() {
-            let mut each = EachGradient::<T, _, _, GATED, BATCH> { gradient, lower, sources: sources.clone() };
+            let of_all = EachGradient::<T, _, _, _, RESIDUAL, GATED, BATCH> {
+                gradient,
+                batch: BATCH,
+                lower,
+                sources: sources.clone(),
+                owner,
+                vector: 0,
+                residual: NoResidual,
+            };
+            let mut each = Some(of_all);
             let inputs = (Some(T::shorter(gradient.input)), self.elements.read.map(|dy| T::shorter(dy)));
             let output = (&mut self.elements.write, self.elements.base);
             let rooms = [&mut others.read, &mut rooms.read, &mut rooms.write];
             let by = By { copy, stream: self.elements.stream, rooms };
-            T::each_vector(s, inputs, output, ((start, len), ahead), by, (&mut each, bits));
-            *sources = each.sources;
+            T::each_vector(s, inputs, output, place, by, (&mut each, bits));
+            if let Some(each) = each {
+                *sources = each.sources;
+            }
             return;
         }
+        let (base, stream, streams) = (self.elements.base, self.elements.stream, self.elements.streams());
+        let batch = if RESIDUAL { self.is_batch() } else { BATCH };
         let residuals = gradient.apply.residuals::<S, RESIDUAL>(s, (start, len), ahead, &mut rooms.residual);
-        let all_x = T::read(s, T::shorter(gradient.input), (start, len), ahead, &mut others.read);
-        let (x, x_rest) = all_x.as_chunks();
-        let base = self.elements.base;
-        let (stream, in_place) = (self.elements.streams(), self.elements.read.is_none());
-        let (grad_residual, stream_residual) = match &mut self.grad_residual {
-            Some(tensor) => {
-                let stream = self.elements.stream && T::is_direct(tensor);
-                (T::place(tensor, (start - base, len), &mut others.write), stream)
-            }
-            None => (&mut [][..], false),
-        };
-        let (grad_residual, grad_residual_rest) = grad_residual.as_chunks_mut();
+        let x = T::read(s, T::shorter(gradient.input), (start, len), ahead, &mut others.read);
         let Place { read, write } = match gradient.apply.curve_if::<RESIDUAL>() {
             None => self.elements.piece(s, (start, len), ahead, copy, (&mut rooms.read, &mut rooms.write)),
             Some(curve) => {
@@ -426,67 +431,147 @@ impl<T: Storage> Backward<'_, '_, T> {
                 let strip = copy.get_mut(..len).unwrap_or_default();
                 let dy = self.elements.values_of(s, start, len, &mut rooms.read);
                 let mut these = sources.clone();
-                gradient.apply.curve(s, curve, (&mut these, owner), (&residuals, all_x, dy), strip);
+                gradient.apply.curve(s, curve, (&mut these, owner), (&residuals, x, dy), strip);
                 Place { read: strip, write: self.elements.place(start, len, &mut rooms.write) }
             }
         };
-        let ((dy, dy_rest), (dx, dx_rest)) = (read.as_chunks(), write.as_chunks_mut());
-        let whole = x.len();
-        for (vector, (((x, dy), dx), &bits)) in x.iter().zip(dy).zip(dx).zip(bits).enumerate() {
-            let Some(coefficients) = sources.take(s) else { break };
-            if T::DIRECT {
-                ahead.prefetch(s, x);
-                ahead.prefetch(s, if in_place { dx } else { dy });
+        let (of_residual, stream_residual) = match &mut self.grad_residual {
+            Some(tensor) => {
+                let stream = stream && T::is_direct(tensor);
+                (T::place(tensor, (start - base, len), &mut others.write), stream)
             }
-            if RESIDUAL && T::DIRECT {
-                residuals.prefetch(s, ahead, vector);
-            }
-            let (owner, values) = (owner.further(vector), [s.load(x), s.load(dy), residuals.load(s, vector)]);
-            let of = (lower, u16::from_le_bytes(bits), batch);
-            let (g, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(s, &coefficients, owner, values, of);
-            if let Some(grad_residual) = grad_residual.get_mut(vector) {
-                put(s, stream_residual, g * s.splat(keep.scale), grad_residual);
-            }
-            put(s, stream, of_one, dx);
-        }
-        // No source is taken if there is no rest: the next piece begins with it.
-        if !x_rest.is_empty()
-            && let (Some(coefficients), Some(&bits)) = (sources.take(s), bits.get(whole))
-        {
-            let values = [s.load_partial(x_rest), s.load_partial(dy_rest), residuals.load_rest(s)];
-            let (owner, of) = (owner.further(whole), (lower, u16::from_le_bytes(bits), batch));
-            let (g, of_one) = gradient.of_one::<S, RESIDUAL, GATED>(s, &coefficients, owner, values, of);
-            // A masked store of nothing is no fault anywhere, but takes CPUs hundreds of cycles.
-            if !grad_residual_rest.is_empty() {
-                s.store_partial(g * s.splat(keep.scale), grad_residual_rest);
-            }
-            s.store_partial(of_one, dx_rest);
+            None => (&mut [][..], false),
+        };
+        let residual = WithResidual::new((residuals, ahead), (of_residual, stream_residual, keep.scale));
+        let of_all = EachGradient::<T, _, _, _, RESIDUAL, GATED, BATCH> {
+            gradient,
+            batch,
+            lower,
+            sources: sources.clone(),
+            owner,
+            vector: 0,
+            residual,
+        };
+        let mut each = Some(of_all);
+        // All are f32 here, in the tensors or in rooms, which the caches hold.
+        let (inputs, ahead) = ((Some(x), Some(read)), if T::DIRECT { ahead } else { Ahead::NOT });
+        let by = By { copy: &mut [], stream: streams, rooms: [&mut (), &mut (), &mut ()] };
+        Singles::each_vector(s, inputs, (&mut &mut *write, 0), ((0, len), ahead), by, (&mut each, bits));
+        if let Some(each) = each {
+            *sources = each.sources;
         }
         if let Some(tensor) = &mut self.grad_residual {
-            T::finish(s, self.elements.stream, tensor, (start - base, len), &others.write);
+            T::finish(s, stream, tensor, (start - base, len), &others.write);
         }
         self.elements.finish(s, start, len, &rooms.write);
     }
 }
 
-/// The input gradient of one vector after the other, without a residual or a curve.
-#[derive(Clone)]
-struct EachGradient<'a, 'b, T: Storage, U, V, const GATED: bool, const BATCH: bool> {
-    gradient: &'a Gradient<'b, T>,
-    lower: V,
-    sources: U,
+/// The residual of one vector after the other, and its gradient.
+trait Residual<S: Simd> {
+    /// The residual of the next vector.
+    fn next(&mut self, s: S) -> S::F32;
+    /// Takes `g` of that vector.
+    fn put(&mut self, s: S, g: S::F32);
 }
 
-impl<S: Simd, T: Storage, U: Sources<S, Vector = VectorCoefficients<S>>, const GATED: bool, const BATCH: bool>
-    EachVector<S> for EachGradient<'_, '_, T, U, S::F32, GATED, BATCH>
+/// There is no residual, or its gradient is not wanted and `z` not looked at.
+struct NoResidual;
+
+impl<S: Simd> Residual<S> for NoResidual {
+    #[inline(always)]
+    fn next(&mut self, s: S) -> S::F32 {
+        s.splat(0.0)
+    }
+
+    #[inline(always)]
+    fn put(&mut self, _: S, _: S::F32) {}
+}
+
+/// The residual of some neighbours and the place of its gradient, either of which may be missing.
+struct WithResidual<'a> {
+    residuals: slice::Iter<'a, Lanes<f32>>,
+    residual_rest: &'a [f32],
+    ahead: Ahead,
+    gradients: slice::IterMut<'a, Lanes<f32>>,
+    gradient_rest: &'a mut [f32],
+    stream: bool,
+    scale: f32,
+}
+
+impl<'a> WithResidual<'a> {
+    #[inline(always)]
+    fn new((residuals, ahead): (Residuals<'a>, Ahead), (gradients, stream, scale): (&'a mut [f32], bool, f32)) -> Self {
+        let (gradients, gradient_rest) = gradients.as_chunks_mut();
+        let Residuals { whole, rest: residual_rest } = residuals;
+        Self {
+            residuals: whole.iter(),
+            residual_rest,
+            ahead,
+            gradients: gradients.iter_mut(),
+            gradient_rest,
+            stream,
+            scale,
+        }
+    }
+}
+
+impl<S: Simd> Residual<S> for WithResidual<'_> {
+    #[inline(always)]
+    fn next(&mut self, s: S) -> S::F32 {
+        match self.residuals.next() {
+            Some(residual) => {
+                self.ahead.prefetch(s, residual);
+                s.load(residual)
+            }
+            None if self.residual_rest.is_empty() => s.splat(0.0),
+            None => s.load_partial(self.residual_rest),
+        }
+    }
+
+    #[inline(always)]
+    fn put(&mut self, s: S, g: S::F32) {
+        let gradient = g * s.splat(self.scale);
+        match self.gradients.next() {
+            Some(to) => put(s, self.stream, gradient, to),
+            // A masked store of nothing is no fault anywhere, but takes CPUs hundreds of cycles.
+            None if self.gradient_rest.is_empty() => {}
+            None => s.store_partial(gradient, self.gradient_rest),
+        }
+    }
+}
+
+/// The input gradient of one vector after the other; a curve is in `dy`.
+struct EachGradient<'a, 'b, T: Storage, U, V, R, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> {
+    gradient: &'a Gradient<'b, T>,
+    batch: bool,
+    lower: V,
+    sources: U,
+    /// The owner of the first vector, and the number of the next.
+    owner: Owner,
+    vector: usize,
+    residual: R,
+}
+
+impl<S, T, U, R, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> EachVector<S>
+    for EachGradient<'_, '_, T, U, S::F32, R, RESIDUAL, GATED, BATCH>
+where
+    S: Simd,
+    T: Storage,
+    U: Sources<S, Vector = VectorCoefficients<S>>,
+    R: Residual<S>,
 {
     const TWO: bool = true;
 
     #[inline(always)]
     fn next(&mut self, s: S, (x, dy): (S::F32, S::F32), bits: u16) -> Option<S::F32> {
-        let coefficients = self.sources.take(s)?;
-        let (values, of) = ([x, dy, s.splat(0.0)], (self.lower, bits, BATCH));
-        Some(self.gradient.of_one::<S, false, GATED>(s, &coefficients, Owner::Channel(0), values, of).1)
+        let (coefficients, owner) = (self.sources.take(s)?, self.owner.further(self.vector));
+        let of = (self.lower, bits, if RESIDUAL { self.batch } else { BATCH });
+        let values = [x, dy, self.residual.next(s)];
+        let (g, dx) = self.gradient.of_one::<S, RESIDUAL, GATED>(s, &coefficients, owner, values, of);
+        self.residual.put(s, g);
+        self.vector += 1;
+        Some(dx)
     }
 }
 

@@ -349,10 +349,33 @@ pub(crate) fn of_columns<T: Copy>(group: Group, mut of_column: impl FnMut(usize)
     columns
 }
 
-/// Neighbours in pieces whose mask bits are made at once: start and length of each.
+/// `len` neighbours from element `start` on, in pieces whose mask bits are made at once.
 #[inline(always)]
-pub(crate) fn pieces(start: usize, len: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..len).step_by(PIECE).map(move |done| (start + done, PIECE.min(len - done)))
+pub(crate) const fn pieces(start: usize, len: usize) -> Pieces {
+    Pieces { start, left: len }
+}
+
+/// The start and the length of one piece after the other: see [`pieces`]. An iterator by steps would begin with a division, which
+/// short rows feel.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    start: usize,
+    left: usize,
+}
+
+impl Iterator for Pieces {
+    type Item = (usize, usize);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<(usize, usize)> {
+        if self.left == 0 {
+            return None;
+        }
+        let piece = (self.start, PIECE.min(self.left));
+        self.start += piece.1;
+        self.left -= piece.1;
+        Some(piece)
+    }
 }
 
 /// The bits of so many elements.

@@ -290,7 +290,7 @@ impl Storage for Mixed {
         (output, base): (&mut ValuesMut<'_>, usize),
         (place, ahead): ((usize, usize), Ahead),
         By { copy, stream, rooms: [first, second, write] }: By<'_, Self>,
-        (work, bits): (&mut impl EachVector<S>, &[[u8; 2]]),
+        (work, bits): (&mut Option<impl EachVector<S>>, &[[u8; 2]]),
     ) {
         let at = (place.0 - base, place.1);
         let halves = match output {
@@ -410,7 +410,7 @@ fn each_half<S: Simd, H: Store>(
     (output, at): (&mut [H], (usize, usize)),
     (place, ahead): ((usize, usize), Ahead),
     stream: bool,
-    (work, bits): (&mut impl EachVector<S>, &[[u8; 2]]),
+    (work, bits): (&mut Option<impl EachVector<S>>, &[[u8; 2]]),
 ) -> bool {
     let of_type = (H::input(inputs.0, place), H::input(inputs.1, place));
     if of_type.0.is_some() != inputs.0.is_some() || of_type.1.is_some() != inputs.1.is_some() {
@@ -437,7 +437,7 @@ struct EachHalf<'a, H, W> {
     output: &'a mut [H],
     ahead: Ahead,
     stream: bool,
-    work: &'a mut W,
+    work: &'a mut Option<W>,
     bits: &'a [[u8; 2]],
 }
 
@@ -455,8 +455,7 @@ impl<H: Store, W> EachHalf<'_, H, W> {
         W: EachVector<S>,
     {
         let Self { inputs, output, ahead, stream, work, bits } = self;
-        // A copy, because what a function is given the address of is not in registers.
-        let mut this = work.clone();
+        let Some(mut this) = work.take() else { return };
         let mut room;
         let copy: &[H] = if inputs.0.is_none() || inputs.1.is_none() {
             room = [*H::ZEROS; BITS];
@@ -501,7 +500,7 @@ impl<H: Store, W> EachHalf<'_, H, W> {
         {
             s.store_partial_halves(H::narrow(s, one), output_rest);
         }
-        *work = this;
+        *work = Some(this);
     }
 }
 

@@ -10,6 +10,15 @@ pub(crate) const BITS: usize = 32;
 /// Room for the bytes of the vectors whose bits are wanted at once.
 pub(crate) type Buffer = [u8; 2 * BITS + 2];
 
+/// The mask bits of a piece of four rows.
+pub(crate) type FourBits = [[u16; BITS]; 4];
+
+/// The mask bits of a vector of each of four rows at a time.
+#[inline(always)]
+pub(crate) fn each_four([a, b, c, d]: &FourBits) -> impl Iterator<Item = [u16; 4]> {
+    a.iter().zip(b).zip(c.iter().zip(d)).map(|((&a, &b), (&c, &d))| [a, b, c, d])
+}
+
 /// One bit of a mask.
 #[inline(always)]
 pub(crate) fn bit_of(mask: &[u8], bit: usize) -> bool {

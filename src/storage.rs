@@ -13,10 +13,11 @@ mod mixed;
 
 use core::fmt::Debug;
 
-use crate::bits::BITS;
+use crate::bits::{BITS, FourBits, each_four};
 use crate::element::Element;
 use crate::simd::{LANES, Lanes, Simd, Work, load};
 use crate::slices::{range, range_mut, take_front};
+use crate::walk::RowBlock;
 #[cfg(feature = "half-precision")]
 pub(crate) use mixed::Mixed;
 
@@ -148,6 +149,20 @@ pub(crate) trait EachVector<S: Simd> {
     fn next(&mut self, s: S, inputs: (S::F32, S::F32), bits: u16) -> Option<S::F32>;
 }
 
+/// What an elementwise pass makes of four rows of a matrix: of sixteen columns of each row, then of the next sixteen.
+pub(crate) trait EachFour<S: Simd> {
+    /// The coefficients of sixteen columns.
+    type Coefficients: Copy;
+    /// Whether it has a second input.
+    const TWO: bool;
+
+    /// The coefficients of the next sixteen columns, or `None` after the last.
+    fn next(&mut self, s: S) -> Option<Self::Coefficients>;
+    /// The output of these columns in row `row`, from the inputs at the same place and their mask bits; without a second input, from
+    /// the first twice.
+    fn of_row(&mut self, s: S, row: usize, of: &Self::Coefficients, inputs: (S::F32, S::F32), bits: u16) -> S::F32;
+}
+
 /// Two inputs of an elementwise pass. One that is missing is overwritten: its values are those of the output.
 type Inputs<T> = (Option<T>, Option<T>);
 
@@ -247,6 +262,17 @@ pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
         place: ((usize, usize), Ahead),
         by: By<'_, Self>,
         work: (&mut Option<impl EachVector<S>>, &[[u8; 2]]),
+    );
+    /// Whether [`Self::four_rows`] serves these tensors: it does where all are of one type.
+    fn has_four_rows(inputs: [Self::Ref<'_>; 2], output: &Self::Mut<'_>) -> bool;
+    /// Puts whole vectors of four rows of a matrix through `work`, from the inputs into the output, past the caches. The first element
+    /// of the output is number `base`. Each vector of each row has sixteen mask bits.
+    fn four_rows<S: Simd>(
+        s: S,
+        inputs: [Self::Ref<'_>; 2],
+        output: (&mut Self::Mut<'_>, usize),
+        rows: RowBlock,
+        work: (impl EachFour<S>, &FourBits),
     );
     /// Asks the caches for values ahead of some neighbours.
     fn prefetch<S: Simd>(s: S, tensor: Self::Ref<'_>, place: (usize, usize), ahead: Ahead);
@@ -413,6 +439,22 @@ impl Storage for Singles {
     }
 
     #[inline(always)]
+    fn has_four_rows(_: [&[f32]; 2], _: &&mut [f32]) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn four_rows<S: Simd>(
+        s: S,
+        inputs: [&[f32]; 2],
+        (output, base): (&mut &mut [f32], usize),
+        rows: RowBlock,
+        (work, bits): (impl EachFour<S>, &FourBits),
+    ) {
+        four_singles(s, [rows.array_of(inputs[0]), rows.array_of(inputs[1])], (output, base), rows, (work, bits));
+    }
+
+    #[inline(always)]
     fn prefetch<S: Simd>(s: S, tensor: &[f32], (start, len): (usize, usize), ahead: Ahead) {
         for vector in range(tensor, start, len).as_chunks().0 {
             ahead.prefetch(s, vector);
@@ -529,6 +571,51 @@ fn each_single<S: Simd, W: EachVector<S>>(s: S, each: EachSingle<'_, '_, W>) {
         s.store_partial(value, output_rest);
     }
     *of_caller = Some(work);
+}
+
+/// [`Storage::four_rows`] of f32.
+#[inline(always)]
+fn four_singles<S: Simd, W: EachFour<S>>(
+    s: S,
+    [first, second]: [[&[f32]; 4]; 2],
+    (output, base): (&mut [f32], usize),
+    rows: RowBlock,
+    (mut work, bits): (W, &FourBits),
+) {
+    let ((first, _), (second, _)) = (whole_vectors(first), whole_vectors(second));
+    let [a, b, c, d] = rows.four_rows_mut(output, base);
+    let (a, b, c, d) = (a.as_chunks_mut().0, b.as_chunks_mut().0, c.as_chunks_mut().0, d.as_chunks_mut().0);
+    let output = a.iter_mut().zip(b).zip(c.iter_mut().zip(d));
+    for (((first, second), ((a, b), (c, d))), bits) in
+        four_rows(first).zip(four_rows(second)).zip(output).zip(each_four(bits))
+    {
+        let Some(of) = work.next(s) else { break };
+        // All are loaded before any is stored.
+        let first = load_four(s, first);
+        let second = if W::TWO { load_four(s, second) } else { first };
+        s.stream(work.of_row(s, 0, &of, (first[0], second[0]), bits[0]), a);
+        s.stream(work.of_row(s, 1, &of, (first[1], second[1]), bits[1]), b);
+        s.stream(work.of_row(s, 2, &of, (first[2], second[2]), bits[2]), c);
+        s.stream(work.of_row(s, 3, &of, (first[3], second[3]), bits[3]), d);
+    }
+}
+
+/// Four rows, an item of each at a time. Zips of zips keep one position for all rows.
+#[inline(always)]
+pub(crate) fn four_rows<T>([a, b, c, d]: [&[T]; 4]) -> impl Iterator<Item = [&T; 4]> {
+    a.iter().zip(b).zip(c.iter().zip(d)).map(|((a, b), (c, d))| [a, b, c, d])
+}
+
+/// A vector of each of four rows. Neither `map` nor an iterator of an array: they would move the vectors through memory.
+#[inline(always)]
+pub(crate) fn load_four<S: Simd, E: Load>(s: S, [a, b, c, d]: [&Lanes<E>; 4]) -> [S::F32; 4] {
+    [E::load(s, a), E::load(s, b), E::load(s, c), E::load(s, d)]
+}
+
+/// Whole vectors of some rows, and what is left of them.
+#[inline(always)]
+pub(crate) fn whole_vectors<T, const ROWS: usize>(rows: [&[T]; ROWS]) -> ([&[Lanes<T>]; ROWS], [&[T]; ROWS]) {
+    (rows.map(|row| row.as_chunks().0), rows.map(|row| row.as_chunks::<LANES>().1))
 }
 
 /// The same columns of some rows; the first row again for rows that are missing.

@@ -15,7 +15,7 @@ use core::ops::Range;
 use crate::channel::Channels;
 use crate::shape::Shape;
 use crate::simd::{CHANNELWISE, LANES, Lanes};
-use crate::slices::range;
+use crate::slices::{range, range_mut, take_front};
 
 // These constants decide which values are added in which order, and so the bits of results.
 
@@ -775,6 +775,20 @@ impl RowBlock {
     #[inline(always)]
     pub(crate) fn row<T>(self, tensor: &[T], row: usize) -> &[T] {
         range(tensor, self.first() + row * self.width, self.columns)
+    }
+
+    /// Four rows of the block in a tensor that is written, whose first element is number `base`.
+    #[inline(always)]
+    pub(crate) fn four_rows_mut<T>(self, mut tensor: &mut [T], base: usize) -> [&mut [T]; 4] {
+        let _ = take_front(&mut tensor, self.first() - base);
+        let (a, b) = (take_front(&mut tensor, self.width), take_front(&mut tensor, self.width));
+        let c = take_front(&mut tensor, self.width);
+        [
+            range_mut(a, 0, self.columns),
+            range_mut(b, 0, self.columns),
+            range_mut(c, 0, self.columns),
+            range_mut(tensor, 0, self.columns),
+        ]
     }
 
     /// `ROWS` rows of the block; the first row again for rows that the block does not have.

@@ -4,25 +4,23 @@
 //! where the activation allows it and there is no residual. One pass: 4 bytes read and 4 written per element, 4 more
 //! read with a residual, and one mask bit.
 
+use core::cell::Cell;
 use core::ops::Range;
 use core::slice;
 
-use super::elementwise::{self, Column, Elementwise, Owner, Sources, Strips};
+use super::elementwise::{self, Column, Elementwise, Owner, Sources, Strips, Tiles};
 use super::exact::ExactNormalise;
 use super::keep::{Bits, Keep};
-use super::{
-    Elements, FourBits, Rooms, each_four, first_bits, four_rows, four_rows_mut, load_four, load_values, pair_lane, put,
-    whole_vectors,
-};
+use super::{Elements, Rooms, first_bits, load_values, pair_lane, put};
 use crate::activation::{Formula, FormulaCurve};
 use crate::args::Statistics;
-use crate::bits::{BITS, Buffer, WrittenGates};
+use crate::bits::{BITS, Buffer, FourBits, WrittenGates};
 use crate::channel::{Channels, Normalisation, Normalise, normalised};
 use crate::prepared::Prepared;
 use crate::shape::Shape;
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, halves, one_at_a_time};
 use crate::slices::range;
-use crate::storage::{Ahead, By, EachVector, PIECE, Storage};
+use crate::storage::{Ahead, By, EachFour, EachVector, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Group, RowBlock, Tile, Values, Vectors, Walk};
 
@@ -600,7 +598,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATES: bool> Elementwi
 
     #[inline(always)]
     fn in_turn(&self) -> bool {
-        !RESIDUAL && self.0.elements.in_turn()
+        !RESIDUAL && self.0.elements.in_turn(None)
     }
 
     #[inline(always)]
@@ -627,7 +625,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATES: bool> Elementwi
 
     #[inline(always)]
     fn four_rows(&mut self, s: S, rows: RowBlock, tile: usize, bits: (&mut FourBits, &mut Buffer)) {
-        self.0.four_rows(s, rows, tile, bits);
+        self.0.four_rows::<S, GATES>(s, rows, tile, bits);
     }
 
     #[inline(always)]
@@ -641,43 +639,32 @@ impl<T: Storage> Forward<'_, '_, T> {
     /// The output of a piece of four rows of a matrix from memory, past the caches, from a tile of the table on. Memory takes less
     /// time for four sequences in turn than for one after the other.
     #[inline(always)]
-    fn four_rows<S: Simd>(&mut self, s: S, rows: RowBlock, tile: usize, (bits, buffer): (&mut FourBits, &mut Buffer)) {
-        let (apply, tiles) = (self.apply, self.table.get(tile..).unwrap_or_default());
-        let start = |row: usize| rows.first() + row * rows.width;
+    fn four_rows<S: Simd, const GATES: bool>(
+        &mut self,
+        s: S,
+        rows: RowBlock,
+        tile: usize,
+        (bits, buffer): (&mut FourBits, &mut Buffer),
+    ) {
+        let (apply, start) = (self.apply, |row: usize| rows.first() + row * rows.width);
         for (row, bits) in bits.iter_mut().enumerate() {
             let bits = first_bits(bits, rows.columns);
             bits_of(self.gates.as_ref(), &apply.keep, start(row), bits.len(), buffer).put(bits);
         }
-        let (Some(x), Some(y)) = (self.elements.read.and_then(T::all_singles), T::singles(&mut self.elements.write))
-        else {
-            return;
-        };
-        let (x, _) = whole_vectors([0, 1, 2, 3].map(|row| rows.row(x, row)));
-        let y = four_rows_mut(y, rows.first() - self.elements.base, rows.width, rows.columns);
-        let (lower, mut words) = (apply.lower(s), [[0; BITS]; 4]);
-        let ([a, b, c, d], [of_a, of_b, of_c, of_d]) = (y, &mut words);
-        let y = a.iter_mut().zip(b).zip(c.iter_mut().zip(d));
-        let gates = of_a.iter_mut().zip(of_b).zip(of_c.iter_mut().zip(of_d));
-        for ((((x, ((a, b), (c, d))), bits), tile), ((of_a, of_b), (of_c, of_d))) in
-            four_rows(x).zip(y).zip(each_four(bits)).zip(tiles).zip(gates)
-        {
-            let (own, x) = (ColumnCoefficients::of_tile(s, tile), load_four::<_, f32>(s, x));
-            let (y, gate) = apply.finish(s, lower, bits[0], own.normalise(x[0]), false);
-            s.stream(y, a);
-            *of_a = s.bits(gate);
-            let (y, gate) = apply.finish(s, lower, bits[1], own.normalise(x[1]), false);
-            s.stream(y, b);
-            *of_b = s.bits(gate);
-            let (y, gate) = apply.finish(s, lower, bits[2], own.normalise(x[2]), false);
-            s.stream(y, c);
-            *of_c = s.bits(gate);
-            let (y, gate) = apply.finish(s, lower, bits[3], own.normalise(x[3]), false);
-            s.stream(y, d);
-            *of_d = s.bits(gate);
-        }
-        if let Some(gates) = &mut self.gates {
-            for (row, words) in words.iter().enumerate() {
-                gates.put(start(row), rows.columns, words);
+        let Some(x) = self.elements.read else { return };
+        let inputs = [T::shorter(x); 2];
+        let output = (&mut self.elements.write, self.elements.base);
+        let (lower, tiles) = (apply.lower(s), Tiles::new(self.table.get(tile..).unwrap_or_default()));
+        let gates = [const { [const { Cell::new(0) }; 4] }; BITS];
+        let work = FourOutputs::<T, _, GATES> { apply, lower, tiles, gates: gates.iter() };
+        T::four_rows(s, inputs, output, rows, (work, bits));
+        if let (true, Some(written)) = (GATES, &mut self.gates) {
+            for row in 0..4 {
+                let mut words = [0; BITS];
+                for (word, of_columns) in words.iter_mut().zip(&gates) {
+                    *word = of_columns[row].get();
+                }
+                written.put(start(row), rows.columns, &words);
             }
         }
     }
@@ -776,6 +763,42 @@ impl<S: Simd, T: Storage, U: Sources<S, Vector = Coefficients<S>>, const RESIDUA
         }
         self.vector += 1;
         Some(y)
+    }
+}
+
+/// The output of four rows, without a residual or a curve.
+struct FourOutputs<'a, 'b, T: Storage, V, const GATES: bool> {
+    apply: &'a Apply<'b, T>,
+    lower: V,
+    tiles: Tiles<'a, ColumnCoefficients, FIELDS>,
+    /// Where the gates of the next columns of all rows are put, if `GATES`.
+    gates: slice::Iter<'a, [Cell<u16>; 4]>,
+}
+
+impl<'a, S: Simd, T: Storage, const GATES: bool> EachFour<S> for FourOutputs<'a, '_, T, S::F32, GATES> {
+    /// Beside the coefficients the place of the gates.
+    type Coefficients = (Coefficients<S>, Option<&'a [Cell<u16>; 4]>);
+    const TWO: bool = false;
+
+    #[inline(always)]
+    fn next(&mut self, s: S) -> Option<Self::Coefficients> {
+        Some((self.tiles.take(s)?, if GATES { self.gates.next() } else { None }))
+    }
+
+    #[inline(always)]
+    fn of_row(
+        &mut self,
+        s: S,
+        row: usize,
+        (of, gates): &Self::Coefficients,
+        (x, _): (S::F32, S::F32),
+        bits: u16,
+    ) -> S::F32 {
+        let (y, gate) = self.apply.finish(s, self.lower, bits, of.normalise(x), false);
+        if let (true, Some(gates)) = (GATES, gates) {
+            gates[row % 4].set(s.bits(gate));
+        }
+        y
     }
 }
 

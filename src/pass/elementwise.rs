@@ -24,8 +24,8 @@ use core::ops::Range;
 use core::slice;
 
 use super::keep::Keep;
-use super::{FourBits, STREAMED_VALUES, of_columns, pieces};
-use crate::bits::Buffer;
+use super::{STREAMED_VALUES, of_columns, pieces};
+use crate::bits::{Buffer, FourBits};
 use crate::simd::{LANES, Lanes, Simd, first_lanes};
 use crate::storage::{Ahead, AlignedPiece, PIECE};
 use crate::walk::{Columns, Group, Planar, RowBlock, Tile, Vectors, Walk};

@@ -10,18 +10,15 @@ use core::slice;
 use super::apply::{
     self, Apply, Coefficients, ColumnCoefficients, ExactSource as ForwardSource, ForwardCoefficients, Residuals,
 };
-use super::elementwise::{self, Column, Elementwise, Owner, Sources, Strips};
+use super::elementwise::{self, Column, Elementwise, Owner, Sources, Strips, Tiles};
 use super::exact::{ExactDifferentiate, ExactNormalise};
 use super::keep::Keep;
 use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
-use super::{
-    Elements, FourBits, Place, Rooms, four_bits, four_rows, four_rows_mut, load_four, load_values, pair_lane, put,
-    put_values, whole_vectors,
-};
-use crate::bits::{BITS, Buffer};
+use super::{Elements, Place, Rooms, fill_four_bits, load_values, pair_lane, put, put_values};
+use crate::bits::{BITS, Buffer, FourBits};
 use crate::channel::{Differential, Differentiation, differentiated, lane_of};
 use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, Work};
-use crate::storage::{Ahead, By, EachVector, PIECE, Singles, Storage};
+use crate::storage::{Ahead, By, EachFour, EachVector, PIECE, Singles, Storage};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Group, RowBlock, Tile, Vectors, Walk};
 
@@ -305,7 +302,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
 
     #[inline(always)]
     fn in_turn(&self) -> bool {
-        !RESIDUAL && self.0.elements.in_turn() && self.0.grad_residual.is_none()
+        !RESIDUAL && self.0.grad_residual.is_none() && self.0.elements.in_turn(Some(T::shorter(self.0.gradient.input)))
     }
 
     #[inline(always)]
@@ -358,30 +355,13 @@ impl<T: Storage> Backward<'_, '_, T> {
         tile: usize,
         (bits, buffer): (&mut FourBits, &mut Buffer),
     ) {
-        let (gradient, tiles) = (self.gradient, self.table.get(tile..).unwrap_or_default());
-        let bits = four_bits(&gradient.apply.keep, rows, bits, buffer);
-        let (Some(x), Some(dy), Some(dx)) = (
-            T::all_singles(gradient.input),
-            self.elements.read.and_then(T::all_singles),
-            T::singles(&mut self.elements.write),
-        ) else {
-            return;
-        };
-        let (x, _) = whole_vectors([0, 1, 2, 3].map(|row| rows.row(x, row)));
-        let (dy, _) = whole_vectors([0, 1, 2, 3].map(|row| rows.row(dy, row)));
-        let [a, b, c, d] = four_rows_mut(dx, rows.first() - self.elements.base, rows.width, rows.columns);
-        let dx = a.iter_mut().zip(b).zip(c.iter_mut().zip(d));
-        let (lower, owner, none) = (gradient.apply.lower(s), Owner::Channel(0), s.splat(0.0));
-        for ((((x, dy), ((a, b), (c, d))), bits), tile) in four_rows(x).zip(four_rows(dy)).zip(dx).zip(bits).zip(tiles)
-        {
-            let own = &ColumnGradient::of_tile(s, tile);
-            let (x, dy) = (load_four::<_, f32>(s, x), load_four::<_, f32>(s, dy));
-            let of = |row: usize| (lower, bits[row], BATCH);
-            s.stream(gradient.of_one::<S, false, GATED>(s, own, owner, [x[0], dy[0], none], of(0)).1, a);
-            s.stream(gradient.of_one::<S, false, GATED>(s, own, owner, [x[1], dy[1], none], of(1)).1, b);
-            s.stream(gradient.of_one::<S, false, GATED>(s, own, owner, [x[2], dy[2], none], of(2)).1, c);
-            s.stream(gradient.of_one::<S, false, GATED>(s, own, owner, [x[3], dy[3], none], of(3)).1, d);
-        }
+        let gradient = self.gradient;
+        fill_four_bits(&gradient.apply.keep, rows, bits, buffer);
+        let Some(dy) = self.elements.read else { return };
+        let inputs = [T::shorter(gradient.input), T::shorter(dy)];
+        let output = (&mut self.elements.write, self.elements.base);
+        let (lower, tiles) = (gradient.apply.lower(s), Tiles::new(self.table.get(tile..).unwrap_or_default()));
+        T::four_rows(s, inputs, output, rows, (FourGradients::<T, _, GATED, BATCH> { gradient, lower, tiles }, bits));
     }
 
     /// The gradients of some neighbours, whose first vector belongs to `owner`.
@@ -464,6 +444,31 @@ impl<T: Storage> Backward<'_, '_, T> {
             T::finish(s, stream, tensor, (start - base, len), &others.write);
         }
         self.elements.finish(s, start, len, &rooms.write);
+    }
+}
+
+/// The input gradients of four rows, without a residual or a curve.
+struct FourGradients<'a, 'b, T: Storage, V, const GATED: bool, const BATCH: bool> {
+    gradient: &'a Gradient<'b, T>,
+    lower: V,
+    tiles: Tiles<'a, ColumnGradient, FIELDS>,
+}
+
+impl<S: Simd, T: Storage, const GATED: bool, const BATCH: bool> EachFour<S>
+    for FourGradients<'_, '_, T, S::F32, GATED, BATCH>
+{
+    type Coefficients = VectorCoefficients<S>;
+    const TWO: bool = true;
+
+    #[inline(always)]
+    fn next(&mut self, s: S) -> Option<VectorCoefficients<S>> {
+        self.tiles.take(s)
+    }
+
+    #[inline(always)]
+    fn of_row(&mut self, s: S, _: usize, of: &VectorCoefficients<S>, (x, dy): (S::F32, S::F32), bits: u16) -> S::F32 {
+        let values = [x, dy, s.splat(0.0)];
+        self.gradient.of_one::<S, false, GATED>(s, of, Owner::Channel(0), values, (self.lower, bits, BATCH)).1
     }
 }
 

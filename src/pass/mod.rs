@@ -14,7 +14,7 @@ pub(crate) mod sums;
 
 use keep::Keep;
 
-use crate::bits::{BITS, Buffer};
+use crate::bits::{BITS, Buffer, FourBits, each_four};
 use crate::channel::Channels;
 use crate::simd::{LANES, Lane, Lanes, Simd, first_lanes, load};
 use crate::slices::take_front;
@@ -188,28 +188,6 @@ pub(crate) fn lanes_from(run_len: usize, vector: usize) -> u16 {
     first_lanes(run_len.saturating_sub(vector * LANES).min(LANES))
 }
 
-/// Four rows, sixteen columns at a time. Zips of zips keep one position for all rows.
-#[inline(always)]
-pub(crate) fn four_rows<T>([a, b, c, d]: [&[Lanes<T>]; 4]) -> impl Iterator<Item = [&Lanes<T>; 4]> {
-    a.iter().zip(b).zip(c.iter().zip(d)).map(|((a, b), (c, d))| [a, b, c, d])
-}
-
-/// The same columns, whole vectors of them, of four rows that are written: from element `first` on, `width` from one to the next.
-#[inline(always)]
-pub(crate) fn four_rows_mut(
-    mut tensor: &mut [f32],
-    first: usize,
-    width: usize,
-    columns: usize,
-) -> [&mut [Lanes<f32>]; 4] {
-    let _ = take_front(&mut tensor, first);
-    let (a, b, c) = (take_front(&mut tensor, width), take_front(&mut tensor, width), take_front(&mut tensor, width));
-    [a, b, c, tensor].map(|row| row.get_mut(..columns).unwrap_or_default().as_chunks_mut().0)
-}
-
-/// The mask bits of a piece of four rows.
-pub(crate) type FourBits = [[u16; BITS]; 4];
-
 /// The mask bits of a piece of four rows of a matrix, a vector of each at a time; all are 0 in rows that there are not.
 ///
 /// Written first and read one by one: an iterator over what they are made of would be a function of its own.
@@ -220,6 +198,13 @@ pub(crate) fn four_bits<'a>(
     bits: &'a mut FourBits,
     buffer: &mut Buffer,
 ) -> impl Iterator<Item = [u16; 4]> + use<'a> {
+    fill_four_bits(keep, rows, bits, buffer);
+    each_four(bits)
+}
+
+/// Writes the mask bits of a piece of four rows of a matrix; all are 0 in rows that the block does not have.
+#[inline(always)]
+pub(crate) fn fill_four_bits(keep: &Keep<'_>, rows: RowBlock, bits: &mut FourBits, buffer: &mut Buffer) {
     for (row, bits) in bits.iter_mut().enumerate() {
         let bits = first_bits(bits, rows.columns);
         if row < rows.rows {
@@ -228,19 +213,6 @@ pub(crate) fn four_bits<'a>(
             bits.fill(0);
         }
     }
-    each_four(bits)
-}
-
-/// The mask bits of a vector of each of four rows at a time.
-#[inline(always)]
-pub(crate) fn each_four([a, b, c, d]: &FourBits) -> impl Iterator<Item = [u16; 4]> {
-    a.iter().zip(b).zip(c.iter().zip(d)).map(|((&a, &b), (&c, &d))| [a, b, c, d])
-}
-
-/// A vector of each of four rows. Neither `map` nor an iterator of an array: they would move the vectors through memory.
-#[inline(always)]
-pub(crate) fn load_four<S: Simd, E: Load>(s: S, [a, b, c, d]: [&Lanes<E>; 4]) -> [S::F32; 4] {
-    [E::load(s, a), E::load(s, b), E::load(s, c), E::load(s, d)]
 }
 
 /// A vector of neighbours or of a column.
@@ -295,12 +267,6 @@ fn put_column_values<T: Storage>(values: &Lanes<f32>, tensor: &mut T::Mut<'_>, p
 #[inline(always)]
 pub(crate) fn load_partial_four<S: Simd, E: Load>(s: S, [a, b, c, d]: [&[E]; 4]) -> [S::F32; 4] {
     [E::load_partial(s, a), E::load_partial(s, b), E::load_partial(s, c), E::load_partial(s, d)]
-}
-
-/// Whole vectors of some rows, and what is left of them.
-#[inline(always)]
-pub(crate) fn whole_vectors<T, const ROWS: usize>(rows: [&[T]; ROWS]) -> ([&[Lanes<T>]; ROWS], [&[T]; ROWS]) {
-    (rows.map(|row| row.as_chunks().0), rows.map(|row| row.as_chunks::<LANES>().1))
 }
 
 /// Takes a table of so many tiles from the front of the scratch of a call, from the first line of the caches on: a vector that
@@ -451,10 +417,12 @@ impl<'a, T: Storage> Elements<'a, T> {
         self.stream && T::is_direct(&self.write)
     }
 
-    /// Whether four rows of a matrix are best written in turn. [`Singles`](crate::storage::Singles) alone can.
+    /// Whether four rows of a matrix are best written in turn: from memory, if all tensors are of one type, `other` among them.
     #[inline(always)]
-    pub(crate) const fn in_turn(&self) -> bool {
-        T::DIRECT && self.stream
+    pub(crate) fn in_turn(&self, other: Option<T::Ref<'_>>) -> bool {
+        let Some(read) = self.read else { return false };
+        let other = other.map_or(T::shorter(read), |other| T::shorter(other));
+        self.stream && T::has_four_rows([T::shorter(read), other], &self.write)
     }
 
     /// The values of some neighbours before anything of them is overwritten.

@@ -24,12 +24,12 @@
 use core::ops::{Add, Mul, Sub};
 
 use super::sums::{LaneSums, PlanarSums, Two, fold_channels};
-use super::{SHORT, four_rows, lanes_from, load_four, load_partial_four, pair_lane, whole_vectors};
+use super::{SHORT, lanes_from, load_partial_four, pair_lane};
 use crate::channel::{BatchMoments, Channels, MergeWeights, Moments, lane_of};
 use crate::shape::Shape;
 use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, first_lanes};
 use crate::slices::{range, range_mut};
-use crate::storage::{Load, OfOneType, Storage, in_sequence};
+use crate::storage::{Load, OfOneType, Storage, four_rows, in_sequence, load_four, whole_vectors};
 use crate::tasks::Tasks;
 use crate::walk::{BLOCK_VECTORS, Columns, Group, Piece, Planar, Tile, Walk};
 

@@ -13,14 +13,12 @@ use super::elementwise::{Column, Everywhere, FEW_COLUMNS, Owner, Sources};
 use super::exact::ExactNormalise;
 use super::keep::{Bits, Keep};
 use super::sums::{LaneSums, PlanarSums, Two, fold_both, fold_channels};
-use super::{
-    FourBits, SHORT, four_bits, four_rows, lanes_from, load_four, load_values, of_columns, pair_lane, whole_vectors,
-};
-use crate::bits::{BITS, Buffer};
+use super::{SHORT, four_bits, lanes_from, load_values, of_columns, pair_lane};
+use crate::bits::{BITS, Buffer, FourBits};
 use crate::channel::{Channels, any, lane_of};
 use crate::simd::{Kernel, LANES, Lane, Lanes, Machine, Simd, Work, first_lanes};
 use crate::slices::{range, range_mut};
-use crate::storage::{Ahead, Load, OfTwo, PIECE, Storage, in_sequence, rows_of};
+use crate::storage::{Ahead, Load, OfTwo, PIECE, Storage, four_rows, in_sequence, load_four, rows_of, whole_vectors};
 use crate::tasks::Tasks;
 use crate::walk::{BLOCK_VALUES, Columns, Group, Piece, Planar, RowBlock, Tile, Vectors, Walk};
 

@@ -2,12 +2,14 @@
 //! Only with the feature `half-precision`.
 
 use super::{
-    Ahead, AlignedPiece, By, EachSingle, EachVector, Inputs, Load, OfOneType, OfTwo, PIECE, Singles, Storage, rows_of,
+    Ahead, AlignedPiece, By, EachFour, EachSingle, EachVector, Inputs, Load, OfOneType, OfTwo, PIECE, Singles, Storage,
+    four_rows, load_four, rows_of, whole_vectors,
 };
-use crate::bits::BITS;
+use crate::bits::{BITS, FourBits};
 use crate::element::{Bf16, Element, F16, Half, Values, ValuesMut};
 use crate::simd::{LANES, Lanes, Simd, Work};
 use crate::slices::{range, range_mut, take_front};
+use crate::walk::RowBlock;
 
 /// A half that is narrowed from lanes of f32.
 trait Store: Load + Half {
@@ -317,6 +319,34 @@ impl Storage for Mixed {
     }
 
     #[inline(always)]
+    fn has_four_rows(inputs: [Values<'_>; 2], output: &ValuesMut<'_>) -> bool {
+        matches!(
+            (inputs, output),
+            ([Values::F16(_), Values::F16(_)], ValuesMut::F16(_))
+                | ([Values::Bf16(_), Values::Bf16(_)], ValuesMut::Bf16(_))
+        )
+    }
+
+    #[inline(always)]
+    fn four_rows<S: Simd>(
+        s: S,
+        [first, second]: [Values<'_>; 2],
+        (output, base): (&mut ValuesMut<'_>, usize),
+        rows: RowBlock,
+        work: (impl EachFour<S>, &FourBits),
+    ) {
+        match (first, second, output) {
+            (Values::F16(first), Values::F16(second), ValuesMut::F16(output)) => {
+                s.apart(FourHalves { inputs: [first, second], output, base, rows, work });
+            }
+            (Values::Bf16(first), Values::Bf16(second), ValuesMut::Bf16(output)) => {
+                s.apart(FourHalves { inputs: [first, second], output, base, rows, work });
+            }
+            _ => debug_assert!(false, "four rows of several types"),
+        }
+    }
+
+    #[inline(always)]
     fn prefetch<S: Simd>(s: S, tensor: Values<'_>, (start, len): (usize, usize), ahead: Ahead) {
         each_type!(Values, tensor, values => for vector in range(values, start, len).as_chunks::<LANES>().0 {
             ahead.prefetch(s, vector);
@@ -502,6 +532,98 @@ impl<H: Store, W> EachHalf<'_, H, W> {
         }
         *work = Some(this);
     }
+}
+
+/// [`Storage::four_rows`] of one half type.
+struct FourHalves<'a, 'b, H, W> {
+    inputs: [&'a [H]; 2],
+    output: &'a mut [H],
+    base: usize,
+    rows: RowBlock,
+    work: (W, &'b FourBits),
+}
+
+impl<S: Simd, H: Store, W: EachFour<S>> Work<S> for FourHalves<'_, '_, H, W> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        self.each_four(s);
+    }
+}
+
+impl<H: Store, W> FourHalves<'_, '_, H, W> {
+    #[inline(always)]
+    fn each_four<S: Simd>(self, s: S)
+    where
+        W: EachFour<S>,
+    {
+        let Self { inputs: [first, second], output, base, rows, work: (mut work, bits) } = self;
+        let ((first, _), (second, _)) = (whole_vectors(rows.array_of(first)), whole_vectors(rows.array_of(second)));
+        let [a, b, c, d] = rows.four_rows_mut(output, base);
+        let (a, b, c, d) = (a.as_chunks_mut().0, b.as_chunks_mut().0, c.as_chunks_mut().0, d.as_chunks_mut().0);
+        // Two vectors of halves are a cache line.
+        let (firsts, first_last) = (first.map(|row| row.as_chunks().0), first.map(|row| row.as_chunks::<2>().1));
+        let (seconds, second_last) = (second.map(|row| row.as_chunks().0), second.map(|row| row.as_chunks::<2>().1));
+        let ((a, a_last), (b, b_last)) = (a.as_chunks_mut(), b.as_chunks_mut());
+        let ((c, c_last), (d, d_last)) = (c.as_chunks_mut(), d.as_chunks_mut());
+        let bits_last = bits.each_ref().map(|row| row.get(2 * firsts[0].len()..).unwrap_or_default());
+        let pairs = bits.each_ref().map(|row| row.as_chunks().0);
+        let outputs = a.iter_mut().zip(b).zip(c.iter_mut().zip(d));
+        for (((first, second), ((a, b), (c, d))), bits) in
+            four_rows(firsts).zip(four_rows(seconds)).zip(outputs).zip(four_rows(pairs))
+        {
+            let (Some(one), Some(other)) = (&work.next(s), &work.next(s)) else { return };
+            // All are loaded before any is stored.
+            let x = [load_four(s, vectors(first, 0)), load_four(s, vectors(first, 1))];
+            let dy = if W::TWO { [load_four(s, vectors(second, 0)), load_four(s, vectors(second, 1))] } else { x };
+            two_of_row(s, (&mut work, 0, [one, other]), ([x[0][0], x[1][0]], [dy[0][0], dy[1][0]]), bits[0], a);
+            two_of_row(s, (&mut work, 1, [one, other]), ([x[0][1], x[1][1]], [dy[0][1], dy[1][1]]), bits[1], b);
+            two_of_row(s, (&mut work, 2, [one, other]), ([x[0][2], x[1][2]], [dy[0][2], dy[1][2]]), bits[2], c);
+            two_of_row(s, (&mut work, 3, [one, other]), ([x[0][3], x[1][3]], [dy[0][3], dy[1][3]]), bits[3], d);
+        }
+        // One vector at most.
+        let outputs = a_last.iter_mut().zip(b_last).zip(c_last.iter_mut().zip(d_last));
+        for (((first, second), ((a, b), (c, d))), bits) in
+            four_rows(first_last).zip(four_rows(second_last)).zip(outputs).zip(four_rows(bits_last))
+        {
+            let Some(of) = &work.next(s) else { return };
+            one_of_row(s, (&mut work, 0, of), (first[0], second[0], *bits[0]), a);
+            one_of_row(s, (&mut work, 1, of), (first[1], second[1], *bits[1]), b);
+            one_of_row(s, (&mut work, 2, of), (first[2], second[2], *bits[2]), c);
+            one_of_row(s, (&mut work, 3, of), (first[3], second[3], *bits[3]), d);
+        }
+    }
+}
+
+/// Vector `number` of each of four rows of two vectors.
+#[inline(always)]
+fn vectors<H>(rows: [&[Lanes<H>; 2]; 4], number: usize) -> [&Lanes<H>; 4] {
+    [&rows[0][number % 2], &rows[1][number % 2], &rows[2][number % 2], &rows[3][number % 2]]
+}
+
+/// Two vectors of row `row` of four, past the caches.
+#[inline(always)]
+fn two_of_row<S: Simd, H: Store, W: EachFour<S>>(
+    s: S,
+    (work, row, of): (&mut W, usize, [&W::Coefficients; 2]),
+    (first, second): ([S::F32; 2], [S::F32; 2]),
+    bits: &[u16; 2],
+    to: &mut [Lanes<H>; 2],
+) {
+    let one = work.of_row(s, row, of[0], (first[0], second[0]), bits[0]);
+    let other = work.of_row(s, row, of[1], (first[1], second[1]), bits[1]);
+    put_two(s, true, H::narrow_two(s, [one, other]), to);
+}
+
+/// One vector of a row of four.
+#[inline(always)]
+fn one_of_row<S: Simd, H: Store, W: EachFour<S>>(
+    s: S,
+    (work, row, of): (&mut W, usize, &W::Coefficients),
+    (first, second, bits): (&Lanes<H>, &Lanes<H>, u16),
+    to: &mut Lanes<H>,
+) {
+    let one = work.of_row(s, row, of, (H::load(s, first), H::load(s, second)), bits);
+    s.store_halves(H::narrow(s, one), to);
 }
 
 /// A room that has been made.

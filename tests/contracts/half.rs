@@ -464,8 +464,8 @@ fn half_contract_results_are_those_of_f32_past_the_caches() {
     let layer = layer([3, 1, 1_400_003], ACTIVATIONS[1], 0.2, Granularity::Element);
     Problem::new(layer, false, true, 5).check::<F16, F16>();
     Problem::new(layer, false, false, 6).check::<Bf16, Bf16>();
-    // Columns: rows that are one after the other, and rows that would be written in turn if they were f32.
-    for shape in [[50_003, 64, 1], [771, 4096, 1]] {
+    // Columns: rows that are written one after the other, four rows in turn, and four rows with an odd number of vectors.
+    for shape in [[50_003, 64, 1], [771, 4096, 1], [3_025, 1040, 1]] {
         let layer = self::layer(shape, ACTIVATIONS[1], 0.2, Granularity::Element);
         Problem::new(layer, false, false, 7).check::<Bf16, Bf16>();
     }

@@ -55,7 +55,7 @@ pub struct Running<'a> {
     /// and finite `x` would give NaN. Some files have negative variances, because libraries that
     /// average `E[x^2]-E[x]^2` store them where the mean is many standard deviations from 0 (Keras
     /// 3 on PyTorch, haiku, nnabla and dlib do). A variance between `-1e-6*mean^2` and 0 is a
-    /// rounding error of a channel that hardly varies: set it to 0. For a lower one the variance is
+    /// rounding error of a channel that hardly varies: set it to 0. In a lower one the variance is
     /// lost, and must be computed from the data again: [`Layer::moments`](crate::Layer::moments) of
     /// all data, merged, and [`Layer::finish`](crate::Layer::finish) with a momentum of 1.
     pub var: &'a [f32],
@@ -133,7 +133,7 @@ impl<'a> RunningMut<'a> {
         Self { mean, mean_tail: None, var, average: Average::Exponential }
     }
 
-    /// The same buffers, for a call that reads them.
+    /// These buffers, for a call that reads them.
     #[must_use]
     pub fn as_running(&self) -> Running<'_> {
         Running { mean: self.mean, mean_tail: self.mean_tail.as_deref(), var: self.var }
@@ -197,7 +197,7 @@ impl<'a> Saved<'a> {
         Self { mean, mean_tail, inv_std }
     }
 
-    /// What [`SavedMut::split`] has made of the same memory.
+    /// The three buffers that [`SavedMut::split`] makes of the same `memory`, to be read.
     #[must_use]
     pub fn split(memory: &'a [f64]) -> Self {
         let channels = memory.len() / 2;
@@ -230,7 +230,7 @@ impl<'a> SavedMut<'a> {
     }
 
     /// The three buffers from one slice of [`saved_len`]`(C)` values, for programs that need not know
-    /// what is saved. [`Saved::split`] reads it.
+    /// which statistics are saved. [`Saved::split`] has the buffers to be read.
     ///
     /// The slice has the `C` values of `inv_std`, and in the memory of the other `C` values `mean` and
     /// `mean_tail`. A slice of another length makes buffers of another number of channels, which the
@@ -264,21 +264,21 @@ impl<'a> SavedMut<'a> {
         self.inv_std.fill(0.0);
     }
 
-    /// The same buffers, for a call that reads them.
+    /// These buffers, for a call that reads them.
     #[must_use]
     pub fn as_saved(&self) -> Saved<'_> {
         Saved { mean: self.mean, mean_tail: self.mean_tail, inv_std: self.inv_std }
     }
 }
 
-/// The number of f64 values of the memory of [`SavedMut::split`] for so many channels: two each.
+/// The number of f64 values that [`SavedMut::split`] takes for `channels` channels: two for each.
 #[must_use]
 pub const fn saved_len(channels: usize) -> usize {
     channels.saturating_mul(2)
 }
 
 /// The memory of [`SavedMut`] for `C` channels, as one value: three arrays that a program need not
-/// know of.
+/// name.
 ///
 /// ```
 /// use normdrop::{Backward, Config, Identity, Layer, SavedArrays, Shape, Statistics, Train};
@@ -329,7 +329,7 @@ impl<const C: usize> Default for SavedArrays<C> {
 /// Whether elements are dropped, and which.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Dropout<'a> {
-    /// The caller has not said: the value that the `new` functions of the bundles leave.
+    /// The caller has not said which elements to drop: the value that the `new` functions set.
     ///
     /// With a `p` of 0, and in every call with fixed statistics, it is [`Dropout::Off`]. A call
     /// with batch statistics whose `p` is above 0 refuses it with [`Error::DropoutUnset`]: a layer
@@ -353,7 +353,7 @@ pub enum Dropout<'a> {
     /// drops everything. Bits after the last one are never read.
     Mask(&'a [u8]),
     /// For forward calls that write gates: the mask, one bit for each element, is in the buffer of
-    /// the gates, which take its place.
+    /// the gates, and the gates overwrite it.
     InGates,
     /// For backward calls: the gates of a forward call that dropped elements, one bit for each
     /// element, `mask_len(len)` bytes.
@@ -388,9 +388,9 @@ pub enum Statistics<'a> {
     /// The running statistics of an evaluation forward pass (frozen batch norm). They are
     /// constants.
     Fixed(Running<'a>),
-    /// What [`Layer::prepare`](crate::Layer::prepare) has written,
+    /// The slice that [`Layer::prepare`](crate::Layer::prepare) has written,
     /// [`Layer::prepared_len`](crate::Layer::prepared_len) values: the running statistics and the
-    /// parameters of an evaluation forward pass. The bits of the gradients are those of
+    /// parameters of an evaluation forward pass. The gradients have the bits of
     /// [`Statistics::Fixed`]. The field `parameters` of the call is not used.
     Prepared(&'a [f64]),
 }
@@ -610,7 +610,7 @@ impl<'a> Prepare<'a> {
 /// A forward call with prepared statistics: [`Eval`] without a square root or a quotient.
 #[derive(Debug)]
 pub struct EvalPrepared<'a, X = f32, Y = X> {
-    /// What [`Layer::prepare`](crate::Layer::prepare) has written,
+    /// The slice that [`Layer::prepare`](crate::Layer::prepare) has written,
     /// [`Layer::prepared_len`](crate::Layer::prepared_len) values.
     pub prepared: &'a [f64],
     /// Which elements to drop.
@@ -638,7 +638,7 @@ impl<'a, X, Y> EvalPrepared<'a, X, Y> {
 /// A forward call with prepared statistics that overwrites its input.
 #[derive(Debug)]
 pub struct EvalPreparedInPlace<'a, X = f32> {
-    /// What [`Layer::prepare`](crate::Layer::prepare) has written,
+    /// The slice that [`Layer::prepare`](crate::Layer::prepare) has written,
     /// [`Layer::prepared_len`](crate::Layer::prepared_len) values.
     pub prepared: &'a [f64],
     /// Which elements to drop.
@@ -764,7 +764,7 @@ impl<'a, X, Y> Backward<'a, X, Y> {
         }
     }
 
-    /// The same call for a shorter time.
+    /// This call with its buffers borrowed for a shorter time.
     #[cfg(feature = "alloc")]
     pub(crate) fn reborrow(&mut self) -> Backward<'_, X, Y> {
         let ParameterGradients { weight, bias } = &mut self.grad_parameters;
@@ -1018,14 +1018,14 @@ pub enum Validity<'a> {
     /// position `i = sample*positions + position`, and [`mask_len`](crate::mask_len) says how many
     /// bytes there are. Bits after the last position are never read.
     ///
-    /// It is a validity bitmap of Arrow, and what `numpy.packbits(bitorder="little")` makes of a
+    /// It is a validity bitmap of Arrow, and the result of `numpy.packbits(bitorder="little")` for a
     /// mask that is true where a position is valid. (The `key_padding_mask` of PyTorch is true
-    /// where it is not.)
+    /// where a position is padding.)
     Bitmap(&'a [u8]),
 }
 
-/// What a call over the valid positions of a padded batch needs beside its usual arguments: which
-/// positions are valid, and the place to which it copies their values.
+/// The arguments that a call over the valid positions of a padded batch needs beside its usual ones:
+/// which positions are valid, and the place to which the call copies their values.
 #[derive(Debug)]
 pub struct Masked<'a> {
     /// Which positions are valid.
@@ -1036,7 +1036,7 @@ pub struct Masked<'a> {
 }
 
 impl<'a> Masked<'a> {
-    /// The two parts of it.
+    /// The two arguments.
     #[must_use]
     pub const fn new(validity: Validity<'a>, workspace: &'a mut [f32]) -> Self {
         Self { validity, workspace }

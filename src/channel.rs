@@ -57,14 +57,14 @@ impl Moments {
     /// The moments of no values.
     pub(crate) const EMPTY: Self = Self { count: 0.0, mean: 0.0, m2: 0.0 };
 
-    /// The moments of both sets of values together (Chan, Golub and LeVeque, *Updating formulae and
-    /// a pairwise algorithm for computing sample variances*, 1979). `other` is not empty.
+    /// Merges the moments `other` of more values into these (Chan, Golub and LeVeque, *Updating
+    /// formulae and a pairwise algorithm for computing sample variances*, 1979). `other` is not empty.
     #[inline(always)]
     pub(crate) fn merge(&mut self, other: Self) {
         self.merge_with(MergeWeights::new(self.count, other.count), other);
     }
 
-    /// [`Self::merge`] with given factors.
+    /// [`Self::merge`] with the factors `weights`.
     #[inline(always)]
     pub(crate) fn merge_with(&mut self, weights: MergeWeights, other: Self) {
         let delta = other.mean - self.mean;
@@ -103,8 +103,8 @@ pub(crate) struct BatchMoments<S: Simd> {
 }
 
 impl<S: Simd> BatchMoments<S> {
-    /// The moments of `channels`, with a mean and a sum of 0 in the lanes that have no channel. They
-    /// hold anything, and arithmetic with it would raise flags.
+    /// The moments of `channels`, with a mean and a sum of 0 in the lanes that have no channel. Such
+    /// a lane may hold any number, and arithmetic with that number would raise flags.
     #[inline(always)]
     pub(crate) fn only(self, s: S, channels: Channels) -> Self {
         if !S::AT_ONCE || channels.len == LANES {
@@ -142,7 +142,8 @@ impl RunningUpdate {
         running: &mut RunningMut<'_>,
         batch: &BatchMoments<S>,
     ) {
-        // Neither does a variance of 0 by 0 values raise a flag then.
+        // Nothing moves. The quotient below would raise a flag if it were 0/0: the unbiased variance of
+        // one value, which is allowed with a momentum of 0.
         if self.momentum == 0.0 {
             return;
         }
@@ -153,14 +154,14 @@ impl RunningUpdate {
         };
         self.average(s, channels, mean, mean_tail.as_deref_mut(), batch.mean);
         let variance = batch.squares(s) / divisor;
-        // An average that became infinite would stay so, however many batches come after. NaN
-        // stays.
+        // At most the largest f32: an average that became infinite would stay infinite, however many
+        // batches come after. NaN stays.
         let negative = s.larger(s.splat_f64(-f64::from(f32::MAX)), s.splat_f64(0.0) - variance);
         self.average(s, channels, var, None, s.splat_f64(0.0) - negative);
     }
 
     /// `(1 - momentum)*running + momentum*batch`, where a term of weight 0 does not count even if
-    /// it is NaN. `tail` is the exact `running` minus the rounded one, if the caller keeps it.
+    /// it is NaN. `tail` is the exact running value minus `running`, if the caller keeps it.
     #[inline(always)]
     #[expect(clippy::float_cmp, reason = "0 and 1 are exact cases")]
     fn average<S: Simd>(
@@ -183,7 +184,7 @@ impl RunningUpdate {
         let rounded = s.narrow(next);
         s.store_partial(rounded, running);
         if let Some(tail) = &mut tail {
-            // An infinity has no tail: the difference would be NaN, and so would the mean be from
+            // An infinity has no tail: the difference would be NaN, and would make the mean NaN from
             // then on.
             let finite = s.mask(s.magnitude_between(s.widen(rounded), 0.0, f64::INFINITY));
             let left_out = s.keep(finite, s.narrow(next - s.widen(rounded)));
@@ -252,7 +253,8 @@ const SMALL: f64 = 1.0 / LARGE;
 /// 2^100.
 const LARGE: f64 = (1u128 << 100) as f64;
 
-/// The bound of coefficients before the dropout scale, which is at most 2^32: 2^68.
+/// 2^68, the bound of coefficients before they are multiplied by the dropout scale, which is at most
+/// 2^32.
 const UNSCALED: f64 = (1u128 << 68) as f64;
 
 /// The number next below [`LARGE`].
@@ -305,7 +307,7 @@ impl Normalisation<'_> {
                 }
                 inv_std(s, s.widen(var), self.eps)
             }
-            // Asked of `Scaled`.
+            // Never used: `Scaled` has the numbers of prepared statistics.
             Statistics::Prepared(_) => s.splat_f64(0.0),
         }
     }
@@ -319,7 +321,7 @@ impl Normalisation<'_> {
                 Some(mean_tail) => Centre::saved(s, load(running.mean), load(mean_tail), inv_std),
                 None => Centre::fixed(s, load(running.mean), inv_std),
             },
-            // Asked of `Scaled`.
+            // Never used: `Scaled` has the numbers of prepared statistics.
             Statistics::Prepared(_) => Centre::fixed(s, s.splat(0.0), inv_std),
         }
     }
@@ -333,7 +335,8 @@ impl Normalisation<'_> {
         }
     }
 
-    /// A function of its own, so that its stack is free again afterwards.
+    /// [`Self::inv_std`] of one channel, in a function of its own, so that its stack is free again
+    /// afterwards.
     #[cold]
     #[inline(never)]
     fn inv_std_of_channel(&self, channel: usize) -> f64 {
@@ -354,7 +357,7 @@ impl Normalisation<'_> {
         }
     }
 
-    /// Not of prepared statistics.
+    /// The normalisation of `channels`, for statistics that are not prepared.
     #[inline(always)]
     fn coefficients<S: Simd>(&self, s: S, channels: Channels, centre: &Centre<S>) -> Normalise<S> {
         let bias = self.parameters.bias.map_or(s.splat(0.0), |bias| load(s, channels.of(bias)));
@@ -363,8 +366,8 @@ impl Normalisation<'_> {
         Normalise::new(s, channels, (unscaled, scale), centre.mean, centre.inv_std)
     }
 
-    /// What prepared statistics need a product for: their slopes and shifts, and the scale. `None`
-    /// for other statistics.
+    /// Prepared statistics, and the scale by which their slopes and shifts are multiplied; `None` for
+    /// other statistics.
     #[inline(always)]
     pub(crate) const fn scaled(&self) -> Option<Scaled<'_>> {
         match self.statistics {
@@ -402,8 +405,8 @@ impl Normalisation<'_> {
         }
     }
 
-    /// [`Self::of_channel`] of statistics that are not prepared: a program without prepared ones has
-    /// no code for them.
+    /// [`Self::of_channel`] of statistics that are not prepared. A program that never uses prepared
+    /// statistics calls this function, and so has no code for them.
     #[cold]
     #[inline(never)]
     pub(crate) fn computed_of_channel(&self, channel: usize) -> ChannelNormalise {
@@ -427,18 +430,18 @@ pub(crate) struct Scaled<'a> {
 }
 
 impl Scaled<'_> {
-    /// A field of some channels.
+    /// The numbers of `channels` in a field.
     #[inline(always)]
     fn field<S: Simd>(self, s: S, channels: Channels, field: Field) -> S::F64 {
         s.load_partial_f64(channels.of(self.prepared.field(field)))
     }
 
-    /// The statistics, if no channel of theirs needs f64.
+    /// The prepared statistics, if none of their channels needs f64.
     pub(crate) fn only_in_f32(&self) -> Option<Prepared<'_>> {
         (!self.prepared.needs_f64()).then_some(self.prepared)
     }
 
-    /// [`Normalisation::centre`].
+    /// [`Normalisation::centre`] of prepared statistics.
     #[inline(always)]
     fn centre<S: Simd>(self, s: S, channels: Channels) -> Centre<S> {
         Centre {
@@ -449,19 +452,19 @@ impl Scaled<'_> {
         }
     }
 
-    /// [`Normalisation::centre_of_channel`].
+    /// [`Normalisation::centre_of_channel`] of prepared statistics.
     #[inline(never)]
     fn centre_of_channel(&self, channel: usize) -> Centre<Lane> {
         self.centre(Lane::FIRST, Channels::one(channel))
     }
 
-    /// [`Normalisation::of_channel`].
+    /// [`Normalisation::of_channel`] of prepared statistics.
     #[inline(never)]
     #[expect(clippy::float_cmp, reason = "a scale that changes nothing")]
     pub(crate) fn of_channel(&self, channel: usize) -> ChannelNormalise {
         let (s, channels) = (Lane::FIRST, Channels::one(channel));
         if self.scale == 1.0 {
-            // Nothing is computed, which a CPU without f64 would take long for.
+            // The numbers are used as they are: a CPU without f64 takes long to multiply them by 1.
             let (slope, shift) = (self.field(s, channels, Field::Slope), self.field(s, channels, Field::Shift));
             let [mean, rounded_slope, rounded_shift, exact] = self.prepared.of_channel(channel);
             return ChannelNormalise {
@@ -475,7 +478,7 @@ impl Scaled<'_> {
         ChannelNormalise::new(self.of_channels(s, channels))
     }
 
-    /// [`Normalisation::of_channels`], without the slices of other statistics.
+    /// [`Normalisation::of_channels`] of prepared statistics, which reads no slices of other statistics.
     #[inline(always)]
     pub(crate) fn of_channels<S: Simd>(&self, s: S, channels: Channels) -> Normalise<S> {
         let scale = s.splat_f64(f64::from(self.scale));
@@ -500,7 +503,7 @@ fn prepared_mean<S: Simd>(s: S, channels: Channels, prepared: Prepared<'_>) -> S
     s.load(&means)
 }
 
-/// The normalisation `z = (x - mean)*slope + shift`, for either kind of statistics.
+/// The normalisation `z = (x - mean)*slope + shift`, for every kind of statistics.
 ///
 /// The form `x*slope + shift` would be wrong: with a large mean the two terms cancel. The shift
 /// corrects the rounding of the mean, which costs nothing per element.
@@ -517,13 +520,13 @@ pub(crate) struct Normalise<S: Simd> {
 }
 
 impl<S: Simd> Normalise<S> {
-    /// The normalisation with given coefficients.
+    /// The normalisation with the slope and the shift of `unscaled`, each multiplied by `scale`.
     #[inline(always)]
     fn new(s: S, channels: Channels, (unscaled, scale): ([S::F64; 2], S::F64), mean: S::F32, inv_std: S::F64) -> Self {
         let (slope, shift) = (unscaled[0] * scale, unscaled[1] * scale);
         // In f32 the product may overflow to the opposite of an infinite shift, and their sum would
-        // be a NaN. The scale has no influence, because a backward call with gates does not know
-        // whether it was folded into the slope.
+        // be a NaN. The scale has no influence on `exact`, because a backward call with gates does not
+        // know whether the scale was folded into the slope.
         let exact = s.magnitude_between(unscaled[0], 0.0, SMALL)
             | s.magnitude_between(unscaled[0], UNSCALED, f64::INFINITY)
             | unusual(s, inv_std)
@@ -533,8 +536,8 @@ impl<S: Simd> Normalise<S> {
     }
 
     /// The coefficients in f32, as pairs of vectors: mean and slope, shift and 1 where f64 is
-    /// needed. There slope and shift are 0, so that no loop in f32 meets numbers that CPUs take long
-    /// for.
+    /// needed. In lanes that need f64, slope and shift are 0, so that no loop in f32 meets numbers that
+    /// CPUs take long for.
     #[inline(always)]
     pub(crate) fn pairs(&self, s: S) -> [[S::F32; 2]; 2] {
         let (slope, shift) = (in_f32(s, self.exact, self.slope), in_f32(s, self.exact, self.shift));
@@ -578,7 +581,7 @@ impl ChannelNormalise {
         Self { mean, slope, shift, rounded, exact: exact != 0 }
     }
 
-    /// Slope and shift.
+    /// Slope and shift in f64.
     #[inline(always)]
     pub(crate) const fn wide(&self) -> [f64; 2] {
         [self.slope, self.shift]
@@ -742,8 +745,8 @@ pub(crate) struct Differentiate<S: Simd> {
 }
 
 impl<S: Simd> Differentiate<S> {
-    /// The coefficients in f32, as pairs of vectors: slope and tilt, offset and 1 where f64 is needed. There the coefficients
-    /// are 0, as [`Normalise::pairs`] has them.
+    /// The coefficients in f32, as pairs of vectors: slope and tilt, offset and 1 where f64 is needed.
+    /// In lanes that need f64 the coefficients are 0, as in [`Normalise::pairs`].
     #[inline(always)]
     pub(crate) fn pairs(&self, s: S) -> [[S::F32; 2]; 2] {
         let (slope, tilt) = (in_f32(s, self.exact, self.slope), in_f32(s, self.exact, self.tilt));
@@ -762,7 +765,7 @@ pub(crate) struct ChannelDifferentiate {
 }
 
 impl ChannelDifferentiate {
-    /// Slope, tilt and offset.
+    /// Slope, tilt and offset in f64.
     #[inline(always)]
     pub(crate) const fn wide(&self) -> [f64; 3] {
         [self.slope, self.tilt, self.offset]

@@ -111,7 +111,7 @@ fn valid_positions(plan: &Plan, masked: &Masked<'_>, scratch_len: usize) -> Resu
     Ok(Positions::valid(plan.shape, masked.validity).count())
 }
 
-/// Checks prepared statistics, if the statistics of a call are.
+/// Checks the statistics of a call, if they are prepared.
 pub(crate) fn prepared(plan: &Plan, statistics: Statistics<'_>) -> Result<(), Error> {
     match statistics {
         Statistics::Prepared(values) => prepared::check(plan.shape.channels(), values),
@@ -284,7 +284,8 @@ pub(crate) fn grad_slope(
     scratch(prelu::scratch_len(plan), scratch_len)
 }
 
-/// Checks that a call with PReLU that needs some scratch has room behind it for `y`, if tensors may be halves.
+/// Checks that the scratch of a call with PReLU has room for `y` behind its first `needed` values, if
+/// tensors may be halves.
 pub(crate) fn prelu_room<T: Storage>(plan: &Plan, needed: usize, actual: usize) -> Result<(), Error> {
     if T::DIRECT { Ok(()) } else { scratch(needed.saturating_add(prelu::room_len(plan)), actual) }
 }
@@ -357,7 +358,7 @@ fn normalisation(plan: &Plan, normalisation: &Normalisation<'_>) -> Result<(), E
             running(plan, fixed)?;
             deviations(plan, fixed.var)
         }
-        // Checked where they can be: see `prepared`.
+        // The calls that take prepared statistics check them with `prepared`.
         Statistics::Prepared(_) => Ok(()),
     }
 }
@@ -368,7 +369,7 @@ fn deviations(plan: &Plan, running_var: &[f32]) -> Result<(), Error> {
     if plan.shape.is_empty() { Ok(()) } else { each_deviation(plan, running_var) }
 }
 
-/// [`deviations`], of an empty tensor as well.
+/// [`deviations`], whether the tensor is empty or not.
 fn each_deviation(plan: &Plan, running_var: &[f32]) -> Result<(), Error> {
     // `var + eps <= 0` without an addition, which could round or be flushed to 0.
     let lacks = |&(_, &var): &(usize, &f32)| var <= -plan.config.eps;
@@ -412,8 +413,8 @@ fn saved(plan: &Plan, saved: Saved<'_>) -> Result<(), Error> {
     channels(plan, Buffer::SavedInvStd, saved.inv_std.len())
 }
 
-/// Checks the dropout of a call with these statistics. Fixed ones are those of an evaluation, which
-/// drops nothing unless it is asked to.
+/// Checks the dropout of a call with `statistics`. A call with fixed or prepared statistics is an
+/// evaluation, which drops nothing unless it is asked to.
 fn dropout_with(plan: &Plan, call: Dropout<'_>, statistics: Statistics<'_>) -> Result<(), Error> {
     match statistics {
         Statistics::Batch(_) => said_dropout(plan, call),
@@ -421,7 +422,7 @@ fn dropout_with(plan: &Plan, call: Dropout<'_>, statistics: Statistics<'_>) -> R
     }
 }
 
-/// Checks that a layer which is made to drop elements is told which, or to drop none.
+/// Checks that a layer which is made to drop elements is told which elements to drop, or to drop none.
 fn said_dropout(plan: &Plan, call: Dropout<'_>) -> Result<(), Error> {
     let p = plan.config.p;
     if matches!(call, Dropout::Unset) && p > 0.0 { Err(Error::DropoutUnset { p }) } else { dropout(plan, call) }
@@ -435,7 +436,7 @@ fn dropout(plan: &Plan, dropout: Dropout<'_>) -> Result<(), Error> {
     }
 }
 
-/// Checks the dropout of a forward call that writes gates with an activation of this formula.
+/// Checks the dropout of a forward call that writes gates, and the activation's `formula`.
 pub(crate) fn written_gates(plan: &Plan, formula: &Formula, call: Dropout<'_>, gates: &[u8]) -> Result<(), Error> {
     element_bits(plan, gates)?;
     match call {
@@ -445,7 +446,7 @@ pub(crate) fn written_gates(plan: &Plan, formula: &Formula, call: Dropout<'_>, g
     }
 }
 
-/// Checks the dropout of a backward call with an activation of this formula.
+/// Checks the dropout of a backward call whose activation has the formula `formula`.
 fn backward_dropout<T: Storage>(plan: &Plan, formula: &Formula, call: &BackwardCall<'_, T>) -> Result<(), Error> {
     match call.dropout {
         Dropout::Gates(_) | Dropout::UnscaledGates(_) if formula.curve.is_some() => Err(Error::GatesActivation),
@@ -465,7 +466,7 @@ fn batch_statistics(plan: &Plan) -> Result<(), Error> {
     batch_statistics_of(plan, plan.shape.len())
 }
 
-/// [`batch_statistics`] of so many values.
+/// [`batch_statistics`] of `values` values.
 fn batch_statistics_of(plan: &Plan, values: usize) -> Result<(), Error> {
     if plan.config.eps == 0.0 && values != 0 {
         return Err(Error::Eps { eps: plan.config.eps });

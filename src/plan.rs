@@ -37,8 +37,8 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// A plan for the fastest backend and one task; an error if a constant is out of its range.
-    // As a function of its own it takes 230 bytes more of a microcontroller's stack: its result
-    // would be there twice.
+    // As a function of its own it takes 230 bytes more of a microcontroller's stack, on which its
+    // result would be twice.
     #[inline(always)]
     pub(crate) const fn new(shape: Shape, config: Config) -> Result<Self, Error> {
         if let Err(error) = check_eps(config.eps) {
@@ -190,7 +190,7 @@ impl<'a, T: Storage> MomentsCall<'a, T> {
 
 /// A forward call with given statistics.
 pub(crate) struct ForwardCall<'a, T: Storage> {
-    /// With any scale.
+    /// The normalisation. Its scale does not matter: the phase sets it.
     pub(crate) normalisation: Normalisation<'a>,
     pub(crate) dropout: Dropout<'a>,
     pub(crate) residual: Option<T::Ref<'a>>,
@@ -271,7 +271,7 @@ pub(crate) enum Phase<'a> {
 
 /// A backward call.
 pub(crate) struct BackwardCall<'a, T: Storage> {
-    /// With any scale.
+    /// The normalisation. Its scale does not matter: the phase sets it.
     pub(crate) normalisation: Normalisation<'a>,
     pub(crate) dropout: Dropout<'a>,
     pub(crate) phase: Phase<'a>,
@@ -295,7 +295,8 @@ pub(crate) struct Gradients<'a, T: Storage> {
 }
 
 impl<'a, T: Storage> Gradients<'a, T> {
-    /// Those that a caller wants. Without `grad_output`, `grad_input` has it and is overwritten.
+    /// The gradients that a caller wants. If `grad_output` is `None`, `grad_input` has `dy` and is
+    /// overwritten.
     #[inline(always)]
     pub(crate) fn new(
         grad_output: Option<T::Ref<'a>>,

@@ -33,9 +33,9 @@ pub(crate) enum Field {
 
 /// The number of fields.
 const FIELDS: usize = 4;
-/// The last values: whether a channel needs f64, and the mark.
+/// The number of values at the end: whether a channel needs f64, and the mark.
 const END: usize = 2;
-/// The bits of the mark of no channels: a number that no other buffer has.
+/// The bits of the mark for 0 channels: a number that no other buffer has.
 const MARK: u64 = u64::from_be_bytes(*b"normdrop");
 
 /// The number of f64 values of the tiles.
@@ -48,12 +48,12 @@ pub(crate) const fn prepared_len(channels: usize) -> usize {
     tiles_len(channels).saturating_add(channels.saturating_mul(FIELDS)).saturating_add(END)
 }
 
-/// The mark of so many channels.
+/// The mark of statistics of `channels` channels.
 const fn mark(channels: usize) -> u64 {
     MARK ^ channels as u64
 }
 
-/// Prepared statistics, read.
+/// Prepared statistics that are read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Prepared<'a> {
     values: &'a [f64],
@@ -88,7 +88,7 @@ impl<'a> Prepared<'a> {
     #[inline(always)]
     pub(crate) fn needs_f64(self) -> bool {
         match self.values {
-            // The bits, because a CPU without f64 takes long to compare numbers.
+            // By its bits, because a CPU without f64 takes long to compare numbers.
             [.., any, _] => any.to_bits() != 0,
             _ => false,
         }
@@ -104,7 +104,7 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// Prepared statistics, written.
+/// Prepared statistics that are written.
 #[derive(Debug)]
 pub(crate) struct PreparedMut<'a> {
     values: &'a mut [f64],
@@ -112,7 +112,7 @@ pub(crate) struct PreparedMut<'a> {
 }
 
 impl<'a> PreparedMut<'a> {
-    /// Begins the statistics of so many channels in a slice of their length.
+    /// Begins the statistics of `channels` channels in `values`, a slice of [`prepared_len`] values.
     pub(crate) fn new(values: &'a mut [f64], channels: usize) -> Self {
         values.fill(0.0);
         Self { values, channels }
@@ -148,7 +148,7 @@ impl<'a> PreparedMut<'a> {
     }
 }
 
-/// Checks that a slice has the prepared statistics of so many channels.
+/// Checks that `values` are the prepared statistics of `channels` channels.
 pub(crate) fn check(channels: usize, values: &[f64]) -> Result<(), Error> {
     check_len(Buffer::Prepared, prepared_len(channels), values.len())?;
     match values.last() {

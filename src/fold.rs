@@ -114,7 +114,7 @@ pub struct Fold<'a> {
 /// activation or pooling stands between the two, or if another layer uses the output of the weight
 /// layer. An activation and dropout *after* the batch norm stay as they are.
 ///
-/// A weight layer without a bias needs a bias now: give zeros. Without a bias, only a batch norm
+/// A weight layer without a bias needs one after the folding: give zeros. Without a bias, only a batch norm
 /// whose `b'` is 0 in every channel can be folded.
 ///
 /// ```
@@ -266,11 +266,11 @@ pub struct FoldPadding<'a> {
 /// Computes the values that take the place of zero padding between a batch norm and the weight
 /// layer that [`fold_into_next`] folds it into.
 ///
-/// Per channel, with `a` and `c` as there:
+/// Per channel, with `a` and `c` as in [`fold_into_next`]:
 /// ```text
 /// padding = -c/a = mean - bias/a        0 where c = 0
 /// ```
-/// Batch norm maps the padding to 0, and so the folded weights make of it what the unfolded ones
+/// Batch norm maps this padding to 0, and so the folded weights make of it what the unfolded weights
 /// make of zeros. The result is rounded once, which changes a padded output by at most `2^-24*|c|`
 /// times the weights that it meets.
 ///
@@ -510,7 +510,7 @@ enum Pass {
 }
 
 impl Pass {
-    /// `Write` replaces `values[index]` by `of` of it. `Check` sees whether that would round a
+    /// `Write` replaces `values[index]` by `of(values[index])`. `Check` sees whether that would round a
     /// finite value to infinity.
     fn put(self, buffer: Buffer, values: &mut [f32], index: usize, of: impl FnOnce(f64) -> f64) -> Result<(), Error> {
         let Some(value) = values.get_mut(index) else { return Ok(()) };

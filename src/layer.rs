@@ -29,8 +29,8 @@ use crate::simd::{CHANNELWISE, Caller, in_default};
 use crate::storage::Mixed;
 use crate::storage::Singles;
 
-/// A call for the family of its tensors, whose elements have these types. Without the feature
-/// `half-precision` there is one family.
+/// Evaluates `$call`, where `$family` is the family of tensors whose elements have the types
+/// `$element`. Without the feature `half-precision` there is one family.
 macro_rules! by_family {
     ($($element:ty),+; $family:ident => $call:expr) => {{
         #[cfg(feature = "half-precision")]
@@ -284,8 +284,8 @@ impl<A: Activation> Layer<A> {
     /// Draws the dropout mask of `seed`, and returns it in the form in which calls take it. Each bit
     /// is a pure function of `seed`, `p` and the index of the bit.
     ///
-    /// A mask that was never filled is all zeros and drops everything. A call that takes what this
-    /// function returns has a mask that was filled:
+    /// A mask that was never filled is all zeros and drops everything. A call that takes the result of
+    /// this function has a mask that was filled:
     /// ```
     /// use normdrop::{Config, Layer, Relu, SavedArrays, Shape, Train};
     ///
@@ -399,8 +399,8 @@ impl<A: Activation> Layer<A> {
     /// kept:     x becomes a*x + alpha*a*p
     /// dropped:  x becomes -alpha*a*q, whatever it was, NaN included
     /// ```
-    /// A bit of the mask decides about what the layer's [`Granularity`](crate::Granularity) says:
-    /// an element is PyTorch's `AlphaDropout`, a channel is its `FeatureAlphaDropout`.
+    /// The layer's [`Granularity`](crate::Granularity) says which elements a bit of the mask decides
+    /// about: one element is PyTorch's `AlphaDropout`, one channel is its `FeatureAlphaDropout`.
     ///
     /// With `p = 0` kept values stay as they are. With `p = 1` all become +0.0, as in PyTorch,
     /// whatever the mask holds. A kept value that is finite stays so unless `a*x` does not fit an
@@ -465,7 +465,7 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::DropoutUnset`] if `p` is above 0
     /// and the call does not say what to drop, [`Error::Eps`] if `eps` is 0. With running statistics
-    /// also [`Error::Momentum`] if it is out of its range and used, and [`Error::SingleSample`] if
+    /// also [`Error::Momentum`] if the momentum is out of its range and used, and [`Error::SingleSample`] if
     /// there is one value per channel and the running variance is the unbiased one.
     pub fn train<X: Element, Y: Element>(&self, call: Train<'_, X, Y>) -> Result<(), Error> {
         by_family!(X, Y; Family => self.trained::<Family>(TrainCall::new(call)))
@@ -521,7 +521,7 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// As [`Layer::train`], and [`Error::GatesActivation`] if the derivative of the activation has
     /// other values than 0 and 1, [`Error::GatesDirection`] if the dropout is gates, or a mask in
-    /// gates that has a bit for many elements.
+    /// gates where the layer's masks have one bit for several elements.
     pub fn train_with_gates<X: Element, Y: Element>(
         &self,
         call: Train<'_, X, Y>,
@@ -570,10 +570,10 @@ impl<A: Activation> Layer<A> {
     /// calls with the same statistics unprepared.
     ///
     /// The slice serves every layer with as many channels: of any batch size, layout, activation
-    /// and probability to drop, on any backend. The `eps` is that of the layer that prepared. The
-    /// slice has the parameters and the statistics of the moment: when they change later, it stays
-    /// as it is until it is prepared again. Its bits are the same on every target, so that one
-    /// machine may prepare what another, of the same byte order, reads.
+    /// and probability to drop, on any backend. The `eps` is that of the layer that prepared the
+    /// slice. The slice has the parameters and the statistics of the moment: when they change later, it
+    /// stays as it is until it is prepared again. Its bits are the same on every target, so that one
+    /// machine may prepare a slice that another machine of the same byte order reads.
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::Variance`] as
@@ -694,8 +694,8 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::Eps`] if `eps` is 0,
     /// [`Error::Count`] if a count is negative or not finite. With running statistics also
-    /// [`Error::Momentum`] if it is out of its range and used, and [`Error::SingleSample`] if a
-    /// channel has a count of at most 1, but not 0, and the running variance is the unbiased one.
+    /// [`Error::Momentum`] if the momentum is out of its range and used, and [`Error::SingleSample`] if
+    /// a channel has a count of at most 1, but not 0, and the running variance is the unbiased one.
     pub fn finish(&self, call: Finish<'_>) -> Result<(), Error> {
         in_default(|| {
             check::finish(&self.plan, &call)?;
@@ -762,7 +762,8 @@ impl<A: Activation> Layer<A> {
     ///
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::DropoutUnset`] as in
-    /// [`Layer::train`]; if the part is not empty also [`Error::Eps`] if `eps` is 0 and [`Error::Count`] if `samples` is not a positive number.
+    /// [`Layer::train`]; if the part is not empty also [`Error::Eps`] if `eps` is 0 and
+    /// [`Error::Count`] if `samples` is not a positive number.
     pub fn apply_gradient<X: Element, Y: Element>(&self, call: ApplyGradient<'_, X, Y>) -> Result<(), Error> {
         by_family!(X, Y; Family => self.differentiate::<Family>(BackwardCall::apply(&self.plan, call)))
     }
@@ -803,8 +804,8 @@ impl<A: Activation> Layer<A> {
     #[inline(always)]
     pub(crate) fn forward<T: Phases>(&self, mut call: ForwardCall<'_, T>) -> Result<(), Error> {
         if CHANNELWISE {
-            // Every function that is called is one of its own, so that the call need not be another
-            // one, which would have its place on the stack.
+            // The functions that are called here are not inlined. So the work need not be a function of
+            // its own, as with `in_default`, which would take a place on the stack.
             let _caller = Caller::enter();
             check::forward_apart(&self.plan, &call)?;
             T::forward(&self.plan, &self.activation.forward_formula(), &mut call);

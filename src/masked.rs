@@ -14,8 +14,8 @@ use crate::storage::Singles;
 
 impl<A: Activation> Layer<A> {
     /// The number of f64 values of scratch that are enough for every call of this layer over the
-    /// valid positions of a padded batch ([`Layer::train_masked`] and those beside it): at least
-    /// [`Layer::scratch_len`].
+    /// valid positions of a padded batch ([`Layer::train_masked`] and the other calls with a
+    /// [`Masked`]): at least [`Layer::scratch_len`].
     #[must_use]
     pub const fn masked_scratch_len(&self) -> usize {
         masked::scratch_len(&self.plan)
@@ -39,18 +39,18 @@ impl<A: Activation> Layer<A> {
     /// ```
     /// The running statistics take these means and variances; the unbiased variance is
     /// `var*valid/(valid - 1)`. The mask of dropout has the bits of the whole tensor, in memory
-    /// order, as in every other call: what the padding's bits are does not matter.
+    /// order, as in every other call. The bits of the padding do not matter.
     ///
-    /// What the tensors have in the padding is never read. It may be anything, NaN and
+    /// The padding of the tensors is never read. It may hold anything, NaN and
     /// infinities too, and no result depends on it.
     ///
     /// A batch without a valid position is like an empty tensor: the running statistics stay as they
     /// are, the saved statistics become 0, and `y` becomes +0.0.
     ///
     /// If every position is valid, the results are the bits of [`Layer::train`]. Otherwise `y` is, to
-    /// the bit, what [`Layer::apply`] makes of the same statistics, and the order in which the
-    /// statistics are added up depends on the shape and on the valid positions alone. They are as
-    /// accurate as those of [`Layer::train`].
+    /// the bit, the output of [`Layer::apply`] with the same statistics, and the order in which the
+    /// statistics are added up depends on the shape and on the valid positions alone. The statistics
+    /// are as accurate as those of [`Layer::train`].
     ///
     /// Memory: as [`Layer::train`] for the valid positions, and `y` is written once in the padding.
     /// Values that do not lie side by side are copied, a few thousand at a time. The statistics are made
@@ -75,8 +75,8 @@ impl<A: Activation> Layer<A> {
     /// ```
     ///
     /// # Errors
-    /// As [`Layer::train`], where [`Layer::masked_scratch_len`] is the length of scratch and the number
-    /// of valid positions is that of the values per channel. [`Error::Length`] also if the validity is
+    /// As [`Layer::train`], with [`Layer::masked_scratch_len`] as the length of scratch and the number of
+    /// valid positions as the number of values per channel. [`Error::Length`] also if the validity is
     /// not one length for each sample or one bit for each position, or if the workspace is too short;
     /// [`Error::SequenceLength`] if a length is larger than the positions of a sample. The validity of
     /// an empty tensor is not checked.
@@ -115,7 +115,7 @@ impl<A: Activation> Layer<A> {
     }
 
     /// [`Layer::eval`] over the valid positions of a padded batch: `y` is +0.0 where a position is
-    /// padding, and what the tensors have there is never read. At valid positions the results are the
+    /// padding, and the padding of the tensors is never read. At valid positions the results are the
     /// bits of [`Layer::eval`].
     ///
     /// # Errors
@@ -159,12 +159,12 @@ impl<A: Activation> Layer<A> {
     /// [`Layer::backward`] over the valid positions of a padded batch, after [`Layer::train_masked`] or
     /// [`Layer::eval_masked`].
     ///
-    /// The sums of [`Layer::backward`] are those over valid positions, and `samples` is their number.
-    /// `dx` and the gradient of the residual are +0.0 where a position is padding, and what the
-    /// tensors have there is never read, `dy` included. Without a valid position all gradients are +0.0.
+    /// The sums of [`Layer::backward`] are taken over valid positions, and `samples` is their number.
+    /// `dx` and the gradient of the residual are +0.0 where a position is padding, and the padding of
+    /// the tensors is never read, `dy` included. Without a valid position all gradients are +0.0.
     ///
     /// If every position is valid, the results are the bits of [`Layer::backward`]. Otherwise they are
-    /// those of [`Layer::apply_gradient`] with the same sums.
+    /// the bits of [`Layer::apply_gradient`] with the same sums.
     ///
     /// ```
     /// use normdrop::{Backward, Config, Identity, Layer, Masked, SavedArrays, Shape, Statistics, Train, Validity};

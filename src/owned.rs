@@ -18,8 +18,8 @@ use crate::padding::Positions;
 use crate::phase::masked;
 use crate::shape::Shape;
 
-/// What a layer learns and averages, under the names of PyTorch's `BatchNorm1d`: all that a file
-/// needs to have of a layer.
+/// The numbers that a layer learns and averages, under the names of PyTorch's `BatchNorm1d`: all that
+/// a file needs to have of a layer.
 ///
 /// With the feature `serde` it is `Serialize` and `Deserialize`. A file without
 /// `running_mean_tail`, such as one that was made from a state dict of PyTorch, is read as well.
@@ -96,7 +96,7 @@ impl BatchNormState {
 /// A layer that owns its memory: batch norm, activation and dropout with parameters, running
 /// statistics, gradients, mask and scratch. Only with the feature `alloc`.
 ///
-/// It makes every call with a [`Layer`], and gives the same bits. What it adds:
+/// It makes every call with a [`Layer`], and gives the same bits. It adds to a [`Layer`]:
 /// - Every buffer has its length. A buffer grows with the batch, and a later batch that is not larger
 ///   allocates nothing.
 /// - A training call always has a mask that was filled, because the call takes the seed of the mask.
@@ -143,8 +143,8 @@ impl BatchNormState {
 /// ```
 ///
 /// For a residual, or to keep the input where it is, there are [`ForwardStep`] and
-/// [`BackwardStep`]. Whatever else a [`Layer`] can do is a call of [`BatchNormDropout::layer`] with
-/// the buffers of `state`:
+/// [`BackwardStep`]. Every other call of a [`Layer`] is one of [`BatchNormDropout::layer`] with the
+/// buffers of `state`:
 /// ```
 /// use normdrop::{BatchNormDropout, Config, Eval, Relu, Shape};
 ///
@@ -176,7 +176,7 @@ pub struct BatchNormDropout<A> {
     pub grad_bias: Vec<f32>,
     /// The gradient of `state.slope`, overwritten by each backward call; empty without PReLU.
     pub grad_slope: Vec<f32>,
-    /// With any shape.
+    /// The layer without memory. Its shape does not matter: every call has its own.
     layer: Layer<A>,
     cumulative: bool,
     noise: After,
@@ -186,10 +186,10 @@ pub struct BatchNormDropout<A> {
     mask: Mask,
     /// The gates of the last training call, if the activation has gates.
     gates: Vec<u8>,
-    /// The input of the last training call, if that kept it.
+    /// A copy of the input of the last training call, if the call kept one.
     input: Vec<f32>,
     scratch: Vec<f64>,
-    /// Where calls over valid positions copy values to.
+    /// The workspace to which calls over valid positions copy values.
     workspace: Vec<f32>,
     /// The valid positions of the last training call, if it had padding: as lengths or as a bitmap.
     lengths: Vec<usize>,
@@ -210,12 +210,12 @@ struct Forward {
     shape: Shape,
     seed: u64,
     kind: Kind,
-    /// Whether the layer has the input.
+    /// Whether the layer has a copy of the input.
     kept: bool,
     valid: Valid,
 }
 
-/// What says which positions of a training call are valid.
+/// The form in which the layer keeps the valid positions of a training call.
 #[derive(Debug, Clone, Copy)]
 enum Valid {
     All,
@@ -230,7 +230,8 @@ enum Kind {
     Fixed,
 }
 
-/// What a call does with its output at the end, and with `dy` at the beginning.
+/// Noise and alpha dropout: steps with the output at the end of a training call, and with `dy` at the
+/// beginning of its backward call.
 #[derive(Debug, Clone, Copy, Default)]
 struct After {
     noise: Option<Noise>,
@@ -245,12 +246,12 @@ impl After {
 
     /// The dropout of the call itself.
     fn dropout<'a, A: Activation>(self, layer: &Layer<A>, mask: &'a mut Mask, seed: u64) -> Result<Dropout<'a>, Error> {
-        // Drawn here, so that no memory is missing later.
+        // The mask is drawn here for alpha dropout as well, so that no memory is missing later.
         let dropout = mask.dropout(layer, seed)?;
         Ok(if self.alpha { Dropout::Off } else { dropout })
     }
 
-    /// The noise of an output.
+    /// Alpha dropout and noise of an output, in place.
     fn forward<A: Activation>(
         self,
         layer: &Layer<A>,
@@ -266,7 +267,7 @@ impl After {
         self.noise.map_or(Ok(()), |noise| layer.apply_noise(noise, seed, values))
     }
 
-    /// The noise of its gradient.
+    /// The gradient of [`Self::forward`], in place.
     fn backward<A: Activation>(
         self,
         layer: &Layer<A>,
@@ -282,16 +283,16 @@ impl After {
     }
 }
 
-/// A mask that knows which it is.
+/// A mask that knows the seed and the number of bits with which it was drawn.
 #[derive(Debug, Clone, Default)]
 struct Mask {
     bytes: Vec<u8>,
-    /// The seed and the number of bits, on which alone a mask depends in a layer.
+    /// The seed and the number of bits; in a layer a mask depends on nothing else.
     drawn: Option<(u64, usize)>,
 }
 
 impl Mask {
-    /// The mask of `seed`, drawn if it is not there already.
+    /// The mask of `seed`, drawn if `bytes` does not have it already.
     fn dropout<A: Activation>(&mut self, layer: &Layer<A>, seed: u64) -> Result<Dropout<'_>, Error> {
         if layer.config().p == 0.0 {
             return Ok(Dropout::Off);
@@ -339,7 +340,7 @@ pub struct ForwardStep<'a> {
     /// `None` adds nothing.
     pub residual: Option<&'a [f32]>,
     /// Which positions are valid, if the batch is padded: see [`BatchNormDropout::train_masked`].
-    /// `None` says that all are.
+    /// `None` says that all positions are.
     pub validity: Option<Validity<'a>>,
     /// `y`, `shape.len()` values, overwritten.
     pub output: &'a mut [f32],
@@ -544,10 +545,10 @@ impl<A: Activation> BatchNormDropout<A> {
 
     /// [`BatchNormDropout::train`] over the valid positions of a padded batch, as
     /// [`Layer::train_masked`]: statistics of the valid values alone, and +0.0 in `output` where a
-    /// position is padding. What `input` has there is never read.
+    /// position is padding. The padding of `input` is never read.
     ///
     /// The layer keeps a copy of `validity`, and the next backward call is one over the same
-    /// positions: `grad_input` is +0.0 in the padding, and what `grad_output` has there does not
+    /// positions: `grad_input` is +0.0 in the padding, and the padding of `grad_output` does not
     /// matter. Noise and alpha dropout leave the padding +0.0.
     ///
     /// # Errors
@@ -593,7 +594,7 @@ impl<A: Activation> BatchNormDropout<A> {
 
     /// The gradients of the last call of [`BatchNormDropout::train`],
     /// [`BatchNormDropout::train_masked`] or [`BatchNormDropout::train_frozen`]: `dx` into
-    /// `grad_input`, and those of weight and bias into `grad_weight` and `grad_bias`.
+    /// `grad_input`, and the gradients of weight and bias into `grad_weight` and `grad_bias`.
     ///
     /// The gradients are overwritten, not added up. Evaluations in between do not matter.
     ///
@@ -689,14 +690,14 @@ impl<A: Activation> BatchNormDropout<A> {
         self.activate(&layer, output)
     }
 
-    /// PReLU, if there is one.
+    /// Puts an output through PReLU, if the layer has it.
     fn activate(&self, layer: &Layer<A>, output: &mut [f32]) -> Result<(), Error> {
         if self.state.slope.is_empty() { Ok(()) } else { layer.prelu(&self.state.slope, output) }
     }
 
     /// [`BatchNormDropout::eval`] over the valid positions of a padded batch, as
-    /// [`Layer::eval_masked`]: `output` is +0.0 where a position is padding, and what `input` has
-    /// there is never read.
+    /// [`Layer::eval_masked`]: `output` is +0.0 where a position is padding, and the padding of `input`
+    /// is never read.
     ///
     /// # Errors
     /// Those of [`Layer::eval_masked`] and [`BatchNormDropout::layer`].
@@ -809,7 +810,7 @@ impl<A: Activation> BatchNormDropout<A> {
         if validity.is_some() {
             make_masked_room(&mut self.scratch, &mut self.workspace, &layer)?;
         }
-        // The statistics and the input of the call before are about to be overwritten.
+        // The statistics and the input of the previous call are about to be overwritten.
         self.last = None;
         // A mask with a bit for each element is drawn where its gates will be.
         let config = layer.config();
@@ -845,7 +846,7 @@ impl<A: Activation> BatchNormDropout<A> {
         match kind {
             Kind::Batch => {
                 let mean_tail = (!running_mean_tail.is_empty()).then_some(&mut running_mean_tail[..]);
-                // A copy: both averages are counted below.
+                // A copy: the batch is counted below, for either average.
                 let mut counted = *num_batches_tracked;
                 let average =
                     if self.cumulative { Average::Cumulative { batches: &mut counted } } else { Average::Exponential };
@@ -887,7 +888,7 @@ impl<A: Activation> BatchNormDropout<A> {
     }
 }
 
-/// Makes scratch as long as a call needs it. It stays as long as it was.
+/// Makes scratch at least as long as a call needs it. It never becomes shorter.
 fn make_room(scratch: &mut Vec<f64>, needed: usize) -> Result<(), Error> {
     let most = scratch.len().max(needed);
     resize(Buffer::Scratch, scratch, most, 0.0)

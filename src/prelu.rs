@@ -49,7 +49,7 @@ impl Layer<Identity> {
     /// ```
     /// With equal slopes, `y` is that of [`LeakyRelu`](crate::LeakyRelu), except that `slope*(scale*z)`
     /// is rounded instead of `scale*(slope*z)` where there is a residual. `z` and `scale*z` are numbers of
-    /// f32: what does not fit is infinite, even if its product with the slope would fit. With a slope of 0,
+    /// f32: a number that does not fit is infinite, even if its product with the slope would fit. With a slope of 0,
     /// −∞ gives NaN, as in PyTorch. A dropped element is +0.0 for every slope.
     ///
     /// Elements may be halves, see [`Element`]: all results are those of f32, rounded once.
@@ -104,7 +104,7 @@ impl Layer<Identity> {
     }
 
     /// [`Layer::backward`] with PReLU as the activation, after [`Layer::train_prelu`] or
-    /// [`Layer::eval_prelu`]: the gradient of the slopes beside the others.
+    /// [`Layer::eval_prelu`]. It computes the gradient of the slopes, too.
     ///
     /// Per channel, with `scale` and `keep` of dropout:
     /// ```text
@@ -117,8 +117,8 @@ impl Layer<Identity> {
     ///
     /// The derivative at 0 is the slope, as in PyTorch. With equal slopes, `dx` and the gradients of
     /// weight and bias have the bits of [`LeakyRelu`](crate::LeakyRelu). `d_slope` is summed in the order
-    /// of the other sums; a sum that does not fit an f32 is infinite. Where a `z` of −∞ would make it
-    /// NaN, by a `dy` of 0 or by a product of the other sign, that `z` counts as the largest f32 of its sign.
+    /// of the other sums; a sum that does not fit an f32 is infinite. Where a `z` of −∞ would make the
+    /// sum NaN, by a `dy` of 0 or by a product of the other sign, that `z` counts as the largest f32 of its sign.
     /// So finite tensors never give a `d_slope` of NaN, as they do in PyTorch. A product `slope*dy` that
     /// does not fit an f32 is infinite, too.
     ///
@@ -170,10 +170,10 @@ impl<A: Activation> Layer<A> {
         if all > backward { all } else { backward }
     }
 
-    /// [`Layer::prelu_scratch_len`] for [`Layer::train_prelu`] and those beside it with tensors of
-    /// halves: half a value per element more.
+    /// [`Layer::prelu_scratch_len`] for [`Layer::train_prelu`] and the other calls of its kind with
+    /// tensors of halves: half a value per element more.
     ///
-    /// There `y` before PReLU is kept as f32, so that it is not rounded twice. One scratch serves all
+    /// In the additional values `y` before PReLU is kept as f32, so that it is not rounded twice. One scratch serves all
     /// layers of a network, one call at a time.
     #[cfg(feature = "half-precision")]
     #[must_use]
@@ -181,7 +181,8 @@ impl<A: Activation> Layer<A> {
         self.prelu_scratch_len().saturating_add(prelu::room_len(&self.plan))
     }
 
-    /// Checks a backward call, of a padded batch if it is `masked`, before anything is made for it.
+    /// Checks a backward call before anything is computed for it. With `masked` it is one over the valid
+    /// positions of a padded batch.
     #[cfg(feature = "alloc")]
     pub(crate) fn check_backward(&self, call: &mut Backward<'_>, masked: Option<&Masked<'_>>) -> Result<(), Error> {
         let (plan, formula) = (&self.plan, &self.activation.backward_formula());
@@ -192,7 +193,8 @@ impl<A: Activation> Layer<A> {
         }
     }
 
-    /// The output of the forward call before a backward call that has been checked, without the activation.
+    /// Computes again, without the activation, the output of the forward call that belongs to a backward
+    /// call. The backward call has been checked.
     #[cfg(feature = "alloc")]
     pub(crate) fn forward_again(&self, call: &mut Backward<'_>, masked: Option<Masked<'_>>, output: &mut [f32]) {
         let plan = &self.plan;
@@ -241,7 +243,7 @@ impl<A: Activation> Layer<A> {
     ///
     /// `y` is computed again as it was in the forward call, dropout included. Afterwards the backward
     /// call of a layer with [`Identity`] takes `values` for its `grad_output`, with the same dropout.
-    /// [`Layer::backward_prelu`] is all of this in one. In a batch that is computed in parts, the
+    /// [`Layer::backward_prelu`] is all of this in one call. In a batch that is computed in parts, the
     /// gradients of the slopes of all parts are added.
     ///
     /// Where `y` is NaN, the gradient is NaN. An infinite `y` counts as the largest f32 of its sign in a sum

@@ -35,14 +35,14 @@ pub enum RunningVariance {
 /// | ONNX BatchNormalization-15 | decay (0.9) | 1 − its (0.1) | `Biased` | `epsilon` (1e-5) |
 /// | oneDNN | none: it returns the biased batch statistics | the caller's | the caller's; its documentation averages the biased ones | `epsilon` |
 ///
-/// `docs/conventions.md` in the crate's sources has more of them. All of these frameworks normalise
+/// `docs/conventions.md` in the crate's sources has more libraries. All of these frameworks normalise
 /// a batch with the biased variance. tiny-dnn alone uses the unbiased one, and no setting here does.
 ///
 /// flax computes the variance as `E[x^2] - E[x]^2` unless `use_fast_variance=False`. Where the mean
-/// is many standard deviations from 0, its running variance is wrong, down to 0. Do not take it
-/// over as it is. The same is true of Keras 3 on PyTorch, haiku, nnabla and dlib, where it may be
-/// negative, and of `tf.keras` with images, MLX, `MXNet`, `MegEngine` and Paddle, where it is too
-/// large.
+/// is many standard deviations from 0, its running variance is wrong, down to 0. Do not take such a
+/// running variance over as it is. Neither take over one of Keras 3 on PyTorch, haiku, nnabla or dlib,
+/// which may be negative there, nor one of `tf.keras` with images, MLX, `MXNet`, `MegEngine` or Paddle,
+/// which is too large there.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Config {
     /// Added to the variance under the square root: `inv_std = 1/sqrt(var + eps)`.
@@ -54,7 +54,7 @@ pub struct Config {
     ///
     /// In ONNX, Keras and flax `momentum` is the *decay*, the weight of the old value: 1 minus this
     /// `momentum`. A momentum of 0 leaves the running statistics untouched and 1 replaces them,
-    /// even where the other term is NaN.
+    /// even where the term with the weight 0 is NaN.
     ///
     /// [`Layer::train`](crate::Layer::train) and [`Layer::finish`](crate::Layer::finish) use the
     /// momentum, and check its range, if they have running statistics with

@@ -178,8 +178,8 @@ pub enum Error {
         p: f64,
     },
     /// The call cannot take the gates that it was given: a forward call was given
-    /// [`Dropout::Gates`](crate::Dropout::Gates), a call that writes no gates
-    /// [`Dropout::InGates`](crate::Dropout::InGates), or the mask in them has a bit for many
+    /// [`Dropout::Gates`](crate::Dropout::Gates), a call that writes no gates was given
+    /// [`Dropout::InGates`](crate::Dropout::InGates), or the mask in gates has one bit for several
     /// elements.
     GatesDirection,
     /// The derivative of the activation has other values than 0 and 1, so there are no gates.
@@ -195,7 +195,7 @@ pub enum Error {
         alpha: f32,
     },
     /// The standard deviation of Gaussian noise, or the half width of uniform noise, is not in
-    /// `[0, 2^64]`. Gaussian dropout that would drop everything (`p = 1`) has an infinite one.
+    /// `[0, 2^64]`. Gaussian dropout with `p = 1` would have an infinite standard deviation.
     NoiseWidth {
         /// The value that was given.
         width: f32,
@@ -270,7 +270,7 @@ pub enum Error {
     #[cfg(feature = "alloc")]
     NoForward,
     /// A slice is given as prepared statistics, and [`Layer::prepare`](crate::Layer::prepare) has
-    /// not written it, or not for as many channels.
+    /// not written it, or has written it for another number of channels.
     NotPrepared {
         /// The number of channels of the layer.
         channels: usize,

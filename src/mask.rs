@@ -80,10 +80,10 @@ impl Bernoulli {
             CERTAIN => return Ok(Self { threshold: 0 }),
             _ => return Err(Error::Probability { p }),
         }
-        // `1 - p`, rounded to nearest even, in units of 2^-53: it is above 0.5, where this is the
-        // last place, or exact.
+        // `1 - p`, rounded to nearest even, in units of 2^-53, the last place of an f64 above 0.5. A
+        // `1 - p` that is not above 0.5 is exact.
         let left = (1 << f64::MANTISSA_DIGITS) - multiple_of_last_place(p);
-        // That is rounded to a multiple of 2^-32, halves up.
+        // `left` is rounded to a multiple of 2^-32, halves up.
         const DROPPED: u32 = f64::MANTISSA_DIGITS - 32;
         Ok(Self { threshold: (left + (1 << (DROPPED - 1))) >> DROPPED })
     }
@@ -219,8 +219,8 @@ const fn multiple_of_last_place(value: f64) -> u64 {
     const FRACTION: u32 = f64::MANTISSA_DIGITS - 1;
     let bits = value.to_bits() & !(1 << 63);
     let exponent = (bits >> FRACTION) as u32;
-    // The number is `mantissa * 2^(exponent - 1022 - 53)`. Subnormal numbers, which are not, are
-    // far below half a unit all the same.
+    // The number is `mantissa * 2^(exponent - 1022 - 53)`. A subnormal number is not, but it is far
+    // below half a unit, as is the number that is made of its bits here.
     let mantissa = bits & ((1 << FRACTION) - 1) | 1 << FRACTION;
     shifted_to_nearest_even(mantissa, 1022_u32.saturating_sub(exponent))
 }

@@ -7,7 +7,7 @@ use crate::pass::noise::{Factor, Gaussian, Multiply, Uniform};
 use crate::simd::{in_default, splitmix64};
 use crate::tasks::Tasks;
 
-/// The largest standard deviation and half width: a factor is always finite.
+/// The largest standard deviation and half width, with which every factor is finite.
 const LARGEST: f32 = 18_446_744_073_709_551_616.0;
 
 /// Multiplicative noise, in the place of dropout: every element is multiplied by a random factor
@@ -48,7 +48,7 @@ const LARGEST: f32 = 18_446_744_073_709_551_616.0;
 ///
 /// # The random numbers
 /// They come from sixteen xoshiro128++ generators side by side (Blackman and Vigna, *Scrambled linear
-/// pseudorandom number generators*, 2021), seeded as those of [`Bernoulli`], with another key, so
+/// pseudorandom number generators*, 2021), seeded as the generators of [`Bernoulli`], with another key, so
 /// that a mask and noise of the same seed have nothing in common. Element `i` belongs to block
 /// `b = i / 4096` and has word number `i % 4096 / 16` of the generator of lane `l = i % 16`, which is
 /// `Xoshiro128PlusPlus::seed_from_u64(key + (16*b + l) * 2 * 0x9E3779B97F4A7C15)` where `key` is the
@@ -61,7 +61,7 @@ const LARGEST: f32 = 18_446_744_073_709_551_616.0;
 /// | `u` | `2^24`, each as likely as any other | 0 | `(1 - 2^-48)/3` | `1 - 2^-24` |
 /// | `n` | one for each `u`: `sqrt(2)*erfinv(u)`, the quantile of `(1 + u)/2`, within `3e-7*|n|` of it | 0 | `1 - 6.6e-8` | 5.42 |
 ///
-/// Means and variances are those over all values that there are; both laws are symmetric. The tails
+/// Means and variances are taken over all possible values; both laws are symmetric. The tails
 /// of the normal distribution end at 5.42: one of 17 million of its variates is further out. A factor
 /// is `1 + half_width*u` or `1 + sigma*n`, with the product and the sum rounded to f32.
 ///
@@ -69,7 +69,7 @@ const LARGEST: f32 = 18_446_744_073_709_551_616.0;
 /// Jade Edition, 2011), with a logarithm of this crate's: additions, multiplications, a division and a
 /// square root alone, so that the bits are the same on every target.
 ///
-/// # What becomes of special values
+/// # Special values
 /// A finite value stays finite unless its product with the factor does not fit an f32: factors are
 /// finite. NaN stays NaN. An infinite value stays infinite, with the sign of the product, and becomes
 /// NaN where the factor is 0, which needs a `half_width` above 1 or a `sigma` above 0.18. A width of 0
@@ -110,7 +110,7 @@ impl Noise {
     /// rounded to f32.
     ///
     /// # Errors
-    /// [`Error::Probability`] if `p` is not in `[0, 1]`, and [`Error::NoiseWidth`] if it rounds to 1,
+    /// [`Error::Probability`] if `p` is not in `[0, 1]`, and [`Error::NoiseWidth`] if `p` rounds to 1,
     /// for which `sigma` would be infinite.
     pub const fn gaussian_dropout(p: f64) -> Result<Self, Error> {
         match Bernoulli::new(p) {

@@ -121,13 +121,13 @@ pub(crate) struct Positions<'a> {
 }
 
 impl<'a> Positions<'a> {
-    /// The valid positions; none of an empty tensor.
+    /// The valid positions. An empty tensor has none.
     pub(crate) fn valid(shape: Shape, validity: Validity<'a>) -> Self {
         let (samples, positions) = sequences(shape).unwrap_or((0, 0));
         Self { validity, valid: true, samples, positions, sample: 0, position: 0 }
     }
 
-    /// The padding of the same tensor.
+    /// The other positions of the tensor: the padding, if these are the valid positions.
     pub(crate) const fn padding(self) -> Self {
         Self { valid: !self.valid, ..self }
     }
@@ -137,12 +137,12 @@ impl<'a> Positions<'a> {
         self.skip(usize::MAX)
     }
 
-    /// Whether there are no others.
+    /// Whether these are all positions of the tensor.
     pub(crate) fn is_all(self) -> bool {
         self.padding().take(1).is_none()
     }
 
-    /// Goes past the next `most` positions, and returns how many there were.
+    /// Goes past the next positions, `most` at most, and returns their number.
     pub(crate) fn skip(&mut self, most: usize) -> usize {
         let mut skipped = 0;
         while let Some(run) = self.take(most - skipped) {
@@ -170,7 +170,8 @@ impl<'a> Positions<'a> {
         None
     }
 
-    /// The next positions of the sample; from its end to its end if it has no others.
+    /// The start and the end of the next run of positions in the sample, which is empty if the sample has
+    /// no more of them.
     fn next_run(&self) -> (usize, usize) {
         match self.validity {
             Validity::Lengths(lengths) => {

@@ -36,7 +36,8 @@ pub fn merge_moments(into: &mut [f64], from: &[f64]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Merges the moments of some channels of a part into those of all channels.
+/// Merges the moments `from` of some channels of a part into the moments `into` of all channels, from
+/// channel `first` on.
 pub(crate) fn merge_channels(into: &mut [f64], first: usize, from: &[f64]) {
     let (counts, means, m2s) = fields(into);
     let into = counts.iter_mut().zip(means).zip(m2s).skip(first);

@@ -33,8 +33,8 @@ pub enum Stored {
         /// Added to the standard deviation.
         eps: f32,
     },
-    /// A standard deviation `s`, in the normalisation `1/s`. An `eps` that it was made with is in
-    /// it.
+    /// A standard deviation `s`, in the normalisation `1/s`. An `eps` that `s` was made with is in
+    /// `s`.
     Deviation,
     /// An inverse standard deviation `r`, by which the centred values are multiplied: the saved
     /// `invstd` of PyTorch and cuDNN.
@@ -42,7 +42,7 @@ pub enum Stored {
     /// Sums of means and variances, which a common factor divides: Caffe's `BatchNorm`, whose
     /// blobs 0, 1 and 2 are mean, variance and factor. With a factor of 0, Caffe takes 0 for both.
     Sums {
-        /// What mean and variance are divided by.
+        /// The number that mean and variance are divided by.
         factor: f32,
         /// Added to the quotient, under the root: 1e-5 in Caffe unless the layer names another.
         eps: f32,

@@ -90,7 +90,7 @@ impl Tasks {
         merge: impl Fn((Group, Piece), &mut [Tile<FIELDS>], &[Tile<TASK_FIELDS>]),
     ) {
         let cuts = Cuts::new(self, walk, group, tables.len());
-        // So the compiler knows that neither number is 0.
+        // With `max` the compiler knows that neither number is 0.
         let (tasks, tiles) = (cuts.tasks.max(1), cuts.tiles.max(1));
         for first in (0..cuts.pieces).step_by(tasks) {
             let wave = (first..cuts.pieces.min(first + tasks)).map(|number| cuts.piece(number));
@@ -123,7 +123,7 @@ impl Tasks {
     ) {
         let units = walk.units(group);
         let tasks = self.for_elements(walk.values_in(group));
-        // A build without threads has no code that cuts pieces.
+        // Without this return, a build without threads would have the code that cuts pieces.
         if tasks == 1 {
             return work(0..units, written);
         }
@@ -214,7 +214,7 @@ impl Cuts {
         Self { tasks, tiles, columns, splits, pieces: parts * splits, all_columns: group.columns }
     }
 
-    /// All columns of the first part, then of the next.
+    /// Piece number `number`: the pieces of the first part come first, then those of the next part.
     fn piece(&self, number: usize) -> Piece {
         let part = number.checked_div(self.splits).unwrap_or(0);
         let first = (number - part * self.splits) * self.columns;
@@ -226,15 +226,15 @@ impl Cuts {
 #[derive(Debug)]
 pub(crate) struct Written<'a, T: Storage> {
     pub(crate) output: T::Mut<'a>,
-    /// The gradient of a residual.
+    /// The gradient of the residual, if the pass writes it.
     pub(crate) grad_residual: Option<T::Mut<'a>>,
-    /// The gates of a forward call.
+    /// The gates, if the call is a forward call that writes them.
     pub(crate) gates: Option<WrittenGates<'a>>,
     pub(crate) base: usize,
 }
 
 impl<T: Storage> Written<'_, T> {
-    /// Takes the elements before `end`.
+    /// Takes the elements before `end`, and leaves the elements from `end` on.
     #[inline(always)]
     fn split(&mut self, end: usize) -> Self {
         let len = T::len_mut(&self.output).min(end - self.base);

@@ -162,8 +162,8 @@ impl Walk {
         })
     }
 
-    /// The number of f64 values that scratch needs for a table with `fields` values per column, which
-    /// begins with a line of the caches; 0 without vector registers, where no call needs a table.
+    /// The number of f64 values that scratch needs for a table with `fields` values per column. The
+    /// table begins with a line of the caches. 0 without vector registers, where no call needs a table.
     pub(crate) const fn table_len(self, fields: usize, tasks: usize) -> usize {
         // The first group has the most columns.
         match if CHANNELWISE { 0 } else { self.group(0, usize::MAX, tasks).tiles() } {
@@ -172,7 +172,7 @@ impl Walk {
         }
     }
 
-    /// Splits a planar group into groups of one tile each, as which it is processed. Other groups
+    /// Splits a planar group into groups of one tile each, which are processed in turn. Other groups
     /// are not split.
     #[inline(always)]
     pub(crate) fn tiles_of(&self, group: Group) -> impl Iterator<Item = TileGroup> + use<> {
@@ -287,7 +287,7 @@ impl TileGroup {
         before(units.start)..before(units.end)
     }
 
-    /// The columns of a piece that belong to these channels; `None` if it has none.
+    /// The columns of a piece that belong to these channels; `None` if the piece has no such column.
     #[inline(always)]
     pub(crate) fn piece(&self, piece: Piece) -> Option<Piece> {
         if self.group.channels == self.all {
@@ -449,7 +449,7 @@ impl Columns {
         Group { first_channel, channels, first_column: first_channel * inner, columns: channels * inner, inner }
     }
 
-    /// The number of rows, with the shorter row.
+    /// The number of rows, including the shorter row.
     const fn all_rows(&self) -> usize {
         self.rows + (self.rest != 0) as usize
     }
@@ -510,7 +510,8 @@ impl Columns {
         })
     }
 
-    /// Fours of whole rows from the front of `rows`, of all columns of a group.
+    /// Takes four full rows from the front of `rows`, with all columns of a group; `None` if `rows` has
+    /// fewer full rows.
     #[inline(always)]
     pub(crate) fn next_four(&self, group: Group, rows: &mut Range<usize>) -> Option<RowBlock> {
         let first = rows.start;
@@ -522,7 +523,7 @@ impl Columns {
         Some(RowBlock { start, rows: 4, width: self.width, column, columns })
     }
 
-    /// The start and the length of the rows `rows` of a matrix, of which all columns are in one group.
+    /// The start and the length of the rows `rows` of a matrix, all of whose columns are in one group.
     #[inline(always)]
     pub(crate) fn neighbours(&self, rows: Range<usize>) -> (usize, usize) {
         let start = rows.start * self.width;
@@ -568,25 +569,25 @@ impl Columns {
 pub(crate) struct Values {
     /// The first element.
     pub(crate) start: usize,
-    /// 1 for neighbours, more for values of a column.
+    /// The distance from one value to the next: 1 for neighbours, more for values of a column.
     pub(crate) stride: usize,
     pub(crate) len: usize,
 }
 
 impl Values {
-    /// The element of a lane.
+    /// The element of lane `lane`.
     #[inline(always)]
     pub(crate) const fn element(self, lane: usize) -> usize {
         self.start + lane * self.stride
     }
 
-    /// The same place in a tensor that begins with element `base`.
+    /// This place in a part of the tensor that begins with element `base`.
     #[inline(always)]
     pub(crate) const fn after(self, base: usize) -> Self {
         Self { start: self.start - base, ..self }
     }
 
-    /// A bit for each value.
+    /// A bit for each value: 1 where `is_set` is true of its element.
     #[inline(always)]
     pub(crate) fn bits(self, is_set: impl Fn(usize) -> bool) -> u16 {
         let mut bits = 0;
@@ -597,13 +598,13 @@ impl Values {
     }
 }
 
-/// Vectors with the same distance from one to the next: those of a run, those of a tile in some rows, or those of a column, whose
-/// lanes are rows.
+/// Vectors with the same distance from one to the next: the vectors of a run, of a tile in some rows,
+/// or of a column, whose lanes are rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Vectors {
     start: usize,
     step: usize,
-    /// From one value of a vector to the next.
+    /// The distance from one value of a vector to the next.
     stride: usize,
     count: usize,
     /// The number of values of a vector.
@@ -658,7 +659,8 @@ impl Group {
         self.columns == self.channels
     }
 
-    /// Whether the columns of sixteen channels are whole tiles: one, or one for each row of the tensor in a row of the matrix.
+    /// Whether the columns of sixteen channels are whole tiles: one tile, or one tile for each row of the
+    /// tensor in a row of the matrix.
     #[inline(always)]
     pub(crate) const fn has_whole_tiles(&self) -> bool {
         self.is_direct() || (self.inner == 1 && self.channels.is_multiple_of(LANES))
@@ -713,7 +715,7 @@ const fn div_floor(number: usize, divisor: usize) -> usize {
     }
 }
 
-/// The larger number.
+/// The larger of the two numbers.
 const fn at_least(least: usize, number: usize) -> usize {
     if number > least { number } else { least }
 }
@@ -803,13 +805,13 @@ impl RowBlock {
         array
     }
 
-    /// The columns of the block from one of its vectors on.
+    /// The columns of the block from its vector number `vector` on.
     pub(crate) const fn since_vector(self, vector: usize) -> Self {
         let first = vector * LANES;
         Self { column: self.column + first, columns: self.columns.saturating_sub(first), ..self }
     }
 
-    /// Up to sixteen columns of the block.
+    /// The columns of the block's tile number `tile`, at most sixteen.
     pub(crate) const fn tile(self, tile: usize) -> Self {
         let rest = self.since_vector(tile);
         Self { columns: if rest.columns < LANES { rest.columns } else { LANES }, ..rest }
@@ -1045,7 +1047,7 @@ mod tests {
                     folded += usize::from(of_tiles.len() > 1);
                 }
             }
-            // What is known of the first column of a tile is true of all.
+            // All columns of a tile have as many values as its first column.
             if let (Walk::Columns(columns), false) = (walk, group.is_direct()) {
                 for column in 0..group.columns {
                     let first = columns.column_count(group.first_column + column / LANES * LANES);

@@ -1,5 +1,5 @@
-//! Tests of the conversions of lanes: every backend has the bits of the scalar ones, and those are
-//! right by the definition of rounding.
+//! Tests of the conversions of lanes: every backend has the bits of the scalar conversions, which
+//! are right by the definition of rounding.
 
 extern crate std;
 
@@ -154,7 +154,7 @@ fn check<F: Format>(singles: &[Lanes<f32>]) {
     }
 }
 
-/// Values whose bits are `first` and those that follow it in steps.
+/// Values whose bits go from `first` to `last` in steps of `step`.
 fn in_steps(first: u64, step: usize, last: u64) -> Vec<Lanes<f32>> {
     let lanes = |start: u64| {
         core::array::from_fn(|lane| {
@@ -216,7 +216,7 @@ fn bits_contract_every_half_is_widened_to_the_same_bits_on_every_backend() {
     widening::<Bf16>();
 }
 
-/// A sample of all, and all around every number that is a half or lies between two.
+/// A sample of all f32, and the f32 around every half and around every number midway between two halves.
 #[test]
 fn bits_contract_halves_are_rounded_once_to_nearest_even_on_every_backend() {
     let sample = in_steps(0, 65_521, 1 << 32);

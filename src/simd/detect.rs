@@ -80,7 +80,7 @@ pub(crate) fn dispatch(requested: Option<Backend>, kernel: impl Kernel) {
     run_portable(kernel);
 }
 
-/// Runs a kernel on portable lanes. Where they are vectors it is a function of its own: without
+/// Runs a kernel on portable lanes. Where the lanes are vectors this is a function of its own: without
 /// optimisation every vector has its place on the stack, and the caller would have the vectors of
 /// several kernels and backends.
 #[cfg_attr(
@@ -242,7 +242,7 @@ mod cpuid {
         use super::{Backend, best};
 
         /// The bits of a CPU with AVX-512 whose registers the operating system saves, each with
-        /// what is left without it.
+        /// the fastest backend that is left without it.
         const LEAF_1: [(u32, Backend); 3] = [
             (0x0800_0000, Backend::Portable), // OSXSAVE
             (0x1000_0000, Backend::Portable), // AVX
@@ -267,8 +267,8 @@ mod cpuid {
             bits.iter().fold(0, |all, (bit, _)| all | bit)
         }
 
-        /// The answer of [`best`], the same whether all bits that it does not read are set or
-        /// clear.
+        /// The answer of [`best`], which must not depend on the bits that it does not read: they are all
+        /// clear, then all set.
         fn of(leaf_1: u32, leaf_7: u32, saved: u32) -> Backend {
             let [one, other] = [0, u32::MAX].map(|noise| {
                 let noisy = |bits: u32, looked_at: &[(u32, Backend)]| bits | noise & !all(looked_at);

@@ -39,8 +39,8 @@ pub(crate) fn in_default<R>(work: impl FnOnce() -> R) -> R {
     Caller::apart(work)
 }
 
-/// Keeps the compiler from making a loop over vectors of the loop in which this is called, on Arm:
-/// Helium, the vector unit of a Cortex-M55, takes subnormal numbers for 0. It is no instruction.
+/// On Arm, keeps the compiler from vectorising the loop in which this function is called: Helium, the
+/// vector unit of a Cortex-M55, takes subnormal numbers for 0. The call becomes no instruction.
 #[inline(always)]
 #[cfg_attr(target_arch = "arm", expect(unsafe_code, reason = "an empty piece of assembly"))]
 pub(crate) fn one_at_a_time() {
@@ -78,8 +78,8 @@ pub(crate) fn rounded(value: f64) -> f32 {
 mod unit {
     use core::arch::asm;
 
-    /// The environment that the thread had. It gets it back when this is dropped: at the end of the
-    /// work, or when a task of it panics.
+    /// The environment that the thread had. The thread gets it back when this value is dropped: at the
+    /// end of the work, or when a task of the work panics.
     pub(crate) struct Caller(Register);
 
     impl Caller {
@@ -116,7 +116,7 @@ mod unit {
 
     #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
     impl Register {
-        /// The six sticky flags. The bits above 15 are none.
+        /// The six sticky flags. The bits above 15 are no flags.
         const FLAGS: u32 = 0x3F;
         /// Every exception masked, rounding to nearest, neither flush-to-zero nor
         /// denormals-are-zero.
@@ -227,8 +227,8 @@ mod unit {
             let word: Word;
             // SAFETY: reads a register that every program may read: there is a unit, either by the
             // target or because arithmetic in software would have seemed the default one. An
-            // instruction by its number is that of the comment; the assembler would refuse its name
-            // on targets that need not have it.
+            // instruction that is given as a number is the one in the comment above it: the assembler
+            // would refuse its name on targets that need not have the instruction.
             unsafe {
                 #[cfg(all(target_arch = "arm", target_abi = "eabihf"))]
                 asm!("vmrs {}, fpscr", out(reg) word, options(nostack, preserves_flags));
@@ -278,8 +278,8 @@ mod unit {
         }
     }
 
-    /// Whether the environment is the default one for all that arithmetic shows, on targets that
-    /// may or may not have a unit; false elsewhere, where the register says so.
+    /// Whether the environment is the default one, as far as arithmetic shows, on targets that may or
+    /// may not have a unit; false on other targets, whose register says whether it is.
     #[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))]
     #[inline(always)]
     fn seems_default() -> bool {
@@ -301,7 +301,7 @@ mod unit {
     }
 }
 
-/// All others.
+/// All other targets.
 #[cfg(not(all(
     not(miri),
     any(

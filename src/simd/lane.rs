@@ -33,7 +33,7 @@ impl Lane {
         (vector * LANES + self.number()) / 2 % LANES
     }
 
-    /// Whether the lane is the lower half of that word.
+    /// Whether the lane is the lower half of the word that [`Self::word_of`] names.
     #[inline(always)]
     const fn is_even(self) -> bool {
         self.0.is_multiple_of(2)

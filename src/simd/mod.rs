@@ -192,8 +192,8 @@ pub(crate) trait Simd: Copy {
     #[inline(always)]
     fn fence(self) {}
 
-    /// Asks the first-level cache for the values `ahead` places after `from`. There need not be
-    /// memory.
+    /// Asks the first-level cache for the values `ahead` places after `from`. There need not be memory
+    /// at that place.
     #[inline(always)]
     fn prefetch_first<T>(self, _from: &Lanes<T>, _ahead: usize) {}
     /// [`Self::prefetch_first`] for the second-level cache, which can wait for more lines of memory
@@ -324,7 +324,7 @@ pub(crate) trait Simd: Copy {
         self.less(self.splat_f64(above), self.larger(value, self.splat_f64(0.0) - value))
     }
 
-    /// Each of these from memory. Not by `map`, which may stay a function of its own.
+    /// The vectors `from` from memory. It is a loop, because `map` may stay a function of its own.
     #[inline(always)]
     fn load_each<const N: usize>(self, from: &[Lanes<f64>; N]) -> [Self::F64; N] {
         let mut vectors = [self.splat_f64(0.0); N];

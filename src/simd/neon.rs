@@ -78,14 +78,14 @@ fn bit_of_lane() -> [uint32x4_t; 4] {
 fn widened(half: uint32x4_t) -> float32x4_t {
     // SAFETY: the target has NEON.
     unsafe {
-        // The bits at their new place are the number times 2^-112, and the product with 2^112 is exact,
-        // that of a subnormal number, too.
+        // The bits at their new place are the number times 2^-112. Its product with 2^112 is exact, for
+        // a subnormal number too.
         const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
 
         let place = vshlq_n_u32::<13>(vandq_u32(half, vdupq_n_u32(0x7fff)));
         let magnitude = vmulq_f32(vreinterpretq_f32_u32(place), vdupq_n_f32(TWO_TO_112));
         let limit = vdupq_n_f32(65536.0);
-        // What has the largest exponent is infinite or NaN.
+        // A number with the largest exponent is infinite or NaN.
         let infinite = vandq_u32(vcleq_f32(limit, magnitude), vdupq_n_u32(0x7f80_0000));
         let nan = vandq_u32(vcltq_f32(limit, magnitude), vdupq_n_u32(0x7fc0_0000));
         let sign = vshlq_n_u32::<16>(vandq_u32(half, vdupq_n_u32(0x8000)));
@@ -112,7 +112,7 @@ fn narrowed(value: float32x4_t) -> uint32x4_t {
         let is_small = vcltq_f32(magnitude, vdupq_n_f32(1.0 / 16384.0));
         let is_finite = vcltq_f32(magnitude, vdupq_n_f32(65536.0));
         let payload = vorrq_u32(vdupq_n_u32(0x0200), vandq_u32(shifted, vdupq_n_u32(0x03ff)));
-        // Not the payload where the value is a number.
+        // The payload only where the value is NaN.
         let nan = vbicq_u32(payload, vceqq_f32(value, value));
         let large = vorrq_u32(vdupq_n_u32(0x7c00), nan);
         let result = vbslq_u32(is_finite, vbslq_u32(is_small, small, normal), large);
@@ -120,7 +120,7 @@ fn narrowed(value: float32x4_t) -> uint32x4_t {
     }
 }
 
-/// The upper halves of four f32, rounded to nearest even; those of NaN are quiet.
+/// The upper halves of four f32, rounded to nearest even. The half of a NaN is a quiet NaN.
 #[inline(always)]
 fn upper_halves(value: float32x4_t) -> uint32x4_t {
     // SAFETY: the target has NEON.
@@ -346,7 +346,7 @@ impl Simd for Portable {
         // SAFETY: the target has NEON.
         unsafe {
             let [a, b, c, d] = (U32(mask.0) & U32(bit_of_lane())).0;
-            // The sum of different bits.
+            // Every lane has another bit, so that the sum is all bits together.
             vaddvq_u32(vorrq_u32(vorrq_u32(a, b), vorrq_u32(c, d))) as u16
         }
     }

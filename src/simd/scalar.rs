@@ -7,7 +7,7 @@ use super::{LANES, Lane, Machine};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Portable;
 
-/// A [`Strip`] on portable lanes: single values are all that there is.
+/// A [`Strip`] on portable lanes, which are single values.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PortableStrip {
     pub(super) single: SingleFunction,
@@ -15,7 +15,8 @@ pub(crate) struct PortableStrip {
 
 impl PortableStrip {
     pub(super) const fn of<F: Strip>() -> Self {
-        // What vectors would be put through. Named, and not kept: single values are enough here.
+        // The function of a strip of vectors is named here, and not kept: the function of single values
+        // is enough on these targets.
         let _: StripFunction<Lane> = strip::<Lane, F>;
         Self { single: single::<F> }
     }

@@ -174,15 +174,15 @@ impl Simd for Portable {
         }
     }
 
-    /// The bits at their new place are the number times 2^-112, and the product with 2^112 is exact,
-    /// that of a subnormal number, too.
+    /// The bits at their new place are the number times 2^-112. Its product with 2^112 is exact, for a
+    /// subnormal number too.
     #[inline(always)]
     fn widen_f16(self, halves: u32x16) -> f32x16 {
         const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
 
         let magnitude = f32x16::from_bits((halves & u32x16::splat(0x7fff)) << 13) * f32x16::splat(TWO_TO_112);
         let limit = f32x16::splat(65536.0);
-        // What has the largest exponent is infinite or NaN.
+        // A number with the largest exponent is infinite or NaN.
         let infinite = limit.simd_le(magnitude).to_bits() & u32x16::splat(0x7f80_0000);
         let nan = limit.simd_lt(magnitude).to_bits() & u32x16::splat(0x7fc0_0000);
         f32x16::from_bits(magnitude.to_bits() | infinite | nan | ((halves & u32x16::splat(0x8000)) << 16))

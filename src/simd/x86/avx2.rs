@@ -245,7 +245,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn narrow_bf16(self, value: Avx2F32) -> [__m128i; 2] {
-        /// The upper halves of eight f32, rounded to nearest even; those of NaN are quiet.
+        /// The upper halves of eight f32, rounded to nearest even. The half of a NaN is a quiet NaN.
         ///
         /// # Safety
         /// The CPU has AVX2.
@@ -266,7 +266,7 @@ impl Simd for Avx2 {
         // SAFETY: the token proves AVX2.
         unsafe {
             let [low, high] = [upper_halves(value.0[0]), upper_halves(value.0[1])];
-            // In each half of a register, four words of both.
+            // `packus` leaves four words of `low` and four of `high` in each half of the register.
             let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
             [_mm256_castsi256_si128(packed), _mm256_extracti128_si256::<1>(packed)]
         }

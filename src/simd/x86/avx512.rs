@@ -13,7 +13,8 @@ use crate::element::Half;
 pub(crate) struct Avx512(());
 
 impl Avx512 {
-    /// The bits of sixteen f32 whose upper halves are rounded to nearest even; those of NaN are quiet.
+    /// The bits of sixteen f32 whose upper halves are rounded to nearest even. The half of a NaN is a
+    /// quiet NaN.
     #[inline(always)]
     fn rounded_to_bf16(self, value: Avx512F32) -> __m512i {
         // SAFETY: the token proves AVX-512.
@@ -86,7 +87,7 @@ fn first_bits(n: usize) -> __mmask16 {
     if n < 16 { (1 << n) - 1 } else { !0 }
 }
 
-/// The same value, in a register. The compiler would merge the load of the value with the masked
+/// `value`, in a register. The compiler would merge the load of the value with the masked
 /// operation after it, and such a load waits for the mask before it reads memory.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -293,7 +294,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn narrow_two_bf16(self, [first, second]: [Avx512F32; 2]) -> [__m256i; 2] {
-        // The upper words of sixteen words of 32 bits, and those of sixteen others.
+        // The indices of the upper halves of the words of `first`, and of the words of `second`.
         let upper_words: &[u16; 2 * LANES] = &const {
             let mut words = [0; 2 * LANES];
             let (mut lane, mut word) = (0, 1);

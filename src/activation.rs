@@ -69,21 +69,21 @@ impl FormulaCurve {
     }
 }
 
-/// 2^-149, the smallest number above 0: what is below it is not above 0.
+/// 2^-149, the smallest number above 0: a number below it is not above 0.
 const SMALLEST: f32 = f32::from_bits(1);
 
 impl Formula {
-    /// `z`, whatever it is.
+    /// The formula of [`Identity`]: any `z` stays as it is.
     pub(crate) const OPEN: Self = Self::bounded(f32::NEG_INFINITY);
-    /// That of [`Relu`].
+    /// The formula of [`Relu`].
     pub(crate) const RELU: Self = Self::bounded(SMALLEST);
 
-    /// `z` that is not below a bound, and 0 elsewhere.
+    /// The formula with the bound `lower` and without a curve.
     const fn bounded(lower: f32) -> Self {
         Self { lower, homogeneous: true, curve: None }
     }
 
-    /// A function of a strip.
+    /// The formula with a curve, whose functions have the parameter `parameter`, and without a bound.
     const fn curved(functions: &'static StripFunctions, parameter: f32, homogeneous: bool) -> Self {
         Self { lower: f32::NEG_INFINITY, homogeneous, curve: Some(FormulaCurve { functions, parameter }) }
     }
@@ -535,7 +535,7 @@ impl Curve for Elu {
 pub struct Selu;
 
 impl Selu {
-    /// The nearest f32, and that of the product.
+    /// `scale` and `scale*alpha`, each rounded to the nearest f32.
     const SCALE: f32 = 1.050_701;
     const SCALE_TIMES_ALPHA: f32 = 1.758_099_3;
 }
@@ -570,7 +570,8 @@ impl Mish {
     /// For `z` above `MOST`, the function rounds to `z`, and its derivative to 1.
     const MOST: f32 = 20.0;
 
-    /// `z`, but not above [`Self::MOST`], and not below what rounds to zero; and whether it is above.
+    /// `z`, but not above [`Self::MOST`], and not below a bound below which the function rounds to zero;
+    /// and the lanes whose `z` is not below [`Self::MOST`].
     #[inline(always)]
     fn clamped<S: Simd>(s: S, z: S::F32) -> (S::F32, S::Mask) {
         let (most, above) = (s.splat(Self::MOST), s.le(s.splat(Self::MOST), z));
@@ -608,8 +609,8 @@ impl Curve for Mish {
 /// `act(z) = ln(1 + exp(z))` (Dugas, Bengio, Bélisle, Nadeau and Garcia, *Incorporating Second-Order
 /// Functional Knowledge for Better Option Pricing*, 2000), within 2 ulp of the exact function.
 ///
-/// It is PyTorch's with its default `beta`, 1, and needs no `threshold`: above PyTorch's, 20, the
-/// function rounds to `z` by itself. It is 0 for −∞ and ∞ for ∞. A NaN in `z` gives NaN, forward and
+/// It is PyTorch's `Softplus` with its default `beta`, 1. It needs no `threshold`: above 20, PyTorch's
+/// threshold, the function rounds to `z` by itself. It is 0 for −∞ and ∞ for ∞. A NaN in `z` gives NaN, forward and
 /// backward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Softplus;

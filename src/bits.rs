@@ -4,10 +4,10 @@
 use crate::simd::LANES;
 use crate::slices::take_front;
 
-/// The vectors whose bits are made at once.
+/// The number of vectors whose bits are made at once.
 pub(crate) const BITS: usize = 32;
 
-/// Room for the bytes of the vectors whose bits are wanted at once.
+/// Room for the bits of [`BITS`] vectors, which may begin inside a byte, and so for two bytes more.
 pub(crate) type Buffer = [u8; 2 * BITS + 2];
 
 /// The mask bits of a piece of four rows.
@@ -28,7 +28,7 @@ pub(crate) fn bit_of(mask: &[u8], bit: usize) -> bool {
 /// The most bits that are copied at once: a word of them has room for a shift of up to seven.
 const COPIED: usize = 56;
 
-/// Copies `len` bits: from bit `first` of a mask on to bit `at` of another one on.
+/// Copies `len` bits of the mask `from`, from bit `first` on, into the mask `to`, from bit `at` on.
 pub(crate) fn copy_bits(from: &[u8], mut first: usize, to: &mut [u8], mut at: usize, len: usize) {
     let end = at + len;
     while at < end {
@@ -40,7 +40,7 @@ pub(crate) fn copy_bits(from: &[u8], mut first: usize, to: &mut [u8], mut at: us
     }
 }
 
-/// Eight bytes; those past the end are 0.
+/// Eight of `bytes`, from number `first` on, as one word; bytes past the end are 0.
 #[inline(always)]
 fn word_at(bytes: &[u8], first: usize) -> u64 {
     let bytes = bytes.get(first..).unwrap_or_default();
@@ -57,7 +57,7 @@ fn last_word(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
 }
 
-/// Changes the bits that a mask has in eight bytes.
+/// Replaces the bits that `mask` has, in eight bytes from number `first` on, by the bits of `word`.
 #[inline(always)]
 fn put_word(bytes: &mut [u8], first: usize, mask: u64, word: u64) {
     let bytes = bytes.get_mut(first..).unwrap_or_default();
@@ -95,7 +95,8 @@ fn last_bits(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte))
 }
 
-/// The gates that a forward call writes: the bit of an element is 1 if it is kept and its gradient is not 0.
+/// The gates that a forward call writes: the bit of an element is 1 if the element is kept and the
+/// derivative of the activation is not 0.
 #[derive(Debug)]
 pub(crate) struct WrittenGates<'a> {
     /// The bits from element `base` on, a multiple of eight.
@@ -106,7 +107,7 @@ pub(crate) struct WrittenGates<'a> {
 }
 
 impl<'a> WrittenGates<'a> {
-    /// The same, for a shorter time.
+    /// These gates, borrowed for a shorter time.
     #[inline(always)]
     pub(crate) const fn reborrow(&mut self) -> WrittenGates<'_> {
         WrittenGates { bytes: self.bytes, base: self.base, has_mask: self.has_mask }
@@ -132,7 +133,7 @@ impl<'a> WrittenGates<'a> {
     pub(crate) fn put(&mut self, first: usize, len: usize, words: &[u16]) {
         let (start, shift) = ((first - self.base) / 8, (first - self.base) % 8);
         let bytes = self.bytes.get_mut(start..).unwrap_or_default();
-        // What of the first byte belongs to other elements stays.
+        // The bits of the first byte that belong to other elements stay.
         let mut carry = bytes.first().map_or(0, |&byte| u32::from(byte) & ((1 << shift) - 1));
         let (whole, last) = words.split_at_checked(len / LANES).unwrap_or_default();
         let (pairs, bytes) = bytes.split_at_mut_checked(2 * whole.len()).unwrap_or_default();

@@ -2,7 +2,7 @@
 //!
 //! All arithmetic is done in f32 and f64. A half is widened exactly when it is read, and a result is
 //! rounded once when it is written. The conversions here are integer operations, so that they do not
-//! depend on the floating-point environment; [`crate::simd`] has those of sixteen lanes.
+//! depend on the floating-point environment; [`crate::simd`] has the conversions of sixteen lanes.
 
 mod halves;
 
@@ -15,8 +15,8 @@ pub(crate) use halves::{Values, ValuesMut};
 /// the feature `half` also `f16` and `bf16` of the crate `half`.
 ///
 /// A call takes its tensors as slices of these types. `x`, the residual and their gradients have one
-/// type, `y` and its gradient have one that may differ. Its result is that of f32 on the widened
-/// values, to the bit, rounded once to nearest even where it is stored as a half. Parameters,
+/// type, `y` and its gradient have one that may differ. The result of a call is that of f32 on the
+/// widened values, to the bit, rounded once to nearest even where it is stored as a half. Parameters,
 /// statistics, sums and gradients of parameters are f32 and f64, whatever the elements are.
 ///
 /// ```
@@ -44,19 +44,19 @@ mod sealed {
     #[cfg(feature = "half-precision")]
     use super::{Values, ValuesMut};
 
-    /// What keeps other types out, and what the crate needs to know of its own.
+    /// The trait that keeps other types out. Its items are all that the crate needs of an element type.
     pub trait Sealed: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
         /// Whether these elements are f32.
         const SINGLE: bool;
 
-        /// These elements, if they are f32.
+        /// `values` as f32; `None` if they are of another type.
         fn singles(values: &[Self]) -> Option<&[f32]>;
-        /// These elements to be written, if they are f32.
+        /// [`Self::singles`] of elements that are written.
         fn singles_mut(values: &mut [Self]) -> Option<&mut [f32]>;
-        /// These elements, with their type known at run time.
+        /// `values`, with their type known at run time.
         #[cfg(feature = "half-precision")]
         fn values(values: &[Self]) -> Values<'_>;
-        /// These elements to be written, with their type known at run time.
+        /// [`Self::values`] of elements that are written.
         #[cfg(feature = "half-precision")]
         fn values_mut(values: &mut [Self]) -> ValuesMut<'_>;
     }

@@ -69,7 +69,7 @@ pub use stored::Stored;
 #[doc = include_str!("guide.md")]
 pub mod guide {}
 
-/// The examples of the README, tested as those of the documentation are.
+/// The examples of the README, tested like the examples of the documentation.
 #[cfg(all(doctest, feature = "alloc"))]
 #[doc = include_str!("../README.md")]
 mod readme {}

@@ -12,7 +12,7 @@ macro_rules! any_activation {
         /// its network from a file, or that keeps layers with different activations in one list.
         ///
         /// The bits are those of the layer with the activation's own type. The program carries the
-        /// code of all activations; with their own types it carries those that it names.
+        /// code of all activations; with the activations' own types it carries the code of those it names.
         ///
         /// ```
         /// use normdrop::{AnyActivation, Config, Eval, LeakyRelu, Layer, Relu, Running, Shape};

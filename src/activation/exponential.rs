@@ -3,7 +3,7 @@
 //! `exp(v) = (1 + p)*2^n` with `v = n*ln(2) + r`, `|r| <= ln(2)/2` and `p = exp(r) - 1`. The
 //! reduction is by Cody and Waite (*Software Manual for the Elementary Functions*, 1980), the
 //! polynomial is Taylor's of degree 7. The rounding error of an addition is kept where a function
-//! needs it; it is exact if the first operand is the larger one (Dekker, 1971). There is no table
+//! needs it. The computed error is exact if the first operand is the larger one (Dekker, 1971). There is no table
 //! and no branch, and no number is subnormal before the last multiplication.
 
 use crate::simd::Simd;
@@ -11,7 +11,7 @@ use crate::simd::Simd;
 /// `1.5*2^23`. Adding it to an f32 below `2^22` and subtracting it again rounds the f32 to the
 /// nearest integer. The low bits of the sum are that integer.
 const ROUND: f32 = 12_582_912.0;
-/// `1.5*2^52`, which does the same for an f64.
+/// `1.5*2^52`, which rounds an f64 in the same way.
 const ROUND_F64: f64 = 6_755_399_441_055_744.0;
 /// ln(2) in two parts. The first part has 9 bits, so that its product with every `n` is exact.
 const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
@@ -137,7 +137,8 @@ impl<S: Simd> Logistic<S> {
     #[inline(always)]
     fn of_base(s: S, v: Reduced<S>, base: f32) -> Self {
         let (one, power) = (s.splat(1.0), v.power(s, LIFT));
-        // `2^n`, or `2^-60`: beside the base neither counts, and CPUs take long for products that are subnormal.
+        // `2^n`, but not below `2^-60`: a smaller power counts as little beside the base, and CPUs take
+        // long for products that are subnormal.
         let least = s.splat(LEAST_POWER);
         let factor = s.select(s.le(power, least), least, power) * s.splat(DROP);
         let (p, p_rest) = v.exp_m1(s);

@@ -38,7 +38,7 @@ pub(crate) trait Half: Copy {
     fn bits(self) -> u16;
 }
 
-/// What both types of 16 bits have.
+/// The functions and traits of a type of 16 bits, the same for both.
 macro_rules! half {
     ($name:ident) => {
         impl $name {
@@ -59,7 +59,7 @@ macro_rules! half {
                 self.0
             }
 
-            /// The numbers with these bits, where they are: for tensors of other libraries, which give
+            /// The numbers with these bits, without a copy: for tensors of other libraries, which give
             /// their halves as 16 bits each.
             #[must_use]
             #[inline]
@@ -142,7 +142,8 @@ pub struct Bf16(u16);
 half!(F16);
 half!(Bf16);
 
-/// What makes a type, a transparent u16, an element: `$name` is which of the two it is.
+/// Makes `$element`, a transparent u16, an element type. `$name` says whether it is an [`F16`] or a
+/// [`Bf16`].
 #[cfg(feature = "half-precision")]
 macro_rules! element {
     ($element:ty, $name:ident) => {
@@ -181,7 +182,7 @@ element!(F16, F16);
 #[cfg(feature = "half-precision")]
 element!(Bf16, Bf16);
 
-/// The types of the crate `half`.
+/// Makes the type `$half` of the crate `half` an element type, and converts between it and `$name`.
 #[cfg(feature = "half")]
 macro_rules! of_crate {
     ($name:ident, $half:ident) => {
@@ -208,7 +209,8 @@ of_crate!(F16, f16);
 #[cfg(feature = "half")]
 of_crate!(Bf16, bf16);
 
-/// The exponent of an f32 less that of the same number as an [`F16`], in place.
+/// The exponent of an f32 minus the exponent of the same number as an [`F16`], at the bits where an f32
+/// has its exponent.
 const BIASES: u32 = (127 - 15) << 23;
 
 impl F16 {
@@ -258,7 +260,7 @@ impl F16 {
 
 impl Bf16 {
     /// The number nearest to `value`, of two equally near ones the even one. Subnormal numbers are
-    /// kept, what lies beyond the largest number becomes infinity as rounding says, and NaN stays
+    /// kept, a number beyond the largest one becomes infinity as rounding says, and NaN stays
     /// NaN and is quiet.
     #[must_use]
     pub const fn from_f32(value: f32) -> Self {

@@ -8,7 +8,7 @@ use crate::plan::Plan;
 /// The limit of SELU on the left, with the sign turned: `scale*alpha`, in the digits of PyTorch.
 const ALPHA: f64 = 1.758_099_340_847_376_6;
 
-/// `slope*x + shift` of kept elements, and the value of dropped ones.
+/// `slope*x + shift` of kept elements, and the value of dropped elements.
 struct Coefficients {
     slope: f64,
     shift: f64,
@@ -16,7 +16,8 @@ struct Coefficients {
 }
 
 impl Coefficients {
-    /// Those that leave a mean of 0 and a variance of 1 as they are, for a keep probability above 0.
+    /// The coefficients that leave a mean of 0 and a variance of 1 as they are, for a keep probability
+    /// `kept` above 0.
     fn new(kept: f64) -> Self {
         let p = 1.0 - kept;
         let slope = 1.0 / libm::sqrt((ALPHA * ALPHA * p + 1.0) * kept);
@@ -36,7 +37,8 @@ pub(crate) fn backward(plan: &Plan, mask: &[u8], values: &mut [f32]) {
     run(plan, mask, values, |forward| Coefficients { shift: -0.0, dropped: 0.0, ..forward });
 }
 
-/// All lengths have been checked.
+/// Runs alpha dropout with the coefficients that `of_forward` makes of those of the forward call. All
+/// lengths have been checked.
 #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
 fn run(plan: &Plan, mask: &[u8], values: &mut [f32], of_forward: impl FnOnce(Coefficients) -> Coefficients) {
     // Where everything is dropped there are no coefficients: they would divide by 0.

@@ -21,7 +21,7 @@ use crate::walk::{Group, Tile};
 pub(crate) fn run<T: Storage>(plan: &Plan, formula: &Formula, call: &mut BackwardCall<'_, T>) {
     let BackwardCall { normalisation, dropout, phase, input, residual, gradients, grad_parameters, scratch } = call;
     let input = *input;
-    // Gates say all that the activation would: nothing of the forward call is computed again.
+    // The gates have all that the activation would add: nothing of the forward call is computed again.
     let (formula, residual) = if dropout.is_gates() { (&Formula::OPEN, None) } else { (formula, *residual) };
     let Gradients { target, grad_output, output, grad_residual } = gradients;
     let (target, grad_output) = (*target, *grad_output);
@@ -146,7 +146,7 @@ struct FinishGroup<'a, 'b> {
     group: Group,
     table: &'a mut [Tile<{ reduce::FIELDS }>],
     differentiation: Differentiation<'a>,
-    /// Whether the table has sums of this call.
+    /// Whether the table has sums that this call has made.
     reduced: bool,
     wanted: Wanted<'a, 'b>,
 }

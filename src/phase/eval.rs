@@ -18,8 +18,8 @@ pub(crate) fn run_prepared<T: Storage>(plan: &Plan, formula: &Formula, call: &mu
     if CHANNELWISE { channelwise_prepared(plan, formula, call) } else { run::<T, false>(plan, formula, call, None) }
 }
 
-/// [`run`] of prepared statistics, channel by channel. A function of its own, so that a program without prepared
-/// statistics has no code for them.
+/// [`run`] of prepared statistics, channel by channel. It is a function of its own, so that a program
+/// without prepared statistics has no code for them.
 #[inline(never)]
 fn channelwise_prepared<T: Storage>(plan: &Plan, formula: &Formula, call: &mut ForwardCall<'_, T>) {
     let ForwardCall { normalisation, dropout, residual, input, output, .. } = call;
@@ -100,12 +100,12 @@ pub(crate) fn run<T: Storage, const GATES: bool>(
     }
 }
 
-/// The gates of a call that drops every element.
+/// Clears the gates of a call that drops every element, if it writes gates.
 pub(crate) fn close(gates: Option<&mut [u8]>) {
     gates.unwrap_or_default().fill(0);
 }
 
-/// The gates that a forward call of a tensor that is not empty writes, if it does.
+/// The gates that a forward call writes, or `None` if it writes none. Its tensor is not empty.
 pub(crate) fn written_gates<'a>(
     plan: &Plan,
     dropout: Dropout<'_>,

@@ -1,8 +1,8 @@
 //! Calls over the valid positions of a padded batch, top to bottom. The valid positions are taken in
 //! *chunks*, in the order of their samples: the values of some channels at some positions are copied
-//! side by side, and the phases of a plain call work on the copy, as on a tensor of its own. What is
-//! in the padding is never read. The moments and the sums of the chunks are merged as those of the
-//! parts of a batch are.
+//! side by side, and the phases of a plain call work on the copy, as on a tensor of its own. The
+//! padding is never read. The moments and the sums of the chunks are merged like those of the parts of
+//! a batch.
 //!
 //! A chunk stays in the first or second cache, so that the copies cost little. The sizes of chunks
 //! decide which values are added in which order, and so the bits of results. Elementwise work is cut
@@ -62,8 +62,8 @@ pub(crate) const fn workspace_len(shape: Shape) -> usize {
     TENSORS * channels * positions
 }
 
-/// The number of f64 values of scratch: that of a plain call, if all positions are valid, or of the
-/// statistics of the batch and of a chunk, and of the phases of a chunk.
+/// The number of f64 values of scratch: enough for a plain call, if all positions are valid, and for
+/// the statistics of the batch and of a chunk together with the phases of a chunk.
 pub(crate) const fn scratch_len(plan: &Plan) -> usize {
     const fn larger(a: usize, b: usize) -> usize {
         if a > b { a } else { b }
@@ -72,8 +72,8 @@ pub(crate) const fn scratch_len(plan: &Plan) -> usize {
         larger(larger(plan.eval_scratch_len(), plan.train_scratch_len()), plan.backward_scratch_len())
     }
     let (channels, positions) = cut(plan.shape);
-    // The tables of more positions are not smaller, except that those of sixteen and more
-    // neighbours have fewer columns than those of fifteen.
+    // More positions do not make the tables smaller, with one exception: tables for sixteen and more
+    // neighbours have fewer columns than tables for fifteen.
     let few = if positions < 15 { positions } else { 15 };
     let mut tables = 0;
     if let Some(rest) = plan.shape.channels().checked_rem(channels) {
@@ -87,7 +87,7 @@ pub(crate) const fn scratch_len(plan: &Plan) -> usize {
     }
     let of_batch = moments_len(plan.shape.channels());
     let of_chunk = moments_len(channels) + prepared_len(channels) + tables;
-    // Elementwise work has pieces of all channels, too.
+    // Elementwise work has parts of all channels, too.
     of_batch.saturating_add(larger(of_chunk, of_call(plan)))
 }
 
@@ -119,7 +119,7 @@ struct Chunk<'a> {
     from: Positions<'a>,
     /// The number of positions.
     positions: usize,
-    /// The place behind the last one, among the positions of all samples.
+    /// The place behind the last position, among the positions of all samples.
     end: usize,
     first_channel: usize,
     channels: usize,
@@ -149,16 +149,17 @@ fn each_chunk<'a>(shape: Shape, positions: Positions<'a>, mut work: impl FnMut(&
     }
 }
 
-/// The parts of elementwise work, whose results do not depend on how it is cut. They are neighbours in the tensor wherever
-/// valid values are, so that nothing is copied; elsewhere they are chunks. `limited` says that a part has no more elements
-/// than a chunk, because bits are copied.
+/// Calls `work` for the parts of elementwise work, whose results do not depend on how it is cut. Where
+/// valid values are neighbours in the tensor, a part is such neighbours, and nothing is copied;
+/// elsewhere the parts are chunks. `limited` says that a part has no more elements than a chunk,
+/// because bits are copied.
 fn each_part<'a>(shape: Shape, positions: Positions<'a>, limited: bool, mut work: impl FnMut(&Chunk<'a>)) {
     let (cut_channels, most) = cut(shape);
     let (channels, inner) = (shape.channels(), shape.inner());
     // The elements that all channels have at one position, channels last, or at all positions of a sample.
     let unit = channels * inner;
     let fits = !limited || unit <= CHUNK;
-    // Whether a run is a part without a copy, and how many of its positions are.
+    // If a run is worth a part without a copy: the channels and the most positions of such a part.
     let alone = |run: Run| {
         if inner == 1 && fits {
             let longest = CHUNK.checked_div(channels).filter(|_| limited).unwrap_or(usize::MAX);
@@ -206,7 +207,7 @@ fn each_part<'a>(shape: Shape, positions: Positions<'a>, limited: bool, mut work
     }
 }
 
-/// All elements at some positions.
+/// Calls `work` for all elements at `positions`.
 fn each_element(shape: Shape, positions: Positions<'_>, work: impl FnMut(Segment)) {
     let channels = shape.channels();
     Chunk { shape, from: positions, positions: usize::MAX, end: 0, first_channel: 0, channels }.each_segment(work);
@@ -278,7 +279,7 @@ impl Chunk<'_> {
         }
     }
 
-    /// The values of the chunk: where they are, or copied.
+    /// The values of the chunk: in `tensor` if they are neighbours, else copied to `copy`.
     fn read<'a>(&self, tensor: &'a [f32], copy: &'a mut [f32]) -> &'a [f32] {
         match self.neighbours() {
             Some(first) => range(tensor, first, self.len()),
@@ -295,14 +296,14 @@ impl Chunk<'_> {
         copy
     }
 
-    /// Puts the values of the chunk to their places.
+    /// Puts the values of the chunk to their places in `tensor`.
     fn put(&self, values: &[f32], tensor: &mut [f32]) {
         self.each_segment(|Segment { element, place, len }| {
             copy_values(range(values, place, len), range_mut(tensor, element, len));
         });
     }
 
-    /// The part of a slice of all channels.
+    /// The values of the chunk's channels, from a slice with a value for each channel.
     fn of<'a, T>(&self, values: &'a [T]) -> &'a [T] {
         range(values, self.first_channel, self.channels)
     }
@@ -339,7 +340,8 @@ impl Chunk<'_> {
         Normalisation { parameters: self.parameters(normalisation.parameters), statistics, ..*normalisation }
     }
 
-    /// The bits of the elements of the chunk, of a mask or of gates: where they are, if they begin with a byte, or copied.
+    /// The bits of the elements of the chunk, of a mask or of gates: in place if they begin with a byte,
+    /// else copied to `bits`.
     fn bits<'a>(&self, gates: &Gates<'a>, bits: &'a mut [u8; CHUNK / 8]) -> Option<&'a [u8]> {
         match (gates, self.neighbours()) {
             (Gates::Open, _) => None,
@@ -350,7 +352,7 @@ impl Chunk<'_> {
         }
     }
 
-    /// A copy of the bits of the elements of the chunk, which has no more of them than the copy.
+    /// A copy of the bits of the elements of the chunk, for which `bits` has room.
     fn copy_bits<'a>(&self, gates: &Gates<'_>, bits: &'a mut [u8; CHUNK / 8]) -> &'a [u8] {
         let keep = gates.keep(1.0);
         self.each_segment(|Segment { element, place, len }| match gates {
@@ -387,8 +389,8 @@ fn copy_values(from: &[f32], to: &mut [f32]) {
     }
 }
 
-/// Whether the bits of some elements have to be copied: those of a mask that has no bit for each, or of parts that do not
-/// begin with a byte.
+/// Whether some bits have to be copied: the bits of a mask that has no bit for each element, or of parts
+/// that do not begin with a byte.
 fn copies_bits(plan: &Plan, dropout: Dropout<'_>) -> bool {
     let unit = plan.shape.channels() * plan.shape.inner();
     match plan.gates_of(dropout) {

@@ -19,7 +19,7 @@ pub(crate) use backward::parameter_gradients;
 pub(crate) use train::finish;
 
 /// The phases of calls with tensors of one family. No function is generic, so that each is compiled
-/// once, in this crate, and a program has only those of the families that it uses.
+/// once, in this crate, and a program has only the phases of the families that it uses.
 pub(crate) trait Phases: Storage {
     fn train(plan: &Plan, formula: &Formula, call: TrainCall<'_, Self>);
     fn train_with_gates(plan: &Plan, formula: &Formula, call: TrainCall<'_, Self>, gates: &mut [u8]);

@@ -23,7 +23,7 @@ use crate::storage::Mixed;
 use crate::storage::{Singles, Storage};
 
 /// The number of f64 values of scratch of a backward call: the sums and three f32 constants for each
-/// channel, and what the phases need.
+/// channel, and the scratch of the phases.
 pub(crate) const fn scratch_len(plan: &Plan) -> usize {
     let (eval, backward) = (plan.eval_scratch_len(), plan.backward_scratch_len());
     let channels = plan.shape.channels();
@@ -31,12 +31,12 @@ pub(crate) const fn scratch_len(plan: &Plan) -> usize {
     own.saturating_add(if eval > backward { eval } else { backward })
 }
 
-/// The f64 values that have room for three f32 for each channel.
+/// The number of f64 values that have room for three f32 for each channel.
 const fn constants_len(channels: usize) -> usize {
     channels.saturating_mul(2)
 }
 
-/// The f64 values that have room for all elements as f32.
+/// The number of f64 values that have room for all elements as f32.
 pub(crate) const fn room_len(plan: &Plan) -> usize {
     plan.shape.len().div_ceil(2)
 }
@@ -77,7 +77,8 @@ phases!(Singles);
 #[cfg(feature = "half-precision")]
 phases!(Mixed);
 
-/// Where `y` before PReLU is, if the tensors may be halves, and the rest of scratch.
+/// The room for `y` before PReLU at the front of scratch, empty unless the tensors may be halves, and the
+/// rest of scratch.
 fn room<'a, T: Storage>(plan: &Plan, mut scratch: &'a mut [f64]) -> (&'a mut [f32], &'a mut [f64]) {
     let len = if T::DIRECT { 0 } else { plan.shape.len() };
     let room = singles_mut(take_front(&mut scratch, len.div_ceil(2)));
@@ -117,14 +118,14 @@ fn forward<T: Phases>(plan: &Plan, call: ForwardCall<'_, T>, slopes: &[f32]) {
         linear::<T>(plan, &normalisation, dropout, residual, input, values, scratch);
         return activate(plan, slopes, values);
     }
-    // Halves that are overwritten stay until then.
+    // In a call in place the halves of `output` are the input: they stay until `y` is put there.
     let input = Some(input.map_or(T::as_ref(&output), |input| T::shorter(input)));
     linear::<T>(plan, &normalisation, dropout, residual, input, room, scratch);
     activate(plan, slopes, room);
     put::<T>(plan, room, output);
 }
 
-/// `y` before PReLU, as f32.
+/// Writes `y` before PReLU, as f32, to `values`.
 #[inline(always)]
 fn linear<T: Phases>(
     plan: &Plan,
@@ -154,7 +155,8 @@ pub(crate) fn activate(plan: &Plan, slopes: &[f32], values: &mut [f32]) {
     elementwise::<Singles, Forward>(plan, slopes, &[], values);
 }
 
-/// From `y` before PReLU and `dy` to the gradient of `y`, in its place, and the gradient of the slopes.
+/// Turns `values`, which are `y` before PReLU, into the gradient of `y`, and writes the gradient of the
+/// slopes. `grad_output` is `dy`.
 pub(crate) fn differentiate<T: Phases>(
     plan: &Plan,
     slopes: &[f32],
@@ -169,9 +171,9 @@ pub(crate) fn differentiate<T: Phases>(
     elementwise::<T, Gradient>(plan, slopes, grad_output, values);
 }
 
-/// The sums of `y*dy` where `y` is below 0: what the gradient of the weight is to a layer with ReLU that
-/// normalises `y` with the mean 0, the variance 1 and the weight -1. So they are summed as all sums of
-/// gradients are.
+/// The sums of `y*dy` where `y` is below 0. They are the gradient of the weight of a layer with ReLU that
+/// normalises `y` with the mean 0, the variance 1 and the weight -1. So they are summed like all sums of
+/// gradients.
 fn sum<T: Phases>(
     plan: &Plan,
     grad_output: T::Ref<'_>,
@@ -210,15 +212,16 @@ fn sum<T: Phases>(
     reduce(values, sums);
     put_sums(channels, sums, grad_slope, |_| true);
     if grad_slope.iter().any(|gradient| gradient.is_nan()) {
-        // There may be an infinite `y` although all that it was made of is finite. Its product with 0 is
-        // NaN, and so is the sum of two of different signs.
+        // `y` may be infinite although the numbers that it was made of are finite. The product of such a
+        // `y` with 0 is NaN, and so is the sum of two infinite products of different signs.
         elementwise::<Singles, WithoutInfinity>(plan, &[0.0], &[], values);
         reduce(values, sums);
         put_sums(channels, sums, grad_slope, f32::is_nan);
     }
 }
 
-/// The sums, which are the second of two per channel, into the gradients that are replaced.
+/// Writes the second of the two sums of each channel into its gradient, where `replaces` is true of the
+/// gradient.
 #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
 fn put_sums(channels: usize, sums: &[f64], grad_slope: &mut [f32], replaces: impl Fn(f32) -> bool) {
     let sums = sums.get(channels..).unwrap_or_default();

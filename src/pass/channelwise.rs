@@ -34,7 +34,7 @@ fn at<E: Load>(tensor: &[E], element: usize) -> f32 {
     tensor.get(element).map_or(0.0, |value| value.single())
 }
 
-/// Does something for every element of a channel, in order.
+/// Calls `work` for every element of a channel, in order.
 #[inline(always)]
 fn each_element(shape: Shape, channel: usize, mut work: impl FnMut(usize)) {
     let (len, inner) = (shape.len(), shape.inner());
@@ -74,8 +74,8 @@ impl Layout {
         (column < self.rest).then_some(RowBlock { start: self.rest_start, rows: 1, width: 0, column, columns: 1 })
     }
 
-    /// Both sums of the summands of a part of a column. There is one copy of this code for whatever
-    /// the values of the column become.
+    /// Both sums of the summands of a part of a column. One copy of this code serves all passes, whatever
+    /// their summands are.
     #[inline(never)]
     fn sums_of_part(&self, part: usize, column: usize, summands: &mut dyn FnMut(usize) -> Two<f32>) -> [f64; 2] {
         let mut lanes = [[0.0; LANES]; 2];
@@ -115,7 +115,7 @@ pub(crate) fn moments<T: Storage>(walk: &Walk, shape: Shape, channel: usize, inp
     T::of_one_type(input, OfChannel { walk, shape, channel })
 }
 
-/// [`moments`].
+/// [`moments`] for the type of the input's elements.
 struct OfChannel<'a> {
     walk: &'a Walk,
     shape: Shape,
@@ -172,7 +172,7 @@ fn merge(moments: &mut Moments, other: Moments) {
     moments.merge(other);
 }
 
-/// One channel of a tensor, and what its elements are normalised with.
+/// One channel of a tensor, and the coefficients by which its elements are normalised.
 pub(crate) struct Channel<'a, 'b, T: Storage> {
     apply: &'a Apply<'b, T>,
     channel: usize,
@@ -266,7 +266,8 @@ impl<'a, 'b, T: Storage> Channel<'a, 'b, T> {
         [all.g, all.g_deviation]
     }
 
-    /// The gradients of the elements, in place of `dy` as [`Self::forward`]; and that of the residual, if it is wanted.
+    /// The gradients of the elements, in place of `dy` as in [`Self::forward`]; and the gradient of the
+    /// residual, if it is wanted.
     pub(crate) fn gradient(
         &self,
         shape: Shape,
@@ -333,7 +334,7 @@ fn exactly<T: Storage>(
     }
 }
 
-/// What turns the elements of one channel into summands in f64.
+/// The numbers that turn the elements of one channel into summands in f64.
 struct ExactChannel<'a, 'b, T: Storage> {
     apply: &'a Apply<'b, T>,
     normalise: ChannelNormalise,
@@ -352,7 +353,7 @@ impl<T: Storage> ExactChannel<'_, '_, T> {
     }
 }
 
-/// Adds two sums to two others.
+/// Adds `others` to `sums`, each to its own sum.
 fn add(sums: &mut [f64; 2], others: [f64; 2]) {
     for (sum, other) in sums.iter_mut().zip(others) {
         *sum += other;

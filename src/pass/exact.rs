@@ -49,7 +49,7 @@ pub(super) struct ExactDifferentiate<S: Simd> {
 }
 
 impl<S: Simd> ExactDifferentiate<S> {
-    /// `dx` of a vector. With fixed statistics it has no term of `x`, not even if `x` is not finite.
+    /// `dx` of a vector. With fixed statistics `dx` has no term of `x`, not even if `x` is not finite.
     #[inline(always)]
     pub(super) fn dx(&self, s: S, batch: bool, x: S::F32, g: S::F32) -> S::F32 {
         let [slope, tilt, offset] = self.wide;

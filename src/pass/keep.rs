@@ -36,9 +36,9 @@ pub(crate) struct Keep<'a> {
     mask: &'a [u8],
     /// A mask bit for many elements.
     shared: Option<&'a SharedMask<'a>>,
-    /// The bits of sixteen elements without a mask: all or none.
+    /// The bits of sixteen elements where there is no mask: all are 1, or all are 0.
     others: u16,
-    /// What kept elements are multiplied by.
+    /// The factor of kept elements.
     pub(crate) scale: f32,
 }
 
@@ -46,11 +46,11 @@ pub(crate) struct Keep<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SharedMask<'a> {
     mask: &'a [u8],
-    /// The neighbours that share a bit.
+    /// The number of neighbours that share a bit.
     run: usize,
-    /// The runs after which the next sample begins.
+    /// The number of runs of a sample.
     runs_per_sample: usize,
-    /// The bits of one sample, for which its runs take turns.
+    /// The number of bits of a sample. Its runs take them in turn, again and again.
     bits_per_sample: usize,
 }
 
@@ -69,7 +69,7 @@ impl<'a> SharedMask<'a> {
         }
     }
 
-    /// Whether an element is kept, and how many from it on share its bit.
+    /// Whether an element is kept, and how many elements from it on share its bit.
     #[inline(always)]
     fn at(&self, element: usize) -> (bool, usize) {
         let run = self.run.max(1);
@@ -77,7 +77,7 @@ impl<'a> SharedMask<'a> {
         (bit_of(self.mask, bit), run - element % run)
     }
 
-    /// The bit of a run, and how many runs from it on have one bit after the other.
+    /// The bit of a run, and how many runs from it on have bits that follow each other.
     #[inline(always)]
     fn bit(&self, run: usize) -> (usize, usize) {
         let (runs, bits) = (self.runs_per_sample.max(1), self.bits_per_sample.max(1));
@@ -109,17 +109,17 @@ impl<'a> SharedMask<'a> {
 /// The mask bits of vectors that follow each other.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bits<'a> {
-    /// Two bytes more than the vectors have.
+    /// The bytes from the first bit on: two more than the vectors have.
     bytes: &'a [u8],
     /// The first bit's place in the first byte.
     shift: usize,
 }
 
 impl<'a> Bits<'a> {
-    /// Those of vectors of which all elements are dropped.
+    /// The bits of vectors whose elements are all dropped.
     const NONE: Self = Self { bytes: &NONE_OR_ALL[0], shift: 0 };
 
-    /// Those of so many times four vectors, and of the others.
+    /// The bits of the first `count` times four vectors, and the bits of the vectors after them.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "sixteen bits each")]
     pub(crate) fn fours(self, count: usize) -> (impl Iterator<Item = [u16; 4]> + use<'a>, Self) {
@@ -134,7 +134,7 @@ impl<'a> Bits<'a> {
         (fours, Self { bytes: rest, shift })
     }
 
-    /// Writes those of some vectors.
+    /// Writes the bits of as many vectors as `bits` has words.
     #[inline(always)]
     pub(crate) fn put(self, bits: &mut [u16]) {
         let (fours, rest) = bits.as_chunks_mut();
@@ -147,7 +147,8 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Those of some vectors as two bytes each, in place if they begin with a byte: a loop reads them with one load.
+    /// The bits of `vectors` vectors as two bytes each, in place if they begin with a byte: a loop reads
+    /// two bytes with one load.
     #[inline(always)]
     pub(crate) fn pairs<'b>(self, vectors: usize, buffer: &'b mut [[u8; 2]; BITS]) -> &'b [[u8; 2]]
     where
@@ -163,7 +164,7 @@ impl<'a> Bits<'a> {
         pairs
     }
 
-    /// Those of each vector.
+    /// The bits of each vector.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "sixteen bits")]
     pub(crate) fn vectors(self) -> impl Iterator<Item = u16> + use<'a> {
@@ -176,7 +177,8 @@ impl<'a> Bits<'a> {
 }
 
 impl WrittenGates<'_> {
-    /// The mask bits of at most 32 vectors from element `first` on, copied, because the gates take their place.
+    /// The mask bits of at most 32 vectors from element `first` on: a copy, because the gates take the place
+    /// of the mask.
     #[inline(never)]
     pub(crate) fn copy_bits<'b>(&self, first: usize, vectors: usize, buffer: &'b mut Buffer) -> Bits<'b> {
         let (start, shift) = ((first - self.base) / 8, (first - self.base) % 8);
@@ -224,15 +226,15 @@ fn put_bytes(bits: &[u16; BITS], buffer: &mut Buffer) {
 static NONE_OR_ALL: [Buffer; 2] = [[0; 2 * BITS + 2], [u8::MAX; 2 * BITS + 2]];
 
 impl Keep<'_> {
-    /// Whether no bit is for many elements.
+    /// Whether no bit decides about several elements.
     #[inline(always)]
     pub(crate) const fn is_each(&self) -> bool {
         self.shared.is_none()
     }
 
-    /// The bits of at most 32 vectors from element `first` on; those of kept elements are 1.
+    /// The bits of at most 32 vectors from element `first` on; the bits of kept elements are 1.
     ///
-    /// They are in the mask itself, unless the mask has one for many elements or ends with them.
+    /// They are in the mask itself, unless the mask has one bit for many elements or ends with them.
     #[inline(always)]
     pub(crate) fn bits<'a>(&'a self, first: usize, vectors: usize, buffer: &'a mut Buffer) -> Bits<'a> {
         if self.shared.is_none() && self.mask.is_empty() {
@@ -256,7 +258,8 @@ impl Keep<'_> {
         put_bytes(&bits, buffer);
     }
 
-    /// The same for the elements of a range alone, where one bit may decide about them all.
+    /// The gates of the `len` elements from element `first` on alone. If one bit of a shared mask decides
+    /// about them all, the result needs no mask.
     #[inline(always)]
     pub(crate) fn within(self, first: usize, len: usize) -> Self {
         let Some(mask) = self.shared else { return self };
@@ -266,9 +269,10 @@ impl Keep<'_> {
         }
     }
 
-    /// The bits of vectors that follow each other from element `first` on: those of kept elements are 1.
+    /// The bits of vectors that follow each other from element `first` on: the bits of kept elements are 1.
     ///
-    /// Any number of them and any kind of mask: what [`Self::bits`] falls back to, and what single elements are worked with.
+    /// It takes any number of vectors and any kind of mask. [`Self::bits`] falls back to it, and single
+    /// elements use it.
     #[inline(never)]
     pub(crate) fn fill(&self, first: usize, bits: &mut [u16]) {
         if let Some(shared) = self.shared {

@@ -1,4 +1,5 @@
-//! One walk over a tensor each: moments, apply, reduce, gradient; and what they share of tables, rows and elements.
+//! The passes, each one walk over a tensor: moments, apply, reduce, gradient. This file has the functions
+//! on tables, rows and elements that they share.
 
 pub(crate) mod apply;
 pub(crate) mod channelwise;
@@ -104,8 +105,8 @@ impl Group {
         });
     }
 
-    /// [`Self::put_pair`] of values in memory: sixteen channels have neighbouring columns, again and again if a row of the
-    /// matrix is several rows of the tensor.
+    /// [`Self::put_pair`] of values in memory. Sixteen channels have neighbouring columns, again and again
+    /// if a row of the matrix is several rows of the tensor.
     #[inline(never)]
     fn put_pairs(
         self,
@@ -130,19 +131,22 @@ impl Group {
         }
     }
 
-    /// [`Self::put_pair`] of one channel, into one of so many fields.
+    /// [`Self::put_pair`] of one channel. `place` is the number of fields of the table, and the number of
+    /// the field that gets the pair.
     #[inline(never)]
     fn put_pair_of(self, channel: usize, table: &mut [Lanes<f64>], place: (usize, usize), pair: [f32; 2]) {
         self.each_column(channel, table, place, |lane, to| lane.store_pair(pair[0], pair[1], to));
     }
 
-    /// [`Self::put_f64`] of one channel, into one of so many fields.
+    /// [`Self::put_f64`] of one channel. `place` is the number of fields of the table, and the number of
+    /// the field that gets the value.
     #[inline(never)]
     fn put_f64_of(self, channel: usize, table: &mut [Lanes<f64>], place: (usize, usize), value: f64) {
         self.each_column(channel, table, place, |lane, to| lane.store_f64(value, to));
     }
 
-    /// Goes through the columns of one channel: the lane of each and the vector that has it, in one of so many fields.
+    /// Calls `put` for each column of one channel, with its lane and the vector that has this lane in the
+    /// field number `field` of a table with `fields` fields.
     #[inline(always)]
     fn each_column(
         self,
@@ -170,7 +174,8 @@ impl RowBlock {
         }
     }
 
-    /// Asks the second cache for what follows the one row of the block in a tensor that comes from memory.
+    /// If the block is one row, asks the second cache for values that come after this row in a tensor that
+    /// comes from memory.
     #[inline(always)]
     pub(crate) fn prefetch_next<S: Simd, T: Storage>(self, s: S, tensor: T::Ref<'_>) {
         if self.rows == 1 && T::len(tensor) >= STREAMED_VALUES {
@@ -179,18 +184,20 @@ impl RowBlock {
     }
 }
 
-/// The longest runs that are one four.
+/// The length of the longest runs that are one four.
 pub(crate) const SHORT: usize = 4 * LANES;
 
-/// The lanes of a vector of a run that are the run's.
+/// The lanes of vector number `vector` that belong to a run of `run_len` values.
 #[inline(always)]
 pub(crate) fn lanes_from(run_len: usize, vector: usize) -> u16 {
     first_lanes(run_len.saturating_sub(vector * LANES).min(LANES))
 }
 
-/// The mask bits of a piece of four rows of a matrix, a vector of each at a time; all are 0 in rows that there are not.
+/// The mask bits of a piece of four rows of a matrix, a vector of each at a time. They are 0 in rows that
+/// `rows` does not have.
 ///
-/// Written first and read one by one: an iterator over what they are made of would be a function of its own.
+/// They are written to `bits` first and read from there: an iterator that makes them from `keep` would be
+/// a function of its own.
 #[inline(always)]
 pub(crate) fn four_bits<'a>(
     keep: &Keep<'_>,
@@ -224,7 +231,8 @@ pub(crate) fn load_values<S: Simd, T: Storage>(s: S, tensor: T::Ref<'_>, place: 
     s.load(&column_values::<T>(tensor, place))
 }
 
-/// The values of a column. A function of its own, so that the loops over neighbours keep what they know in registers.
+/// The values of a column. It is a function of its own, so that the loops over neighbours keep their
+/// values in registers.
 #[cold]
 #[inline(never)]
 fn column_values<T: Storage>(tensor: T::Ref<'_>, place: Values) -> Lanes<f32> {
@@ -263,29 +271,29 @@ fn put_column_values<T: Storage>(values: &Lanes<f32>, tensor: &mut T::Mut<'_>, p
     }
 }
 
-/// What is left of each of four rows, up to sixteen values.
+/// The last values of each of four rows, up to sixteen of each.
 #[inline(always)]
 pub(crate) fn load_partial_four<S: Simd, E: Load>(s: S, [a, b, c, d]: [&[E]; 4]) -> [S::F32; 4] {
     [E::load_partial(s, a), E::load_partial(s, b), E::load_partial(s, c), E::load_partial(s, d)]
 }
 
-/// Takes a table of so many tiles from the front of the scratch of a call, from the first line of the caches on: a vector that
-/// lies across two lines takes longer to load and to store.
+/// Takes a table of `tiles` tiles from the front of the scratch of a call. It begins with the first whole
+/// line of the caches: a vector that lies across two lines takes longer to load and to store.
 #[inline(always)]
 pub(crate) fn table<'a, const FIELDS: usize>(scratch: &mut &'a mut [f64], tiles: usize) -> &'a mut [Tile<FIELDS>] {
     let before = scratch.as_ptr().align_offset(LINE * size_of::<f64>());
-    // Not where an f64 need not be at a multiple of its size and is not.
+    // Where an f64 may have an address that is no multiple of its size, and has one, nothing is skipped.
     let _ = take_front(scratch, if before < LINE { before } else { 0 });
     let values = take_front(scratch, tiles * LANES * FIELDS);
     let tiles = values.as_chunks_mut::<LANES>().0.as_chunks_mut::<FIELDS>().0;
-    // The last tile may have lanes without a column: what the scratch held there must not be taken for theirs.
+    // The last tile may have lanes without a column, for which no call may take the old values of scratch.
     if let Some(last) = tiles.last_mut() {
         *last = [[0.0; LANES]; FIELDS];
     }
     tiles
 }
 
-/// The scratch of a call with statistics as the table of a group and one for each task.
+/// The scratch of a call with statistics, as a table of the group and a table for each task.
 #[inline(always)]
 pub(crate) fn tables<const FIELDS: usize, const TASK_FIELDS: usize>(
     mut scratch: &mut [f64],
@@ -302,11 +310,11 @@ pub(crate) fn pair_lane(pair: &Lanes<f64>, column: usize) -> [f32; 2] {
     [first, second]
 }
 
-/// What is known of each column of a group with sixteen columns at most.
+/// The value of `of_column` for each column of a group with sixteen columns at most.
 #[inline(always)]
 pub(crate) fn of_columns<T: Copy>(group: Group, mut of_column: impl FnMut(usize) -> T) -> Lanes<T> {
     let mut columns = [of_column(0); LANES];
-    // Neither `take` nor `skip`, which are functions of their own together.
+    // Conditions take the place of `take` and `skip`, which together would be a function of their own.
     for (column, of) in columns.iter_mut().enumerate() {
         if column != 0 && column < group.columns {
             *of = of_column(column);
@@ -344,26 +352,28 @@ impl Iterator for Pieces {
     }
 }
 
-/// The bits of so many elements.
+/// The words of `bits` for the first `elements` elements.
 #[inline(always)]
 pub(crate) fn first_bits(bits: &mut [u16; BITS], elements: usize) -> &mut [u16] {
     bits.get_mut(..elements.div_ceil(LANES)).unwrap_or_default()
 }
 
-/// The two tensors that an elementwise pass may have one in place of the other: `x` and `y`, or `dy` and `dx`.
+/// The two tensors of an elementwise pass, of which one may take the place of the other: `x` and `y`, or
+/// `dy` and `dx`.
 #[derive(Debug)]
 pub(crate) struct Elements<'a, T: Storage> {
-    /// The whole tensor that is read, or nothing where it is overwritten.
+    /// The whole tensor that is read; `None` if it is overwritten.
     pub(crate) read: Option<T::Ref<'a>>,
     /// The elements from `base` on of the tensor that is written.
     pub(crate) write: T::Mut<'a>,
     pub(crate) base: usize,
-    /// Whether they are written past the caches.
+    /// Whether the elements are written past the caches.
     pub(crate) stream: bool,
 }
 
-/// The values of a tensor from which on it comes from memory and is written past the caches: 12 MiB. An output would push
-/// out of them what is needed again, and itself; and memory would be read before it is overwritten.
+/// The number of values from which on a tensor comes from memory and is written past the caches: 12 MiB.
+/// In the caches such an output would push out values that are needed again, and its own; and its memory
+/// would be read before it is overwritten.
 const STREAMED_VALUES: usize = 3 << 20;
 
 /// The place of some neighbours in [`Elements`].
@@ -381,7 +391,7 @@ pub(crate) fn put<S: Simd>(s: S, stream: bool, value: S::F32, to: &mut Lanes<f32
 
 /// Rooms for the tensors of an elementwise pass.
 pub(crate) struct Rooms<T: Storage> {
-    /// What is read in place of what is written.
+    /// The values of the tensor that is read, or the old values of a tensor that is overwritten.
     pub(crate) read: T::Room,
     pub(crate) write: T::Room,
     pub(crate) residual: T::Room,
@@ -425,7 +435,7 @@ impl<'a, T: Storage> Elements<'a, T> {
         self.stream && T::has_four_rows([T::shorter(read), other], &self.write)
     }
 
-    /// The values of some neighbours before anything of them is overwritten.
+    /// The values of `len` neighbours from element `start` on, before any of them is overwritten.
     #[inline(always)]
     pub(crate) fn values_of<'b, S: Simd>(&'b self, s: S, start: usize, len: usize, room: &'b mut T::Room) -> &'b [f32] {
         match self.read {
@@ -449,8 +459,8 @@ impl<'a, T: Storage> Elements<'a, T> {
         }
     }
 
-    /// The elements of a piece. Where they are overwritten, what they were is copied to `copy`, so that there is one kind
-    /// of loop. [`Self::finish`] comes after the loop.
+    /// The elements of a piece. Where they are overwritten, their old values are copied to `copy`, so
+    /// that there is one kind of loop. [`Self::finish`] comes after the loop.
     #[inline(always)]
     pub(crate) fn piece<'b, S: Simd>(
         &'b mut self,
@@ -465,7 +475,8 @@ impl<'a, T: Storage> Elements<'a, T> {
         Place { read, write }
     }
 
-    /// Where the new values of some neighbours are put; [`Self::finish`] comes after it.
+    /// The place for the new values of `len` neighbours from element `start` on. [`Self::finish`] comes after
+    /// they are written.
     #[inline(always)]
     pub(crate) fn place<'b>(&'b mut self, start: usize, len: usize, room: &'b mut T::Room) -> &'b mut [f32] {
         T::place(&mut self.write, (start - self.base, len), room)

@@ -102,7 +102,7 @@ impl PivotPlaces {
             sum = sum + s.widen(x);
         }
         let mean = s.narrow(sum / s.splat_f64(self.count as f64));
-        // The infinities of a channel are for its sums to find.
+        // 0 instead of a mean that is not finite: the sums find the infinities of a channel.
         s.keep(s.le(s.splat(f32::MIN), mean) & s.le(mean, s.splat(f32::MAX)), mean)
     }
 }
@@ -128,7 +128,7 @@ pub(crate) fn next_walk(moments: Moments, [pivot, unit]: [f32; 2]) -> Option<[f3
     (m2 < off && is_new).then_some([rounded, unit])
 }
 
-/// What values become before they are summed.
+/// The pivot and the unit with which values become summands: `t` and `t*t`.
 #[derive(Clone, Copy)]
 pub(crate) struct Deviations<F> {
     /// The pivot, in the unit.
@@ -145,7 +145,7 @@ where
         Self { pivot: if UNIT { pivot * unit } else { pivot }, unit }
     }
 
-    /// `t`.
+    /// `t` of a vector or of a value.
     #[inline(always)]
     fn deviation<const UNIT: bool>(&self, x: F) -> F {
         if UNIT { x * self.unit - self.pivot } else { x - self.pivot }
@@ -165,8 +165,8 @@ where
     }
 }
 
-/// The mean from the pivot and what is to be added to it. Values that have no `M2` have no mean
-/// either: without the last term an infinity would be the mean of a part, and NaN that of two.
+/// The mean, `pivot` plus `offset`. Values whose `m2` is not finite have no mean either: without the
+/// last term an infinity would be the mean of one part, and NaN the mean of two.
 #[inline(always)]
 fn mean_of<F: Copy + Add<Output = F> + Mul<Output = F>>([pivot, offset, m2]: [F; 3], zero: F) -> F {
     (pivot + offset) + m2 * zero
@@ -181,7 +181,7 @@ impl Deviations<f32> {
     }
 }
 
-/// The summands of the first values of a vector; the other lanes have nothing.
+/// The summands of `x`, the first values of a vector; the other lanes add nothing.
 #[inline(always)]
 fn of_some<S: Simd, E: Load, const UNIT: bool>(s: S, deviations: &Deviations<S::F32>, x: &[E]) -> Two<S::F32> {
     let t = s.keep(s.mask(first_lanes(x.len().min(LANES))), deviations.deviation::<UNIT>(E::load_partial(s, x)));
@@ -205,7 +205,7 @@ fn add_row<S: Simd, E: Load, const UNIT: bool>(
         return sum;
     }
     let last = if tail.is_empty() { Two::both(s.splat(0.0)) } else { of_some::<S, E, UNIT>(s, deviations, tail) };
-    // Not as closures: they would be functions of their own, without the CPU feature.
+    // Written out, because closures would be functions of their own, without the CPU feature.
     sum + match rest {
         [a] => deviations.of::<UNIT>(E::load(s, a)) + last,
         [a, b] => (deviations.of::<UNIT>(E::load(s, a)) + deviations.of::<UNIT>(E::load(s, b))) + last,
@@ -217,7 +217,7 @@ fn add_row<S: Simd, E: Load, const UNIT: bool>(
     }
 }
 
-/// Adds a run of three or four vectors: all four are loaded, and what belongs to the next channel adds nothing.
+/// Adds a run of three or four vectors: all four are loaded, and values of the next channel add nothing.
 #[inline(always)]
 fn add_short<S: Simd, E: Load, const UNIT: bool>(
     s: S,
@@ -247,7 +247,7 @@ pub(crate) fn of_group<T: Storage>(
     T::of_one_type(input, OfGroup { tasks, walk, shape, group, table, parts });
 }
 
-/// [`of_group`].
+/// [`of_group`] for the type of the input's elements.
 struct OfGroup<'a> {
     tasks: Tasks,
     walk: &'a Walk,
@@ -483,7 +483,7 @@ fn add_rows<S: Simd, const UNIT: bool>(
     let (pivot, unit) = s.load_pair(&tile[PIVOT]);
     let deviations = Deviations::new::<UNIT>(pivot, unit);
     let mut sum = Two::both(s.splat(0.0));
-    // Not in a loop: the vectors would be in memory.
+    // Written out, because a loop would have the vectors in memory.
     sum = sum + four_of::<S, UNIT>(s, &deviations, a, rows);
     if rows > 4 {
         sum = sum + four_of::<S, UNIT>(s, &deviations, b, rows - 4);
@@ -499,7 +499,7 @@ fn add_rows<S: Simd, const UNIT: bool>(
     lanes.store(s, part);
 }
 
-/// The sum of a four of which `rows` are there, one at least.
+/// The sum of the first `rows` rows of a four, one at least.
 #[inline(always)]
 fn four_of<S: Simd, const UNIT: bool>(
     s: S,
@@ -521,7 +521,7 @@ fn quarters<T: Copy>([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: [T; BLOCK
     [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]]
 }
 
-/// Makes moments of the sums of a part and merges them into those of all parts before it.
+/// Makes moments of the sums of a part, and merges them into the moments of all parts before it.
 struct MergePart<'a, const UNIT: bool> {
     walk: &'a Walk,
     group: Group,
@@ -581,8 +581,8 @@ fn of_sums<S: Simd, const UNIT: bool>(
     [mean_of([s.widen(pivot), offset, m2], s.splat_f64(0.0)) / unit, m2 / (unit * unit)]
 }
 
-/// Merges moments of as many values in every lane into those of a tile, in given lanes whose
-/// moments are not final.
+/// Merges the moments `other`, of equally many values in every lane, into the moments of a tile: in
+/// those of `lanes` whose moments are not final.
 #[inline(always)]
 fn merge_tile<S: Simd>(
     s: S,
@@ -605,14 +605,15 @@ fn merge_tile<S: Simd>(
     s.store_f64(merged[1], &mut tile[M2]);
 }
 
-/// Mean and sum of squared deviations in every lane, with others merged into them as [`Moments::merge_with`] does.
+/// Mean and sum of squared deviations in every lane, after `other` is merged into them as
+/// [`Moments::merge_with`] does.
 #[inline(always)]
 fn merged<S: Simd>(s: S, [mean, m2]: [S::F64; 2], weights: MergeWeights, other: [S::F64; 2]) -> [S::F64; 2] {
     let delta = other[0] - mean;
     [mean + delta * s.splat_f64(weights.mean), m2 + (other[1] + delta * delta * s.splat_f64(weights.m2))]
 }
 
-/// `value` in given lanes and `other` in the other lanes.
+/// `value` in the lanes `lanes`, and `other` in the other lanes.
 #[inline(always)]
 fn lanes_or<S: Simd>(s: S, lanes: u16, value: S::F64, other: S::F64) -> S::F64 {
     let [value, _] = s.change_lanes_f64([value, other], |lane, values| {
@@ -678,7 +679,8 @@ fn settled<S: Simd>(s: S, BatchMoments { count, mean, m2 }: BatchMoments<S>, piv
     s.less(m2, s.splat_f64(f64::INFINITY)) & !s.less(m2, off) & !s.less(m2 + off, count * s.splat_f64(SMALLEST_SQUARE))
 }
 
-/// Marks the channels of a group whose moments are final for sure, so that few are left to look at one by one.
+/// Marks the channels of a group whose moments are final for sure, so that few channels are left to look
+/// at one by one.
 struct Settle<'a> {
     walk: &'a Walk,
     group: Group,
@@ -740,7 +742,7 @@ pub(crate) fn of_channels<S: Simd>(
     BatchMoments { count, mean, m2 }
 }
 
-/// [`of_channels`] of channels whose columns are whole tiles: what [`of_channel`] does, sixteen channels at once.
+/// [`of_channels`] of channels whose columns are whole tiles: [`of_channel`] for sixteen channels at once.
 #[inline(always)]
 fn of_whole_tiles<S: Simd>(s: S, walk: &Walk, group: Group, channels: Channels, table: &[Tile<FIELDS>]) -> [S::F64; 2] {
     let (mut moments, mut count) = ([s.splat_f64(0.0); 2], 0.0);
@@ -756,7 +758,7 @@ fn of_whole_tiles<S: Simd>(s: S, walk: &Walk, group: Group, channels: Channels, 
     moments
 }
 
-/// The moments of one channel: those of its columns, merged in order.
+/// The moments of one channel: the moments of its columns, merged in order.
 #[inline(always)]
 fn of_channel(walk: &Walk, group: Group, channel: usize, table: &[Tile<FIELDS>]) -> Moments {
     let mut moments = Moments::EMPTY;

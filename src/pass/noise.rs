@@ -3,7 +3,7 @@
 //!
 //! # Random numbers
 //! The words come from sixteen xoshiro128++ generators side by side, seeded block by block of 4096
-//! elements as those of masks, with another key. In its block element `e` has word number `e / 16`
+//! elements as the generators of masks, with another key. In its block element `e` has word number `e / 16`
 //! of lane `e % 16`. The low 23 bits of the word are `m`, its top bit is the sign of
 //! `u = ±(2m + 1)*2^-24`: one of the `2^24` odd multiples of `2^-24` in (-1, 1), each as likely as
 //! any other, and an f32 without rounding.
@@ -11,7 +11,7 @@
 //! # From uniform to normal
 //! `n = sqrt(2)*erfinv(u)` is the point below which a normal variate lies with the probability
 //! `(1 + u)/2`. `erfinv(u)` is `u` times a polynomial of `w = -ln((1 - u)*(1 + u))` below `w = 5`, and
-//! one of `sqrt(w)` from there on (Giles, *Approximating the erfinv function*, GPU Computing Gems
+//! a polynomial of `sqrt(w)` from there on (Giles, *Approximating the erfinv function*, GPU Computing Gems
 //! Jade Edition, 2011, table 5). One word of 300 is in the second part, which a vector computes only
 //! if one of its lanes is there. The logarithm is `-k*ln(2) + 2*atanh((m - 1)/(m + 1))` of
 //! `m*2^-k`, with `m` in `[sqrt(1/2), sqrt(2))`.
@@ -99,7 +99,7 @@ fn erfinv<S: Simd>(s: S, u: S::F32) -> S::F32 {
     let w = minus_ln(s, (one - u) * (one + u));
     let near = polynomial(s, &NEAR_COEFFICIENTS, w - s.splat(2.5));
     let is_far = s.le(s.splat(FAR), w);
-    // Lanes in the far part have their bits of 1.
+    // Lanes in the far part have the bits of 1, and the other lanes have none.
     if s.is_zero(s.to_bits(s.keep(is_far, one))) {
         return near * u;
     }
@@ -170,7 +170,7 @@ impl<F: Factor> Kernel for Multiply<'_, F> {
     }
 }
 
-/// Multiplies values of one block, the first of which is its element number `skip`.
+/// Multiplies values of one block. The first value is element number `skip` of the block.
 #[inline(always)]
 fn multiply_block<M: Machine, F: Factor>(m: M, factor: F, generators: &Generators, skip: usize, values: &mut [f32]) {
     let skipped = skip % LANES;
@@ -273,8 +273,8 @@ mod tests {
         }
     }
 
-    /// Every word that gives another value, on every backend. The reference has a test with the same digest: it is not part of the
-    /// published crate.
+    /// Every word that gives another value, on every backend. The reference, which is not part of the
+    /// published crate, has a test with the same digest.
     #[test]
     fn noise_contract_every_uniform_and_normal_number_has_the_bits_of_the_reference() {
         const WORDS: u32 = 1 << 16;

@@ -9,7 +9,7 @@ use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, one_at_a_time};
 use crate::slices::{range, range_mut, take_front};
 use crate::storage::{Ahead, PIECE, Storage};
 
-/// What becomes of the values.
+/// The formula by which a pass changes its values.
 pub(crate) trait Formula {
     /// Whether another tensor is read beside the values.
     const READS: bool;
@@ -17,7 +17,7 @@ pub(crate) trait Formula {
     fn of<S: Simd>(s: S, value: S::F32, other: S::F32, slope: S::F32) -> S::F32;
 }
 
-/// `y < 0 ? slope*y : y`. What is dropped stays +0.0, whatever the slope is.
+/// `y < 0 ? slope*y : y`. A dropped element stays +0.0, whatever the slope is.
 pub(crate) struct Forward;
 
 impl Formula for Forward {
@@ -26,7 +26,7 @@ impl Formula for Forward {
     #[inline(always)]
     fn of<S: Simd>(s: S, value: S::F32, _: S::F32, slope: S::F32) -> S::F32 {
         let (zero, one) = (s.splat(0.0), s.splat(1.0));
-        // Only what is below 0 is multiplied by the slope: the other products might overflow.
+        // Only values below 0 are multiplied by the slope: the products of other values might overflow.
         value * s.select(s.unless_less(s.mask(u16::MAX), value, zero), one, slope)
     }
 }
@@ -80,14 +80,14 @@ impl<'a> Others<'a> {
         }
     }
 
-    /// What the whole vectors leave over.
+    /// The values after the last whole vector, if the tensor is read.
     #[inline(always)]
     fn load_tail<S: Simd, F: Formula>(&self, s: S) -> S::F32 {
         if F::READS { s.load_partial(self.tail) } else { s.splat(0.0) }
     }
 }
 
-/// The other tensor of a call, if it is read, and where some of it is f32.
+/// The other tensor of a call, if it is read, and the rooms where a piece of it is f32.
 struct Other<'a, T: Storage> {
     tensor: T::Ref<'a>,
     room: T::Room,
@@ -101,7 +101,7 @@ impl<'a, T: Storage> Other<'a, T> {
         Self { tensor, room: T::room(), copy: [0.0; PIECE] }
     }
 
-    /// Some neighbours; a piece at most, unless the tensor is f32.
+    /// The `len` neighbours from element `start` on: a piece at most, unless the tensor is f32.
     #[inline(always)]
     fn read<M: Machine, F: Formula>(&mut self, m: M, (start, len): (usize, usize)) -> &[f32] {
         if !F::READS {
@@ -125,7 +125,7 @@ impl<'a, T: Storage> Other<'a, T> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Slopes<'a> {
     One(f32),
-    /// A slope for each channel, each with so many neighbours.
+    /// A slope for each channel, and the number of neighbours that belong to a channel.
     Each(&'a [f32], usize),
 }
 
@@ -138,7 +138,7 @@ impl<'a> Slopes<'a> {
         }
     }
 
-    /// A tensor may be cut after a multiple of so many elements.
+    /// The number of elements after a multiple of which a tensor may be cut.
     pub(crate) const fn unit(self) -> usize {
         match self {
             Self::One(_) => LANES,
@@ -148,7 +148,7 @@ impl<'a> Slopes<'a> {
     }
 }
 
-/// Changes the values of a tensor from an element on, a multiple of [`Slopes::unit`].
+/// Changes the values of a tensor from element `first` on, a multiple of [`Slopes::unit`].
 pub(crate) struct Prelu<'a, T: Storage, F> {
     pub(crate) formula: PhantomData<F>,
     pub(crate) slopes: Slopes<'a>,
@@ -235,14 +235,14 @@ fn of_one_slope<S: Simd, F: Formula>(s: S, slope: f32, other: &[f32], values: &m
         s.store(F::of(s, s.load(values), others.load::<_, F>(s, vector), slope), values);
     }
     if !tail.is_empty() {
-        // Where lanes come one after the other, they are a loop around this.
+        // Where lanes are processed one at a time, there is a loop over the lanes around this code.
         one_at_a_time();
         s.store_partial(F::of(s, s.load_partial(tail), others.load_tail::<_, F>(s), slope), tail);
     }
 }
 
-/// Values of fewer than sixteen neighbours with one slope: the slopes of some columns are laid out once, for all rows of the
-/// matrix. Several short rows are one.
+/// Values of which fewer than sixteen neighbours have one slope: the slopes of some columns are laid out
+/// once, for all rows of the matrix. Several short rows are processed as one.
 #[inline(always)]
 fn of_columns<M: Machine, T: Storage, F: Formula>(
     m: M,

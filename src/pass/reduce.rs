@@ -23,7 +23,8 @@ use crate::tasks::Tasks;
 use crate::walk::{BLOCK_VALUES, Columns, Group, Piece, Planar, RowBlock, Tile, Vectors, Walk};
 
 impl<T: Storage> Apply<'_, T> {
-    /// `g` without the dropout scale; a curve is in the gradient already where lanes are worked at once.
+    /// `g` without the dropout scale. Where lanes are processed at once, `grad` has been through the curve
+    /// already.
     #[inline(always)]
     pub(crate) fn gradient<S: Simd>(&self, s: S, lower: S::F32, bits: u16, z: S::F32, grad: S::F32) -> S::F32 {
         let grad = match &self.formula.curve {
@@ -33,8 +34,8 @@ impl<T: Storage> Apply<'_, T> {
         bounded(s, lower, bits, z, grad)
     }
 
-    /// `g` of some vectors of which some lanes need f64, without the dropout scale, into the first strip: those of `vectors` from
-    /// number `first` on. Lanes without an element have 0.
+    /// Writes `g` without the dropout scale into the first strip: of `vectors` from number `first` on, where
+    /// some lanes need f64. Lanes without an element get 0.
     #[inline(always)]
     pub(super) fn fill_strip_with_g<S: Simd>(
         &self,
@@ -61,7 +62,7 @@ impl<T: Storage> Apply<'_, T> {
         let strips = strip.as_chunks_mut().0.iter_mut().zip(factors.as_chunks().0);
         for (place, (strip, dy)) in vectors.from(first, BITS).zip(strips) {
             let (bits, z) = (keep.of_values(place) & first_lanes(place.len), s.load(strip));
-            // What a curve has been through is the gradient, and it has no bound.
+            // A strip that has been through a curve is the gradient, which has no bound.
             let gradient = if self.formula.curve.is_some() { z } else { s.load(dy) };
             s.store(bounded(s, lower, bits, z, gradient), strip);
         }
@@ -74,22 +75,23 @@ impl<T: Storage> Apply<'_, T> {
     }
 }
 
-/// The fields of the table of a backward call. First pairs of f32 vectors: the coefficients of the forward call; slope and
-/// tilt of the input gradient; its offset, and the unit of the sums until they are there and whether the input gradient needs
-/// f64 from then on. Then, in f64, the sums: first of `g` and `g*(x - mean)*unit`, then those of `g` and of `g*xhat` with the
-/// dropout scale.
+/// The number of fields of the table of a backward call. First come pairs of f32 vectors: the
+/// coefficients of the forward call; slope and tilt of the input gradient; its offset and another number.
+/// Until the sums are made, this number is their unit; from then on it says whether the input gradient
+/// needs f64. Then come two fields of f64: the sums of `g` and of `g*(x - mean)*unit`, and later the sums
+/// of `g` and of `g*xhat` with the dropout scale.
 pub(crate) const FIELDS: usize = apply::FIELDS + 4;
 /// Slope and tilt.
 pub(crate) const SLOPE: usize = apply::FIELDS;
-/// Offset, and unit or whether f64 is needed.
+/// Offset, and the unit or whether f64 is needed.
 pub(crate) const OFFSET: usize = apply::FIELDS + 1;
 /// The sums of `g`.
 pub(crate) const G: usize = apply::FIELDS + 2;
 /// The sums of `g*(x - mean)*unit` or of `g*xhat`.
 pub(crate) const G_OTHER: usize = apply::FIELDS + 3;
 
-/// The fields of a task's own table: two sums of the part in progress, and a pair of f32 vectors, the sums of its block in
-/// progress.
+/// The number of fields of a task's own table: two sums of the part in progress, and a pair of f32
+/// vectors, the sums of its block in progress.
 pub(crate) const TASK_FIELDS: usize = 3;
 const PART_G: usize = 0;
 const PART_G_DEVIATION: usize = 1;
@@ -153,7 +155,7 @@ impl<S: Simd> Sources<S> for ForwardTiles<'_> {
     }
 }
 
-/// What turns vectors into their summands.
+/// The coefficients that turn vectors into their summands.
 #[derive(Clone, Copy)]
 struct Summands<'a, 'b, S: Simd, T: Storage> {
     apply: &'a Apply<'b, T>,
@@ -184,7 +186,8 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
         Two { first: g, second: g * ((x - self.forward.mean) * self.unit) }
     }
 
-    /// The summands of the first values of a vector: the lanes past them are in no sum, whatever becomes of a zero there.
+    /// The summands of the first values of a vector. Lanes past them add nothing, whatever the formulas make
+    /// of the zeros there.
     #[inline(always)]
     fn of_some<E: Load, const RESIDUAL: bool, const GATED: bool>(
         &self,
@@ -199,7 +202,7 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
         Two { first: sums.first, second: s.keep(s.mask(lanes), sums.second) }
     }
 
-    /// The sum of a four of which some lanes are of other channels.
+    /// The sum of a four, some lanes of which belong to other channels.
     #[inline(always)]
     fn four_of_some<E: Load, const GATED: bool>(
         &self,
@@ -239,7 +242,7 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
         if x_rest.is_empty() {
             return sum;
         }
-        // Up to three whole vectors and a part of one, without what a loop over them costs short runs.
+        // Up to three whole vectors and a part of one, without a loop, which costs short runs too much.
         let (mut bits, mut last) = (rest_bits.vectors(), Two::both(s.splat(0.0)));
         let (mut x, mut dy) = (x_rest, dy_rest);
         if let (Some((x_two, x_rest)), Some((dy_two, dy_rest))) = (x.split_first_chunk(), dy.split_first_chunk()) {
@@ -287,7 +290,7 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
     }
 }
 
-/// The values from one on that are loaded as a four, if a tensor has as many.
+/// The values from number `first` on that are loaded as a four; `None` if the tensor has fewer.
 #[inline(always)]
 fn four_from<E>(tensor: &[E], first: usize) -> Option<&[E; SHORT]> {
     tensor.get(first..)?.first_chunk()
@@ -311,7 +314,7 @@ fn in_two<E: Load>(values: &[E; 2 * LANES]) -> [&Lanes<E>; 2] {
     }
 }
 
-/// The values of the first vector, and those of the second, of which one at least is missing.
+/// The values of the first vector and of the second one, where fewer than two vectors are left.
 #[inline(always)]
 fn up_to_two<E>(values: &[E]) -> [&[E]; 2] {
     match values.split_at_checked(LANES) {
@@ -320,7 +323,8 @@ fn up_to_two<E>(values: &[E]) -> [&[E]; 2] {
     }
 }
 
-/// Adds the rows of a block, whose values all belong to one channel, to a sum: without a residual or a curve.
+/// Adds the rows of a block, whose values all belong to one channel, to a sum, without a residual or a
+/// curve.
 struct RowsOfBlock<'a, 'b, S: Simd, T: Storage, const GATED: bool> {
     summands: Summands<'a, 'b, S, T>,
     block: RowBlock,
@@ -335,10 +339,10 @@ impl<S: Simd, T: Storage, const GATED: bool> OfTwo<S> for RowsOfBlock<'_, '_, S,
         let Self { summands, block, keep, buffer, sum } = self;
         let (mut first, columns) = (block.first(), block.columns);
         let vectors = columns.div_ceil(LANES);
-        // Runs of three and four vectors: all four are loaded, and what belongs to the next channel adds nothing.
+        // Runs of three and four vectors: all four are loaded, and values of the next channel add nothing.
         let is_short = vectors > 2 && columns <= SHORT;
         let lanes = [u16::MAX, u16::MAX, lanes_from(columns, 2), lanes_from(columns, 3)];
-        // A copy, because what a function is given the address of is not in registers.
+        // A copy, because a value whose address is given to a function is not in registers.
         let mut of_rows = *sum;
         for _ in 0..block.rows {
             let keep = keep.within(first, columns);
@@ -369,8 +373,8 @@ struct PartSums<'a, 'b, T: Storage> {
     part: &'a mut [Tile<TASK_FIELDS>],
 }
 
-/// The same with or without a residual, and without looking at `z` (`GATED`): a kernel for each, because without
-/// optimisation the stack would hold the vectors of all.
+/// [`PartSums`] with or without a residual, and with or without a look at `z` (not if `GATED`). There is a
+/// kernel for each, because without optimisation the stack would hold the vectors of all.
 struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool, const GATED: bool>(PartSums<'a, 'b, T>);
 
 impl<T: Storage, const RESIDUAL: bool, const GATED: bool> Kernel for Variant<'_, '_, T, RESIDUAL, GATED> {
@@ -407,7 +411,7 @@ impl<T: Storage> Rooms<T> {
 /// The same columns of four rows.
 type Four<'a, E> = [&'a [E]; 4];
 
-/// Rooms for what a walk needs again and again.
+/// The memory that a walk uses again and again: for bits, a strip, and the values of tensors.
 type Buffers<'a, T, Strip> = (&'a mut Buffer, &'a mut Option<Strip>, &'a mut Rooms<T>);
 
 impl<'b, T: Storage> PartSums<'_, 'b, T> {
@@ -532,7 +536,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         }
     }
 
-    /// Adds the sums of up to four rows, from a column of the table on, to those of their block.
+    /// Adds the sums of up to four rows, from column `column` of the table on, to the sums of their block.
     #[inline(always)]
     fn four_rows<S: Simd, const RESIDUAL: bool, const GATED: bool>(
         &self,
@@ -550,7 +554,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
                 return;
             }
         }
-        // Of rows that are widened, the next four.
+        // If these rows are widened, the next four rows are asked for.
         let ahead = if far { Ahead::second(4 * rows.width) } else { Ahead::NOT };
         let (place, of_rows) = ((rows.first(), rows.columns), (rows.rows, rows.width));
         let residuals = match if RESIDUAL { self.apply.residual } else { None } {
@@ -564,8 +568,8 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         self.add_rows::<S, f32, RESIDUAL, GATED>(s, rows, column, (table, part), (tensors, far), (bits, buffer));
     }
 
-    /// Adds the sums of up to four rows, whose values are given, to those of their block. `far` says that the next rows are
-    /// asked for: the rows are those of the tensors, which come from memory.
+    /// Adds the sums of up to four rows, whose values are given, to the sums of their block. `far` says that
+    /// the next rows are asked for: the values are those of the tensors themselves, which come from memory.
     #[inline(always)]
     fn add_rows<S: Simd, E: Load, const RESIDUAL: bool, const GATED: bool>(
         &self,
@@ -576,13 +580,13 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         (([x, dy], residual), far): (([Four<'_, E>; 2], Four<'_, f32>), bool),
         (bits, buffer): (&mut FourBits, &mut Buffer),
     ) {
-        // The rows that are missing are the first one again, with every element dropped.
+        // Rows that are missing are the first row again, with every element dropped.
         let bits = four_bits(&self.apply.keep, rows, bits, buffer);
         let (first, lower) = (column / LANES * LANES, self.apply.lower(s));
         let (residual, residual_rest) = whole_vectors::<_, 4>(residual);
         let ((x, x_rest), (dy, dy_rest)) = (whole_vectors::<_, 4>(x), whole_vectors::<_, 4>(dy));
         let mut tiles = table.iter().zip(part).zip(bits).enumerate();
-        // Rows first: when they are through, no tile must have been taken.
+        // `zip` asks its left side first, so that the end of the rows ends the loop before a tile is taken.
         for ((x, dy), (number, ((tile, part), bits))) in four_rows(x).zip(four_rows(dy)).zip(tiles.by_ref()) {
             let owner = Owner::Column(self.group, column + number * LANES);
             let residual = residual.map(|row| row.get(number).unwrap_or(&[0.0; LANES]));
@@ -616,7 +620,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         }
     }
 
-    /// `dy` of four rows, from a column of the table on, or what a curve makes of it.
+    /// `dy` of four rows, from column `column` of the table on, after the curve if there is one.
     #[inline(always)]
     fn four_gradients<'c, S: Simd, const RESIDUAL: bool>(
         &'c self,
@@ -643,7 +647,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         strips.each_ref().map(|strip| strip.get(..rows.columns).unwrap_or_default())
     }
 
-    /// What turns the vectors of a tile into their summands.
+    /// The coefficients that turn the vectors of a tile into their summands.
     #[inline(always)]
     fn summands<S: Simd>(&self, s: S, lower: S::F32, tile: &Tile<FIELDS>, owner: Owner) -> Summands<'_, 'b, S, T> {
         let (_, unit) = s.load_pair(&tile[OFFSET]);
@@ -656,7 +660,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         }
     }
 
-    /// Adds the sums of four vectors whose lanes are columns to those of their block.
+    /// Adds the sums of four vectors whose lanes are columns to the sums of their block.
     #[inline(always)]
     fn add_four<S: Simd, const RESIDUAL: bool, const GATED: bool>(
         &self,
@@ -667,7 +671,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         bits: [u16; 4],
     ) {
         let this = self.summands(s, lower, tile, owner);
-        // Not in a loop: it would have the vectors in memory, to count them off.
+        // Written out, because a loop would have the vectors in memory, to count them off.
         let first = this.of::<RESIDUAL, GATED>(s, x[0], dy[0], residual[0], bits[0])
             + this.of::<RESIDUAL, GATED>(s, x[1], dy[1], residual[1], bits[1]);
         let second = this.of::<RESIDUAL, GATED>(s, x[2], dy[2], residual[2], bits[2])
@@ -696,7 +700,7 @@ impl<S: Simd, T: Storage, const GATED: bool> OfTwo<S> for RowsOfTensors<'_, '_, 
     }
 }
 
-/// Adds some sums to those of the block in progress.
+/// Adds `sums` to the sums of the block in progress.
 #[inline(always)]
 fn add_to_block<S: Simd>(s: S, part: &mut Tile<TASK_FIELDS>, sums: Two<S::F32>) {
     let (first, second) = s.load_pair(&part[BLOCK]);
@@ -704,7 +708,7 @@ fn add_to_block<S: Simd>(s: S, part: &mut Tile<TASK_FIELDS>, sums: Two<S::F32>) 
     s.store_pair(first, second, &mut part[BLOCK]);
 }
 
-/// Adds the sums of a block to those of its part.
+/// Adds the sums of a block to the sums of its part.
 #[inline(always)]
 fn end_block<S: Simd>(s: S, part: &mut Tile<TASK_FIELDS>) {
     let (first, second) = s.load_pair(&part[BLOCK]);
@@ -714,7 +718,7 @@ fn end_block<S: Simd>(s: S, part: &mut Tile<TASK_FIELDS>) {
     s.store_f64(s.load_f64(part_g_deviation) + s.widen(second), part_g_deviation);
 }
 
-/// Adds the sums of a part to those of all parts before it.
+/// Adds the sums of a part to the sums of all parts before it.
 struct MergePart<'a> {
     piece: Piece,
     part: &'a [Tile<TASK_FIELDS>],
@@ -755,7 +759,7 @@ impl Kernel for Unsound<'_> {
     }
 }
 
-/// Computes the sums of channels in f64 whose numbers leave the range of f32, into the table of
+/// Computes in f64 the sums of channels whose numbers leave the range of f32, into the table of
 /// their group. Planar: each lane in the order of memory, then the fold. Columns: each column in the
 /// order of memory.
 #[cold]
@@ -773,7 +777,8 @@ fn exact_channels<T: Storage>(
     tasks.run(ExactSums { walk, group, apply, input, grad, table });
 }
 
-/// Marks the channels that need their sums in f64, before the first sum is replaced: by NaN in all of their columns.
+/// Marks the channels that need their sums in f64 by a NaN in all of their columns, before the first sum
+/// is replaced.
 struct MarkUnsound<'a> {
     group: Group,
     table: &'a mut [Tile<FIELDS>],
@@ -856,7 +861,7 @@ impl<T: Storage> ExactSums<'_, '_, T> {
         let group = self.group;
         let units = self.walk.units(group);
         for (number, tile) in core::mem::take(&mut self.table).iter_mut().enumerate() {
-            // What is not a number is not less than any.
+            // NaN is not less than any number.
             let wanted = !s.less(s.load_f64(&tile[G]) * s.splat_f64(0.0), s.splat_f64(1.0));
             if wanted == 0 {
                 continue;
@@ -934,7 +939,7 @@ impl<T: Storage> AddExactly<'_, '_, '_, T> {
         let normalise = source.normalise(s, apply);
         let (mean, unit) = (s.widen(normalise.rounded[0]), s.load_f64(unit));
         let (mut g_sum, mut other_sum) = (s.load_f64(g_sums), s.load_f64(other_sums));
-        // Of vectors whose lanes are rows of one column, which are added in their order.
+        // The sums of vectors whose lanes are rows of one column: the rows are added in their order.
         let mut of_column = [0.0; 2];
         let mut rooms = Rooms::<T>::new();
         for first in (0..vectors.count()).step_by(BITS) {
@@ -960,7 +965,7 @@ impl<T: Storage> AddExactly<'_, '_, '_, T> {
     }
 }
 
-/// Adds the first summands of two sums, one after the other.
+/// Adds the first `count` summands of each of two sums, one after the other.
 #[cold]
 #[inline(never)]
 fn add_in_order(sums: &mut [f64; 2], [first, second]: &[Lanes<f64>; 2], count: usize) {
@@ -983,7 +988,7 @@ pub(crate) fn of_channels<S: Simd>(s: S, group: Group, channels: Channels, table
     s.lane_by_lane(channels.len, |lane| of_channel(group, channels.first + lane, table))
 }
 
-/// The sums of one channel: those of its columns, in order.
+/// The sums of one channel: the sums of its columns, added in order.
 #[inline(always)]
 fn of_channel(group: Group, channel: usize, table: &[Tile<FIELDS>]) -> [f64; 2] {
     let mut sums = [0.0; 2];

@@ -43,14 +43,14 @@ impl<T: Add<Output = T>> Add for Two<T> {
 }
 
 impl<T: Copy> Two<T> {
-    /// The same number twice.
+    /// `value` as both numbers.
     #[inline(always)]
     pub(crate) const fn both(value: T) -> Self {
         Self { first: value, second: value }
     }
 }
 
-/// A sum in fours, one summand after the other. The rest of the last four is missing.
+/// A sum in fours, one summand after the other. The last four may have fewer summands.
 #[derive(Clone, Copy)]
 pub(crate) struct InFours<T> {
     sum: Two<T>,
@@ -60,7 +60,7 @@ pub(crate) struct InFours<T> {
 }
 
 impl<T: Copy + Add<Output = T>> InFours<T> {
-    /// The fours are added to `sum`.
+    /// A sum that adds its fours to `sum`.
     #[inline(always)]
     pub(crate) const fn after(sum: Two<T>) -> Self {
         Self { sum, pair: sum, last: sum, number: 0 }
@@ -77,7 +77,7 @@ impl<T: Copy + Add<Output = T>> InFours<T> {
         self.number += 1;
     }
 
-    /// The sum of all.
+    /// The sum of `sum` and all summands.
     #[inline(always)]
     pub(crate) fn total(self) -> Two<T> {
         match self.number % 4 {
@@ -117,7 +117,7 @@ impl<S: Simd> LaneSums<S> {
 /// The lanes of both sums of each of sixteen channels.
 pub(crate) type PlanarSums = [[Lanes<f64>; 2]; LANES];
 
-/// Folds the sums of channels into those of a part, one after the other.
+/// Folds the lanes of each channel into its two sums of a part, one channel after the other.
 #[inline(always)]
 pub(crate) fn fold_channels(sums: &PlanarSums, first: &mut [f64], second: &mut [f64]) {
     for ([firsts, seconds], (first, second)) in sums.iter().zip(first.iter_mut().zip(second)) {

@@ -96,7 +96,8 @@ impl From<Error> for normdrop_error {
             Error::DropoutUnset { p } => {
                 Self { value: p, ..Self::new(NORMDROP_STATUS_MASK_MISSING).of(NORMDROP_BUFFER_MASK) }
             }
-            // A call of C gives gates only in the direction that they have. What is left is the mask.
+            // A call of C gives gates only in the direction that they have. So the mask in gates is at fault:
+            // it has one bit for several elements.
             Error::GatesDirection => Self::new(NORMDROP_STATUS_NOT_AN_ELEMENT_MASK).of(NORMDROP_BUFFER_GATES),
             Error::GatesActivation => Self::new(NORMDROP_STATUS_NO_GATES).of(NORMDROP_BUFFER_GATES),
             Error::Slope { slope } => Self { value: slope.into(), ..Self::new(NORMDROP_STATUS_SLOPE) },
@@ -212,8 +213,8 @@ impl normdrop_layer {
         Ok(Shape::nlc(outer / positions, positions, channels)?)
     }
 
-    /// The layer with the activation `A`: that of this struct, or any other if the call does not
-    /// use it.
+    /// The layer with the activation `activation`: that of this struct, or any other if the call uses no
+    /// activation.
     fn with<A: Activation>(&self, activation: A) -> Result<Layer<A>, normdrop_error> {
         let granularity = match self.granularity {
             NORMDROP_GRANULARITY_ELEMENT => Granularity::Element,
@@ -536,7 +537,7 @@ impl normdrop_backward_call {
         with_layer!(layer, layer => layer.differentiate(backward).map_err(of_grad_input))
     }
 
-    /// All buffers; no `grad_output` if it is the gradient of the input.
+    /// All buffers, but no `grad_output` if the gradient of the input takes its place.
     ///
     /// # Safety
     /// As `normdrop_slice_mut::optional`, for all.
@@ -700,12 +701,12 @@ impl normdrop_stored {
     }
 }
 
-/// A call over valid positions has no tensors of halves.
+/// The error of a call over valid positions that is given a tensor of halves.
 const fn masked_halves() -> normdrop_error {
     normdrop_error::new(NORMDROP_STATUS_ELEMENT).of(NORMDROP_BUFFER_MASKED)
 }
 
-/// Two buffers that stand for the same thing.
+/// The error of a call that is given two buffers which stand for the same thing.
 fn two_buffers(buffer: normdrop_buffer, other: normdrop_buffer) -> normdrop_error {
     normdrop_error { other, ..normdrop_error::new(NORMDROP_STATUS_TWO_BUFFERS).of(buffer) }
 }
@@ -1548,11 +1549,11 @@ pub unsafe extern "C" fn normdrop_eval(
         let layer = unsafe { read_struct(layer, NORMDROP_BUFFER_LAYER)? };
         // SAFETY: passed on.
         let call = unsafe { read_struct(call, NORMDROP_BUFFER_CALL)? };
-        // The backward call that gates are for needs the input.
+        // A call that writes gates is not in place, because the backward call with the gates needs the input.
         let in_place = tensor!(call, input).is(tensor_mut!(call, output)) && call.gates.values.is_null();
         let in_gates = call.mask.is(call.gates);
         let is_prepared = !call.prepared.is_left_out();
-        // Of prepared statistics nothing else is used, nor checked.
+        // With prepared statistics no other statistics or parameters are used, nor checked.
         let statistics = if is_prepared {
             [call.prepared.region(NORMDROP_BUFFER_PREPARED)?, Region::NONE, Region::NONE, Region::NONE, Region::NONE]
         } else {
@@ -2363,7 +2364,7 @@ unsafe fn merge(
     Ok(merge(unsafe { into.get() }, unsafe { from.get() })?)
 }
 
-/// Where a function has a tensor of halves alone.
+/// The missing tensor of floats, where a function takes a tensor of halves alone.
 const NO_FLOATS: normdrop_slice<f32> = normdrop_slice { values: core::ptr::null(), len: 0 };
 const NO_FLOATS_MUT: normdrop_slice_mut<f32> = normdrop_slice_mut { values: core::ptr::null_mut(), len: 0 };
 
@@ -2447,7 +2448,7 @@ unsafe fn dropout<'a>(mask: normdrop_slice<u8>) -> Dropout<'a> {
 /// The dropout of a forward call, whose mask may be in the buffer of its gates.
 ///
 /// # Safety
-/// As `normdrop_slice::optional`, unless it is in the gates.
+/// As `normdrop_slice::optional`, unless the mask is in the gates.
 unsafe fn forward_dropout<'a>(in_gates: bool, mask: normdrop_slice<u8>) -> Dropout<'a> {
     // SAFETY: passed on.
     if in_gates { Dropout::InGates } else { unsafe { dropout(mask) } }

@@ -188,7 +188,7 @@ pub(super) fn check_apart(regions: &[Region]) -> Result<(), normdrop_error> {
     Ok(())
 }
 
-/// Checks that a buffer shares no memory with others, unless the call writes neither of two.
+/// Checks that a buffer shares no memory with any other buffer, unless the call writes neither of the two.
 pub(super) fn check_apart_from(region: &Region, others: &[Region]) -> Result<(), normdrop_error> {
     for other in others {
         if (region.written || other.written) && region.overlaps(other) {

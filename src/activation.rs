@@ -610,8 +610,8 @@ impl Curve for Mish {
 /// Functional Knowledge for Better Option Pricing*, 2000), within 2 ulp of the exact function.
 ///
 /// It is PyTorch's `Softplus` with its default `beta`, 1. It needs no `threshold`: above 20, PyTorch's
-/// threshold, the function rounds to `z` by itself. It is 0 for −∞ and ∞ for ∞. A NaN in `z` gives NaN, forward and
-/// backward.
+/// threshold, the function rounds to `z` by itself. It is 0 for −∞ and ∞ for ∞. A NaN in `z` gives
+/// NaN, forward and backward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Softplus;
 

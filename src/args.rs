@@ -55,8 +55,8 @@ pub struct Running<'a> {
     /// and finite `x` would give NaN. Some files have negative variances, because libraries that
     /// average `E[x^2]-E[x]^2` store them where the mean is many standard deviations from 0 (Keras
     /// 3 on PyTorch, haiku, nnabla and dlib do). A variance between `-1e-6*mean^2` and 0 is a
-    /// rounding error of a channel that hardly varies: set it to 0. In a lower one the variance is
-    /// lost, and must be computed from the data again: [`Layer::moments`](crate::Layer::moments) of
+    /// rounding error of a channel that hardly varies: set it to 0. The true value of a lower
+    /// variance is lost, and must be computed from the data again: [`Layer::moments`](crate::Layer::moments) of
     /// all data, merged, and [`Layer::finish`](crate::Layer::finish) with a momentum of 1.
     pub var: &'a [f32],
 }
@@ -230,7 +230,7 @@ impl<'a> SavedMut<'a> {
     }
 
     /// The three buffers from one slice of [`saved_len`]`(C)` values, for programs that need not know
-    /// which statistics are saved. [`Saved::split`] has the buffers to be read.
+    /// which statistics are saved. [`Saved::split`] gives the same buffers for reading.
     ///
     /// The slice has the `C` values of `inv_std`, and in the memory of the other `C` values `mean` and
     /// `mean_tail`. A slice of another length makes buffers of another number of channels, which the

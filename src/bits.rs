@@ -7,7 +7,7 @@ use crate::slices::take_front;
 /// The number of vectors whose bits are made at once.
 pub(crate) const BITS: usize = 32;
 
-/// Room for the bits of [`BITS`] vectors, which may begin inside a byte, and so for two bytes more.
+/// Room for the bits of [`BITS`] vectors, and for two bytes more, because the bits may begin inside a byte.
 pub(crate) type Buffer = [u8; 2 * BITS + 2];
 
 /// The mask bits of a piece of four rows.

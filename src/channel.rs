@@ -405,8 +405,8 @@ impl Normalisation<'_> {
         }
     }
 
-    /// [`Self::of_channel`] of statistics that are not prepared. A program that never uses prepared
-    /// statistics calls this function, and so has no code for them.
+    /// [`Self::of_channel`] of statistics that are not prepared. With this function a program without
+    /// prepared statistics has no code for them.
     #[cold]
     #[inline(never)]
     pub(crate) fn computed_of_channel(&self, channel: usize) -> ChannelNormalise {

@@ -465,8 +465,9 @@ impl<A: Activation> Layer<A> {
     /// # Errors
     /// [`Error::Length`] for a buffer of the wrong length, [`Error::DropoutUnset`] if `p` is above 0
     /// and the call does not say what to drop, [`Error::Eps`] if `eps` is 0. With running statistics
-    /// also [`Error::Momentum`] if the momentum is out of its range and used, and [`Error::SingleSample`] if
-    /// there is one value per channel and the running variance is the unbiased one.
+    /// also [`Error::Momentum`] if the momentum is out of its range and used, and
+    /// [`Error::SingleSample`] if there is one value per channel and the running variance is the
+    /// unbiased one.
     pub fn train<X: Element, Y: Element>(&self, call: Train<'_, X, Y>) -> Result<(), Error> {
         by_family!(X, Y; Family => self.trained::<Family>(TrainCall::new(call)))
     }

@@ -49,8 +49,8 @@ impl Layer<Identity> {
     /// ```
     /// With equal slopes, `y` is that of [`LeakyRelu`](crate::LeakyRelu), except that `slope*(scale*z)`
     /// is rounded instead of `scale*(slope*z)` where there is a residual. `z` and `scale*z` are numbers of
-    /// f32: a number that does not fit is infinite, even if its product with the slope would fit. With a slope of 0,
-    /// −∞ gives NaN, as in PyTorch. A dropped element is +0.0 for every slope.
+    /// f32: a number that does not fit is infinite, even if its product with the slope would fit. With a
+    /// slope of 0, −∞ gives NaN, as in PyTorch. A dropped element is +0.0 for every slope.
     ///
     /// Elements may be halves, see [`Element`]: all results are those of f32, rounded once.
     /// Scratch then has `prelu_half_scratch_len` values.
@@ -118,9 +118,9 @@ impl Layer<Identity> {
     /// The derivative at 0 is the slope, as in PyTorch. With equal slopes, `dx` and the gradients of
     /// weight and bias have the bits of [`LeakyRelu`](crate::LeakyRelu). `d_slope` is summed in the order
     /// of the other sums; a sum that does not fit an f32 is infinite. Where a `z` of −∞ would make the
-    /// sum NaN, by a `dy` of 0 or by a product of the other sign, that `z` counts as the largest f32 of its sign.
-    /// So finite tensors never give a `d_slope` of NaN, as they do in PyTorch. A product `slope*dy` that
-    /// does not fit an f32 is infinite, too.
+    /// sum NaN, by a `dy` of 0 or by a product of the other sign, that `z` counts as the largest f32 of
+    /// its sign. So finite tensors never give a `d_slope` of NaN, as they do in PyTorch. A product
+    /// `slope*dy` that does not fit an f32 is infinite, too.
     ///
     /// `grad_input` is needed: `y` before PReLU is computed again, and put there. So there is no call
     /// in place. Gates do not say what `z` was, and are refused.
@@ -173,8 +173,8 @@ impl<A: Activation> Layer<A> {
     /// [`Layer::prelu_scratch_len`] for [`Layer::train_prelu`] and the other calls of its kind with
     /// tensors of halves: half a value per element more.
     ///
-    /// In the additional values `y` before PReLU is kept as f32, so that it is not rounded twice. One scratch serves all
-    /// layers of a network, one call at a time.
+    /// In the additional values `y` before PReLU is kept as f32, so that it is not rounded twice. One
+    /// scratch serves all layers of a network, one call at a time.
     #[cfg(feature = "half-precision")]
     #[must_use]
     pub const fn prelu_half_scratch_len(&self) -> usize {

@@ -37,8 +37,8 @@ pub(crate) fn backward(plan: &Plan, mask: &[u8], values: &mut [f32]) {
     run(plan, mask, values, |forward| Coefficients { shift: -0.0, dropped: 0.0, ..forward });
 }
 
-/// Runs alpha dropout with the coefficients that `of_forward` makes of those of the forward call. All
-/// lengths have been checked.
+/// Runs alpha dropout with the coefficients that `of_forward` makes of the forward call's coefficients.
+/// All lengths have been checked.
 #[expect(clippy::cast_possible_truncation, reason = "rounded to nearest")]
 fn run(plan: &Plan, mask: &[u8], values: &mut [f32], of_forward: impl FnOnce(Coefficients) -> Coefficients) {
     // Where everything is dropped there are no coefficients: they would divide by 0.

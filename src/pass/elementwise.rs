@@ -1,10 +1,9 @@
 //! The walk of the elementwise passes: which coefficients each vector of a tensor has.
 //!
 //! A pass makes every element of the output from the elements at the same place of its inputs and the
-//! coefficients of the channel. It says what it makes of some neighbours in memory
-//! ([`Elementwise::vectors`]); this file says which neighbours, in which order, with which
-//! coefficients. They come from the table of a group ([`Column`]), one vector after the other
-//! ([`Sources`]):
+//! coefficients of the channel. The pass has the formula for some neighbours in memory
+//! ([`Elementwise::vectors`]). This file chooses the neighbours, their order and their coefficients. The
+//! coefficients come from the table of a group ([`Column`]), one vector after the other ([`Sources`]):
 //!
 //! ```text
 //! planar    long runs: one channel for the whole run                [`Everywhere`]
@@ -32,28 +31,28 @@ use crate::walk::{Columns, Group, Planar, RowBlock, Tile, Vectors, Walk};
 
 /// The coefficients of one column of a table.
 pub(crate) trait Column<S: Simd, const FIELDS: usize>: Copy {
-    /// Those of sixteen columns, or of sixteen elements.
+    /// The coefficients of sixteen columns, or of sixteen elements.
     type Vector: Copy;
 
     fn of_column(tile: &Tile<FIELDS>, column: usize) -> Self;
     fn of_tile(s: S, tile: &Tile<FIELDS>) -> Self::Vector;
-    /// Those of sixteen elements of this column.
+    /// The coefficients of sixteen elements that are all of this column.
     fn everywhere(self, s: S) -> Self::Vector;
     /// `these` in some lanes and `others` in the other lanes.
     fn select(s: S, lanes: S::Mask, these: Self::Vector, others: Self::Vector) -> Self::Vector;
     fn needs_f64(self) -> bool;
 }
 
-/// The coefficients of one vector after the other. An iterator would do, but for the adapters between it and a loop, which are
-/// functions of their own in kernels.
+/// A source of coefficients, for one vector after the other. It is no `Iterator`, because the adapters
+/// between an iterator and a loop are functions of their own in kernels.
 pub(crate) trait Sources<S: Simd>: Clone {
     type Vector: Copy;
 
-    /// Those of the next vector, if there is one.
+    /// The coefficients of the next vector, or `None` after the last.
     fn take(&mut self, s: S) -> Option<Self::Vector>;
 }
 
-/// The same for every vector.
+/// The same coefficients for every vector.
 #[derive(Clone, Copy)]
 pub(crate) struct Everywhere<V>(pub(crate) V);
 
@@ -66,7 +65,7 @@ impl<S: Simd, V: Copy> Sources<S> for Everywhere<V> {
     }
 }
 
-/// Those of a row of columns.
+/// The coefficients of a row of columns, tile by tile.
 pub(crate) struct Tiles<'a, C, const FIELDS: usize>(slice::Iter<'a, Tile<FIELDS>>, PhantomData<C>);
 
 impl<C, const FIELDS: usize> Clone for Tiles<'_, C, FIELDS> {
@@ -93,7 +92,7 @@ impl<S: Simd, C: Column<S, FIELDS>, const FIELDS: usize> Sources<S> for Tiles<'_
     }
 }
 
-/// Those of the rows of a matrix, which are whole tiles, one row after the other.
+/// The coefficients of a matrix whose rows are whole tiles, for one row after the other.
 pub(crate) struct Around<'a, C, const FIELDS: usize> {
     table: &'a [Tile<FIELDS>],
     row: Tiles<'a, C, FIELDS>,
@@ -119,11 +118,12 @@ impl<S: Simd, C: Column<S, FIELDS>, const FIELDS: usize> Sources<S> for Around<'
     }
 }
 
-/// Those of a row of runs of sixteen values and more.
+/// The coefficients of a row of runs, each of sixteen values or more.
 pub(crate) struct RowOfRuns<'a, S: Simd, C: Column<S, FIELDS>, const FIELDS: usize> {
     of_channels: &'a Lanes<C>,
     inner: usize,
-    /// The channel of the next vector's first value, how many values of its run are left, and its coefficients.
+    /// The channel of the next vector's first value, the number of values that are left in its run, and
+    /// the coefficients of the channel.
     channel: usize,
     left: usize,
     this: C::Vector,
@@ -152,7 +152,7 @@ impl<S: Simd, C: Column<S, FIELDS>, const FIELDS: usize> Sources<S> for RowOfRun
             self.left -= LANES;
             return Some(self.this);
         }
-        // A vector has values of two channels at most.
+        // A vector has values of two channels at most, because a run has sixteen values or more.
         self.channel += 1;
         let next = self.of_channels[self.channel % LANES].everywhere(s);
         let both = C::select(s, s.mask(first_lanes(self.left)), self.this, next);
@@ -162,19 +162,19 @@ impl<S: Simd, C: Column<S, FIELDS>, const FIELDS: usize> Sources<S> for RowOfRun
     }
 }
 
-/// Whose values the lanes of a vector are.
+/// The channels that the lanes of a vector belong to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Owner {
-    /// All are of one channel.
+    /// All lanes belong to one channel.
     Channel(usize),
-    /// They are columns of a group's table, from a given one on.
+    /// The lanes are columns of a group's table, from the given column on.
     Column(Group, usize),
-    /// They are positions in a row of a group's runs, from a given one on.
+    /// The lanes are positions in a row of a group's runs, from `position` on.
     Position { group: Group, inner: usize, position: usize },
 }
 
 impl Owner {
-    /// The owner of the vector that is so many vectors further on.
+    /// The owner of the vector that comes `vectors` vectors later.
     #[inline(always)]
     pub(crate) const fn further(self, vectors: usize) -> Self {
         match self {
@@ -186,7 +186,7 @@ impl Owner {
         }
     }
 
-    /// The channel of a lane, if it has one.
+    /// The channel of a lane, or `None` if the lane is past the columns of the group.
     pub(super) fn channel_of(self, lane: usize) -> Option<usize> {
         match self {
             Self::Channel(channel) => Some(channel),
@@ -199,16 +199,16 @@ impl Owner {
     }
 }
 
-/// The coefficients of vectors of which some lanes need f64.
+/// The coefficients of vectors in which some lanes need f64.
 #[derive(Clone, Copy)]
 pub(super) enum ExactCoefficients<'a, C, W, const FIELDS: usize> {
-    /// Those of a run, in f32 and in f64.
+    /// The coefficients of a run or of one column, in f32 and in f64.
     Run(C, W),
-    /// Those of a tile of columns.
+    /// The coefficients of a tile of columns, and the owner of its lanes.
     Tile(&'a Tile<FIELDS>, Owner),
 }
 
-/// A pass, and some units of a group that it is at.
+/// A pass over some units of a group.
 pub(super) trait Elementwise<'a, S: Simd, const FIELDS: usize> {
     type Column: Column<S, FIELDS>;
     /// The coefficients of a column that needs f64, in f64.
@@ -216,26 +216,28 @@ pub(super) trait Elementwise<'a, S: Simd, const FIELDS: usize> {
     type Rooms;
     /// The fields whose second vectors say which columns need f64.
     const FLAGS: [usize; 2];
-    /// The tiles of a band: so many that the first cache holds their coefficients.
+    /// The number of tiles of a band. The first cache holds their coefficients.
     const BAND: usize;
-    /// Whether no vector asks whose values its lanes are.
+    /// Whether [`Self::vectors`] never asks for the owner of a vector.
     const PLAIN: bool;
 
     fn rooms() -> Self::Rooms;
     fn keep(&self) -> Keep<'a>;
     /// The length of the tensors.
     fn len(&self) -> usize;
-    /// Whether pieces need room for their values before the output. To clear it takes longer than a small call.
+    /// Whether a piece needs room, for values that are overwritten or for a strip. Only then is it made,
+    /// because to clear it takes longer than a small call.
     fn needs_copy(&self) -> bool;
-    /// Whether anything may be written where it is written again.
+    /// Whether elements may be written twice, because no input is overwritten.
     fn is_rewritable(&self) -> bool;
     /// Whether four rows of a matrix are best written in turn.
     fn in_turn(&self) -> bool;
-    /// What the caches are asked for in rows of a given width.
+    /// How far ahead the caches are asked for values, in rows of `width` values.
     fn ahead(&self, width: usize) -> Ahead;
     fn wide(&self, tile: &Tile<FIELDS>, column: usize) -> Self::Wide;
 
-    /// The output of some neighbours, whose first vector belongs to an owner.
+    /// Writes the output of some neighbours. The owner beside the sources is the owner of their first
+    /// vector.
     fn vectors(
         &mut self,
         s: S,
@@ -244,9 +246,10 @@ pub(super) trait Elementwise<'a, S: Simd, const FIELDS: usize> {
         piece: ((usize, usize), Ahead),
         room: (&mut [f32], &mut Self::Rooms),
     );
-    /// The output of a piece of four rows, whole vectors, from a tile of the table on.
+    /// Writes the output of a piece of four rows, which is whole vectors. Its first tile is number
+    /// `tile` of the table.
     fn four_rows(&mut self, s: S, rows: RowBlock, tile: usize, bits: (&mut FourBits, &mut Buffer));
-    /// The output of vectors of which some lanes need f64.
+    /// Writes the output of `vectors`, in which some lanes need f64.
     fn exact(
         &mut self,
         s: S,
@@ -257,17 +260,18 @@ pub(super) trait Elementwise<'a, S: Simd, const FIELDS: usize> {
     );
 }
 
-/// As many columns of a tile that need f64 are worked one by one, sixteen rows at a time; more of them all at once.
+/// The largest number of columns of a tile that are computed in f64 one by one, sixteen rows at a time.
+/// If more columns of a tile need f64, the whole tile is computed again.
 pub(super) const FEW_COLUMNS: u32 = 4;
 
-/// Two strips for the vectors of which some lanes need f64. They are cleared once a walk: for each run it would take longer than
-/// a short run.
+/// Two strips for the vectors in which some lanes need f64. They are cleared once a walk: to clear them
+/// for each run would take longer than a short run itself.
 pub(crate) type Strips = [[f32; PIECE]; 2];
 
-/// A group, its table, and the units of it that a pass is at.
+/// A group, its table, and the units of the group that a pass goes through.
 type Units<'a, const FIELDS: usize> = (Group, &'a [Tile<FIELDS>], Range<usize>);
 
-/// A pass over some units of a group.
+/// Runs a pass over some units of a group.
 #[inline(always)]
 pub(super) fn walk<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     s: S,
@@ -300,7 +304,7 @@ fn runs<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     let Some(tile) = table.first() else { return };
     let (mut rooms, keep) = (E::rooms(), pass.keep());
     let columns = of_columns(group, |column| E::Column::of_column(tile, column));
-    // Nothing to clear where no channel needs them.
+    // Made only if a channel needs f64: otherwise nothing has to be cleared.
     let wide = if columns.iter().any(|column| column.needs_f64()) {
         Some(of_columns(group, |column| match columns[column % LANES].needs_f64() {
             true => Some(pass.wide(tile, column)),
@@ -343,8 +347,10 @@ fn runs<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     }
 }
 
-/// First the output in f32, of whole rows or of the tiles of which no column needs f64. Then the columns that need f64: after whole
-/// rows few of a tile one by one, otherwise the whole tile. So a column that needs f64 costs its own tile more, and hardly others.
+/// Writes first the output in f32: of whole rows, or of the tiles without a column that needs f64. Then
+/// it writes the columns that need f64. If whole rows have been written and a tile has few such columns,
+/// they are written one by one; otherwise the whole tile is. So a column that needs f64 costs its own
+/// tile more time, and other tiles hardly any.
 #[inline(always)]
 fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     s: S,
@@ -355,8 +361,9 @@ fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
 ) {
     let (mut rooms, keep, ahead) = (E::rooms(), pass.keep(), pass.ahead(columns.width));
     let has_exact = needs_f64::<S, FIELDS>(s, table, E::FLAGS);
-    // Whole rows take less time than the tiles between those that need f64, which are written again. But with a residual, values
-    // that leave the range of f32 are looked at one by one.
+    // Whole rows take less time than the tiles that do not need f64 alone, although the other tiles are
+    // written again. But with a residual, values that leave the range of f32 are looked at one by one,
+    // so that such tiles have to be rare.
     let whole = !has_exact || (pass.is_rewritable() && (E::PLAIN || is_rare::<S, FIELDS>(s, table, E::FLAGS)));
     let is_usual = E::PLAIN && whole && table.len() * LANES == group.columns && ahead.is_not();
     if is_usual && columns.width == group.columns && group.columns < PIECE {
@@ -376,7 +383,8 @@ fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
                 }
             }
         }
-        // Memory takes longer for a part of every row than for one row after the other.
+        // A tensor from memory has one band: a part of every row takes longer to read and write than
+        // whole rows.
         let band = if pass.len() < STREAMED_VALUES { E::BAND } else { table.len() };
         while let Some(segment) = next_segment(s, table, next, E::FLAGS, whole) {
             let segment = segment.start..segment.end.min(segment.start + band);
@@ -395,12 +403,12 @@ fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     if !has_exact {
         return;
     }
-    // Moved, because what a function is given the address of is not in registers.
+    // Moved, because a value whose address is given to a function is not in registers.
     let (mut moved, mut strips) = (pass, [[0.0; PIECE]; 2]);
     for (number, tile) in table.iter().enumerate() {
         let (exact, first) = (exact_lanes(s, tile, E::FLAGS), number * LANES);
         if whole && exact.count_ones() <= FEW_COLUMNS {
-            // The others are right as they are.
+            // The output of the other columns is right as it is.
             for lane in (0..LANES).filter(|lane| exact >> lane & 1 == 1) {
                 let column = first + lane;
                 let source = ExactCoefficients::Run(E::Column::of_column(tile, column), moved.wide(tile, column));
@@ -414,7 +422,7 @@ fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     }
 }
 
-/// Whether a column of some tiles needs f64, as the second vectors of two fields say.
+/// Whether any column of a table needs f64. The second vectors of two fields say which columns do.
 #[inline(always)]
 fn needs_f64<S: Simd, const FIELDS: usize>(s: S, table: &[Tile<FIELDS>], [field, other]: [usize; 2]) -> bool {
     let mut flags = s.splat_u32(0);
@@ -425,7 +433,7 @@ fn needs_f64<S: Simd, const FIELDS: usize>(s: S, table: &[Tile<FIELDS>], [field,
     !s.is_zero(flags)
 }
 
-/// Whether one tile of eight at most has a column that needs f64.
+/// Whether at most one tile in eight has a column that needs f64.
 #[inline(always)]
 fn is_rare<S: Simd, const FIELDS: usize>(s: S, table: &[Tile<FIELDS>], fields: [usize; 2]) -> bool {
     let mut exact = 0;
@@ -435,8 +443,9 @@ fn is_rare<S: Simd, const FIELDS: usize>(s: S, table: &[Tile<FIELDS>], fields: [
     8 * exact <= table.len()
 }
 
-/// The next segment of the tiles of a table, from tile `start` on: neighbours of which no column needs f64, as the second
-/// vectors of two fields say; with `whole`, neighbours of any kind.
+/// The next segment of the tiles of a table, from tile `start` on: neighbours without a column that
+/// needs f64, or all tiles that are left if `whole`. The second vectors of two fields say which columns
+/// need f64.
 #[inline(always)]
 fn next_segment<S: Simd, const FIELDS: usize>(
     s: S,
@@ -460,7 +469,7 @@ fn next_segment<S: Simd, const FIELDS: usize>(
     (start < end).then_some(start..end)
 }
 
-/// Whether a column of a tile needs f64, as the second vectors of two fields say.
+/// Whether a column of a tile needs f64. The second vectors of two fields say which columns do.
 #[inline(always)]
 fn is_exact<S: Simd, const FIELDS: usize>(s: S, tile: &Tile<FIELDS>, fields: [usize; 2]) -> bool {
     exact_lanes(s, tile, fields) != 0

@@ -1,12 +1,12 @@
 //! How the tensors of a call are stored.
 //!
-//! The kernels compute with f32 alone. They are compiled for two families of tensors: [`Singles`],
-//! where every tensor is f32 and the kernels read and write it where it is, and `Mixed`, where each
-//! tensor has its type at run time. Loops over tensors of one half type widen and narrow in registers
-//! ([`Storage::each_vector`], [`Storage::of_two`], [`Storage::of_one_type`]). Otherwise a kernel gets some
-//! neighbours of a mixed tensor at a time as f32: halves are widened into a *room* in the first cache and
-//! narrowed from one. Mixed tensors more than double the code of the kernels, and are compiled with the
-//! feature `half-precision` alone.
+//! The kernels compute with f32 alone. They are compiled for two families of tensors: [`Singles`], where
+//! every tensor is f32 and the kernels read and write it where it is, and `Mixed`, where the type of
+//! each tensor is known at run time. Loops over tensors of one half type widen and narrow in registers
+//! ([`Storage::each_vector`], [`Storage::of_two`], [`Storage::of_one_type`]). Otherwise a kernel gets
+//! some neighbours of a mixed tensor at a time as f32: halves are widened into a *room* in the first
+//! cache and narrowed from one. Mixed tensors more than double the code of the kernels, and are compiled
+//! with the feature `half-precision` alone.
 
 #[cfg(feature = "half-precision")]
 mod mixed;
@@ -21,7 +21,7 @@ use crate::walk::RowBlock;
 #[cfg(feature = "half-precision")]
 pub(crate) use mixed::Mixed;
 
-/// The elements whose mask bits are made at once, and that a room has place for.
+/// The number of elements whose mask bits are made at once, and for which a room has place.
 pub(crate) const PIECE: usize = BITS * LANES;
 
 /// The values of a piece. They begin with a line of the caches: a vector that lies across two lines takes longer to load and to
@@ -37,9 +37,9 @@ impl AlignedPiece {
     }
 }
 
-/// The values of a page of memory, beyond which the hardware does not read ahead.
+/// The number of values in a page of memory. The hardware does not read ahead beyond a page.
 pub(crate) const PAGE: usize = 1024;
-/// The values of a tensor that caches of the second level hold.
+/// The number of values of the largest tensor that caches of the second level hold.
 pub(crate) const CACHED_TENSOR: usize = 1 << 18;
 
 /// Whether the rows of a matrix are best read one after the other, because they are shorter than a page and not in the
@@ -48,7 +48,8 @@ pub(crate) const fn in_sequence(width: usize, tensor_len: usize) -> bool {
     width < PAGE && tensor_len > CACHED_TENSOR
 }
 
-/// How many values ahead of a vector the first and the second cache are asked for others, if not 0.
+/// How far ahead of a vector the first and the second cache are asked for values: a number of values for
+/// each cache, or 0 if it is not asked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ahead {
     first: usize,
@@ -56,20 +57,21 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    /// Not at all: the caches have them, or the hardware reads ahead.
+    /// No cache is asked: the caches have the values, or the hardware reads ahead.
     pub(crate) const NOT: Self = Self { first: 0, second: 0 };
 
-    /// In rows of a matrix that follow each other in memory.
+    /// For rows of a matrix that follow each other in memory.
     pub(crate) const fn in_sequence(width: usize, tensor_len: usize) -> Self {
         if in_sequence(width, tensor_len) { Self { first: 128, second: 1024 } } else { Self::NOT }
     }
 
-    /// In rows of a matrix, of which some columns are worked row by row: those of the next row.
+    /// For some columns of a matrix, which are processed row by row: the second cache is asked for these
+    /// columns of the next row.
     pub(crate) const fn next_row(width: usize, tensor_len: usize) -> Self {
         if tensor_len > CACHED_TENSOR { Self { first: 0, second: width } } else { Self::NOT }
     }
 
-    /// So many values, for the second cache.
+    /// Asks the second cache for the values `values` further on.
     pub(crate) const fn second(values: usize) -> Self {
         Self { first: 0, second: values }
     }
@@ -80,7 +82,7 @@ impl Ahead {
         self.first == 0 && self.second == 0
     }
 
-    /// The values for the second cache, if the first is asked for none.
+    /// How far ahead the second cache is asked for values; `None` if the first cache is asked, too.
     #[inline(always)]
     pub(crate) const fn second_alone(self) -> Option<usize> {
         if self.first == 0 { Some(self.second) } else { None }
@@ -104,7 +106,7 @@ pub(crate) trait Load: Element {
     fn load<S: Simd>(s: S, from: &Lanes<Self>) -> S::F32;
     /// Up to sixteen values, and +0.0 in the other lanes.
     fn load_partial<S: Simd>(s: S, from: &[Self]) -> S::F32;
-    /// [`Self::load_partial`] of what may well be sixteen values.
+    /// [`Self::load_partial`] of values that may well be sixteen.
     #[inline(always)]
     fn load_any<S: Simd>(s: S, from: &[Self]) -> S::F32 {
         match from.try_into() {
@@ -139,34 +141,37 @@ impl Load for f32 {
     }
 }
 
-/// What an elementwise pass makes of one vector after the other.
+/// The formula of an elementwise pass, for one vector after the other.
 pub(crate) trait EachVector<S: Simd> {
-    /// Whether it has a second input.
+    /// Whether the pass has a second input.
     const TWO: bool;
 
-    /// The next vector of the output, from those at the same place of the inputs and its mask bits; without a second input, from
-    /// the first twice.
+    /// The next vector of the output, from its mask bits and from the vectors of the inputs at its
+    /// place. Without a second input, `inputs` has the vector of the first input twice.
     fn next(&mut self, s: S, inputs: (S::F32, S::F32), bits: u16) -> Option<S::F32>;
 }
 
-/// What an elementwise pass makes of four rows of a matrix: of sixteen columns of each row, then of the next sixteen.
+/// The formula of an elementwise pass, for four rows of a matrix: for sixteen columns of each row, then
+/// for the next sixteen.
 pub(crate) trait EachFour<S: Simd> {
     /// The coefficients of sixteen columns.
     type Coefficients: Copy;
-    /// Whether it has a second input.
+    /// Whether the pass has a second input.
     const TWO: bool;
 
     /// The coefficients of the next sixteen columns, or `None` after the last.
     fn next(&mut self, s: S) -> Option<Self::Coefficients>;
-    /// The output of these columns in row `row`, from the inputs at the same place and their mask bits; without a second input, from
-    /// the first twice.
+    /// The output of sixteen columns in row `row`, from their coefficients `of`, their mask bits and the
+    /// vectors of the inputs at their place. Without a second input, `inputs` has the vector of the
+    /// first input twice.
     fn of_row(&mut self, s: S, row: usize, of: &Self::Coefficients, inputs: (S::F32, S::F32), bits: u16) -> S::F32;
 }
 
-/// Two inputs of an elementwise pass. One that is missing is overwritten: its values are those of the output.
+/// Two inputs of an elementwise pass. `None` stands for an input that is overwritten: its values are in
+/// the tensor of the output.
 type Inputs<T> = (Option<T>, Option<T>);
 
-/// What the walk of an elementwise pass has beside its tensors.
+/// The memory of an elementwise pass beside its tensors, and the way it stores.
 pub(crate) struct By<'a, T: Storage> {
     /// Room for values that are overwritten, if any are.
     pub(crate) copy: &'a mut [f32],
@@ -192,13 +197,13 @@ pub(crate) trait OfTwo<S: Simd> {
 pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
     /// Whether every tensor is f32, so that kernels read and write it where it is.
     const DIRECT: bool;
-    /// The columns that are processed together in four rows of a matrix.
+    /// The number of columns that are processed together in four rows of a matrix.
     const COLUMNS: usize;
     /// A tensor that is read.
     type Ref<'a>: Copy + Debug + Send + Sync;
     /// A tensor that is written.
     type Mut<'a>: Debug + Send;
-    /// Where the values of a piece are f32 if they are not in the tensor.
+    /// The room in which the values of a piece are f32 if the tensor has them as halves.
     type Room;
 
     fn of<E: Element>(tensor: &[E]) -> Self::Ref<'_>;
@@ -207,20 +212,20 @@ pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
 
     fn len(tensor: Self::Ref<'_>) -> usize;
     fn len_mut(tensor: &Self::Mut<'_>) -> usize;
-    /// The same tensor for a shorter time.
+    /// The tensor, borrowed for a shorter time.
     fn shorter<'a: 'b, 'b>(tensor: Self::Ref<'a>) -> Self::Ref<'b>;
     fn as_ref<'b>(tensor: &'b Self::Mut<'_>) -> Self::Ref<'b>;
     fn reborrow<'b>(tensor: &'b mut Self::Mut<'_>) -> Self::Mut<'b>;
     /// Takes the first elements out of a tensor.
     fn take_front<'a>(tensor: &mut Self::Mut<'a>, len: usize) -> Self::Mut<'a>;
-    /// +0.0 everywhere.
+    /// Sets all elements to +0.0.
     fn clear(tensor: &mut Self::Mut<'_>);
 
-    /// A value; callers have checked that it is there.
+    /// The value of an element; callers have checked that the tensor has it.
     fn at(tensor: Self::Ref<'_>, element: usize) -> f32;
     fn put(tensor: &mut Self::Mut<'_>, element: usize, value: f32);
 
-    /// Some neighbours as f32: a piece at most.
+    /// Some neighbours as f32, a piece at most. `place` is their start and their length.
     fn read<'b, S: Simd>(
         s: S,
         tensor: Self::Ref<'b>,
@@ -228,8 +233,9 @@ pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
         ahead: Ahead,
         room: &'b mut Self::Room,
     ) -> &'b [f32];
-    /// The same columns of up to `ROWS` rows as f32, a room at most; the first row again for rows
-    /// that are missing.
+    /// Some columns of up to `ROWS` rows as f32, a room at most. `place` is the first element and the
+    /// number of columns, `rows` is the number of rows and their width. In place of rows that are
+    /// missing, the result has the first row again.
     fn read_rows<'b, S: Simd, const ROWS: usize>(
         s: S,
         tensor: Self::Ref<'b>,
@@ -238,14 +244,14 @@ pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
         ahead: Ahead,
         room: &'b mut Self::Room,
     ) -> [&'b [f32]; ROWS];
-    /// Where the new values of some neighbours are put: [`Self::finish`] comes after it.
+    /// The place for the new values of some neighbours. [`Self::finish`] comes after they are written.
     fn place<'b>(tensor: &'b mut Self::Mut<'_>, place: (usize, usize), room: &'b mut Self::Room) -> &'b mut [f32];
     /// Narrows the values of a piece into a tensor, past the caches if `stream`.
     fn finish<S: Simd>(s: S, stream: bool, tensor: &mut Self::Mut<'_>, place: (usize, usize), room: &Self::Room);
     /// Whether a tensor is written where it is.
     fn is_direct(tensor: &Self::Mut<'_>) -> bool;
-    /// Some neighbours to read and where to put what becomes of them. What is overwritten is copied
-    /// first.
+    /// The values of some neighbours, and the place for their new values. Values that are overwritten
+    /// are copied first.
     fn pair<'b, S: Simd>(
         s: S,
         tensors: (Option<Self::Ref<'b>>, &'b mut Self::Mut<'_>, usize),
@@ -253,8 +259,10 @@ pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
         ahead: Ahead,
         rooms: (&'b mut [f32], &'b mut Self::Room, &'b mut Self::Room),
     ) -> (&'b [f32], &'b mut [f32]);
-    /// Puts some neighbours of the inputs through `work` into those of the output, whose first element is number `base`. Each
-    /// vector has two bytes of mask bits. `work` is taken, and put back: what a function has the address of is not in registers.
+    /// Puts some neighbours of the inputs through `work`, and writes the results to their places in the
+    /// output. `output` is this tensor and the number of its first element. Each vector has two bytes of
+    /// mask bits. `work` is taken, and put back, because a value whose address a function has is not in
+    /// registers.
     fn each_vector<S: Simd>(
         s: S,
         inputs: Inputs<Self::Ref<'_>>,
@@ -263,10 +271,12 @@ pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
         by: By<'_, Self>,
         work: (&mut Option<impl EachVector<S>>, &[[u8; 2]]),
     );
-    /// Whether [`Self::four_rows`] serves these tensors: it does where all are of one type.
+    /// Whether [`Self::four_rows`] serves these tensors: it serves the f32 of [`Singles`], and tensors
+    /// of one half type.
     fn has_four_rows(inputs: [Self::Ref<'_>; 2], output: &Self::Mut<'_>) -> bool;
-    /// Puts whole vectors of four rows of a matrix through `work`, from the inputs into the output, past the caches. The first element
-    /// of the output is number `base`. Each vector of each row has sixteen mask bits.
+    /// Puts whole vectors of four rows of a matrix through `work`, from the inputs into the output, past
+    /// the caches. `output` is this tensor and the number of its first element. Each vector of each row
+    /// has sixteen mask bits.
     fn four_rows<S: Simd>(
         s: S,
         inputs: [Self::Ref<'_>; 2],
@@ -279,23 +289,25 @@ pub(crate) trait Storage: Copy + Debug + Send + Sync + 'static {
     /// Runs work on a tensor.
     fn of_one_type<W: OfOneType>(tensor: Self::Ref<'_>, work: W) -> W::Output;
 
-    /// Runs work on two tensors, if both are of one type. Whether they are.
+    /// Runs work on two tensors of one type, and returns whether it did. It does not if the types
+    /// differ; `Mixed` does not if both tensors are f32 either.
     fn of_two<S: Simd>(s: S, tensors: [Self::Ref<'_>; 2], work: impl OfTwo<S>) -> bool;
 
     /// Copies the input into the output, if a call channel by channel works in place from there on.
     fn begin(input: Option<Self::Ref<'_>>, output: &mut Self::Mut<'_>);
-    /// What is still read from the input after [`Self::begin`]: nothing if that copies.
+    /// The input, if it is still read after [`Self::begin`]; `None` if `begin` copies it.
     fn left<'a>(input: Option<Self::Ref<'a>>) -> Option<Self::Ref<'a>>;
-    /// Changes a value of the output; it comes from the input, if there is one.
+    /// Puts one value through `change` into the output. The value comes from the input, if there is one,
+    /// otherwise from the output.
     fn change(
         input: Option<Self::Ref<'_>>,
         output: &mut Self::Mut<'_>,
         element: usize,
         change: impl FnOnce(f32) -> f32,
     );
-    /// The whole tensor, if every tensor is f32.
+    /// The whole tensor, if every tensor of the family is f32.
     fn all_singles<'b>(tensor: Self::Ref<'b>) -> Option<&'b [f32]>;
-    /// The whole output, if it is f32.
+    /// The whole output, if every tensor of the family is f32.
     fn singles<'b>(tensor: &'b mut Self::Mut<'_>) -> Option<&'b mut [f32]>;
 }
 
@@ -502,8 +514,8 @@ impl Storage for Singles {
     }
 }
 
-/// [`Storage::each_vector`] of f32. Part of the loop over pieces, except in a debug build, where each vector of a function has
-/// a place of its own on the stack.
+/// [`Storage::each_vector`] of f32. With [`Singles`] it is part of the loop over pieces, except in a
+/// debug build, where each vector of a function has a place of its own on the stack.
 pub(crate) struct EachSingle<'a, 'b, W> {
     pub(crate) inputs: Inputs<&'a [f32]>,
     pub(crate) output: &'a mut [f32],
@@ -520,7 +532,7 @@ impl<S: Simd, W: EachVector<S>> Work<S> for EachSingle<'_, '_, W> {
     }
 }
 
-/// [`EachSingle`].
+/// The loops of [`EachSingle`].
 #[inline(always)]
 fn each_single<S: Simd, W: EachVector<S>>(s: S, each: EachSingle<'_, '_, W>) {
     let EachSingle { inputs, output, ahead, copy, stream, work: (of_caller, bits) } = each;
@@ -536,7 +548,7 @@ fn each_single<S: Simd, W: EachVector<S>>(s: S, each: EachSingle<'_, '_, W>) {
     let ((first, first_rest), (second, second_rest)) = (first.as_chunks(), second.as_chunks());
     let (output, output_rest) = output.as_chunks_mut();
     let (last, vectors) = (bits.get(output.len()), first.iter().zip(second).zip(output).zip(bits));
-    // One loop would do: a debug build has no other.
+    // The last of the three loops alone would do, and a debug build has only this one.
     let optimised = !cfg!(debug_assertions);
     if optimised && !stream && ahead.is_not() {
         // Tensors in the caches, where each instruction of the loop counts.
@@ -563,7 +575,8 @@ fn each_single<S: Simd, W: EachVector<S>>(s: S, each: EachSingle<'_, '_, W>) {
             if stream { s.stream(value, to) } else { s.store(value, to) }
         }
     }
-    // Nothing is taken if there is no rest: the next piece begins with it.
+    // If there is no rest, `work` takes no coefficients: the next ones are for the beginning of the next
+    // piece.
     if let (false, Some(&bits)) = (output_rest.is_empty(), last)
         && let Some(value) =
             work.next(s, (s.load_partial(first_rest), s.load_partial(second_rest)), u16::from_le_bytes(bits))
@@ -590,7 +603,7 @@ fn four_singles<S: Simd, W: EachFour<S>>(
         four_rows(first).zip(four_rows(second)).zip(output).zip(each_four(bits))
     {
         let Some(of) = work.next(s) else { break };
-        // All are loaded before any is stored.
+        // All vectors are loaded before any is stored.
         let first = load_four(s, first);
         let second = if W::TWO { load_four(s, second) } else { first };
         s.stream(work.of_row(s, 0, &of, (first[0], second[0]), bits[0]), a);
@@ -606,19 +619,20 @@ pub(crate) fn four_rows<T>([a, b, c, d]: [&[T]; 4]) -> impl Iterator<Item = [&T;
     a.iter().zip(b).zip(c.iter().zip(d)).map(|((a, b), (c, d))| [a, b, c, d])
 }
 
-/// A vector of each of four rows. Neither `map` nor an iterator of an array: they would move the vectors through memory.
+/// A vector of each of four rows. They are written out, because `map` and an iterator of an array would
+/// move the vectors through memory.
 #[inline(always)]
 pub(crate) fn load_four<S: Simd, E: Load>(s: S, [a, b, c, d]: [&Lanes<E>; 4]) -> [S::F32; 4] {
     [E::load(s, a), E::load(s, b), E::load(s, c), E::load(s, d)]
 }
 
-/// Whole vectors of some rows, and what is left of them.
+/// The whole vectors of some rows, and the rest of each row.
 #[inline(always)]
 pub(crate) fn whole_vectors<T, const ROWS: usize>(rows: [&[T]; ROWS]) -> ([&[Lanes<T>]; ROWS], [&[T]; ROWS]) {
     (rows.map(|row| row.as_chunks().0), rows.map(|row| row.as_chunks::<LANES>().1))
 }
 
-/// The same columns of some rows; the first row again for rows that are missing.
+/// Some columns of up to `ROWS` rows: see [`Storage::read_rows`].
 #[inline(always)]
 pub(crate) fn rows_of<E, const ROWS: usize>(
     tensor: &[E],

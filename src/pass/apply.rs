@@ -24,18 +24,18 @@ use crate::storage::{Ahead, By, EachFour, EachVector, PIECE, Storage};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Group, RowBlock, Tile, Values, Vectors, Walk};
 
-/// What the elementwise passes do.
+/// The formula of the elementwise passes: normalisation, residual, activation and dropout.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Apply<'a, T: Storage> {
     /// The activation in a forward call, its derivative in a backward call.
     pub(crate) formula: &'a Formula,
     pub(crate) normalisation: &'a Normalisation<'a>,
-    /// What is added to the normalised values, if anything is.
+    /// The tensor that is added to the normalised values, if there is one.
     pub(crate) residual: Option<T::Ref<'a>>,
     pub(crate) keep: Keep<'a>,
 }
 
-/// The part of the dropout scale that belongs into the normalisation: all or nothing.
+/// The part of the dropout scale that belongs into the normalisation: the whole scale, or 1.
 pub(crate) const fn folded_scale(formula: &Formula, has_residual: bool, scale: f32) -> f32 {
     if formula.homogeneous && !has_residual { scale } else { 1.0 }
 }
@@ -45,35 +45,37 @@ const fn other_scale(formula: &Formula, has_residual: bool, scale: f32) -> f32 {
     if formula.homogeneous && !has_residual { 1.0 } else { scale }
 }
 
-/// A value, or the gradient of one, where `z` is not below a bound and the element is kept, +0.0 elsewhere.
+/// `value` where `z` is not below `lower` and the element is kept, +0.0 elsewhere. `value` may be a
+/// gradient.
 #[inline(always)]
 pub(super) fn bounded<S: Simd>(s: S, lower: S::F32, bits: u16, z: S::F32, value: S::F32) -> S::F32 {
-    // One selection for both: a comparison is one with a mask for nothing.
+    // One selection for both conditions: a comparison under a mask costs nothing more than a comparison.
     s.keep(s.unless_less(s.mask(bits), z, lower), value)
 }
 
 impl<T: Storage> Apply<'_, T> {
-    /// Whether there is neither a residual nor a curve. Walks have loops of their own for that: without a call in them, they
-    /// keep what they know in registers. With `RESIDUAL`, their loops serve everything else: a residual, a curve, or both.
+    /// Whether there is neither a residual nor a curve. Walks have loops of their own for this case,
+    /// which call no function and so keep the coefficients in registers. The loops with `RESIDUAL` serve
+    /// all other cases: a residual, a curve, or both.
     #[inline(always)]
     pub(crate) const fn is_plain(&self) -> bool {
         self.residual.is_none() && self.formula.curve.is_none()
     }
 
-    /// Whether every kept element has its gradient, so that a backward call need not look at `z`: without an activation and with
-    /// gates.
+    /// Whether the gradient of every kept element passes, so that a backward call need not look at `z`.
+    /// This is so without an activation, and with gates.
     #[inline(always)]
     pub(crate) fn is_open(&self) -> bool {
         self.is_plain() && self.formula.lower < f32::MIN
     }
 
-    /// The curve, if the loops that ask serve curves.
+    /// The curve, in loops with `RESIDUAL`. The other loops serve no curves, and get `None`.
     #[inline(always)]
     pub(super) const fn curve_if<const RESIDUAL: bool>(&self) -> Option<&FormulaCurve> {
         if RESIDUAL { self.formula.curve.as_ref() } else { None }
     }
 
-    /// The residuals of a run, or nothing.
+    /// The residuals of `len` neighbours from element `start` on; no values if there is no residual.
     #[inline(always)]
     pub(crate) fn residuals<'b, S: Simd, const RESIDUAL: bool>(
         &'b self,
@@ -96,7 +98,7 @@ impl<T: Storage> Apply<'_, T> {
         Some(load_values::<S, T>(s, T::shorter(self.residual?), place, room))
     }
 
-    /// `z` of a vector, which has a residual if `RESIDUAL`.
+    /// `z` of a vector. Without `RESIDUAL` there is no residual.
     #[inline(always)]
     pub(crate) fn z<S: Simd, const RESIDUAL: bool>(
         &self,
@@ -117,7 +119,8 @@ impl<T: Storage> Apply<'_, T> {
         if self.residual.is_none() {
             return z;
         }
-        // Moved: what is borrowed would be in memory in every loop, not where it is needed alone.
+        // Moved, because values that the closure borrows would be in memory throughout every loop, and
+        // not only where they are needed.
         s.change_lanes([x, residual, z + residual], move |lane, [x, residual, sum]| match owner.channel_of(lane) {
             _ if is_finite >> lane & 1 == 1 => sum,
             Some(channel) => self.normalisation.of_channel(channel).z(x, Some(residual)),
@@ -125,7 +128,8 @@ impl<T: Storage> Apply<'_, T> {
         })
     }
 
-    /// From `z` to `y`, without a curve, and the gate: the dropout scale is in the normalisation unless there is a residual.
+    /// `y` from `z`, without a curve, and the gate. The dropout scale is in the normalisation unless
+    /// there is a residual.
     #[inline(always)]
     fn finish<S: Simd>(&self, s: S, lower: S::F32, bits: u16, z: S::F32, residual: bool) -> (S::F32, S::Mask) {
         let gate = s.unless_less(s.mask(bits), z, lower);
@@ -133,13 +137,14 @@ impl<T: Storage> Apply<'_, T> {
         (if residual { y * s.splat(self.keep.scale) } else { y }, gate)
     }
 
-    /// The bound of the activation. Taken before a loop: what is written in a loop might be it, as far as the compiler knows.
+    /// The bound of the activation. It is taken before a loop: as far as the compiler knows, a store in
+    /// the loop might change it.
     #[inline(always)]
     pub(super) fn lower<S: Simd>(&self, s: S) -> S::F32 {
         s.splat(self.formula.lower)
     }
 
-    /// From `z` to `y`, for one element.
+    /// `y` of one element, from its `z`.
     #[inline(always)]
     pub(crate) fn y_of(&self, bits: u16, z: f32) -> f32 {
         let value = match &self.formula.curve {
@@ -156,7 +161,8 @@ impl<T: Storage> Apply<'_, T> {
         z < self.formula.lower
     }
 
-    /// `z` of some neighbours, put through a curve. Their first vector is that of `owner`.
+    /// Writes `z` of some neighbours to `strip`, and puts it through a curve. The first vector belongs
+    /// to `owner`.
     #[inline(always)]
     pub(super) fn curve<S: Simd>(
         &self,
@@ -184,27 +190,27 @@ impl<'a> Residuals<'a> {
         Self { whole, rest }
     }
 
-    /// Those of a whole vector.
+    /// The residuals of whole vector number `vector`.
     #[inline(always)]
     pub(crate) fn load<S: Simd>(&self, s: S, vector: usize) -> S::F32 {
         self.whole.get(vector).map_or(s.splat(0.0), |residual| s.load(residual))
     }
 
-    /// Those of the last, partial vector.
+    /// The residuals of the last, partial vector.
     #[inline(always)]
     pub(crate) fn load_rest<S: Simd>(&self, s: S) -> S::F32 {
         s.load_partial(self.rest)
     }
 
-    /// Those of a whole vector or the last, partial one.
+    /// The residuals of vector number `vector`, a whole vector or the last, partial one.
     #[inline(always)]
     pub(crate) fn load_any<S: Simd>(&self, s: S, vector: usize) -> S::F32 {
         if vector < self.whole.len() { self.load(s, vector) } else { self.load_rest(s) }
     }
 }
 
-/// `z` of some neighbours, into a strip. A function of its own for each kind of sources: inlined, it would be there wherever
-/// a walk has an activation.
+/// Writes `z` of some neighbours to a strip. Each kind of sources has one function for it: inlined,
+/// there would be a copy of the code wherever a walk has an activation.
 struct StripOfZ<'a, 'b, T: Storage, U> {
     apply: &'a Apply<'b, T>,
     sources: &'a mut U,
@@ -256,7 +262,7 @@ impl<T: Storage, U> StripOfZ<'_, '_, T, U> {
     }
 }
 
-/// From a strip of `act(z)` to `y`.
+/// Writes `y`, from a strip of `act(z)`.
 struct FinishStrip<'a> {
     strip: &'a [f32],
     bits: Bits<'a>,
@@ -287,7 +293,7 @@ impl FinishStrip<'_> {
     }
 }
 
-/// Coefficients of one vector, those of the forward call among them.
+/// The coefficients of one vector, among them the coefficients of the forward call.
 pub(crate) trait ForwardCoefficients<S: Simd>: Copy {
     fn forward(&self) -> &Coefficients<S>;
 }
@@ -321,7 +327,7 @@ pub(crate) struct ColumnCoefficients {
     pub(crate) mean: f32,
     slope: f32,
     shift: f32,
-    /// Whether it needs f64.
+    /// Whether the column needs f64.
     pub(crate) exact: bool,
 }
 
@@ -367,12 +373,13 @@ impl<S: Simd> Column<S, FIELDS> for ColumnCoefficients {
     }
 }
 
-/// The fields of a table of coefficients: pairs of f32 vectors, mean and slope, shift and whether f64 is needed.
+/// The number of fields of a table of coefficients. A field is a pair of f32 vectors: first mean and
+/// slope, then shift and whether f64 is needed.
 pub(crate) const FIELDS: usize = 2;
-/// The second vector of this field: 1 where f64 is needed.
+/// The number of the field whose second vector is 1 where f64 is needed.
 pub(crate) const EXACT: usize = 1;
 
-/// The coefficients of a group, into its table.
+/// The kernel that writes the coefficients of a group into its table.
 #[derive(Debug)]
 pub(crate) struct GroupCoefficients<'a> {
     pub(crate) normalisation: &'a Normalisation<'a>,
@@ -400,8 +407,8 @@ impl Kernel for GroupCoefficients<'_> {
     }
 }
 
-/// The table of a group as it is in prepared statistics: where every channel has one column, and no dropout scale belongs
-/// into the coefficients.
+/// The table of a group, if prepared statistics have it as it is: every channel has one column, the
+/// group begins with a tile of the prepared table, and no dropout scale belongs into the coefficients.
 #[inline(always)]
 #[expect(clippy::float_cmp, reason = "a scale that changes nothing")]
 pub(crate) fn prepared_table<'a>(normalisation: &Normalisation<'a>, group: Group) -> Option<&'a [Tile<FIELDS>]> {
@@ -417,8 +424,9 @@ pub(crate) fn prepared_table<'a>(normalisation: &Normalisation<'a>, group: Group
     }
 }
 
-/// The output of a whole tensor in place of the input, from prepared coefficients that f32 is enough for: without dropout, residual
-/// and curve. For targets without vector registers, where it takes fewer instructions than a call of a function for each value.
+/// Writes the output of a whole tensor in place of the input, from prepared coefficients for which f32
+/// is enough, without dropout, residual and curve. It is for targets without vector registers, where it
+/// takes fewer instructions than a call of a function for each value.
 #[inline(never)]
 pub(crate) fn plain(prepared: Prepared<'_>, shape: Shape, lower: f32, values: &mut [f32]) {
     let (channels, inner) = (shape.channels().max(1), shape.inner().max(1));
@@ -427,7 +435,7 @@ pub(crate) fn plain(prepared: Prepared<'_>, shape: Shape, lower: f32, values: &m
         let z = normalised([mean, slope, shift], *value);
         *value = bounded(Lane::FIRST, lower, 1, z, z);
     };
-    // At least 1 already, which the compiler does not see.
+    // The product is at least 1 already, but the compiler does not see that.
     for row in values.chunks_exact_mut((channels * inner).max(1)) {
         if inner != 1 {
             for (channel, run) in row.chunks_exact_mut(inner).enumerate() {
@@ -473,7 +481,7 @@ pub(crate) fn put_coefficients<S: Simd, const FIELDS: usize>(
     }
 }
 
-/// The output of a group, whose coefficients are in its table.
+/// Writes the output of a group, whose coefficients are in `table`.
 #[inline(always)]
 pub(crate) fn elements<'a, T: Storage>(
     tasks: Tasks,
@@ -501,8 +509,8 @@ pub(crate) fn elements<'a, T: Storage>(
     });
 }
 
-/// What vectors of which some lanes need f64 are normalised with: the coefficients of a run in f32, and its slope and shift in
-/// f64, or a tile of columns.
+/// The coefficients that normalise vectors in which some lanes need f64: the coefficients of a run or of
+/// one column in f32, with slope and shift in f64, or a tile of columns.
 pub(super) type ExactSource<'a> = elementwise::ExactCoefficients<'a, ColumnCoefficients, [f64; 2], FIELDS>;
 
 impl ExactSource<'_> {
@@ -519,7 +527,8 @@ impl ExactSource<'_> {
                 let Coefficients { mean, slope, shift } = ColumnCoefficients::of_tile(s, tile);
                 let (_, flags) = s.load_pair(&tile[EXACT]);
                 let exact = s.le(s.splat(1.0), flags);
-                // Any `z` that is not finite asks for f64 if there is a residual.
+                // If there is a residual, every lane may need f64: it does if its `z` is not finite in
+                // f32.
                 let needed = if apply.residual.is_some() { s.lanes() } else { s.bits(exact) };
                 let wide = s.lane_by_lane(LANES, |lane| match owner.channel_of(lane) {
                     Some(channel) if needed >> lane & 1 == 1 => apply.normalisation.of_channel(channel).wide(),
@@ -542,8 +551,9 @@ struct Forward<'a, 'b, T: Storage> {
     gates: Option<WrittenGates<'a>>,
 }
 
-/// The same with or without a residual or a curve, and with or without gates: a kernel for each, because without optimisation
-/// the stack would hold the vectors of all.
+/// [`Forward`] with or without a residual or a curve, and with or without gates. Each combination is a
+/// kernel of its own, because without optimisation one kernel for all would have the vectors of all on
+/// the stack.
 struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool, const GATES: bool>(Forward<'a, 'b, T>);
 
 impl<T: Storage, const RESIDUAL: bool, const GATES: bool> Kernel for Variant<'_, '_, T, RESIDUAL, GATES> {
@@ -636,8 +646,9 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATES: bool> Elementwi
 }
 
 impl<T: Storage> Forward<'_, '_, T> {
-    /// The output of a piece of four rows of a matrix from memory, past the caches, from a tile of the table on. Memory takes less
-    /// time for four sequences in turn than for one after the other.
+    /// Writes the output of a piece of four rows of a matrix from memory, past the caches. The first
+    /// tile of the piece is number `tile` of the table. Memory takes less time for four sequences in
+    /// turn than for one sequence after the other.
     #[inline(always)]
     fn four_rows<S: Simd, const GATES: bool>(
         &mut self,
@@ -669,7 +680,7 @@ impl<T: Storage> Forward<'_, '_, T> {
         }
     }
 
-    /// The output of some neighbours, whose first vector belongs to `owner`.
+    /// Writes the output of some neighbours, whose first vector belongs to `owner`.
     #[inline(always)]
     fn vectors<S: Simd, const RESIDUAL: bool, const GATES: bool>(
         &mut self,
@@ -684,7 +695,7 @@ impl<T: Storage> Forward<'_, '_, T> {
         if let Some(curve) = apply.curve_if::<RESIDUAL>() {
             let residuals = apply.residuals::<S, RESIDUAL>(s, (start, len), ahead, &mut rooms.residual);
             let strip = copy.get_mut(..len).unwrap_or_default();
-            // A copy, because what a function is given the address of is not in registers.
+            // A copy, because a value whose address is given to a function is not in registers.
             let mut these = sources.clone();
             let x = self.elements.values_of(s, start, len, &mut rooms.read);
             apply.curve(s, curve, (&mut these, owner), (&residuals, x, &[]), strip);
@@ -721,7 +732,8 @@ impl<T: Storage> Forward<'_, '_, T> {
     }
 }
 
-/// The mask bits of at most 32 vectors from element `first` on: of the mask that gates take the place of, if they do.
+/// The mask bits of `vectors` vectors, at most 32, from element `first` on. If gates take the place of a
+/// mask, the bits are a copy of this mask.
 #[inline(always)]
 fn bits_of<'a>(
     gates: Option<&WrittenGates<'_>>,
@@ -741,10 +753,10 @@ struct EachOutput<'a, 'b, 'c, T: Storage, U, V, const RESIDUAL: bool, const GATE
     apply: &'a Apply<'b, T>,
     lower: V,
     sources: U,
-    /// The owner of the first vector, and the number of the next.
+    /// The owner of the first vector, and the number of the next vector.
     owner: Owner,
     vector: usize,
-    /// Where the gates of the next vectors are put, if `GATES`.
+    /// The places for the gates of the next vectors, if `GATES`.
     gates: slice::IterMut<'c, u16>,
 }
 
@@ -771,12 +783,12 @@ struct FourOutputs<'a, 'b, T: Storage, V, const GATES: bool> {
     apply: &'a Apply<'b, T>,
     lower: V,
     tiles: Tiles<'a, ColumnCoefficients, FIELDS>,
-    /// Where the gates of the next columns of all rows are put, if `GATES`.
+    /// The places for the gates of the next columns of all rows, if `GATES`.
     gates: slice::Iter<'a, [Cell<u16>; 4]>,
 }
 
 impl<'a, S: Simd, T: Storage, const GATES: bool> EachFour<S> for FourOutputs<'a, '_, T, S::F32, GATES> {
-    /// Beside the coefficients the place of the gates.
+    /// The coefficients, and the place for the gates of their columns.
     type Coefficients = (Coefficients<S>, Option<&'a [Cell<u16>; 4]>);
     const TWO: bool = false;
 
@@ -802,7 +814,8 @@ impl<'a, S: Simd, T: Storage, const GATES: bool> EachFour<S> for FourOutputs<'a,
     }
 }
 
-/// The output of vectors of which some lanes need f64. A function of its own, beside the loops that most tensors need.
+/// Writes the output of vectors in which some lanes need f64. It is a function of its own, beside the
+/// loops that most tensors need.
 struct ExactForward<'a, 'b, 'c, T: Storage> {
     forward: &'c mut Forward<'a, 'b, T>,
     source: ExactSource<'c>,
@@ -839,7 +852,8 @@ impl<T: Storage> ExactForward<'_, '_, '_, T> {
             }
             for (place, value) in vectors.from(first, BITS).zip(strip.as_chunks().0) {
                 let bits = match &forward.gates {
-                    // Never a column: where the gates take the place of a mask, nothing is written twice.
+                    // `place` is never a column here. Columns are written twice, and nothing is written
+                    // twice where gates take the place of a mask.
                     Some(gates) if gates.has_mask => gates.of_vector(place.start),
                     _ => keep.of_values(place),
                 };

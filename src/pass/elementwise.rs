@@ -361,9 +361,9 @@ fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
 ) {
     let (mut rooms, keep, ahead) = (E::rooms(), pass.keep(), pass.ahead(columns.width));
     let has_exact = needs_f64::<S, FIELDS>(s, table, E::FLAGS);
-    // Whole rows take less time than the tiles that do not need f64 alone, although the other tiles are
-    // written again. But with a residual, values that leave the range of f32 are looked at one by one,
-    // so that such tiles have to be rare.
+    // A walk over whole rows takes less time than a walk over only the tiles that do not need f64,
+    // although the other tiles are written again. But with a residual, values that leave the range of
+    // f32 are looked at one by one, and whole rows are walked only if tiles that need f64 are rare.
     let whole = !has_exact || (pass.is_rewritable() && (E::PLAIN || is_rare::<S, FIELDS>(s, table, E::FLAGS)));
     let is_usual = E::PLAIN && whole && table.len() * LANES == group.columns && ahead.is_not();
     if is_usual && columns.width == group.columns && group.columns < PIECE {

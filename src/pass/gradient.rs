@@ -1,8 +1,8 @@
 //! The input gradient: the elementwise half of every backward call.
 //!
-//! `dx = g*slope + ((x - mean)*tilt + offset)` through batch statistics and `dx = g*slope` past fixed ones, with `g`
-//! computed again from `x` and `dy`; the gradient of a residual is `g*scale`. One pass: 8 bytes read and 4 written per
-//! element, 4 more of each with a residual, and one mask bit.
+//! `dx = g*slope + ((x - mean)*tilt + offset)` through batch statistics and `dx = g*slope` with fixed
+//! statistics, with `g` computed again from `x` and `dy`; the gradient of a residual is `g*scale`. One
+//! pass: 8 bytes read and 4 written per element, 4 more of each with a residual, and one mask bit.
 
 use core::ops::Range;
 use core::slice;
@@ -22,14 +22,14 @@ use crate::storage::{Ahead, By, EachFour, EachVector, PIECE, Singles, Storage};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Group, RowBlock, Tile, Vectors, Walk};
 
-/// What the gradients of elements are made with.
+/// The formula of the gradients of elements, and the tensors that it reads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gradient<'a, T: Storage> {
     pub(crate) apply: Apply<'a, T>,
     pub(crate) differentiation: Differentiation<'a>,
     /// `x`.
     pub(crate) input: T::Ref<'a>,
-    /// `dy`, or nothing where `dx` overwrites it.
+    /// `dy`; `None` if `dx` overwrites it.
     pub(crate) grad_output: Option<T::Ref<'a>>,
 }
 
@@ -163,7 +163,7 @@ impl<S: Simd> Column<S, FIELDS> for ColumnGradient {
     }
 }
 
-/// The gradients of a group's elements, whose coefficients are in its table.
+/// Writes the gradients of a group's elements. The coefficients of the group are in `table`.
 #[inline(always)]
 pub(crate) fn elements<T: Storage>(
     tasks: Tasks,
@@ -190,8 +190,8 @@ pub(crate) fn elements<T: Storage>(
     });
 }
 
-/// What the gradients of vectors of which some lanes need f64 are made with: the coefficients of a run in f32, and in f64 as
-/// [`Gradient::wide`] has them, or a tile of columns.
+/// The coefficients that differentiate vectors in which some lanes need f64: the coefficients of a run
+/// or of one column in f32, and in f64 as [`Gradient::wide`] has them, or a tile of columns.
 type ExactGradientSource<'a> = elementwise::ExactCoefficients<'a, ColumnGradient, [f64; 5], FIELDS>;
 
 impl ExactGradientSource<'_> {
@@ -239,15 +239,16 @@ struct Backward<'a, 'b, T: Storage> {
     gradient: &'a Gradient<'b, T>,
     table: &'a [Tile<FIELDS>],
     units: Range<usize>,
-    /// From `dy` to `dx`.
+    /// `dy`, which is read, and `dx`, which is written.
     elements: Elements<'a, T>,
     /// The gradient of the residual, if it is wanted beside `dx`.
     grad_residual: Option<T::Mut<'a>>,
 }
 
-/// The same with or without a residual: a kernel for each, because without optimisation the stack would hold the vectors of
-/// both. Without a residual `BATCH` says whether the gradient goes through batch statistics, and `GATED` that `z` need not be
-/// looked at; with one, it is asked in the loop.
+/// [`Backward`] with or without a residual or a curve. Each is a kernel of its own, because without
+/// optimisation one kernel for both would have the vectors of both on the stack. Without `RESIDUAL`,
+/// `BATCH` says whether the gradient goes through batch statistics, and `GATED` says that `z` need not
+/// be looked at. With `RESIDUAL`, the loop asks for the statistics, and always looks at `z`.
 struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(Backward<'a, 'b, T>);
 
 impl<T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> Kernel
@@ -345,8 +346,9 @@ impl<T: Storage> Backward<'_, '_, T> {
         self.gradient.differentiation.differential == Differential::Batch
     }
 
-    /// The gradients of a piece of four rows of a matrix from memory, past the caches, from a tile of the table on. Memory takes
-    /// less time for four sequences in turn than for one after the other.
+    /// Writes the gradients of a piece of four rows of a matrix from memory, past the caches. The first
+    /// tile of the piece is number `tile` of the table. Memory takes less time for four sequences in
+    /// turn than for one sequence after the other.
     #[inline(always)]
     fn four_rows<S: Simd, const GATED: bool, const BATCH: bool>(
         &mut self,
@@ -364,7 +366,7 @@ impl<T: Storage> Backward<'_, '_, T> {
         T::four_rows(s, inputs, output, rows, (FourGradients::<T, _, GATED, BATCH> { gradient, lower, tiles }, bits));
     }
 
-    /// The gradients of some neighbours, whose first vector belongs to `owner`.
+    /// Writes the gradients of some neighbours, whose first vector belongs to `owner`.
     #[inline(always)]
     fn vectors<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(
         &mut self,
@@ -433,7 +435,7 @@ impl<T: Storage> Backward<'_, '_, T> {
             residual,
         };
         let mut each = Some(of_all);
-        // All are f32 here, in the tensors or in rooms, which the caches hold.
+        // All values are f32 here, in the tensors or in rooms. The caches hold the rooms.
         let (inputs, ahead) = ((Some(x), Some(read)), if T::DIRECT { ahead } else { Ahead::NOT });
         let by = By { copy: &mut [], stream: streams, rooms: [&mut (), &mut (), &mut ()] };
         Singles::each_vector(s, inputs, (&mut &mut *write, 0), ((0, len), ahead), by, (&mut each, bits));
@@ -476,11 +478,11 @@ impl<S: Simd, T: Storage, const GATED: bool, const BATCH: bool> EachFour<S>
 trait Residual<S: Simd> {
     /// The residual of the next vector.
     fn next(&mut self, s: S) -> S::F32;
-    /// Takes `g` of that vector.
+    /// Takes `g` of the vector whose residual [`Self::next`] gave last.
     fn put(&mut self, s: S, g: S::F32);
 }
 
-/// There is no residual, or its gradient is not wanted and `z` not looked at.
+/// No residual is read, and no gradient of a residual is written.
 struct NoResidual;
 
 impl<S: Simd> Residual<S> for NoResidual {
@@ -539,20 +541,21 @@ impl<S: Simd> Residual<S> for WithResidual<'_> {
         let gradient = g * s.splat(self.scale);
         match self.gradients.next() {
             Some(to) => put(s, self.stream, gradient, to),
-            // A masked store of nothing is no fault anywhere, but takes CPUs hundreds of cycles.
+            // Left out, because a masked store of no lanes is no fault anywhere, but takes CPUs hundreds
+            // of cycles.
             None if self.gradient_rest.is_empty() => {}
             None => s.store_partial(gradient, self.gradient_rest),
         }
     }
 }
 
-/// The input gradient of one vector after the other; a curve is in `dy`.
+/// The input gradient of one vector after the other. With a curve, `dy` is `act'(z)*dy`.
 struct EachGradient<'a, 'b, T: Storage, U, V, R, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> {
     gradient: &'a Gradient<'b, T>,
     batch: bool,
     lower: V,
     sources: U,
-    /// The owner of the first vector, and the number of the next.
+    /// The owner of the first vector, and the number of the next vector.
     owner: Owner,
     vector: usize,
     residual: R,
@@ -580,7 +583,8 @@ where
     }
 }
 
-/// The gradients of vectors of which some lanes need f64. A function of its own, beside the loops that most tensors need.
+/// Writes the gradients of vectors in which some lanes need f64. It is a function of its own, beside the
+/// loops that most tensors need.
 struct ExactBackward<'a, 'b, 'c, T: Storage> {
     backward: &'c mut Backward<'a, 'b, T>,
     source: ExactGradientSource<'c>,

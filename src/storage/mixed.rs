@@ -18,14 +18,14 @@ trait Store: Load + Half {
     fn of_single(value: f32) -> Self;
     /// A tensor, if it is of this type.
     fn of_values(values: Values<'_>) -> Option<&[Self]>;
-    /// Some neighbours of a tensor, if it is there and of this type.
+    /// Some neighbours of a tensor; `None` if there is no tensor, or if it is of another type.
     #[inline(always)]
     fn input(values: Option<Values<'_>>, (start, len): (usize, usize)) -> Option<&[Self]> {
         Some(range(Self::of_values(values?)?, start, len))
     }
 }
 
-/// The conversions of both halves.
+/// Implements the conversions of a half.
 macro_rules! load {
     ($half:ident, $widen:ident, $narrow:ident, $narrow_two:ident) => {
         impl Load for $half {
@@ -81,10 +81,10 @@ load!(Bf16, widen_bf16, narrow_bf16, narrow_two_bf16);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mixed;
 
-/// The columns of four rows that a room has place for.
+/// The number of columns of four rows for which a room has place.
 const ROOM_COLUMNS: usize = PIECE / 4;
 
-/// The same for each type of a tensor.
+/// The expression `$result`, for each type of a tensor. `$name` is the slice of its values.
 macro_rules! each_type {
     ($values:ident, $tensor:expr, $name:ident => $result:expr) => {
         match $tensor {
@@ -358,7 +358,8 @@ impl Storage for Mixed {
         each_type!(Values, tensor, values => work.run(values))
     }
 
-    /// Two tensors of f32 are left to the caller: of them rooms are the tensors themselves.
+    /// Two tensors of f32 are left to the caller, because [`Storage::read`] gives them where they are,
+    /// without a room.
     #[inline(always)]
     fn of_two<S: Simd>(s: S, tensors: [Values<'_>; 2], work: impl OfTwo<S>) -> bool {
         match tensors {
@@ -415,7 +416,7 @@ impl<S: Simd, H: Load, W: OfTwo<S>> Work<S> for Both<'_, H, W> {
     }
 }
 
-/// An input of [`Storage::each_vector`] as f32, or nothing if it is overwritten and f32.
+/// An input of [`Storage::each_vector`] as f32; `None` if it is overwritten and f32.
 #[inline(always)]
 fn input<'b, S: Simd>(
     s: S,
@@ -432,7 +433,8 @@ fn input<'b, S: Simd>(
     }
 }
 
-/// [`Storage::each_vector`] of an output of a given type, if the inputs are of the same. Whether they are.
+/// [`Storage::each_vector`] for an output of the half type `H`, if the inputs are of this type, too.
+/// Returns whether they are.
 #[inline(always)]
 fn each_half<S: Simd, H: Store>(
     s: S,
@@ -461,7 +463,7 @@ fn put_two<S: Simd, H: Half>(s: S, stream: bool, [first, second]: [S::Halves; 2]
     s.store_halves(second, to_second);
 }
 
-/// Some neighbours of two inputs and an output.
+/// [`Storage::each_vector`] of one half type: some neighbours of two inputs and of the output.
 struct EachHalf<'a, H, W> {
     inputs: Inputs<&'a [H]>,
     output: &'a mut [H],
@@ -572,7 +574,7 @@ impl<H: Store, W> FourHalves<'_, '_, H, W> {
             four_rows(firsts).zip(four_rows(seconds)).zip(outputs).zip(four_rows(pairs))
         {
             let (Some(one), Some(other)) = (&work.next(s), &work.next(s)) else { return };
-            // All are loaded before any is stored.
+            // All vectors are loaded before any is stored.
             let x = [load_four(s, vectors(first, 0)), load_four(s, vectors(first, 1))];
             let dy = if W::TWO { [load_four(s, vectors(second, 0)), load_four(s, vectors(second, 1))] } else { x };
             two_of_row(s, (&mut work, 0, [one, other]), ([x[0][0], x[1][0]], [dy[0][0], dy[1][0]]), bits[0], a);
@@ -580,7 +582,7 @@ impl<H: Store, W> FourHalves<'_, '_, H, W> {
             two_of_row(s, (&mut work, 2, [one, other]), ([x[0][2], x[1][2]], [dy[0][2], dy[1][2]]), bits[2], c);
             two_of_row(s, (&mut work, 3, [one, other]), ([x[0][3], x[1][3]], [dy[0][3], dy[1][3]]), bits[3], d);
         }
-        // One vector at most.
+        // One vector of each row at most.
         let outputs = a_last.iter_mut().zip(b_last).zip(c_last.iter_mut().zip(d_last));
         for (((first, second), ((a, b), (c, d))), bits) in
             four_rows(first_last).zip(four_rows(second_last)).zip(outputs).zip(four_rows(bits_last))
@@ -600,7 +602,7 @@ fn vectors<H>(rows: [&[Lanes<H>; 2]; 4], number: usize) -> [&Lanes<H>; 4] {
     [&rows[0][number % 2], &rows[1][number % 2], &rows[2][number % 2], &rows[3][number % 2]]
 }
 
-/// Two vectors of row `row` of four, past the caches.
+/// Writes two vectors of row `row` of four rows, past the caches.
 #[inline(always)]
 fn two_of_row<S: Simd, H: Store, W: EachFour<S>>(
     s: S,
@@ -614,7 +616,7 @@ fn two_of_row<S: Simd, H: Store, W: EachFour<S>>(
     put_two(s, true, H::narrow_two(s, [one, other]), to);
 }
 
-/// One vector of a row of four.
+/// Writes one vector of row `row` of four rows.
 #[inline(always)]
 fn one_of_row<S: Simd, H: Store, W: EachFour<S>>(
     s: S,
@@ -626,7 +628,7 @@ fn one_of_row<S: Simd, H: Store, W: EachFour<S>>(
     s.store_halves(H::narrow(s, one), to);
 }
 
-/// A room that has been made.
+/// The values of a room, which is made if it was not there.
 #[inline(always)]
 fn cleared(room: &mut Option<AlignedPiece>) -> &mut [f32; PIECE] {
     &mut room.get_or_insert_with(AlignedPiece::zeros).0
@@ -695,7 +697,8 @@ impl<H: Store> Narrow<'_, H> {
             let pair = H::narrow_two(s, [s.load(first), s.load(second)]);
             put_two(s, stream, pair, to);
         }
-        // What is written first: its end must not take a vector from the rest.
+        // `zip` asks `last` first, so that the end of `last` does not take the vector of `from` that is
+        // for `rest`.
         let mut from = from.iter();
         for (to, from) in last.iter_mut().zip(from.by_ref()) {
             s.store_halves(H::narrow(s, s.load(from)), to);

@@ -66,8 +66,8 @@ pub(crate) use by_family;
 /// # Errors and panics
 /// Every call checks every length before it reads or writes anything. When a call returns an error,
 /// it has written nothing. No call panics or allocates, except that `rayon` itself may (see
-/// `with_tasks`). An empty tensor is accepted: moments, sums, the gradients of parameters and the
-/// statistics that training saves become zero, and nothing else is written.
+/// `with_tasks`). An empty tensor is accepted: a call that takes it sets moments, sums, the gradients
+/// of parameters and the statistics that training saves to zero, and writes no other result.
 ///
 /// # Floating-point environment
 /// The results do not depend on the rounding mode of the calling thread, on whether it flushes

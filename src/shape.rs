@@ -14,8 +14,9 @@ use crate::error::Error;
 /// | NHWC | [`Shape::nhwc`] | n·h·w | 1 |
 /// | NDHWC | [`Shape::ndhwc`] | n·d·h·w | 1 |
 ///
-/// A dimension may be zero. The tensor is then empty: a call checks its arguments, sets moments,
-/// sums and the gradients of parameters to zero, and writes nothing else.
+/// A dimension may be zero. The tensor is then empty: a call that takes it checks its arguments, sets
+/// moments, sums, the gradients of parameters and the statistics that training saves to zero, and writes
+/// no other result.
 ///
 /// ```
 /// use normdrop::Shape;

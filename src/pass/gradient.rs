@@ -541,8 +541,8 @@ impl<S: Simd> Residual<S> for WithResidual<'_> {
         let gradient = g * s.splat(self.scale);
         match self.gradients.next() {
             Some(to) => put(s, self.stream, gradient, to),
-            // Left out, because a masked store of no lanes is no fault anywhere, but takes CPUs hundreds
-            // of cycles.
+            // Nothing is stored: a masked store of no lanes is no fault anywhere, but takes CPUs
+            // hundreds of cycles.
             None if self.gradient_rest.is_empty() => {}
             None => s.store_partial(gradient, self.gradient_rest),
         }

@@ -340,8 +340,10 @@ impl Chunk<'_> {
         Normalisation { parameters: self.parameters(normalisation.parameters), statistics, ..*normalisation }
     }
 
-    /// The bits of the elements of the chunk, of a mask or of gates: in place if they begin with a byte,
-    /// else copied to `bits`.
+    /// The bits of the elements of the chunk, of a mask or of gates; `None` if all elements are kept
+    /// without bits. They are used in place if there is a bit for each element, if the elements are
+    /// neighbours in the tensor, and if the bit of the first element is the first of a byte. Otherwise
+    /// they are copied to `bits`.
     fn bits<'a>(&self, gates: &Gates<'a>, bits: &'a mut [u8; CHUNK / 8]) -> Option<&'a [u8]> {
         match (gates, self.neighbours()) {
             (Gates::Open, _) => None,
@@ -389,8 +391,9 @@ fn copy_values(from: &[f32], to: &mut [f32]) {
     }
 }
 
-/// Whether some bits have to be copied: the bits of a mask that has no bit for each element, or of parts
-/// that do not begin with a byte.
+/// Whether the bits of a part of any size might have to be copied: if a mask has no bit for each
+/// element, or if parts may begin inside a byte. Otherwise only the bits of parts of at most [`CHUNK`]
+/// elements are copied.
 fn copies_bits(plan: &Plan, dropout: Dropout<'_>) -> bool {
     let unit = plan.shape.channels() * plan.shape.inner();
     match plan.gates_of(dropout) {

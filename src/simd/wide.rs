@@ -40,8 +40,9 @@ impl BitAnd for Mask {
     }
 }
 
-/// Sixteen f64 in a plain array, which the compiler turns into SSE2 and NEON code. `wide` has no
-/// conversion between f32 and f64 lanes that is vectorised on every target.
+/// Sixteen f64 in a plain array, which the compiler is left to vectorise: for SSE2, for simd128, or for
+/// NEON on big-endian AArch64. `wide` has no conversion between f32 and f64 lanes that is vectorised on
+/// every target.
 #[derive(Clone, Copy)]
 pub(crate) struct F64(Lanes<f64>);
 

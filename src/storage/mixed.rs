@@ -448,7 +448,13 @@ fn each_half<S: Simd, H: Store>(
     if of_type.0.is_some() != inputs.0.is_some() || of_type.1.is_some() != inputs.1.is_some() {
         return false;
     }
-    s.apart(EachHalf { inputs: of_type, output: range_mut(output, at.0, at.1), ahead, stream, work, bits });
+    let each = EachHalf { inputs: of_type, output: range_mut(output, at.0, at.1), ahead, stream, work, bits };
+    // Inlined: the state of a function of its own goes through memory for each piece. A debug build would need more stack.
+    if cfg!(debug_assertions) {
+        s.apart(each);
+    } else {
+        each.run(s);
+    }
     true
 }
 

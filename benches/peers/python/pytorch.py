@@ -1,7 +1,8 @@
 """PyTorch: `batch_norm`, `relu` or not, then `dropout`, as a training step calls them. Backward is autograd's, from a kept graph.
 
-    pytorch.py [--compile]
+    pytorch.py [--compile] [--bf16]
 
+With `--bf16` the input, the output and their gradients are bfloat16, and the parameters and statistics float32, as under autocast.
 With `--compile` both directions are compiled by `torch.compile`, which fuses operations; it needs a C++ compiler.
 """
 
@@ -17,8 +18,8 @@ from peer import EPS, MOMENTUM, P, serve
 def make_ops(layout, dims):
     channels = dims[1]
     memory = torch.channels_last if layout == "last" else torch.contiguous_format
-    x = torch.empty(dims).uniform_(-1, 2).contiguous(memory_format=memory).requires_grad_()
-    grad_output = torch.empty(dims).uniform_(-1, 1).contiguous(memory_format=memory)
+    x = torch.empty(dims).uniform_(-1, 2).to(dtype).contiguous(memory_format=memory).requires_grad_()
+    grad_output = torch.empty(dims).uniform_(-1, 1).to(dtype).contiguous(memory_format=memory)
     weight = torch.empty(channels).uniform_(0.5, 1.5).requires_grad_()
     bias = torch.empty(channels).uniform_(-0.5, 0.5).requires_grad_()
     mean, var = torch.zeros(channels), torch.ones(channels)
@@ -50,6 +51,7 @@ def make_ops(layout, dims):
 
 
 compiled = "--compile" in sys.argv[1:]
+dtype = torch.bfloat16 if "--bf16" in sys.argv[1:] else torch.float32
 torch.set_num_threads(1)
 torch.set_num_interop_threads(1)
 if compiled:

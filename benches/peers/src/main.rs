@@ -20,10 +20,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
+use normdrop::Bf16;
 
 use crate::data::Data;
 use crate::peer::{Inside, Outside, Peer, Result, time};
-use crate::report::{Line, Measurement, Name, Run};
+use crate::report::{ElementType, Line, Measurement, Name, Run};
 use crate::workload::{Op, Workload};
 
 const HELP: &str = "\
@@ -31,6 +32,7 @@ usage: peers [options]
   --venvs DIR       where setup.sh put the Python peers; what is not there is left out
   --workload A,C    some of the workloads A to H (all)
   --peer NAME,NAME  some of the peers (all); normdrop is always there, with a mask and with gates
+  --element TYPE    the type of the elements, f32 or bf16 (f32); only normdrop and PyTorch have bf16
   --rounds N        samples of each op (15)
   --date DATE       the day to record
   --note TEXT       what else to say of the run
@@ -79,11 +81,21 @@ fn entries(options: &Options) -> Result<Vec<Entry>> {
     const WITH_DROPOUT: &[Op] = &[Op::Forward, Op::Backward, Op::ReluForward, Op::ReluBackward];
     const NORM: &[Op] = &[Op::NormForward, Op::NormBackward];
     let inside = |name, ops, peer| Entry { name, version: String::new(), ops, peer };
-    let mut entries: Vec<Entry> = vec![
-        inside(Name::Normdrop, &Op::RUN, Box::new(Inside(None::<ours::Normdrop<false>>))),
-        inside(Name::NormdropGates, WITH_DROPOUT, Box::new(Inside(None::<ours::Normdrop<true>>))),
-    ];
+    let mut entries: Vec<Entry> = match options.element {
+        ElementType::F32 => vec![
+            inside(Name::Normdrop, &Op::RUN, Box::new(Inside(None::<ours::Normdrop<f32, false>>))),
+            inside(Name::NormdropGates, WITH_DROPOUT, Box::new(Inside(None::<ours::Normdrop<f32, true>>))),
+        ],
+        ElementType::Bf16 => vec![
+            inside(Name::Normdrop, &Op::RUN, Box::new(Inside(None::<ours::Normdrop<Bf16, false>>))),
+            inside(Name::NormdropGates, WITH_DROPOUT, Box::new(Inside(None::<ours::Normdrop<Bf16, true>>))),
+        ],
+    };
+    let is_bf16 = options.element == ElementType::Bf16;
     for name in Name::ALL.into_iter().filter(|&name| options.peers.is_empty() || options.peers.contains(&name)) {
+        if is_bf16 && !matches!(name, Name::PytorchOld | Name::Pytorch | Name::PytorchCompiled) {
+            continue;
+        }
         let library = options.venvs.join("libdnnl.so.3").display().to_string();
         let python = |venv: &str| options.venvs.join(venv).join("bin/python");
         let (program, python, arguments, ops): (_, _, &[&str], &[Op]) = match name {
@@ -114,7 +126,8 @@ fn entries(options: &Options) -> Result<Vec<Entry>> {
             eprintln!("left out: {}, for want of {}", name.label(), python.display());
             continue;
         }
-        let (peer, version) = Outside::start(&python, program, arguments)?;
+        let arguments = [arguments, if is_bf16 { &["--bf16"] } else { &[] }].concat();
+        let (peer, version) = Outside::start(&python, program, &arguments)?;
         entries.push(Entry { name, version, ops, peer: Box::new(peer) });
     }
     Ok(entries)
@@ -138,6 +151,7 @@ fn measured(options: &Options) -> Result<Vec<Line>> {
     let run = Run {
         date: options.date.clone(),
         note: options.note.clone(),
+        element: options.element,
         cpu: cpu_model().unwrap_or_default(),
         rounds: options.rounds,
         load_before,
@@ -257,6 +271,7 @@ struct Options {
     venvs: PathBuf,
     workloads: Vec<String>,
     peers: Vec<Name>,
+    element: ElementType,
     rounds: usize,
     date: String,
     note: String,
@@ -271,6 +286,7 @@ impl Options {
             venvs: "/tmp/normdrop-peers".into(),
             workloads: Vec::new(),
             peers: Vec::new(),
+            element: ElementType::F32,
             rounds: 15,
             date: String::new(),
             note: String::new(),
@@ -282,6 +298,9 @@ impl Options {
             match argument {
                 Arg::Long("venvs") => options.venvs = parser.value()?.into(),
                 Arg::Long("workload") => options.workloads = list(&mut parser)?,
+                Arg::Long("element") => {
+                    options.element = serde_json::from_value(serde_json::Value::String(parser.value()?.string()?))?;
+                }
                 Arg::Long("peer") => {
                     let name = |name: String| serde_json::from_value(serde_json::Value::String(name));
                     options.peers = list(&mut parser)?.into_iter().map(name).collect::<std::result::Result<_, _>>()?;

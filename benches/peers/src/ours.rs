@@ -1,23 +1,43 @@
-//! This crate, with a mask and with gates.
+//! This crate, with a mask and with gates, on tensors of f32 or of bf16.
 
 use std::hint::black_box;
 
 use aligned_vec::AVec;
 use normdrop::{
-    Activation, Backward, Config, Dropout, Identity, Layer, ParameterGradients, Parameters, Relu, RunningMut, Saved,
-    SavedMut, Shape, Statistics, Train,
+    Activation, Backward, Bf16, Config, Dropout, Element, Identity, Layer, ParameterGradients, Parameters, Relu,
+    RunningMut, Saved, SavedMut, Shape, Statistics, Train,
 };
 
 use crate::data::Data;
 use crate::peer::{Library, Result};
 use crate::workload::{EPS, MOMENTUM, Op, P, Workload};
 
+/// An element of the tensors of a run.
+pub(crate) trait Stored: Element {
+    fn of(values: &[f32]) -> AVec<Self>;
+}
+
+impl Stored for f32 {
+    fn of(values: &[Self]) -> AVec<Self> {
+        AVec::from_slice(0, values)
+    }
+}
+
+impl Stored for Bf16 {
+    fn of(values: &[f32]) -> AVec<Self> {
+        AVec::from_iter(0, values.iter().map(|&value| Self::from_f32(value)))
+    }
+}
+
 /// With `GATES` a forward call with dropout writes gates over its mask, and the backward call reads them.
-pub(crate) struct Normdrop<const GATES: bool> {
+pub(crate) struct Normdrop<E, const GATES: bool> {
     plain: Layer<Identity>,
     relu: Layer<Relu>,
-    data: Data,
-    output: AVec<f32>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    input: AVec<E>,
+    grad_output: AVec<E>,
+    output: AVec<E>,
     mask: Vec<u8>,
     /// The mask of a call that writes gates, and then the gates.
     gates: Vec<u8>,
@@ -32,7 +52,7 @@ pub(crate) struct Normdrop<const GATES: bool> {
     scratch: Vec<f64>,
 }
 
-impl<const GATES: bool> Library for Normdrop<GATES> {
+impl<E: Stored, const GATES: bool> Library for Normdrop<E, GATES> {
     fn new(workload: &Workload) -> Result<Self> {
         let (outer, inner) = workload.outer_and_inner();
         let channels = workload.channels();
@@ -41,8 +61,11 @@ impl<const GATES: bool> Library for Normdrop<GATES> {
         let plain = Layer::new(shape, Identity, config)?;
         let data = Data::new(workload);
         let mut library = Self {
-            output: data.input.clone(),
-            data,
+            input: E::of(&data.input),
+            grad_output: E::of(&data.grad_output),
+            output: E::of(&data.input),
+            weight: data.weight,
+            bias: data.bias,
             mask: vec![1; plain.mask_len()],
             gates: vec![1; plain.mask_len()],
             seed: 0,
@@ -66,11 +89,11 @@ impl<const GATES: bool> Library for Normdrop<GATES> {
     }
 }
 
-impl<const GATES: bool> Normdrop<GATES> {
+impl<E: Stored, const GATES: bool> Normdrop<E, GATES> {
     fn call<A: Activation>(&mut self, layer: Layer<A>, op: Op) -> Result<()> {
         let gates = GATES && op.has_dropout();
-        let parameters = Parameters { weight: Some(&self.data.weight), bias: Some(&self.data.bias) };
-        let input = black_box(&self.data.input[..]);
+        let parameters = Parameters { weight: Some(&self.weight), bias: Some(&self.bias) };
+        let input = black_box(&self.input[..]);
         if op.is_forward() && op.has_dropout() {
             let mask = if gates { &mut self.gates } else { &mut self.mask };
             layer.fill_mask(black_box(self.seed), mask)?;
@@ -104,7 +127,7 @@ impl<const GATES: bool> Normdrop<GATES> {
                 dropout: if gates { Dropout::Gates(black_box(&self.gates)) } else { mask() },
                 input,
                 residual: None,
-                grad_output: black_box(&self.data.grad_output),
+                grad_output: black_box(&self.grad_output),
                 grad_input: Some(&mut self.output),
                 grad_residual: None,
                 grad_parameters: ParameterGradients {

@@ -82,7 +82,8 @@ fn draw(area: Area<'_>, lines: &[Line]) -> Result<()> {
     let title = "Time as a multiple of normdrop's, forward and backward together";
     area.draw(&Text::new(title, (px(32), px(22)), font(30, FontStyle::Bold, TEXT)))?;
     if let Some(run) = run(lines) {
-        let subtitle = format!("{}, one thread, f32, medians of {} rounds, {}", run.cpu, run.rounds, run.date);
+        let subtitle =
+            format!("{}, one thread, {}, medians of {} rounds, {}", run.cpu, run.element.label(), run.rounds, run.date);
         area.draw(&Text::new(subtitle, (px(32), px(60)), font(21, FontStyle::Normal, FAINT_TEXT)))?;
     }
     let panels = area.margin(px(96), px(12), px(16), px(32)).split_evenly((1, 3));

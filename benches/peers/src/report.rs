@@ -19,11 +19,32 @@ pub(crate) enum Line {
 pub(crate) struct Run {
     pub(crate) date: String,
     pub(crate) note: String,
+    /// The type of the elements of `x`, `y`, `dy` and `dx`.
+    #[serde(default)]
+    pub(crate) element: ElementType,
     pub(crate) cpu: String,
     pub(crate) rounds: usize,
     pub(crate) load_before: Option<f64>,
     pub(crate) load_after: Option<f64>,
     pub(crate) versions: Vec<(Name, String)>,
+}
+
+/// A type of elements.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ElementType {
+    #[default]
+    F32,
+    Bf16,
+}
+
+impl ElementType {
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
 }
 
 /// Medians over the rounds of a run.
@@ -154,6 +175,7 @@ pub(crate) fn markdown(lines: &[Line]) -> String {
                 "load average",
                 format!("{} before, {} after, this run's own 1 included", load(run.load_before), load(run.load_after)),
             ),
+            ("elements", run.element.label().to_owned()),
             ("note", run.note.clone()),
         ] {
             writeln!(text, "| {key} | {value} |").expect("a String takes everything");

@@ -424,6 +424,8 @@ impl<T: Storage> Backward<'_, '_, T> {
             }
             None => (&mut [][..], false),
         };
+        // All values are f32 here, in the tensors or in rooms. The caches hold the rooms.
+        let ahead = if T::DIRECT { ahead } else { Ahead::NOT };
         let residual = WithResidual::new((residuals, ahead), (of_residual, stream_residual, keep.scale));
         let of_all = EachGradient::<T, _, _, _, RESIDUAL, GATED, BATCH> {
             gradient,
@@ -435,8 +437,7 @@ impl<T: Storage> Backward<'_, '_, T> {
             residual,
         };
         let mut each = Some(of_all);
-        // All values are f32 here, in the tensors or in rooms. The caches hold the rooms.
-        let (inputs, ahead) = ((Some(x), Some(read)), if T::DIRECT { ahead } else { Ahead::NOT });
+        let inputs = (Some(x), Some(read));
         let by = By { copy: &mut [], stream: streams, rooms: [&mut (), &mut (), &mut ()] };
         Singles::each_vector(s, inputs, (&mut &mut *write, 0), ((0, len), ahead), by, (&mut each, bits));
         if let Some(each) = each {

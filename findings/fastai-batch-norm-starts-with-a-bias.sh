@@ -4,8 +4,8 @@
 # A good guess: weight 1 and bias 0, as everywhere, and as in the layer of PyTorch that it makes.
 # Seen: fastai 2.8.12: BatchNorm, InstanceNorm and the batch norms of ConvLayer and LinBnDrop start with
 # a bias of 0.001. The class is that of PyTorch, and its reset_parameters() gives 0.
-# Why it matters here: a reimplementation of a fastai network starts from other numbers, and a residual
-# branch whose last weight is 0 does not start as 0 here unless the bias is set.
+# Why it matters here: a residual branch whose last weight starts as 0 starts as 0.001 there, and a
+# network that is built anew for this crate has to start with that bias to be the same one.
 # Needs Python 3.11 or newer; installs fastai==2.8.12, torchvision==0.29.2, torch==2.15.0, numpy==2.4.6
 # in a temporary folder.
 set -euo pipefail

@@ -6,7 +6,7 @@
 # Seen: OpenCV 5.0.0: two Conv nodes of one constant 1 with a gain of 2 between them give 4 instead of
 # 2, without a warning. With a copy of the constant for the second one, and in OpenCV 4.14.0, it is 2.
 # Why it matters here: detection heads share weights over the levels and have a batch norm of their own
-# on each; a fold has to copy the weights that it changes, as this crate's does.
+# on each; a fold has to copy weights that another layer has, too, before it changes them.
 # Needs Python 3.11 or newer; installs opencv-python-headless==5.0.0.93, onnx==1.23.2, numpy==2.4.6 in a
 # temporary folder.
 set -euo pipefail

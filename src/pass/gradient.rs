@@ -426,7 +426,7 @@ impl<T: Storage> Backward<'_, '_, T> {
         };
         // All values are f32 here, in the tensors or in rooms. The caches hold the rooms.
         let ahead = if T::DIRECT { ahead } else { Ahead::NOT };
-        let residual = WithResidual::new((residuals, ahead), (of_residual, stream_residual, keep.scale));
+        let residual = WithResidual::new((residuals, ahead), (of_residual, stream_residual, keep.scale), s.splat(0.0));
         let of_all = EachGradient::<T, _, _, _, RESIDUAL, GATED, BATCH> {
             gradient,
             batch,
@@ -497,7 +497,7 @@ impl<S: Simd> Residual<S> for NoResidual {
 }
 
 /// The residual of some neighbours and the place of its gradient, either of which may be missing.
-struct WithResidual<'a> {
+struct WithResidual<'a, V> {
     residuals: slice::Iter<'a, Lanes<f32>>,
     residual_rest: &'a [f32],
     ahead: Ahead,
@@ -505,11 +505,17 @@ struct WithResidual<'a> {
     gradient_rest: &'a mut [f32],
     stream: bool,
     scale: f32,
+    /// Zeros, for a call without a residual. The portable backend would call a function to make them in a loop.
+    none: V,
 }
 
-impl<'a> WithResidual<'a> {
+impl<'a, V> WithResidual<'a, V> {
     #[inline(always)]
-    fn new((residuals, ahead): (Residuals<'a>, Ahead), (gradients, stream, scale): (&'a mut [f32], bool, f32)) -> Self {
+    fn new(
+        (residuals, ahead): (Residuals<'a>, Ahead),
+        (gradients, stream, scale): (&'a mut [f32], bool, f32),
+        none: V,
+    ) -> Self {
         let (gradients, gradient_rest) = gradients.as_chunks_mut();
         let Residuals { whole, rest: residual_rest } = residuals;
         Self {
@@ -520,11 +526,12 @@ impl<'a> WithResidual<'a> {
             gradient_rest,
             stream,
             scale,
+            none,
         }
     }
 }
 
-impl<S: Simd> Residual<S> for WithResidual<'_> {
+impl<S: Simd> Residual<S> for WithResidual<'_, S::F32> {
     #[inline(always)]
     fn next(&mut self, s: S) -> S::F32 {
         match self.residuals.next() {
@@ -532,7 +539,7 @@ impl<S: Simd> Residual<S> for WithResidual<'_> {
                 self.ahead.prefetch(s, residual);
                 s.load(residual)
             }
-            None if self.residual_rest.is_empty() => s.splat(0.0),
+            None if self.residual_rest.is_empty() => self.none,
             None => s.load_partial(self.residual_rest),
         }
     }

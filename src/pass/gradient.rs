@@ -18,7 +18,8 @@ use super::{Elements, Place, Rooms, fill_four_bits, load_values, pair_lane, put,
 use crate::bits::{BITS, Buffer, FourBits};
 use crate::channel::{Differential, Differentiation, differentiated, lane_of};
 use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, Work};
-use crate::storage::{Ahead, By, EachFour, EachVector, PIECE, Singles, Storage};
+use crate::slices::range;
+use crate::storage::{Ahead, AlignedPiece, By, EachFour, EachVector, PIECE, Singles, Storage};
 use crate::tasks::{Tasks, Written};
 use crate::walk::{Group, RowBlock, Tile, Vectors, Walk};
 
@@ -426,7 +427,12 @@ impl<T: Storage> Backward<'_, '_, T> {
         };
         // All values are f32 here, in the tensors or in rooms. The caches hold the rooms.
         let ahead = if T::DIRECT { ahead } else { Ahead::NOT };
-        let residual = WithResidual::new((residuals, ahead), (of_residual, stream_residual, keep.scale), s.splat(0.0));
+        // Zeros are read where there is no residual: the portable backend would call a function to make them in the loop.
+        let residuals = match gradient.apply.residual {
+            Some(_) if RESIDUAL => (residuals, ahead),
+            _ => (Residuals::of(range(&ZEROS.0, 0, len)), Ahead::NOT),
+        };
+        let residual = WithResidual::new(residuals, (of_residual, stream_residual, keep.scale));
         let of_all = EachGradient::<T, _, _, _, RESIDUAL, GATED, BATCH> {
             gradient,
             batch,
@@ -475,6 +481,9 @@ impl<S: Simd, T: Storage, const GATED: bool, const BATCH: bool> EachFour<S>
     }
 }
 
+/// The residuals of a piece that has none.
+static ZEROS: AlignedPiece = AlignedPiece::zeros();
+
 /// The residual of one vector after the other, and its gradient.
 trait Residual<S: Simd> {
     /// The residual of the next vector.
@@ -497,7 +506,7 @@ impl<S: Simd> Residual<S> for NoResidual {
 }
 
 /// The residual of some neighbours and the place of its gradient, either of which may be missing.
-struct WithResidual<'a, V> {
+struct WithResidual<'a> {
     residuals: slice::Iter<'a, Lanes<f32>>,
     residual_rest: &'a [f32],
     ahead: Ahead,
@@ -505,17 +514,11 @@ struct WithResidual<'a, V> {
     gradient_rest: &'a mut [f32],
     stream: bool,
     scale: f32,
-    /// Zeros, for a call without a residual. The portable backend would call a function to make them in a loop.
-    none: V,
 }
 
-impl<'a, V> WithResidual<'a, V> {
+impl<'a> WithResidual<'a> {
     #[inline(always)]
-    fn new(
-        (residuals, ahead): (Residuals<'a>, Ahead),
-        (gradients, stream, scale): (&'a mut [f32], bool, f32),
-        none: V,
-    ) -> Self {
+    fn new((residuals, ahead): (Residuals<'a>, Ahead), (gradients, stream, scale): (&'a mut [f32], bool, f32)) -> Self {
         let (gradients, gradient_rest) = gradients.as_chunks_mut();
         let Residuals { whole, rest: residual_rest } = residuals;
         Self {
@@ -526,12 +529,11 @@ impl<'a, V> WithResidual<'a, V> {
             gradient_rest,
             stream,
             scale,
-            none,
         }
     }
 }
 
-impl<S: Simd> Residual<S> for WithResidual<'_, S::F32> {
+impl<S: Simd> Residual<S> for WithResidual<'_> {
     #[inline(always)]
     fn next(&mut self, s: S) -> S::F32 {
         match self.residuals.next() {
@@ -539,7 +541,6 @@ impl<S: Simd> Residual<S> for WithResidual<'_, S::F32> {
                 self.ahead.prefetch(s, residual);
                 s.load(residual)
             }
-            None if self.residual_rest.is_empty() => self.none,
             None => s.load_partial(self.residual_rest),
         }
     }

@@ -481,7 +481,7 @@ impl<S: Simd, T: Storage, const GATED: bool, const BATCH: bool> EachFour<S>
     }
 }
 
-/// The residuals of a piece that has none.
+/// The residual of a piece in a call without a residual.
 static ZEROS: AlignedPiece = AlignedPiece::zeros();
 
 /// The residual of one vector after the other, and its gradient.
@@ -505,7 +505,8 @@ impl<S: Simd> Residual<S> for NoResidual {
     fn put(&mut self, _: S, _: S::F32) {}
 }
 
-/// The residual of some neighbours and the place of its gradient, either of which may be missing.
+/// The residual of some neighbours, zeros if there is none, and the place of its gradient, which is empty if the gradient is
+/// not wanted.
 struct WithResidual<'a> {
     residuals: slice::Iter<'a, Lanes<f32>>,
     residual_rest: &'a [f32],

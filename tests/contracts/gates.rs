@@ -265,6 +265,18 @@ fn gates_without_an_activation_are_the_kept_elements_and_give_the_same_bits() {
     every_case(Identity, false);
 }
 
+/// Four rows of a matrix that is written past the caches are written in turn, and so are their gates.
+#[test]
+fn gates_of_rows_in_turn_are_what_backward_needs_and_give_the_same_bits() {
+    let config = Config { p: 0.3, ..Config::DEFAULT };
+    for backend in [Backend::Portable, Backend::Avx2, Backend::Avx512] {
+        let mut case = Case::new([3_025, 1040, 1], Relu, config, false, false);
+        let Ok(layer) = case.layer.with_backend(backend) else { continue };
+        case.layer = layer;
+        case.check(&format!("rows in turn, {backend:?}"), true);
+    }
+}
+
 #[cfg(feature = "rayon")]
 #[test]
 fn gates_are_the_same_for_every_number_of_tasks() {

@@ -77,19 +77,28 @@ struct Entry {
     peer: Box<dyn Peer>,
 }
 
+impl Entry {
+    /// A peer of this process whose version is that of this tree.
+    fn inside(name: Name, ops: &'static [Op], peer: Box<dyn Peer>) -> Self {
+        Self { name, version: String::new(), ops, peer }
+    }
+}
+
+const WITH_DROPOUT: &[Op] = &[Op::Forward, Op::Backward, Op::ReluForward, Op::ReluBackward];
+
+/// normdrop on elements of type `E`, with a mask and with gates.
+fn of_normdrop<E: ours::Stored>() -> Vec<Entry> {
+    vec![
+        Entry::inside(Name::Normdrop, &Op::RUN, Box::new(Inside(None::<ours::Normdrop<E, false>>))),
+        Entry::inside(Name::NormdropGates, WITH_DROPOUT, Box::new(Inside(None::<ours::Normdrop<E, true>>))),
+    ]
+}
+
 fn entries(options: &Options) -> Result<Vec<Entry>> {
-    const WITH_DROPOUT: &[Op] = &[Op::Forward, Op::Backward, Op::ReluForward, Op::ReluBackward];
     const NORM: &[Op] = &[Op::NormForward, Op::NormBackward];
-    let inside = |name, ops, peer| Entry { name, version: String::new(), ops, peer };
-    let mut entries: Vec<Entry> = match options.element {
-        ElementType::F32 => vec![
-            inside(Name::Normdrop, &Op::RUN, Box::new(Inside(None::<ours::Normdrop<f32, false>>))),
-            inside(Name::NormdropGates, WITH_DROPOUT, Box::new(Inside(None::<ours::Normdrop<f32, true>>))),
-        ],
-        ElementType::Bf16 => vec![
-            inside(Name::Normdrop, &Op::RUN, Box::new(Inside(None::<ours::Normdrop<Bf16, false>>))),
-            inside(Name::NormdropGates, WITH_DROPOUT, Box::new(Inside(None::<ours::Normdrop<Bf16, true>>))),
-        ],
+    let mut entries = match options.element {
+        ElementType::F32 => of_normdrop::<f32>(),
+        ElementType::Bf16 => of_normdrop::<Bf16>(),
     };
     let is_bf16 = options.element == ElementType::Bf16;
     for name in Name::ALL.into_iter().filter(|&name| options.peers.is_empty() || options.peers.contains(&name)) {
@@ -101,7 +110,7 @@ fn entries(options: &Options) -> Result<Vec<Entry>> {
         let (program, python, arguments, ops): (_, _, &[&str], &[Op]) = match name {
             Name::Normdrop | Name::NormdropGates => continue,
             Name::Handwritten => {
-                entries.push(inside(name, &Op::RUN, Box::new(Inside(None::<handwritten::Handwritten>))));
+                entries.push(Entry::inside(name, &Op::RUN, Box::new(Inside(None::<handwritten::Handwritten>))));
                 continue;
             }
             Name::Burn => {

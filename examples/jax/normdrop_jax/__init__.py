@@ -79,8 +79,9 @@ def keep_memory() -> bool:
     """Tells the allocator of the C library to keep all memory that is freed, for the next step: whether it could be told.
 
     XLA allocates the results of each step anew, and memory that comes from the system is filled with zeros first, which takes about as
-    long as a training step of this layer. The setting is for the whole process and until its end: a program holds the most memory that
-    it has ever had at once. It is glibc's; elsewhere nothing is done, and the result is False.
+    long as a training step of this layer. In the first ten steps or so the heap still grows now and then. The setting is for the whole
+    process and until its end: a program holds the most memory that it has ever had at once. It is glibc's; elsewhere nothing is done,
+    and the result is False.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

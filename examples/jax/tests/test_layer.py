@@ -150,12 +150,14 @@ assert normdrop_jax.keep_memory()
 layer, x = normdrop_jax.Layer("relu"), jnp.ones((10240, 1024))
 step = jax.jit(lambda x: jax.vjp(lambda x: layer.train(x)[0], x)[1](x))
 faults = []
-for _ in range(6):
+for _ in range(60):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     jax.block_until_ready(step(x))
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(min(faults))
+print(*faults)
 """
     result = subprocess.run([sys.executable, "-P", "-c", program], check=True, capture_output=True, text=True)
-    # Without the call there are hundreds: 512 small ones around the large pages, and 20 of those, for each result.
-    assert int(result.stdout) < 8
+    # Without the call each step has hundreds: 512 small ones around the large pages, and 20 of those, for each result.
+    # With it the heap still grows in some of the first steps, as long as a result finds no hole of its size.
+    faults = [int(count) for count in result.stdout.split()]
+    assert sorted(faults)[len(faults) // 2] < 8, faults

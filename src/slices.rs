@@ -16,6 +16,15 @@ pub(crate) fn range_mut<T>(slice: &mut [T], start: usize, len: usize) -> &mut [T
     slice.get_mut(start..).and_then(|rest| rest.get_mut(..len)).unwrap_or_default()
 }
 
+/// Copies the first values of `from` to `to`, up to the end of the shorter slice. It is a function of its own: the compiler would
+/// unroll the loop in each of the many places in kernels that copy values before they are overwritten.
+#[inline(never)]
+pub(crate) fn copy_values<T: Copy>(from: &[T], to: &mut [T]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+    }
+}
+
 /// Takes the first `len` values out of a slice and leaves the rest in it.
 #[inline(always)]
 pub(crate) fn take_front<'a, T>(slice: &mut &'a mut [T], len: usize) -> &'a mut [T] {

@@ -16,7 +16,7 @@ use core::fmt::Debug;
 use crate::bits::{BITS, FourBits, each_four};
 use crate::element::Element;
 use crate::simd::{LANES, Lanes, Simd, Work, load};
-use crate::slices::{range, range_mut, take_front};
+use crate::slices::{copy_values, range, range_mut, take_front};
 use crate::walk::RowBlock;
 #[cfg(feature = "half-precision")]
 pub(crate) use mixed::Mixed;
@@ -425,9 +425,7 @@ impl Storage for Singles {
             Some(read) => range(read, start, len),
             None => {
                 let copy = copy.get_mut(..len).unwrap_or_default();
-                for (copy, value) in copy.iter_mut().zip(&*write) {
-                    *copy = *value;
-                }
+                copy_values(write, copy);
                 copy
             }
         };
@@ -539,9 +537,7 @@ fn each_single<S: Simd, W: EachVector<S>>(s: S, each: EachSingle<'_, '_, W>) {
     let Some(mut work) = of_caller.take() else { return };
     let (in_place, len) = ((inputs.0.is_none(), inputs.1.is_none()), output.len());
     if in_place.0 || in_place.1 {
-        for (copy, value) in copy.iter_mut().zip(&*output) {
-            *copy = *value;
-        }
+        copy_values(output, copy);
     }
     let copy = copy.get(..len).unwrap_or_default();
     let (first, second) = (inputs.0.unwrap_or(copy), inputs.1.unwrap_or(copy));

@@ -18,6 +18,7 @@
 //!
 //! Columns and runs that need f64 are left out, and computed apart ([`Elementwise::exact`]).
 
+use core::hint::black_box;
 use core::marker::PhantomData;
 use core::ops::Range;
 use core::slice;
@@ -113,6 +114,8 @@ impl<S: Simd, C: Column<S, FIELDS>, const FIELDS: usize> Sources<S> for Around<'
         if let Some(next) = self.row.take(s) {
             return Some(next);
         }
+        // A branch, and no selection, with which each vector would wait for the position of the one before.
+        black_box(());
         self.row = Tiles::new(self.table);
         self.row.take(s)
     }

@@ -181,11 +181,13 @@ pub(crate) fn elements<T: Storage>(
             let elements = Elements::new(dy, T::reborrow(&mut output), base);
             let grad_residual = grad_residual.as_mut().map(T::reborrow);
             let backward = Backward { walk, group, gradient, table, units, elements, grad_residual };
-            match (gradient.apply.is_plain(), backward.is_batch()) {
-                (true, true) if gradient.apply.is_open() => tasks.run(Variant::<T, false, true, true>(backward)),
-                (true, true) => tasks.run(Variant::<T, false, false, true>(backward)),
-                (true, false) => tasks.run(Variant::<T, false, false, false>(backward)),
-                (false, _) => tasks.run(Variant::<T, true, false, true>(backward)),
+            let is_open = gradient.apply.is_open();
+            match (backward.has_residual(), backward.is_batch()) {
+                (false, true) if is_open => tasks.run(Variant::<T, false, true, true>(backward)),
+                (false, true) => tasks.run(Variant::<T, false, false, true>(backward)),
+                (false, false) => tasks.run(Variant::<T, false, false, false>(backward)),
+                (true, _) if is_open => tasks.run(Variant::<T, true, true, true>(backward)),
+                (true, _) => tasks.run(Variant::<T, true, false, true>(backward)),
             }
         }
     });
@@ -246,10 +248,10 @@ struct Backward<'a, 'b, T: Storage> {
     grad_residual: Option<T::Mut<'a>>,
 }
 
-/// [`Backward`] with or without a residual or a curve. Each is a kernel of its own, because without
-/// optimisation one kernel for both would have the vectors of both on the stack. Without `RESIDUAL`,
-/// `BATCH` says whether the gradient goes through batch statistics, and `GATED` says that `z` need not
-/// be looked at. With `RESIDUAL`, the loop asks for the statistics, and always looks at `z`.
+/// [`Backward`] with or without a residual, a gradient of a residual or a curve. Each is a kernel of its
+/// own, because without optimisation one kernel for both would have the vectors of both on the stack.
+/// `GATED` says that `z` need not be looked at. Without `RESIDUAL`, `BATCH` says whether the gradient
+/// goes through batch statistics. With `RESIDUAL`, the loop asks for the statistics.
 struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(Backward<'a, 'b, T>);
 
 impl<T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> Kernel
@@ -275,7 +277,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
     type Rooms = (Rooms<T>, Rooms<T>);
     const FLAGS: [usize; 2] = [apply::EXACT, OFFSET];
     const BAND: usize = PIECE / LANES;
-    const PLAIN: bool = !RESIDUAL;
+    const PLAIN: bool = !RESIDUAL || GATED;
 
     #[inline(always)]
     fn rooms() -> Self::Rooms {
@@ -304,7 +306,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
 
     #[inline(always)]
     fn in_turn(&self) -> bool {
-        !RESIDUAL && self.0.grad_residual.is_none() && self.0.elements.in_turn(Some(T::shorter(self.0.gradient.input)))
+        !RESIDUAL && self.0.elements.in_turn(Some(T::shorter(self.0.gradient.input)))
     }
 
     #[inline(always)]
@@ -341,6 +343,12 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
 }
 
 impl<T: Storage> Backward<'_, '_, T> {
+    /// Whether there is a residual, a gradient of a residual or a curve.
+    #[inline(always)]
+    fn has_residual(&self) -> bool {
+        self.grad_residual.is_some() || !self.gradient.apply.is_plain()
+    }
+
     /// Whether the gradient goes through batch statistics.
     #[inline(always)]
     fn is_batch(&self) -> bool {
@@ -382,7 +390,7 @@ impl<T: Storage> Backward<'_, '_, T> {
         let bits = keep.bits(start, vectors, &mut buffer).pairs(vectors, &mut pairs);
         let lower = gradient.apply.lower(s);
         let place = ((start, len), ahead);
-        if !RESIDUAL && self.grad_residual.is_none() {
+        if !RESIDUAL {
             let of_all = EachGradient::<T, _, _, _, RESIDUAL, GATED, BATCH> {
                 gradient,
                 batch: BATCH,
@@ -403,8 +411,8 @@ impl<T: Storage> Backward<'_, '_, T> {
             }
             return;
         }
-        let (base, stream, streams) = (self.elements.base, self.elements.stream, self.elements.streams());
-        let batch = if RESIDUAL { self.is_batch() } else { BATCH };
+        let (batch, base) = (self.is_batch(), self.elements.base);
+        let (stream, streams) = (self.elements.stream, self.elements.streams());
         let residuals = gradient.apply.residuals::<S, RESIDUAL>(s, (start, len), ahead, &mut rooms.residual);
         let x = T::read(s, T::shorter(gradient.input), (start, len), ahead, &mut others.read);
         let Place { read, write } = match gradient.apply.curve_if::<RESIDUAL>() {
@@ -429,10 +437,11 @@ impl<T: Storage> Backward<'_, '_, T> {
         let ahead = if T::DIRECT { ahead } else { Ahead::NOT };
         // Zeros are read where there is no residual: the portable backend would call a function to make them in the loop.
         let residuals = match gradient.apply.residual {
-            Some(_) if RESIDUAL => (residuals, ahead),
-            _ => (Residuals::of(range(&ZEROS.0, 0, len)), Ahead::NOT),
+            Some(_) => (residuals, ahead),
+            None if GATED => (residuals, Ahead::NOT),
+            None => (Residuals::of(range(&ZEROS.0, 0, len)), Ahead::NOT),
         };
-        let residual = WithResidual::new(residuals, (of_residual, stream_residual, keep.scale));
+        let residual = WithResidual::<GATED>::new(residuals, (of_residual, stream_residual, keep.scale));
         let of_all = EachGradient::<T, _, _, _, RESIDUAL, GATED, BATCH> {
             gradient,
             batch,
@@ -506,8 +515,8 @@ impl<S: Simd> Residual<S> for NoResidual {
 }
 
 /// The residual of some neighbours, zeros if there is none, and the place of its gradient, which is empty if the gradient is
-/// not wanted.
-struct WithResidual<'a> {
+/// not wanted. If `GATED`, no residual is read.
+struct WithResidual<'a, const GATED: bool> {
     residuals: slice::Iter<'a, Lanes<f32>>,
     residual_rest: &'a [f32],
     ahead: Ahead,
@@ -517,7 +526,7 @@ struct WithResidual<'a> {
     scale: f32,
 }
 
-impl<'a> WithResidual<'a> {
+impl<'a, const GATED: bool> WithResidual<'a, GATED> {
     #[inline(always)]
     fn new((residuals, ahead): (Residuals<'a>, Ahead), (gradients, stream, scale): (&'a mut [f32], bool, f32)) -> Self {
         let (gradients, gradient_rest) = gradients.as_chunks_mut();
@@ -534,9 +543,12 @@ impl<'a> WithResidual<'a> {
     }
 }
 
-impl<S: Simd> Residual<S> for WithResidual<'_> {
+impl<S: Simd, const GATED: bool> Residual<S> for WithResidual<'_, GATED> {
     #[inline(always)]
     fn next(&mut self, s: S) -> S::F32 {
+        if GATED {
+            return s.splat(0.0);
+        }
         match self.residuals.next() {
             Some(residual) => {
                 self.ahead.prefetch(s, residual);

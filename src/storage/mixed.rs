@@ -8,7 +8,7 @@ use super::{
 use crate::bits::{BITS, FourBits};
 use crate::element::{Bf16, Element, F16, Half, Values, ValuesMut};
 use crate::simd::{LANES, Lanes, Simd, Work};
-use crate::slices::{range, range_mut, take_front};
+use crate::slices::{copy_values, range, range_mut, take_front};
 use crate::walk::RowBlock;
 
 /// A half that is narrowed from lanes of f32.
@@ -274,9 +274,7 @@ impl Storage for Mixed {
             (Some(read), _) => Self::read(s, read, (start, len), ahead, read_room),
             (None, ValuesMut::F32(values)) => {
                 let copy = copy.get_mut(..len).unwrap_or_default();
-                for (copy, value) in copy.iter_mut().zip(range(values, at.0, len)) {
-                    *copy = *value;
-                }
+                copy_values(range(values, at.0, len), copy);
                 copy
             }
             (None, ValuesMut::F16(values)) => widened(s, range(values, at.0, len), ahead, read_room),
@@ -497,9 +495,7 @@ impl<H: Store, W> EachHalf<'_, H, W> {
         let mut room;
         let copy: &[H] = if inputs.0.is_none() || inputs.1.is_none() {
             room = [*H::ZEROS; BITS];
-            for (copy, value) in room.as_flattened_mut().iter_mut().zip(&*output) {
-                *copy = *value;
-            }
+            copy_values(output, room.as_flattened_mut());
             room.as_flattened().get(..output.len()).unwrap_or_default()
         } else {
             &[]

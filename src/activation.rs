@@ -23,7 +23,9 @@ use core::marker::PhantomData;
 use crate::error::Error;
 use crate::simd::{Simd, Strip, StripFunctions};
 pub use any::AnyActivation;
-use exponential::{Logistic, Reduced, Slope, negative, negative_enough, product};
+use exponential::{
+    LEAST, LEAST_SLOPE, Logistic, Reduced, Slope, exp_above, exp_of, negative, negative_enough, product,
+};
 
 /// An activation function; implemented by the types of this module and by no others.
 pub trait Activation: Lanewise + Copy + Send + Sync + core::fmt::Debug {}
@@ -325,7 +327,7 @@ impl Curve for Sigmoid {
 
     #[inline(always)]
     fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
-        Slope::new(s, negative_enough(s, z), s.le(z, s.splat(0.0))).derivative * dy
+        Slope::new(s, z, s.le(z, s.splat(0.0))).derivative * dy
     }
 }
 
@@ -350,8 +352,7 @@ impl Curve for Tanh {
     #[inline(always)]
     fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
         // tanh(z) = 2*sigmoid(2*z) - 1.
-        let half = negative(s, z, -55.0);
-        (s.splat(4.0) * Slope::new(s, half + half, s.le(z, s.splat(0.0))).derivative) * dy
+        (s.splat(4.0) * Slope::new(s, z + z, s.le(z, s.splat(0.0))).derivative) * dy
     }
 }
 
@@ -379,7 +380,7 @@ impl Curve for Silu {
     #[inline(always)]
     fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
         let (v, below) = (negative_enough(s, z), s.le(z, s.splat(0.0)));
-        let sigmoid = Slope::new(s, v, below);
+        let sigmoid = Slope::new(s, z, below);
         let z = s.select(below, v, s.splat(0.0) - v);
         (sigmoid.value + z * sigmoid.derivative) * dy
     }
@@ -520,7 +521,7 @@ impl Curve for Elu {
 
     #[inline(always)]
     fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
-        let slope = Reduced::new(s, negative_enough(s, z)).exp_of(s, self.alpha);
+        let slope = exp_of(s, z, self.alpha);
         unless_nan(s, z, s.select(s.le(z, s.splat(0.0)), slope * dy, dy))
     }
 }
@@ -553,7 +554,7 @@ impl Curve for Selu {
 
     #[inline(always)]
     fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
-        let below = Reduced::new(s, negative_enough(s, z)).exp_of(s, Self::SCALE_TIMES_ALPHA);
+        let below = exp_of(s, z, Self::SCALE_TIMES_ALPHA);
         unless_nan(s, z, s.select(s.le(z, s.splat(0.0)), below, s.splat(Self::SCALE)) * dy)
     }
 }
@@ -570,12 +571,12 @@ impl Mish {
     /// For `z` above `MOST`, the function rounds to `z`, and its derivative to 1.
     const MOST: f32 = 20.0;
 
-    /// `z`, but not above [`Self::MOST`], and not below a bound below which the function rounds to zero;
-    /// and the lanes whose `z` is not below [`Self::MOST`].
+    /// `z`, but not above [`Self::MOST`] and not below `least`; and the lanes whose `z` is not below
+    /// [`Self::MOST`].
     #[inline(always)]
-    fn clamped<S: Simd>(s: S, z: S::F32) -> (S::F32, S::Mask) {
+    fn clamped<S: Simd>(s: S, z: S::F32, least: f32) -> (S::F32, S::Mask) {
         let (most, above) = (s.splat(Self::MOST), s.le(s.splat(Self::MOST), z));
-        (s.select(above, most, s.select(s.le(z, s.splat(0.0)), negative_enough(s, z), z)), above)
+        (s.select(above, most, s.select(s.le(z, s.splat(0.0)), negative(s, z, least), z)), above)
     }
 }
 
@@ -588,7 +589,8 @@ impl Curve for Mish {
     /// With `e = exp(z)` and `n = e*(e + 2)`, the function is `z*n/(n + 2)`.
     #[inline(always)]
     fn forward<S: Simd>(self, s: S, z: S::F32) -> S::F32 {
-        let (v, above) = Self::clamped(s, z);
+        // Below `LEAST` the function rounds to zero.
+        let (v, above) = Self::clamped(s, z, LEAST);
         let (exp, two) = (Reduced::new(s, v).exp_f64(s), s.splat_f64(2.0));
         let n = exp * (exp + two);
         s.select(above, z, s.narrow(s.widen(v) * n / (n + two)))
@@ -597,8 +599,8 @@ impl Curve for Mish {
     /// The derivative is `(n + 4*z*e*(e + 1)/(n + 2))/(n + 2)`.
     #[inline(always)]
     fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
-        let (v, above) = Self::clamped(s, z);
-        let (exp, one, two) = (Reduced::new(s, v).exp(s), s.splat(1.0), s.splat(2.0));
+        let (v, above) = Self::clamped(s, z, LEAST_SLOPE);
+        let (exp, one, two) = (exp_above(s, v, LEAST_SLOPE, 1.0), s.splat(1.0), s.splat(2.0));
         let n = exp * (exp + two);
         let reciprocal = one / (n + two);
         let rest = (s.splat(4.0) * v) * ((exp * (exp + one)) * reciprocal);
@@ -629,7 +631,7 @@ impl Curve for Softplus {
 
     #[inline(always)]
     fn backward<S: Simd>(self, s: S, z: S::F32, dy: S::F32) -> S::F32 {
-        Slope::new(s, negative_enough(s, z), s.le(z, s.splat(0.0))).value * dy
+        Slope::new(s, z, s.le(z, s.splat(0.0))).value * dy
     }
 }
 

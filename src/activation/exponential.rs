@@ -4,7 +4,7 @@
 //! reduction is by Cody and Waite (*Software Manual for the Elementary Functions*, 1980), the
 //! polynomial is Taylor's of degree 7. The rounding error of an addition is kept where a function
 //! needs it. The computed error is exact if the first operand is the larger one (Dekker, 1971). There is no table
-//! and no branch, and no number is subnormal before the last multiplication.
+//! and no branch except for results that are subnormal, and no other number is subnormal.
 
 use crate::simd::Simd;
 
@@ -20,15 +20,25 @@ const TAYLOR: [f32; 6] = [0.5, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 
 /// `(atanh(t)/t - 1)/t²` as a polynomial of `t²` in [0, 1/9], within `2^-26` of it: Remez's, close to
 /// 1/3, 1/5, ... 1/11.
 const ATANH: [f32; 5] = [0.333_333_34, 0.199_998_5, 0.142_963_08, 0.108_512_82, 0.116_218_42];
-/// Exponents are too high by `LIFT` until the last multiplication, so that only its result can be
-/// subnormal.
+/// Exponents are too high by `LIFT` until the end, where [`lowered`] rounds results that are subnormal.
 const LIFT: u32 = 48;
 /// `2^-LIFT`.
 const DROP: f32 = f32::from_bits((127 - LIFT) << 23);
-/// `2^(LIFT - 60)`.
+/// The bits that are added to the bits of a float for `2^-LIFT` times the float.
+const DROP_EXPONENT: u32 = (LIFT << 23).wrapping_neg();
+/// The least normal f32, times `2^LIFT`.
+const LEAST_NORMAL: f32 = f32::from_bits((1 + LIFT) << 23);
+/// The largest f32 below [`LEAST_NORMAL`].
+const MOST_SUBNORMAL: f32 = f32::from_bits(LEAST_NORMAL.to_bits() - 1);
+/// `2^(LIFT - 40)`: the square of a power below `2^-40` counts as little beside 1.
+const LEAST_ROOT: f32 = f32::from_bits((127 + LIFT - 40) << 23);
+/// `2^(LIFT - 60)`: a power below `2^-60` counts as little beside 1.
 const LEAST_POWER: f32 = f32::from_bits((127 + LIFT - 60) << 23);
 /// For `v` below `LEAST`, `v*exp(v)` and `exp(v)` round to zero.
-const LEAST: f32 = -110.0;
+pub(super) const LEAST: f32 = -110.0;
+/// Derivatives take `exp(v)` for 0 below `LEAST_SLOPE`. There it is below `2^-100`, and CPUs take long for products with a gradient
+/// that are subnormal.
+pub(super) const LEAST_SLOPE: f32 = -70.0;
 
 /// An argument of the exponential function, `n*ln(2) + r`.
 #[derive(Clone, Copy)]
@@ -72,23 +82,11 @@ impl<S: Simd> Reduced<S> {
         (p, rest - (p - r))
     }
 
-    /// `exp(v)`, with a few roundings.
-    #[inline(always)]
-    pub(super) fn exp(&self, s: S) -> S::F32 {
-        self.exp_times(s, s.splat(DROP))
-    }
-
     /// `exp(v)*by*2^LIFT`, with a few roundings, none of them of a number that is subnormal because
     /// of `exp(v)`.
     #[inline(always)]
-    fn exp_times(&self, s: S, by: S::F32) -> S::F32 {
-        ((s.splat(1.0) + self.exp_m1(s).0) * self.power(s, LIFT)) * by
-    }
-
-    /// `exp(v)*by`, with a few roundings. `exp(v)` alone may be too small for an f32.
-    #[inline(always)]
-    pub(super) fn exp_of(&self, s: S, by: f32) -> S::F32 {
-        self.exp_times(s, s.splat(by * DROP))
+    fn exp_times(&self, s: S, by: f32) -> S::F32 {
+        ((s.splat(1.0) + self.exp_m1(s).0) * self.power(s, LIFT)) * s.splat(by)
     }
 
     /// `exp(v)` in double precision, as far as the polynomial and its argument are accurate: within
@@ -104,6 +102,50 @@ impl<S: Simd> Reduced<S> {
     fn power(&self, s: S, lift: u32) -> S::F32 {
         s.with_bits(self.n + s.splat_u32((127 + lift) << 23))
     }
+
+    /// `2^n`, but not below `least/2^LIFT`. The exponent is lowered as an integer, because the compiler would multiply by [`DROP`]
+    /// before it selects.
+    #[inline(always)]
+    fn bounded_power(&self, s: S, least: f32) -> S::F32 {
+        let (power, least) = (self.power(s, LIFT), s.splat(least));
+        lowered_exponent(s, s.select(s.le(power, least), least, power))
+    }
+}
+
+/// `lifted/2^LIFT` where both are normal.
+#[inline(always)]
+fn lowered_exponent<S: Simd>(s: S, lifted: S::F32) -> S::F32 {
+    s.with_bits(s.to_bits(lifted) + s.splat_u32(DROP_EXPONENT))
+}
+
+/// `lifted/2^LIFT` of a finite number or NaN, rounded once. CPUs take up to a hundred times as long for a product that is
+/// subnormal, so that an addition rounds where a result is: the last bit of `magnitude + LEAST_NORMAL` is the last bit of a
+/// subnormal number. There is no multiplication beside it, because the compiler would multiply the subnormal numbers, too.
+#[inline(always)]
+fn lowered<S: Simd>(s: S, lifted: S::F32) -> S::F32 {
+    let sign = s.to_bits(lifted) & s.splat_u32(1 << 31);
+    let magnitude = s.with_bits(s.to_bits(lifted) ^ sign);
+    let subnormal = s.le(magnitude, s.splat(MOST_SUBNORMAL));
+    // CPUs without vector registers multiply subnormal numbers as fast as others.
+    if !S::AT_ONCE || s.bits(subnormal) == 0 {
+        return lifted * s.splat(DROP);
+    }
+    let rounded = s.to_bits(magnitude + s.splat(LEAST_NORMAL)) + s.splat_u32(LEAST_NORMAL.to_bits().wrapping_neg());
+    let normal = s.select(s.le(lifted, lifted), lowered_exponent(s, lifted), lifted);
+    s.select(subnormal, s.with_bits(rounded | sign), normal)
+}
+
+/// `exp(v)*by` with `v = -|z|`, with a few roundings; NaN where `z` is NaN. It is 0 for `v` below -70, or -110 if `by` is large.
+#[inline(always)]
+pub(super) fn exp_of<S: Simd>(s: S, z: S::F32, by: f32) -> S::F32 {
+    let least = if by.abs() * DROP <= 1.0 { LEAST_SLOPE } else { LEAST };
+    exp_above(s, negative(s, z, least), least, by)
+}
+
+/// `exp(v)*by` for `v` in [`least`, 110], with a few roundings; 0 where `v` is `least`.
+#[inline(always)]
+pub(super) fn exp_above<S: Simd>(s: S, v: S::F32, least: f32, by: f32) -> S::F32 {
+    s.drop(s.le(v, s.splat(least)), Reduced::new(s, v).exp_times(s, by * DROP))
 }
 
 /// `-|z|`, but not below `least`; NaN where `z` is NaN.
@@ -136,11 +178,7 @@ impl<S: Simd> Logistic<S> {
 
     #[inline(always)]
     fn of_base(s: S, v: Reduced<S>, base: f32) -> Self {
-        let (one, power) = (s.splat(1.0), v.power(s, LIFT));
-        // `2^n`, but not below `2^-60`: a smaller power counts as little beside the base, and CPUs take
-        // long for products that are subnormal.
-        let least = s.splat(LEAST_POWER);
-        let factor = s.select(s.le(power, least), least, power) * s.splat(DROP);
+        let (one, power, factor) = (s.splat(1.0), v.power(s, LIFT), v.bounded_power(s, LEAST_POWER));
         let (p, p_rest) = v.exp_m1(s);
         let numerator = one + p;
         let numerator_rest = (p - (numerator - one)) + p_rest;
@@ -157,13 +195,13 @@ impl<S: Simd> Logistic<S> {
     /// The value of the function, rounded to f32.
     #[inline(always)]
     pub(super) fn value(&self, s: S) -> S::F32 {
-        ((self.value + self.rest) * self.power) * s.splat(DROP)
+        lowered(s, (self.value + self.rest) * self.power)
     }
 
     /// The value of the function times `by`, with one rounding less than `by*value(s)` has.
     #[inline(always)]
     pub(super) fn times(&self, s: S, by: S::F32) -> S::F32 {
-        (product(s, self.value, self.rest, by) * self.power) * s.splat(DROP)
+        lowered(s, product(s, self.value, self.rest, by) * self.power)
     }
 }
 
@@ -192,11 +230,10 @@ pub(super) struct Slope<S: Simd> {
 }
 
 impl<S: Simd> Slope<S> {
-    /// The functions at `v` in the lanes of `negative`, and at `-v` in the other lanes. `v` is not
-    /// above 0.
+    /// The functions at `-|z|` in the lanes of `negative`, and at `|z|` in the other lanes.
     #[inline(always)]
-    pub(super) fn new(s: S, v: S::F32, negative: S::Mask) -> Self {
-        let exp = Reduced::new(s, v).exp(s);
+    pub(super) fn new(s: S, z: S::F32, negative: S::Mask) -> Self {
+        let exp = exp_of(s, z, 1.0);
         let larger = s.splat(1.0) / (s.splat(1.0) + exp);
         let smaller = exp * larger;
         Self { value: s.select(negative, smaller, larger), derivative: smaller * larger }
@@ -218,7 +255,7 @@ pub(super) fn exp_m1<S: Simd>(s: S, v: S::F32) -> (S::F32, S::F32) {
 #[inline(always)]
 pub(super) fn ln_1p_exp<S: Simd>(s: S, v: Reduced<S>) -> S::F32 {
     let Logistic { value, rest, power } = Logistic::of_base(s, v, 2.0);
-    let t = value * (power * s.splat(DROP));
+    let t = value * v.bounded_power(s, LEAST_ROOT);
     let square = t * t;
     let mut sum = s.splat(ATANH[4]);
     sum = sum * square + s.splat(ATANH[3]);
@@ -226,7 +263,7 @@ pub(super) fn ln_1p_exp<S: Simd>(s: S, v: Reduced<S>) -> S::F32 {
     sum = sum * square + s.splat(ATANH[1]);
     sum = sum * square + s.splat(ATANH[0]);
     let half = value + (rest + value * (square * sum));
-    ((half + half) * power) * s.splat(DROP)
+    lowered(s, (half + half) * power)
 }
 
 /// `tanh(z)`, as `t/(t + 2)` with `t = exp(-2*|z|) - 1`.

@@ -6,7 +6,7 @@
 //! 0 <= x < ∞*, 1981, who have another constant). The polynomial is Remez's, within `2^-29.9` of the
 //! function for `a <= 14.8`.
 
-use super::exponential::{Reduced, negative};
+use super::exponential::{Reduced, exp_of, negative};
 use crate::simd::Simd;
 
 /// For `z` below `LEAST`, `z*Φ(z)` and its derivative round to zero.
@@ -62,7 +62,7 @@ pub(super) fn slope<S: Simd>(s: S, z: S::F32) -> S::F32 {
     // 1/sqrt(2π)
     const DENSITY: f32 = 0.398_942_3;
     let (by, below) = (negative(s, z, LEAST), s.le(z, s.splat(0.0)));
-    let exp = Reduced::new(s, (by * by) * s.splat(-0.5)).exp(s);
+    let exp = exp_of(s, (by * by) * s.splat(-0.5), 1.0);
     let reciprocal = s.splat(1.0) / (s.splat(MIDDLE) - by);
     let w = by * reciprocal;
     let mut sum = tail(s, w);

@@ -54,19 +54,19 @@ pub(super) fn bounded<S: Simd>(s: S, lower: S::F32, bits: u16, z: S::F32, value:
 }
 
 impl<T: Storage> Apply<'_, T> {
-    /// Whether there is neither a residual nor a curve. Walks have loops of their own for this case,
-    /// which call no function and so keep the coefficients in registers. The loops with `RESIDUAL` serve
-    /// all other cases: a residual, a curve, or both.
+    /// Whether there is neither a residual nor a curve. Forward walks have loops of their own for this
+    /// case, which call no function and so keep the coefficients in registers. The loops with `RESIDUAL`
+    /// serve all other cases: a residual, a curve, or both.
     #[inline(always)]
     pub(crate) const fn is_plain(&self) -> bool {
         self.residual.is_none() && self.formula.curve.is_none()
     }
 
-    /// Whether the gradient of every kept element passes, so that a backward call need not look at `z`.
-    /// This is so without an activation, and with gates.
+    /// Whether the gradient of every kept element passes, so that a backward call need not look at `z`,
+    /// at least not after the curve. This is so without an activation, with gates, and with a curve.
     #[inline(always)]
     pub(crate) fn is_open(&self) -> bool {
-        self.is_plain() && self.formula.lower < f32::MIN
+        self.formula.lower < f32::MIN
     }
 
     /// The curve, in loops with `RESIDUAL`. The other loops serve no curves, and get `None`.
@@ -577,7 +577,6 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATES: bool> Elementwi
     type Rooms = Rooms<T>;
     const FLAGS: [usize; 2] = [EXACT; 2];
     const BAND: usize = 2 * PIECE / LANES;
-    const PLAIN: bool = !RESIDUAL;
 
     #[inline(always)]
     fn rooms() -> Rooms<T> {
@@ -609,6 +608,11 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATES: bool> Elementwi
     #[inline(always)]
     fn in_turn(&self) -> bool {
         !RESIDUAL && self.0.elements.in_turn(None)
+    }
+
+    #[inline(always)]
+    fn asks_owner(&self) -> bool {
+        RESIDUAL && self.0.apply.residual.is_some()
     }
 
     #[inline(always)]

@@ -221,8 +221,6 @@ pub(super) trait Elementwise<'a, S: Simd, const FIELDS: usize> {
     const FLAGS: [usize; 2];
     /// The number of tiles of a band. The first cache holds their coefficients.
     const BAND: usize;
-    /// Whether [`Self::vectors`] never asks for the owner of a vector.
-    const PLAIN: bool;
 
     fn rooms() -> Self::Rooms;
     fn keep(&self) -> Keep<'a>;
@@ -235,6 +233,8 @@ pub(super) trait Elementwise<'a, S: Simd, const FIELDS: usize> {
     fn is_rewritable(&self) -> bool;
     /// Whether four rows of a matrix are best written in turn.
     fn in_turn(&self) -> bool;
+    /// Whether [`Self::vectors`] may ask for the owner of a vector.
+    fn asks_owner(&self) -> bool;
     /// How far ahead the caches are asked for values, in rows of `width` values.
     fn ahead(&self, width: usize) -> Ahead;
     fn wide(&self, tile: &Tile<FIELDS>, column: usize) -> Self::Wide;
@@ -367,8 +367,9 @@ fn rows<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
     // A walk over whole rows takes less time than a walk over only the tiles that do not need f64,
     // although the other tiles are written again. But with a residual, values that leave the range of
     // f32 are looked at one by one, and whole rows are walked only if tiles that need f64 are rare.
-    let whole = !has_exact || (pass.is_rewritable() && (E::PLAIN || is_rare::<S, FIELDS>(s, table, E::FLAGS)));
-    let is_usual = E::PLAIN && whole && table.len() * LANES == group.columns && ahead.is_not();
+    let whole =
+        !has_exact || (pass.is_rewritable() && (!pass.asks_owner() || is_rare::<S, FIELDS>(s, table, E::FLAGS)));
+    let is_usual = !pass.asks_owner() && whole && table.len() * LANES == group.columns && ahead.is_not();
     if is_usual && columns.width == group.columns && group.columns < PIECE {
         let mut sources = Around { table, row: Tiles::<E::Column, FIELDS>::new(table) };
         let (start, len) = columns.neighbours(units.clone());

@@ -249,9 +249,10 @@ struct Backward<'a, 'b, T: Storage> {
 }
 
 /// [`Backward`] with or without a residual, a gradient of a residual or a curve. Each is a kernel of its
-/// own, because without optimisation one kernel for both would have the vectors of both on the stack.
-/// `GATED` says that `z` need not be looked at. Without `RESIDUAL`, `BATCH` says whether the gradient
-/// goes through batch statistics. With `RESIDUAL`, the loop asks for the statistics.
+/// own, because without optimisation one kernel for all would have the vectors of all on the stack.
+/// `GATED` says that `z` need not be looked at, at least not after a curve. Without `RESIDUAL`, `BATCH`
+/// says whether the gradient goes through batch statistics. With `RESIDUAL`, the loop asks for the
+/// statistics, and with both `RESIDUAL` and `GATED`, there may be a curve.
 struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(Backward<'a, 'b, T>);
 
 impl<T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> Kernel
@@ -277,7 +278,6 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
     type Rooms = (Rooms<T>, Rooms<T>);
     const FLAGS: [usize; 2] = [apply::EXACT, OFFSET];
     const BAND: usize = PIECE / LANES;
-    const PLAIN: bool = !RESIDUAL || GATED;
 
     #[inline(always)]
     fn rooms() -> Self::Rooms {
@@ -307,6 +307,11 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
     #[inline(always)]
     fn in_turn(&self) -> bool {
         !RESIDUAL && self.0.elements.in_turn(Some(T::shorter(self.0.gradient.input)))
+    }
+
+    #[inline(always)]
+    fn asks_owner(&self) -> bool {
+        RESIDUAL && (!GATED || self.0.gradient.apply.residual.is_some())
     }
 
     #[inline(always)]
@@ -343,10 +348,12 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
 }
 
 impl<T: Storage> Backward<'_, '_, T> {
-    /// Whether there is a residual, a gradient of a residual or a curve.
+    /// Whether there is a curve, a gradient of a residual, or a residual that is looked at.
     #[inline(always)]
     fn has_residual(&self) -> bool {
-        self.grad_residual.is_some() || !self.gradient.apply.is_plain()
+        let apply = &self.gradient.apply;
+        let has_residual = apply.residual.is_some() && !apply.is_open();
+        has_residual || apply.formula.curve.is_some() || self.grad_residual.is_some()
     }
 
     /// Whether the gradient goes through batch statistics.
@@ -413,9 +420,14 @@ impl<T: Storage> Backward<'_, '_, T> {
         }
         let (batch, base) = (self.is_batch(), self.elements.base);
         let (stream, streams) = (self.elements.stream, self.elements.streams());
-        let residuals = gradient.apply.residuals::<S, RESIDUAL>(s, (start, len), ahead, &mut rooms.residual);
+        let curve = if GATED { gradient.apply.curve_if::<RESIDUAL>() } else { None };
+        let residuals = if GATED && curve.is_none() {
+            Residuals::of(&[])
+        } else {
+            gradient.apply.residuals::<S, RESIDUAL>(s, (start, len), ahead, &mut rooms.residual)
+        };
         let x = T::read(s, T::shorter(gradient.input), (start, len), ahead, &mut others.read);
-        let Place { read, write } = match gradient.apply.curve_if::<RESIDUAL>() {
+        let Place { read, write } = match curve {
             None => self.elements.piece(s, (start, len), ahead, copy, (&mut rooms.read, &mut rooms.write)),
             Some(curve) => {
                 // From here on `act'(z)*dy` takes the place of `dy`.

@@ -278,10 +278,17 @@ fn of_group_of<E: Load>(
 ) {
     tasks.run(FirstPivots { shape, group, input, table });
     walk_group::<E, false>(tasks, walk, group, input, table, parts);
-    for _ in 0..FURTHER_WALKS {
-        let (samples, mut unsettled) = (shape.samples() as f64, false);
+    for further in 0..FURTHER_WALKS {
+        let (samples, mut unsettled, mut zeros) = (shape.samples() as f64, false, false);
         tasks.run(Unsettled { walk, group, samples, table, found: &mut unsettled });
         if !unsettled {
+            return;
+        }
+        // Small squares may be those of numbers whose squares are 0. Whether all numbers are 0 takes less time than a walk.
+        if further == 0 {
+            tasks.run(AllZeros { walk, group, input, found: &mut zeros });
+        }
+        if zeros {
             return;
         }
         tasks.run(Settle { walk, group, samples, table });
@@ -669,6 +676,55 @@ impl Kernel for Unsettled<'_> {
                 != 0;
         }
     }
+}
+
+/// Finds out whether every value of a group is 0.
+struct AllZeros<'a, E> {
+    walk: &'a Walk,
+    group: Group,
+    input: &'a [E],
+    found: &'a mut bool,
+}
+
+impl<E: Load> Kernel for AllZeros<'_, E> {
+    #[inline(always)]
+    fn run<M: Machine>(self, m: M) {
+        let (Self { walk, group, input, found }, Some(s)) = (self, m.all()) else { return };
+        let units = 0..walk.units(group);
+        *found = true;
+        match walk {
+            Walk::Empty => {}
+            Walk::Planar(planar) => {
+                for (_, start, len) in planar.runs(group, units) {
+                    if !all_zeros(s, range(input, start, len)) {
+                        *found = false;
+                        return;
+                    }
+                }
+            }
+            Walk::Columns(columns) => {
+                for (start, len) in columns.rows_of(group, units) {
+                    if !all_zeros(s, range(input, start, len)) {
+                        *found = false;
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether every value is 0. The first other value ends the search.
+#[inline(always)]
+fn all_zeros<S: Simd, E: Load>(s: S, values: &[E]) -> bool {
+    let (values, rest) = values.as_chunks();
+    for values in values {
+        // Without the sign.
+        if !s.is_zero(s.shift_left::<1>(s.to_bits(E::load(s, values)))) {
+            return false;
+        }
+    }
+    s.is_zero(s.shift_left::<1>(s.to_bits(E::load_partial(s, rest))))
 }
 
 /// The lanes whose moments are final for sure.

@@ -126,10 +126,11 @@ pub(crate) fn of_group<T: Storage>(
         |(group, piece), table, part| {
             let (input, grad) = (T::shorter(tensors.0), T::shorter(tensors.1));
             let sums = PartSums { walk, group, piece, apply, input, grad, table, part };
-            match apply.is_plain() {
-                true if apply.is_open() => tasks.run(Variant::<T, false, true>(sums)),
-                true => tasks.run(Variant::<T, false, false>(sums)),
-                false => tasks.run(Variant::<T, true, false>(sums)),
+            match (apply.formula.curve.is_some(), apply.is_open()) {
+                (true, _) => tasks.run(Variant::<T, true, true>(sums)),
+                (false, true) => tasks.run(Variant::<T, false, true>(sums)),
+                (false, false) if apply.residual.is_none() => tasks.run(Variant::<T, false, false>(sums)),
+                (false, false) => tasks.run(Variant::<T, true, false>(sums)),
             }
         },
         |(_, piece), table, part| tasks.run(MergePart { piece, part, table }),
@@ -373,8 +374,9 @@ struct PartSums<'a, 'b, T: Storage> {
     part: &'a mut [Tile<TASK_FIELDS>],
 }
 
-/// [`PartSums`] with or without a residual, and with or without a look at `z` (not if `GATED`). There is a
-/// kernel for each, because without optimisation the stack would hold the vectors of all.
+/// [`PartSums`] with or without a residual, and with or without a look at `z` (not if `GATED`); with both
+/// `RESIDUAL` and `GATED`, with a curve. There is a kernel for each, because without optimisation the stack
+/// would hold the vectors of all.
 struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool, const GATED: bool>(PartSums<'a, 'b, T>);
 
 impl<T: Storage, const RESIDUAL: bool, const GATED: bool> Kernel for Variant<'_, '_, T, RESIDUAL, GATED> {
@@ -478,7 +480,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
             let x = T::read(s, T::shorter(self.input), place, Ahead::NOT, &mut rooms.x);
             let dy = T::read(s, T::shorter(self.grad), place, Ahead::NOT, &mut rooms.dy);
             let residuals = apply.residuals::<S, RESIDUAL>(s, place, Ahead::NOT, &mut rooms.residual);
-            let dy = match apply.curve_if::<RESIDUAL>() {
+            let dy = match if GATED { apply.curve_if::<RESIDUAL>() } else { None } {
                 None => dy,
                 Some(curve) => {
                     let strip = strip.get_or_insert_with(|| [0.0; BLOCK_VALUES]).get_mut(..x.len()).unwrap_or_default();
@@ -563,7 +565,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         };
         let x: Four<'_, f32> = T::read_rows(s, T::shorter(self.input), place, of_rows, ahead, &mut rooms.x);
         let dy = T::read_rows(s, T::shorter(self.grad), place, of_rows, ahead, &mut rooms.dy);
-        let dy = self.four_gradients::<S, RESIDUAL>(s, rows, column, table, ([x, dy, residuals], strips));
+        let dy = self.four_gradients::<S, RESIDUAL, GATED>(s, rows, column, table, ([x, dy, residuals], strips));
         let (far, tensors) = (far && T::DIRECT, ([x, dy], residuals));
         self.add_rows::<S, f32, RESIDUAL, GATED>(s, rows, column, (table, part), (tensors, far), (bits, buffer));
     }
@@ -622,7 +624,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
 
     /// `dy` of four rows, from column `column` of the table on, after the curve if there is one.
     #[inline(always)]
-    fn four_gradients<'c, S: Simd, const RESIDUAL: bool>(
+    fn four_gradients<'c, S: Simd, const RESIDUAL: bool, const GATED: bool>(
         &'c self,
         s: S,
         rows: RowBlock,
@@ -630,7 +632,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         table: &[Tile<FIELDS>],
         ([x, dy, residuals], strips): ([Four<'c, f32>; 3], &'c mut Option<[[f32; PIECE]; 4]>),
     ) -> [&'c [f32]; 4] {
-        let Some(curve) = self.apply.curve_if::<RESIDUAL>() else { return dy };
+        let Some(curve) = (if GATED { self.apply.curve_if::<RESIDUAL>() } else { None }) else { return dy };
         let strips = strips.get_or_insert_with(|| [[0.0; PIECE]; 4]);
         let owner = Owner::Column(self.group, column);
         let tensors = x.into_iter().zip(dy).zip(residuals).take(rows.rows);

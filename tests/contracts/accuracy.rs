@@ -19,13 +19,13 @@
 //! `PROPTEST_CASES` draw others. `cargo test --test contracts accuracy -- --nocapture` prints the worst error of every class.
 
 use crate::support::{ACTIVATIONS, Differentiated, Oracle, Problem, Trained, Visitor, with_activation};
-use normdrop::{Config, Granularity, Identity, Relu, RunningVariance, Statistics};
+use normdrop::{Config, Granularity, Identity, Layer, Relu, RunningVariance, Shape, Statistics};
 use normdrop_reference::classes::{CLASSES, Class, MEASURED, PLACED, class};
 use normdrop_reference::errors::{self, Bounds, CallErrors, PROMISE, StatisticsErrors};
 use normdrop_reference::layer::{self as reference, Centre, joined, widened};
 use normdrop_reference::mask;
 use normdrop_reference::random::SplitMix64;
-use normdrop_reference::units::{SMALLEST, Worst};
+use normdrop_reference::units::{SMALLEST, U, Worst};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngSeed;
@@ -537,6 +537,35 @@ fn tiny_data_is_normalised_as_well_when_eps_is_tiny() {
                     panic!("{name}, eps {eps:e}, shape {shape:?}: {fault}");
                 }
             }
+        }
+    }
+}
+
+/// A tensor of zeros needs no second walk. One number whose square is 0 in f32 is enough for a second walk, wherever it is.
+#[test]
+fn one_tiny_number_among_zeros_has_a_variance() {
+    let value = 1e-25_f32;
+    for shape in
+        [Shape::nc(5, 3), Shape::nc(9, 40), Shape::ncl(3, 2, 17), Shape::ncl(2, 18, 7), Shape::nhwc(2, 2, 3, 33)]
+    {
+        let shape = shape.expect("the shape is not too large");
+        let layer = Layer::new(shape, Identity, Config::DEFAULT).expect("the settings are right");
+        let (mut moments, mut scratch) = (vec![0.0; layer.moments_len()], vec![0.0; layer.train_scratch_len()]);
+        let mut sums_of_squares = |x: &[f32]| {
+            layer.moments(normdrop::Moments::new(x, &mut moments, &mut scratch)).expect("every length is right");
+            moments[2 * shape.channels()..].to_vec()
+        };
+        let zeros: Vec<f32> = (0..shape.len()).map(|element| if element % 3 == 0 { -0.0 } else { 0.0 }).collect();
+        assert!(sums_of_squares(&zeros).iter().all(|&sum| sum == 0.0), "{shape:?}");
+        let count = f64::from(u32::try_from(shape.len() / shape.channels()).expect("a small number"));
+        let exact = f64::from(value) * f64::from(value) * (1.0 - 1.0 / count);
+        for element in 0..shape.len() {
+            let mut x = zeros.clone();
+            x[element] = value;
+            let sums = sums_of_squares(&x);
+            let sum: f64 = sums.iter().sum();
+            assert!((sum - exact).abs() <= 8.0 * U * exact, "{shape:?}, element {element}: {sum:e} and not {exact:e}");
+            assert_eq!(sums.iter().filter(|&&sum| sum != 0.0).count(), 1, "{shape:?}, element {element}");
         }
     }
 }

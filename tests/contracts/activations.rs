@@ -147,8 +147,11 @@ fn special() -> Vec<f32> {
         10.0,
         10.7,
         11.0,
+        11.83,
         16.64,
+        35.0,
         55.0,
+        70.0,
         83.0,
         87.34,
         88.7,
@@ -271,6 +274,33 @@ fn activations_and_their_derivatives_have_their_limits_at_the_infinities_and_pas
     check_limits::<Selu>([-1.758_099_3, infinity], [0.0, 1.050_701]);
     check_limits::<Mish>([-0.0, infinity], [0.0, 1.0]);
     check_limits::<Softplus>([0.0, infinity], [0.0, 1.0]);
+}
+
+/// Far from 0, derivatives are their limits, and none is subnormal: CPUs take long for subnormal gradients.
+fn check_far<A: Oracle>(nearest: f32) {
+    let bits = (nearest.to_bits()..f32::INFINITY.to_bits()).step_by(9_973);
+    let x: Vec<f32> = bits.flat_map(|bits| [f32::from_bits(bits), -f32::from_bits(bits)]).collect();
+    let limits = derivatives::<A>(&[f32::INFINITY, f32::NEG_INFINITY]);
+    for (x, dx) in x.chunks(2).zip(derivatives::<A>(&x).chunks(2)) {
+        assert_eq!(dx, limits, "{:?}' at {x:?}", A::ACTIVATION);
+    }
+    let all: Vec<f32> = (0..f32::INFINITY.to_bits()).step_by(49_999).map(|bits| -f32::from_bits(bits)).collect();
+    for (x, dx) in all.iter().zip(derivatives::<A>(&all)) {
+        assert!(!dx.is_subnormal(), "{:?}' is {dx:e} at {x:e}", A::ACTIVATION);
+    }
+}
+
+#[test]
+fn numeric_contract_derivatives_far_from_0_are_their_limits_and_none_is_subnormal() {
+    check_far::<Sigmoid>(70.01);
+    check_far::<Tanh>(35.01);
+    check_far::<Silu>(70.01);
+    check_far::<GeluTanh>(9.3);
+    check_far::<Gelu>(11.84);
+    check_far::<Elu>(70.01);
+    check_far::<Selu>(70.01);
+    check_far::<Mish>(70.01);
+    check_far::<Softplus>(70.01);
 }
 
 #[test]

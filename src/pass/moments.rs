@@ -291,8 +291,9 @@ fn of_group_of<E: Load>(
         if zeros {
             return;
         }
-        tasks.run(Settle { walk, group, samples, table });
-        if !next_pivots(walk, group, samples, table) {
+        let mut any = false;
+        tasks.run(NextPivots { walk, group, samples, table, any: &mut any });
+        if !any {
             return;
         }
         walk_group::<E, true>(tasks, walk, group, input, table, parts);
@@ -735,45 +736,46 @@ fn settled<S: Simd>(s: S, BatchMoments { count, mean, m2 }: BatchMoments<S>, piv
     s.less(m2, s.splat_f64(f64::INFINITY)) & !s.less(m2, off) & !s.less(m2 + off, count * s.splat_f64(SMALLEST_SQUARE))
 }
 
-/// Marks the channels of a group whose moments are final for sure, so that few channels are left to look
-/// at one by one.
-struct Settle<'a> {
+/// Writes pivot and unit of the next walk into the table of a group, and says whether there is one. The unit of a channel whose
+/// moments are final is 0.
+struct NextPivots<'a> {
     walk: &'a Walk,
     group: Group,
     samples: f64,
     table: &'a mut [Tile<FIELDS>],
+    any: &'a mut bool,
 }
 
-impl Kernel for Settle<'_> {
+impl Kernel for NextPivots<'_> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
-        let (Self { walk, group, samples, table }, Some(s)) = (self, m.all()) else { return };
+        let (Self { walk, group, samples, table, any }, Some(s)) = (self, m.all()) else { return };
         for channels in group.sixteens() {
             let [pivots, units] = group.pair_of(s, channels, table, PIVOT);
             let settled = settled(s, of_channels(s, walk, group, channels, table, samples), pivots);
             group.put_pair(s, channels, table, PIVOT, [pivots, s.drop(s.mask(settled), units)]);
+            // Few channels are left to look at one by one.
+            for lane in (0..channels.len).filter(|lane| settled >> lane & 1 == 0) {
+                *any |= next_pivot(walk, group, samples, table, channels.first + lane);
+            }
         }
     }
 }
 
-/// Writes pivot and unit of the next walk into the table of a group, and says whether there is one.
+/// Writes pivot and unit of the next walk over a channel into the table, and says whether there is one.
 #[cold]
 #[inline(never)]
-fn next_pivots(walk: &Walk, group: Group, samples: f64, table: &mut [Tile<FIELDS>]) -> bool {
-    let (s, mut any) = (crate::simd::Lane::FIRST, false);
-    for channel in group.first_channel..group.first_channel + group.channels {
-        let column = group.columns_of(channel).next().unwrap_or(0);
-        let [pivot, unit] = table.get(column / LANES).map_or([0.0; 2], |tile| pair_lane(&tile[PIVOT], column));
-        if unit == 0.0 {
-            continue;
-        }
-        let Moments { mean, m2, .. } = of_channel(walk, group, channel, table);
-        let next = next_walk(Moments { count: samples, mean, m2 }, [pivot, unit]);
-        any |= next.is_some();
-        let pair = next.unwrap_or([pivot, 0.0]);
-        group.put_pair(s, Channels::one(channel), table, PIVOT, pair);
+fn next_pivot(walk: &Walk, group: Group, samples: f64, table: &mut [Tile<FIELDS>], channel: usize) -> bool {
+    let column = group.columns_of(channel).next().unwrap_or(0);
+    let [pivot, unit] = table.get(column / LANES).map_or([0.0; 2], |tile| pair_lane(&tile[PIVOT], column));
+    if unit == 0.0 {
+        return false;
     }
-    any
+    let Moments { mean, m2, .. } = of_channel(walk, group, channel, table);
+    let next = next_walk(Moments { count: samples, mean, m2 }, [pivot, unit]);
+    let pair = next.unwrap_or([pivot, 0.0]);
+    group.put_pair(crate::simd::Lane::FIRST, Channels::one(channel), table, PIVOT, pair);
+    next.is_some()
 }
 
 /// The moments of sixteen channels from the table of their group.

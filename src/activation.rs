@@ -655,3 +655,21 @@ fn gated<S: Simd>(s: S, z: S::F32, below: S::F32) -> S::F32 {
 fn unless_nan<S: Simd>(s: S, z: S::F32, value: S::F32) -> S::F32 {
     s.select(s.le(z, z), value, z)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Curve, Elu};
+    use crate::simd::Lane;
+
+    /// With a large alpha, derivatives count where `exp(z)` alone would be taken for 0.
+    #[test]
+    fn numeric_contract_the_derivative_of_a_steep_elu_is_right_far_below_0() {
+        let elu = Elu::with(1e30);
+        for z in [-69.0_f32, -71.0, -80.0, -109.0] {
+            let exact = libm::exp(f64::from(z)) * f64::from(elu.alpha);
+            let derivative = f64::from(elu.backward(Lane::FIRST, z, 1.0));
+            assert!((derivative - exact).abs() <= 4.0 * f64::from(f32::EPSILON) * exact, "{derivative:e} at {z}");
+        }
+        assert_eq!(elu.backward(Lane::FIRST, -111.0, 1.0).to_bits(), 0);
+    }
+}

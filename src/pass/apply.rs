@@ -75,6 +75,12 @@ impl<T: Storage> Apply<'_, T> {
         if RESIDUAL { self.formula.curve.as_ref() } else { None }
     }
 
+    /// The curve, in loops of a backward call with `RESIDUAL` and `GATED`. The other loops serve no curves, and get `None`.
+    #[inline(always)]
+    pub(super) const fn curve_of_gradients<const RESIDUAL: bool, const GATED: bool>(&self) -> Option<&FormulaCurve> {
+        if GATED { self.curve_if::<RESIDUAL>() } else { None }
+    }
+
     /// The residuals of `len` neighbours from element `start` on; no values if there is no residual.
     #[inline(always)]
     pub(crate) fn residuals<'b, S: Simd, const RESIDUAL: bool>(

@@ -420,7 +420,7 @@ impl<T: Storage> Backward<'_, '_, T> {
         }
         let (batch, base) = (self.is_batch(), self.elements.base);
         let (stream, streams) = (self.elements.stream, self.elements.streams());
-        let curve = if GATED { gradient.apply.curve_if::<RESIDUAL>() } else { None };
+        let curve = gradient.apply.curve_of_gradients::<RESIDUAL, GATED>();
         let residuals = if GATED && curve.is_none() {
             Residuals::of(&[])
         } else {

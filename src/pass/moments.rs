@@ -279,17 +279,18 @@ fn of_group_of<E: Load>(
     tasks.run(FirstPivots { shape, group, input, table });
     walk_group::<E, false>(tasks, walk, group, input, table, parts);
     for further in 0..FURTHER_WALKS {
-        let (samples, mut unsettled, mut zeros) = (shape.samples() as f64, false, false);
+        let (samples, mut unsettled) = (shape.samples() as f64, false);
         tasks.run(Unsettled { walk, group, samples, table, found: &mut unsettled });
         if !unsettled {
             return;
         }
         // Small squares may be those of numbers whose squares are 0. Whether all numbers are 0 takes less time than a walk.
         if further == 0 {
+            let mut zeros = false;
             tasks.run(AllZeros { walk, group, input, found: &mut zeros });
-        }
-        if zeros {
-            return;
+            if zeros {
+                return;
+            }
         }
         let mut any = false;
         tasks.run(NextPivots { walk, group, samples, table, any: &mut any });

@@ -480,7 +480,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
             let x = T::read(s, T::shorter(self.input), place, Ahead::NOT, &mut rooms.x);
             let dy = T::read(s, T::shorter(self.grad), place, Ahead::NOT, &mut rooms.dy);
             let residuals = apply.residuals::<S, RESIDUAL>(s, place, Ahead::NOT, &mut rooms.residual);
-            let dy = match if GATED { apply.curve_if::<RESIDUAL>() } else { None } {
+            let dy = match apply.curve_of_gradients::<RESIDUAL, GATED>() {
                 None => dy,
                 Some(curve) => {
                     let strip = strip.get_or_insert_with(|| [0.0; BLOCK_VALUES]).get_mut(..x.len()).unwrap_or_default();
@@ -632,7 +632,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         table: &[Tile<FIELDS>],
         ([x, dy, residuals], strips): ([Four<'c, f32>; 3], &'c mut Option<[[f32; PIECE]; 4]>),
     ) -> [&'c [f32]; 4] {
-        let Some(curve) = (if GATED { self.apply.curve_if::<RESIDUAL>() } else { None }) else { return dy };
+        let Some(curve) = self.apply.curve_of_gradients::<RESIDUAL, GATED>() else { return dy };
         let strips = strips.get_or_insert_with(|| [[0.0; PIECE]; 4]);
         let owner = Owner::Column(self.group, column);
         let tensors = x.into_iter().zip(dy).zip(residuals).take(rows.rows);

@@ -82,12 +82,6 @@ impl Ahead {
         self.first == 0 && self.second == 0
     }
 
-    /// How far ahead the second cache is asked for values; `None` if the first cache is asked, too.
-    #[inline(always)]
-    pub(crate) const fn second_alone(self) -> Option<usize> {
-        if self.first == 0 { Some(self.second) } else { None }
-    }
-
     #[inline(always)]
     pub(crate) fn prefetch<S: Simd, T>(self, s: S, from: &Lanes<T>) {
         if self.first != 0 {
@@ -545,19 +539,10 @@ fn each_single<S: Simd, W: EachVector<S>>(s: S, each: EachSingle<'_, '_, W>) {
     let (output, output_rest) = output.as_chunks_mut();
     let (last, vectors) = (bits.get(output.len()), first.iter().zip(second).zip(output).zip(bits));
     // The last of the three loops alone would do, and a debug build has only this one.
-    let optimised = !cfg!(debug_assertions);
+    let optimised = !cfg!(debug_assertions) && !S::LEAN;
     if optimised && !stream && ahead.is_not() {
         // Tensors in the caches, where each instruction of the loop counts.
         for (((first, second), to), &bits) in vectors {
-            let Some(value) = work.next(s, (s.load(first), s.load(second)), u16::from_le_bytes(bits)) else { break };
-            s.store(value, to);
-        }
-    } else if optimised && let (false, (false, false), Some(further)) = (stream, in_place, ahead.second_alone()) {
-        for (((first, second), to), &bits) in vectors {
-            s.prefetch_second(first, further);
-            if W::TWO {
-                s.prefetch_second(second, further);
-            }
             let Some(value) = work.next(s, (s.load(first), s.load(second)), u16::from_le_bytes(bits)) else { break };
             s.store(value, to);
         }

@@ -11,7 +11,7 @@ use core::slice;
 use super::elementwise::{self, Column, Elementwise, Owner, Sources, Strips, Tiles};
 use super::exact::ExactNormalise;
 use super::keep::{Bits, Keep};
-use super::{Elements, Rooms, first_bits, load_values, pair_lane, put};
+use super::{Elements, Rooms, first_bits, load_values, of_columns, pair_lane, put};
 use crate::activation::{Formula, FormulaCurve};
 use crate::args::Statistics;
 use crate::bits::{BITS, Buffer, FourBits, WrittenGates};
@@ -73,12 +73,6 @@ impl<T: Storage> Apply<'_, T> {
     #[inline(always)]
     pub(super) const fn curve_if<const RESIDUAL: bool>(&self) -> Option<&FormulaCurve> {
         if RESIDUAL { self.formula.curve.as_ref() } else { None }
-    }
-
-    /// The curve, in loops of a backward call with `RESIDUAL` and `GATED`. The other loops serve no curves, and get `None`.
-    #[inline(always)]
-    pub(super) const fn curve_of_gradients<const RESIDUAL: bool, const GATED: bool>(&self) -> Option<&FormulaCurve> {
-        if GATED { self.curve_if::<RESIDUAL>() } else { None }
     }
 
     /// The residuals of `len` neighbours from element `start` on; no values if there is no residual.
@@ -338,6 +332,13 @@ pub(crate) struct ColumnCoefficients {
 }
 
 impl ColumnCoefficients {
+    /// The coefficients of each column of a group with sixteen columns at most. They are memory either way,
+    /// and one function serves all kernels.
+    #[inline(never)]
+    fn each(group: Group, tile: &Tile<FIELDS>) -> Lanes<Self> {
+        of_columns(group, |column| Self::new(tile, column))
+    }
+
     #[inline(always)]
     pub(crate) fn new([first, second]: &Tile<FIELDS>, column: usize) -> Self {
         let ([mean, slope], [shift, exact]) = (pair_lane(first, column), pair_lane(second, column));
@@ -351,6 +352,11 @@ impl<S: Simd> Column<S, FIELDS> for ColumnCoefficients {
     #[inline(always)]
     fn of_column(tile: &Tile<FIELDS>, column: usize) -> Self {
         Self::new(tile, column)
+    }
+
+    #[inline(always)]
+    fn of_columns(group: Group, tile: &Tile<FIELDS>) -> Lanes<Self> {
+        Self::each(group, tile)
     }
 
     #[inline(always)]
@@ -397,14 +403,6 @@ impl Kernel for GroupCoefficients<'_> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let Self { normalisation, group, table } = self;
-        if let Some(scaled) = normalisation.scaled() {
-            for channels in group.sixteens() {
-                for s in m.each(channels.len) {
-                    put_coefficients(s, group, channels, table, &scaled.of_channels(s, channels));
-                }
-            }
-            return;
-        }
         for channels in group.sixteens() {
             for s in m.each(channels.len) {
                 put_coefficients(s, group, channels, table, &normalisation.of_channels(s, channels));
@@ -508,8 +506,7 @@ pub(crate) fn elements<'a, T: Storage>(
             match (apply.is_plain(), forward.gates.is_some()) {
                 (true, false) => tasks.run(Variant::<T, false, false>(forward)),
                 (true, true) => tasks.run(Variant::<T, false, true>(forward)),
-                (false, false) => tasks.run(Variant::<T, true, false>(forward)),
-                (false, true) => tasks.run(Variant::<T, true, true>(forward)),
+                (false, _) => tasks.run(Variant::<T, true, true>(forward)),
             }
         }
     });
@@ -557,9 +554,9 @@ struct Forward<'a, 'b, T: Storage> {
     gates: Option<WrittenGates<'a>>,
 }
 
-/// [`Forward`] with or without a residual or a curve, and with or without gates. Each combination is a
-/// kernel of its own, because without optimisation one kernel for all would have the vectors of all on
-/// the stack.
+/// [`Forward`] with or without a residual or a curve, and with or without gates. With `RESIDUAL`, the loop
+/// asks whether gates are wanted. The others are kernels of their own: a kernel with the loops of all is
+/// as large, and has too few registers for evaluation.
 struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool, const GATES: bool>(Forward<'a, 'b, T>);
 
 impl<T: Storage, const RESIDUAL: bool, const GATES: bool> Kernel for Variant<'_, '_, T, RESIDUAL, GATES> {
@@ -679,7 +676,7 @@ impl<T: Storage> Forward<'_, '_, T> {
         let gates = [const { [const { Cell::new(0) }; 4] }; BITS];
         let work = FourOutputs::<T, _, GATES> { apply, lower, tiles, gates: gates.iter() };
         T::four_rows(s, inputs, output, rows, (work, bits));
-        if let (true, Some(written)) = (GATES, &mut self.gates) {
+        if let Some(written) = &mut self.gates {
             for row in 0..4 {
                 let mut words = [0; BITS];
                 for (word, of_columns) in words.iter_mut().zip(&gates) {
@@ -723,20 +720,20 @@ impl<T: Storage> Forward<'_, '_, T> {
         let output = (&mut self.elements.write, self.elements.base);
         let rooms = [&mut rooms.read, &mut rooms.residual, &mut rooms.write];
         let (place, by) = (((start, len), ahead), By { copy, stream: self.elements.stream, rooms });
-        let mut words = [0; BITS];
+        let (mut words, wanted) = ([0; BITS], if self.gates.is_some() { vectors } else { 0 });
         let mut each = Some(EachOutput::<T, _, _, RESIDUAL, GATES> {
             apply,
             lower,
             sources: sources.clone(),
             owner,
             vector: 0,
-            gates: words.get_mut(..vectors).unwrap_or_default().iter_mut(),
+            gates: words.get_mut(..wanted).unwrap_or_default().iter_mut(),
         });
         T::each_vector(s, inputs, output, place, by, (&mut each, bits));
         if let Some(each) = each {
             *sources = each.sources;
         }
-        if let (true, Some(gates)) = (GATES, &mut self.gates) {
+        if let Some(gates) = &mut self.gates {
             gates.put(start, len, &words);
         }
     }
@@ -766,7 +763,8 @@ struct EachOutput<'a, 'b, 'c, T: Storage, U, V, const RESIDUAL: bool, const GATE
     /// The owner of the first vector, and the number of the next vector.
     owner: Owner,
     vector: usize,
-    /// The places for the gates of the next vectors, if `GATES`.
+    /// The places for the gates of the next vectors. There are none without `GATES`, and where no gates are
+    /// wanted.
     gates: slice::IterMut<'c, u16>,
 }
 
@@ -780,8 +778,8 @@ impl<S: Simd, T: Storage, U: Sources<S, Vector = Coefficients<S>>, const RESIDUA
         let (coefficients, owner) = (self.sources.take(s)?, self.owner.further(self.vector));
         let z = self.apply.z::<S, RESIDUAL>(s, &coefficients, x, residual, owner);
         let (y, gate) = self.apply.finish(s, self.lower, bits, z, RESIDUAL);
-        if GATES {
-            *self.gates.next()? = s.bits(gate);
+        if GATES && let Some(to) = self.gates.next() {
+            *to = s.bits(gate);
         }
         self.vector += 1;
         Some(y)
@@ -817,7 +815,7 @@ impl<'a, S: Simd, T: Storage, const GATES: bool> EachFour<S> for FourOutputs<'a,
         bits: u16,
     ) -> S::F32 {
         let (y, gate) = self.apply.finish(s, self.lower, bits, of.normalise(x), false);
-        if let (true, Some(gates)) = (GATES, gates) {
+        if let Some(gates) = gates {
             gates[row % 4].set(s.bits(gate));
         }
         y

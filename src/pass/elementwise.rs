@@ -36,6 +36,8 @@ pub(crate) trait Column<S: Simd, const FIELDS: usize>: Copy {
     type Vector: Copy;
 
     fn of_column(tile: &Tile<FIELDS>, column: usize) -> Self;
+    /// [`Self::of_column`] for each column of a group with sixteen columns at most.
+    fn of_columns(group: Group, tile: &Tile<FIELDS>) -> Lanes<Self>;
     fn of_tile(s: S, tile: &Tile<FIELDS>) -> Self::Vector;
     /// The coefficients of sixteen elements that are all of this column.
     fn everywhere(self, s: S) -> Self::Vector;
@@ -306,7 +308,7 @@ fn runs<'a, S: Simd, E: Elementwise<'a, S, FIELDS>, const FIELDS: usize>(
 ) {
     let Some(tile) = table.first() else { return };
     let (mut rooms, keep) = (E::rooms(), pass.keep());
-    let columns = of_columns(group, |column| E::Column::of_column(tile, column));
+    let columns = E::Column::of_columns(group, tile);
     // Made only if a channel needs f64: otherwise nothing has to be cleared.
     let wide = if columns.iter().any(|column| column.needs_f64()) {
         Some(of_columns(group, |column| match columns[column % LANES].needs_f64() {

@@ -13,8 +13,8 @@ use super::apply::{
 use super::elementwise::{self, Column, Elementwise, Owner, Sources, Strips, Tiles};
 use super::exact::{ExactDifferentiate, ExactNormalise};
 use super::keep::Keep;
-use super::reduce::{FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
-use super::{Elements, Place, Rooms, fill_four_bits, load_values, pair_lane, put, put_values};
+use super::reduce::{Bound, FIELDS, G, G_OTHER, OFFSET, SLOPE, forward_fields};
+use super::{Elements, Place, Rooms, fill_four_bits, load_values, of_columns, pair_lane, put, put_values};
 use crate::bits::{BITS, Buffer, FourBits};
 use crate::channel::{Differential, Differentiation, differentiated, lane_of};
 use crate::simd::{Kernel, LANES, Lanes, Machine, Simd, Work};
@@ -45,25 +45,6 @@ impl<T: Storage> Gradient<'_, T> {
         let [slope, shift] = self.apply.normalisation.of_channel(channel).wide();
         let [own_slope, tilt, offset] = self.differentiation.of_channel(channel, &centre, sums).wide();
         [slope, shift, own_slope, tilt, offset]
-    }
-
-    /// `g` of a vector, and its input gradient.
-    #[inline(always)]
-    fn of_one<S: Simd, const RESIDUAL: bool, const GATED: bool>(
-        &self,
-        s: S,
-        VectorCoefficients { forward, own }: &VectorCoefficients<S>,
-        owner: Owner,
-        [x, dy, residual]: [S::F32; 3],
-        (lower, bits, batch): (S::F32, u16, bool),
-    ) -> (S::F32, S::F32) {
-        let apply = &self.apply;
-        let g = if GATED {
-            s.keep(s.mask(bits), dy)
-        } else {
-            apply.gradient(s, lower, bits, apply.z::<S, RESIDUAL>(s, forward, x, residual, owner), dy)
-        };
-        (g, own.differentiate(batch, x - forward.mean, g))
     }
 }
 
@@ -115,6 +96,13 @@ struct ColumnGradient {
 }
 
 impl ColumnGradient {
+    /// The coefficients of each column of a group with sixteen columns at most. They are memory either way,
+    /// and one function serves all kernels.
+    #[inline(never)]
+    fn each(group: Group, tile: &Tile<FIELDS>) -> Lanes<Self> {
+        of_columns(group, |column| Self::new(tile, column))
+    }
+
     #[inline(always)]
     fn new(tile: &Tile<FIELDS>, column: usize) -> Self {
         let forward = ColumnCoefficients::new(forward_fields(tile), column);
@@ -134,6 +122,11 @@ impl<S: Simd> Column<S, FIELDS> for ColumnGradient {
     #[inline(always)]
     fn of_column(tile: &Tile<FIELDS>, column: usize) -> Self {
         Self::new(tile, column)
+    }
+
+    #[inline(always)]
+    fn of_columns(group: Group, tile: &Tile<FIELDS>) -> Lanes<Self> {
+        Self::each(group, tile)
     }
 
     #[inline(always)]
@@ -181,13 +174,10 @@ pub(crate) fn elements<T: Storage>(
             let elements = Elements::new(dy, T::reborrow(&mut output), base);
             let grad_residual = grad_residual.as_mut().map(T::reborrow);
             let backward = Backward { walk, group, gradient, table, units, elements, grad_residual };
-            let is_open = gradient.apply.is_open();
-            match (backward.has_residual(), backward.is_batch()) {
-                (false, true) if is_open => tasks.run(Variant::<T, false, true, true>(backward)),
-                (false, true) => tasks.run(Variant::<T, false, false, true>(backward)),
-                (false, false) => tasks.run(Variant::<T, false, false, false>(backward)),
-                (true, _) if is_open => tasks.run(Variant::<T, true, true, true>(backward)),
-                (true, _) => tasks.run(Variant::<T, true, false, true>(backward)),
+            match (backward.has_residual(), gradient.apply.is_open()) {
+                (false, _) => tasks.run(Variant::<T, false, false>(backward)),
+                (true, false) => tasks.run(Variant::<T, true, false>(backward)),
+                (true, true) => tasks.run(Variant::<T, true, true>(backward)),
             }
         }
     });
@@ -248,16 +238,13 @@ struct Backward<'a, 'b, T: Storage> {
     grad_residual: Option<T::Mut<'a>>,
 }
 
-/// [`Backward`] with or without a residual, a gradient of a residual or a curve. Each is a kernel of its
-/// own, because without optimisation one kernel for all would have the vectors of all on the stack.
-/// `GATED` says that `z` need not be looked at, at least not after a curve. Without `RESIDUAL`, `BATCH`
-/// says whether the gradient goes through batch statistics. With `RESIDUAL`, the loop asks for the
-/// statistics, and with both `RESIDUAL` and `GATED`, there may be a curve.
-struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(Backward<'a, 'b, T>);
+/// [`Backward`] with or without a residual, a gradient of a residual or a curve. `OPEN` says that `z` need
+/// not be looked at, at least not after a curve ([`Apply::is_open`]). Without `RESIDUAL`, there are loops
+/// for both cases in one kernel. With it each has a kernel, because with the loops of both the compiler
+/// has too few registers. With both, there may be a curve.
+struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool, const OPEN: bool>(Backward<'a, 'b, T>);
 
-impl<T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> Kernel
-    for Variant<'_, '_, T, RESIDUAL, GATED, BATCH>
-{
+impl<T: Storage, const RESIDUAL: bool, const OPEN: bool> Kernel for Variant<'_, '_, T, RESIDUAL, OPEN> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let (Self(backward), Some(s)) = (&self, m.all()) else { return };
@@ -270,8 +257,8 @@ impl<T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> Ker
     }
 }
 
-impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> Elementwise<'a, S, FIELDS>
-    for Variant<'a, '_, T, RESIDUAL, GATED, BATCH>
+impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const OPEN: bool> Elementwise<'a, S, FIELDS>
+    for Variant<'a, '_, T, RESIDUAL, OPEN>
 {
     type Column = ColumnGradient;
     type Wide = [f64; 5];
@@ -311,7 +298,7 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
 
     #[inline(always)]
     fn asks_owner(&self) -> bool {
-        RESIDUAL && (!GATED || self.0.gradient.apply.residual.is_some())
+        RESIDUAL && (!OPEN || self.0.gradient.apply.residual.is_some())
     }
 
     #[inline(always)]
@@ -333,12 +320,12 @@ impl<'a, S: Simd, T: Storage, const RESIDUAL: bool, const GATED: bool, const BAT
         piece: ((usize, usize), Ahead),
         room: (&mut [f32], &mut Self::Rooms),
     ) {
-        self.0.vectors::<S, RESIDUAL, GATED, BATCH>(s, sources, keep, piece, room);
+        self.0.vectors::<S, RESIDUAL, OPEN>(s, sources, keep, piece, room);
     }
 
     #[inline(always)]
     fn four_rows(&mut self, s: S, rows: RowBlock, tile: usize, bits: (&mut FourBits, &mut Buffer)) {
-        self.0.four_rows::<S, GATED, BATCH>(s, rows, tile, bits);
+        self.0.four_rows::<S>(s, rows, tile, bits);
     }
 
     #[inline(always)]
@@ -366,25 +353,50 @@ impl<T: Storage> Backward<'_, '_, T> {
     /// tile of the piece is number `tile` of the table. Memory takes less time for four sequences in
     /// turn than for one sequence after the other.
     #[inline(always)]
-    fn four_rows<S: Simd, const GATED: bool, const BATCH: bool>(
-        &mut self,
-        s: S,
-        rows: RowBlock,
-        tile: usize,
-        (bits, buffer): (&mut FourBits, &mut Buffer),
-    ) {
+    fn four_rows<S: Simd>(&mut self, s: S, rows: RowBlock, tile: usize, (bits, buffer): (&mut FourBits, &mut Buffer)) {
         let gradient = self.gradient;
         fill_four_bits(&gradient.apply.keep, rows, bits, buffer);
         let Some(dy) = self.elements.read else { return };
         let inputs = [T::shorter(gradient.input), T::shorter(dy)];
+        let batch = self.is_batch();
         let output = (&mut self.elements.write, self.elements.base);
-        let (lower, tiles) = (gradient.apply.lower(s), Tiles::new(self.table.get(tile..).unwrap_or_default()));
-        T::four_rows(s, inputs, output, rows, (FourGradients::<T, _, GATED, BATCH> { gradient, lower, tiles }, bits));
+        let (bound, tiles) = (gradient.apply.bound(s), Tiles::new(self.table.get(tile..).unwrap_or_default()));
+        T::four_rows(s, inputs, output, rows, (FourGradients::<T, _> { gradient, bound, tiles, batch }, bits));
+    }
+
+    /// [`Self::vectors`] without a residual or a curve.
+    #[inline(always)]
+    fn plain_vectors<S: Simd, const OPEN: bool>(
+        &mut self,
+        s: S,
+        (sources, owner): (&mut impl Sources<S, Vector = VectorCoefficients<S>>, Owner),
+        bits: &[[u8; 2]],
+        place: ((usize, usize), Ahead),
+        (copy, rooms, others): (&mut [f32], &mut Rooms<T>, &mut Rooms<T>),
+    ) {
+        let gradient = self.gradient;
+        let mut each = Some(EachGradient::<T, _, _, _, false, OPEN> {
+            gradient,
+            batch: self.is_batch(),
+            bound: gradient.apply.bound(s),
+            sources: sources.clone(),
+            owner,
+            vector: 0,
+            residual: NoResidual,
+        });
+        let inputs = (Some(T::shorter(gradient.input)), self.elements.read.map(|dy| T::shorter(dy)));
+        let output = (&mut self.elements.write, self.elements.base);
+        let rooms = [&mut others.read, &mut rooms.read, &mut rooms.write];
+        let by = By { copy, stream: self.elements.stream, rooms };
+        T::each_vector(s, inputs, output, place, by, (&mut each, bits));
+        if let Some(each) = each {
+            *sources = each.sources;
+        }
     }
 
     /// Writes the gradients of some neighbours, whose first vector belongs to `owner`.
     #[inline(always)]
-    fn vectors<S: Simd, const RESIDUAL: bool, const GATED: bool, const BATCH: bool>(
+    fn vectors<S: Simd, const RESIDUAL: bool, const OPEN: bool>(
         &mut self,
         s: S,
         (sources, owner): (&mut impl Sources<S, Vector = VectorCoefficients<S>>, Owner),
@@ -395,33 +407,19 @@ impl<T: Storage> Backward<'_, '_, T> {
         let (gradient, mut buffer, mut pairs) = (self.gradient, [0; _], [[0; 2]; _]);
         let vectors = len.div_ceil(LANES);
         let bits = keep.bits(start, vectors, &mut buffer).pairs(vectors, &mut pairs);
-        let lower = gradient.apply.lower(s);
-        let place = ((start, len), ahead);
         if !RESIDUAL {
-            let of_all = EachGradient::<T, _, _, _, RESIDUAL, GATED, BATCH> {
-                gradient,
-                batch: BATCH,
-                lower,
-                sources: sources.clone(),
-                owner,
-                vector: 0,
-                residual: NoResidual,
+            let (place, rooms) = (((start, len), ahead), (copy, rooms, others));
+            // A loop for each: a loop that asks for every vector takes up to a third longer.
+            return if gradient.apply.is_open() {
+                self.plain_vectors::<S, true>(s, (sources, owner), bits, place, rooms);
+            } else {
+                self.plain_vectors::<S, false>(s, (sources, owner), bits, place, rooms);
             };
-            let mut each = Some(of_all);
-            let inputs = (Some(T::shorter(gradient.input)), self.elements.read.map(|dy| T::shorter(dy)));
-            let output = (&mut self.elements.write, self.elements.base);
-            let rooms = [&mut others.read, &mut rooms.read, &mut rooms.write];
-            let by = By { copy, stream: self.elements.stream, rooms };
-            T::each_vector(s, inputs, output, place, by, (&mut each, bits));
-            if let Some(each) = each {
-                *sources = each.sources;
-            }
-            return;
         }
-        let (batch, base) = (self.is_batch(), self.elements.base);
+        let (bound, batch, base) = (gradient.apply.bound(s), self.is_batch(), self.elements.base);
         let (stream, streams) = (self.elements.stream, self.elements.streams());
-        let curve = gradient.apply.curve_of_gradients::<RESIDUAL, GATED>();
-        let residuals = if GATED && curve.is_none() {
+        let curve = if OPEN { gradient.apply.curve_if::<RESIDUAL>() } else { None };
+        let residuals = if OPEN && curve.is_none() {
             Residuals::of(&[])
         } else {
             gradient.apply.residuals::<S, RESIDUAL>(s, (start, len), ahead, &mut rooms.residual)
@@ -450,14 +448,14 @@ impl<T: Storage> Backward<'_, '_, T> {
         // Zeros are read where there is no residual: the portable backend would call a function to make them in the loop.
         let residuals = match gradient.apply.residual {
             Some(_) => (residuals, ahead),
-            None if GATED => (residuals, Ahead::NOT),
+            None if OPEN => (residuals, Ahead::NOT),
             None => (Residuals::of(range(&ZEROS.0, 0, len)), Ahead::NOT),
         };
-        let residual = WithResidual::<GATED>::new(residuals, (of_residual, stream_residual, keep.scale));
-        let of_all = EachGradient::<T, _, _, _, RESIDUAL, GATED, BATCH> {
+        let residual = WithResidual::new(residuals, (of_residual, stream_residual, keep.scale));
+        let of_all = EachGradient::<T, _, _, _, RESIDUAL, OPEN> {
             gradient,
             batch,
-            lower,
+            bound,
             sources: sources.clone(),
             owner,
             vector: 0,
@@ -478,15 +476,14 @@ impl<T: Storage> Backward<'_, '_, T> {
 }
 
 /// The input gradients of four rows, without a residual or a curve.
-struct FourGradients<'a, 'b, T: Storage, V, const GATED: bool, const BATCH: bool> {
+struct FourGradients<'a, 'b, T: Storage, V> {
     gradient: &'a Gradient<'b, T>,
-    lower: V,
+    bound: Bound<V>,
+    batch: bool,
     tiles: Tiles<'a, ColumnGradient, FIELDS>,
 }
 
-impl<S: Simd, T: Storage, const GATED: bool, const BATCH: bool> EachFour<S>
-    for FourGradients<'_, '_, T, S::F32, GATED, BATCH>
-{
+impl<S: Simd, T: Storage> EachFour<S> for FourGradients<'_, '_, T, S::F32> {
     type Coefficients = VectorCoefficients<S>;
     const TWO: bool = true;
 
@@ -498,7 +495,8 @@ impl<S: Simd, T: Storage, const GATED: bool, const BATCH: bool> EachFour<S>
     #[inline(always)]
     fn of_row(&mut self, s: S, _: usize, of: &VectorCoefficients<S>, (x, dy): (S::F32, S::F32), bits: u16) -> S::F32 {
         let values = [x, dy, s.splat(0.0)];
-        self.gradient.of_one::<S, false, GATED>(s, of, Owner::Channel(0), values, (self.lower, bits, BATCH)).1
+        let g = self.gradient.apply.g::<S, false>(s, &of.forward, Owner::Channel(0), values, (self.bound, bits));
+        of.own.differentiate(self.batch, x - of.forward.mean, g)
     }
 }
 
@@ -528,7 +526,7 @@ impl<S: Simd> Residual<S> for NoResidual {
 
 /// The residual of some neighbours, zeros if there is none, and the place of its gradient, which is empty if the gradient is
 /// not wanted. If `GATED`, no residual is read.
-struct WithResidual<'a, const GATED: bool> {
+struct WithResidual<'a> {
     residuals: slice::Iter<'a, Lanes<f32>>,
     residual_rest: &'a [f32],
     ahead: Ahead,
@@ -538,7 +536,7 @@ struct WithResidual<'a, const GATED: bool> {
     scale: f32,
 }
 
-impl<'a, const GATED: bool> WithResidual<'a, GATED> {
+impl<'a> WithResidual<'a> {
     #[inline(always)]
     fn new((residuals, ahead): (Residuals<'a>, Ahead), (gradients, stream, scale): (&'a mut [f32], bool, f32)) -> Self {
         let (gradients, gradient_rest) = gradients.as_chunks_mut();
@@ -555,12 +553,9 @@ impl<'a, const GATED: bool> WithResidual<'a, GATED> {
     }
 }
 
-impl<S: Simd, const GATED: bool> Residual<S> for WithResidual<'_, GATED> {
+impl<S: Simd> Residual<S> for WithResidual<'_> {
     #[inline(always)]
     fn next(&mut self, s: S) -> S::F32 {
-        if GATED {
-            return s.splat(0.0);
-        }
         match self.residuals.next() {
             Some(residual) => {
                 self.ahead.prefetch(s, residual);
@@ -584,10 +579,10 @@ impl<S: Simd, const GATED: bool> Residual<S> for WithResidual<'_, GATED> {
 }
 
 /// The input gradient of one vector after the other. With a curve, `dy` is `act'(z)*dy`.
-struct EachGradient<'a, 'b, T: Storage, U, V, R, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> {
+struct EachGradient<'a, 'b, T: Storage, U, V, R, const RESIDUAL: bool, const OPEN: bool> {
     gradient: &'a Gradient<'b, T>,
     batch: bool,
-    lower: V,
+    bound: Bound<V>,
     sources: U,
     /// The owner of the first vector, and the number of the next vector.
     owner: Owner,
@@ -595,8 +590,8 @@ struct EachGradient<'a, 'b, T: Storage, U, V, R, const RESIDUAL: bool, const GAT
     residual: R,
 }
 
-impl<S, T, U, R, const RESIDUAL: bool, const GATED: bool, const BATCH: bool> EachVector<S>
-    for EachGradient<'_, '_, T, U, S::F32, R, RESIDUAL, GATED, BATCH>
+impl<S, T, U, R, const RESIDUAL: bool, const OPEN: bool> EachVector<S>
+    for EachGradient<'_, '_, T, U, S::F32, R, RESIDUAL, OPEN>
 where
     S: Simd,
     T: Storage,
@@ -607,13 +602,13 @@ where
 
     #[inline(always)]
     fn next(&mut self, s: S, (x, dy): (S::F32, S::F32), bits: u16) -> Option<S::F32> {
-        let (coefficients, owner) = (self.sources.take(s)?, self.owner.further(self.vector));
-        let of = (self.lower, bits, if RESIDUAL { self.batch } else { BATCH });
-        let values = [x, dy, self.residual.next(s)];
-        let (g, dx) = self.gradient.of_one::<S, RESIDUAL, GATED>(s, &coefficients, owner, values, of);
+        let (VectorCoefficients { forward, own }, owner) = (self.sources.take(s)?, self.owner.further(self.vector));
+        let residual = if OPEN { s.splat(0.0) } else { self.residual.next(s) };
+        let bound = Bound { open: OPEN, ..self.bound };
+        let g = self.gradient.apply.g::<S, RESIDUAL>(s, &forward, owner, [x, dy, residual], (bound, bits));
         self.residual.put(s, g);
         self.vector += 1;
-        Some(dx)
+        Some(own.differentiate(self.batch, x - forward.mean, g))
     }
 }
 

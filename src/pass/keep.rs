@@ -135,7 +135,7 @@ impl<'a> Bits<'a> {
     }
 
     /// Writes the bits of as many vectors as `bits` has words.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn put(self, bits: &mut [u16]) {
         let (fours, rest) = bits.as_chunks_mut();
         let (words, rest_bits) = self.fours(fours.len());
@@ -158,10 +158,16 @@ impl<'a> Bits<'a> {
             return self.bytes.as_chunks().0.get(..vectors).unwrap_or_default();
         }
         let pairs = buffer.get_mut(..vectors).unwrap_or_default();
+        self.put_pairs(pairs);
+        pairs
+    }
+
+    /// Writes the bits of as many vectors as `pairs` has pairs.
+    #[inline(never)]
+    fn put_pairs(self, pairs: &mut [[u8; 2]]) {
         for (pair, bits) in pairs.iter_mut().zip(self.vectors()) {
             *pair = bits.to_le_bytes();
         }
-        pairs
     }
 
     /// The bits of each vector.
@@ -262,7 +268,15 @@ impl Keep<'_> {
     /// about them all, the result needs no mask.
     #[inline(always)]
     pub(crate) fn within(self, first: usize, len: usize) -> Self {
-        let Some(mask) = self.shared else { return self };
+        match self.shared {
+            Some(mask) => self.within_shared(mask, first, len),
+            None => self,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn within_shared(self, mask: &SharedMask<'_>, first: usize, len: usize) -> Self {
         match mask.at(first) {
             (_, shared) if shared < len => self,
             (kept, _) => Self { shared: None, others: if kept { u16::MAX } else { 0 }, ..self },

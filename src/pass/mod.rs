@@ -210,7 +210,7 @@ pub(crate) fn four_bits<'a>(
 }
 
 /// Writes the mask bits of a piece of four rows of a matrix; all are 0 in rows that the block does not have.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn fill_four_bits(keep: &Keep<'_>, rows: RowBlock, bits: &mut FourBits, buffer: &mut Buffer) {
     for (row, bits) in bits.iter_mut().enumerate() {
         let bits = first_bits(bits, rows.columns);

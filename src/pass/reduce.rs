@@ -22,6 +22,14 @@ use crate::storage::{Ahead, Load, OfTwo, PIECE, Storage, four_rows, in_sequence,
 use crate::tasks::Tasks;
 use crate::walk::{BLOCK_VALUES, Columns, Group, Piece, Planar, RowBlock, Tile, Vectors, Walk};
 
+/// The bound of the activation in a backward call.
+#[derive(Clone, Copy)]
+pub(super) struct Bound<V> {
+    pub(super) lower: V,
+    /// [`Apply::is_open`]: whether the gradient of every kept element passes.
+    pub(super) open: bool,
+}
+
 impl<T: Storage> Apply<'_, T> {
     /// `g` without the dropout scale. Where lanes are processed at once, `grad` has been through the curve
     /// already.
@@ -32,6 +40,29 @@ impl<T: Storage> Apply<'_, T> {
             _ => grad,
         };
         bounded(s, lower, bits, z, grad)
+    }
+
+    /// The bound of the activation. It is taken before a loop, for the reason of [`Self::lower`].
+    #[inline(always)]
+    pub(super) fn bound<S: Simd>(&self, s: S) -> Bound<S::F32> {
+        Bound { lower: self.lower(s), open: self.is_open() }
+    }
+
+    /// `g` of a vector, without the dropout scale. Without `RESIDUAL` there is no residual. With a curve,
+    /// `dy` is `act'(z)*dy`.
+    #[inline(always)]
+    pub(super) fn g<S: Simd, const RESIDUAL: bool>(
+        &self,
+        s: S,
+        forward: &Coefficients<S>,
+        owner: Owner,
+        [x, dy, residual]: [S::F32; 3],
+        (bound, bits): (Bound<S::F32>, u16),
+    ) -> S::F32 {
+        if bound.open {
+            return s.keep(s.mask(bits), dy);
+        }
+        self.gradient(s, bound.lower, bits, self.z::<S, RESIDUAL>(s, forward, x, residual, owner), dy)
     }
 
     /// Writes `g` without the dropout scale into the first strip: of `vectors` from number `first` on, where
@@ -126,11 +157,10 @@ pub(crate) fn of_group<T: Storage>(
         |(group, piece), table, part| {
             let (input, grad) = (T::shorter(tensors.0), T::shorter(tensors.1));
             let sums = PartSums { walk, group, piece, apply, input, grad, table, part };
-            match (apply.formula.curve.is_some(), apply.is_open()) {
-                (true, _) => tasks.run(Variant::<T, true, true>(sums)),
-                (false, true) => tasks.run(Variant::<T, false, true>(sums)),
-                (false, false) if apply.residual.is_none() => tasks.run(Variant::<T, false, false>(sums)),
-                (false, false) => tasks.run(Variant::<T, true, false>(sums)),
+            if apply.formula.curve.is_some() || (apply.residual.is_some() && !apply.is_open()) {
+                tasks.run(Variant::<T, true>(sums));
+            } else {
+                tasks.run(Variant::<T, false>(sums));
             }
         },
         |(_, piece), table, part| tasks.run(MergePart { piece, part, table }),
@@ -163,34 +193,27 @@ struct Summands<'a, 'b, S: Simd, T: Storage> {
     owner: Owner,
     forward: Coefficients<S>,
     unit: S::F32,
-    /// [`Apply::lower`].
-    lower: S::F32,
+    bound: Bound<S::F32>,
 }
 
 impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
+    /// The same, with a constant for `open`: the compiler then makes loops for this case alone.
+    #[inline(always)]
+    fn with_open(self, open: bool) -> Self {
+        Self { bound: Bound { open, ..self.bound }, ..self }
+    }
+
     /// The summands of a vector.
     #[inline(always)]
-    fn of<const RESIDUAL: bool, const GATED: bool>(
-        &self,
-        s: S,
-        x: S::F32,
-        dy: S::F32,
-        residual: S::F32,
-        bits: u16,
-    ) -> Two<S::F32> {
-        let g = if GATED {
-            s.keep(s.mask(bits), dy)
-        } else {
-            let z = self.apply.z::<S, RESIDUAL>(s, &self.forward, x, residual, self.owner);
-            self.apply.gradient(s, self.lower, bits, z, dy)
-        };
+    fn of<const RESIDUAL: bool>(&self, s: S, x: S::F32, dy: S::F32, residual: S::F32, bits: u16) -> Two<S::F32> {
+        let g = self.apply.g::<S, RESIDUAL>(s, &self.forward, self.owner, [x, dy, residual], (self.bound, bits));
         Two { first: g, second: g * ((x - self.forward.mean) * self.unit) }
     }
 
     /// The summands of the first values of a vector. Lanes past them add nothing, whatever the formulas make
     /// of the zeros there.
     #[inline(always)]
-    fn of_some<E: Load, const RESIDUAL: bool, const GATED: bool>(
+    fn of_some<E: Load, const RESIDUAL: bool>(
         &self,
         s: S,
         [x, dy]: [&[E]; 2],
@@ -198,25 +221,26 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
         bits: u16,
     ) -> Two<S::F32> {
         let lanes = first_lanes(x.len().min(LANES));
-        let sums = self.of::<RESIDUAL, GATED>(s, E::load_any(s, x), E::load_any(s, dy), residual, bits & lanes);
+        let sums = self.of::<RESIDUAL>(s, E::load_any(s, x), E::load_any(s, dy), residual, bits & lanes);
         // Without its bit `g` is 0, but the deviation may be infinite.
         Two { first: sums.first, second: s.keep(s.mask(lanes), sums.second) }
     }
 
     /// The sum of a four, some lanes of which belong to other channels.
     #[inline(always)]
-    fn four_of_some<E: Load, const GATED: bool>(
+    fn four_of_some<E: Load, const RESIDUAL: bool>(
         &self,
         s: S,
         (x, dy): (&[E; SHORT], &[E; SHORT]),
+        residuals: &Residuals<'_>,
         lanes: [u16; 4],
         bits: [u16; 4],
     ) -> Two<S::F32> {
-        let ([x_a, x_b, x_c, x_d], [dy_a, dy_b, dy_c, dy_d], none) = (in_four(x), in_four(dy), s.splat(0.0));
-        let a = self.of::<false, GATED>(s, E::load(s, x_a), E::load(s, dy_a), none, bits[0]);
-        let b = self.of::<false, GATED>(s, E::load(s, x_b), E::load(s, dy_b), none, bits[1]);
-        let c = self.of::<false, GATED>(s, E::load(s, x_c), E::load(s, dy_c), none, bits[2] & lanes[2]);
-        let d = self.of::<false, GATED>(s, E::load(s, x_d), E::load(s, dy_d), none, bits[3] & lanes[3]);
+        let ([x_a, x_b, x_c, x_d], [dy_a, dy_b, dy_c, dy_d]) = (in_four(x), in_four(dy));
+        let a = self.of::<RESIDUAL>(s, E::load(s, x_a), E::load(s, dy_a), residuals.load(s, 0), bits[0]);
+        let b = self.of::<RESIDUAL>(s, E::load(s, x_b), E::load(s, dy_b), residuals.load(s, 1), bits[1]);
+        let c = self.of::<RESIDUAL>(s, E::load(s, x_c), E::load(s, dy_c), residuals.load(s, 2), bits[2] & lanes[2]);
+        let d = self.of::<RESIDUAL>(s, E::load(s, x_d), E::load(s, dy_d), residuals.load(s, 3), bits[3] & lanes[3]);
         let c = Two { first: c.first, second: s.keep(s.mask(lanes[2]), c.second) };
         let d = Two { first: d.first, second: s.keep(s.mask(lanes[3]), d.second) };
         (a + b) + (c + d)
@@ -224,7 +248,7 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
 
     /// Adds a row of at most 256 values.
     #[inline(always)]
-    fn add_row<E: Load, const RESIDUAL: bool, const GATED: bool>(
+    fn add_row<E: Load, const RESIDUAL: bool>(
         &self,
         s: S,
         x: &[E],
@@ -237,7 +261,7 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
         let (bits, rest_bits) = bits.fours(x.len());
         let mut vector = 0;
         for ((x, dy), bits) in x.iter().zip(dy).zip(bits) {
-            sum = sum + self.four::<E, RESIDUAL, GATED>(s, x, dy, residuals, vector, bits);
+            sum = sum + self.four::<E, RESIDUAL>(s, x, dy, residuals, vector, bits);
             vector += 4;
         }
         if x_rest.is_empty() {
@@ -249,9 +273,8 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
         if let (Some((x_two, x_rest)), Some((dy_two, dy_rest))) = (x.split_first_chunk(), dy.split_first_chunk()) {
             let ([x_a, x_b], [dy_a, dy_b]) = (in_two(x_two), in_two(dy_two));
             let (bits_a, bits_b) = (bits.next().unwrap_or_default(), bits.next().unwrap_or_default());
-            let a = self.of::<RESIDUAL, GATED>(s, E::load(s, x_a), E::load(s, dy_a), residuals.load(s, vector), bits_a);
-            let b =
-                self.of::<RESIDUAL, GATED>(s, E::load(s, x_b), E::load(s, dy_b), residuals.load(s, vector + 1), bits_b);
+            let a = self.of::<RESIDUAL>(s, E::load(s, x_a), E::load(s, dy_a), residuals.load(s, vector), bits_a);
+            let b = self.of::<RESIDUAL>(s, E::load(s, x_b), E::load(s, dy_b), residuals.load(s, vector + 1), bits_b);
             last = a + b;
             vector += 2;
             (x, dy) = (x_rest, dy_rest);
@@ -259,9 +282,9 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
         if !x.is_empty() {
             let (bits_a, bits_b) = (bits.next().unwrap_or_default(), bits.next().unwrap_or_default());
             let ([x_a, x_b], [dy_a, dy_b]) = (up_to_two(x), up_to_two(dy));
-            let mut two = self.of_some::<E, RESIDUAL, GATED>(s, [x_a, dy_a], residuals.load_any(s, vector), bits_a);
+            let mut two = self.of_some::<E, RESIDUAL>(s, [x_a, dy_a], residuals.load_any(s, vector), bits_a);
             if !x_b.is_empty() {
-                two = two + self.of_some::<E, RESIDUAL, GATED>(s, [x_b, dy_b], residuals.load_rest(s), bits_b);
+                two = two + self.of_some::<E, RESIDUAL>(s, [x_b, dy_b], residuals.load_rest(s), bits_b);
             }
             last = last + two;
         }
@@ -270,7 +293,7 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
 
     /// The sum of a four.
     #[inline(always)]
-    fn four<E: Load, const RESIDUAL: bool, const GATED: bool>(
+    fn four<E: Load, const RESIDUAL: bool>(
         &self,
         s: S,
         x: &[E; 4 * LANES],
@@ -280,13 +303,10 @@ impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
         bits: [u16; 4],
     ) -> Two<S::F32> {
         let ([x_a, x_b, x_c, x_d], [dy_a, dy_b, dy_c, dy_d]) = (in_four(x), in_four(dy));
-        let a = self.of::<RESIDUAL, GATED>(s, E::load(s, x_a), E::load(s, dy_a), residuals.load(s, vector), bits[0]);
-        let b =
-            self.of::<RESIDUAL, GATED>(s, E::load(s, x_b), E::load(s, dy_b), residuals.load(s, vector + 1), bits[1]);
-        let c =
-            self.of::<RESIDUAL, GATED>(s, E::load(s, x_c), E::load(s, dy_c), residuals.load(s, vector + 2), bits[2]);
-        let d =
-            self.of::<RESIDUAL, GATED>(s, E::load(s, x_d), E::load(s, dy_d), residuals.load(s, vector + 3), bits[3]);
+        let a = self.of::<RESIDUAL>(s, E::load(s, x_a), E::load(s, dy_a), residuals.load(s, vector), bits[0]);
+        let b = self.of::<RESIDUAL>(s, E::load(s, x_b), E::load(s, dy_b), residuals.load(s, vector + 1), bits[1]);
+        let c = self.of::<RESIDUAL>(s, E::load(s, x_c), E::load(s, dy_c), residuals.load(s, vector + 2), bits[2]);
+        let d = self.of::<RESIDUAL>(s, E::load(s, x_d), E::load(s, dy_d), residuals.load(s, vector + 3), bits[3]);
         (a + b) + (c + d)
     }
 }
@@ -304,6 +324,14 @@ fn in_four<E: Load>(values: &[E; 4 * LANES]) -> [&Lanes<E>; 4] {
         [a, b, c, d] => [a, b, c, d],
         _ => [E::ZEROS; 4],
     }
+}
+
+/// The lanes of four vectors that belong to a run of three or four vectors; `None` for another length. All
+/// four vectors of such a run are loaded, and values of the next channel add nothing.
+#[inline(always)]
+fn lanes_of_short(columns: usize) -> Option<[u16; 4]> {
+    let is_short = columns > 2 * LANES && columns <= SHORT;
+    is_short.then(|| [u16::MAX, u16::MAX, lanes_from(columns, 2), lanes_from(columns, 3)])
 }
 
 /// Two vectors that follow each other.
@@ -326,7 +354,7 @@ fn up_to_two<E>(values: &[E]) -> [&[E]; 2] {
 
 /// Adds the rows of a block, whose values all belong to one channel, to a sum, without a residual or a
 /// curve.
-struct RowsOfBlock<'a, 'b, S: Simd, T: Storage, const GATED: bool> {
+struct RowsOfBlock<'a, 'b, S: Simd, T: Storage> {
     summands: Summands<'a, 'b, S, T>,
     block: RowBlock,
     keep: Keep<'a>,
@@ -334,27 +362,25 @@ struct RowsOfBlock<'a, 'b, S: Simd, T: Storage, const GATED: bool> {
     sum: &'a mut Two<S::F32>,
 }
 
-impl<S: Simd, T: Storage, const GATED: bool> OfTwo<S> for RowsOfBlock<'_, '_, S, T, GATED> {
+impl<S: Simd, T: Storage> OfTwo<S> for RowsOfBlock<'_, '_, S, T> {
     #[inline(always)]
     fn run<E: Load>(self, s: S, x: &[E], dy: &[E]) {
         let Self { summands, block, keep, buffer, sum } = self;
         let (mut first, columns) = (block.first(), block.columns);
         let vectors = columns.div_ceil(LANES);
-        // Runs of three and four vectors: all four are loaded, and values of the next channel add nothing.
-        let is_short = vectors > 2 && columns <= SHORT;
-        let lanes = [u16::MAX, u16::MAX, lanes_from(columns, 2), lanes_from(columns, 3)];
+        let short = lanes_of_short(columns);
         // A copy, because a value whose address is given to a function is not in registers.
         let mut of_rows = *sum;
         for _ in 0..block.rows {
             let keep = keep.within(first, columns);
-            if is_short && let (Some(x), Some(dy)) = (four_from(x, first), four_from(dy, first)) {
+            if let (Some(lanes), Some(x), Some(dy)) = (short, four_from(x, first), four_from(dy, first)) {
                 let (mut bits, _) = keep.bits(first, 4, buffer).fours(1);
                 let bits = bits.next().unwrap_or_default();
-                of_rows = of_rows + summands.four_of_some::<E, GATED>(s, (x, dy), lanes, bits);
+                of_rows = of_rows + summands.four_of_some::<E, false>(s, (x, dy), &Residuals::of(&[]), lanes, bits);
             } else {
                 let (x, dy, bits) =
                     (range(x, first, columns), range(dy, first, columns), keep.bits(first, vectors, buffer));
-                of_rows = summands.add_row::<E, false, GATED>(s, x, dy, &Residuals::of(&[]), bits, of_rows);
+                of_rows = summands.add_row::<E, false>(s, x, dy, &Residuals::of(&[]), bits, of_rows);
             }
             first += block.width;
         }
@@ -374,19 +400,18 @@ struct PartSums<'a, 'b, T: Storage> {
     part: &'a mut [Tile<TASK_FIELDS>],
 }
 
-/// [`PartSums`] with or without a residual, and with or without a look at `z` (not if `GATED`); with both
-/// `RESIDUAL` and `GATED`, with a curve. There is a kernel for each, because without optimisation the stack
-/// would hold the vectors of all.
-struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool, const GATED: bool>(PartSums<'a, 'b, T>);
+/// [`PartSums`] with or without a residual or a curve. Each has loops of its own for gradients that all pass
+/// ([`Apply::is_open`]).
+struct Variant<'a, 'b, T: Storage, const RESIDUAL: bool>(PartSums<'a, 'b, T>);
 
-impl<T: Storage, const RESIDUAL: bool, const GATED: bool> Kernel for Variant<'_, '_, T, RESIDUAL, GATED> {
+impl<T: Storage, const RESIDUAL: bool> Kernel for Variant<'_, '_, T, RESIDUAL> {
     #[inline(always)]
     fn run<M: Machine>(self, m: M) {
         let (Self(sums), Some(s)) = (self, m.all()) else { return };
         match *sums.walk {
             Walk::Empty => {}
-            Walk::Planar(planar) => sums.planar::<_, RESIDUAL, GATED>(s, &planar),
-            Walk::Columns(columns) => sums.columns::<_, RESIDUAL, GATED>(s, &columns),
+            Walk::Planar(planar) => sums.planar::<_, RESIDUAL>(s, &planar),
+            Walk::Columns(columns) => sums.columns::<_, RESIDUAL>(s, &columns),
         }
     }
 }
@@ -420,7 +445,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
     /// Runs of neighbours: stretch after stretch, each in all channels of the piece, which is the
     /// order of memory.
     #[inline(always)]
-    fn planar<S: Simd, const RESIDUAL: bool, const GATED: bool>(mut self, s: S, planar: &Planar) {
+    fn planar<S: Simd, const RESIDUAL: bool>(mut self, s: S, planar: &Planar) {
         let part = core::mem::take(&mut self.part).first_mut();
         let (Some(tile), Some(part)) = (self.table.first(), part) else { return };
         // Lanes that are no columns of the piece have sums of 0.
@@ -444,7 +469,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
                     }
                     let buffers = (&mut buffer, &mut strip, &mut rooms);
                     let of_column = &of_tile[column % LANES];
-                    lanes.add(s, self.block_sums::<_, RESIDUAL, GATED>(s, block, column, of_column, buffers));
+                    lanes.add(s, self.block_sums::<_, RESIDUAL>(s, block, column, of_column, buffers));
                 }
                 lanes.store(s, sums);
             }
@@ -454,7 +479,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
 
     /// The sums of a block whose values all belong to one channel, lane by lane.
     #[inline(always)]
-    fn block_sums<S: Simd, const RESIDUAL: bool, const GATED: bool>(
+    fn block_sums<S: Simd, const RESIDUAL: bool>(
         &self,
         s: S,
         block: RowBlock,
@@ -465,31 +490,49 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         let apply = self.apply;
         let owner = Owner::Channel(self.group.first_channel + column);
         let summands =
-            Summands { apply, owner, forward: forward.everywhere(s), unit: s.splat(unit), lower: self.apply.lower(s) };
+            Summands { apply, owner, forward: forward.everywhere(s), unit: s.splat(unit), bound: apply.bound(s) };
         let mut sum = Two::both(s.splat(0.0));
         if !RESIDUAL {
             let (tensors, keep) = ([T::shorter(self.input), T::shorter(self.grad)], apply.keep);
-            let rows = RowsOfBlock::<_, _, GATED> { summands, block, keep, buffer: &mut *buffer, sum: &mut sum };
-            if T::of_two(s, tensors, rows) {
+            // Loops of their own for each: loops that ask for every vector take up to a third longer.
+            let done = if summands.bound.open {
+                let summands = summands.with_open(true);
+                T::of_two(s, tensors, RowsOfBlock { summands, block, keep, buffer: &mut *buffer, sum: &mut sum })
+            } else {
+                let summands = summands.with_open(false);
+                T::of_two(s, tensors, RowsOfBlock { summands, block, keep, buffer: &mut *buffer, sum: &mut sum })
+            };
+            if done {
                 return sum;
             }
         }
         let (mut first, vectors) = (block.first(), block.columns.div_ceil(LANES));
+        let short = if apply.formula.curve.is_none() { lanes_of_short(block.columns) } else { None };
         for _ in 0..block.rows {
-            let place = (first, block.columns);
+            let short = if first + SHORT <= T::len(self.input) { short } else { None };
+            let place = (first, if short.is_some() { SHORT } else { block.columns });
             let x = T::read(s, T::shorter(self.input), place, Ahead::NOT, &mut rooms.x);
             let dy = T::read(s, T::shorter(self.grad), place, Ahead::NOT, &mut rooms.dy);
             let residuals = apply.residuals::<S, RESIDUAL>(s, place, Ahead::NOT, &mut rooms.residual);
-            let dy = match apply.curve_of_gradients::<RESIDUAL, GATED>() {
-                None => dy,
+            let keep = apply.keep.within(first, block.columns);
+            let bits = keep.bits(first, if short.is_some() { 4 } else { vectors }, buffer);
+            sum = match apply.curve_if::<RESIDUAL>() {
+                None => {
+                    let summands = summands.with_open(false);
+                    match (short, x.first_chunk(), dy.first_chunk()) {
+                        (Some(lanes), Some(x), Some(dy)) => {
+                            let bits = bits.fours(1).0.next().unwrap_or_default();
+                            sum + summands.four_of_some::<_, RESIDUAL>(s, (x, dy), &residuals, lanes, bits)
+                        }
+                        _ => summands.add_row::<_, RESIDUAL>(s, x, dy, &residuals, bits, sum),
+                    }
+                }
                 Some(curve) => {
                     let strip = strip.get_or_insert_with(|| [0.0; BLOCK_VALUES]).get_mut(..x.len()).unwrap_or_default();
                     apply.curve(s, curve, (&mut Everywhere(summands.forward), owner), (&residuals, x, dy), strip);
-                    strip
+                    summands.with_open(true).add_row::<_, false>(s, x, strip, &residuals, bits, sum)
                 }
             };
-            let keep = apply.keep.within(first, block.columns);
-            sum = summands.add_row::<_, RESIDUAL, GATED>(s, x, dy, &residuals, keep.bits(first, vectors, buffer), sum);
             first += block.width;
         }
         sum
@@ -497,7 +540,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
 
     /// Columns of a matrix: four rows at a time, along the rows.
     #[inline(always)]
-    fn columns<S: Simd, const RESIDUAL: bool, const GATED: bool>(mut self, s: S, columns: &Columns) {
+    fn columns<S: Simd, const RESIDUAL: bool>(mut self, s: S, columns: &Columns) {
         let (group, piece) = (self.group, self.piece);
         let tiles = piece.first / LANES;
         let table = self.table.get(tiles..).unwrap_or_default();
@@ -505,7 +548,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         let part = part.get_mut(..piece.columns.div_ceil(LANES)).unwrap_or_default();
         part.fill([[0.0; LANES]; TASK_FIELDS]);
         for block in columns.blocks_of(group, piece).chain(columns.shorter_row(group, piece)) {
-            self.four_by_four::<_, RESIDUAL, GATED>(s, block, table, part);
+            self.four_by_four::<_, RESIDUAL>(s, block, table, part);
             // Where the shorter row has no columns, the sums of the block are 0.
             for part in part.iter_mut() {
                 end_block(s, part);
@@ -515,7 +558,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
 
     /// The sums of the rows of a block, four at a time.
     #[inline(always)]
-    fn four_by_four<S: Simd, const RESIDUAL: bool, const GATED: bool>(
+    fn four_by_four<S: Simd, const RESIDUAL: bool>(
         &self,
         s: S,
         block: RowBlock,
@@ -533,14 +576,14 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
                 let (table, part) = (table.get(tile..), part.get_mut(tile..));
                 let tiles = (table.unwrap_or_default(), part.unwrap_or_default());
                 let buffers = (&mut bits, &mut buffer, &mut strips, &mut rooms);
-                self.four_rows::<S, RESIDUAL, GATED>(s, rows, self.piece.first + first, tiles, buffers);
+                self.four_rows::<S, RESIDUAL>(s, rows, self.piece.first + first, tiles, buffers);
             }
         }
     }
 
     /// Adds the sums of up to four rows, from column `column` of the table on, to the sums of their block.
     #[inline(always)]
-    fn four_rows<S: Simd, const RESIDUAL: bool, const GATED: bool>(
+    fn four_rows<S: Simd, const RESIDUAL: bool>(
         &self,
         s: S,
         rows: RowBlock,
@@ -550,9 +593,14 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
     ) {
         let far = in_sequence(rows.width, T::len(self.grad));
         if !RESIDUAL {
-            let (buffers, part) = ((&mut *bits, &mut *buffer), &mut *part);
-            let of_tensors = RowsOfTensors::<T, GATED> { sums: self, rows, column, tiles: (table, part), far, buffers };
-            if T::of_two(s, [T::shorter(self.input), T::shorter(self.grad)], of_tensors) {
+            let (buffers, tiles) = ((&mut *bits, &mut *buffer), (table, &mut *part));
+            let tensors = [T::shorter(self.input), T::shorter(self.grad)];
+            let done = if self.apply.is_open() {
+                T::of_two(s, tensors, RowsOfTensors::<T, true> { sums: self, rows, column, tiles, far, buffers })
+            } else {
+                T::of_two(s, tensors, RowsOfTensors::<T, false> { sums: self, rows, column, tiles, far, buffers })
+            };
+            if done {
                 return;
             }
         }
@@ -565,26 +613,34 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         };
         let x: Four<'_, f32> = T::read_rows(s, T::shorter(self.input), place, of_rows, ahead, &mut rooms.x);
         let dy = T::read_rows(s, T::shorter(self.grad), place, of_rows, ahead, &mut rooms.dy);
-        let dy = self.four_gradients::<S, RESIDUAL, GATED>(s, rows, column, table, ([x, dy, residuals], strips));
+        let dy = self.four_gradients::<S, RESIDUAL>(s, rows, column, table, ([x, dy, residuals], strips));
         let (far, tensors) = (far && T::DIRECT, ([x, dy], residuals));
-        self.add_rows::<S, f32, RESIDUAL, GATED>(s, rows, column, (table, part), (tensors, far), (bits, buffer));
+        let bound = self.apply.bound(s);
+        if bound.open {
+            let bound = Bound { open: true, ..bound };
+            self.add_rows::<S, f32, false>(s, rows, column, bound, (table, part), (tensors, far), (bits, buffer));
+        } else {
+            let bound = Bound { open: false, ..bound };
+            self.add_rows::<S, f32, RESIDUAL>(s, rows, column, bound, (table, part), (tensors, far), (bits, buffer));
+        }
     }
 
     /// Adds the sums of up to four rows, whose values are given, to the sums of their block. `far` says that
     /// the next rows are asked for: the values are those of the tensors themselves, which come from memory.
     #[inline(always)]
-    fn add_rows<S: Simd, E: Load, const RESIDUAL: bool, const GATED: bool>(
+    fn add_rows<S: Simd, E: Load, const RESIDUAL: bool>(
         &self,
         s: S,
         rows: RowBlock,
         column: usize,
+        bound: Bound<S::F32>,
         (table, part): (&[Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]),
         (([x, dy], residual), far): (([Four<'_, E>; 2], Four<'_, f32>), bool),
         (bits, buffer): (&mut FourBits, &mut Buffer),
     ) {
         // Rows that are missing are the first row again, with every element dropped.
         let bits = four_bits(&self.apply.keep, rows, bits, buffer);
-        let (first, lower) = (column / LANES * LANES, self.apply.lower(s));
+        let first = column / LANES * LANES;
         let (residual, residual_rest) = whole_vectors::<_, 4>(residual);
         let ((x, x_rest), (dy, dy_rest)) = (whole_vectors::<_, 4>(x), whole_vectors::<_, 4>(dy));
         let mut tiles = table.iter().zip(part).zip(bits).enumerate();
@@ -606,16 +662,16 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
             let x = load_four(s, x);
             let dy = load_four(s, dy);
             let residual = load_four(s, residual);
-            self.add_four::<S, RESIDUAL, GATED>(s, (lower, owner), (tile, part), [&x, &dy, &residual], bits);
+            self.add_four::<S, RESIDUAL>(s, (bound, owner), (tile, part), [&x, &dy, &residual], bits);
         }
         if let (false, Some((number, ((tile, part), bits)))) = (x_rest[0].is_empty(), tiles.next()) {
-            let this = self.summands(s, lower, tile, Owner::Column(self.group, column + number * LANES));
+            let this = self.summands(s, bound, tile, Owner::Column(self.group, column + number * LANES));
             let mut four = [Two::both(s.splat(0.0)); 4];
             for ((((sums, x), dy), residual), bits) in
                 four.iter_mut().zip(x_rest).zip(dy_rest).zip(residual_rest).zip(bits)
             {
                 let (x, dy, residual) = (E::load_partial(s, x), E::load_partial(s, dy), s.load_partial(residual));
-                *sums = this.of::<RESIDUAL, GATED>(s, x, dy, residual, bits);
+                *sums = this.of::<RESIDUAL>(s, x, dy, residual, bits);
             }
             let [a, b, c, d] = four;
             add_to_block(s, part, (a + b) + (c + d));
@@ -624,7 +680,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
 
     /// `dy` of four rows, from column `column` of the table on, after the curve if there is one.
     #[inline(always)]
-    fn four_gradients<'c, S: Simd, const RESIDUAL: bool, const GATED: bool>(
+    fn four_gradients<'c, S: Simd, const RESIDUAL: bool>(
         &'c self,
         s: S,
         rows: RowBlock,
@@ -632,7 +688,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         table: &[Tile<FIELDS>],
         ([x, dy, residuals], strips): ([Four<'c, f32>; 3], &'c mut Option<[[f32; PIECE]; 4]>),
     ) -> [&'c [f32]; 4] {
-        let Some(curve) = self.apply.curve_of_gradients::<RESIDUAL, GATED>() else { return dy };
+        let Some(curve) = self.apply.curve_if::<RESIDUAL>() else { return dy };
         let strips = strips.get_or_insert_with(|| [[0.0; PIECE]; 4]);
         let owner = Owner::Column(self.group, column);
         let tensors = x.into_iter().zip(dy).zip(residuals).take(rows.rows);
@@ -651,39 +707,45 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
 
     /// The coefficients that turn the vectors of a tile into their summands.
     #[inline(always)]
-    fn summands<S: Simd>(&self, s: S, lower: S::F32, tile: &Tile<FIELDS>, owner: Owner) -> Summands<'_, 'b, S, T> {
+    fn summands<S: Simd>(
+        &self,
+        s: S,
+        bound: Bound<S::F32>,
+        tile: &Tile<FIELDS>,
+        owner: Owner,
+    ) -> Summands<'_, 'b, S, T> {
         let (_, unit) = s.load_pair(&tile[OFFSET]);
         Summands {
             apply: self.apply,
             owner,
             forward: ColumnCoefficients::of_tile(s, forward_fields(tile)),
             unit,
-            lower,
+            bound,
         }
     }
 
     /// Adds the sums of four vectors whose lanes are columns to the sums of their block.
     #[inline(always)]
-    fn add_four<S: Simd, const RESIDUAL: bool, const GATED: bool>(
+    fn add_four<S: Simd, const RESIDUAL: bool>(
         &self,
         s: S,
-        (lower, owner): (S::F32, Owner),
+        (bound, owner): (Bound<S::F32>, Owner),
         (tile, part): (&Tile<FIELDS>, &mut Tile<TASK_FIELDS>),
         [x, dy, residual]: [&[S::F32; 4]; 3],
         bits: [u16; 4],
     ) {
-        let this = self.summands(s, lower, tile, owner);
+        let this = self.summands(s, bound, tile, owner);
         // Written out, because a loop would have the vectors in memory, to count them off.
-        let first = this.of::<RESIDUAL, GATED>(s, x[0], dy[0], residual[0], bits[0])
-            + this.of::<RESIDUAL, GATED>(s, x[1], dy[1], residual[1], bits[1]);
-        let second = this.of::<RESIDUAL, GATED>(s, x[2], dy[2], residual[2], bits[2])
-            + this.of::<RESIDUAL, GATED>(s, x[3], dy[3], residual[3], bits[3]);
+        let first = this.of::<RESIDUAL>(s, x[0], dy[0], residual[0], bits[0])
+            + this.of::<RESIDUAL>(s, x[1], dy[1], residual[1], bits[1]);
+        let second = this.of::<RESIDUAL>(s, x[2], dy[2], residual[2], bits[2])
+            + this.of::<RESIDUAL>(s, x[3], dy[3], residual[3], bits[3]);
         add_to_block(s, part, first + second);
     }
 }
 
 /// Adds the sums of up to four rows of two tensors of one type: without a residual or a curve.
-struct RowsOfTensors<'a, 'b, 'c, T: Storage, const GATED: bool> {
+struct RowsOfTensors<'a, 'b, 'c, T: Storage, const OPEN: bool> {
     sums: &'c PartSums<'a, 'b, T>,
     rows: RowBlock,
     column: usize,
@@ -692,13 +754,14 @@ struct RowsOfTensors<'a, 'b, 'c, T: Storage, const GATED: bool> {
     buffers: (&'c mut FourBits, &'c mut Buffer),
 }
 
-impl<S: Simd, T: Storage, const GATED: bool> OfTwo<S> for RowsOfTensors<'_, '_, '_, T, GATED> {
+impl<S: Simd, T: Storage, const OPEN: bool> OfTwo<S> for RowsOfTensors<'_, '_, '_, T, OPEN> {
     #[inline(always)]
     fn run<E: Load>(self, s: S, x: &[E], dy: &[E]) {
         let Self { sums, rows, column, tiles, far, buffers } = self;
         let (place, of_rows) = ((rows.first(), rows.columns), (rows.rows, rows.width));
         let tensors = ([rows_of(x, place, of_rows), rows_of(dy, place, of_rows)], [&[][..]; 4]);
-        sums.add_rows::<S, E, false, GATED>(s, rows, column, tiles, (tensors, far), buffers);
+        let bound = Bound { open: OPEN, ..sums.apply.bound(s) };
+        sums.add_rows::<S, E, false>(s, rows, column, bound, tiles, (tensors, far), buffers);
     }
 }
 

@@ -134,6 +134,8 @@ pub(crate) trait Machine: Copy {
 pub(crate) trait Simd: Copy {
     /// Whether these lanes are all sixteen.
     const AT_ONCE: bool = true;
+    /// Whether one loop for all cases is best, because each operation on lanes is many instructions.
+    const LEAN: bool = false;
 
     /// An f32 per lane.
     type F32: Copy

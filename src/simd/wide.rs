@@ -87,6 +87,8 @@ impl Machine for Portable {
 }
 
 impl Simd for Portable {
+    const LEAN: bool = true;
+
     type F32 = f32x16;
     type F64 = F64;
     type U32 = u32x16;

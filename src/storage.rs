@@ -610,7 +610,12 @@ pub(crate) fn load_four<S: Simd, E: Load>(s: S, [a, b, c, d]: [&Lanes<E>; 4]) ->
 /// The whole vectors of some rows, and the rest of each row.
 #[inline(always)]
 pub(crate) fn whole_vectors<T, const ROWS: usize>(rows: [&[T]; ROWS]) -> ([&[Lanes<T>]; ROWS], [&[T]; ROWS]) {
-    (rows.map(|row| row.as_chunks().0), rows.map(|row| row.as_chunks::<LANES>().1))
+    let (mut whole, mut rest) = ([&[][..]; ROWS], [&[][..]; ROWS]);
+    // A loop, because `map` is a function of its own in kernels.
+    for ((whole, rest), row) in whole.iter_mut().zip(&mut rest).zip(rows) {
+        (*whole, *rest) = row.as_chunks();
+    }
+    (whole, rest)
 }
 
 /// Some columns of up to `ROWS` rows: see [`Storage::read_rows`].

@@ -21,7 +21,7 @@
 //! Each value is read once and takes three additions and a product; 4 bytes per element.
 //! [`super::sums`] has the order of the additions.
 
-use core::ops::{Add, Mul, Sub};
+use core::ops::{Add, Mul, Range, Sub};
 
 use super::sums::{LaneSums, PlanarSums, Two, fold_channels};
 use super::{SHORT, lanes_from, load_partial_four, pair_lane};
@@ -430,14 +430,20 @@ impl<E: Load, const UNIT: bool> ColumnsPart<'_, E, UNIT> {
     #[inline(always)]
     fn columns_part<S: Simd>(self, s: S) {
         let Self { columns, group, piece, input, table, part } = self;
-        let tiles = piece.first / LANES;
+        let (tiles, count) = (piece.first / LANES, piece.columns.div_ceil(LANES));
         let table = table.get(tiles..).unwrap_or_default();
         let part = part.get_mut(tiles..).unwrap_or_default();
-        for part in part.iter_mut().take(piece.columns.div_ceil(LANES)) {
+        for part in part.iter_mut().take(count) {
             *part = [[0.0; LANES]; TASK_FIELDS];
         }
+        // A further walk goes from the first tile that is not final to the last one.
+        let open = if UNIT { not_final(s, table.get(..count).unwrap_or_default()) } else { 0..count };
+        let (table, part) = (table.get(open.clone()), part.get_mut(open.clone()));
+        let (Some(table), Some(part)) = (table, part) else { return };
+        let first = open.start * LANES;
         for block in columns.blocks_of(group, piece) {
-            let far = in_sequence(block.width, input.len());
+            let block = block.columns_from(first, block.columns.min(open.end * LANES).saturating_sub(first));
+            let far = open.len() == count && in_sequence(block.width, input.len());
             let (whole, rest) = whole_vectors::<E, BLOCK_VECTORS>(block.array_of(input));
             let tiles = whole.first().map_or(0, |row| row.len());
             let [first, second, third, fourth] = quarters(whole);
@@ -471,6 +477,19 @@ impl<E: Load, const UNIT: bool> ColumnsPart<'_, E, UNIT> {
             }
         }
     }
+}
+
+/// The tiles from the first to the last one that has a column whose moments are not final.
+#[inline(always)]
+fn not_final<S: Simd>(s: S, table: &[Tile<FIELDS>]) -> Range<usize> {
+    let (mut start, mut end) = (0, 0);
+    for (number, tile) in table.iter().enumerate() {
+        if !is_final(s, tile) {
+            start = if end == 0 { number } else { start };
+            end = number + 1;
+        }
+    }
+    start..end
 }
 
 /// Whether the moments of all columns of a tile are final.

@@ -30,6 +30,19 @@ pub(super) struct Bound<V> {
     pub(super) open: bool,
 }
 
+/// Whether gradients that all pass have loops of their own: a loop that asks for every vector takes up to a
+/// third longer. In a debug build the stack would hold the vectors of both loops.
+const OWN_LOOPS: bool = !cfg!(debug_assertions);
+
+impl<V> Bound<V> {
+    /// The same bound in code for one value of `open` alone. With this constant the compiler makes loops of
+    /// their own.
+    #[inline(always)]
+    fn with_open(self, open: bool) -> Self {
+        if OWN_LOOPS { Self { open, ..self } } else { self }
+    }
+}
+
 impl<T: Storage> Apply<'_, T> {
     /// `g` without the dropout scale. Where lanes are processed at once, `grad` has been through the curve
     /// already.
@@ -59,7 +72,8 @@ impl<T: Storage> Apply<'_, T> {
         [x, dy, residual]: [S::F32; 3],
         (bound, bits): (Bound<S::F32>, u16),
     ) -> S::F32 {
-        if bound.open {
+        // In a debug build, kernels for a curve look at `z`, too: its bound lets every gradient pass.
+        if (OWN_LOOPS || !RESIDUAL) && bound.open {
             return s.keep(s.mask(bits), dy);
         }
         self.gradient(s, bound.lower, bits, self.z::<S, RESIDUAL>(s, forward, x, residual, owner), dy)
@@ -197,12 +211,6 @@ struct Summands<'a, 'b, S: Simd, T: Storage> {
 }
 
 impl<S: Simd, T: Storage> Summands<'_, '_, S, T> {
-    /// The same, with a constant for `open`: the compiler then makes loops for this case alone.
-    #[inline(always)]
-    fn with_open(self, open: bool) -> Self {
-        Self { bound: Bound { open, ..self.bound }, ..self }
-    }
-
     /// The summands of a vector.
     #[inline(always)]
     fn of<const RESIDUAL: bool>(&self, s: S, x: S::F32, dy: S::F32, residual: S::F32, bits: u16) -> Two<S::F32> {
@@ -494,12 +502,11 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         let mut sum = Two::both(s.splat(0.0));
         if !RESIDUAL {
             let (tensors, keep) = ([T::shorter(self.input), T::shorter(self.grad)], apply.keep);
-            // Loops of their own for each: loops that ask for every vector take up to a third longer.
-            let done = if summands.bound.open {
-                let summands = summands.with_open(true);
+            let done = if OWN_LOOPS && summands.bound.open {
+                let summands = Summands { bound: summands.bound.with_open(true), ..summands };
                 T::of_two(s, tensors, RowsOfBlock { summands, block, keep, buffer: &mut *buffer, sum: &mut sum })
             } else {
-                let summands = summands.with_open(false);
+                let summands = Summands { bound: summands.bound.with_open(false), ..summands };
                 T::of_two(s, tensors, RowsOfBlock { summands, block, keep, buffer: &mut *buffer, sum: &mut sum })
             };
             if done {
@@ -507,7 +514,8 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
             }
         }
         let (mut first, vectors) = (block.first(), block.columns.div_ceil(LANES));
-        let short = if apply.formula.curve.is_none() { lanes_of_short(block.columns) } else { None };
+        // A debug build's stack has no room for the vectors of this sum.
+        let short = if OWN_LOOPS && apply.formula.curve.is_none() { lanes_of_short(block.columns) } else { None };
         for _ in 0..block.rows {
             let short = if first + SHORT <= T::len(self.input) { short } else { None };
             let place = (first, if short.is_some() { SHORT } else { block.columns });
@@ -516,21 +524,24 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
             let residuals = apply.residuals::<S, RESIDUAL>(s, place, Ahead::NOT, &mut rooms.residual);
             let keep = apply.keep.within(first, block.columns);
             let bits = keep.bits(first, if short.is_some() { 4 } else { vectors }, buffer);
-            sum = match apply.curve_if::<RESIDUAL>() {
-                None => {
-                    let summands = summands.with_open(false);
-                    match (short, x.first_chunk(), dy.first_chunk()) {
-                        (Some(lanes), Some(x), Some(dy)) => {
-                            let bits = bits.fours(1).0.next().unwrap_or_default();
-                            sum + summands.four_of_some::<_, RESIDUAL>(s, (x, dy), &residuals, lanes, bits)
-                        }
-                        _ => summands.add_row::<_, RESIDUAL>(s, x, dy, &residuals, bits, sum),
-                    }
-                }
+            let dy = match apply.curve_if::<RESIDUAL>() {
+                None => dy,
                 Some(curve) => {
                     let strip = strip.get_or_insert_with(|| [0.0; BLOCK_VALUES]).get_mut(..x.len()).unwrap_or_default();
                     apply.curve(s, curve, (&mut Everywhere(summands.forward), owner), (&residuals, x, dy), strip);
-                    summands.with_open(true).add_row::<_, false>(s, x, strip, &residuals, bits, sum)
+                    strip
+                }
+            };
+            sum = if OWN_LOOPS && summands.bound.open {
+                let summands = Summands { bound: summands.bound.with_open(true), ..summands };
+                summands.add_row::<_, false>(s, x, dy, &residuals, bits, sum)
+            } else {
+                let summands = Summands { bound: summands.bound.with_open(false), ..summands };
+                if OWN_LOOPS && let (Some(lanes), Some(x), Some(dy)) = (short, x.first_chunk(), dy.first_chunk()) {
+                    let bits = bits.fours(1).0.next().unwrap_or_default();
+                    sum + summands.four_of_some::<_, RESIDUAL>(s, (x, dy), &residuals, lanes, bits)
+                } else {
+                    summands.add_row::<_, RESIDUAL>(s, x, dy, &residuals, bits, sum)
                 }
             };
             first += block.width;
@@ -595,10 +606,13 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         if !RESIDUAL {
             let (buffers, tiles) = ((&mut *bits, &mut *buffer), (table, &mut *part));
             let tensors = [T::shorter(self.input), T::shorter(self.grad)];
-            let done = if self.apply.is_open() {
-                T::of_two(s, tensors, RowsOfTensors::<T, true> { sums: self, rows, column, tiles, far, buffers })
+            let bound = self.apply.bound(s);
+            let done = if OWN_LOOPS && bound.open {
+                let bound = bound.with_open(true);
+                T::of_two(s, tensors, RowsOfTensors { sums: self, rows, column, bound, tiles, far, buffers })
             } else {
-                T::of_two(s, tensors, RowsOfTensors::<T, false> { sums: self, rows, column, tiles, far, buffers })
+                let bound = bound.with_open(false);
+                T::of_two(s, tensors, RowsOfTensors { sums: self, rows, column, bound, tiles, far, buffers })
             };
             if done {
                 return;
@@ -616,12 +630,12 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         let dy = self.four_gradients::<S, RESIDUAL>(s, rows, column, table, ([x, dy, residuals], strips));
         let (far, tensors) = (far && T::DIRECT, ([x, dy], residuals));
         let bound = self.apply.bound(s);
-        if bound.open {
-            let bound = Bound { open: true, ..bound };
-            self.add_rows::<S, f32, false>(s, rows, column, bound, (table, part), (tensors, far), (bits, buffer));
+        if OWN_LOOPS && bound.open {
+            let bound = bound.with_open(true);
+            self.add_rows::<S, f32, false>(s, rows, (column, bound), (table, part), (tensors, far), (bits, buffer));
         } else {
-            let bound = Bound { open: false, ..bound };
-            self.add_rows::<S, f32, RESIDUAL>(s, rows, column, bound, (table, part), (tensors, far), (bits, buffer));
+            let bound = bound.with_open(false);
+            self.add_rows::<S, f32, RESIDUAL>(s, rows, (column, bound), (table, part), (tensors, far), (bits, buffer));
         }
     }
 
@@ -632,8 +646,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         &self,
         s: S,
         rows: RowBlock,
-        column: usize,
-        bound: Bound<S::F32>,
+        (column, bound): (usize, Bound<S::F32>),
         (table, part): (&[Tile<FIELDS>], &mut [Tile<TASK_FIELDS>]),
         (([x, dy], residual), far): (([Four<'_, E>; 2], Four<'_, f32>), bool),
         (bits, buffer): (&mut FourBits, &mut Buffer),
@@ -745,23 +758,23 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
 }
 
 /// Adds the sums of up to four rows of two tensors of one type: without a residual or a curve.
-struct RowsOfTensors<'a, 'b, 'c, T: Storage, const OPEN: bool> {
+struct RowsOfTensors<'a, 'b, 'c, S: Simd, T: Storage> {
     sums: &'c PartSums<'a, 'b, T>,
     rows: RowBlock,
     column: usize,
+    bound: Bound<S::F32>,
     tiles: (&'c [Tile<FIELDS>], &'c mut [Tile<TASK_FIELDS>]),
     far: bool,
     buffers: (&'c mut FourBits, &'c mut Buffer),
 }
 
-impl<S: Simd, T: Storage, const OPEN: bool> OfTwo<S> for RowsOfTensors<'_, '_, '_, T, OPEN> {
+impl<S: Simd, T: Storage> OfTwo<S> for RowsOfTensors<'_, '_, '_, S, T> {
     #[inline(always)]
     fn run<E: Load>(self, s: S, x: &[E], dy: &[E]) {
-        let Self { sums, rows, column, tiles, far, buffers } = self;
+        let Self { sums, rows, column, bound, tiles, far, buffers } = self;
         let (place, of_rows) = ((rows.first(), rows.columns), (rows.rows, rows.width));
         let tensors = ([rows_of(x, place, of_rows), rows_of(dy, place, of_rows)], [&[][..]; 4]);
-        let bound = Bound { open: OPEN, ..sums.apply.bound(s) };
-        sums.add_rows::<S, E, false>(s, rows, column, bound, tiles, (tensors, far), buffers);
+        sums.add_rows::<S, E, false>(s, rows, (column, bound), tiles, (tensors, far), buffers);
     }
 }
 

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # three.js: a half is cut off instead of rounded, and infinity becomes 65,504
 #
-# A good guess: DataUtils.toHalfFloat gives the nearest half, as a GPU and NumPy do, and infinity for
-# infinity.
+# A good guess: DataUtils.toHalfFloat gives the nearest half, as NumPy does, and infinity for infinity.
 # Seen: three 0.187.0 leaves out the lower bits: 2051, between 2050 and 2052 with 2052 as the even one,
 # becomes 2050, 1.0019, a twentieth of a step below the half 1.00195, becomes 1.00098, and infinity becomes
 # 65,504. 10,000 random numbers are too small by half a step on average.

@@ -5,7 +5,7 @@
 # norm stores of the whole mini-batch.
 # Seen: torchgpipe 0.0.7 stores the mean of the squares less the squared mean, which is the biased variance:
 # with momentum 1, two micro-batches of 1, 2 and 3, 6 give 3.5, and the layer that it was converted from
-# 4.67. For data around 10,000 with a deviation of 1 it is 0 or less than 0.
+# 4.67. For data around 10,000 with a deviation of 1 it is 0 for the seed below.
 # Why it matters here: a pipeline of small mini-batches evaluates with another variance than the same network
 # without it; RunningVariance::Biased takes its file on.
 # Needs Python 3.11 or newer; installs torchgpipe==0.0.7, torch==2.15.0, numpy==2.4.6 in a temporary folder.

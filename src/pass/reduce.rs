@@ -515,7 +515,7 @@ impl<'b, T: Storage> PartSums<'_, 'b, T> {
         }
         let (mut first, vectors) = (block.first(), block.columns.div_ceil(LANES));
         // A debug build's stack has no room for the vectors of this sum.
-        let short = if OWN_LOOPS && apply.formula.curve.is_none() { lanes_of_short(block.columns) } else { None };
+        let short = if OWN_LOOPS && !summands.bound.open { lanes_of_short(block.columns) } else { None };
         for _ in 0..block.rows {
             let short = if first + SHORT <= T::len(self.input) { short } else { None };
             let place = (first, if short.is_some() { SHORT } else { block.columns });

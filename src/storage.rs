@@ -538,7 +538,7 @@ fn each_single<S: Simd, W: EachVector<S>>(s: S, each: EachSingle<'_, '_, W>) {
     let ((first, first_rest), (second, second_rest)) = (first.as_chunks(), second.as_chunks());
     let (output, output_rest) = output.as_chunks_mut();
     let (last, vectors) = (bits.get(output.len()), first.iter().zip(second).zip(output).zip(bits));
-    // The last of the three loops alone would do, and a debug build has only this one.
+    // The second loop alone would do. A debug build has only this one, and so has a backend with long loops.
     let optimised = !cfg!(debug_assertions) && !S::LEAN;
     if optimised && !stream && ahead.is_not() {
         // Tensors in the caches, where each instruction of the loop counts.

@@ -332,8 +332,8 @@ pub(crate) struct ColumnCoefficients {
 }
 
 impl ColumnCoefficients {
-    /// The coefficients of each column of a group with sixteen columns at most. They are memory either way,
-    /// and one function serves all kernels.
+    /// The coefficients of each column of a group with sixteen columns at most. They are written to
+    /// memory, so that one function serves all kernels.
     #[inline(never)]
     fn each(group: Group, tile: &Tile<FIELDS>) -> Lanes<Self> {
         of_columns(group, |column| Self::new(tile, column))

@@ -96,8 +96,8 @@ struct ColumnGradient {
 }
 
 impl ColumnGradient {
-    /// The coefficients of each column of a group with sixteen columns at most. They are memory either way,
-    /// and one function serves all kernels.
+    /// The coefficients of each column of a group with sixteen columns at most. They are written to
+    /// memory, so that one function serves all kernels.
     #[inline(never)]
     fn each(group: Group, tile: &Tile<FIELDS>) -> Lanes<Self> {
         of_columns(group, |column| Self::new(tile, column))
@@ -378,7 +378,7 @@ impl<T: Storage> Backward<'_, '_, T> {
         let mut each = Some(EachGradient::<T, _, _, _, false, OPEN> {
             gradient,
             batch: self.is_batch(),
-            bound: gradient.apply.bound(s),
+            lower: gradient.apply.lower(s),
             sources: sources.clone(),
             owner,
             vector: 0,
@@ -416,7 +416,7 @@ impl<T: Storage> Backward<'_, '_, T> {
                 self.plain_vectors::<S, false>(s, (sources, owner), bits, place, rooms);
             };
         }
-        let (bound, batch, base) = (gradient.apply.bound(s), self.is_batch(), self.elements.base);
+        let (lower, batch, base) = (gradient.apply.lower(s), self.is_batch(), self.elements.base);
         let (stream, streams) = (self.elements.stream, self.elements.streams());
         let curve = if OPEN { gradient.apply.curve_if::<RESIDUAL>() } else { None };
         let residuals = if OPEN && curve.is_none() {
@@ -455,7 +455,7 @@ impl<T: Storage> Backward<'_, '_, T> {
         let of_all = EachGradient::<T, _, _, _, RESIDUAL, OPEN> {
             gradient,
             batch,
-            bound,
+            lower,
             sources: sources.clone(),
             owner,
             vector: 0,
@@ -524,8 +524,8 @@ impl<S: Simd> Residual<S> for NoResidual {
     fn put(&mut self, _: S, _: S::F32) {}
 }
 
-/// The residual of some neighbours, zeros if there is none, and the place of its gradient, which is empty if the gradient is
-/// not wanted. If `GATED`, no residual is read.
+/// The residual of some neighbours, zeros if there is none, and the place of its gradient. The place is empty
+/// if the gradient is not wanted.
 struct WithResidual<'a> {
     residuals: slice::Iter<'a, Lanes<f32>>,
     residual_rest: &'a [f32],
@@ -582,7 +582,7 @@ impl<S: Simd> Residual<S> for WithResidual<'_> {
 struct EachGradient<'a, 'b, T: Storage, U, V, R, const RESIDUAL: bool, const OPEN: bool> {
     gradient: &'a Gradient<'b, T>,
     batch: bool,
-    bound: Bound<V>,
+    lower: V,
     sources: U,
     /// The owner of the first vector, and the number of the next vector.
     owner: Owner,
@@ -604,7 +604,7 @@ where
     fn next(&mut self, s: S, (x, dy): (S::F32, S::F32), bits: u16) -> Option<S::F32> {
         let (VectorCoefficients { forward, own }, owner) = (self.sources.take(s)?, self.owner.further(self.vector));
         let residual = if OPEN { s.splat(0.0) } else { self.residual.next(s) };
-        let bound = Bound { open: OPEN, ..self.bound };
+        let bound = Bound { lower: self.lower, open: OPEN };
         let g = self.gradient.apply.g::<S, RESIDUAL>(s, &forward, owner, [x, dy, residual], (bound, bits));
         self.residual.put(s, g);
         self.vector += 1;
